@@ -1,0 +1,153 @@
+import { assert, assertEquals } from "@std/assert";
+import config from "../deno.json" with { type: "json" };
+
+const root = new URL("../", import.meta.url);
+
+const LAYERS: Record<string, string[]> = {
+  wire: ["wire"],
+  bridge: ["bridge", "wire"],
+  io: ["io"],
+  face: ["face", "wire", "bridge", "io"],
+};
+
+function layerOf(path: string): string {
+  return path.includes("/") ? path.slice(0, path.indexOf("/")) : "face";
+}
+
+/** What a module imports, exports from and loads; null for a specifier that is computed. */
+function specifiersOf(source: string): Array<string | null> {
+  // Formatted code has a static import at the start of a line, and a comment alone on its own.
+  const code = source.replace(/^\s*(?:\/\/|\/?\*).*$/gm, "");
+  const statics = code.matchAll(
+    /^(?:import|export)\s(?:[^;"'=]*?\sfrom\s+)?(?:"([^"]*)"|'([^']*)')/gm,
+  );
+  const dynamics = code.matchAll(
+    /\bimport(?:\.defer|\.source)?\(\s*(?:"([^"]*)"|'([^']*)'|`([^`$]*)`)?/g,
+  );
+  return [...statics, ...dynamics].map(([_, ...quoted]) =>
+    quoted.find((text) => text !== undefined) ?? null
+  );
+}
+
+function faultOf(path: string, specifier: string | null): string | undefined {
+  const isCli = path === "cli.ts";
+  if (specifier === null) return isCli ? undefined : "a computed specifier";
+  if (/^\.\.?\//.test(specifier)) {
+    const { href } = new URL(specifier, `file:///outside/package/${path}`);
+    const target = href.replace("file:///outside/package/", "");
+    if (target === "mod.ts" || target === "cli.ts") return target;
+    return LAYERS[layerOf(path)]?.includes(layerOf(target)) ? undefined : specifier;
+  }
+  if (isCli || specifier.startsWith("node:") && layerOf(path) === "io") return undefined;
+  return specifier;
+}
+
+function faultsOf(path: string, source: string): string[] {
+  return specifiersOf(source).map((specifier) => faultOf(path, specifier))
+    .filter((fault) => fault !== undefined)
+    .map((fault) => `${path} imports ${fault}`);
+}
+
+function sourcesIn(directory = ""): string[] {
+  return [...Deno.readDirSync(new URL(directory, root))].flatMap(({ name, isDirectory }) => {
+    const path = directory + name;
+    if (isDirectory) {
+      return directory || Object.hasOwn(LAYERS, name) ? sourcesIn(`${path}/`) : [];
+    }
+    return name.endsWith(".ts") ? [path] : [];
+  });
+}
+
+Deno.test("each source file imports what its layer may import", () => {
+  const paths = sourcesIn();
+  for (const layer of Object.keys(LAYERS)) {
+    assert(paths.some((path) => layerOf(path) === layer), `no source files in ${layer}`);
+  }
+  const faults = paths.flatMap((path) =>
+    faultsOf(path, Deno.readTextFileSync(new URL(path, root)))
+  );
+  assertEquals(faults, []);
+});
+
+Deno.test("each entry of exports is one top-level file", () => {
+  const faces = sourcesIn().filter((path) => layerOf(path) === "face").map((path) => `./${path}`);
+  assertEquals(Object.values(config.exports).toSorted(), faces.toSorted());
+});
+
+Deno.test("specifiersOf() finds each kind of import", () => {
+  const source = `
+/**
+ * import { a } from "./comment.ts";
+ */
+// import("./comment.ts")
+import "./side_effect.ts";
+import a, { b } from "./static.ts";
+import {
+  c,
+  type D,
+} from "./lines.ts";
+import type { E } from './type.ts';
+import data from "./data.json" with { type: "json" };
+export * from "./star.ts";
+export { f } from "./named.ts";
+export type { G } from "./named_type.ts";
+export const h = "from";
+export function i(from = "./default.ts") {
+  return import("./dynamic.ts");
+}
+type J = import("./type_query.ts").J;
+const k = await import(
+  \`./template.ts\`
+);
+await import(name);
+await import(\`./\${name}.ts\`);
+const { url } = import.meta;
+`;
+  assertEquals(specifiersOf(source), [
+    "./side_effect.ts",
+    "./static.ts",
+    "./lines.ts",
+    "./type.ts",
+    "./data.json",
+    "./star.ts",
+    "./named.ts",
+    "./named_type.ts",
+    "./dynamic.ts",
+    "./type_query.ts",
+    "./template.ts",
+    null,
+    null,
+  ]);
+});
+
+Deno.test("faultsOf() holds the table", () => {
+  const allowed: Record<string, string[]> = {
+    "wire/a.ts": ["./b.ts", "./deep/b.ts"],
+    "bridge/a.ts": ["./b.ts", "../wire/a.ts"],
+    "io/a.ts": ["./b.ts", "node:net"],
+    "cgi.ts": ["./http.ts", "./wire/a.ts", "./bridge/a.ts", "./io/a.ts"],
+    "cli.ts": ["./http.ts", "@std/cli/parse-args", "node:util"],
+  };
+  const refused: Record<string, string[]> = {
+    "wire/a.ts": ["../bridge/a.ts", "../io/a.ts", "../cgi.ts", "../mod.ts", "node:net", "@std/io"],
+    "wire/deep/a.ts": ["../../bridge/a.ts"],
+    "bridge/a.ts": ["../io/a.ts", "../cgi.ts", "node:util", "npm:hono", "jsr:@std/io"],
+    "io/a.ts": ["../wire/a.ts", "../bridge/a.ts", "../cgi.ts", "https://localhost/a.ts", "fs"],
+    "cgi.ts": ["./mod.ts", "./cli.ts", "./tests/a.ts", "../a.ts", "node:net", "@std/assert"],
+    "cli.ts": ["./mod.ts", "./scripts/a.ts"],
+    "mod.ts": ["./cli.ts", "data:text/javascript,"],
+  };
+  for (const [path, specifiers] of Object.entries(allowed)) {
+    for (const specifier of specifiers) {
+      assertEquals(faultsOf(path, `import "${specifier}";`), []);
+    }
+  }
+  for (const [path, specifiers] of Object.entries(refused)) {
+    for (const specifier of specifiers) {
+      assertEquals(faultsOf(path, `import type { A } from "${specifier}";`).length, 1, specifier);
+      assertEquals(faultsOf(path, `  await import("${specifier}");`).length, 1, specifier);
+    }
+  }
+  assertEquals(faultsOf("cgi.ts", "await import(name);"), ["cgi.ts imports a computed specifier"]);
+  assertEquals(faultsOf("cli.ts", "await import(name);"), []);
+});
