@@ -3,7 +3,7 @@
  * Where JSR does not answer, types and docs are checked against the stand-ins, and the package is
  * packed from a copy whose deno.json names them.
  */
-import { cpSync } from "node:fs";
+import { cpSync, globSync } from "node:fs";
 import config from "../deno.json" with { type: "json" };
 import { jsrAnswers, standInImports, toImportMapUrl } from "./import_map.ts";
 
@@ -42,12 +42,13 @@ function publishWithStandIns(): void {
 
 const imports = answers ? config.imports : standInImports(root.href);
 const importMap = `--import-map=${toImportMapUrl(imports)}`;
+const pages = globSync(["*.md", "docs/**/*.md"], { cwd: root });
 const suffix = answers ? "" : " (stand-ins)";
 
 deno("fmt --check", ["fmt", "--check"]);
 // no-slow-types loads the module graph, and would wait for JSR.
 deno("lint", answers ? ["lint"] : ["lint", "--rules-exclude=no-slow-types"]);
-deno(`check${suffix}`, ["check", "--doc", importMap, "."]);
+deno(`check${suffix}`, ["check", "--doc", importMap, ".", ...pages]);
 deno(`doc --lint${suffix}`, ["doc", "--lint", importMap, ...Object.values(config.exports)]);
 if (answers) deno("publish --dry-run", ["publish", "--dry-run", "--allow-dirty"]);
 else publishWithStandIns();
