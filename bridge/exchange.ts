@@ -1,0 +1,171 @@
+import { ProtocolError } from "../wire/protocol_error.ts";
+import type { Variables } from "../wire/variables.ts";
+import type { AppOptions, FilterInfo, HandlerInfo, Protocol } from "./app.ts";
+import {
+  contentLength,
+  decodePath,
+  remoteAddress,
+  requestHeaders,
+  requestMethod,
+  type RequestURL,
+  requestURL,
+} from "./request.ts";
+import type { RequestBody } from "./request_body.ts";
+
+/** What a transport knows of itself. */
+export interface TransportInfo {
+  /** The transport. */
+  protocol: Protocol;
+  /** The file of the running program, where the transport can tell. */
+  program: string | undefined;
+  /** Writes a line where the web server collects errors. */
+  log(message: string): void;
+}
+
+/** One request and its answer, whatever brought it: what the app is told, and how the transport calls it off. */
+export class Exchange implements HandlerInfo {
+  readonly protocol: Protocol;
+  readonly variables: Variables;
+  /** Called once when the exchange is called off. */
+  onabort: ((reason: unknown) => void) | null = null;
+  /** Whether it has been called off. */
+  aborted = false;
+  #transport: TransportInfo;
+  #options: AppOptions;
+  #body: RequestBody | null;
+  #reason: unknown;
+  #controller: AbortController | null = null;
+  #url: RequestURL | null = null;
+  #remoteAddr: Deno.NetAddr | null = null;
+  #completed: PromiseWithResolvers<void> | null = null;
+  #outcome: "pending" | "complete" | "failed" = "pending";
+
+  /** @param body The request's body, or null where the protocol rules one out. */
+  constructor(
+    transport: TransportInfo,
+    variables: Variables,
+    body: RequestBody | null,
+    options: AppOptions,
+  ) {
+    this.protocol = transport.protocol;
+    this.variables = variables;
+    this.#transport = transport;
+    this.#body = body;
+    this.#options = options;
+  }
+
+  get remoteAddr(): Deno.NetAddr {
+    return this.#remoteAddr ??= remoteAddress(this.variables, this.#options);
+  }
+
+  get scriptName(): string {
+    return decodePath(this.#requestURL().prefix);
+  }
+
+  get pathInfo(): string {
+    return decodePath(this.#requestURL().rest);
+  }
+
+  get completed(): Promise<void> {
+    if (this.#completed === null) {
+      this.#completed = Promise.withResolvers();
+      // Nobody has to look at it.
+      this.#completed.promise.catch(() => {});
+      this.#settle();
+    }
+    return this.#completed.promise;
+  }
+
+  log(message: string): void {
+    this.#transport.log(message);
+  }
+
+  /** Aborts when the web server calls the request off or goes away. */
+  get signal(): AbortSignal {
+    if (this.#controller === null) {
+      this.#controller = new AbortController();
+      if (this.aborted) this.#controller.abort(this.#reason);
+    }
+    return this.#controller.signal;
+  }
+
+  /**
+   * Makes the request.
+   *
+   * @throws {ProtocolError} If no `Request` can be made of the variables, with the status to answer.
+   */
+  request(): Request {
+    const method = requestMethod(this.variables);
+    contentLength(this.variables);
+    const url = this.#requestURL().href;
+    const headers = requestHeaders(this.variables, this.#options);
+    if (method === "GET" || method === "HEAD") this.#body?.discard();
+    const body = this.#body === null || this.#body.discarded || this.#body.empty
+      ? null
+      : this.#body.stream;
+    try {
+      return new Request(url, { method, headers, body, signal: this.signal });
+    } catch (error) {
+      throw new ProtocolError(`Cannot create request: ${(error as Error).message}`);
+    }
+  }
+
+  /** Whether an error is the body's own: what was received, and not the app, is at fault. */
+  isBodyError(error: unknown): boolean {
+    return this.#body?.error === error;
+  }
+
+  /** Calls the exchange off: the app's signal aborts, and what is left of the body fails. */
+  abort(reason: unknown): void {
+    if (this.aborted || this.#outcome !== "pending") return;
+    this.aborted = true;
+    this.#reason = reason;
+    this.#body?.fail(reason);
+    this.#controller?.abort(reason);
+    this.onabort?.(reason);
+  }
+
+  /** Says how the answer ended. */
+  settle(outcome: "complete" | "failed"): void {
+    if (this.#outcome !== "pending") return;
+    this.#outcome = outcome;
+    this.#settle();
+  }
+
+  #settle(): void {
+    if (this.#outcome === "complete") this.#completed?.resolve();
+    if (this.#outcome === "failed") {
+      this.#completed?.reject(this.#reason ?? new Error("The answer broke off"));
+    }
+  }
+
+  #requestURL(): RequestURL {
+    return this.#url ??= requestURL(
+      this.variables,
+      this.#options,
+      this.protocol,
+      this.#transport.program,
+    );
+  }
+}
+
+/** An exchange in FastCGI's filter role. */
+export class FilterExchange extends Exchange implements FilterInfo {
+  readonly data: ReadableStream<Uint8Array<ArrayBuffer>>;
+  readonly dataLength: number;
+  readonly dataLastModified: Date;
+
+  /** @param filtered The file to filter. */
+  constructor(
+    transport: TransportInfo,
+    variables: Variables,
+    body: RequestBody | null,
+    options: AppOptions,
+    filtered: Pick<FilterInfo, "data" | "dataLength" | "dataLastModified">,
+  ) {
+    super(transport, variables, body, options);
+    this.data = filtered.data;
+    this.dataLength = filtered.dataLength;
+    this.dataLastModified = filtered.dataLastModified;
+  }
+}

@@ -1,0 +1,141 @@
+import { ProtocolError } from "../wire/protocol_error.ts";
+
+/** What a transport is told about the body it feeds. */
+export interface RequestBodySource {
+  /** The app wants bytes and none are held. */
+  wanted(): void;
+}
+
+/**
+ * A request's body between the transport that receives it and the app that reads it: a queue whose stream is made when
+ * asked for. It ends after the declared length, and fails if fewer bytes come (SPEC A21).
+ */
+export class RequestBody {
+  /** How many bytes are held for the app. */
+  buffered = 0;
+  /** Whether all of it has come, or no more will. */
+  ended = false;
+  /** Whether the transport has seen its end. */
+  closed = false;
+  /** Whether nobody will read it: what comes is dropped. */
+  discarded = false;
+  /** Why it cannot be read to its end. */
+  error: unknown;
+  #chunks: Uint8Array<ArrayBuffer>[] = [];
+  #received = 0;
+  #declared: number | undefined;
+  #stream: ReadableStream<Uint8Array<ArrayBuffer>> | null = null;
+  #controller: ReadableStreamDefaultController<Uint8Array<ArrayBuffer>> | null = null;
+  #waiting: (() => void) | null = null;
+  #source: RequestBodySource;
+
+  /**
+   * @param declared The length that was announced, in bytes, if one was.
+   * @param source Asked for bytes.
+   */
+  constructor(declared: number | undefined, source: RequestBodySource) {
+    this.#source = source;
+    this.declared = declared;
+  }
+
+  /** The length that was announced, in bytes, if one was. */
+  get declared(): number | undefined {
+    return this.#declared;
+  }
+
+  set declared(length: number | undefined) {
+    this.#declared = length;
+    if (length === 0) this.ended = true;
+  }
+
+  /** How many bytes have come, the dropped ones included. */
+  get received(): number {
+    return this.#received;
+  }
+
+  /** Whether it is known to have no bytes. */
+  get empty(): boolean {
+    return this.ended && this.#received === 0 && this.error === undefined;
+  }
+
+  /** The body as the app reads it. */
+  get stream(): ReadableStream<Uint8Array<ArrayBuffer>> {
+    return this.#stream ??= new ReadableStream<Uint8Array<ArrayBuffer>>({
+      start: (controller) => {
+        this.#controller = controller;
+      },
+      pull: () => this.#pull(),
+      cancel: () => this.discard(),
+    }, { highWaterMark: 0 });
+  }
+
+  /** Takes bytes that came; they are copied. What exceeds the declared length is dropped. */
+  push(bytes: Uint8Array): void {
+    const room = this.#declared === undefined ? bytes.length : this.#declared - this.#received;
+    this.#received += bytes.length;
+    if (this.ended || this.discarded || room <= 0) return;
+    const chunk = bytes.slice(0, room);
+    this.#chunks.push(chunk);
+    this.buffered += chunk.length;
+    if (this.#declared !== undefined && this.#received >= this.#declared) this.ended = true;
+    this.#wake();
+  }
+
+  /** Says that no more comes. */
+  end(): void {
+    if (this.ended) return;
+    this.ended = true;
+    if (this.#declared !== undefined && this.#received < this.#declared) {
+      this.error = new ProtocolError(
+        `Cannot read request body as it must have ${this.#declared} bytes: it ended after ${this.#received}`,
+      );
+    }
+    this.#wake();
+  }
+
+  /** Ends the body with an error; a body that has come whole stays whole. */
+  fail(error: unknown): void {
+    if (this.ended) return;
+    this.ended = true;
+    this.error = error;
+    this.#wake();
+  }
+
+  /** Drops what is held and what still comes: nobody may read it any more. */
+  discard(): void {
+    this.discarded = true;
+    this.error ??= new Error(
+      "Cannot read request body as it must be read before the answer is complete: it was dropped",
+    );
+    this.#chunks = [];
+    this.buffered = 0;
+    this.#wake();
+    this.#source.wanted();
+  }
+
+  #wake(): void {
+    const waiting = this.#waiting;
+    this.#waiting = null;
+    waiting?.();
+  }
+
+  #pull(): Promise<void> | void {
+    const controller = this.#controller!;
+    const chunk = this.#chunks.shift();
+    if (chunk !== undefined) {
+      this.buffered -= chunk.length;
+      controller.enqueue(chunk);
+    }
+    if (this.#chunks.length > 0) return;
+    if (this.ended || this.discarded) {
+      if (this.error !== undefined) controller.error(this.error);
+      else controller.close();
+      return;
+    }
+    this.#source.wanted();
+    if (chunk !== undefined) return;
+    return new Promise<void>((resolve) => {
+      this.#waiting = resolve;
+    }).then(() => this.#pull());
+  }
+}

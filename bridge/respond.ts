@@ -1,0 +1,345 @@
+/**
+ * App and request -> head and body, for any transport. Item numbers are SPEC's.
+ *
+ * @module
+ */
+
+import { encodeHead, reasonPhrase } from "../wire/cgi.ts";
+import { ProtocolError } from "../wire/protocol_error.ts";
+import type { AppOptions, Handler } from "./app.ts";
+import type { Exchange } from "./exchange.ts";
+
+/** What takes an answer to the web server. */
+export interface ResponseSink {
+  /**
+   * Sends the next part of the answer.
+   *
+   * @param head The header block, a byte string, with the first part only.
+   * @param chunk The next bytes of the body.
+   * @param last Whether the answer ends here.
+   * @returns A promise where the app must wait; it rejects, or the call throws, once the web server is gone.
+   */
+  send(head: string | null, chunk: Uint8Array | null, last: boolean): Promise<void> | void;
+}
+
+/** Fields that speak of the connection to the web server, or that the head has already (B10). */
+const DROPPED = new Set([
+  "connection",
+  "keep-alive",
+  "proxy-connection",
+  "status",
+  "te",
+  "trailer",
+  "transfer-encoding",
+  "upgrade",
+]);
+/** Servers give up on longer header blocks, each at its own length; nginx's is the shortest (B14). */
+const HEAD_WARNING = 4096;
+/** How long a body that is held in memory may take to come, in turns of the microtask queue. */
+const SOON = 16;
+
+/**
+ * Asks the app and sends its answer.
+ *
+ * @returns Whether the answer was sent whole. If not, it broke off after its head, or the exchange was called off.
+ */
+export async function respond(
+  handler: Handler,
+  exchange: Exchange,
+  sink: ResponseSink,
+  options: AppOptions,
+): Promise<boolean> {
+  let method = "GET";
+  let response: Response;
+  let request: Request | undefined;
+  try {
+    request = exchange.request();
+    method = request.method;
+    const answer = handler(request, exchange);
+    response = answer instanceof Response ? answer : await answer;
+    checkResponse(response);
+  } catch (error) {
+    if (exchange.aborted) return false;
+    if (error instanceof ProtocolError && (request === undefined || exchange.isBodyError(error))) {
+      exchange.log(error.message);
+      response = plainResponse(error.status);
+    } else {
+      response = await errorResponse(error, request, exchange, options);
+    }
+  }
+  try {
+    return await sendResponse(response, method, exchange, sink);
+  } catch (error) {
+    // Only what goes wrong before anything was sent is thrown.
+    if (exchange.aborted) return false;
+    response = await errorResponse(error, request, exchange, options);
+  }
+  try {
+    return await sendResponse(response, method, exchange, sink);
+  } catch (error) {
+    exchange.log(describe(error));
+    return await sendResponse(plainResponse(500), method, exchange, sink);
+  }
+}
+
+/** An answer that says its status and no more. */
+export function plainResponse(status: number): Response {
+  return new Response(`${status} ${reasonPhrase(status)}\n`, {
+    status,
+    headers: { "content-type": "text/plain;charset=UTF-8" },
+  });
+}
+
+/** A refused request's answer: what the transport itself refuses, no app asked. */
+export function refuse(
+  status: number,
+  exchange: Exchange,
+  sink: ResponseSink,
+): Promise<boolean> {
+  return sendResponse(plainResponse(status), "GET", exchange, sink);
+}
+
+function checkResponse(response: unknown): asserts response is Response {
+  if (!(response instanceof Response)) {
+    throw new TypeError(
+      `Cannot send the app's answer as it must be a Response: current value is ${response}`,
+    );
+  }
+  if (response.status < 200 || response.status > 599) {
+    throw new RangeError(
+      `Cannot send the app's answer as its status must be from 200 to 599: current value is ${response.status}`,
+    );
+  }
+  if (response.bodyUsed || response.body?.locked) {
+    throw new TypeError(
+      "Cannot send the app's answer as its body must be unread: it was read already",
+    );
+  }
+}
+
+async function errorResponse(
+  error: unknown,
+  request: Request | undefined,
+  exchange: Exchange,
+  options: AppOptions,
+): Promise<Response> {
+  if (options.onError) {
+    try {
+      const response = await options.onError(error);
+      checkResponse(response);
+      return response;
+    } catch (nested) {
+      exchange.log(describe(error));
+      error = nested;
+    }
+  }
+  exchange.log(describe(error));
+  if (!options.debug) return plainResponse(500);
+  const { debugPage } = await import("./debug_page.ts");
+  return debugPage(error, request, exchange);
+}
+
+/** An error as the log shows it. */
+export function describe(error: unknown): string {
+  return error instanceof Error ? error.stack ?? String(error) : String(error);
+}
+
+async function sendResponse(
+  response: Response,
+  method: string,
+  exchange: Exchange,
+  sink: ResponseSink,
+): Promise<boolean> {
+  const { status, body } = response;
+  const bodyless = method === "HEAD" || status === 204 || status === 205 || status === 304;
+  if (body === null) {
+    const known = bodyless ? undefined : 0;
+    return send(sink, encodeResponseHead(response, exchange, false, known), null, true, exchange);
+  }
+  const source = new BodySource(body);
+  exchange.onabort = (reason) => source.cancel(reason);
+  let chunk = await source.nextIfSoon();
+  let last = chunk === null || (chunk !== undefined && await source.endsSoon());
+  if (source.failed) throw source.error;
+  const declared = declaredLength(response);
+  const known = last ? chunk?.length ?? 0 : undefined;
+  let head: string | null;
+  try {
+    head = encodeResponseHead(
+      response,
+      exchange,
+      true,
+      bodyless && method !== "HEAD" ? undefined : known,
+    );
+  } catch (error) {
+    source.cancel(error);
+    throw error;
+  }
+  if (bodyless) {
+    source.cancel();
+    return send(sink, head, null, true, exchange);
+  }
+  if (known !== undefined && declared !== undefined && declared !== known) {
+    exchange.log(
+      `Content-Length was ${declared}, but the body has ${known} bytes: sent as ${known}`,
+    );
+  }
+  let left = known ?? declared ?? Infinity;
+  try {
+    while (true) {
+      if (exchange.aborted) throw exchange.signal.reason;
+      if (chunk && chunk.length > left) {
+        exchange.log(
+          `The body is longer than its Content-Length of ${declared}: the rest is left out`,
+        );
+        chunk = chunk.subarray(0, left);
+        last = true;
+        source.cancel();
+      }
+      if (chunk) left -= chunk.length;
+      if (last && left > 0 && left !== Infinity) {
+        throw new Error(`The body is ${left} bytes shorter than its Content-Length of ${declared}`);
+      }
+      const sent = sink.send(head, chunk ?? null, last);
+      if (sent !== undefined) await sent;
+      head = null;
+      if (last) break;
+      chunk = await source.next();
+      last = chunk === null;
+    }
+  } catch (error) {
+    source.cancel(error);
+    if (!exchange.aborted) exchange.log(describe(error));
+    exchange.settle("failed");
+    return false;
+  }
+  exchange.settle("complete");
+  return true;
+}
+
+async function send(
+  sink: ResponseSink,
+  head: string,
+  chunk: Uint8Array | null,
+  last: boolean,
+  exchange: Exchange,
+): Promise<boolean> {
+  try {
+    const sent = sink.send(head, chunk, last);
+    if (sent !== undefined) await sent;
+    exchange.settle("complete");
+    return true;
+  } catch (error) {
+    if (!exchange.aborted) exchange.log(describe(error));
+    exchange.settle("failed");
+    return false;
+  }
+}
+
+/** A body read chunk by chunk, which can tell what is held in memory from what is still to come. */
+class BodySource {
+  /** Whether the body failed while it was looked at. */
+  failed = false;
+  error: unknown;
+  #reader: ReadableStreamDefaultReader<Uint8Array>;
+  /** A read that was begun and not taken. */
+  #pending: Promise<ReadableStreamReadResult<Uint8Array>> | null = null;
+  #result: ReadableStreamReadResult<Uint8Array> | null = null;
+
+  constructor(body: ReadableStream<Uint8Array>) {
+    this.#reader = body.getReader();
+  }
+
+  /** Tells the app that nobody wants the rest. */
+  cancel(reason?: unknown): void {
+    this.#reader.cancel(reason).catch(() => {});
+  }
+
+  /** The next chunk, or null at the end. */
+  async next(): Promise<Uint8Array | null> {
+    while (true) {
+      const { done, value } = this.#result ?? await (this.#pending ?? this.#reader.read());
+      this.#pending = null;
+      this.#result = null;
+      if (done) return null;
+      if (!(value instanceof Uint8Array)) {
+        throw new TypeError(
+          `Cannot send the body as its chunks must be Uint8Array: one is of type ${typeof value}`,
+        );
+      }
+      if (value.length > 0) return value;
+    }
+  }
+
+  /** The next chunk, null at the end, or undefined if it takes its time. */
+  async nextIfSoon(): Promise<Uint8Array | null | undefined> {
+    if (!await this.#look()) return undefined;
+    if (this.failed) return null;
+    return this.#result?.value?.length === 0 ? undefined : await this.next();
+  }
+
+  /** Whether the body ends with the chunk taken last; false also if that cannot be told yet. */
+  async endsSoon(): Promise<boolean> {
+    return await this.#look() && this.#result?.done === true;
+  }
+
+  /** Begins a read, and tells whether it comes at once. */
+  async #look(): Promise<boolean> {
+    let settled = false;
+    this.#pending = this.#reader.read();
+    this.#pending.then((result) => {
+      settled = true;
+      this.#result = result;
+    }, (error) => {
+      settled = true;
+      this.failed = true;
+      this.error = error;
+    });
+    for (let turn = 0; turn < SOON && !settled; turn++) await null;
+    return settled;
+  }
+}
+
+function declaredLength(response: Response): number | undefined {
+  const text = response.headers.get("content-length");
+  return text !== null && /^\d+$/.test(text) ? Number(text) : undefined;
+}
+
+/** @param known The body's length, where it is known better than the app may have declared it. */
+function encodeResponseHead(
+  response: Response,
+  exchange: Exchange,
+  hasBody: boolean,
+  known: number | undefined,
+): string {
+  const { status, headers } = response;
+  const fields: [string, string][] = [];
+  let hasType = false;
+  let length: string | undefined;
+  headers.forEach((value, name) => {
+    if (DROPPED.has(name)) return;
+    if (name === "content-length") {
+      length = value;
+      return;
+    }
+    if (name === "content-type") hasType = true;
+    fields.push([name, value]);
+  });
+  if (hasBody && !hasType) fields.push(["content-type", "application/octet-stream"]);
+  if (status !== 204 && status !== 205 && status !== 304 && known !== undefined) {
+    length = String(known);
+  }
+  if (length !== undefined && /^\d+$/.test(length) && status !== 204 && status !== 205) {
+    fields.push(["content-length", length]);
+  }
+  if (status === 200 && headers.has("location")) {
+    exchange.log("A response with status 200 has a Location: some servers take it for a redirect");
+  }
+  const head = encodeHead(status, response.statusText, fields);
+  if (head.length > HEAD_WARNING) {
+    exchange.log(
+      `The response has ${head.length} bytes of headers: nginx refuses more than its fastcgi_buffer_size, 4096 or 8192`,
+    );
+  }
+  return head;
+}

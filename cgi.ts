@@ -1,0 +1,285 @@
+/**
+ * Serves an app as a CGI script (RFC 3875): one process, one request.
+ *
+ * ```ts ignore
+ * #!/usr/bin/env -S deno run --allow-env
+ * import { serveCGI } from "@gatehouse/cgi/cgi";
+ *
+ * await serveCGI(() => new Response("Hello"));
+ * ```
+ *
+ * @module
+ */
+
+import type { App, AppOptions, Handler } from "./bridge/app.ts";
+import { Exchange } from "./bridge/exchange.ts";
+import { contentLength } from "./bridge/request.ts";
+import { RequestBody } from "./bridge/request_body.ts";
+import { refuse, respond, type ResponseSink } from "./bridge/respond.ts";
+import { encodeByteString, toByteString } from "./wire/byte_string.ts";
+import { ProtocolError } from "./wire/protocol_error.ts";
+import { Variables } from "./wire/variables.ts";
+
+export type { App, AppObject, AppOptions, Handler, HandlerInfo, Protocol } from "./bridge/app.ts";
+
+/** Where a script reads the request's body: the part of `Deno.stdin` that is used. */
+export interface CGIInput {
+  /** Reads into the buffer; null at the end. */
+  read(buffer: Uint8Array): Promise<number | null>;
+  /** Reads no more. */
+  close?(): void;
+}
+
+/** Where a script writes: the part of `Deno.stdout` and `Deno.stderr` that is used. */
+export interface CGIOutput {
+  /** Writes some of the bytes and tells how many. */
+  write(bytes: Uint8Array): Promise<number>;
+}
+
+/** Options of {@linkcode serveCGI}. */
+export interface CGIOptions extends AppOptions {
+  /** The meta-variables. @default Deno.env.toObject() */
+  env?: Record<string, string>;
+  /** Where the body comes from. @default Deno.stdin */
+  stdin?: CGIInput;
+  /** Where the answer goes. @default Deno.stdout */
+  stdout?: CGIOutput;
+  /** Where the log goes. @default Deno.stderr */
+  stderr?: CGIOutput;
+  /**
+   * How many bytes the body may have; past it, 413. Bodies stream, and web servers have a limit of their own.
+   *
+   * @default Infinity
+   */
+  maxBodyBytes?: number;
+  /**
+   * How many bytes of the body are held while the web server takes nothing of the answer: Apache sends all of the body
+   * before it reads any of the answer. Past it the script waits, and both with it.
+   *
+   * @default 67_108_864
+   */
+  maxBufferedBody?: number;
+}
+
+const READ_SIZE = 65536;
+/** How long a write may take before the web server is thought to wait for its body to be read (SPEC B20). */
+const STALL = 100;
+
+/**
+ * Serves the one request that a CGI script is run for, and resolves when it is answered. Sets `Deno.exitCode` to 1 where
+ * the answer failed. What the app logs goes to stderr, `console.log` included: on stdout it would break the answer.
+ *
+ * Needs `--allow-env`.
+ *
+ * @param app A handler, or an object with `fetch`.
+ *
+ * @example Handed in rather than taken from the process
+ * ```ts
+ * import { serveCGI } from "@gatehouse/cgi/cgi";
+ * import { Buffer } from "@std/io/buffer";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const stdout = new Buffer();
+ * await serveCGI(() => new Response("Hello"), {
+ *   env: { GATEWAY_INTERFACE: "CGI/1.1", REQUEST_METHOD: "GET", SCRIPT_NAME: "/hello" },
+ *   stdin: new Buffer(),
+ *   stdout,
+ * });
+ * assertEquals(new TextDecoder().decode(stdout.bytes()).split("\r\n")[0], "Status: 200 OK");
+ * ```
+ */
+export async function serveCGI(app: App, options: CGIOptions = {}): Promise<void> {
+  const { stdin = Deno.stdin, stdout = Deno.stdout, stderr = Deno.stderr } = options;
+  const log = (message: string) => writeLog(stderr, message);
+  if (options.env === undefined) keepStdoutClean(log);
+  const output = new ScriptOutput(stdout);
+  let exchange: Exchange | undefined;
+  const body = new ScriptBody(stdin, output, options);
+  let refusal = 0;
+  try {
+    const variables = readVariables(options.env);
+    const length = contentLength(variables);
+    if ((length ?? 0) > (options.maxBodyBytes ?? Infinity)) {
+      throw new ProtocolError(
+        `Cannot take request body as it must have at most ${options.maxBodyBytes} bytes: it has ${length}`,
+        413,
+      );
+    }
+    body.begin(variables, length);
+    exchange = new Exchange(transport(log), variables, body.body, options);
+  } catch (error) {
+    log((error as Error).message);
+    refusal = error instanceof ProtocolError ? error.status : 500;
+  }
+  exchange ??= new Exchange(transport(log), new Variables([]), null, options);
+  output.ongone = (reason) => exchange.abort(reason);
+  const handler: Handler = typeof app === "function"
+    ? app
+    : (request, info) => app.fetch(request, info);
+  const sent = refusal
+    ? await refuse(refusal, exchange, output)
+    : await respond(handler, exchange, output, options);
+  body.end();
+  if (options.env === undefined && (!sent && !output.gone || refusal === 500)) Deno.exitCode = 1;
+}
+
+function transport(log: (message: string) => void) {
+  return { protocol: "cgi", program: undefined, log } as const;
+}
+
+/** Reads the environment, and takes HTTP_PROXY out of it: child processes would use it (SPEC A27). */
+function readVariables(given: Record<string, string> | undefined): Variables {
+  let env = given;
+  if (env === undefined) {
+    try {
+      env = Deno.env.toObject();
+      if (env.HTTP_PROXY !== undefined) Deno.env.delete("HTTP_PROXY");
+    } catch (error) {
+      throw new Error(
+        `Cannot serve CGI as the script must be run with --allow-env: ${(error as Error).message}`,
+      );
+    }
+  }
+  return new Variables(Object.entries(env).map(([name, value]) => [name, toByteString(value)]));
+}
+
+function writeLog(stderr: CGIOutput, message: string): void {
+  const bytes = new TextEncoder().encode(message + "\n");
+  if (stderr === Deno.stderr) Deno.stderr.writeSync(bytes);
+  else stderr.write(bytes).catch(() => {});
+}
+
+/** Sends the console's standard output to the log (SPEC B19). */
+function keepStdoutClean(log: (message: string) => void): void {
+  console.log = console.info = console.debug = console.error;
+  console.table = (data?: unknown) => console.error(data);
+  console.dir = (data?: unknown) => console.error(data);
+  void log;
+}
+
+/** A script's answer on its way to the web server. */
+class ScriptOutput implements ResponseSink {
+  /** Called when the web server takes no more. */
+  ongone: (reason: unknown) => void = () => {};
+  /** Whether the web server takes no more. */
+  gone = false;
+  /** Called when the web server has taken nothing for a while. */
+  onstall: () => void = () => {};
+  /** Whether it has taken nothing for a while. */
+  stalled = false;
+  #stdout: CGIOutput;
+
+  constructor(stdout: CGIOutput) {
+    this.#stdout = stdout;
+  }
+
+  async send(head: string | null, chunk: Uint8Array | null, _last: boolean): Promise<void> {
+    if (head === null) return chunk === null ? undefined : await this.#write(chunk);
+    const bytes = encodeByteString(head);
+    if (chunk === null) return await this.#write(bytes);
+    const joined = new Uint8Array(bytes.length + chunk.length);
+    joined.set(bytes);
+    joined.set(chunk, bytes.length);
+    await this.#write(joined);
+  }
+
+  async #write(bytes: Uint8Array): Promise<void> {
+    for (let at = 0; at < bytes.length;) {
+      const timer = bytes.length - at > 4096
+        ? setTimeout(() => {
+          this.stalled = true;
+          this.onstall();
+        }, STALL)
+        : undefined;
+      try {
+        at += await this.#stdout.write(at === 0 ? bytes : bytes.subarray(at));
+      } catch (error) {
+        this.gone = true;
+        const reason = new DOMException("The web server closed the connection", "AbortError");
+        this.ongone(reason);
+        throw error;
+      } finally {
+        clearTimeout(timer);
+        this.stalled = false;
+      }
+    }
+  }
+}
+
+/** A script's body: read when the app asks, and as far as it goes when the web server is stuck sending it. */
+class ScriptBody {
+  body: RequestBody | null = null;
+  #stdin: CGIInput;
+  #output: ScriptOutput;
+  #left = 0;
+  #wanted = false;
+  #reading = false;
+  #mostHeld: number;
+  #mostRead: number;
+
+  constructor(stdin: CGIInput, output: ScriptOutput, options: CGIOptions) {
+    this.#stdin = stdin;
+    this.#output = output;
+    this.#mostHeld = options.maxBufferedBody ?? 67_108_864;
+    this.#mostRead = options.maxBodyBytes ?? Infinity;
+    output.onstall = () => this.#read();
+  }
+
+  /** Without a length there is a body only if the server took chunks apart, and then it goes to the end (SPEC A20). */
+  begin(variables: Variables, length: number | undefined): void {
+    const chunked = /chunked/i.test(variables.byteString("HTTP_TRANSFER_ENCODING") ?? "");
+    if (length === undefined && !chunked) return;
+    this.#left = length ?? Infinity;
+    this.body = new RequestBody(length, this);
+  }
+
+  /** The app wants bytes. */
+  wanted(): void {
+    if (this.body!.discarded) return;
+    this.#wanted = true;
+    this.#read();
+  }
+
+  /** The answer is complete: an unread body is left to the pipe's end. */
+  end(): void {
+    if (this.body === null || this.body.ended) return;
+    this.body.discard();
+    if (this.#stdin !== Deno.stdin) this.#stdin.close?.();
+  }
+
+  async #read(): Promise<void> {
+    const body = this.body;
+    if (body === null || this.#reading) return;
+    this.#reading = true;
+    try {
+      while (
+        this.#left > 0 && !body.discarded &&
+        (this.#wanted || this.#output.stalled && body.buffered < this.#mostHeld)
+      ) {
+        this.#wanted = false;
+        const buffer = new Uint8Array(Math.min(READ_SIZE, this.#left));
+        const count = await this.#stdin.read(buffer);
+        if (count === null) {
+          this.#left = 0;
+          body.end();
+          return;
+        }
+        this.#left -= count;
+        body.push(buffer.subarray(0, count));
+        if (body.received > this.#mostRead) {
+          body.fail(
+            new ProtocolError(
+              `Cannot take request body as it must have at most ${this.#mostRead} bytes: it has more`,
+              413,
+            ),
+          );
+          return;
+        }
+      }
+    } catch (error) {
+      body.fail(error);
+    } finally {
+      this.#reading = false;
+    }
+  }
+}

@@ -1,0 +1,802 @@
+/**
+ * Serves an app over FastCGI 1.0: a daemon behind nginx, Apache, lighttpd, Caddy, HAProxy or h2o.
+ *
+ * ```ts no-assert
+ * import { serveFastCGI } from "@gatehouse/cgi/fastcgi";
+ *
+ * const server = serveFastCGI(
+ *   () => new Response("Hello"),
+ *   Deno.listen({ hostname: "127.0.0.1", port: 0 }),
+ * );
+ * await server.shutdown();
+ * ```
+ *
+ * @module
+ */
+
+import type { App, AppObject, AppOptions, Handler } from "./bridge/app.ts";
+import { Exchange, FilterExchange, type TransportInfo } from "./bridge/exchange.ts";
+import { contentLength } from "./bridge/request.ts";
+import { RequestBody, type RequestBodySource } from "./bridge/request_body.ts";
+import { describe, refuse, respond, type ResponseSink } from "./bridge/respond.ts";
+import type { Duplex, Listener } from "./io/duplex.ts";
+import { Output } from "./io/output.ts";
+import { checkExposure, isAllowedPeer, webServerAddresses } from "./io/peers.ts";
+import { type Driver, type Server, type ServerOptions, startServer } from "./io/server.ts";
+import { Standstill } from "./io/standstill.ts";
+import { ByteBuffer } from "./wire/byte_buffer.ts";
+import { toByteString } from "./wire/byte_string.ts";
+import {
+  decodeBeginRequest,
+  decodePairs,
+  encodeEndRequest,
+  encodeStream,
+  encodeStreamEnd,
+  encodeStreamText,
+  encodeUnknownType,
+  encodeValues,
+  ProtocolStatus,
+  RecordDecoder,
+  type RecordSink,
+  RecordType,
+  Role,
+} from "./wire/fastcgi.ts";
+import { ProtocolError } from "./wire/protocol_error.ts";
+import { Variables } from "./wire/variables.ts";
+
+export type { Duplex, Listener } from "./io/duplex.ts";
+export type { Server, ServerOptions } from "./io/server.ts";
+export type {
+  App,
+  AppObject,
+  AppOptions,
+  FilterInfo,
+  Handler,
+  HandlerInfo,
+  Protocol,
+} from "./bridge/app.ts";
+
+/** Options of {@linkcode serveFastCGI}. */
+export interface FastCGIOptions extends AppOptions, ServerOptions {
+  /**
+   * How many bytes of variables (FCGI_PARAMS) a request may have; past it, 431.
+   *
+   * @default 131_072
+   */
+  maxVariableBytes?: number;
+  /**
+   * How many variables a request may have; past it, 431.
+   *
+   * @default 500
+   */
+  maxVariables?: number;
+  /**
+   * How many bytes a request's body may have; past it, 413. Bodies stream, and web servers have a limit of their own.
+   *
+   * @default Infinity
+   */
+  maxBodyBytes?: number;
+  /**
+   * How many bytes of a body are held for an app that does not read them, where the connection cannot just wait: it
+   * carries other requests, or the web server sends all of the body before it reads the answer. Past it the request
+   * ends with an error, or waits.
+   *
+   * @default 67_108_864
+   */
+  maxBufferedBody?: number;
+  /**
+   * How many requests may be under way on one connection; past it, 503.
+   *
+   * @default 64
+   */
+  maxRequestsPerConnection?: number;
+  /**
+   * How many requests may be under way in all; past it, 503.
+   *
+   * @default 1024
+   */
+  maxRequests?: number;
+  /**
+   * How long a request's variables may take to come, in milliseconds; past it the connection is closed.
+   *
+   * @default 10_000
+   */
+  variablesTimeout?: number;
+  /**
+   * How long the next part of a body that the app reads may take, in milliseconds; past it reading fails, and 408 is the
+   * answer unless the app has another.
+   *
+   * @default 60_000
+   */
+  bodyTimeout?: number;
+  /**
+   * How long a connection without a request stays open, in milliseconds. Longer than the web server's own: a request
+   * must not meet a connection that is being closed.
+   *
+   * @default 90_000
+   */
+  idleTimeout?: number;
+  /**
+   * How long the web server may take no byte of an answer, in milliseconds; past it the connection is closed.
+   *
+   * @default 60_000
+   */
+  writeTimeout?: number;
+  /**
+   * Addresses that connections may come from (section 3.2). Unix-socket peers are then refused.
+   *
+   * @default The list in FCGI_WEB_SERVER_ADDRS if that may be read and is set, else anyone
+   */
+  webServerAddresses?: string[];
+  /**
+   * Allows a listener that other machines can reach. Who can connect can pretend to be any client and any user.
+   *
+   * @default false
+   */
+  allowRemote?: boolean;
+}
+
+/** How much of a body is held before the connection waits for the app, in bytes. */
+const BODY_HIGH_WATER = 262144;
+/** Enough for the usual request, so that an idle connection costs little. */
+const SMALL_READ = 4096;
+const LARGE_READ = 65536;
+/** How long what still comes is read after the answer (SPEC C15), in all and without a byte, in milliseconds. */
+const LINGER = 30_000;
+const LINGER_IDLE = 5_000;
+
+/**
+ * Serves an app over FastCGI: responder, and the roles authorizer and filter if the app has them. Connections are kept if
+ * the web server asks for it, and may carry several requests at once.
+ *
+ * @param app A handler, or an object with `fetch`.
+ * @param listener What `Deno.listen` returns, TCP or Unix, or `inheritedListener()`.
+ * @returns A handle with the shape of `Deno.HttpServer`.
+ * @throws {Error} If the listener is open to other machines and nothing says that this is meant.
+ *
+ * @example A daemon for nginx's `fastcgi_pass 127.0.0.1:9000`
+ * ```ts no-assert
+ * import { serveFastCGI } from "@gatehouse/cgi/fastcgi";
+ *
+ * const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+ * await using server = serveFastCGI(
+ *   (request) => new Response(`You asked for ${new URL(request.url).pathname}`),
+ *   listener,
+ * );
+ * ```
+ */
+export function serveFastCGI(app: App, listener: Listener, options: FastCGIOptions = {}): Server {
+  const service = new Service(app, options);
+  checkExposure(
+    listener.addr,
+    options.allowRemote === true || service.addresses !== undefined,
+    "allowRemote",
+  );
+  return startServer(
+    listener,
+    options,
+    (duplex, overloaded) => new Connection(service, duplex, overloaded),
+  );
+}
+
+/**
+ * Makes the response of an authorizer that lets a request pass (section 6.3).
+ *
+ * @param variables What becomes variables of the protected request.
+ *
+ * @example
+ * ```ts
+ * import { allow } from "@gatehouse/cgi/fastcgi";
+ * import { assertEquals } from "@std/assert";
+ *
+ * assertEquals(allow({ USER_ID: "7" }).headers.get("Variable-USER_ID"), "7");
+ * ```
+ */
+export function allow(variables: Record<string, string> = {}): Response {
+  const headers = new Headers();
+  for (const [name, value] of Object.entries(variables)) {
+    headers.set(`Variable-${name}`, toByteString(value));
+  }
+  return new Response(null, { headers });
+}
+
+/** What all connections of one server share. */
+class Service {
+  /** Requests under way. */
+  requests = 0;
+  readonly app: AppObject;
+  readonly program: string | undefined = programFile();
+  readonly addresses: string[] | undefined;
+  readonly options:
+    & Required<Omit<FastCGIOptions, keyof AppOptions | keyof ServerOptions | "webServerAddresses">>
+    & FastCGIOptions;
+  readonly log: (message: string) => void;
+  readonly capacity: [name: string, value: string][];
+
+  constructor(app: App, options: FastCGIOptions) {
+    this.app = typeof app === "function" ? { fetch: app } : app;
+    this.addresses = options.webServerAddresses ?? webServerAddresses();
+    this.options = {
+      maxVariableBytes: 131_072,
+      maxVariables: 500,
+      maxBodyBytes: Infinity,
+      maxBufferedBody: 67_108_864,
+      maxRequestsPerConnection: 64,
+      maxRequests: 1024,
+      variablesTimeout: 10_000,
+      bodyTimeout: 60_000,
+      idleTimeout: 90_000,
+      writeTimeout: 60_000,
+      allowRemote: false,
+      ...options,
+    };
+    this.log = options.log ?? console.error;
+    this.capacity = [
+      ["FCGI_MAX_CONNS", String(options.maxConnections ?? 1024)],
+      ["FCGI_MAX_REQS", String(this.options.maxRequests)],
+      ["FCGI_MPXS_CONNS", "1"],
+    ];
+  }
+}
+
+function programFile(): string | undefined {
+  try {
+    const url = new URL(Deno.mainModule);
+    return url.protocol === "file:" ? decodeURIComponent(url.pathname) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** One connection: records in, records out. */
+class Connection implements Driver, RecordSink {
+  readonly service: Service;
+  readonly out: ByteBuffer = new ByteBuffer();
+  readonly output: Output;
+  #duplex: Duplex;
+  #overloaded: boolean;
+  #decoder = new RecordDecoder();
+  #requests = new Map<number, FastCGIRequest>();
+  /** Whether it has shown that it carries several requests at once: then one of them never holds up the rest. */
+  #multiplexed = false;
+  #closing = false;
+  #closed = false;
+  #inputEnded = false;
+  #lingerUntil = 0;
+  #stalled = false;
+  #resume: (() => void) | null = null;
+  #end: PromiseWithResolvers<void> | null = null;
+  #reads = 0;
+  #readStandstill = new Standstill();
+  #activityStandstill = new Standstill();
+  #writeStandstill = new Standstill();
+
+  constructor(service: Service, duplex: Duplex, overloaded: boolean) {
+    this.service = service;
+    this.#duplex = duplex;
+    this.#overloaded = overloaded;
+    this.output = new Output(duplex, this.out, () => this.abort(disconnected()));
+    duplex.setNoDelay?.(true);
+  }
+
+  async run(): Promise<void> {
+    const { addresses, log } = this.service;
+    if (addresses && !isAllowedPeer(this.#duplex.remoteAddr, addresses)) {
+      log(`Refused a connection as it must come from ${addresses.join(", ")}`);
+      return this.#close();
+    }
+    try {
+      await this.#readRecords();
+    } catch (error) {
+      if (!this.#closed && error instanceof ProtocolError) log(error.message);
+      this.abort(error);
+    }
+    this.#inputEnded = true;
+    if (!this.#closed) this.#endInput();
+    if (!this.#closed) await (this.#end = Promise.withResolvers<void>()).promise;
+  }
+
+  async #readRecords(): Promise<void> {
+    let buffer = new Uint8Array(SMALL_READ);
+    while (!this.#closed) {
+      if (this.#mustWait()) {
+        await new Promise<void>((resolve) => this.#resume = resolve);
+        continue;
+      }
+      const count = await this.#duplex.read(buffer);
+      if (count === null) return;
+      this.#reads++;
+      this.#decoder.push(buffer.subarray(0, count), this);
+      if (count === buffer.length && count < LARGE_READ) buffer = new Uint8Array(LARGE_READ);
+      else if (this.#requests.size === 0 && buffer.length > SMALL_READ) {
+        buffer = new Uint8Array(SMALL_READ);
+      }
+    }
+  }
+
+  /**
+   * Whether to read no more until the app has read. Not where other requests would wait as well; and not where the web
+   * server takes nothing of the answer, perhaps because it sends all of the body first (SPEC C14).
+   */
+  #mustWait(): boolean {
+    if (this.#multiplexed) return false;
+    const limit = this.#stalled ? this.service.options.maxBufferedBody : BODY_HIGH_WATER;
+    for (const request of this.#requests.values()) if (request.buffered >= limit) return true;
+    return false;
+  }
+
+  resume(): void {
+    const resume = this.#resume;
+    this.#resume = null;
+    resume?.();
+  }
+
+  record(type: number, id: number, content: Uint8Array): void {
+    if (this.#closed) return;
+    if (id === 0) return this.#manage(type, content);
+    if (type === RecordType.beginRequest) return this.#begin(id, content);
+    const request = this.#requests.get(id);
+    if (request === undefined) return;
+    if (type === RecordType.params) request.addVariables(content);
+    else if (type === RecordType.stdin) request.addInput(content, request.body);
+    else if (type === RecordType.data) request.addInput(content, request.data);
+    else if (type === RecordType.abortRequest) request.abortedByPeer();
+  }
+
+  /** Management records (section 4). */
+  #manage(type: number, content: Uint8Array): void {
+    if (type === RecordType.getValues) {
+      this.#multiplexed = true;
+      const asked = new Set(decodePairs(content).map(([name]) => name));
+      const known = this.service.capacity.filter(([name]) => asked.has(name));
+      encodeValues(this.out, RecordType.getValuesResult, known);
+    } else if (type >= RecordType.beginRequest && type <= RecordType.data) {
+      throw new ProtocolError(
+        `Cannot take FastCGI record as its request id must not be 0: its type is ${type}`,
+      );
+    } else {
+      encodeUnknownType(this.out, type);
+    }
+    this.output.flush();
+  }
+
+  #begin(id: number, content: Uint8Array): void {
+    const { role, keepConnection } = decodeBeginRequest(content);
+    if (this.#requests.has(id)) {
+      throw new ProtocolError(
+        `Cannot begin request as its id must not be in use: current value is ${id}`,
+      );
+    }
+    const { options, requests } = this.service;
+    const most = options.maxRequestsPerConnection;
+    if (this.#requests.size >= most * 2 + 64) {
+      throw new ProtocolError(
+        `Cannot begin request as a connection must have at most ${most}: ${this.#requests.size} are unfinished`,
+      );
+    }
+    if (id !== 1 || this.#requests.size > 0) this.#multiplexed = true;
+    const overloaded = this.#overloaded || this.#closing || requests >= options.maxRequests ||
+      this.#requests.size >= most;
+    // A filter answers after all of FCGI_STDIN, so that this must not wait for the app.
+    if (role === Role.filter) this.#multiplexed = true;
+    this.#requests.set(id, new FastCGIRequest(this, id, role, keepConnection, overloaded));
+  }
+
+  /** Forgets a request that is over. */
+  ended(request: FastCGIRequest, broken: boolean): void {
+    this.#requests.delete(request.id);
+    if (this.#closed) return;
+    this.resume();
+    if (broken || !request.keepConnection) this.#closing = true;
+    if (this.#closing && this.#requests.size === 0) this.#finishOutput(request);
+  }
+
+  /** Sends what is pending, then closes: at once if nothing more can come, else after reading it (SPEC C15). */
+  async #finishOutput(last?: FastCGIRequest): Promise<void> {
+    this.#closing = true;
+    await this.output.finish();
+    if (this.#closed) return;
+    if (this.#inputEnded || last === undefined || last.inputEnded) return this.#close();
+    await this.#duplex.closeWrite?.().catch(() => {});
+    this.#lingerUntil = performance.now() + LINGER;
+  }
+
+  /** The web server sends no more: what came whole may still be answered (SPEC C22). */
+  #endInput(): void {
+    for (const request of this.#requests.values()) {
+      if (!request.inputEnded) request.abort(disconnected());
+    }
+    if (this.#requests.size === 0) this.#finishOutput();
+    else this.#probe();
+  }
+
+  /**
+   * Finds out whether a web server that sends no more still reads: an empty STDERR record means nothing, and cannot be
+   * sent to who is gone. Over TCP it takes two.
+   */
+  #probe(): void {
+    for (const id of this.#requests.keys()) {
+      encodeStreamEnd(this.out, RecordType.stderr, id);
+      break;
+    }
+    try {
+      this.output.flush();
+    } catch {
+      // abort() has been called.
+    }
+  }
+
+  check(now: number): void {
+    const { options, log } = this.service;
+    const unread = this.#readStandstill.of(this.#reads, now);
+    const unwritten = this.#writeStandstill.of(
+      this.output.writing ? this.output.writes : NaN,
+      now,
+    );
+    this.#stalled = this.output.writing && unwritten > 0;
+    if (this.#stalled) this.resume();
+    if (this.#lingerUntil > 0) {
+      if (now > this.#lingerUntil || unread > LINGER_IDLE) this.#close();
+      return;
+    }
+    if (this.output.writing && unwritten > options.writeTimeout) {
+      log(
+        `Closed a connection as the web server took no byte of an answer for ${options.writeTimeout} ms`,
+      );
+      return this.abort(disconnected());
+    }
+    const idle = this.#activityStandstill.of(this.#reads + this.output.writes, now);
+    if (this.#requests.size === 0 && idle > options.idleTimeout) return this.#close();
+    for (const request of this.#requests.values()) {
+      if (request.isLate(now)) {
+        log(
+          `Closed a connection as a request's variables took more than ${options.variablesTimeout} ms`,
+        );
+        return this.abort(disconnected());
+      }
+      request.checkBody(now);
+    }
+    if (this.#inputEnded && this.#requests.size > 0) this.#probe();
+  }
+
+  drain(): void {
+    this.#closing = true;
+    if (this.#requests.size === 0) this.#finishOutput();
+  }
+
+  abort(reason: unknown): void {
+    if (this.#closed) return;
+    this.#close();
+    for (const request of this.#requests.values()) request.abort(reason);
+  }
+
+  #close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    try {
+      this.#duplex.close();
+    } catch {
+      // The peer was faster.
+    }
+    this.resume();
+    this.#end?.resolve();
+  }
+
+  /** Whether it carries no more than one request. */
+  get alone(): boolean {
+    return this.#requests.size === 1;
+  }
+
+  /** Whether nothing can be sent any more. */
+  get closed(): boolean {
+    return this.#closed;
+  }
+}
+
+function disconnected(): DOMException {
+  return new DOMException("The web server closed the connection", "AbortError");
+}
+
+/** One request on a connection, from FCGI_BEGIN_REQUEST to FCGI_END_REQUEST. */
+class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
+  readonly protocol = "fastcgi";
+  readonly id: number;
+  readonly keepConnection: boolean;
+  readonly overloaded: boolean;
+  body: RequestBody | null = null;
+  data: RequestBody | null = null;
+  #connection: Connection;
+  #role: number;
+  #variables: ByteBuffer | null = null;
+  #variableBytes = 0;
+  #exchange: Exchange | null = null;
+  /** Whether the app reads the body and none is there. */
+  #starving = false;
+  #starvingSince = 0;
+  #begunAt = 0;
+  #protocolStatus: number = ProtocolStatus.requestComplete;
+  /** A filter's input: resolves when FCGI_STDIN has ended. */
+  #inputWhole: PromiseWithResolvers<void> | null = null;
+  #ended = false;
+  #logged = false;
+
+  constructor(
+    connection: Connection,
+    id: number,
+    role: number,
+    keepConnection: boolean,
+    overloaded: boolean,
+  ) {
+    this.#connection = connection;
+    this.id = id;
+    this.#role = role;
+    this.keepConnection = keepConnection;
+    this.overloaded = overloaded;
+    if (!overloaded) connection.service.requests++;
+  }
+
+  get program(): string | undefined {
+    return this.#connection.service.program;
+  }
+
+  /** How many bytes wait for the app. */
+  get buffered(): number {
+    return (this.body?.buffered ?? 0) + (this.data?.buffered ?? 0);
+  }
+
+  /** Whether all that belongs to the request has come. An authorizer gets no FCGI_STDIN (SPEC C27). */
+  get inputEnded(): boolean {
+    if (this.#exchange === null) return false;
+    return this.#role === Role.authorizer ||
+      (this.body?.closed === true && this.data?.closed !== false);
+  }
+
+  /** Whether its variables have not come in time. */
+  isLate(now: number): boolean {
+    if (this.#exchange !== null) return false;
+    this.#begunAt ||= now;
+    return now - this.#begunAt > this.#connection.service.options.variablesTimeout;
+  }
+
+  addVariables(content: Uint8Array): void {
+    if (this.#exchange !== null) return;
+    if (content.length === 0) return this.#start();
+    this.#variableBytes += content.length;
+    if (
+      this.overloaded || this.#variableBytes > this.#connection.service.options.maxVariableBytes
+    ) {
+      this.#variables = null;
+      return;
+    }
+    (this.#variables ??= new ByteBuffer(content.length)).append(content);
+  }
+
+  addInput(content: Uint8Array, body: RequestBody | null): void {
+    if (body === null) {
+      if (this.#exchange !== null) return;
+      throw new ProtocolError("Cannot take FCGI_STDIN as FCGI_PARAMS must end before: it has not");
+    }
+    this.#starving = false;
+    if (content.length === 0) {
+      body.end();
+      body.closed = true;
+      if (body === this.body) this.#inputWhole?.resolve();
+      return;
+    }
+    body.push(content);
+    const { maxBodyBytes, maxBufferedBody } = this.#connection.service.options;
+    if (body.received > maxBodyBytes) body.fail(tooLarge(maxBodyBytes));
+    else if (body.buffered > maxBufferedBody + LARGE_READ) {
+      body.fail(
+        new ProtocolError(
+          `Cannot hold request body as it must have at most ${maxBufferedBody} unread bytes: raise maxBufferedBody, or read it sooner`,
+          413,
+        ),
+      );
+    }
+  }
+
+  /** The variables are whole: the app may begin, whatever of the body is still to come (SPEC C12). */
+  #start(): void {
+    const { service } = this.#connection;
+    const { options } = service;
+    const handler = this.#handler(service.app);
+    let refusal = 0;
+    if (handler === undefined) {
+      const wanted = ROLE_METHODS[this.#role] ?? "a role from 1 to 3";
+      this.log(`Refused a request of role ${this.#role} as the app must have ${wanted}`);
+      this.#protocolStatus = ProtocolStatus.unknownRole;
+      refusal = 500;
+    }
+    if (this.overloaded) {
+      this.#protocolStatus = ProtocolStatus.overloaded;
+      refusal = 503;
+    }
+    if (this.#role !== Role.authorizer) this.body = new RequestBody(undefined, this);
+    let exchange: Exchange | undefined;
+    try {
+      const variables = this.#decodeVariables(options);
+      if (this.body !== null) {
+        this.body.declared = contentLength(variables);
+        if ((this.body.declared ?? 0) > options.maxBodyBytes) throw tooLarge(options.maxBodyBytes);
+      }
+      exchange = this.#createExchange(variables, options);
+    } catch (error) {
+      if (!(error instanceof ProtocolError)) throw error;
+      refusal ||= error.status;
+      this.log(error.message);
+    }
+    exchange ??= new Exchange(this, new Variables([]), this.body, options);
+    this.#exchange = exchange;
+    this.#variables = null;
+    const answer = refusal > 0 || handler === undefined
+      ? refuse(refusal, exchange, this)
+      : respond(handler, exchange, this, options);
+    answer.catch((error) => {
+      this.log(describe(error));
+      return false;
+    }).then((sent) => {
+      if (!sent && !this.#ended) this.#breakOff();
+      this.#release();
+    });
+  }
+
+  #handler(app: AppObject): Handler | undefined {
+    switch (this.#role) {
+      case Role.responder:
+        return (request, info) => app.fetch(request, info);
+      case Role.authorizer:
+        return app.authorize && ((request, info) => app.authorize!(request, info));
+      case Role.filter:
+        return app.filter && (async (request, info) => {
+          const response = await app.filter!(request, info as FilterExchange);
+          // Nothing may be sent before all of FCGI_STDIN has come (section 6.4).
+          await this.#inputWhole?.promise;
+          return response;
+        });
+      default:
+        return undefined;
+    }
+  }
+
+  /** Makes the exchange; a filter's has FCGI_DATA as well, whose length and time must be told (section 6.4). */
+  #createExchange(variables: Variables, options: FastCGIOptions): Exchange {
+    if (this.#role !== Role.filter) return new Exchange(this, variables, this.body, options);
+    const length = Number(variables.byteString("FCGI_DATA_LENGTH") ?? NaN);
+    const seconds = Number(variables.byteString("FCGI_DATA_LAST_MOD") ?? NaN);
+    this.data = new RequestBody(Number.isSafeInteger(length) ? length : undefined, this);
+    this.#inputWhole = Promise.withResolvers();
+    const exchange = new FilterExchange(this, variables, this.body, options, {
+      data: this.data.stream,
+      dataLength: length,
+      dataLastModified: new Date(seconds * 1000),
+    });
+    if (!Number.isSafeInteger(length) || length < 0 || !Number.isSafeInteger(seconds)) {
+      throw new ProtocolError(
+        "Cannot filter as FCGI_DATA_LENGTH and FCGI_DATA_LAST_MOD must be whole numbers: they are not",
+      );
+    }
+    return exchange;
+  }
+
+  #decodeVariables(options: Service["options"]): Variables {
+    if (this.#variableBytes > options.maxVariableBytes) {
+      throw new ProtocolError(
+        `Cannot take request as its variables must have at most ${options.maxVariableBytes} bytes: they have ${this.#variableBytes}`,
+        431,
+      );
+    }
+    if (this.#variables === null) return new Variables([]);
+    const bytes = this.#variables.bytes.subarray(0, this.#variables.length);
+    return new Variables(decodePairs(bytes, options.maxVariables));
+  }
+
+  send(head: string | null, chunk: Uint8Array | null, last: boolean): Promise<void> | void {
+    if (this.#ended || this.#connection.closed) throw disconnected();
+    const { out, output } = this.#connection;
+    const { id } = this;
+    if (head !== null) encodeStreamText(out, RecordType.stdout, id, head);
+    if (chunk !== null) encodeStream(out, RecordType.stdout, id, chunk);
+    if (last) {
+      encodeStreamEnd(out, RecordType.stdout, id);
+      this.#end(0, false);
+    }
+    return output.flush();
+  }
+
+  log(message: string): void {
+    if (this.#ended || this.#connection.closed) return this.#connection.service.log(message);
+    const { out, output } = this.#connection;
+    encodeStreamText(out, RecordType.stderr, this.id, toByteString(message) + "\n");
+    this.#logged = true;
+    try {
+      output.flush();
+    } catch {
+      this.#connection.service.log(message);
+    }
+  }
+
+  wanted(): void {
+    this.#starving = this.body?.ended === false || this.data?.ended === false;
+    this.#starvingSince = 0;
+    this.#connection.resume();
+  }
+
+  /** Fails a body that the app waits for and that does not come. */
+  checkBody(now: number): void {
+    if (!this.#starving) return;
+    const { bodyTimeout } = this.#connection.service.options;
+    this.#starvingSince ||= now;
+    if (now - this.#starvingSince <= bodyTimeout) return;
+    const error = new ProtocolError(
+      `Cannot read request body as its next bytes must come within ${bodyTimeout} ms: none came`,
+      408,
+    );
+    this.body?.fail(error);
+    this.data?.fail(error);
+  }
+
+  /** The web server calls the request off (section 5.4). */
+  abortedByPeer(): void {
+    const started = this.#exchange !== null;
+    this.#exchange?.abort(new DOMException("The web server aborted the request", "AbortError"));
+    this.#end(0, false);
+    if (!started) this.#release();
+    this.#connection.output.flush();
+  }
+
+  /** The connection is gone, or will be. */
+  abort(reason: unknown): void {
+    if (this.#ended) return;
+    if (this.#exchange === null) this.#release();
+    this.#forget(false);
+    this.data?.fail(reason);
+    this.#inputWhole?.resolve();
+    this.#exchange?.abort(reason);
+  }
+
+  /**
+   * An answer went wrong after its head (SPEC B17): the connection is closed without the end of the stream, or where
+   * others share it, the request ended with a status other than 0.
+   */
+  #breakOff(): void {
+    if (this.#connection.alone) return this.#forget(true);
+    this.#end(1, false);
+    try {
+      this.#connection.output.flush();
+    } catch {
+      // abort() has been called.
+    }
+  }
+
+  #end(appStatus: number, broken: boolean): void {
+    const { out } = this.#connection;
+    if (this.#logged) encodeStreamEnd(out, RecordType.stderr, this.id);
+    encodeEndRequest(out, this.id, appStatus, this.#protocolStatus);
+    this.#forget(broken);
+  }
+
+  #forget(broken: boolean): void {
+    this.#ended = true;
+    if (this.body && !this.body.ended) this.body.discard();
+    if (this.data && !this.data.ended) this.data.discard();
+    this.#connection.ended(this, broken);
+  }
+
+  #release(): void {
+    if (!this.overloaded) this.#connection.service.requests--;
+  }
+}
+
+function tooLarge(most: number): ProtocolError {
+  return new ProtocolError(
+    `Cannot take request body as it must have at most ${most} bytes: it has more`,
+    413,
+  );
+}
+
+const ROLE_METHODS: Record<number, string> = {
+  [Role.responder]: "fetch()",
+  [Role.authorizer]: "authorize()",
+  [Role.filter]: "filter()",
+};

@@ -1,0 +1,92 @@
+import type { Duplex } from "./duplex.ts";
+
+/** Bytes waiting to be sent, as the protocol's encoder keeps them. */
+export interface Pending {
+  /** How many. */
+  readonly length: number;
+  /** Hands them out. */
+  take(): Uint8Array<ArrayBuffer>;
+  /** Takes their storage back. */
+  recycle(bytes: Uint8Array<ArrayBuffer>): void;
+}
+
+/** What may wait before a writer is asked to wait, in bytes. */
+const HIGH_WATER = 65536;
+
+/**
+ * Sends what collects in a buffer, one write at a time: what comes while a write is under way goes with the next, so
+ * that many small answers cost one system call.
+ */
+export class Output {
+  /** Whether a write is under way that the peer has not taken. */
+  writing = false;
+  /** Counts completed writes: where it stands still, the peer has stalled. */
+  writes = 0;
+  #duplex: Duplex;
+  #pending: Pending;
+  #failure: { error: unknown } | null = null;
+  #waiting: PromiseWithResolvers<void> | null = null;
+  #onfailure: (error: unknown) => void;
+
+  /** @param onfailure Called once, when a write fails. */
+  constructor(duplex: Duplex, pending: Pending, onfailure: (error: unknown) => void) {
+    this.#duplex = duplex;
+    this.#pending = pending;
+    this.#onfailure = onfailure;
+  }
+
+  /**
+   * Begins to send what is pending.
+   *
+   * @returns A promise if there is so much that the caller should wait.
+   * @throws What the write that failed threw.
+   */
+  flush(): Promise<void> | void {
+    if (this.#failure) throw this.#failure.error;
+    if (!this.writing) this.#write();
+    if (this.#pending.length > HIGH_WATER) return this.#drained();
+  }
+
+  /** Resolves when all is sent, or the peer is gone. */
+  async finish(): Promise<void> {
+    while (!this.#failure && (this.writing || this.#pending.length > 0)) {
+      if (!this.writing) this.#write();
+      await this.#drained().catch(() => {});
+    }
+  }
+
+  #drained(): Promise<void> {
+    this.#waiting ??= Promise.withResolvers();
+    return this.#waiting.promise;
+  }
+
+  async #write(): Promise<void> {
+    this.writing = true;
+    try {
+      while (this.#pending.length > 0) {
+        const bytes = this.#pending.take();
+        let sent = await this.#duplex.write(bytes);
+        while (sent < bytes.length) {
+          this.writes++;
+          sent += await this.#duplex.write(bytes.subarray(sent));
+        }
+        this.writes++;
+        this.#pending.recycle(bytes);
+        if (this.#waiting && this.#pending.length <= HIGH_WATER) {
+          this.#waiting.resolve();
+          this.#waiting = null;
+        }
+      }
+      this.writing = false;
+      this.#waiting?.resolve();
+      this.#waiting = null;
+    } catch (error) {
+      this.writing = false;
+      this.#failure = { error };
+      this.#waiting?.promise.catch(() => {});
+      this.#waiting?.reject(error);
+      this.#waiting = null;
+      this.#onfailure(error);
+    }
+  }
+}

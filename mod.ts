@@ -1,0 +1,75 @@
+/**
+ * One fetch handler, any web server: serves a Web `Request -> Response` handler over CGI, FastCGI, SCGI and HTTP.
+ *
+ * ```ts ignore
+ * #!/usr/bin/env -S deno run --allow-env --allow-net
+ * import { serve } from "@gatehouse/cgi";
+ *
+ * await serve(() => new Response("Hello"));
+ * ```
+ *
+ * The transports by name are in `@gatehouse/cgi/cgi`, `/fastcgi`, `/scgi` and `/http`: a CGI script pays for each module
+ * at each request, so this one loads only what it needs.
+ *
+ * @module
+ */
+
+import type { App } from "./bridge/app.ts";
+import { type CGIOptions, serveCGI } from "./cgi.ts";
+import type { FastCGIOptions } from "./fastcgi.ts";
+import type { HTTPOptions } from "./http.ts";
+
+export { type CGIInput, type CGIOptions, type CGIOutput, serveCGI } from "./cgi.ts";
+export type {
+  App,
+  AppObject,
+  AppOptions,
+  FilterInfo,
+  Handler,
+  HandlerInfo,
+  Protocol,
+} from "./bridge/app.ts";
+export type { FastCGIOptions, Server, ServerOptions } from "./fastcgi.ts";
+export type { HTTPOptions } from "./http.ts";
+
+/** Options of {@linkcode serve}: each transport takes those that it knows. */
+export interface ServeOptions extends CGIOptions, FastCGIOptions, HTTPOptions {}
+
+/**
+ * Serves an app as what the process was started as, found out from its surroundings:
+ *
+ * - by a web server as a CGI script (`GATEWAY_INTERFACE` and `REQUEST_METHOD` are set): answers that request;
+ * - by a web server as a FastCGI application (file descriptor 0 is a listening socket): serves FastCGI on it;
+ * - by hand: serves HTTP by `Deno.serve`, on port 8000 unless the options name another.
+ *
+ * Needs `--allow-env` as a CGI script, `--allow-net` for HTTP.
+ *
+ * @param app A handler, or an object with `fetch`.
+ * @returns Resolves when the script has answered, or the server has stopped.
+ *
+ * @example
+ * ```ts no-assert
+ * import { serve } from "@gatehouse/cgi";
+ *
+ * const stop = new AbortController();
+ * await serve(() => new Response("Hello"), {
+ *   hostname: "127.0.0.1",
+ *   port: 0,
+ *   signal: stop.signal,
+ *   onListen: () => stop.abort(),
+ * });
+ * ```
+ */
+export async function serve(app: App, options: ServeOptions = {}): Promise<void> {
+  if (isCGI()) return await serveCGI(app, options);
+  const { serveHTTP } = await import("./http.ts");
+  await serveHTTP(app, options).finished;
+}
+
+/** Whether a web server runs this process for one request (SPEC A1). */
+function isCGI(): boolean {
+  const granted = (variable: string) =>
+    Deno.permissions.querySync({ name: "env", variable }).state === "granted";
+  return granted("GATEWAY_INTERFACE") && granted("REQUEST_METHOD") &&
+    Deno.env.has("GATEWAY_INTERFACE") && Deno.env.has("REQUEST_METHOD");
+}

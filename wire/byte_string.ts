@@ -1,0 +1,43 @@
+/**
+ * Byte strings: one UTF-16 code unit per byte, as `Headers` has them. `TextDecoder("iso-8859-1")` is
+ * windows-1252 and would change the bytes 0x80 to 0x9f.
+ *
+ * @module
+ */
+
+// deno-lint-ignore no-control-regex
+const NOT_ASCII = /[^\x00-\x7f]/;
+const CHUNK = 8192;
+
+/** Reads bytes as a byte string. */
+export function decodeByteString(bytes: Uint8Array): string {
+  if (bytes.length <= CHUNK) return String.fromCharCode.apply(null, bytes as unknown as number[]);
+  let text = "";
+  for (let at = 0; at < bytes.length; at += CHUNK) {
+    text += decodeByteString(bytes.subarray(at, at + CHUNK));
+  }
+  return text;
+}
+
+/** Writes a byte string as bytes. */
+export function encodeByteString(text: string): Uint8Array {
+  const bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+  return bytes;
+}
+
+/** The byte string of a text in UTF-8. */
+export function toByteString(text: string): string {
+  return NOT_ASCII.test(text) ? decodeByteString(new TextEncoder().encode(text)) : text;
+}
+
+/** The text of a byte string: read as UTF-8 where it is valid UTF-8, else byte for byte. */
+export function toText(byteString: string): string {
+  if (!NOT_ASCII.test(byteString)) return byteString;
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
+      .decode(encodeByteString(byteString));
+  } catch {
+    return byteString;
+  }
+}

@@ -1,0 +1,225 @@
+/**
+ * The header block of a CGI response (RFC 3875 section 6), written and read.
+ *
+ * @module
+ */
+
+import { decodeByteString } from "./byte_string.ts";
+import { ProtocolError } from "./protocol_error.ts";
+
+/** Reason phrases (RFC 9110 section 15 and the registry). A status line without one breaks servers (SPEC B3). */
+const REASONS: Record<number, string> = {
+  200: "OK",
+  201: "Created",
+  202: "Accepted",
+  203: "Non-Authoritative Information",
+  204: "No Content",
+  205: "Reset Content",
+  206: "Partial Content",
+  207: "Multi-Status",
+  208: "Already Reported",
+  226: "IM Used",
+  300: "Multiple Choices",
+  301: "Moved Permanently",
+  302: "Found",
+  303: "See Other",
+  304: "Not Modified",
+  305: "Use Proxy",
+  307: "Temporary Redirect",
+  308: "Permanent Redirect",
+  400: "Bad Request",
+  401: "Unauthorized",
+  402: "Payment Required",
+  403: "Forbidden",
+  404: "Not Found",
+  405: "Method Not Allowed",
+  406: "Not Acceptable",
+  407: "Proxy Authentication Required",
+  408: "Request Timeout",
+  409: "Conflict",
+  410: "Gone",
+  411: "Length Required",
+  412: "Precondition Failed",
+  413: "Content Too Large",
+  414: "URI Too Long",
+  415: "Unsupported Media Type",
+  416: "Range Not Satisfiable",
+  417: "Expectation Failed",
+  418: "I'm a teapot",
+  421: "Misdirected Request",
+  422: "Unprocessable Content",
+  423: "Locked",
+  424: "Failed Dependency",
+  425: "Too Early",
+  426: "Upgrade Required",
+  428: "Precondition Required",
+  429: "Too Many Requests",
+  431: "Request Header Fields Too Large",
+  451: "Unavailable For Legal Reasons",
+  500: "Internal Server Error",
+  501: "Not Implemented",
+  502: "Bad Gateway",
+  503: "Service Unavailable",
+  504: "Gateway Timeout",
+  505: "HTTP Version Not Supported",
+  506: "Variant Also Negotiates",
+  507: "Insufficient Storage",
+  508: "Loop Detected",
+  510: "Not Extended",
+  511: "Network Authentication Required",
+};
+
+/** A field name (RFC 9110 section 5.6.2). */
+export const TOKEN: RegExp = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
+const NOT_A_VALUE = /[^\t\x20-\x7e\x80-\xff]/;
+const NOT_A_REASON = /[^\x20-\x7e]/g;
+const EMPTY_LINE = /\r?\n\r?\n/;
+const EMPTY_LINE_OR_BLOCK = /\r?\n\r?\n|^\r?\n/;
+
+/** The usual reason phrase of a status. */
+export function reasonPhrase(status: number): string {
+  return REASONS[status] ?? "Unassigned";
+}
+
+/**
+ * Writes a header block as a byte string: `Status` first, always, since servers differ on what its absence means
+ * (SPEC B1), CRLF throughout, and the empty line.
+ *
+ * @param reason The reason phrase; what is not printable ASCII is left out; empty for the usual one.
+ * @param fields Names and values, in order.
+ * @throws {TypeError} If a name is no token, or a value holds a control character other than the tab.
+ */
+export function encodeHead(
+  status: number,
+  reason: string,
+  fields: Iterable<readonly [name: string, value: string]>,
+): string {
+  const phrase = reason.replace(NOT_A_REASON, "").trim() || reasonPhrase(status);
+  let head = `Status: ${status} ${phrase}\r\n`;
+  for (const [name, value] of fields) {
+    if (!TOKEN.test(name)) {
+      throw new TypeError(
+        `Cannot encode header as its name must be a token: current name is ${JSON.stringify(name)}`,
+      );
+    }
+    if (NOT_A_VALUE.test(value)) {
+      throw new TypeError(
+        `Cannot encode header "${name}" as its value must have no control characters: current value is ${
+          JSON.stringify(value)
+        }`,
+      );
+    }
+    head += `${name}: ${value}\r\n`;
+  }
+  return head + "\r\n";
+}
+
+/** A header block as it was read. */
+export interface ResponseHead {
+  /** The status, if the block names one. */
+  status: number | undefined;
+  /** The reason phrase, empty if there is none. */
+  reason: string;
+  /** All fields but `Status`, as byte strings, in order. */
+  fields: [name: string, value: string][];
+  /** Whether it began with an HTTP status line: a script that parses no headers (section 5). */
+  nonParsed: boolean;
+}
+
+/** Reads the header block of a CGI response from chunks that may be cut anywhere; lines end in CRLF or LF. */
+export class HeadDecoder {
+  #text = "";
+  #most: number;
+
+  /** @param most How many bytes the block may have. */
+  constructor(most = 65536) {
+    this.#most = most;
+  }
+
+  /**
+   * Takes the next chunk.
+   *
+   * @returns The head and the bytes of the body that came with it, or null while the block goes on.
+   * @throws {ProtocolError} If a line is no header, or the block is longer than allowed (status 502).
+   */
+  push(chunk: Uint8Array): { head: ResponseHead; rest: Uint8Array } | null {
+    const before = this.#text.length;
+    this.#text += decodeByteString(chunk.subarray(0, this.#most + 1));
+    const from = Math.max(before - 3, 0);
+    const end = (from > 0 ? EMPTY_LINE : EMPTY_LINE_OR_BLOCK).exec(this.#text.slice(from));
+    const length = end ? from + end.index + end[0].length : this.#text.length;
+    if (length > this.#most) {
+      throw new ProtocolError(
+        `Cannot decode response as its header block must have at most ${this.#most} bytes: there are more`,
+        502,
+      );
+    }
+    if (!end) return null;
+    const block = this.#text.slice(0, length);
+    this.#text = "";
+    return { head: decodeHead(block), rest: chunk.subarray(length - before) };
+  }
+
+  /**
+   * Says that no more comes.
+   *
+   * @throws {ProtocolError} Always: a head without its empty line is cut off (status 502).
+   */
+  end(): never {
+    throw new ProtocolError(
+      this.#text === ""
+        ? "Cannot decode response as it must have a header block: it is empty"
+        : `Cannot decode response as its header block must end with an empty line: it ends after ${
+          JSON.stringify(this.#text.slice(-40))
+        }`,
+      502,
+    );
+  }
+}
+
+function decodeHead(block: string): ResponseHead {
+  const head: ResponseHead = { status: undefined, reason: "", fields: [], nonParsed: false };
+  const lines = block.split(/\r?\n/);
+  for (const [index, line] of lines.entries()) {
+    if (line === "") continue;
+    const statusLine = index === 0 && /^HTTP\/\d\.\d +(\d{3})(?: +(.*))?$/.exec(line);
+    if (statusLine) {
+      head.nonParsed = true;
+      head.status = decodeStatus(statusLine[1]);
+      head.reason = statusLine[2] ?? "";
+      continue;
+    }
+    const colon = line.indexOf(":");
+    const name = line.slice(0, Math.max(colon, 0));
+    const value = line.slice(colon + 1).replace(/^[ \t]+|[ \t]+$/g, "");
+    if (!TOKEN.test(name) || NOT_A_VALUE.test(value)) {
+      throw new ProtocolError(
+        `Cannot decode response as its header line must be "Name: value": current line is ${
+          JSON.stringify(line.slice(0, 80))
+        }`,
+        502,
+      );
+    }
+    if (name.toLowerCase() !== "status") {
+      head.fields.push([name, value]);
+      continue;
+    }
+    const status = /^(\d{3})(?:[ \t]+(.*))?$/.exec(value);
+    head.status = decodeStatus(status?.[1] ?? value);
+    head.reason = status?.[2] ?? "";
+  }
+  return head;
+}
+
+function decodeStatus(text: string): number {
+  const status = Number(text);
+  if (!/^\d{3}$/.test(text) || status < 200 || status > 599) {
+    throw new ProtocolError(
+      `Cannot decode response as its status must be a number from 200 to 599: current value is ${
+        JSON.stringify(text)
+      }`,
+      502,
+    );
+  }
+  return status;
+}

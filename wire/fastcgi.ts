@@ -1,0 +1,392 @@
+/**
+ * FastCGI 1.0 records and name-value pairs: bytes in, records out, and the other way round. Both sides of the protocol
+ * use it. Section numbers are the FastCGI specification's.
+ *
+ * @module
+ */
+
+import type { ByteBuffer } from "./byte_buffer.ts";
+import { decodeByteString } from "./byte_string.ts";
+import { ProtocolError } from "./protocol_error.ts";
+
+/** Record types (section 8). */
+export const RecordType = {
+  beginRequest: 1,
+  abortRequest: 2,
+  endRequest: 3,
+  params: 4,
+  stdin: 5,
+  stdout: 6,
+  stderr: 7,
+  data: 8,
+  getValues: 9,
+  getValuesResult: 10,
+  unknownType: 11,
+} as const;
+
+/** Roles that a request may ask for (section 6). */
+export const Role = { responder: 1, authorizer: 2, filter: 3 } as const;
+
+/** How a request ended, as the protocol sees it (section 5.5). */
+export const ProtocolStatus = {
+  requestComplete: 0,
+  cantMultiplex: 1,
+  overloaded: 2,
+  unknownRole: 3,
+} as const;
+
+/** The flag of FCGI_BEGIN_REQUEST that leaves the connection open (section 5.1). */
+export const KEEP_CONNECTION = 1;
+
+const VERSION = 1;
+const HEADER_LENGTH = 8;
+const MAX_RECORD_CONTENT = 65528;
+const NOTHING = new Uint8Array(0);
+
+/** What receives decoded records. */
+export interface RecordSink {
+  /**
+   * One record, or a part of one. Content of a stream type comes in pieces, as it arrives, and once empty at the
+   * stream's end; that of any other known type comes whole; that of an unknown type is left out.
+   *
+   * @param content Valid during the call only.
+   */
+  record(type: number, requestId: number, content: Uint8Array): void;
+}
+
+/** Whether content of this type is a stream: cut into records at will and ended by an empty one (section 3.3). */
+function isStream(type: number): boolean {
+  return type >= RecordType.params && type <= RecordType.data;
+}
+
+/** Decodes records from chunks that may be cut anywhere (section 3.3). */
+export class RecordDecoder {
+  #header = new Uint8Array(HEADER_LENGTH);
+  #headerLength = 0;
+  #type = 0;
+  #requestId = 0;
+  #contentLeft = 0;
+  #paddingLeft = 0;
+  /** What has come so far of a record that must be whole. */
+  #partial: Uint8Array | null = null;
+  #partialLength = 0;
+
+  /** Whether the bytes so far end where a record ends. */
+  get idle(): boolean {
+    return this.#headerLength === 0;
+  }
+
+  /**
+   * Decodes the next chunk.
+   *
+   * @throws {ProtocolError} If the version is not 1.
+   */
+  push(chunk: Uint8Array, sink: RecordSink): void {
+    let at = 0;
+    const end = chunk.length;
+    while (at < end) {
+      if (this.#headerLength < HEADER_LENGTH) {
+        at = this.#pushHeader(chunk, at);
+        if (this.#headerLength < HEADER_LENGTH) return;
+        if (this.#contentLeft === 0) {
+          // An empty stream record is the end of its stream.
+          sink.record(this.#type, this.#requestId, NOTHING);
+          if (this.#paddingLeft === 0) this.#headerLength = 0;
+          continue;
+        }
+      }
+      if (this.#contentLeft > 0) {
+        const taken = Math.min(this.#contentLeft, end - at);
+        this.#contentLeft -= taken;
+        this.#pushContent(chunk.subarray(at, at + taken), sink);
+        at += taken;
+        if (this.#contentLeft > 0) return;
+      }
+      const skipped = Math.min(this.#paddingLeft, end - at);
+      this.#paddingLeft -= skipped;
+      at += skipped;
+      if (this.#paddingLeft === 0) this.#headerLength = 0;
+    }
+  }
+
+  #pushHeader(chunk: Uint8Array, start: number): number {
+    let at = start;
+    let header = chunk;
+    let from = at;
+    if (this.#headerLength > 0 || chunk.length - at < HEADER_LENGTH) {
+      while (this.#headerLength < HEADER_LENGTH && at < chunk.length) {
+        this.#header[this.#headerLength++] = chunk[at++];
+      }
+      checkVersion(this.#header[0]);
+      if (this.#headerLength < HEADER_LENGTH) return at;
+      header = this.#header;
+      from = 0;
+    } else {
+      checkVersion(chunk[at]);
+      at += HEADER_LENGTH;
+      this.#headerLength = HEADER_LENGTH;
+    }
+    this.#type = header[from + 1];
+    this.#requestId = header[from + 2] << 8 | header[from + 3];
+    this.#contentLeft = header[from + 4] << 8 | header[from + 5];
+    this.#paddingLeft = header[from + 6];
+    return at;
+  }
+
+  #pushContent(content: Uint8Array, sink: RecordSink): void {
+    const type = this.#type;
+    if (isStream(type)) return sink.record(type, this.#requestId, content);
+    const whole = this.#contentLeft === 0;
+    if (type < RecordType.beginRequest || type > RecordType.unknownType) {
+      if (whole) sink.record(type, this.#requestId, NOTHING);
+      return;
+    }
+    if (this.#partial === null) {
+      if (whole) return sink.record(type, this.#requestId, content);
+      this.#partial = new Uint8Array(content.length + this.#contentLeft);
+      this.#partialLength = 0;
+    }
+    this.#partial.set(content, this.#partialLength);
+    this.#partialLength += content.length;
+    if (!whole) return;
+    const record = this.#partial;
+    this.#partial = null;
+    sink.record(type, this.#requestId, record);
+  }
+}
+
+function checkVersion(version: number): void {
+  if (version !== VERSION) {
+    throw new ProtocolError(
+      `Cannot decode FastCGI record as version must be ${VERSION}: current value is ${version}`,
+    );
+  }
+}
+
+/** Adds a record's header and room for its content; tells where the content begins (section 3.3). */
+function beginRecord(out: ByteBuffer, type: number, requestId: number, length: number): number {
+  const at = out.reserve(HEADER_LENGTH + length);
+  const bytes = out.bytes;
+  bytes[at] = VERSION;
+  bytes[at + 1] = type;
+  bytes[at + 2] = requestId >> 8;
+  bytes[at + 3] = requestId;
+  bytes[at + 4] = length >> 8;
+  bytes[at + 5] = length;
+  bytes[at + 6] = 0;
+  bytes[at + 7] = 0;
+  return at + HEADER_LENGTH;
+}
+
+/** Adds stream content, cut into as many records as it takes; none for no content. */
+export function encodeStream(
+  out: ByteBuffer,
+  type: number,
+  requestId: number,
+  content: Uint8Array,
+): void {
+  for (let at = 0; at < content.length; at += MAX_RECORD_CONTENT) {
+    const part = content.length - at > MAX_RECORD_CONTENT || at > 0
+      ? content.subarray(at, at + MAX_RECORD_CONTENT)
+      : content;
+    out.bytes.set(part, beginRecord(out, type, requestId, part.length));
+  }
+}
+
+/** Adds a byte string as one stream record, so that nobody sees half of it, or as many as it takes. */
+export function encodeStreamText(
+  out: ByteBuffer,
+  type: number,
+  requestId: number,
+  text: string,
+): void {
+  for (let at = 0; at < text.length; at += MAX_RECORD_CONTENT) {
+    const part = text.length > MAX_RECORD_CONTENT ? text.slice(at, at + MAX_RECORD_CONTENT) : text;
+    beginRecord(out, type, requestId, part.length);
+    out.length -= part.length;
+    out.appendByteString(part);
+  }
+}
+
+/** Adds the empty record that ends a stream (section 3.3). */
+export function encodeStreamEnd(out: ByteBuffer, type: number, requestId: number): void {
+  beginRecord(out, type, requestId, 0);
+}
+
+/** Adds FCGI_BEGIN_REQUEST (section 5.1). */
+export function encodeBeginRequest(
+  out: ByteBuffer,
+  requestId: number,
+  role: number,
+  flags: number,
+): void {
+  const at = beginRecord(out, RecordType.beginRequest, requestId, 8);
+  out.bytes.fill(0, at, at + 8);
+  out.bytes[at] = role >> 8;
+  out.bytes[at + 1] = role;
+  out.bytes[at + 2] = flags;
+}
+
+/** FCGI_BEGIN_REQUEST's content (section 5.1). */
+export interface BeginRequest {
+  /** What the application is asked to be; see {@linkcode Role}. */
+  role: number;
+  /** Whether the connection stays open after the answer. */
+  keepConnection: boolean;
+}
+
+/**
+ * Reads FCGI_BEGIN_REQUEST's content.
+ *
+ * @throws {ProtocolError} If it is shorter than 8 bytes.
+ */
+export function decodeBeginRequest(content: Uint8Array): BeginRequest {
+  if (content.length < 8) {
+    throw new ProtocolError(
+      `Cannot decode FCGI_BEGIN_REQUEST as its content must be 8 bytes: current length is ${content.length}`,
+    );
+  }
+  return {
+    role: content[0] << 8 | content[1],
+    keepConnection: (content[2] & KEEP_CONNECTION) !== 0,
+  };
+}
+
+/** Adds FCGI_ABORT_REQUEST (section 5.4). */
+export function encodeAbortRequest(out: ByteBuffer, requestId: number): void {
+  beginRecord(out, RecordType.abortRequest, requestId, 0);
+}
+
+/** Adds FCGI_END_REQUEST (section 5.5). */
+export function encodeEndRequest(
+  out: ByteBuffer,
+  requestId: number,
+  appStatus: number,
+  protocolStatus: number,
+): void {
+  const at = beginRecord(out, RecordType.endRequest, requestId, 8);
+  const bytes = out.bytes;
+  bytes[at] = appStatus >>> 24;
+  bytes[at + 1] = appStatus >>> 16;
+  bytes[at + 2] = appStatus >>> 8;
+  bytes[at + 3] = appStatus;
+  bytes[at + 4] = protocolStatus;
+  bytes.fill(0, at + 5, at + 8);
+}
+
+/** FCGI_END_REQUEST's content (section 5.5). */
+export interface EndRequest {
+  /** The application's own status, as a process's exit code. */
+  appStatus: number;
+  /** See {@linkcode ProtocolStatus}. */
+  protocolStatus: number;
+}
+
+/**
+ * Reads FCGI_END_REQUEST's content.
+ *
+ * @throws {ProtocolError} If it is shorter than 8 bytes.
+ */
+export function decodeEndRequest(content: Uint8Array): EndRequest {
+  if (content.length < 8) {
+    throw new ProtocolError(
+      `Cannot decode FCGI_END_REQUEST as its content must be 8 bytes: current length is ${content.length}`,
+    );
+  }
+  return {
+    appStatus: (content[0] << 24 | content[1] << 16 | content[2] << 8 | content[3]) >>> 0,
+    protocolStatus: content[4],
+  };
+}
+
+/** Adds FCGI_UNKNOWN_TYPE: the answer to a management record that is not known (section 4.2). */
+export function encodeUnknownType(out: ByteBuffer, type: number): void {
+  const at = beginRecord(out, RecordType.unknownType, 0, 8);
+  out.bytes.fill(0, at, at + 8);
+  out.bytes[at] = type;
+}
+
+/** Adds FCGI_GET_VALUES or FCGI_GET_VALUES_RESULT (section 4.1). */
+export function encodeValues(
+  out: ByteBuffer,
+  type: typeof RecordType.getValues | typeof RecordType.getValuesResult,
+  pairs: Iterable<readonly [name: string, value: string]>,
+): void {
+  const content = out.length + HEADER_LENGTH;
+  beginRecord(out, type, 0, 0);
+  for (const pair of pairs) encodePair(out, pair[0], pair[1]);
+  const length = out.length - content;
+  out.bytes[content - 4] = length >> 8;
+  out.bytes[content - 3] = length;
+}
+
+/** Adds one name-value pair of byte strings (section 3.4). */
+export function encodePair(out: ByteBuffer, name: string, value: string): void {
+  encodeLength(out, name.length);
+  encodeLength(out, value.length);
+  out.appendByteString(name);
+  out.appendByteString(value);
+}
+
+function encodeLength(out: ByteBuffer, length: number): void {
+  if (length < 128) {
+    const at = out.reserve(1);
+    out.bytes[at] = length;
+    return;
+  }
+  const at = out.reserve(4);
+  out.bytes[at] = length >>> 24 | 0x80;
+  out.bytes[at + 1] = length >>> 16;
+  out.bytes[at + 2] = length >>> 8;
+  out.bytes[at + 3] = length;
+}
+
+/**
+ * Reads name-value pairs as byte strings (section 3.4).
+ *
+ * @param bytes The whole stream or content.
+ * @param most How many pairs there may be.
+ * @throws {ProtocolError} If a pair is cut off (status 400), or if there are more than `most` (status 431).
+ */
+export function decodePairs(
+  bytes: Uint8Array,
+  most = Number.MAX_SAFE_INTEGER,
+): [name: string, value: string][] {
+  const pairs: [string, string][] = [];
+  let at = 0;
+  const length = (what: string): number => {
+    const first = bytes[at];
+    if (first < 128) {
+      at++;
+      return first;
+    }
+    if (at + 4 > bytes.length) throw cutOff(what, 4, bytes.length - at);
+    const value = (first & 0x7f) << 24 | bytes[at + 1] << 16 | bytes[at + 2] << 8 | bytes[at + 3];
+    at += 4;
+    return value;
+  };
+  while (at < bytes.length) {
+    if (pairs.length === most) {
+      throw new ProtocolError(
+        `Cannot decode name-value pairs as there must be at most ${most}: there are more`,
+        431,
+      );
+    }
+    const nameLength = length("a name's length");
+    if (at >= bytes.length) throw cutOff("a value's length", 1, 0);
+    const valueLength = length("a value's length");
+    const left = bytes.length - at;
+    if (nameLength + valueLength > left) {
+      throw cutOff("a name and its value", nameLength + valueLength, left);
+    }
+    const name = decodeByteString(bytes.subarray(at, at += nameLength));
+    pairs.push([name, decodeByteString(bytes.subarray(at, at += valueLength))]);
+  }
+  return pairs;
+}
+
+function cutOff(what: string, wanted: number, left: number): ProtocolError {
+  return new ProtocolError(
+    `Cannot decode name-value pairs as ${what} must have ${wanted} bytes: ${left} are left`,
+  );
+}
