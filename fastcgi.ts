@@ -19,9 +19,10 @@ import { Exchange, FilterExchange, type TransportInfo } from "./bridge/exchange.
 import { contentLength } from "./bridge/request.ts";
 import { RequestBody, type RequestBodySource } from "./bridge/request_body.ts";
 import { describe, refuse, respond, type ResponseSink } from "./bridge/respond.ts";
+import { Channel, type ChannelUser } from "./io/channel.ts";
 import type { Duplex, Listener } from "./io/duplex.ts";
-import { Output } from "./io/output.ts";
 import { checkExposure, isAllowedPeer, webServerAddresses } from "./io/peers.ts";
+import { programFile } from "./io/program.ts";
 import { type Driver, type Server, type ServerOptions, startServer } from "./io/server.ts";
 import { Standstill } from "./io/standstill.ts";
 import { ByteBuffer } from "./wire/byte_buffer.ts";
@@ -138,12 +139,6 @@ export interface FastCGIOptions extends AppOptions, ServerOptions {
 
 /** How much of a body is held before the connection waits for the app, in bytes. */
 const BODY_HIGH_WATER = 262144;
-/** Enough for the usual request, so that an idle connection costs little. */
-const SMALL_READ = 4096;
-const LARGE_READ = 65536;
-/** How long what still comes is read after the answer (SPEC C15), in all and without a byte, in milliseconds. */
-const LINGER = 30_000;
-const LINGER_IDLE = 5_000;
 
 /**
  * Serves an app over FastCGI: responder, and the roles authorizer and filter if the app has them. Connections are kept if
@@ -239,100 +234,54 @@ class Service {
   }
 }
 
-function programFile(): string | undefined {
-  try {
-    const url = new URL(Deno.mainModule);
-    return url.protocol === "file:" ? decodeURIComponent(url.pathname) : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
 /** One connection: records in, records out. */
-class Connection implements Driver, RecordSink {
+class Connection implements Driver, ChannelUser, RecordSink {
   readonly service: Service;
   readonly out: ByteBuffer = new ByteBuffer();
-  readonly output: Output;
+  readonly channel: Channel;
   #duplex: Duplex;
   #overloaded: boolean;
   #decoder = new RecordDecoder();
   #requests = new Map<number, FastCGIRequest>();
   /** Whether it has shown that it carries several requests at once: then one of them never holds up the rest. */
   #multiplexed = false;
+  /** Whether it takes no more requests. */
   #closing = false;
-  #closed = false;
-  #inputEnded = false;
-  #lingerUntil = 0;
-  #stalled = false;
-  #resume: (() => void) | null = null;
-  #end: PromiseWithResolvers<void> | null = null;
-  #reads = 0;
-  #readStandstill = new Standstill();
-  #activityStandstill = new Standstill();
-  #writeStandstill = new Standstill();
+  #standstill = new Standstill();
 
   constructor(service: Service, duplex: Duplex, overloaded: boolean) {
     this.service = service;
     this.#duplex = duplex;
     this.#overloaded = overloaded;
-    this.output = new Output(duplex, this.out, () => this.abort(disconnected()));
-    duplex.setNoDelay?.(true);
+    this.channel = new Channel(duplex, this.out, this, service.options.writeTimeout);
   }
 
   async run(): Promise<void> {
     const { addresses, log } = this.service;
     if (addresses && !isAllowedPeer(this.#duplex.remoteAddr, addresses)) {
       log(`Refused a connection as it must come from ${addresses.join(", ")}`);
-      return this.#close();
+      return this.channel.close();
     }
-    try {
-      await this.#readRecords();
-    } catch (error) {
-      if (!this.#closed && error instanceof ProtocolError) log(error.message);
-      this.abort(error);
-    }
-    this.#inputEnded = true;
-    if (!this.#closed) this.#endInput();
-    if (!this.#closed) await (this.#end = Promise.withResolvers<void>()).promise;
+    await this.channel.run();
   }
 
-  async #readRecords(): Promise<void> {
-    let buffer = new Uint8Array(SMALL_READ);
-    while (!this.#closed) {
-      if (this.#mustWait()) {
-        await new Promise<void>((resolve) => this.#resume = resolve);
-        continue;
-      }
-      const count = await this.#duplex.read(buffer);
-      if (count === null) return;
-      this.#reads++;
-      this.#decoder.push(buffer.subarray(0, count), this);
-      if (count === buffer.length && count < LARGE_READ) buffer = new Uint8Array(LARGE_READ);
-      else if (this.#requests.size === 0 && buffer.length > SMALL_READ) {
-        buffer = new Uint8Array(SMALL_READ);
-      }
-    }
+  received(bytes: Uint8Array): void {
+    this.#decoder.push(bytes, this);
   }
 
   /**
-   * Whether to read no more until the app has read. Not where other requests would wait as well; and not where the web
-   * server takes nothing of the answer, perhaps because it sends all of the body first (SPEC C14).
+   * A connection waits for an app that does not read the body; not where other requests would wait as well, and not
+   * where the web server is stuck sending the body before it reads the answer (SPEC C14).
    */
-  #mustWait(): boolean {
+  mustWait(stalled: boolean): boolean {
     if (this.#multiplexed) return false;
-    const limit = this.#stalled ? this.service.options.maxBufferedBody : BODY_HIGH_WATER;
-    for (const request of this.#requests.values()) if (request.buffered >= limit) return true;
+    const most = stalled ? this.service.options.maxBufferedBody : BODY_HIGH_WATER;
+    for (const request of this.#requests.values()) if (request.buffered >= most) return true;
     return false;
   }
 
-  resume(): void {
-    const resume = this.#resume;
-    this.#resume = null;
-    resume?.();
-  }
-
   record(type: number, id: number, content: Uint8Array): void {
-    if (this.#closed) return;
+    if (this.channel.closed) return;
     if (id === 0) return this.#manage(type, content);
     if (type === RecordType.beginRequest) return this.#begin(id, content);
     const request = this.#requests.get(id);
@@ -357,7 +306,7 @@ class Connection implements Driver, RecordSink {
     } else {
       encodeUnknownType(this.out, type);
     }
-    this.output.flush();
+    this.flush();
   }
 
   #begin(id: number, content: Uint8Array): void {
@@ -374,39 +323,29 @@ class Connection implements Driver, RecordSink {
         `Cannot begin request as a connection must have at most ${most}: ${this.#requests.size} are unfinished`,
       );
     }
-    if (id !== 1 || this.#requests.size > 0) this.#multiplexed = true;
+    // A filter answers after all of FCGI_STDIN, so that this must not wait for the app.
+    if (id !== 1 || this.#requests.size > 0 || role === Role.filter) this.#multiplexed = true;
     const overloaded = this.#overloaded || this.#closing || requests >= options.maxRequests ||
       this.#requests.size >= most;
-    // A filter answers after all of FCGI_STDIN, so that this must not wait for the app.
-    if (role === Role.filter) this.#multiplexed = true;
     this.#requests.set(id, new FastCGIRequest(this, id, role, keepConnection, overloaded));
   }
 
   /** Forgets a request that is over. */
   ended(request: FastCGIRequest, broken: boolean): void {
     this.#requests.delete(request.id);
-    if (this.#closed) return;
-    this.resume();
+    if (this.channel.closed) return;
+    this.channel.resume();
     if (broken || !request.keepConnection) this.#closing = true;
-    if (this.#closing && this.#requests.size === 0) this.#finishOutput(request);
-  }
-
-  /** Sends what is pending, then closes: at once if nothing more can come, else after reading it (SPEC C15). */
-  async #finishOutput(last?: FastCGIRequest): Promise<void> {
-    this.#closing = true;
-    await this.output.finish();
-    if (this.#closed) return;
-    if (this.#inputEnded || last === undefined || last.inputEnded) return this.#close();
-    await this.#duplex.closeWrite?.().catch(() => {});
-    this.#lingerUntil = performance.now() + LINGER;
+    if (this.#closing && this.#requests.size === 0) this.channel.finish(!request.inputEnded);
   }
 
   /** The web server sends no more: what came whole may still be answered (SPEC C22). */
-  #endInput(): void {
+  inputEnded(): void {
+    this.#closing = true;
     for (const request of this.#requests.values()) {
       if (!request.inputEnded) request.abort(disconnected());
     }
-    if (this.#requests.size === 0) this.#finishOutput();
+    if (this.#requests.size === 0) this.channel.finish(false);
     else this.#probe();
   }
 
@@ -415,81 +354,56 @@ class Connection implements Driver, RecordSink {
    * sent to who is gone. Over TCP it takes two.
    */
   #probe(): void {
-    for (const id of this.#requests.keys()) {
-      encodeStreamEnd(this.out, RecordType.stderr, id);
-      break;
-    }
+    const [id] = this.#requests.keys();
+    encodeStreamEnd(this.out, RecordType.stderr, id);
+    this.flush();
+  }
+
+  /** Sends what is pending; if that fails, failed() is told. */
+  flush(): void {
     try {
-      this.output.flush();
+      this.channel.flush();
     } catch {
-      // abort() has been called.
+      // failed() has been told.
     }
   }
 
+  failed(error: unknown): void {
+    if (error instanceof ProtocolError) this.service.log(error.message);
+    for (const request of this.#requests.values()) request.abort(disconnected());
+  }
+
   check(now: number): void {
-    const { options, log } = this.service;
-    const unread = this.#readStandstill.of(this.#reads, now);
-    const unwritten = this.#writeStandstill.of(
-      this.output.writing ? this.output.writes : NaN,
-      now,
-    );
-    this.#stalled = this.output.writing && unwritten > 0;
-    if (this.#stalled) this.resume();
-    if (this.#lingerUntil > 0) {
-      if (now > this.#lingerUntil || unread > LINGER_IDLE) this.#close();
-      return;
-    }
-    if (this.output.writing && unwritten > options.writeTimeout) {
-      log(
-        `Closed a connection as the web server took no byte of an answer for ${options.writeTimeout} ms`,
-      );
-      return this.abort(disconnected());
-    }
-    const idle = this.#activityStandstill.of(this.#reads + this.output.writes, now);
-    if (this.#requests.size === 0 && idle > options.idleTimeout) return this.#close();
+    const { channel, service: { options, log } } = this;
+    channel.check(now);
+    if (channel.closed) return;
+    const idle = this.#standstill.of(channel.activity, now);
+    if (this.#requests.size === 0 && idle > options.idleTimeout) return channel.close();
     for (const request of this.#requests.values()) {
       if (request.isLate(now)) {
         log(
-          `Closed a connection as a request's variables took more than ${options.variablesTimeout} ms`,
+          `Closed a connection as a request's variables must come within ${options.variablesTimeout} ms: they did not`,
         );
         return this.abort(disconnected());
       }
       request.checkBody(now);
     }
-    if (this.#inputEnded && this.#requests.size > 0) this.#probe();
+    if (channel.inputEnded && this.#requests.size > 0) this.#probe();
   }
 
   drain(): void {
     this.#closing = true;
-    if (this.#requests.size === 0) this.#finishOutput();
+    if (this.#requests.size === 0) this.channel.finish(false);
   }
 
   abort(reason: unknown): void {
-    if (this.#closed) return;
-    this.#close();
+    this.channel.close();
     for (const request of this.#requests.values()) request.abort(reason);
-  }
-
-  #close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    try {
-      this.#duplex.close();
-    } catch {
-      // The peer was faster.
-    }
-    this.resume();
-    this.#end?.resolve();
   }
 
   /** Whether it carries no more than one request. */
   get alone(): boolean {
     return this.#requests.size === 1;
-  }
-
-  /** Whether nothing can be sent any more. */
-  get closed(): boolean {
-    return this.#closed;
   }
 }
 
@@ -586,7 +500,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     body.push(content);
     const { maxBodyBytes, maxBufferedBody } = this.#connection.service.options;
     if (body.received > maxBodyBytes) body.fail(tooLarge(maxBodyBytes));
-    else if (body.buffered > maxBufferedBody + LARGE_READ) {
+    else if (body.buffered > maxBufferedBody + BODY_HIGH_WATER) {
       body.fail(
         new ProtocolError(
           `Cannot hold request body as it must have at most ${maxBufferedBody} unread bytes: raise maxBufferedBody, or read it sooner`,
@@ -692,8 +606,8 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   }
 
   send(head: string | null, chunk: Uint8Array | null, last: boolean): Promise<void> | void {
-    if (this.#ended || this.#connection.closed) throw disconnected();
-    const { out, output } = this.#connection;
+    if (this.#ended || this.#connection.channel.closed) throw disconnected();
+    const { out, channel } = this.#connection;
     const { id } = this;
     if (head !== null) encodeStreamText(out, RecordType.stdout, id, head);
     if (chunk !== null) encodeStream(out, RecordType.stdout, id, chunk);
@@ -701,25 +615,27 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
       encodeStreamEnd(out, RecordType.stdout, id);
       this.#end(0, false);
     }
-    return output.flush();
+    return channel.flush();
   }
 
   log(message: string): void {
-    if (this.#ended || this.#connection.closed) return this.#connection.service.log(message);
-    const { out, output } = this.#connection;
-    encodeStreamText(out, RecordType.stderr, this.id, toByteString(message) + "\n");
-    this.#logged = true;
-    try {
-      output.flush();
-    } catch {
-      this.#connection.service.log(message);
+    if (this.#ended || this.#connection.channel.closed) {
+      return this.#connection.service.log(message);
     }
+    encodeStreamText(
+      this.#connection.out,
+      RecordType.stderr,
+      this.id,
+      toByteString(message) + "\n",
+    );
+    this.#logged = true;
+    this.#connection.flush();
   }
 
   wanted(): void {
     this.#starving = this.body?.ended === false || this.data?.ended === false;
     this.#starvingSince = 0;
-    this.#connection.resume();
+    this.#connection.channel.resume();
   }
 
   /** Fails a body that the app waits for and that does not come. */
@@ -742,7 +658,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     this.#exchange?.abort(new DOMException("The web server aborted the request", "AbortError"));
     this.#end(0, false);
     if (!started) this.#release();
-    this.#connection.output.flush();
+    this.#connection.flush();
   }
 
   /** The connection is gone, or will be. */
@@ -762,11 +678,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   #breakOff(): void {
     if (this.#connection.alone) return this.#forget(true);
     this.#end(1, false);
-    try {
-      this.#connection.output.flush();
-    } catch {
-      // abort() has been called.
-    }
+    this.#connection.flush();
   }
 
   #end(appStatus: number, broken: boolean): void {

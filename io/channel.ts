@@ -1,0 +1,165 @@
+import type { Duplex } from "./duplex.ts";
+import { Output, type Pending } from "./output.ts";
+import { Standstill } from "./standstill.ts";
+
+/** What a channel tells its driver. */
+export interface ChannelUser {
+  /** Bytes came; they are valid during the call only. */
+  received(bytes: Uint8Array): void;
+  /**
+   * Whether to read no more for now; {@linkcode Channel.resume} reads on.
+   *
+   * @param stalled The peer takes nothing of what is sent to it, perhaps because it sends all of its own first.
+   */
+  mustWait(stalled: boolean): boolean;
+  /** The peer sends no more. It may still read. */
+  inputEnded(): void;
+  /** The peer is gone or was given up, and the channel closed; or `received` threw this. */
+  failed(error: unknown): void;
+}
+
+/** Enough for the usual request, so that an idle connection costs little. */
+const SMALL_READ = 4096;
+const LARGE_READ = 65536;
+/** How long what still comes is read after the answer (SPEC C15), in all and without a byte, in milliseconds. */
+const LINGER = 30_000;
+const LINGER_IDLE = 5_000;
+
+/** One connection's bytes: reads while the driver can take them, sends what collects, closes without losing either. */
+export class Channel {
+  /** Whether nothing can be read or sent any more. */
+  closed = false;
+  /** Whether the peer sends no more. */
+  inputEnded = false;
+  /** Counts reads. */
+  reads = 0;
+  #duplex: Duplex;
+  #user: ChannelUser;
+  #output: Output;
+  #writeTimeout: number;
+  #stalled = false;
+  #lingerUntil = 0;
+  #resume: (() => void) | null = null;
+  #end: (() => void) | null = null;
+  #readStandstill = new Standstill();
+  #writeStandstill = new Standstill();
+
+  /**
+   * @param pending What the driver encodes into.
+   * @param writeTimeout How long the peer may take nothing, in milliseconds.
+   */
+  constructor(duplex: Duplex, pending: Pending, user: ChannelUser, writeTimeout: number) {
+    this.#duplex = duplex;
+    this.#user = user;
+    this.#writeTimeout = writeTimeout;
+    this.#output = new Output(duplex, pending, (error) => this.#fail(error));
+    duplex.setNoDelay?.(true);
+  }
+
+  /** Reads to the end; resolves when the channel is closed, and never rejects. */
+  async run(): Promise<void> {
+    try {
+      await this.#read();
+    } catch (error) {
+      this.#fail(error);
+    }
+    this.inputEnded = true;
+    if (!this.closed && this.#lingerUntil > 0) this.close();
+    if (!this.closed) this.#user.inputEnded();
+    if (!this.closed) await new Promise<void>((resolve) => this.#end = resolve);
+  }
+
+  async #read(): Promise<void> {
+    let buffer = new Uint8Array(SMALL_READ);
+    while (!this.closed) {
+      if (this.#user.mustWait(this.#stalled)) {
+        await new Promise<void>((resolve) => this.#resume = resolve);
+        continue;
+      }
+      const count = await this.#duplex.read(buffer);
+      if (count === null) return;
+      this.reads++;
+      if (this.#lingerUntil > 0) continue;
+      this.#user.received(buffer.subarray(0, count));
+      if (count === buffer.length) {
+        if (count < LARGE_READ) buffer = new Uint8Array(LARGE_READ);
+      } else if (count < SMALL_READ && buffer.length > SMALL_READ) {
+        buffer = new Uint8Array(SMALL_READ);
+      }
+    }
+  }
+
+  /** Counts what moves in either direction. */
+  get activity(): number {
+    return this.reads + this.#output.writes;
+  }
+
+  /** Reads on, where the driver had it wait. */
+  resume(): void {
+    const resume = this.#resume;
+    this.#resume = null;
+    resume?.();
+  }
+
+  /**
+   * Begins to send what is pending.
+   *
+   * @returns A promise if there is so much that the caller should wait.
+   * @throws What the failed write threw.
+   */
+  flush(): Promise<void> | void {
+    return this.#output.flush();
+  }
+
+  /**
+   * Sends what is pending, then closes.
+   *
+   * @param unread Whether the peer may still be sending: what comes is read first, since to close over it would take the
+   * answer back.
+   */
+  async finish(unread: boolean): Promise<void> {
+    await this.#output.finish();
+    if (this.closed) return;
+    if (this.inputEnded || !unread) return this.close();
+    this.#lingerUntil = performance.now() + LINGER;
+    this.resume();
+    await this.#duplex.closeWrite?.().catch(() => {});
+  }
+
+  /** Sees to deadlines; to be called about twice a second with `performance.now()`. */
+  check(now: number): void {
+    const unread = this.#readStandstill.of(this.reads, now);
+    const { writing, writes } = this.#output;
+    const unwritten = this.#writeStandstill.of(writing ? writes : NaN, now);
+    this.#stalled = writing && unwritten > 0;
+    if (this.#stalled) this.resume();
+    if (this.#lingerUntil > 0) {
+      if (now > this.#lingerUntil || unread > LINGER_IDLE) this.close();
+    } else if (this.#stalled && unwritten > this.#writeTimeout) {
+      this.#fail(
+        new Error(
+          `Closed a connection as its peer must take some of an answer within ${this.#writeTimeout} ms: it took nothing`,
+        ),
+      );
+    }
+  }
+
+  #fail(error: unknown): void {
+    if (this.closed) return;
+    this.close();
+    this.#user.failed(error);
+  }
+
+  /** Closes at once. */
+  close(): void {
+    if (this.closed) return;
+    this.closed = true;
+    try {
+      this.#duplex.close();
+    } catch {
+      // The peer was faster.
+    }
+    this.resume();
+    this.#end?.();
+  }
+}

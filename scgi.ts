@@ -1,0 +1,351 @@
+/**
+ * Serves an app over SCGI: a daemon behind nginx's `scgi_pass`, Apache's mod_proxy_scgi or lighttpd's mod_scgi.
+ *
+ * ```ts no-assert
+ * import { serveSCGI } from "@gatehouse/cgi/scgi";
+ *
+ * const server = serveSCGI(
+ *   () => new Response("Hello"),
+ *   Deno.listen({ hostname: "127.0.0.1", port: 0 }),
+ * );
+ * await server.shutdown();
+ * ```
+ *
+ * @module
+ */
+
+import type { App, AppOptions, Handler } from "./bridge/app.ts";
+import { Exchange, type TransportInfo } from "./bridge/exchange.ts";
+import { contentLength } from "./bridge/request.ts";
+import { RequestBody, type RequestBodySource } from "./bridge/request_body.ts";
+import { describe, refuse, respond, type ResponseSink } from "./bridge/respond.ts";
+import { Channel, type ChannelUser } from "./io/channel.ts";
+import type { Duplex, Listener } from "./io/duplex.ts";
+import { checkExposure, isAllowedPeer } from "./io/peers.ts";
+import { programFile } from "./io/program.ts";
+import { type Driver, type Server, type ServerOptions, startServer } from "./io/server.ts";
+import { ByteBuffer } from "./wire/byte_buffer.ts";
+import { ProtocolError } from "./wire/protocol_error.ts";
+import { SCGIHeaderDecoder } from "./wire/scgi.ts";
+import { Variables } from "./wire/variables.ts";
+
+export type { Duplex, Listener } from "./io/duplex.ts";
+export type { Server, ServerOptions } from "./io/server.ts";
+export type { App, AppObject, AppOptions, Handler, HandlerInfo, Protocol } from "./bridge/app.ts";
+
+/** Options of {@linkcode serveSCGI}. */
+export interface SCGIOptions extends AppOptions, ServerOptions {
+  /**
+   * How many bytes of variables a request may have; past it, 431.
+   *
+   * @default 131_072
+   */
+  maxVariableBytes?: number;
+  /**
+   * How many variables a request may have; past it, 431.
+   *
+   * @default 500
+   */
+  maxVariables?: number;
+  /**
+   * How many bytes a request's body may have; past it, 413. Bodies stream, and web servers have a limit of their own.
+   *
+   * @default Infinity
+   */
+  maxBodyBytes?: number;
+  /**
+   * How many bytes of a body are held while the web server takes nothing of the answer: Apache sends all of the body
+   * before it reads any of the answer. Past it the connection waits.
+   *
+   * @default 67_108_864
+   */
+  maxBufferedBody?: number;
+  /**
+   * How many requests may be under way in all; past it, 503.
+   *
+   * @default 1024
+   */
+  maxRequests?: number;
+  /**
+   * How long a request's variables may take to come, in milliseconds; past it the connection is closed.
+   *
+   * @default 10_000
+   */
+  variablesTimeout?: number;
+  /**
+   * How long the next part of a body that the app reads may take, in milliseconds; past it reading fails, and 408 is the
+   * answer unless the app has another.
+   *
+   * @default 60_000
+   */
+  bodyTimeout?: number;
+  /**
+   * How long the web server may take no byte of an answer, in milliseconds; past it the connection is closed.
+   *
+   * @default 60_000
+   */
+  writeTimeout?: number;
+  /**
+   * Takes what the specification forbids but no harm comes of: CONTENT_LENGTH that is not the first variable or is
+   * missing, and no `SCGI=1`.
+   *
+   * @default false
+   */
+  lenient?: boolean;
+  /**
+   * Addresses that connections may come from. Unix-socket peers are then refused.
+   *
+   * @default undefined, anyone
+   */
+  webServerAddresses?: string[];
+  /**
+   * Allows a listener that other machines can reach. Who can connect can pretend to be any client and any user.
+   *
+   * @default false
+   */
+  allowRemote?: boolean;
+}
+
+/** How much of a body is held before the connection waits for the app, in bytes. */
+const BODY_HIGH_WATER = 262144;
+type Settings =
+  & Required<Omit<SCGIOptions, keyof AppOptions | keyof ServerOptions | "webServerAddresses">>
+  & SCGIOptions;
+
+/** What all connections of one server share. */
+interface Service {
+  /** Requests under way. */
+  requests: number;
+  handler: Handler;
+  options: Settings;
+  program: string | undefined;
+  log: (message: string) => void;
+}
+
+/**
+ * Serves an app over SCGI: one request a connection.
+ *
+ * @param app A handler, or an object with `fetch`.
+ * @param listener What `Deno.listen` returns, TCP or Unix, or `inheritedListener()`.
+ * @returns A handle with the shape of `Deno.HttpServer`.
+ * @throws {Error} If the listener is open to other machines and nothing says that this is meant.
+ *
+ * @example A daemon for nginx's `scgi_pass 127.0.0.1:4000`
+ * ```ts no-assert
+ * import { serveSCGI } from "@gatehouse/cgi/scgi";
+ *
+ * const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+ * await using server = serveSCGI(
+ *   (request) => new Response(`You asked for ${new URL(request.url).pathname}`),
+ *   listener,
+ * );
+ * ```
+ */
+export function serveSCGI(app: App, listener: Listener, options: SCGIOptions = {}): Server {
+  const { allowRemote = false, webServerAddresses, log = console.error } = options;
+  checkExposure(listener.addr, allowRemote || webServerAddresses !== undefined, "allowRemote");
+  const service: Service = {
+    requests: 0,
+    handler: typeof app === "function" ? app : (request, info) => app.fetch(request, info),
+    options: {
+      maxVariableBytes: 131_072,
+      maxVariables: 500,
+      maxBodyBytes: Infinity,
+      maxBufferedBody: 67_108_864,
+      maxRequests: 1024,
+      variablesTimeout: 10_000,
+      bodyTimeout: 60_000,
+      writeTimeout: 60_000,
+      lenient: false,
+      allowRemote,
+      ...options,
+    },
+    program: programFile(),
+    log,
+  };
+  return startServer(
+    listener,
+    options,
+    (duplex, overloaded) => new Connection(service, duplex, overloaded),
+  );
+}
+
+/** One connection: one request and its answer. */
+class Connection implements Driver, ChannelUser, ResponseSink, RequestBodySource, TransportInfo {
+  readonly protocol = "scgi";
+  #service: Service;
+  #duplex: Duplex;
+  #overloaded: boolean;
+  #out = new ByteBuffer();
+  #channel: Channel;
+  #headers: SCGIHeaderDecoder | null;
+  #exchange: Exchange | null = null;
+  #body: RequestBody | null = null;
+  #answered = false;
+  #startedAt = 0;
+  #starving = false;
+  #starvingSince = 0;
+
+  constructor(service: Service, duplex: Duplex, overloaded: boolean) {
+    this.#service = service;
+    this.#duplex = duplex;
+    this.#overloaded = overloaded || service.requests >= service.options.maxRequests;
+    this.#headers = new SCGIHeaderDecoder(service.options.maxVariableBytes);
+    this.#channel = new Channel(duplex, this.#out, this, service.options.writeTimeout);
+  }
+
+  get program(): string | undefined {
+    return this.#service.program;
+  }
+
+  async run(): Promise<void> {
+    const { options, log } = this.#service;
+    const addresses = options.webServerAddresses;
+    if (addresses && !isAllowedPeer(this.#duplex.remoteAddr, addresses)) {
+      log(`Refused a connection as it must come from ${addresses.join(", ")}`);
+      return this.#channel.close();
+    }
+    if (!this.#overloaded) this.#service.requests++;
+    await this.#channel.run();
+    if (!this.#overloaded) this.#service.requests--;
+  }
+
+  received(bytes: Uint8Array): void {
+    this.#starving = false;
+    if (this.#headers === null) this.#body?.push(bytes);
+    else this.#takeHeaders(this.#headers, bytes);
+  }
+
+  /** Waits for an app that does not read; not where the web server is stuck sending the body first (SPEC D6). */
+  mustWait(stalled: boolean): boolean {
+    const most = stalled ? this.#service.options.maxBufferedBody : BODY_HIGH_WATER;
+    return this.#body !== null && this.#body.buffered >= most;
+  }
+
+  #takeHeaders(decoder: SCGIHeaderDecoder, bytes: Uint8Array): void {
+    const { options, log } = this.#service;
+    let refusal = this.#overloaded ? 503 : 0;
+    let variables = new Variables([]);
+    let rest: Uint8Array | null = null;
+    try {
+      const headers = decoder.push(bytes);
+      if (headers === null) return;
+      rest = headers.rest;
+      if (!options.lenient) checkHeaders(headers.pairs);
+      if (headers.pairs.length > options.maxVariables) {
+        throw new ProtocolError(
+          `Cannot take request as it must have at most ${options.maxVariables} variables: it has ${headers.pairs.length}`,
+          431,
+        );
+      }
+      variables = new Variables(headers.pairs);
+      const length = contentLength(variables) ?? 0;
+      this.#body = new RequestBody(length, this);
+      if (length > options.maxBodyBytes) {
+        throw new ProtocolError(
+          `Cannot take request body as it must have at most ${options.maxBodyBytes} bytes: it has ${length}`,
+          413,
+        );
+      }
+    } catch (error) {
+      if (!(error instanceof ProtocolError)) throw error;
+      log(error.message);
+      refusal ||= error.status;
+    }
+    this.#headers = null;
+    this.#exchange = new Exchange(this, variables, this.#body, options);
+    if (rest !== null && rest.length > 0) this.#body?.push(rest);
+    const answer = refusal > 0
+      ? refuse(refusal, this.#exchange, this)
+      : respond(this.#service.handler, this.#exchange, this, options);
+    answer.catch((error) => log(describe(error))).then(() => this.#finish());
+  }
+
+  send(head: string | null, chunk: Uint8Array | null, _last: boolean): Promise<void> | void {
+    if (this.#channel.closed) throw disconnected();
+    if (head !== null) this.#out.appendByteString(head);
+    if (chunk !== null) this.#out.append(chunk);
+    return this.#channel.flush();
+  }
+
+  log(message: string): void {
+    this.#service.log(message);
+  }
+
+  wanted(): void {
+    this.#starving = this.#body?.ended === false;
+    this.#starvingSince = 0;
+    this.#channel.resume();
+  }
+
+  /** The end of the answer is the end of the connection (SPEC D5), be the answer whole or broken (SPEC B17). */
+  #finish(): void {
+    this.#answered = true;
+    const unread = this.#body?.ended !== true;
+    if (unread) this.#body?.discard();
+    this.#channel.finish(unread);
+  }
+
+  /** The web server sends no more, as it may once the body is whole (SPEC D4). */
+  inputEnded(): void {
+    if (this.#answered) return;
+    if (this.#exchange === null || this.#body?.ended !== true) this.abort(disconnected());
+  }
+
+  failed(error: unknown): void {
+    if (error instanceof ProtocolError) this.log(error.message);
+    this.#exchange?.abort(disconnected());
+  }
+
+  check(now: number): void {
+    const { options, log } = this.#service;
+    this.#channel.check(now);
+    this.#startedAt ||= now;
+    if (this.#headers !== null && now - this.#startedAt > options.variablesTimeout) {
+      log(
+        `Closed a connection as a request's variables must come within ${options.variablesTimeout} ms: they did not`,
+      );
+      this.abort(disconnected());
+    } else if (this.#starving) {
+      this.#starvingSince ||= now;
+      if (now - this.#starvingSince > options.bodyTimeout) {
+        this.#body?.fail(tooSlow(options.bodyTimeout));
+      }
+    }
+  }
+
+  drain(): void {
+    // One that has sent nothing yet has no request to lose.
+    if (this.#channel.reads === 0) this.#channel.close();
+  }
+
+  abort(reason: unknown): void {
+    this.#channel.close();
+    this.#exchange?.abort(reason);
+  }
+}
+
+function tooSlow(timeout: number): ProtocolError {
+  return new ProtocolError(
+    `Cannot read request body as its next bytes must come within ${timeout} ms: none came`,
+    408,
+  );
+}
+
+/** What section 3 asks of the variables. */
+function checkHeaders(pairs: [name: string, value: string][]): void {
+  if (pairs[0][0] !== "CONTENT_LENGTH" || !/^\d+$/.test(pairs[0][1])) {
+    throw new ProtocolError(
+      `Cannot take SCGI request as its first header must be CONTENT_LENGTH with a number: it is ${
+        JSON.stringify(pairs[0])
+      }`,
+    );
+  }
+  if (!pairs.some(([name, value]) => name === "SCGI" && value === "1")) {
+    throw new ProtocolError("Cannot take SCGI request as its header SCGI must be 1: it is not");
+  }
+}
+
+function disconnected(): DOMException {
+  return new DOMException("The web server closed the connection", "AbortError");
+}
