@@ -27,7 +27,8 @@ export class ByteBuffer {
 
   /** Adds bytes. */
   append(bytes: Uint8Array): void {
-    this.bytes.set(bytes, this.reserve(bytes.length));
+    const at = this.reserve(bytes.length);
+    this.bytes.set(bytes, at);
   }
 
   /** Adds a byte string. */

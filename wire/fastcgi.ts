@@ -94,6 +94,8 @@ export class RecordDecoder {
           if (this.#paddingLeft === 0) this.#headerLength = 0;
           continue;
         }
+        // Content of no bytes would be the end of a stream.
+        if (at === end) return;
       }
       if (this.#contentLeft > 0) {
         const taken = Math.min(this.#contentLeft, end - at);
@@ -189,7 +191,8 @@ export function encodeStream(
     const part = content.length - at > MAX_RECORD_CONTENT || at > 0
       ? content.subarray(at, at + MAX_RECORD_CONTENT)
       : content;
-    out.bytes.set(part, beginRecord(out, type, requestId, part.length));
+    const start = beginRecord(out, type, requestId, part.length);
+    out.bytes.set(part, start);
   }
 }
 
