@@ -1,0 +1,379 @@
+import { assertEquals, assertInstanceOf, assertThrows } from "@std/assert";
+import fc from "fast-check";
+import { ByteBuffer } from "../../wire/byte_buffer.ts";
+import {
+  decodeBeginRequest,
+  decodeEndRequest,
+  decodePairs,
+  encodeAbortRequest,
+  encodeBeginRequest,
+  encodeEndRequest,
+  encodePair,
+  encodeStream,
+  encodeStreamEnd,
+  encodeStreamText,
+  encodeUnknownType,
+  encodeValues,
+  KEEP_CONNECTION,
+  ProtocolStatus,
+  RecordDecoder,
+  RecordType,
+  Role,
+} from "../../wire/fastcgi.ts";
+import { ProtocolError } from "../../wire/protocol_error.ts";
+import { bytes, concat, cut, pattern, split, text } from "../testing/bytes.ts";
+
+type Decoded = [type: number, id: number, content: string];
+
+/** What the decoder tells of chunks; pieces of one stream that follow each other are joined. */
+function decode(chunks: Uint8Array[]): Decoded[] {
+  const decoder = new RecordDecoder();
+  const records: Decoded[] = [];
+  for (const chunk of chunks) {
+    decoder.push(chunk, {
+      record: (type, id, content) => records.push([type, id, text(content)]),
+    });
+  }
+  assertEquals(decoder.idle, true, "the chunks end where a record ends");
+  return join(records);
+}
+
+function join(records: Decoded[]): Decoded[] {
+  const joined: Decoded[] = [];
+  for (const [type, id, content] of records) {
+    const last = joined.at(-1);
+    const goesOn = last && type >= RecordType.params && type <= RecordType.data &&
+      last[0] === type && last[1] === id && last[2] !== "" && content !== "";
+    if (goesOn) last[2] += content;
+    else joined.push([type, id, content]);
+  }
+  return joined;
+}
+
+function encoded(encode: (out: ByteBuffer) => void): Uint8Array {
+  const out = new ByteBuffer(1);
+  encode(out);
+  return out.take();
+}
+
+/** A record laid out by hand, of section 3.3. */
+function record(type: number, id: number, content: Uint8Array, padding = 0): Uint8Array {
+  const header = [
+    1,
+    type,
+    id >> 8,
+    id & 255,
+    content.length >> 8,
+    content.length & 255,
+    padding,
+    0,
+  ];
+  return concat([new Uint8Array(header), content, new Uint8Array(padding).fill(0xee)]);
+}
+
+/** Bytes of the specification, what they say, and how to say it. */
+const RECORDS: Record<string, [string, Decoded[], (out: ByteBuffer) => void]> = {
+  "begin request": [
+    "\x01\x01\x00\x01\x00\x08\x00\x00\x00\x01\x01\x00\x00\x00\x00\x00",
+    [[1, 1, "\x00\x01\x01\x00\x00\x00\x00\x00"]],
+    (out) => encodeBeginRequest(out, 1, Role.responder, KEEP_CONNECTION),
+  ],
+  "begin request with a 16-bit id and role": [
+    "\x01\x01\xff\xfe\x00\x08\x00\x00\x01\x03\x00\x00\x00\x00\x00\x00",
+    [[1, 0xfffe, "\x01\x03\x00\x00\x00\x00\x00\x00"]],
+    (out) => encodeBeginRequest(out, 0xfffe, 0x103, 0),
+  ],
+  "abort request": [
+    "\x01\x02\x01\x02\x00\x00\x00\x00",
+    [[2, 0x102, ""]],
+    (out) => encodeAbortRequest(out, 0x102),
+  ],
+  "end request": [
+    "\x01\x03\x00\x01\x00\x08\x00\x00\x89\xab\xcd\xef\x02\x00\x00\x00",
+    [[3, 1, "\x89\xab\xcd\xef\x02\x00\x00\x00"]],
+    (out) => encodeEndRequest(out, 1, 0x89abcdef, ProtocolStatus.overloaded),
+  ],
+  "a stream's content and end": [
+    "\x01\x05\x00\x01\x00\x05\x00\x00Hello\x01\x05\x00\x01\x00\x00\x00\x00",
+    [[5, 1, "Hello"], [5, 1, ""]],
+    (out) => {
+      encodeStream(out, RecordType.stdin, 1, bytes("Hello"));
+      encodeStreamEnd(out, RecordType.stdin, 1);
+    },
+  ],
+  "a stream's text, byte for byte": [
+    "\x01\x07\x00\x09\x00\x05\x00\x00caf\xe9\n",
+    [[7, 9, "caf\xe9\n"]],
+    (out) => encodeStreamText(out, RecordType.stderr, 9, "caf\xe9\n"),
+  ],
+  "two streams in turns": [
+    "\x01\x06\x00\x01\x00\x01\x00\x00a\x01\x06\x00\x02\x00\x01\x00\x00b\x01\x06\x00\x01\x00\x01\x00\x00c",
+    [[6, 1, "a"], [6, 2, "b"], [6, 1, "c"]],
+    (out) => {
+      encodeStream(out, RecordType.stdout, 1, bytes("a"));
+      encodeStream(out, RecordType.stdout, 2, bytes("b"));
+      encodeStream(out, RecordType.stdout, 1, bytes("c"));
+    },
+  ],
+  "get values": [
+    "\x01\x09\x00\x00\x00\x10\x00\x00\x0e\x00FCGI_MAX_CONNS",
+    [[9, 0, "\x0e\x00FCGI_MAX_CONNS"]],
+    (out) => encodeValues(out, RecordType.getValues, [["FCGI_MAX_CONNS", ""]]),
+  ],
+  "get values result": [
+    "\x01\x0a\x00\x00\x00\x13\x00\x00\x0f\x02FCGI_MPXS_CONNS10",
+    [[10, 0, "\x0f\x02FCGI_MPXS_CONNS10"]],
+    (out) => encodeValues(out, RecordType.getValuesResult, [["FCGI_MPXS_CONNS", "10"]]),
+  ],
+  "unknown type": [
+    "\x01\x0b\x00\x00\x00\x08\x00\x00\x63\x00\x00\x00\x00\x00\x00\x00",
+    [[11, 0, "\x63\x00\x00\x00\x00\x00\x00\x00"]],
+    (out) => encodeUnknownType(out, 0x63),
+  ],
+  "nothing for no content": ["", [], (out) => {
+    encodeStream(out, RecordType.stdout, 1, new Uint8Array());
+    encodeStreamText(out, RecordType.stdout, 1, "");
+  }],
+};
+
+for (const [name, [raw, records, encode]] of Object.entries(RECORDS)) {
+  Deno.test(`FastCGI records: ${name} (SPEC C1, C2)`, () => {
+    assertEquals(text(encoded(encode)), raw);
+    assertEquals(decode([bytes(raw)]), records);
+    assertEquals(decode(split(bytes(raw))), records);
+    assertEquals(decode([bytes(raw + raw)]), join([...records, ...records]));
+    assertEquals(decode(split(bytes(raw + raw))), join([...records, ...records]));
+    for (let at = 1; at < raw.length; at++) {
+      assertEquals(decode(cut(bytes(raw), [at])), records, `cut at ${at}`);
+    }
+  });
+}
+
+Deno.test("RecordDecoder skips padding, of content and of nothing (SPEC C1)", () => {
+  const raw = concat([
+    record(RecordType.stdin, 1, bytes("ab"), 6),
+    record(RecordType.stdin, 1, bytes(""), 255),
+    record(RecordType.beginRequest, 2, bytes("\0\x01\0\0\0\0\0\0"), 1),
+    record(RecordType.abortRequest, 2, bytes(""), 8),
+  ]);
+  const records: Decoded[] = [
+    [RecordType.stdin, 1, "ab"],
+    [RecordType.stdin, 1, ""],
+    [RecordType.beginRequest, 2, "\0\x01\0\0\0\0\0\0"],
+    [RecordType.abortRequest, 2, ""],
+  ];
+  assertEquals(decode([raw]), records);
+  assertEquals(decode(split(raw)), records);
+});
+
+Deno.test("RecordDecoder tells of an unknown type once, without its content (SPEC C4)", () => {
+  for (const type of [0, 12, 99, 255]) {
+    for (const id of [0, 7]) {
+      const raw = concat([record(type, id, bytes("xyz"), 5), record(type, id, bytes(""))]);
+      assertEquals(decode([raw]), [[type, id, ""], [type, id, ""]]);
+      assertEquals(decode(split(raw)), [[type, id, ""], [type, id, ""]]);
+    }
+  }
+});
+
+Deno.test("RecordDecoder takes the longest record (SPEC C1)", () => {
+  const content = pattern(65535);
+  const raw = record(RecordType.stdin, 1, content, 255);
+  assertEquals(decode([raw]), [[RecordType.stdin, 1, text(content)]]);
+  assertEquals(decode(cut(raw, [7, 8, 9, 40000, 65543, 65544])), [[
+    RecordType.stdin,
+    1,
+    text(content),
+  ]]);
+});
+
+Deno.test("RecordDecoder hands stream content on as it comes", () => {
+  const decoder = new RecordDecoder();
+  const pieces: string[] = [];
+  const sink = {
+    record: (_: number, __: number, content: Uint8Array) => pieces.push(text(content)),
+  };
+  const raw = record(RecordType.stdin, 1, bytes("abcdef"));
+  decoder.push(raw.subarray(0, 10), sink);
+  assertEquals(pieces, ["ab"]);
+  assertEquals(decoder.idle, false);
+  decoder.push(raw.subarray(10), sink);
+  assertEquals(pieces, ["ab", "cdef"]);
+  assertEquals(decoder.idle, true);
+});
+
+Deno.test("RecordDecoder refuses another version at its first byte (SPEC C1)", () => {
+  for (const version of [0, 2, 71]) {
+    for (const chunk of [[version], [version, 1, 0, 1, 0, 0, 0, 0]]) {
+      const error = assertThrows(
+        () => new RecordDecoder().push(new Uint8Array(chunk), { record: () => {} }),
+        ProtocolError,
+      );
+      assertEquals(
+        error.message,
+        `Cannot decode FastCGI record as version must be 1: current value is ${version}`,
+      );
+    }
+  }
+});
+
+Deno.test("encodeStream() cuts long content into aligned records (SPEC C16)", () => {
+  for (const length of [65527, 65528, 65529, 131056, 131057, 200000]) {
+    const content = pattern(length);
+    const raw = encoded((out) => encodeStream(out, RecordType.stdout, 3, content));
+    assertEquals(raw.length, length + 8 * Math.ceil(length / 65528));
+    assertEquals(decode([raw]), [[RecordType.stdout, 3, text(content)]]);
+    const asText = encoded((out) => encodeStreamText(out, RecordType.stdout, 3, text(content)));
+    assertEquals(asText, raw);
+  }
+});
+
+Deno.test("decodeBeginRequest() reads role and flag, whatever else is set (SPEC C6, C8)", () => {
+  assertEquals(decodeBeginRequest(bytes("\0\x02\xff\0\0\0\0\0")), {
+    role: Role.authorizer,
+    keepConnection: true,
+  });
+  assertEquals(decodeBeginRequest(bytes("\x01\0\xfe\0\0\0\0\0..")), {
+    role: 256,
+    keepConnection: false,
+  });
+  const error = assertThrows(() => decodeBeginRequest(new Uint8Array(7)), ProtocolError);
+  assertEquals(
+    error.message,
+    "Cannot decode FCGI_BEGIN_REQUEST as its content must be 8 bytes: current length is 7",
+  );
+});
+
+Deno.test("decodeEndRequest() reads a 32-bit status (SPEC C18)", () => {
+  assertEquals(decodeEndRequest(bytes("\xff\xff\xff\xff\x03\0\0\0")), {
+    appStatus: 0xffffffff,
+    protocolStatus: ProtocolStatus.unknownRole,
+  });
+  const error = assertThrows(() => decodeEndRequest(new Uint8Array(0)), ProtocolError);
+  assertEquals(
+    error.message,
+    "Cannot decode FCGI_END_REQUEST as its content must be 8 bytes: current length is 0",
+  );
+});
+
+const long = "v".repeat(128);
+/** Section 3.4: both lengths in one byte or in four. */
+const PAIRS: Record<string, [string, [string, string][]]> = {
+  "none": ["", []],
+  "short and short": ["\x04\x01NAMEv", [["NAME", "v"]]],
+  "an empty value": ["\x04\x00NAME", [["NAME", ""]]],
+  "an empty name": ["\x00\x01v", [["", "v"]]],
+  "nothing at all": ["\x00\x00", [["", ""]]],
+  "a value of 127 bytes": [`\x01\x7fN${long.slice(1)}`, [["N", long.slice(1)]]],
+  "a value of 128 bytes": [`\x01\x80\x00\x00\x80N${long}`, [["N", long]]],
+  "a name of 128 bytes": [`\x80\x00\x00\x80\x01${long}x`, [[long, "x"]]],
+  "both of 128 bytes": [`\x80\x00\x00\x80\x80\x00\x00\x80${long}${long}`, [[long, long]]],
+  "bytes that are not ASCII": ["\x01\x02N\xe9\xff", [["N", "\xe9\xff"]]],
+  "the same name twice, in order": ["\x01\x01Na\x01\x01Nb", [["N", "a"], ["N", "b"]]],
+  "__proto__": ["\x09\x01__proto__x", [["__proto__", "x"]]],
+};
+
+for (const [name, [raw, pairs]] of Object.entries(PAIRS)) {
+  Deno.test(`FastCGI name-value pairs: ${name} (SPEC C10)`, () => {
+    assertEquals(decodePairs(bytes(raw)), pairs);
+    assertEquals(decodePairs(bytes(raw + raw)), [...pairs, ...pairs]);
+    const out = encoded((out) => pairs.forEach(([name, value]) => encodePair(out, name, value)));
+    assertEquals(text(out), raw);
+  });
+}
+
+Deno.test("decodePairs() takes a long form of a short length (SPEC C10)", () => {
+  assertEquals(decodePairs(bytes("\x80\x00\x00\x01\x80\x00\x00\x02Nab")), [["N", "ab"]]);
+});
+
+const BAD_PAIRS: Record<string, [string, string]> = {
+  "a name's length cut off": ["\x80\x00", "a name's length must have 4 bytes: 2 are left"],
+  "no value's length": ["\x01", "a value's length must have 1 bytes: 0 are left"],
+  "a value's length cut off": [
+    "\x01\x80\x00\x00",
+    "a value's length must have 4 bytes: 3 are left",
+  ],
+  "a name cut off": ["\x04\x00NAM", "a name and its value must have 4 bytes: 3 are left"],
+  "a value cut off": ["\x01\x05Nval", "a name and its value must have 6 bytes: 4 are left"],
+  "a second pair cut off": ["\x01\x01Na\x01", "a value's length must have 1 bytes: 0 are left"],
+  "the greatest lengths (CVE-2025-23016)": [
+    "\xff\xff\xff\xff\xff\xff\xff\xffN",
+    "a name and its value must have 4294967294 bytes: 1 are left",
+  ],
+};
+
+for (const [name, [raw, message]] of Object.entries(BAD_PAIRS)) {
+  Deno.test(`decodePairs() refuses ${name} (SPEC C10)`, () => {
+    const error = assertThrows(() => decodePairs(bytes(raw)), ProtocolError);
+    assertEquals(error.message, `Cannot decode name-value pairs as ${message}`);
+    assertEquals(error.status, 400);
+  });
+}
+
+Deno.test("decodePairs() refuses more pairs than allowed (SPEC F8)", () => {
+  const raw = bytes("\x01\x01Na".repeat(3));
+  assertEquals(decodePairs(raw, 3).length, 3);
+  const error = assertThrows(() => decodePairs(raw, 2), ProtocolError);
+  assertEquals(
+    error.message,
+    "Cannot decode name-value pairs as there must be at most 2: there are more",
+  );
+  assertEquals(error.status, 431);
+});
+
+const byteString = (most: number) => fc.uint8Array({ maxLength: most }).map((array) => text(array));
+const places = fc.array(fc.nat({ max: 3000 }), { maxLength: 40 });
+
+Deno.test("RecordDecoder tells the same of records in any chunking", () => {
+  const records = fc.array(
+    fc.record({
+      type: fc.oneof(fc.integer({ min: 1, max: 11 }), fc.integer({ min: 0, max: 255 })),
+      id: fc.integer({ min: 0, max: 65535 }),
+      content: fc.uint8Array({ maxLength: 300 }),
+      padding: fc.integer({ min: 0, max: 255 }),
+    }),
+    { maxLength: 8 },
+  );
+  fc.assert(fc.property(records, places, (records, places) => {
+    const raw = concat(
+      records.map(({ type, id, content, padding }) => record(type, id, content, padding)),
+    );
+    const expected = records.map(({ type, id, content }): Decoded => [
+      type,
+      id,
+      type >= 1 && type <= 11 ? text(content) : "",
+    ]);
+    assertEquals(decode(cut(raw, places)), join(expected));
+  }));
+});
+
+Deno.test("FastCGI decoders throw nothing but ProtocolError, whatever comes", () => {
+  const anything = fc.uint8Array({ maxLength: 2000 });
+  const nearly = fc.tuple(fc.constantFrom(...Object.values(RecordType)), anything)
+    .map(([type, content]) => concat([record(type, 1, content.slice(0, 60)), content]));
+  fc.assert(fc.property(fc.oneof(anything, nearly), places, (raw, places) => {
+    const fallible: Array<() => unknown> = [
+      () => decode(cut(raw, places)),
+      () => decodePairs(raw),
+      () => decodePairs(raw, 3),
+      () => decodeBeginRequest(raw),
+      () => decodeEndRequest(raw),
+    ];
+    for (const decode of fallible) {
+      try {
+        decode();
+      } catch (error) {
+        if ((error as Error).message.includes("where a record ends")) continue;
+        assertInstanceOf(error, ProtocolError);
+      }
+    }
+  }));
+});
+
+Deno.test("name-value pairs come back as they were written", () => {
+  const pairs = fc.array(fc.tuple(byteString(200), byteString(300)), { maxLength: 20 });
+  fc.assert(fc.property(pairs, (pairs) => {
+    const raw = encoded((out) => pairs.forEach(([name, value]) => encodePair(out, name, value)));
+    assertEquals(decodePairs(raw), pairs);
+  }));
+});

@@ -1,0 +1,82 @@
+import { assertEquals, assertStrictEquals } from "@std/assert";
+import fc from "fast-check";
+import { Variables } from "../../wire/variables.ts";
+
+Deno.test("Variables joins fields that come twice, and takes the last of others (SPEC A26)", () => {
+  const variables = new Variables([
+    ["SCRIPT_NAME", "/index.php"],
+    ["HTTP_X_A", "1"],
+    ["HTTP_COOKIE", "a=1"],
+    ["HTTP_X_A", "2"],
+    ["SCRIPT_NAME", ""],
+    ["HTTP_COOKIE", "b=2"],
+    ["HTTP_X_A", "3"],
+  ]);
+  assertEquals(variables.get("HTTP_X_A"), "1, 2, 3");
+  assertEquals(variables.get("HTTP_COOKIE"), "a=1; b=2");
+  assertEquals(variables.get("SCRIPT_NAME"), "");
+  assertEquals(variables.size, 3);
+});
+
+Deno.test("Variables leaves HTTP_PROXY out (SPEC A27)", () => {
+  const variables = new Variables([["HTTP_PROXY", "http://evil"], ["HTTP_PROXY", "http://evil"]]);
+  assertEquals(variables.has("HTTP_PROXY"), false);
+  assertEquals(variables.get("HTTP_PROXY"), undefined);
+  assertEquals([...variables], []);
+});
+
+Deno.test("Variables tells empty from absent, but for byteString() (SPEC A4)", () => {
+  const variables = new Variables([["CONTENT_LENGTH", ""]]);
+  assertEquals(variables.has("CONTENT_LENGTH"), true);
+  assertEquals(variables.get("CONTENT_LENGTH"), "");
+  assertEquals(variables.byteString("CONTENT_LENGTH"), undefined);
+  assertEquals(variables.has("QUERY_STRING"), false);
+  assertEquals(variables.get("QUERY_STRING"), undefined);
+});
+
+Deno.test("Variables reads UTF-8 as text, and the rest byte for byte (SPEC A18)", () => {
+  const variables = new Variables([["PATH_INFO", "/caf\xc3\xa9"], ["OTHER", "/caf\xe9"]]);
+  assertStrictEquals(variables.get("PATH_INFO"), "/café");
+  assertStrictEquals(variables.byteString("PATH_INFO"), "/caf\xc3\xa9");
+  assertStrictEquals(variables.get("OTHER"), "/caf\xe9");
+});
+
+Deno.test("Variables is a map to read, of any names (SPEC F10)", () => {
+  const pairs: [string, string][] = [
+    ["__proto__", "polluted"],
+    ["constructor", "c\xc3\xa9"],
+    ["toString", "t"],
+  ];
+  const variables: ReadonlyMap<string, string> = new Variables(pairs);
+  const expected: [string, string][] = [
+    ["__proto__", "polluted"],
+    ["constructor", "cé"],
+    ["toString", "t"],
+  ];
+  assertEquals([...variables], expected);
+  assertEquals([...variables.entries()], expected);
+  assertEquals([...variables.keys()], expected.map(([name]) => name));
+  assertEquals([...variables.values()], expected.map(([, value]) => value));
+  const seen: unknown[] = [];
+  const self = {};
+  variables.forEach(function (this: unknown, value, name, map) {
+    seen.push([name, value]);
+    assertStrictEquals(this, self);
+    assertStrictEquals(map, variables);
+  }, self);
+  assertEquals(seen, expected);
+  assertStrictEquals(variables.get("__proto__"), "polluted");
+  assertStrictEquals(variables.get("hasOwnProperty"), undefined);
+  assertStrictEquals(({} as Record<string, unknown>).polluted, undefined);
+});
+
+Deno.test("Variables has what was sent last, whatever the names", () => {
+  const name = fc.oneof(
+    fc.constantFrom("__proto__", "A", "B", "valueOf"),
+    fc.string({ maxLength: 3 }),
+  ).filter((name) => !name.startsWith("HTTP_"));
+  const pairs = fc.array(fc.tuple(name, fc.string({ unit: "grapheme-ascii" })));
+  fc.assert(fc.property(pairs, (pairs) => {
+    assertEquals([...new Variables(pairs)], [...new Map(pairs)]);
+  }));
+});
