@@ -4,7 +4,8 @@ import { toText } from "./byte_string.ts";
  * The meta-variables of one request, under their RFC 3875 names. Read-only.
  *
  * A name that comes twice: `HTTP_*` values are joined as the header field's own rule says, of any other name the last
- * value counts (SPEC A26). `HTTP_PROXY` is never among them (httpoxy, SPEC A27).
+ * value counts (SPEC A26), and of `HTTP_HOST` too: one in an nginx configuration comes after that of `fastcgi_params`.
+ * `HTTP_PROXY` is never among them (httpoxy, SPEC A27).
  */
 export class Variables implements ReadonlyMap<string, string> {
   #values = new Map<string, string>();
@@ -13,7 +14,8 @@ export class Variables implements ReadonlyMap<string, string> {
   constructor(pairs: Iterable<readonly [name: string, value: string]>) {
     for (const [name, value] of pairs) {
       if (name === "HTTP_PROXY") continue;
-      const before = name.startsWith("HTTP_") ? this.#values.get(name) : undefined;
+      const joins = name.startsWith("HTTP_") && name !== "HTTP_HOST";
+      const before = joins ? this.#values.get(name) : undefined;
       const joint = name === "HTTP_COOKIE" ? "; " : ", ";
       this.#values.set(name, before === undefined ? value : before + joint + value);
     }
