@@ -45,6 +45,8 @@ import {
 import { ProtocolError } from "./wire/protocol_error.ts";
 import { Variables } from "./wire/variables.ts";
 
+export { inheritedListener, type InheritedListenerOptions } from "./io/inherited.ts";
+export { listen, type ListenOptions } from "./io/listen.ts";
 export type { Duplex, Listener } from "./io/duplex.ts";
 export type { Server, ServerOptions } from "./io/server.ts";
 export type {
@@ -137,6 +139,8 @@ export interface FastCGIOptions extends AppOptions, ServerOptions {
   allowRemote?: boolean;
 }
 
+/** How long a new connection may take to send its first request while the server shuts down, in milliseconds. */
+const NEW_CONNECTION = 1000;
 /** How much of a body is held before the connection waits for the app, in bytes. */
 const BODY_HIGH_WATER = 262144;
 
@@ -245,8 +249,10 @@ class Connection implements Driver, ChannelUser, RecordSink {
   #requests = new Map<number, FastCGIRequest>();
   /** Whether it has shown that it carries several requests at once: then one of them never holds up the rest. */
   #multiplexed = false;
-  /** Whether it takes no more requests. */
+  /** Whether it closes when no request is under way. */
   #closing = false;
+  /** How many requests have begun. */
+  #begun = 0;
   #standstill = new Standstill();
 
   constructor(service: Service, duplex: Duplex, overloaded: boolean) {
@@ -325,8 +331,10 @@ class Connection implements Driver, ChannelUser, RecordSink {
     }
     // A filter answers after all of FCGI_STDIN, so that this must not wait for the app.
     if (id !== 1 || this.#requests.size > 0 || role === Role.filter) this.#multiplexed = true;
-    const overloaded = this.#overloaded || this.#closing || requests >= options.maxRequests ||
+    const overloaded = this.#overloaded || this.#closing && this.#begun > 0 ||
+      requests >= options.maxRequests ||
       this.#requests.size >= most;
+    this.#begun++;
     this.#requests.set(id, new FastCGIRequest(this, id, role, keepConnection, overloaded));
   }
 
@@ -378,7 +386,8 @@ class Connection implements Driver, ChannelUser, RecordSink {
     channel.check(now);
     if (channel.closed) return;
     const idle = this.#standstill.of(channel.activity, now);
-    if (this.#requests.size === 0 && idle > options.idleTimeout) return channel.close();
+    const patience = this.#closing && this.#begun === 0 ? NEW_CONNECTION : options.idleTimeout;
+    if (this.#requests.size === 0 && idle > patience) return channel.close();
     for (const request of this.#requests.values()) {
       if (request.isLate(now)) {
         log(
@@ -393,7 +402,7 @@ class Connection implements Driver, ChannelUser, RecordSink {
 
   drain(): void {
     this.#closing = true;
-    if (this.#requests.size === 0) this.channel.finish(false);
+    if (this.#requests.size === 0 && this.#begun > 0) this.channel.finish(true);
   }
 
   abort(reason: unknown): void {

@@ -16,7 +16,7 @@
 
 import type { App } from "./bridge/app.ts";
 import { type CGIOptions, serveCGI } from "./cgi.ts";
-import type { FastCGIOptions } from "./fastcgi.ts";
+import type { FastCGIOptions, Server } from "./fastcgi.ts";
 import type { HTTPOptions } from "./http.ts";
 
 export { type CGIInput, type CGIOptions, type CGIOutput, serveCGI } from "./cgi.ts";
@@ -40,7 +40,10 @@ export interface ServeOptions extends CGIOptions, FastCGIOptions, HTTPOptions {}
  *
  * - by a web server as a CGI script (`GATEWAY_INTERFACE` and `REQUEST_METHOD` are set): answers that request;
  * - by a web server as a FastCGI application (file descriptor 0 is a listening socket): serves FastCGI on it;
+ * - by systemd or a supervisor with a listening socket (LISTEN_FDS, or descriptor 0): the same;
  * - by hand: serves HTTP by `Deno.serve`, on port 8000 unless the options name another.
+ *
+ * SIGTERM and SIGINT shut a server down: requests under way are finished.
  *
  * Needs `--allow-env` as a CGI script, `--allow-net` for HTTP.
  *
@@ -62,8 +65,24 @@ export interface ServeOptions extends CGIOptions, FastCGIOptions, HTTPOptions {}
  */
 export async function serve(app: App, options: ServeOptions = {}): Promise<void> {
   if (isCGI()) return await serveCGI(app, options);
-  const { serveHTTP } = await import("./http.ts");
-  await serveHTTP(app, options).finished;
+  const server = await serveInherited(app, options) ??
+    (await import("./http.ts")).serveHTTP(app, options);
+  const { onTermination } = await import("./io/signals.ts");
+  const remove = onTermination(() => server.shutdown());
+  await server.finished;
+  remove();
+}
+
+/** Serves FastCGI on a socket that was handed down, if one was (SPEC A1). */
+async function serveInherited(app: App, options: ServeOptions): Promise<Server | undefined> {
+  const { hasInheritedSocket, inheritedListener } = await import("./io/inherited.ts");
+  if (!await hasInheritedSocket()) return undefined;
+  const listener = await inheritedListener();
+  const { serveFastCGI } = await import("./fastcgi.ts");
+  const { reportReady } = await import("./io/worker.ts");
+  const server = serveFastCGI(app, listener, options);
+  reportReady(() => server.shutdown());
+  return server;
 }
 
 /** Whether a web server runs this process for one request (SPEC A1). */

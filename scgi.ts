@@ -29,6 +29,8 @@ import { ProtocolError } from "./wire/protocol_error.ts";
 import { SCGIHeaderDecoder } from "./wire/scgi.ts";
 import { Variables } from "./wire/variables.ts";
 
+export { inheritedListener, type InheritedListenerOptions } from "./io/inherited.ts";
+export { listen, type ListenOptions } from "./io/listen.ts";
 export type { Duplex, Listener } from "./io/duplex.ts";
 export type { Server, ServerOptions } from "./io/server.ts";
 export type { App, AppObject, AppOptions, Handler, HandlerInfo, Protocol } from "./bridge/app.ts";
@@ -106,6 +108,8 @@ export interface SCGIOptions extends AppOptions, ServerOptions {
   allowRemote?: boolean;
 }
 
+/** How long a new connection may take to send its request while the server shuts down, in milliseconds. */
+const NEW_CONNECTION = 1000;
 /** How much of a body is held before the connection waits for the app, in bytes. */
 const BODY_HIGH_WATER = 262144;
 type Settings =
@@ -182,6 +186,9 @@ class Connection implements Driver, ChannelUser, ResponseSink, RequestBodySource
   #exchange: Exchange | null = null;
   #body: RequestBody | null = null;
   #answered = false;
+  /** Whether the server shuts down. */
+  #closing = false;
+  #patience = 0;
   #startedAt = 0;
   #starving = false;
   #starvingSince = 0;
@@ -301,7 +308,10 @@ class Connection implements Driver, ChannelUser, ResponseSink, RequestBodySource
     const { options, log } = this.#service;
     this.#channel.check(now);
     this.#startedAt ||= now;
-    if (this.#headers !== null && now - this.#startedAt > options.variablesTimeout) {
+    if (this.#closing && this.#channel.reads === 0) this.#patience ||= now + NEW_CONNECTION;
+    if (this.#patience > 0 && now > this.#patience && this.#channel.reads === 0) {
+      this.#channel.close();
+    } else if (this.#headers !== null && now - this.#startedAt > options.variablesTimeout) {
       log(
         `Closed a connection as a request's variables must come within ${options.variablesTimeout} ms: they did not`,
       );
@@ -315,8 +325,7 @@ class Connection implements Driver, ChannelUser, ResponseSink, RequestBodySource
   }
 
   drain(): void {
-    // One that has sent nothing yet has no request to lose.
-    if (this.#channel.reads === 0) this.#channel.close();
+    this.#closing = true;
   }
 
   abort(reason: unknown): void {

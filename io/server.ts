@@ -40,7 +40,7 @@ export interface ServerOptions {
 export interface Driver {
   /** Serves the connection to its end; never rejects. */
   run(): Promise<void>;
-  /** Takes no more requests; closes when none is under way. */
+  /** Finishes the requests under way, or on a new connection the one to come, and closes. */
   drain(): void;
   /** Calls all requests off and closes. */
   abort(reason: unknown): void;
@@ -75,6 +75,7 @@ export function startServer(
   function serve(duplex: Duplex): void {
     const driver = open(duplex, drivers.size >= maxConnections);
     drivers.add(driver);
+    if (!accepting) driver.drain();
     timer ??= startTimer();
     driver.run().catch((error) => log(String(error))).finally(() => {
       drivers.delete(driver);
@@ -97,7 +98,8 @@ export function startServer(
 
   async function accept(): Promise<void> {
     const connections = listener[Symbol.asyncIterator]();
-    while (accepting) {
+    // To the listener's end: what it had accepted when it was closed is served as well.
+    while (true) {
       try {
         const { done, value } = await connections.next();
         if (done) break;
@@ -107,7 +109,7 @@ export function startServer(
         log(`Cannot accept a connection: ${(error as Error).message}`);
         await new Promise((resolve) => setTimeout(resolve, ACCEPT_PAUSE));
       }
-      if (drivers.size >= maxConnections + REFUSALS) {
+      if (accepting && drivers.size >= maxConnections + REFUSALS) {
         await new Promise<void>((resolve) => room = resolve);
         room = null;
       }

@@ -1,0 +1,205 @@
+import type { Server as NodeServer, Socket } from "node:net";
+import type { Duplex, Listener } from "./duplex.ts";
+
+/** Options of {@linkcode inheritedListener}. */
+export interface InheritedListenerOptions {
+  /**
+   * The file descriptor of the listening socket.
+   *
+   * @default 3 if LISTEN_FDS and LISTEN_PID say that systemd hands one over, else 0 (FCGI_LISTENSOCK_FILENO)
+   */
+  fd?: number;
+}
+
+/** Where systemd's sockets begin (sd_listen_fds(3)). */
+const LISTEN_FDS_START = 3;
+
+/**
+ * Listens on a socket that another program opened and handed down: a web server that spawns FastCGI applications,
+ * spawn-fcgi, systemd or a supervisor. TCP or Unix; no permission is asked.
+ *
+ * @returns A listener with the shape of `Deno.listen`'s.
+ * @throws {Error} If the descriptor is no listening socket.
+ *
+ * @example
+ * ```ts
+ * import { inheritedListener } from "@gatehouse/cgi/fastcgi";
+ * import { assertRejects } from "@std/assert";
+ *
+ * // Here nothing was handed down.
+ * await assertRejects(() => inheritedListener({ fd: 0 }), Error, "must be a listening socket");
+ * ```
+ */
+export async function inheritedListener(options: InheritedListenerOptions = {}): Promise<Listener> {
+  const fd = options.fd ?? inheritedDescriptor();
+  // Deno.listen({ fd }) would open another socket; node:net takes this one.
+  const { createServer } = await import("node:net");
+  const server = createServer({ allowHalfOpen: true, pauseOnConnect: true });
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", (error) => {
+      reject(
+        new Error(
+          `Cannot listen on file descriptor ${fd} as it must be a listening socket: ${error.message}`,
+          { cause: error },
+        ),
+      );
+    });
+    server.listen({ fd }, resolve);
+  });
+  return new InheritedListener(server);
+}
+
+/** Whether systemd hands a socket over, or standard input is one, as where a web server spawns a FastCGI application. */
+export async function hasInheritedSocket(): Promise<boolean> {
+  if (inheritedDescriptor() !== 0) return true;
+  const { fstatSync } = await import("node:fs");
+  try {
+    return fstatSync(0).isSocket();
+  } catch {
+    return false;
+  }
+}
+
+function inheritedDescriptor(): number {
+  const read = (variable: string) =>
+    Deno.permissions.querySync({ name: "env", variable }).state === "granted"
+      ? Deno.env.get(variable)
+      : undefined;
+  const count = read("LISTEN_FDS");
+  if (count === undefined || read("LISTEN_PID") !== String(Deno.pid)) return 0;
+  if (count !== "1") {
+    throw new Error(
+      `Cannot listen on a socket handed down as LISTEN_FDS must be 1: current value is ${count}. Name one by its fd`,
+    );
+  }
+  return LISTEN_FDS_START;
+}
+
+class InheritedListener implements Listener {
+  readonly addr: Deno.Addr;
+  #server: NodeServer;
+  #sockets: Socket[] = [];
+  #waiting: PromiseWithResolvers<void> | null = null;
+  #closed = false;
+  #error: Error | null = null;
+
+  constructor(server: NodeServer) {
+    this.#server = server;
+    this.addr = toAddr(server.address());
+    server.on("connection", (socket) => {
+      this.#sockets.push(socket);
+      this.#wake();
+    });
+    server.on("error", (error) => {
+      this.#error = error;
+      this.#wake();
+    });
+  }
+
+  async *[Symbol.asyncIterator](): AsyncIterator<Duplex> {
+    while (true) {
+      const socket = this.#sockets.shift();
+      if (socket !== undefined) yield new SocketDuplex(socket);
+      else if (this.#error !== null) throw this.#error;
+      else if (this.#closed) return;
+      else await (this.#waiting = Promise.withResolvers()).promise;
+    }
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#server.close();
+    this.#wake();
+  }
+
+  ref(): void {
+    this.#server.ref();
+  }
+
+  unref(): void {
+    this.#server.unref();
+  }
+
+  #wake(): void {
+    this.#waiting?.resolve();
+    this.#waiting = null;
+  }
+}
+
+function toAddr(address: ReturnType<NodeServer["address"]>): Deno.Addr {
+  if (address === null || typeof address === "string") {
+    return { transport: "unix", path: address ?? "" };
+  }
+  return { transport: "tcp", hostname: address.address, port: address.port };
+}
+
+/** A node:net socket with the shape of `Deno.Conn`. */
+class SocketDuplex implements Duplex {
+  readonly remoteAddr: Deno.Addr;
+  #socket: Socket;
+  #chunk: Uint8Array | null = null;
+  #ended = false;
+  #error: Error | null = null;
+  #waiting: PromiseWithResolvers<void> | null = null;
+
+  constructor(socket: Socket) {
+    this.#socket = socket;
+    this.remoteAddr = socket.remoteAddress === undefined
+      ? { transport: "unix", path: "" }
+      : { transport: "tcp", hostname: socket.remoteAddress, port: socket.remotePort ?? 0 };
+    socket.on("data", (chunk: Uint8Array) => {
+      socket.pause();
+      this.#chunk = chunk;
+      this.#wake();
+    });
+    socket.on("end", () => {
+      this.#ended = true;
+      this.#wake();
+    });
+    socket.on("error", (error) => {
+      this.#error = error;
+      this.#wake();
+    });
+    socket.on("close", () => {
+      this.#ended = true;
+      this.#wake();
+    });
+  }
+
+  async read(buffer: Uint8Array): Promise<number | null> {
+    while (this.#chunk === null) {
+      if (this.#error !== null) throw this.#error;
+      if (this.#ended) return null;
+      this.#socket.resume();
+      await (this.#waiting = Promise.withResolvers()).promise;
+    }
+    const part = this.#chunk.subarray(0, buffer.length);
+    buffer.set(part);
+    this.#chunk = part.length < this.#chunk.length ? this.#chunk.subarray(part.length) : null;
+    return part.length;
+  }
+
+  write(bytes: Uint8Array): Promise<number> {
+    return new Promise((resolve, reject) => {
+      this.#socket.write(bytes, (error) => error ? reject(error) : resolve(bytes.length));
+    });
+  }
+
+  closeWrite(): Promise<void> {
+    return new Promise((resolve) => this.#socket.end(resolve));
+  }
+
+  close(): void {
+    this.#socket.destroy();
+    this.#wake();
+  }
+
+  setNoDelay(on?: boolean): void {
+    this.#socket.setNoDelay(on);
+  }
+
+  #wake(): void {
+    this.#waiting?.resolve();
+    this.#waiting = null;
+  }
+}

@@ -1,0 +1,199 @@
+import type { Duplex, Listener } from "./duplex.ts";
+
+/** Where to listen or connect: `host:port`, `[::1]:port` or `unix:/path`. */
+export type Address =
+  | { transport: "tcp"; hostname: string; port: number }
+  | { transport: "unix"; path: string };
+
+/**
+ * Reads an address.
+ *
+ * @throws {TypeError} If it is neither `host:port` nor `unix:/path`.
+ */
+export function parseAddress(text: string): Address {
+  if (text.startsWith("unix:") && text.length > 5) {
+    return { transport: "unix", path: text.slice(5) };
+  }
+  const match = /^(\[[0-9a-f:.]+\]|[^:/[\]]*):(\d{1,5})$/i.exec(text);
+  if (match === null || Number(match[2]) > 65535) {
+    throw new TypeError(
+      `Cannot use address as it must be host:port or unix:/path: current value is ${
+        JSON.stringify(text)
+      }`,
+    );
+  }
+  const hostname = match[1].replace(/^\[(.*)\]$/, "$1") || "127.0.0.1";
+  return { transport: "tcp", hostname, port: Number(match[2]) };
+}
+
+/** Options of {@linkcode listen}. */
+export interface ListenOptions {
+  /**
+   * Who may connect to a Unix socket, as file permissions: whoever may write.
+   *
+   * @default 0o660
+   */
+  mode?: number;
+  /** The group of a Unix socket, by number, or by a name in /etc/group. @default The process's own */
+  group?: number | string;
+}
+
+/**
+ * Listens on an address. A Unix socket's file gets its group and mode before others can connect; one left behind by a
+ * process that is gone is replaced, and the file is removed when the listener closes.
+ *
+ * Needs `--allow-net`, for a Unix socket `--allow-read` and `--allow-write` of its path as well.
+ *
+ * @param address `host:port` or `unix:/path`.
+ * @throws {Error} If another process listens there, or the path is something else than a socket.
+ *
+ * @example
+ * ```ts
+ * import { listen } from "@gatehouse/cgi/fastcgi";
+ *
+ * const listener = await listen("127.0.0.1:0");
+ * listener.close();
+ * ```
+ */
+export async function listen(address: string, options: ListenOptions = {}): Promise<Listener> {
+  const parsed = parseAddress(address);
+  if (parsed.transport === "tcp") return Deno.listen(parsed);
+  const { path } = parsed;
+  await removeStaleSocket(path);
+  const listener = listenUnix(path);
+  try {
+    applyOwnership(path, options);
+  } catch (error) {
+    listener.close();
+    removeQuietly(path);
+    throw error;
+  }
+  return new UnixListener(listener, path);
+}
+
+/** Gives a socket's file its group and mode. Until then only its owner can connect, under any usual umask. */
+export function applyOwnership(path: string, { mode = 0o660, group }: ListenOptions): void {
+  if (group !== undefined) Deno.chownSync(path, null, groupId(group));
+  Deno.chmodSync(path, mode);
+}
+
+function listenUnix(path: string): Deno.UnixListener {
+  const permission = { name: "sys", kind: "umask" } as unknown as Deno.SysPermissionDescriptor;
+  if (Deno.permissions.querySync(permission).state !== "granted") {
+    return Deno.listen({ transport: "unix", path });
+  }
+  const before = Deno.umask(0o177);
+  try {
+    return Deno.listen({ transport: "unix", path });
+  } finally {
+    Deno.umask(before);
+  }
+}
+
+function groupId(group: number | string): number {
+  if (typeof group === "number") return group;
+  const line = Deno.readTextFileSync("/etc/group").split("\n")
+    .map((entry) => entry.split(":")).find(([name]) => name === group);
+  if (line === undefined) {
+    throw new Error(
+      `Cannot set the socket's group as it must be in /etc/group: current value is "${group}"`,
+    );
+  }
+  return Number(line[2]);
+}
+
+/**
+ * Removes a socket that nobody listens on (SPEC F7).
+ *
+ * @throws {Error} If somebody does, or it is no socket.
+ */
+export async function removeStaleSocket(path: string): Promise<void> {
+  let info: Deno.FileInfo;
+  try {
+    info = await Deno.lstat(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return;
+    throw error;
+  }
+  if (!info.isSocket) {
+    throw new Error(`Cannot listen on ${path} as it must be free or a socket: it is another file`);
+  }
+  try {
+    (await Deno.connect({ transport: "unix", path })).close();
+  } catch (error) {
+    if (!(error instanceof Deno.errors.ConnectionRefused)) throw error;
+    await Deno.remove(path);
+    return;
+  }
+  throw new Error(
+    `Cannot listen on ${path} as it must be free: ${
+      holder(path)
+    } listens there. Stop it, or use another path`,
+  );
+}
+
+/** Who listens on a Unix socket, as far as /proc may be read. */
+function holder(path: string): string {
+  try {
+    const line = Deno.readTextFileSync("/proc/net/unix").split("\n")
+      .find((entry) => entry.endsWith(` ${path}`));
+    const inode = line?.trim().split(/\s+/)[6];
+    for (const { name: pid } of Deno.readDirSync("/proc")) {
+      if (/^\d+$/.test(pid) && holdsSocket(pid, inode)) {
+        return `process ${pid} (${Deno.readTextFileSync(`/proc/${pid}/comm`).trim()})`;
+      }
+    }
+  } catch {
+    // Without --allow-all Deno does not show /proc.
+  }
+  return "another process";
+}
+
+function holdsSocket(pid: string, inode: string | undefined): boolean {
+  try {
+    for (const { name: fd } of Deno.readDirSync(`/proc/${pid}/fd`)) {
+      if (Deno.readLinkSync(`/proc/${pid}/fd/${fd}`) === `socket:[${inode}]`) return true;
+    }
+  } catch {
+    // It ended, or belongs to someone else.
+  }
+  return false;
+}
+
+function removeQuietly(path: string): void {
+  try {
+    Deno.removeSync(path);
+  } catch {
+    // It is gone already.
+  }
+}
+
+/** A Unix listener whose file goes with it. */
+class UnixListener implements Listener {
+  readonly addr: Deno.Addr;
+  #listener: Deno.UnixListener;
+  #path: string;
+
+  constructor(listener: Deno.UnixListener, path: string) {
+    this.#listener = listener;
+    this.#path = path;
+    this.addr = listener.addr;
+  }
+
+  [Symbol.asyncIterator](): AsyncIterator<Duplex> {
+    return this.#listener[Symbol.asyncIterator]() as AsyncIterator<Duplex>;
+  }
+
+  close(): void {
+    removeQuietly(this.#path);
+    this.#listener.close();
+  }
+
+  ref(): void {
+    this.#listener.ref();
+  }
+
+  unref(): void {
+    this.#listener.unref();
+  }
+}
