@@ -1,0 +1,732 @@
+import { assertEquals, assertInstanceOf, assertStringIncludes } from "@std/assert";
+import fc from "fast-check";
+import type { AppOptions, HandlerInfo } from "../../bridge/app.ts";
+import { bytes, text } from "../testing/bytes.ts";
+import { run } from "../testing/cgi_script.ts";
+import { ask, type Pairs } from "../testing/fastcgi_client.ts";
+
+/** What an app sees of variables, or the status it is not asked for. */
+async function seen<T>(
+  pairs: Record<string, string> | Pairs,
+  look: (request: Request, info: HandlerInfo) => T | Promise<T>,
+  options: AppOptions = {},
+  body?: Uint8Array,
+): Promise<T | number> {
+  let result: T | undefined;
+  const answer = await ask(
+    async (request, info) => {
+      result = await look(request, info);
+      return new Response(null, { status: 204 });
+    },
+    { variables: pairs, body },
+    options,
+  );
+  return answer.status === 204 ? result! : answer.status!;
+}
+
+const urlOf = (pairs: Record<string, string> | Pairs, options?: AppOptions) =>
+  seen(pairs, (request) => request.url, options);
+
+type URLCase = [Record<string, string>, string | number, AppOptions?];
+
+/** Without HTTP_HOST, which is otherwise there. */
+const noHost = { HTTP_HOST: "" };
+
+const URLS: Record<string, URLCase[]> = {
+  "scheme (SPEC A7)": [
+    [{}, "http://example.org/"],
+    [{ HTTPS: "on" }, "https://example.org/"],
+    [{ HTTPS: "1" }, "https://example.org/"],
+    [{ HTTPS: "" }, "http://example.org/"],
+    [{ HTTPS: "off" }, "http://example.org/"],
+    [{ HTTPS: "OFF" }, "http://example.org/"],
+    [{ HTTPS: "0" }, "http://example.org/"],
+    [{ REQUEST_SCHEME: "https" }, "https://example.org/"],
+    [{ REQUEST_SCHEME: "http", HTTPS: "on" }, "https://example.org/"],
+    [{ HTTPS: "off", REQUEST_SCHEME: "https" }, "https://example.org/"],
+    [{ SERVER_PORT: "443" }, "http://example.org/"],
+  ],
+  "forwarded scheme and host, by option only (SPEC A7)": [
+    [{ HTTP_X_FORWARDED_PROTO: "https" }, "http://example.org/"],
+    [{ HTTP_X_FORWARDED_HOST: "evil.example" }, "http://example.org/"],
+    [{ HTTP_X_FORWARDED_PROTO: "https" }, "https://example.org/", { trustForwarded: true }],
+    [{ HTTP_X_FORWARDED_PROTO: "http", HTTPS: "on" }, "http://example.org/", {
+      trustForwarded: true,
+    }],
+    [{ HTTP_X_FORWARDED_HOST: "www.example:8080" }, "http://www.example:8080/", {
+      trustForwarded: true,
+    }],
+    [{ HTTP_X_FORWARDED_HOST: "a b" }, 400, { trustForwarded: true }],
+    [{}, "http://example.org/", { trustForwarded: true }],
+  ],
+  "authority of Host (SPEC A8)": [
+    [{ HTTP_HOST: "example.org:8080" }, "http://example.org:8080/"],
+    [{ HTTP_HOST: "example.org", SERVER_PORT: "8080" }, "http://example.org/"],
+    [{ HTTP_HOST: "example.org", SERVER_NAME: "other" }, "http://example.org/"],
+    [{ HTTP_HOST: "example.org:80" }, "http://example.org/"],
+    [{ HTTP_HOST: "EXAMPLE.org" }, "http://example.org/"],
+    [{ HTTP_HOST: "[::1]:8080" }, "http://[::1]:8080/"],
+    [{ HTTP_HOST: "my_host" }, "http://my_host/"],
+  ],
+  "authority of SERVER_NAME (SPEC A8, A9)": [
+    [{ ...noHost }, "http://localhost/"],
+    [{ ...noHost, SERVER_NAME: "" }, "http://localhost/"],
+    [{ ...noHost, SERVER_NAME: "_" }, "http://localhost/"],
+    [{ ...noHost, SERVER_NAME: "a.example" }, "http://a.example/"],
+    [{ ...noHost, SERVER_NAME: "a.example", SERVER_PORT: "80" }, "http://a.example/"],
+    [{ ...noHost, SERVER_NAME: "a.example", SERVER_PORT: "8080" }, "http://a.example:8080/"],
+    [
+      { ...noHost, SERVER_NAME: "a.example", SERVER_PORT: "443", HTTPS: "on" },
+      "https://a.example/",
+    ],
+    [
+      { ...noHost, SERVER_NAME: "a.example", SERVER_PORT: "80", HTTPS: "on" },
+      "https://a.example:80/",
+    ],
+    [{ ...noHost, SERVER_NAME: "::1", SERVER_PORT: "8080" }, "http://[::1]:8080/"],
+    [{ ...noHost, SERVER_NAME: "[::1]", SERVER_PORT: "8080" }, "http://[::1]:8080/"],
+    [{ ...noHost, SERVER_NAME: "a.example:8080", SERVER_PORT: "8080" }, "http://a.example:8080/"],
+    [{ ...noHost, SERVER_NAME: "a.example", SERVER_PORT: "x" }, "http://a.example/"],
+    [{ ...noHost, SERVER_NAME: "a.example", SERVER_PORT: "99999" }, "http://localhost/"],
+    [{ ...noHost, SERVER_NAME: "~^www\\d+$" }, "http://localhost/"],
+  ],
+  "an invalid Host is refused (SPEC A8)": [
+    [{ HTTP_HOST: "a b" }, 400],
+    [{ HTTP_HOST: "a/b" }, 400],
+    [{ HTTP_HOST: "user@a" }, 400],
+    [{ HTTP_HOST: "a?b" }, 400],
+    [{ HTTP_HOST: "a#b" }, 400],
+    [{ HTTP_HOST: "a\\b" }, 400],
+    [{ HTTP_HOST: "a:port" }, 400],
+    [{ HTTP_HOST: "a:99999" }, 400],
+    [{ HTTP_HOST: "[::1" }, 400],
+    [{ HTTP_HOST: "a,b" }, "http://a,b/"],
+    [{ HTTP_HOST: "caf\xe9" }, 400],
+    [{ HTTP_HOST: "1.2.3.999" }, 400],
+    [{ HTTP_HOST: "a\tb" }, 400],
+  ],
+  "REQUEST_URI as it stands (SPEC A10)": [
+    [{ REQUEST_URI: "/a/b?c=d&e" }, "http://example.org/a/b?c=d&e"],
+    [{ REQUEST_URI: "/a?" }, "http://example.org/a?"],
+    [{ REQUEST_URI: "/caf%C3%A9%2Fx?q=a+b" }, "http://example.org/caf%C3%A9%2Fx?q=a+b"],
+    [{ REQUEST_URI: "/%FF" }, "http://example.org/%FF"],
+    [{ REQUEST_URI: "/%zz%" }, "http://example.org/%zz%"],
+    [{ REQUEST_URI: "//evil.example/x" }, "http://example.org//evil.example/x"],
+    [{ REQUEST_URI: "///x//y" }, "http://example.org///x//y"],
+    [{ REQUEST_URI: "/@evil.example:99/" }, "http://example.org/@evil.example:99/"],
+    [
+      { REQUEST_URI: "/a", SCRIPT_NAME: "/x", PATH_INFO: "/y", QUERY_STRING: "q" },
+      "http://example.org/a",
+    ],
+  ],
+  "dots are resolved, slashes not merged (SPEC A14)": [
+    [{ REQUEST_URI: "/a/./b/../c//d" }, "http://example.org/a/c//d"],
+    [{ REQUEST_URI: "/a/%2e%2E/b" }, "http://example.org/b"],
+    [{ REQUEST_URI: "/../../x" }, "http://example.org/x"],
+  ],
+  "absolute-form REQUEST_URI (SPEC A11)": [
+    [{ REQUEST_URI: "http://evil.example:99/t?u" }, "http://example.org/t?u"],
+    [{ REQUEST_URI: "HTTP://user:pass@evil.example" }, "http://example.org/"],
+    [{ REQUEST_URI: "https://evil.example?q" }, "http://example.org/?q"],
+    [{ REQUEST_URI: "http://evil.example//x" }, "http://example.org//x"],
+    [{ REQUEST_URI: "*" }, 400],
+    [{ REQUEST_URI: "example.org:443" }, 400],
+    [{ REQUEST_URI: "a/b" }, 400],
+    [{ REQUEST_URI: "?q" }, 400],
+    [{ REQUEST_URI: " /a" }, 400],
+  ],
+  "characters that URL would drop or change (SPEC A12)": [
+    [{ REQUEST_URI: "/a\tb\nc\rd" }, "http://example.org/a%09b%0Ac%0Dd"],
+    [{ REQUEST_URI: "/a\\b" }, "http://example.org/a%5Cb"],
+    [{ REQUEST_URI: "/\\evil.example" }, "http://example.org/%5Cevil.example"],
+    [{ REQUEST_URI: "/a b" }, "http://example.org/a%20b"],
+    [{ REQUEST_URI: "/a#b?c#d" }, "http://example.org/a%23b?c%23d"],
+    [{ REQUEST_URI: '/"<>^`{|}' }, "http://example.org/%22%3C%3E%5E%60%7B%7C%7D"],
+    [{ REQUEST_URI: "/caf\xc3\xa9?\xff" }, "http://example.org/caf%C3%A9?%FF"],
+    [{ REQUEST_URI: "/a\0b\x7f" }, "http://example.org/a%00b%7F"],
+    [{ REQUEST_URI: "/ " }, "http://example.org/%20"],
+    [{ REQUEST_URI: "/?a='b'" }, "http://example.org/?a=%27b%27"],
+    [{ REQUEST_URI: "/~!$&'()*+,;=:@-._[]" }, "http://example.org/~!$&'()*+,;=:@-._[]"],
+  ],
+  "no REQUEST_URI (SPEC A13)": [
+    [{ REQUEST_URI: "" }, "http://example.org/"],
+    [{ REQUEST_URI: "", SCRIPT_NAME: "/s", PATH_INFO: "/p" }, "http://example.org/s/p"],
+    [
+      { REQUEST_URI: "", SCRIPT_NAME: "/s", PATH_INFO: "/p", QUERY_STRING: "a=b&c" },
+      "http://example.org/s/p?a=b&c",
+    ],
+    [
+      { REQUEST_URI: "", PATH_INFO: "/100%/a?b#c;d=e/caf\xc3\xa9 \xff" },
+      "http://example.org/100%25/a%3Fb%23c%3Bd%3De/caf%C3%A9%20%FF",
+    ],
+    [{ REQUEST_URI: "", PATH_INFO: "/a~!$&'()*+,:@-._" }, "http://example.org/a~!$&'()*+,:@-._"],
+    [{ REQUEST_URI: "", PATH_INFO: "//evil.example" }, "http://example.org//evil.example"],
+    [{ REQUEST_URI: "", PATH_INFO: "/a\\b" }, "http://example.org/a%5Cb"],
+    [{ REQUEST_URI: "", PATH_INFO: "x" }, "http://example.org/x"],
+    [{ REQUEST_URI: "", PATH_INFO: "/a", QUERY_STRING: "b#c d" }, "http://example.org/a?b%23c%20d"],
+  ],
+};
+
+for (const [name, cases] of Object.entries(URLS)) {
+  Deno.test(`request.url: ${name}`, async () => {
+    for (const [pairs, url, options] of cases) {
+      assertEquals(await urlOf(pairs, options), url, JSON.stringify(pairs));
+    }
+  });
+}
+
+Deno.test("request.url keeps the host and every byte of the target, whatever they are", async () => {
+  const target = fc.uint8Array({ maxLength: 30 }).map((array) => "/" + text(array));
+  await fc.assert(
+    fc.asyncProperty(target, async (uri) => {
+      const href = await urlOf({ REQUEST_URI: uri });
+      const url = new URL(href as string);
+      assertEquals([url.host, url.hash, url.username], ["example.org", "", ""]);
+      const decode = (text: string) =>
+        text.replace(/%([0-9A-F]{2})/gi, (_, hex) => String.fromCharCode(parseInt(hex, 16)));
+      // Dots are resolved; the rest is there.
+      if (!/\.|%/.test(uri)) assertEquals(decode(url.href.slice(18)), uri);
+    }),
+    { numRuns: 300 },
+  );
+});
+
+type MountCase = [
+  server: string,
+  variables: Record<string, string>,
+  scriptName: string,
+  pathInfo: string,
+];
+
+/** What servers send for `/t/a`, the app being mounted at `/t` (SPEC A16). */
+const MOUNTS: MountCase[] = [
+  [
+    "nginx, SCRIPT_NAME and PATH_INFO set",
+    {
+      REQUEST_URI: "/t/a",
+      SCRIPT_NAME: "/t",
+      PATH_INFO: "/a",
+    },
+    "/t",
+    "/a",
+  ],
+  [
+    "nginx, stock",
+    { REQUEST_URI: "/t/a", SCRIPT_NAME: "/t/a", SCRIPT_FILENAME: "/srv/t/a" },
+    "",
+    "/t/a",
+  ],
+  [
+    "nginx, SCRIPT_NAME emptied",
+    {
+      REQUEST_URI: "/t/a",
+      SCRIPT_NAME: "",
+      PATH_INFO: "/t/a",
+    },
+    "",
+    "/t/a",
+  ],
+  [
+    "mod_proxy_fcgi",
+    {
+      REQUEST_URI: "/t/a",
+      SCRIPT_NAME: "/t/a",
+      SCRIPT_FILENAME: "proxy:fcgi://127.0.0.1:9000/t/a",
+    },
+    "",
+    "/t/a",
+  ],
+  [
+    "mod_cgi, lighttpd, mod_fcgid scripts",
+    {
+      REQUEST_URI: "/t/a?q=/t",
+      SCRIPT_NAME: "/t",
+      PATH_INFO: "/a",
+    },
+    "/t",
+    "/a",
+  ],
+  [
+    "mod_fcgid, virtual",
+    {
+      REQUEST_URI: "/app/x/y",
+      SCRIPT_NAME: "/app/x",
+      PATH_INFO: "/y",
+    },
+    "/app/x",
+    "/y",
+  ],
+  [
+    "lighttpd, key / without fix-root-scriptname",
+    {
+      REQUEST_URI: "/t/a",
+      SCRIPT_NAME: "/",
+      PATH_INFO: "t/a",
+    },
+    "",
+    "/t/a",
+  ],
+  ["Caddy, h2o", { REQUEST_URI: "/t/a", SCRIPT_NAME: "", PATH_INFO: "/t/a" }, "", "/t/a"],
+  [
+    "Caddy, handle_path with SCRIPT_NAME",
+    {
+      REQUEST_URI: "/t/a",
+      SCRIPT_NAME: "/t",
+      PATH_INFO: "/a",
+    },
+    "/t",
+    "/a",
+  ],
+  [
+    "HAProxy",
+    {
+      REQUEST_URI: "/t/a",
+      SCRIPT_NAME: "/t/a",
+      SCRIPT_FILENAME: "/srv/t/a",
+    },
+    "",
+    "/t/a",
+  ],
+  ["IIS", { REQUEST_URI: "/t/a", SCRIPT_NAME: "/t", PATH_INFO: "/t/a" }, "", "/t/a"],
+  ["the mount itself", { REQUEST_URI: "/t", SCRIPT_NAME: "/t", PATH_INFO: "" }, "", "/t"],
+  ["the mount with a slash", { REQUEST_URI: "/t/", SCRIPT_NAME: "/t", PATH_INFO: "/" }, "/t", "/"],
+  [
+    "not at a segment's boundary",
+    {
+      REQUEST_URI: "/tea",
+      SCRIPT_NAME: "/t",
+      PATH_INFO: "ea",
+    },
+    "",
+    "/tea",
+  ],
+  ["another path", { REQUEST_URI: "/u/a", SCRIPT_NAME: "/t", PATH_INFO: "/a" }, "", "/u/a"],
+  ["a rewritten path", { REQUEST_URI: "/t/a", SCRIPT_NAME: "/t", PATH_INFO: "/b" }, "", "/t/a"],
+  [
+    "an encoded mount",
+    {
+      REQUEST_URI: "/caf%C3%A9%20x/a%20b",
+      SCRIPT_NAME: "/caf\xc3\xa9 x",
+      PATH_INFO: "/a b",
+    },
+    "/café x",
+    "/a b",
+  ],
+  [
+    "merged slashes (SPEC A14)",
+    {
+      REQUEST_URI: "/t/a//b",
+      SCRIPT_NAME: "/t",
+      PATH_INFO: "/a/b",
+    },
+    "/t",
+    "/a//b",
+  ],
+  [
+    "resolved dots (SPEC A14)",
+    {
+      REQUEST_URI: "/t/x/../a",
+      SCRIPT_NAME: "/t",
+      PATH_INFO: "/a",
+    },
+    "/t",
+    "/a",
+  ],
+  [
+    "a decoded slash (SPEC A15)",
+    {
+      REQUEST_URI: "/t/a%2Fb",
+      SCRIPT_NAME: "/t",
+      PATH_INFO: "/a/b",
+    },
+    "/t",
+    "/a/b",
+  ],
+  ["no REQUEST_URI", { REQUEST_URI: "", SCRIPT_NAME: "/t", PATH_INFO: "/a" }, "/t", "/a"],
+];
+
+Deno.test('info.scriptName and pathInfo are what web server and URL agree on; "auto" takes the mount off (SPEC A16, A17)', async () => {
+  for (const [server, pairs, scriptName, pathInfo] of MOUNTS) {
+    const split = await seen(pairs, (_request, info) => [info.scriptName, info.pathInfo]);
+    assertEquals(split, [scriptName, pathInfo], server);
+    const moved = await urlOf(pairs, { basePath: "auto" }) as string;
+    const kept = await urlOf(pairs) as string;
+    const prefix = scriptName === "" ? "" : new URL(scriptName, "http://example.org").pathname;
+    assertEquals(moved, kept.replace(`http://example.org${prefix}`, "http://example.org"), server);
+  }
+});
+
+Deno.test("info.scriptName is the mount itself where SCRIPT_FILENAME is the program (SPEC A17)", async () => {
+  const program = decodeURIComponent(new URL(Deno.mainModule).pathname);
+  const pairs = { REQUEST_URI: "/t?q", SCRIPT_NAME: "/t", SCRIPT_FILENAME: program };
+  assertEquals(await seen(pairs, (_, info) => [info.scriptName, info.pathInfo]), ["/t", ""]);
+  assertEquals(await urlOf(pairs, { basePath: "auto" }), "http://example.org/?q");
+  const other = { ...pairs, SCRIPT_FILENAME: "/srv/t" };
+  assertEquals(await seen(other, (_, info) => [info.scriptName, info.pathInfo]), ["", "/t"]);
+});
+
+Deno.test("info.scriptName of a CGI script needs no PATH_INFO (SPEC A17, A18)", async () => {
+  const split = async (env: Record<string, string>) => {
+    let split;
+    await run((_request, info) => {
+      split = [info.scriptName, info.pathInfo];
+      return new Response();
+    }, env);
+    return split;
+  };
+  const script = "/cgi-bin/a.ts";
+  assertEquals(await split({ REQUEST_URI: script, SCRIPT_NAME: script }), [script, ""]);
+  assertEquals(
+    await split({ REQUEST_URI: `${script}/x`, SCRIPT_NAME: script, PATH_INFO: "/x" }),
+    [script, "/x"],
+  );
+  // The environment cannot tell of a PATH_INFO that is not UTF-8.
+  assertEquals(await split({ REQUEST_URI: `${script}/%FF`, SCRIPT_NAME: script }), [
+    script,
+    "/\ufffd",
+  ]);
+  assertEquals(await split({ REQUEST_URI: "/other", SCRIPT_NAME: script }), ["", "/other"]);
+});
+
+Deno.test("basePath takes a path off where the URL begins with it (SPEC A17)", async () => {
+  const cases: [string, `/${string}`, string, string, string][] = [
+    ["/app/users?q", "/app", "/users?q", "/app", "/users"],
+    ["/app", "/app", "/", "/app", ""],
+    ["/app/", "/app", "/", "/app", "/"],
+    ["/app/x", "/app/", "/x", "/app", "/x"],
+    ["/apple", "/app", "/apple", "", "/apple"],
+    ["/other/x", "/app", "/other/x", "", "/other/x"],
+    ["/app/x", "/", "/app/x", "", "/app/x"],
+    ["/app//x", "/app", "//x", "/app", "//x"],
+  ];
+  for (const [uri, basePath, path, scriptName, pathInfo] of cases) {
+    const pairs = { REQUEST_URI: uri, SCRIPT_NAME: "/misleading", PATH_INFO: "/misleading" };
+    const got = await seen(
+      pairs,
+      (request, info) => [request.url, info.scriptName, info.pathInfo],
+      { basePath },
+    );
+    assertEquals(got, [`http://example.org${path}`, scriptName, pathInfo], uri);
+  }
+});
+
+Deno.test("request.method is the method, in the case that fetch gives it (SPEC A5)", async () => {
+  const methods: Record<string, string | number> = {
+    GET: "GET",
+    get: "GET",
+    HEAD: "HEAD",
+    POST: "POST",
+    Delete: "DELETE",
+    PATCH: "PATCH",
+    patch: "patch",
+    PROPFIND: "PROPFIND",
+    "M-SEARCH": "M-SEARCH",
+    "x!#$%&'*+-.^_`|~9": "x!#$%&'*+-.^_`|~9",
+    CONNECT: 501,
+    TRACE: 501,
+    trace: 501,
+    TRACK: 501,
+    "": 500,
+    "G T": 400,
+    "GET\r\nX": 400,
+    "G\xcbT": 400,
+    "GET/": 400,
+  };
+  for (const [method, expected] of Object.entries(methods)) {
+    assertEquals(
+      await seen({ REQUEST_METHOD: method }, (request) => request.method),
+      expected,
+      method,
+    );
+  }
+});
+
+Deno.test("a request without a method is answered 500, and the log says why (SPEC A2)", async () => {
+  const answer = await ask(() => new Response("asked"), { variables: { REQUEST_METHOD: "" } });
+  assertEquals(answer.status, 500);
+  assertEquals(text(answer.body), "500 Internal Server Error\n");
+  assertStringIncludes(
+    answer.stderr,
+    "Cannot create request as REQUEST_METHOD must be set: it is absent. In nginx one fastcgi_param in a location drops all inherited ones: include fastcgi_params there",
+  );
+});
+
+Deno.test("a request needs neither GATEWAY_INTERFACE nor SERVER_PROTOCOL (SPEC A3, A4)", async () => {
+  const pairs: Pairs = [["REQUEST_METHOD", "GET"], ["REQUEST_URI", ""], ["HTTP_HOST", ""]];
+  assertEquals(await urlOf(pairs), "http://localhost/");
+});
+
+const headersOf = (pairs: Record<string, string> | Pairs, options?: AppOptions) =>
+  seen(pairs, (request) => Object.fromEntries(request.headers), options);
+
+Deno.test("request.headers: names are mapped, and those that are no tokens left out (SPEC A24)", async () => {
+  const headers = await headersOf([
+    ["HTTP_ACCEPT_LANGUAGE", "en"],
+    ["HTTP_X.DOT", "1"],
+    ["HTTP_X Y", "no"],
+    ["HTTP_X(Y)", "no"],
+    ["HTTP_CAF\xc9", "no"],
+    ["HTTP_", "no"],
+    ["HTTPS", "no"],
+    ["X_HTTP_A", "no"],
+    ["HTTP_X_EMPTY", ""],
+    ["HTTP___PROTO__", "p"],
+    ["HTTP_X_BYTES", "caf\xe9\x80"],
+  ]);
+  assertEquals<unknown>(headers, {
+    "--proto--": "p",
+    "accept-language": "en",
+    host: "example.org",
+    "x-bytes": "caf\xe9\x80",
+    "x-empty": "",
+    "x.dot": "1",
+  });
+});
+
+Deno.test("request.headers: those of the connection are left out, and Proxy (SPEC A23, A27)", async () => {
+  const names = [
+    "CONNECTION",
+    "KEEP_ALIVE",
+    "PROXY",
+    "PROXY_CONNECTION",
+    "TE",
+    "TRAILER",
+    "TRANSFER_ENCODING",
+    "UPGRADE",
+  ];
+  assertEquals<unknown>(
+    await headersOf(names.map((name) => [`HTTP_${name}`, "x"] as [string, string])),
+    { host: "example.org" },
+  );
+  const proxy = await seen({ HTTP_PROXY: "http://evil" }, (request, info) => [
+    request.headers.has("proxy"),
+    info.variables.has("HTTP_PROXY"),
+  ]);
+  assertEquals(proxy, [false, false]);
+});
+
+Deno.test("request.headers: type and length are those of the request (SPEC A23, A25)", async () => {
+  const headers = await seen(
+    {
+      REQUEST_METHOD: "POST",
+      CONTENT_TYPE: "text/plain",
+      CONTENT_LENGTH: "005",
+      HTTP_CONTENT_TYPE: "evil/type",
+      HTTP_CONTENT_LENGTH: "9",
+    },
+    (request) => [request.headers.get("content-type"), request.headers.get("content-length")],
+    {},
+    bytes("12345"),
+  );
+  assertEquals(headers, ["text/plain", "5"]);
+  assertEquals<unknown>(
+    await headersOf({ CONTENT_LENGTH: "", HTTP_CONTENT_LENGTH: "9", HTTP_CONTENT_TYPE: "a/b" }),
+    { host: "example.org" },
+  );
+});
+
+Deno.test("request.headers: the type that Caddy makes up is left out (SPEC A25)", async () => {
+  const type = "application/x-www-form-urlencoded";
+  const post = { REQUEST_METHOD: "POST", CONTENT_TYPE: type, SERVER_SOFTWARE: "Caddy/v2.6.2" };
+  const typeOf = (pairs: Record<string, string>) =>
+    seen(pairs, (request) => request.headers.get("content-type"));
+  assertEquals(await typeOf(post), null);
+  assertEquals(await typeOf({ ...post, HTTP_CONTENT_TYPE: type }), type);
+  assertEquals(await typeOf({ ...post, SERVER_SOFTWARE: "nginx/1.22.1" }), type);
+});
+
+Deno.test("request.headers: a field that comes twice is joined (SPEC A24, A26)", async () => {
+  assertEquals<unknown>(
+    await headersOf([
+      ["HTTP_COOKIE", "a=1"],
+      ["HTTP_X_A", "1"],
+      ["HTTP_COOKIE", "b=2"],
+      ["HTTP_X_A", "2"],
+    ]),
+    { host: "example.org", cookie: "a=1; b=2", "x-a": "1, 2" },
+  );
+});
+
+Deno.test("request.headers: a line break or NUL in a value is refused (SPEC F1)", async () => {
+  for (const value of ["a\r\nb: c", "a\nb", "a\rb", "a\0b"]) {
+    assertEquals(await headersOf({ HTTP_X_A: value }), 400, JSON.stringify(value));
+    assertEquals(await headersOf({ CONTENT_TYPE: value }), 400, JSON.stringify(value));
+  }
+});
+
+Deno.test("request.headers: Authorization, redirected by option only (SPEC A28)", async () => {
+  const get = (pairs: Record<string, string>, options?: AppOptions) =>
+    seen(pairs, (request) => request.headers.get("authorization"), options);
+  const redirected = { REDIRECT_HTTP_AUTHORIZATION: "Basic b" };
+  assertEquals(await get({ HTTP_AUTHORIZATION: "Basic a" }), "Basic a");
+  assertEquals(await get(redirected), null);
+  assertEquals(await get(redirected, { redirectAuthorization: true }), "Basic b");
+  assertEquals(
+    await get({ ...redirected, HTTP_AUTHORIZATION: "Basic a" }, { redirectAuthorization: true }),
+    "Basic a",
+  );
+});
+
+Deno.test("info tells of the client and of all variables (SPEC A29, A30, F10)", async () => {
+  const pairs: Pairs = [
+    ["REMOTE_ADDR", "2001:db8::1"],
+    ["REMOTE_PORT", "4711"],
+    ["REMOTE_USER", "jos\xc3\xa9"],
+    ["AUTH_TYPE", "Basic"],
+    ["SERVER_PROTOCOL", "HTTP/2.0"],
+    ["SCRIPT_NAME", "/first"],
+    ["SCRIPT_NAME", ""],
+    ["__proto__", "polluted"],
+    ["Variable-X", "y"],
+  ];
+  await seen(pairs, (_request, info) => {
+    assertEquals<unknown>(info.remoteAddr, {
+      transport: "tcp",
+      hostname: "2001:db8::1",
+      port: 4711,
+    });
+    assertEquals(info.protocol, "fastcgi");
+    assertEquals(info.variables.get("REMOTE_USER"), "josé");
+    assertEquals(info.variables.get("AUTH_TYPE"), "Basic");
+    assertEquals(info.variables.get("SCRIPT_NAME"), "");
+    assertEquals(info.variables.get("__proto__"), "polluted");
+    assertEquals(info.variables.get("toString"), undefined);
+    assertEquals(info.variables.get("Variable-X"), "y");
+    assertEquals([...info.variables.keys()].includes("REQUEST_METHOD"), true);
+    assertEquals(({} as Record<string, unknown>).polluted, undefined);
+  }).then((result) => assertEquals(result, undefined));
+});
+
+Deno.test("info.remoteAddr: port 0 where none is told, forwarded by option only", async () => {
+  const get = (pairs: Record<string, string>, options?: AppOptions) =>
+    seen(pairs, (_request, { remoteAddr }) => {
+      const { hostname, port } = remoteAddr as Deno.NetAddr;
+      return `${hostname} ${port}`;
+    }, options);
+  assertEquals(await get({}), " 0");
+  assertEquals(await get({ REMOTE_ADDR: "192.0.2.1", REMOTE_PORT: "x" }), "192.0.2.1 0");
+  const forwarded = {
+    REMOTE_ADDR: "127.0.0.1",
+    REMOTE_PORT: "9",
+    HTTP_X_FORWARDED_FOR: "198.51.100.9, [2001:db8::2]",
+  };
+  assertEquals(await get(forwarded), "127.0.0.1 9");
+  assertEquals(await get(forwarded, { trustForwarded: true }), "2001:db8::2 0");
+});
+
+Deno.test("request.body: a length that is none is refused (SPEC A19, F2)", async () => {
+  const bad = ["+5", "5,5", "5, 5", " 5", "5 ", "0x5", "-2", "5.0", "1e3", "a", "9007199254740992"];
+  for (const CONTENT_LENGTH of bad) {
+    assertEquals(
+      await seen({ REQUEST_METHOD: "POST", CONTENT_LENGTH }, () => 0, {}, bytes("12345")),
+      400,
+      CONTENT_LENGTH,
+    );
+  }
+});
+
+Deno.test("request.body: it is FCGI_STDIN, with a length or without (SPEC A19, A21)", async () => {
+  const get = (CONTENT_LENGTH: string, body: string) =>
+    seen(
+      { REQUEST_METHOD: "POST", CONTENT_LENGTH },
+      async (request) => [await request.text(), request.headers.get("content-length")],
+      {},
+      bytes(body),
+    );
+  assertEquals(await get("5", "12345"), ["12345", "5"]);
+  assertEquals(await get("", "12345"), ["12345", null]);
+  assertEquals(await get("-1", "12345"), ["12345", null]);
+  assertEquals(await get("3", "12345"), ["123", "3"]);
+  assertEquals(await get("0", ""), ["", "0"]);
+  assertEquals(await get("", ""), ["", null]);
+});
+
+Deno.test("request.body: one that ends early fails, and 400 is the answer (SPEC A21)", async () => {
+  let error: unknown;
+  const answer = await ask(
+    async (request) => {
+      try {
+        return new Response(await request.text());
+      } catch (thrown) {
+        error = thrown;
+        throw thrown;
+      }
+    },
+    { variables: { REQUEST_METHOD: "POST", CONTENT_LENGTH: "9" }, body: bytes("12345") },
+  );
+  assertEquals(answer.status, 400);
+  assertInstanceOf(error, Error);
+  const message = "Cannot read request body as it must have 9 bytes: it ended after 5";
+  assertEquals(error.message, message);
+  assertStringIncludes(answer.stderr, message);
+});
+
+Deno.test("request.body: GET and HEAD have none, and what came with them is dropped (SPEC A6)", async () => {
+  for (const REQUEST_METHOD of ["GET", "HEAD", "get"]) {
+    const body = await seen(
+      { REQUEST_METHOD },
+      (request) => [request.body, request.headers.get("content-length")],
+      {},
+      bytes("12345"),
+    );
+    assertEquals(body, [null, "5"], REQUEST_METHOD);
+  }
+});
+
+Deno.test("any variables make a request or a status from 400 to 501, and pollute nothing (SPEC F1, F10)", async () => {
+  const wild = fc.uint8Array({ maxLength: 12 }).map((array) => text(array));
+  const known = fc.constantFrom(
+    "REQUEST_METHOD",
+    "REQUEST_URI",
+    "HTTP_HOST",
+    "SERVER_NAME",
+    "SERVER_PORT",
+    "SCRIPT_NAME",
+    "PATH_INFO",
+    "QUERY_STRING",
+    "CONTENT_LENGTH",
+    "CONTENT_TYPE",
+    "HTTP_X_A",
+    "HTTP_COOKIE",
+    "HTTPS",
+    "REMOTE_ADDR",
+    "REMOTE_PORT",
+    "__proto__",
+    "HTTP___PROTO__",
+    "constructor",
+  );
+  const value = fc.oneof(
+    wild,
+    fc.constantFrom(
+      "GET",
+      "POST",
+      "/",
+      "/a/../b",
+      "//x",
+      "http://a/b",
+      "0",
+      "-1",
+      "a\r\nb: c",
+      "[::1]",
+    ),
+  );
+  const pairs = fc.array(fc.tuple(fc.oneof(known, wild), value), { maxLength: 8 });
+  await fc.assert(
+    fc.asyncProperty(pairs, async (pairs) => {
+      let asked = 0;
+      const answer = await ask((request, info) => {
+        asked++;
+        for (const [name, value] of request.headers) {
+          // deno-lint-ignore no-control-regex
+          if (/[\r\n\0]/.test(name + value)) throw new Error("a line break");
+        }
+        void [info.scriptName, info.pathInfo, info.remoteAddr, request.url];
+        return new Response(null, { status: 204 });
+      }, { variables: pairs });
+      if (asked === 0) assertEquals([400, 500, 501].includes(answer.status!), true);
+      else assertEquals(answer.status, 204);
+      assertEquals(Object.keys(Object.prototype), []);
+    }),
+    { numRuns: 300 },
+  );
+});
