@@ -273,9 +273,11 @@ class BodySource {
 
   /** The next chunk, null at the end, or undefined if it takes its time. */
   async nextIfSoon(): Promise<Uint8Array | null | undefined> {
-    if (!await this.#look()) return undefined;
-    if (this.failed) return null;
-    return this.#result?.value?.length === 0 ? undefined : await this.next();
+    while (await this.#look()) {
+      if (this.failed) return null;
+      if (this.#result!.value?.length !== 0) return await this.next();
+    }
+    return undefined;
   }
 
   /** Whether the body ends with the chunk taken last; false also if that cannot be told yet. */
@@ -286,6 +288,7 @@ class BodySource {
   /** Begins a read, and tells whether it comes at once. */
   async #look(): Promise<boolean> {
     let settled = false;
+    this.#result = null;
     this.#pending = this.#reader.read();
     this.#pending.then((result) => {
       settled = true;
