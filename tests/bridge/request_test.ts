@@ -717,7 +717,6 @@ Deno.test("any variables make a request or a status from 400 to 501, and pollute
       const answer = await ask((request, info) => {
         asked++;
         for (const [name, value] of request.headers) {
-          // deno-lint-ignore no-control-regex
           if (/[\r\n\0]/.test(name + value)) throw new Error("a line break");
         }
         void [info.scriptName, info.pathInfo, info.remoteAddr, request.url];
