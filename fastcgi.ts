@@ -169,7 +169,7 @@ export function serveFastCGI(app: App, listener: Listener, options: FastCGIOptio
   checkExposure(
     listener.addr,
     options.allowRemote === true || service.addresses !== undefined,
-    "allowRemote",
+    "allowRemote: true",
   );
   return startServer(
     listener,

@@ -147,7 +147,7 @@ interface Service {
  */
 export function serveSCGI(app: App, listener: Listener, options: SCGIOptions = {}): Server {
   const { allowRemote = false, webServerAddresses, log = console.error } = options;
-  checkExposure(listener.addr, allowRemote || webServerAddresses !== undefined, "allowRemote");
+  checkExposure(listener.addr, allowRemote || webServerAddresses !== undefined, "allowRemote: true");
   const service: Service = {
     requests: 0,
     handler: typeof app === "function" ? app : (request, info) => app.fetch(request, info),

@@ -7,14 +7,14 @@ export function isLoopback(hostname: string): boolean {
  * Refuses a listener that other machines can reach, unless that is meant.
  *
  * @param meant Whether the caller said so.
- * @param option The option that says so.
+ * @param option The option that says so, as it is to be written.
  * @throws {Error} If it is not meant.
  */
 export function checkExposure(addr: Deno.Addr, meant: boolean, option: string): void {
   if (meant || !("hostname" in addr) || isLoopback(addr.hostname)) return;
   throw new Error(
     `Cannot serve as the listener must be on loopback or a Unix socket: current address is ${addr.hostname}. ` +
-      `Whoever can connect can pretend to be any client: if that is meant, set ${option}: true`,
+      `Whoever can connect can pretend to be any client: if that is meant, use ${option}`,
   );
 }
 

@@ -1,0 +1,51 @@
+#!/usr/bin/env -S deno run --allow-env --allow-net
+/** Reads what a form sends: the query, the path after the script's, fields, and a file. */
+import { type Handler, serve } from "../mod.ts";
+
+const app: Handler = async (request, info) => {
+  const url = new URL(request.url);
+  const lines = [
+    `path: ${info.pathInfo}`,
+    ...[...url.searchParams].map(([name, value]) => `query ${name}: ${value}`),
+  ];
+  if (request.method === "POST") {
+    for (const [name, value] of await request.formData()) {
+      lines.push(
+        typeof value === "string"
+          ? `field ${name}: ${value}`
+          : `file ${name}: ${value.name}, ${value.size} bytes, SHA-256 ${await digest(value)}`,
+      );
+    }
+  }
+  return new Response(page(info.scriptName, lines), {
+    headers: { "content-type": "text/html; charset=utf-8" },
+  });
+};
+
+async function digest(file: File): Promise<string> {
+  const hash = await crypto.subtle.digest("SHA-256", await file.arrayBuffer());
+  return new Uint8Array(hash).toHex();
+}
+
+function page(action: string, lines: string[]): string {
+  return `<!doctype html>
+<html lang="en">
+<head><meta charset="utf-8"><title>Form</title></head>
+<body>
+<form action="${escape(action)}/some/path?color=blue" method="post" enctype="multipart/form-data">
+<p><label>Name <input name="name"></label>
+<p><label>File <input name="file" type="file"></label>
+<p><button>Send</button>
+</form>
+<pre>${escape(lines.join("\n"))}</pre>
+</body>
+</html>
+`;
+}
+
+function escape(text: string): string {
+  return text.replace(/[&<>"']/g, (char) => `&#${char.charCodeAt(0)};`);
+}
+
+export default app;
+if (import.meta.main) await serve(app);

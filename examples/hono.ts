@@ -1,0 +1,33 @@
+#!/usr/bin/env -S deno run --allow-env --allow-net
+/** A Hono app: routes, a cookie, and a session that lives in an encrypted cookie, so that it outlives a CGI process. */
+import { useSession, type SessionEnv } from "@hono/session";
+import { Hono } from "hono";
+import { getCookie, setCookie } from "hono/cookie";
+import { serve } from "../mod.ts";
+
+const app = new Hono<SessionEnv<{ visits: number }>>();
+
+// With a secret of your own, of 32 characters or more, in the environment.
+app.use(useSession({
+  secret: Deno.env.get("SESSION_SECRET") ?? "a secret for this demonstration, known to all",
+}));
+
+app.get("/", (c) => c.text("Try /greet/you, /color/blue and /visits\n"));
+
+app.get("/greet/:name", (c) => c.text(`Hello, ${c.req.param("name")}\n`));
+
+app.get("/color/:color", (c) => {
+  const before = getCookie(c, "color") ?? "none";
+  setCookie(c, "color", c.req.param("color"), { path: "/", httpOnly: true });
+  return c.text(`Your color was ${before}, and is ${c.req.param("color")}\n`);
+});
+
+app.get("/visits", async (c) => {
+  const visits = ((await c.var.session.get())?.visits ?? 0) + 1;
+  await c.var.session.update({ visits });
+  return c.text(`Visit ${visits}\n`);
+});
+
+export default app.fetch;
+// The routes are the same wherever the script is mounted.
+if (import.meta.main) await serve(app, { basePath: "auto" });
