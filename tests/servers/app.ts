@@ -1,0 +1,82 @@
+/** What every server is tested with, unchanged: as a CGI script, as a daemon, and spawned by the server. */
+import type { HandlerInfo } from "../../bridge/app.ts";
+
+const encoder = new TextEncoder();
+
+const routes: Record<
+  string,
+  (request: Request, info: HandlerInfo) => Response | Promise<Response>
+> = {
+  "/hello": () => new Response("Hello\n"),
+  "/echo": async (request) => new Response(await request.bytes()),
+  "/pipe": (request) => new Response(request.body),
+  "/sum": async (request) => {
+    const bytes = await request.bytes();
+    const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+    const declared = request.headers.get("content-length");
+    return Response.json({ length: bytes.length, sha256: digest.toHex(), declared });
+  },
+  "/stream": async (request) => {
+    const witness = await callWitness(request);
+    return new Response(
+      new ReadableStream({
+        async start(controller) {
+          controller.enqueue(encoder.encode("first\n"));
+          await witness.write(encoder.encode("ready\n"));
+          await witness.read(new Uint8Array(16));
+          controller.enqueue(encoder.encode("last\n"));
+          controller.close();
+          witness.close();
+        },
+      }),
+      { headers: { "content-type": "text/plain" } },
+    );
+  },
+  "/cookies": () =>
+    new Response("Two cookies\n", {
+      headers: [["set-cookie", "a=1; Path=/"], ["set-cookie", "b=2; HttpOnly"]],
+    }),
+  "/nothing": () => new Response(null, { status: 204 }),
+  "/redirect": () => new Response(null, { status: 303, headers: { location: "/hello" } }),
+  "/throw": () => {
+    throw new Error("the cause, which is secret");
+  },
+  "/endless": async (request) => {
+    const witness = await callWitness(request);
+    request.signal.addEventListener("abort", async () => {
+      await witness.write(encoder.encode("aborted\n"));
+      witness.close();
+    });
+    await witness.write(encoder.encode("started\n"));
+    return new Response(
+      new ReadableStream({ pull: (controller) => controller.enqueue(new Uint8Array(65536)) }),
+      { headers: { "content-type": "application/octet-stream" } },
+    );
+  },
+};
+
+/** Says what the app was asked. */
+function see(request: Request, info: HandlerInfo): Response {
+  return Response.json({
+    method: request.method,
+    url: request.url,
+    headers: Object.fromEntries(request.headers),
+    protocol: info.protocol,
+    scriptName: info.scriptName,
+    pathInfo: info.pathInfo,
+    variables: Object.fromEntries(info.variables),
+  });
+}
+
+/** Connects to the test that asks. */
+async function callWitness(request: Request): Promise<Deno.Conn> {
+  const port = Number(new URL(request.url).searchParams.get("witness"));
+  return await Deno.connect({ hostname: "127.0.0.1", port });
+}
+
+const app = {
+  fetch: (request: Request, info: HandlerInfo): Response | Promise<Response> =>
+    (routes[new URL(request.url).pathname] ?? see)(request, info),
+};
+
+export default app;

@@ -1,0 +1,242 @@
+/** What must be the same behind every web server, and where servers differ, how. */
+import { assert, assertEquals, assertFalse, assertStringIncludes } from "@std/assert";
+import { Client, request, Witness } from "./client.ts";
+import { eventually, type Rig, type Suite } from "./harness.ts";
+
+/** One way to the app, and how it differs from the others. */
+export interface Site {
+  /** Host and port. */
+  host: string;
+  /** What stands before the app's routes. */
+  base?: string;
+  protocol?: "cgi" | "fastcgi" | "scgi";
+  /** The Host that reaches the app, where it is not what the client sent (SPEC A9). */
+  seenHost?: string;
+  /** SCRIPT_NAME and PATH_INFO of /caf%C3%A9%2Fx, and what becomes of the path in them (SPEC A15, A16). */
+  split?: { scriptName?: string; pathInfo?: string };
+  /** PATH_INFO, or SCRIPT_NAME where the server sends no PATH_INFO, of /d/./x/../y//z (SPEC A14). */
+  dots?: string;
+  /** What an upload in chunked coding comes as: with a length, without one, or refused (SPEC A21, A22). */
+  chunked?: "buffered" | "streamed" | 411;
+  /** Whether the body still comes once the answer has begun (SPEC C13). */
+  pipes?: boolean;
+  /** Whether Authorization reaches the app (SPEC A28). */
+  authorization?: boolean;
+  /** What becomes of the app when the client leaves in mid-answer (SPEC B22, C21). */
+  leaves?: "aborted" | "killed";
+  /** Where the log of the app is found, if not in the server's own. */
+  log?: (rig: Rig) => string;
+  /** Whether the Status field is passed on to the client (SPEC B1). */
+  leaksStatus?: boolean;
+}
+
+interface Seen {
+  method: string;
+  url: string;
+  headers: Record<string, string>;
+  protocol: string;
+  scriptName: string;
+  pathInfo: string;
+  variables: Record<string, string>;
+}
+
+/** Registers the list for one site of a server. */
+export function behaviours<T>(suite: Suite<T>, name: string, site: (started: T) => Site): void {
+  for (const [behaviour, run] of Object.entries(BEHAVIOURS)) {
+    suite.test(`${name}: ${behaviour}`, (started, rig) => {
+      const given = site(started);
+      return run({ base: "", protocol: "fastcgi", ...given }, rig);
+    });
+  }
+}
+
+type Given = Site & { base: string };
+
+async function see(site: Given, path: string, fields: string[][] = []): Promise<Seen> {
+  const answer = await request(site.host, "GET", site.base + path, { fields });
+  assertEquals(answer.status, 200, answer.text);
+  return JSON.parse(answer.text);
+}
+
+/** Bytes that differ from place to place. */
+function sample(length: number): Uint8Array<ArrayBuffer> {
+  const numbers = new Uint32Array(Math.ceil(length / 4));
+  for (let i = 0; i < numbers.length; i++) numbers[i] = Math.imul(i, 2654435761);
+  return new Uint8Array(numbers.buffer, 0, length);
+}
+
+async function sha256(bytes: Uint8Array): Promise<string> {
+  return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes as BufferSource)).toHex();
+}
+
+const BINARY = [["Content-Type", "application/octet-stream"]];
+
+const BEHAVIOURS: Record<string, (site: Given, rig: Rig) => Promise<void>> = {
+  "GET answers": async (site) => {
+    const { status, head, text } = await request(site.host, "GET", site.base + "/hello");
+    assertEquals([status, text], [200, "Hello\n"]);
+    assertEquals(head.all("content-type"), ["text/plain;charset=UTF-8"]);
+    assertEquals(head.all("status"), site.leaksStatus ? ["200 OK"] : []);
+  },
+
+  "HEAD answers without a body, and the connection goes on": async (site) => {
+    using client = await Client.connect(site.host);
+    await client.sendHead("HEAD", site.base + "/hello");
+    const { status, head } = await client.readAnswer("HEAD");
+    assertEquals(status, 200);
+    assertEquals(head.all("content-type"), ["text/plain;charset=UTF-8"]);
+    await client.sendHead("GET", site.base + "/hello");
+    assertEquals((await client.readAnswer()).text, "Hello\n");
+  },
+
+  "POST of 10 MB comes back": async (site) => {
+    const body = sample(10_000_000);
+    const answer = await request(site.host, "POST", site.base + "/echo", { body, fields: BINARY });
+    assertEquals([answer.status, answer.body.length], [200, body.length]);
+    assertEquals(await sha256(answer.body), await sha256(body));
+  },
+
+  "POST of 10 MB comes back as it is sent": async (site) => {
+    const body = sample(10_000_000);
+    const answer = await request(site.host, "POST", site.base + "/pipe", { body, fields: BINARY });
+    assertEquals(answer.status, 200);
+    if (site.pipes === false) return assert(answer.body.length < body.length);
+    assertEquals(answer.body.length, body.length);
+    assertEquals(await sha256(answer.body), await sha256(body));
+  },
+
+  "an upload in chunked coding": async (site) => {
+    const body = sample(300_000);
+    using client = await Client.connect(site.host);
+    await client.sendHead("POST", site.base + "/sum", [
+      ["Transfer-Encoding", "chunked"],
+      ...BINARY,
+    ]);
+    const send = async () => {
+      for (let at = 0; at < body.length; at += 70_000) {
+        await client.sendChunk(body.subarray(at, at + 70_000));
+      }
+      await client.sendChunk(new Uint8Array());
+    };
+    const sent = send().catch(() => {});
+    const { status, text } = await client.readAnswer();
+    await sent;
+    if (site.chunked === 411) return assertEquals(status, 411);
+    assertEquals(status, 200, text);
+    assertEquals(JSON.parse(text), {
+      length: body.length,
+      sha256: await sha256(body),
+      declared: site.chunked === "streamed" ? null : String(body.length),
+    });
+  },
+
+  "what is sent first is seen before the rest is made": async (site) => {
+    using witness = new Witness();
+    using client = await Client.connect(site.host);
+    await client.sendHead("GET", `${site.base}/stream?witness=${witness.port}`);
+    assertEquals(await witness.next("the app streams"), "ready");
+    const head = await client.readHead();
+    const parts = client.readParts(head);
+    let text = "";
+    while (text !== "first\n") {
+      const { done, value } = await parts.next();
+      assertFalse(done, `the body must go on: ${text}`);
+      text += new TextDecoder().decode(value);
+    }
+    await witness.say("go on");
+    for await (const part of parts) text += new TextDecoder().decode(part);
+    assertEquals(text, "first\nlast\n");
+  },
+
+  "two cookies are two fields": async (site) => {
+    const { head } = await request(site.host, "GET", site.base + "/cookies");
+    assertEquals(head.all("set-cookie"), ["a=1; Path=/", "b=2; HttpOnly"]);
+  },
+
+  "204 has no body, and the connection goes on": async (site) => {
+    using client = await Client.connect(site.host);
+    await client.sendHead("GET", site.base + "/nothing");
+    const { status, head } = await client.readAnswer();
+    assertEquals(status, 204);
+    assertEquals(head.all("content-type"), []);
+    await client.sendHead("GET", site.base + "/hello");
+    assertEquals((await client.readAnswer()).text, "Hello\n");
+  },
+
+  "a redirect reaches the client": async (site) => {
+    const { status, head } = await request(site.host, "GET", site.base + "/redirect");
+    assertEquals(status, 303);
+    assertEquals(new URL(head.get("location")!, "http://" + site.host).pathname, "/hello");
+  },
+
+  "an encoded path and query": async (site) => {
+    const path = "/caf%C3%A9%2Fx?q=a+b";
+    const seen = await see(site, path);
+    const host = site.seenHost ?? site.host;
+    assertEquals(seen.url, `http://${host}${path}`);
+    assertEquals(seen.protocol, site.protocol);
+    assertEquals([seen.scriptName, seen.pathInfo], [site.base, "/café/x"]);
+    assertEquals(seen.variables.QUERY_STRING, "q=a+b");
+    assertEquals(
+      { scriptName: seen.variables.SCRIPT_NAME, pathInfo: seen.variables.PATH_INFO },
+      { scriptName: site.base, pathInfo: "/café/x", ...site.split },
+    );
+  },
+
+  "dots and slashes in a path": async (site) => {
+    const seen = await see(site, "/d/./x/../y//z");
+    const { SCRIPT_NAME, PATH_INFO } = seen.variables;
+    assertEquals(new URL(seen.url).pathname, "/d/y//z");
+    assertEquals(PATH_INFO || SCRIPT_NAME, site.dots ?? "/d/y/z");
+  },
+
+  "header fields": async (site) => {
+    const { headers, variables } = await see(site, "/headers", [
+      ["X-Text", "caf\u00e9, \u00fc"],
+      ["Cookie", "a=1; b=2"],
+      ["Proxy", "http://evil.example"],
+      ["Authorization", "Basic dTpw"],
+      ["X-Forwarded-Proto", "https"],
+      ["TE", "trailers"],
+    ]);
+    assertEquals(headers["x-text"], "caf\u00c3\u00a9, \u00c3\u00bc");
+    assertEquals(headers.cookie, "a=1; b=2");
+    assertEquals([headers.proxy, headers.te, variables.HTTP_PROXY], [
+      undefined,
+      undefined,
+      undefined,
+    ]);
+    assertEquals(headers.authorization, site.authorization === false ? undefined : "Basic dTpw");
+    assertEquals(variables.REMOTE_ADDR, "127.0.0.1");
+  },
+
+  "an error is not shown, and is logged": async (site, rig) => {
+    const { status, text } = await request(site.host, "GET", site.base + "/throw");
+    assertEquals(status, 500);
+    assertFalse(text.includes("secret"), text);
+    const log = site.log ?? ((rig: Rig) => rig.read("error.log"));
+    await eventually("the stack is in the log", () => /secret[^]*app\.ts:\d+/.test(log(rig)));
+    assertStringIncludes(log(rig), "the cause, which is secret");
+  },
+
+  "a client that leaves": async (site) => {
+    using witness = new Witness();
+    const client = await Client.connect(site.host);
+    await client.sendHead("GET", `${site.base}/endless?witness=${witness.port}`);
+    assertEquals(await witness.next("the app begins"), "started");
+    const head = await client.readHead();
+    assertEquals(head.status, 200);
+    const { done } = await client.readParts(head).next();
+    assert(!done);
+    client[Symbol.dispose]();
+    const last = await witness.next("the app learns of it");
+    assertEquals(last, site.leaves === "killed" ? undefined : "aborted");
+  },
+
+  "the server goes on": async (site) => {
+    const answers = await Promise.all(
+      Array.from({ length: 8 }, () => request(site.host, "GET", site.base + "/hello")),
+    );
+    assertEquals(answers.map(({ text }) => text), Array(8).fill("Hello\n"));
+  },
+};

@@ -1,0 +1,224 @@
+/** An HTTP/1.1 client that shows what is on the wire, and can be rude. */
+import { assert } from "@std/assert";
+import { within } from "./harness.ts";
+
+const encoder = new TextEncoder();
+
+/** A response's status line and fields. */
+export class Head {
+  readonly status: number;
+  readonly fields: [name: string, value: string][];
+
+  constructor(text: string) {
+    const [statusLine, ...lines] = text.split("\r\n");
+    const match = /^HTTP\/1\.[01] (\d{3})/.exec(statusLine);
+    assert(match, `a status line must come: ${JSON.stringify(statusLine.slice(0, 200))}`);
+    this.status = Number(match[1]);
+    this.fields = lines.map((line) => {
+      const colon = line.indexOf(":");
+      return [line.slice(0, colon).toLowerCase(), line.slice(colon + 1).trim()];
+    });
+  }
+
+  all(name: string): string[] {
+    return this.fields.filter((field) => field[0] === name).map(([_, value]) => value);
+  }
+
+  get(name: string): string | undefined {
+    return this.all(name)[0];
+  }
+}
+
+/** A response, read whole. */
+export class Answer {
+  readonly head: Head;
+  readonly body: Uint8Array;
+
+  constructor(head: Head, body: Uint8Array) {
+    this.head = head;
+    this.body = body;
+  }
+
+  get status(): number {
+    return this.head.status;
+  }
+
+  get text(): string {
+    return new TextDecoder().decode(this.body);
+  }
+}
+
+/** A connection to a web server. */
+export class Client implements Disposable {
+  #conn: Deno.Conn;
+  #host: string;
+  #held: Uint8Array<ArrayBuffer> = new Uint8Array();
+
+  private constructor(conn: Deno.Conn, host: string) {
+    this.#conn = conn;
+    this.#host = host;
+  }
+
+  static async connect(host: string): Promise<Client> {
+    const [hostname, port] = host.split(":");
+    return new Client(await Deno.connect({ hostname, port: Number(port) }), host);
+  }
+
+  /** Sends a request's head. */
+  async sendHead(method: string, path: string, fields: string[][] = []): Promise<void> {
+    const lines = [`${method} ${path} HTTP/1.1`, `Host: ${this.#host}`];
+    await this.send([...lines, ...fields.map((field) => field.join(": ")), "", ""].join("\r\n"));
+  }
+
+  async send(data: string | Uint8Array): Promise<void> {
+    const bytes = typeof data === "string" ? encoder.encode(data) : data;
+    for (let at = 0; at < bytes.length;) at += await this.#conn.write(bytes.subarray(at));
+  }
+
+  /** Sends a part of a body in chunked coding; an empty one ends it. */
+  async sendChunk(chunk: Uint8Array): Promise<void> {
+    await this.send(chunk.length.toString(16) + "\r\n");
+    await this.send(chunk);
+    await this.send("\r\n");
+  }
+
+  async readHead(): Promise<Head> {
+    let text = "";
+    while (!text.endsWith("\r\n\r\n")) {
+      const byte = await this.#take(1);
+      assert(byte, `a response must come: ${JSON.stringify(text)}, then the connection ended`);
+      text += String.fromCharCode(byte[0]);
+    }
+    const head = new Head(text.slice(0, -4));
+    return head.status === 100 ? await this.readHead() : head;
+  }
+
+  /** The body, part by part as it comes. */
+  async *readParts(head: Head, method = "GET"): AsyncGenerator<Uint8Array> {
+    if (method === "HEAD" || head.status === 204 || head.status === 304) return;
+    const length = head.get("content-length");
+    if (head.get("transfer-encoding")?.toLowerCase() === "chunked") {
+      for (let size; (size = parseInt(await this.#readLine(), 16)) > 0;) {
+        yield* this.#readExactly(size);
+        await this.#readLine();
+      }
+      while (await this.#readLine() !== "");
+    } else if (length !== undefined) {
+      yield* this.#readExactly(Number(length));
+    } else {
+      for (let part; (part = await this.#take(65536));) yield part;
+    }
+  }
+
+  async readAnswer(method = "GET"): Promise<Answer> {
+    const head = await this.readHead();
+    const parts = await Array.fromAsync(this.readParts(head, method));
+    return new Answer(head, new Uint8Array(await new Blob(parts as BlobPart[]).arrayBuffer()));
+  }
+
+  async *#readExactly(length: number): AsyncGenerator<Uint8Array> {
+    while (length > 0) {
+      const part = await this.#take(length);
+      assert(part, `the body must be complete: ${length} bytes are missing`);
+      length -= part.length;
+      yield part;
+    }
+  }
+
+  async #readLine(): Promise<string> {
+    let line = "";
+    while (!line.endsWith("\r\n")) {
+      const byte = await this.#take(1);
+      assert(byte, "a chunk must end: the connection did");
+      line += String.fromCharCode(byte[0]);
+    }
+    return line.slice(0, -2);
+  }
+
+  /** Up to so many bytes, or null at the end. */
+  async #take(most: number): Promise<Uint8Array | null> {
+    if (this.#held.length === 0) {
+      const buffer = new Uint8Array(65536);
+      const count = await within("the server answers", this.#conn.read(buffer));
+      if (count === null) return null;
+      this.#held = buffer.subarray(0, count);
+    }
+    const part = this.#held.slice(0, most);
+    this.#held = this.#held.subarray(part.length);
+    return part;
+  }
+
+  [Symbol.dispose](): void {
+    try {
+      this.#conn.close();
+    } catch {
+      // The server was faster.
+    }
+  }
+}
+
+/** One request over a connection of its own. The body is sent while the answer is read. */
+export async function request(
+  host: string,
+  method: string,
+  path: string,
+  options: { fields?: string[][]; body?: Uint8Array } = {},
+): Promise<Answer> {
+  using client = await Client.connect(host);
+  const { fields = [], body } = options;
+  const length = body ? [["Content-Length", String(body.length)]] : [];
+  await client.sendHead(method, path, [...fields, ...length, ["Connection", "close"]]);
+  const sent = body ? client.send(body) : Promise.resolve();
+  const [answer] = await Promise.all([client.readAnswer(method), sent]);
+  return answer;
+}
+
+/** The other end of a connection that the app makes to the test: what it says, and when it goes. */
+export class Witness implements Disposable {
+  #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  #lines: AsyncIterator<string> | undefined;
+  #conn: Deno.Conn | undefined;
+
+  /** To be handed to the app. */
+  get port(): number {
+    return this.#listener.addr.port;
+  }
+
+  /** The app's next word, or undefined when it is gone. */
+  async next(label: string): Promise<string | undefined> {
+    return await within(label, this.#next());
+  }
+
+  async #next(): Promise<string | undefined> {
+    if (this.#lines === undefined) {
+      this.#conn = await this.#listener.accept();
+      this.#lines = words(this.#conn);
+    }
+    const { done, value } = await this.#lines.next();
+    return done ? undefined : value;
+  }
+
+  async say(word: string): Promise<void> {
+    await this.#conn!.write(encoder.encode(word + "\n"));
+  }
+
+  [Symbol.dispose](): void {
+    this.#listener.close();
+    try {
+      this.#conn?.close();
+    } catch {
+      // The app was faster.
+    }
+  }
+}
+
+async function* words(conn: Deno.Conn): AsyncGenerator<string> {
+  const buffer = new Uint8Array(1024);
+  let text = "";
+  for (let count; (count = await conn.read(buffer).catch(() => null)) !== null;) {
+    text += new TextDecoder().decode(buffer.subarray(0, count));
+    const lines = text.split("\n");
+    text = lines.pop()!;
+    yield* lines;
+  }
+}

@@ -1,0 +1,28 @@
+/** Serves the test app as a daemon: `daemon.ts fastcgi 127.0.0.1:0`, or `daemon.ts fastcgi /path/of.sock`. */
+import { serveFastCGI } from "../../fastcgi.ts";
+import app from "./app.ts";
+
+const [protocol, address] = Deno.args;
+const options = {
+  basePath: "auto",
+  // nginx leaves a body unfinished once the answer has begun: a test waits for this.
+  bodyTimeout: 2_000,
+  onListen: (addr: Deno.Addr) =>
+    console.log(
+      "listening on",
+      "hostname" in addr ? `${addr.hostname}:${addr.port}` : (addr as Deno.UnixAddr).path,
+    ),
+} as const;
+
+function listen(): Deno.Listener {
+  if (!address.startsWith("/")) {
+    const [hostname, port] = address.split(":");
+    return Deno.listen({ hostname, port: Number(port) });
+  }
+  const listener = Deno.listen({ transport: "unix", path: address });
+  Deno.chmodSync(address, 0o666);
+  return listener as unknown as Deno.Listener;
+}
+
+if (protocol === "fastcgi") serveFastCGI(app, listen(), options);
+else throw new Error(`No such protocol: ${protocol}`);

@@ -1,0 +1,345 @@
+/**
+ * Real web servers for tests: each started once per file, in a temporary directory of its own, and stopped by its pid.
+ */
+import { assert } from "@std/assert";
+
+const DEADLINE = 10_000;
+const POLL = 20;
+const ROOT = new URL("../../", import.meta.url).pathname;
+
+/** Waits for a promise, and says what was waited for if it takes too long. */
+export async function within<T>(label: string, promise: Promise<T>, ms = DEADLINE): Promise<T> {
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(() => late.reject(new Error(`${label}: not within ${ms} ms`)), ms);
+  try {
+    return await Promise.race([promise, late.promise]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** Waits until something holds that nobody announces, such as a line in another program's log. */
+export async function eventually(label: string, holds: () => boolean | Promise<boolean>) {
+  const last = performance.now() + DEADLINE;
+  while (!await holds()) {
+    if (performance.now() > last) throw new Error(`${label}: not within ${DEADLINE} ms`);
+    await new Promise((resolve) => setTimeout(resolve, POLL));
+  }
+}
+
+/** A port that was free a moment ago. */
+export function freePort(): number {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  listener.close();
+  return listener.addr.port;
+}
+
+/** The file of a program, or undefined if it is not installed. */
+function find(program: string): string | undefined {
+  if (program.startsWith("/")) return exists(program) ? program : undefined;
+  const path = `${Deno.env.get("PATH") ?? ""}:/usr/local/sbin:/usr/sbin:/sbin`;
+  return path.split(":").map((dir) => `${dir}/${program}`).find(exists);
+}
+
+function exists(path: string): boolean {
+  try {
+    return Deno.statSync(path).isFile;
+  } catch {
+    return false;
+  }
+}
+
+/** A program that runs as long as a test file needs it. */
+export class Program {
+  readonly name: string;
+  readonly process: Deno.ChildProcess;
+  /** What it wrote to stdout and stderr. */
+  output = "";
+  /** How it ended, once it has. */
+  status: Deno.CommandStatus | undefined;
+  #read: Promise<unknown>;
+
+  constructor(name: string, command: string, options: Deno.CommandOptions) {
+    this.name = name;
+    this.process = new Deno.Command(find(command) ?? command, {
+      stdin: "null",
+      ...options,
+      // Its own process group, so that what it spawns goes with it.
+      detached: true,
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+    const collect = async (stream: ReadableStream<Uint8Array<ArrayBuffer>>) => {
+      for await (const text of stream.pipeThrough(new TextDecoderStream())) this.output += text;
+    };
+    this.#read = Promise.all([collect(this.process.stdout), collect(this.process.stderr)]);
+    this.process.status.then((status) => this.status = status);
+  }
+
+  /** Ends it and all that it spawned. */
+  async stop(): Promise<void> {
+    const { process } = this;
+    this.#kill("SIGTERM");
+    try {
+      await within(`${this.name} stops on SIGTERM`, Promise.all([process.status, this.#read]));
+    } finally {
+      this.#kill("SIGKILL");
+    }
+  }
+
+  #kill(signal: Deno.Signal): void {
+    try {
+      Deno.kill(-this.process.pid, signal);
+    } catch (error) {
+      if (!(error instanceof Deno.errors.NotFound)) throw error;
+    }
+  }
+}
+
+/** A temporary directory with what the servers of one test file need, and the servers themselves. */
+export class Rig {
+  /** The directory, which every user may enter. */
+  readonly dir: string = Deno.makeTempDirSync({ prefix: "gatehouse" });
+  /** A copy of the module that every user may read. */
+  readonly root: string = `${this.dir}/gatehouse`;
+  #programs: Program[] = [];
+  #logs: string[] = [];
+  #taken: number[] = [];
+
+  constructor() {
+    Deno.chmodSync(this.dir, 0o755);
+    for (const file of ["", "wire/", "bridge/", "io/", "examples/", "tests/servers/"]) {
+      this.#copy(file);
+    }
+    // The servers' users compile TypeScript too, and keep what comes of it.
+    for (const dir of ["deno", "work", "www"]) {
+      Deno.mkdirSync(`${this.dir}/${dir}`);
+      Deno.chmodSync(`${this.dir}/${dir}`, 0o777);
+    }
+  }
+
+  #copy(dir: string): void {
+    Deno.mkdirSync(this.root + "/" + dir, { recursive: true });
+    for (const { name, isFile } of Deno.readDirSync(ROOT + dir)) {
+      if (!isFile || !name.endsWith(".ts")) continue;
+      Deno.copyFileSync(ROOT + dir + name, `${this.root}/${dir}${name}`);
+    }
+  }
+
+  /** Writes a file below the directory. */
+  write(name: string, text: string): string {
+    const path = `${this.dir}/${name}`;
+    Deno.mkdirSync(path.slice(0, path.lastIndexOf("/")), { recursive: true });
+    Deno.writeTextFileSync(path, text);
+    return path;
+  }
+
+  /** Writes the test app as a script that a server runs: by CGI, or as a FastCGI application. */
+  script(name: string): string {
+    const path = this.write(
+      name,
+      `#!/usr/bin/env -S deno run --no-prompt --no-config --allow-env --allow-net=127.0.0.1
+import { serve } from "${this.root}/mod.ts";
+import app from "${this.root}/tests/servers/app.ts";
+
+await serve(app, { basePath: "auto" });
+`,
+    );
+    Deno.chmodSync(path, 0o755);
+    return path;
+  }
+
+  /** Names a file that a server logs to. */
+  logFile(name: string): string {
+    const path = `${this.dir}/${name}`;
+    this.#logs.push(path);
+    return path;
+  }
+
+  /** What the servers and applications have logged since it was last asked. */
+  takeLog(): string {
+    const files = this.#logs.map((path) => [path, readLog(path)]);
+    const logs = [...files, ...this.#programs.map(({ name, output }) => [name, output])];
+    const news = logs.map(([name, text], index) => {
+      const from = this.#taken[index] ?? 0;
+      this.#taken[index] = text.length;
+      return text.length > from ? `--- ${name}\n${text.slice(from).slice(-8000)}` : "";
+    });
+    return news.filter((text) => text !== "").join("\n");
+  }
+
+  /** What a server has logged to a file. */
+  read(name: string): string {
+    return readLog(`${this.dir}/${name}`);
+  }
+
+  /** Starts a program. */
+  spawn(name: string, command: string, args: string[], options: Deno.CommandOptions = {}): Program {
+    const program = new Program(name, command, {
+      args,
+      ...options,
+      env: { DENO_DIR: `${this.dir}/deno`, NO_COLOR: "1", ...options.env },
+    });
+    this.#programs.push(program);
+    return program;
+  }
+
+  /**
+   * Starts a web server and waits until it answers.
+   *
+   * @param command Makes the command line for ports that are free.
+   * @returns The ports, by the names asked for.
+   */
+  async serve<Name extends string>(
+    name: string,
+    names: readonly Name[],
+    command: (ports: Record<Name, number>) => [command: string, args: string[]],
+    options: Deno.CommandOptions = {},
+  ): Promise<Record<Name, number>> {
+    for (let attempt = 1;; attempt++) {
+      const ports = Object.fromEntries(names.map((name) => [name, freePort()])) as Record<
+        Name,
+        number
+      >;
+      const program = this.spawn(name, ...command(ports), options);
+      for (const port of Object.values<number>(ports)) {
+        await eventually(`${name} listens on port ${port}`, async () => {
+          if (program.status !== undefined) return true;
+          return await isListening(port);
+        });
+      }
+      if (program.status === undefined) return ports;
+      // Another program may have taken the port meanwhile.
+      if (attempt === 3) {
+        throw new Error(`${name} exits with ${program.status.code}\n${this.takeLog()}`);
+      }
+    }
+  }
+
+  /**
+   * Starts the test app as a daemon.
+   *
+   * @param address A host and port, or the path of a Unix socket.
+   * @returns Its address, in full.
+   */
+  async daemon(protocol: string, address: string, ...options: string[]): Promise<string> {
+    const unix = address.startsWith("/") ? `,unix:${address}` : "";
+    const program = this.spawn(`daemon (${protocol})`, Deno.execPath(), [
+      ..."run --no-prompt --no-config --allow-env".split(" "),
+      `--allow-net=127.0.0.1${unix}`,
+      `--allow-read=${this.dir}`,
+      `--allow-write=${this.dir}`,
+      `${this.root}/tests/servers/daemon.ts`,
+      protocol,
+      address,
+      ...options,
+    ]);
+    let at: string | undefined;
+    await eventually(`the daemon listens on ${address}`, () => {
+      at = /^listening on (\S+)$/m.exec(program.output)?.[1];
+      assert(program.status === undefined, program.output);
+      return at !== undefined;
+    });
+    return at!;
+  }
+
+  /** Stops a program before the others. */
+  async stop(program: Program): Promise<void> {
+    this.#programs.splice(this.#programs.indexOf(program), 1);
+    await program.stop();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    try {
+      for (const program of this.#programs.reverse()) await program.stop();
+    } finally {
+      await Deno.remove(this.dir, { recursive: true });
+    }
+  }
+}
+
+function readLog(path: string): string {
+  try {
+    return Deno.readTextFileSync(path);
+  } catch {
+    return "";
+  }
+}
+
+async function isListening(port: number): Promise<boolean> {
+  try {
+    (await Deno.connect({ hostname: "127.0.0.1", port })).close();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Tests of one server, which share what `start` starts. */
+export class Suite<T> {
+  readonly name: string;
+  #missing: string | undefined;
+  #start: (rig: Rig) => Promise<T>;
+  #rig: Rig | undefined;
+  #started: Promise<T> | undefined;
+
+  /**
+   * @param needs Programs and files, each with the package that has it.
+   * @param start Starts the server when its first test runs.
+   */
+  constructor(name: string, needs: Record<string, string>, start: (rig: Rig) => Promise<T>) {
+    this.name = name;
+    this.#start = start;
+    const missing = Object.keys(needs).filter((program) => find(program) === undefined);
+    if (missing.length > 0) {
+      const packages = missing.map((program) => needs[program]).join(" ");
+      this.#missing = `${missing.join(", ")} missing: apt-get install ${packages}`;
+    }
+    Deno.test.afterAll(async () => await this.#rig?.[Symbol.asyncDispose]());
+  }
+
+  /** Registers a test. It is ignored where a program is missing, or fails where GATEHOUSE_REQUIRE_SERVERS is set. */
+  test(name: string, run: (started: T, rig: Rig) => void | Promise<void>): void {
+    const missing = this.#missing;
+    const required = Deno.env.get("GATEHOUSE_REQUIRE_SERVERS") === "1";
+    Deno.test({
+      name: `${this.name}: ${name}${missing && !required ? ` (${missing})` : ""}`,
+      ignore: missing !== undefined && !required,
+      fn: async () => {
+        if (missing !== undefined) throw new Error(missing);
+        const rig = this.#rig ??= new Rig();
+        try {
+          await run(await (this.#started ??= this.#start(rig)), rig);
+        } catch (error) {
+          console.error(rig.takeLog());
+          throw error;
+        }
+        rig.takeLog();
+      },
+    });
+  }
+}
+
+const GUIDE = Deno.readTextFileSync(ROOT + "docs/servers.md");
+
+/**
+ * A configuration from docs/servers.md, so that what the page shows is what runs.
+ *
+ * @param language The fence's language.
+ * @param name The word after it.
+ * @param replace What stands in the page for an address or a directory, and what the test has instead.
+ */
+export function snippet(
+  language: string,
+  name: string,
+  replace: Record<string, string> = {},
+): string {
+  const fence = GUIDE.split(`\n\`\`\`${language} ${name}\n`);
+  assert(fence.length === 2, `docs/servers.md must have one snippet "${language} ${name}"`);
+  let text = fence[1].split("\n```")[0];
+  for (const [from, to] of Object.entries(replace)) {
+    assert(text.includes(from), `docs/servers.md: "${language} ${name}" must mention ${from}`);
+    text = text.replaceAll(from, to);
+  }
+  return text;
+}

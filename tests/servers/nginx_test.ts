@@ -1,0 +1,77 @@
+import { behaviours, type Site } from "./behaviours.ts";
+import { type Rig, snippet, Suite } from "./harness.ts";
+
+const nginx = new Suite("nginx", {
+  nginx: "nginx-light",
+  fcgiwrap: "fcgiwrap",
+  "/etc/nginx/fastcgi_params": "nginx-common",
+}, async (rig) => {
+  const tcp = await rig.daemon("fastcgi", "127.0.0.1:0");
+  const unix = await rig.daemon("fastcgi", `${rig.dir}/app.sock`);
+  const fcgiwrap = `${rig.dir}/fcgiwrap.sock`;
+  rig.spawn("fcgiwrap", "fcgiwrap", ["-f", "-c", "4", "-s", `unix:${fcgiwrap}`]);
+  rig.script("cgi-bin/app.ts");
+  rig.write("fastcgi_params", stockParameters());
+  return await rig.serve("nginx", ["tcp", "stock", "keep", "cgi"], (port) => {
+    const server = (port: number, location: string) =>
+      `server { listen 127.0.0.1:${port}; client_max_body_size 20m; ${location} }`;
+    const blocks = [
+      server(port.tcp, snippet("nginx", "tcp", { "127.0.0.1:9000": tcp })),
+      server(port.stock, snippet("nginx", "stock", { "/run/app.sock": unix })),
+      snippet("nginx", "keep", {
+        "127.0.0.1:9000": tcp,
+        "listen 80;": `listen 127.0.0.1:${port.keep}; client_max_body_size 20m;`,
+      }),
+      server(
+        port.cgi,
+        snippet("nginx", "cgi", { "/srv$1": `${rig.dir}$1`, "/run/fcgiwrap.sock": fcgiwrap }),
+      ),
+    ];
+    return ["nginx", [
+      "-e",
+      rig.logFile("error.log"),
+      "-c",
+      rig.write("nginx.conf", config(rig, blocks)),
+    ]];
+  });
+});
+
+function stockParameters(): string {
+  return Deno.readTextFileSync("/etc/nginx/fastcgi_params");
+}
+
+function config(rig: Rig, blocks: string[]): string {
+  const user = Deno.uid() === 0 ? "user root;" : "";
+  const temp = ["client_body", "fastcgi", "scgi", "proxy", "uwsgi"]
+    .map((name) => `${name}_temp_path ${rig.dir}/nginx-${name};`).join("\n");
+  return `${user} daemon off; pid ${rig.dir}/nginx.pid; error_log ${rig.dir}/error.log warn;
+events {}
+http { access_log off; ${temp}
+${blocks.join("\n")}
+}`;
+}
+
+/** Once the answer has begun, nginx sends no more of the body. */
+const site = (port: number, differences: Partial<Site> = {}): Site => ({
+  host: `127.0.0.1:${port}`,
+  pipes: false,
+  ...differences,
+});
+
+behaviours(nginx, "FastCGI over TCP", (port) => site(port.tcp));
+behaviours(nginx, "FastCGI over a Unix socket, stock parameters", (port) =>
+  site(port.stock, {
+    // Debian's parameters leave out the port.
+    seenHost: /HTTP_HOST\s+\$host;/.test(stockParameters()) ? "127.0.0.1" : undefined,
+    split: { scriptName: "/café/x", pathInfo: undefined },
+  }));
+behaviours(
+  nginx,
+  "FastCGI over connections that are kept",
+  (port) => site(port.keep, { chunked: "streamed", pipes: true }),
+);
+behaviours(
+  nginx,
+  "CGI through fcgiwrap",
+  (port) => site(port.cgi, { base: "/cgi-bin/app.ts", protocol: "cgi", pipes: true }),
+);
