@@ -25,6 +25,10 @@ export interface VariableOptions {
   serverProtocol?: string;
   /** What the server calls itself. @default "Gatehouse" */
   serverSoftware?: string;
+  /** Leaves the Authorization header out. @default false */
+  dropAuthorization?: boolean;
+  /** More variables, texts; they replace those of the same name. */
+  variables?: Record<string, string>;
 }
 
 /** Fields that speak of the connection to the client (A23), that are variables of their own, or that harm (A27). */
@@ -50,8 +54,9 @@ export function createVariables(
   const secure = url.protocol === "https:";
   const scriptName = options.scriptName ?? "";
   const variables: [string, string][] = [];
+  const given = options.variables ?? {};
   const set = (name: string, value: string | undefined) => {
-    if (value !== undefined) variables.push([name, value]);
+    if (value !== undefined && !Object.hasOwn(given, name)) variables.push([name, value]);
   };
   // SCGI wants it first.
   set("CONTENT_LENGTH", options.contentLength?.toString() ?? "");
@@ -82,9 +87,11 @@ export function createVariables(
   request.headers.forEach((value, name) => {
     // "a_b" and "a-b" would be one variable.
     if (DROPPED.has(name) || name.includes("_")) return;
+    if (name === "authorization" && options.dropAuthorization) return;
     if (name === "host") host = true;
     set(`HTTP_${name.replaceAll("-", "_").toUpperCase()}`, value);
   });
   if (!host) set("HTTP_HOST", url.host);
+  for (const [name, value] of Object.entries(given)) variables.push([name, toByteString(value)]);
   return variables;
 }

@@ -1,0 +1,228 @@
+import type { Duplex } from "./duplex.ts";
+
+/** Where an application listens: `host:port`, `[ipv6]:port` or `unix:/path`. */
+export type Address = string;
+
+/** Limits of a {@linkcode ConnectionPool}. */
+export interface PoolOptions {
+  /** How many connections may be open. */
+  maxConnections: number;
+  /** How many of them are kept while they have nothing to do. */
+  maxIdle: number;
+  /** How long one is kept with nothing to do, in milliseconds. */
+  idleTimeout: number;
+  /** How long connecting may take, in milliseconds. */
+  connectTimeout: number;
+}
+
+/** Enough for the usual answer; a longer one is read in larger parts. */
+const SMALL_READ = 8192;
+const LARGE_READ = 65536;
+
+/** Thrown when as many connections are open as may be. */
+export class PoolFullError extends Error {
+  override name = "PoolFullError";
+}
+
+/** What to connect to. */
+export type Endpoint = Deno.ConnectOptions | Deno.UnixConnectOptions;
+
+/**
+ * Reads an address.
+ *
+ * @throws {TypeError} If it is none.
+ */
+export function parseAddress(address: Address): Endpoint {
+  if (address.startsWith("unix:") && address.length > 5) {
+    return { transport: "unix", path: address.slice(5) };
+  }
+  const parts = /^(?:\[([0-9a-f:.]+)\]|([^:/\s[\]]+)):(\d{1,5})$/i.exec(address);
+  const port = Number(parts?.[3]);
+  if (parts === null || port < 1 || port > 65535) {
+    throw new TypeError(
+      `Cannot connect as the address must be "host:port" or "unix:/path": current value is ${
+        JSON.stringify(address)
+      }`,
+    );
+  }
+  return { transport: "tcp", hostname: parts[1] ?? parts[2], port };
+}
+
+/**
+ * Connects within a time.
+ *
+ * @throws {Deno.errors.TimedOut} If it takes longer.
+ * @throws What `Deno.connect` throws.
+ */
+export async function connect(
+  endpoint: Endpoint,
+  timeout: number,
+  signal?: AbortSignal,
+): Promise<PooledConnection> {
+  const controller = new AbortController();
+  const abort = () => controller.abort(signal?.reason);
+  const timer = timeout === Infinity ? undefined : setTimeout(
+    () =>
+      controller.abort(
+        new Deno.errors.TimedOut(
+          `Cannot connect as it must take at most ${timeout} ms: it takes longer`,
+        ),
+      ),
+    timeout,
+  );
+  if (signal?.aborted) abort();
+  signal?.addEventListener("abort", abort);
+  try {
+    if (endpoint.transport === "unix") return new PooledConnection(await Deno.connect(endpoint));
+    const connection = await Deno.connect({ ...endpoint, signal: controller.signal });
+    connection.setNoDelay(true);
+    return new PooledConnection(connection);
+  } catch (error) {
+    throw controller.signal.aborted ? controller.signal.reason : error;
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener("abort", abort);
+  }
+}
+
+/** A connection to an application: it may be read ahead, to see that it is closed. */
+export class PooledConnection {
+  /** What it is a connection of. */
+  readonly duplex: Duplex;
+  /** Whether it has served before. */
+  reused = false;
+  /** Whether anything has been read. */
+  answered = false;
+  #ahead: Promise<Uint8Array<ArrayBuffer> | null> | null = null;
+  #size = SMALL_READ;
+  #closed = false;
+
+  /** @param duplex Both directions of it. */
+  constructor(duplex: Duplex) {
+    this.duplex = duplex;
+  }
+
+  /** The next bytes, which are the caller's to keep, or null at the end. */
+  read(): Promise<Uint8Array<ArrayBuffer> | null> {
+    const ahead = this.#ahead ?? this.#read();
+    this.#ahead = null;
+    return ahead;
+  }
+
+  /** Begins the next read and tells when there is something: while idle, that can only be the end. */
+  watch(onevent: () => void): void {
+    this.#ahead = this.#read();
+    this.#ahead.then(onevent, onevent);
+  }
+
+  /** Lets the process end while the connection is idle. */
+  idle(idle: boolean): void {
+    const conn = this.duplex as Partial<Deno.TcpConn>;
+    if (idle) conn.unref?.();
+    else conn.ref?.();
+  }
+
+  /** Closes it, once. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    try {
+      this.duplex.close();
+    } catch {
+      // The peer was faster.
+    }
+  }
+
+  async #read(): Promise<Uint8Array<ArrayBuffer> | null> {
+    const buffer = new Uint8Array(this.#size);
+    const count = await this.duplex.read(buffer);
+    if (count === null) return null;
+    this.answered = true;
+    this.#size = count === buffer.length ? LARGE_READ : SMALL_READ;
+    return buffer.subarray(0, count);
+  }
+}
+
+/** Connections to one application, some of them kept for the next request. */
+export class ConnectionPool {
+  #endpoint: Endpoint;
+  #options: PoolOptions;
+  #open = new Set<PooledConnection>();
+  #idle: { connection: PooledConnection; timer: ReturnType<typeof setTimeout> }[] = [];
+  #connecting = 0;
+  #closed = false;
+
+  /** @param endpoint What to connect to. */
+  constructor(endpoint: Endpoint, options: PoolOptions) {
+    this.#endpoint = endpoint;
+    this.#options = options;
+  }
+
+  /**
+   * Takes an idle connection, or makes one.
+   *
+   * @param fresh Whether it must be a new one.
+   * @throws {PoolFullError} If as many are open as may be.
+   */
+  async acquire(fresh: boolean, signal?: AbortSignal): Promise<PooledConnection> {
+    const idle = fresh ? undefined : this.#idle.pop();
+    if (idle !== undefined) {
+      clearTimeout(idle.timer);
+      idle.connection.idle(false);
+      idle.connection.reused = true;
+      return idle.connection;
+    }
+    const { maxConnections, connectTimeout } = this.#options;
+    if (this.#open.size + this.#connecting >= maxConnections) {
+      const oldest = this.#idle.shift();
+      if (oldest === undefined) {
+        throw new PoolFullError(
+          `Cannot connect as there must be at most ${maxConnections} connections: all are in use`,
+        );
+      }
+      this.#drop(oldest.connection);
+    }
+    this.#connecting++;
+    try {
+      const connection = await connect(this.#endpoint, connectTimeout, signal);
+      this.#open.add(connection);
+      return connection;
+    } finally {
+      this.#connecting--;
+    }
+  }
+
+  /**
+   * Takes a connection back.
+   *
+   * @param reusable Whether it may serve again.
+   */
+  release(connection: PooledConnection, reusable: boolean): void {
+    const { maxIdle, idleTimeout } = this.#options;
+    // An application with a process per connection (PHP-FPM) would not see one that waits for a process to come free.
+    const waiting = [...this.#open].some((other) => !other.answered);
+    if (!reusable || waiting || this.#closed || this.#idle.length >= maxIdle) {
+      return this.#drop(connection);
+    }
+    const timer = setTimeout(() => this.#drop(connection), idleTimeout);
+    Deno.unrefTimer(timer as unknown as number);
+    this.#idle.push({ connection, timer });
+    connection.watch(() => {
+      if (this.#idle.some((idle) => idle.connection === connection)) this.#drop(connection);
+    });
+    connection.idle(true);
+  }
+
+  /** Keeps no connection any more. */
+  close(): void {
+    this.#closed = true;
+    for (const { connection } of [...this.#idle]) this.#drop(connection);
+  }
+
+  #drop(connection: PooledConnection): void {
+    const at = this.#idle.findIndex((idle) => idle.connection === connection);
+    if (at >= 0) clearTimeout(this.#idle.splice(at, 1)[0].timer);
+    this.#open.delete(connection);
+    connection.close();
+  }
+}

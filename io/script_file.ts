@@ -1,0 +1,101 @@
+/** A script that may be run. */
+export interface ScriptFile {
+  /** The file, as the root and the URL name it. */
+  file: string;
+  /** How many names of the path it took. */
+  taken: number;
+}
+
+/** Why none may be. */
+export interface ScriptRefusal {
+  /** The HTTP status that says so. */
+  status: 403 | 404;
+  /** What to tell the log. */
+  reason: string;
+}
+
+/** What may be run. */
+export interface ScriptRules {
+  /** The file that answers for a folder, if it has one. */
+  index: string[];
+  /** The ends of names that may be run; undefined for any. */
+  extensions: string[] | undefined;
+  /** Whether a file needs its executable bit. */
+  needsRunBit(file: string): boolean;
+}
+
+const WORLD_WRITABLE = 0o002;
+const EXECUTABLE = 0o111;
+
+/** Finds the script that the longest existing part of a path names, and sees whether it may be run. */
+export async function findScript(
+  root: string,
+  names: Iterable<string>,
+  rules: ScriptRules,
+): Promise<ScriptFile | ScriptRefusal> {
+  let path = root.replace(/\/+$/, "");
+  let taken = 0;
+  let folder = false;
+  for (const name of names) {
+    taken++;
+    if (folder) return missing(`${path}/ has an empty name`);
+    folder = name === "";
+    if (folder) continue;
+    if (name.startsWith(".")) return missing(`${path}/${name} begins with a dot`);
+    path += `/${name}`;
+    const info = await stat(path);
+    if (info === null) return missing(`${path} does not exist`);
+    if (!info.isDirectory) return await checkScript(root, path, info, taken, rules);
+  }
+  for (const name of rules.index) {
+    const info = await stat(`${path}/${name}`);
+    if (info !== null) {
+      return await checkScript(root, `${path}/${name}`, info, taken, rules);
+    }
+  }
+  return missing(`${path} is a folder`);
+}
+
+/** Sees whether a file is inside the root, a regular one, and written by its owners alone. */
+export async function checkScript(
+  root: string,
+  file: string,
+  info: Deno.FileInfo,
+  taken: number,
+  rules: ScriptRules,
+): Promise<ScriptFile | ScriptRefusal> {
+  const real = await Deno.realPath(file);
+  if (!real.startsWith((await Deno.realPath(root)).replace(/\/*$/, "/"))) {
+    return missing(`${file} leads out of ${root}`);
+  }
+  if (!info.isFile) return refused(`${file} is no regular file`);
+  if (rules.extensions !== undefined && !rules.extensions.some((end) => file.endsWith(end))) {
+    return refused(`${file} must end in ${rules.extensions.join(", ")}`);
+  }
+  const folder = await Deno.stat(real.slice(0, real.lastIndexOf("/")) || "/");
+  if ((info.mode ?? 0) & WORLD_WRITABLE) return refused(`${file} can be written by anyone`);
+  if ((folder.mode ?? 0) & WORLD_WRITABLE) {
+    return refused(`the folder of ${file} can be written by anyone`);
+  }
+  if (info.mode !== null && !(info.mode & EXECUTABLE) && rules.needsRunBit(file)) {
+    return refused(`${file} is not executable`);
+  }
+  return { file, taken };
+}
+
+async function stat(path: string): Promise<Deno.FileInfo | null> {
+  try {
+    return await Deno.stat(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotCapable) throw error;
+    return null;
+  }
+}
+
+function missing(reason: string): ScriptRefusal {
+  return { status: 404, reason };
+}
+
+function refused(reason: string): ScriptRefusal {
+  return { status: 403, reason };
+}
