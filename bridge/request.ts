@@ -185,16 +185,22 @@ export function mountPrefix(
   const info = variables.byteString("PATH_INFO");
   const prefix = encodedPrefix(path, script);
   if (prefix === undefined) return "";
-  const rest = decodePercent(path.slice(prefix.length));
-  if (rest !== "" && !rest.startsWith("/")) return "";
+  const rest = path.slice(prefix.length);
+  if (rest !== "" && !decodePercent(rest).startsWith("/")) return "";
   if (protocol === "cgi" && info === undefined) return prefix;
   if (info === undefined && variables.byteString("SCRIPT_FILENAME") !== program) return "";
   return samePath(rest, info ?? "") ? prefix : "";
 }
 
-/** Servers merge slashes and resolve dots in PATH_INFO, each in its own way (A14): what they agree on counts. */
+/**
+ * Servers merge slashes and resolve dots in PATH_INFO, each in its own way (A14), and Apache may leave an encoded slash
+ * as it is (A15): what they agree on counts.
+ *
+ * @param rest The end of the URL's path, encoded.
+ */
 function samePath(rest: string, info: string): boolean {
-  return rest === info || rest.replace(/\/{2,}/g, "/") === info;
+  return [rest, rest.replace(/%(?=2f)/gi, "%25")].map(decodePercent)
+    .some((path) => path === info || path.replace(/\/{2,}/g, "/") === info);
 }
 
 /** The shortest part of an encoded path that decodes to `decoded`. */
