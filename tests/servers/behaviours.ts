@@ -30,7 +30,8 @@ export interface Site {
   leaksStatus?: boolean;
 }
 
-interface Seen {
+/** What the app says that it was asked. */
+export interface Seen {
   method: string;
   url: string;
   headers: Record<string, string>;
@@ -52,8 +53,13 @@ export function behaviours<T>(suite: Suite<T>, name: string, site: (started: T) 
 
 type Given = Site & { base: string };
 
-async function see(site: Given, path: string, fields: string[][] = []): Promise<Seen> {
-  const answer = await request(site.host, "GET", site.base + path, { fields });
+/** Asks the app what it sees. */
+export async function see(
+  { host, base = "" }: Site,
+  path: string,
+  fields: string[][] = [],
+): Promise<Seen> {
+  const answer = await request(host, "GET", base + path, { fields });
   assertEquals(answer.status, 200, answer.text);
   return JSON.parse(answer.text);
 }

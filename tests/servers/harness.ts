@@ -112,7 +112,7 @@ export class Rig {
       this.#copy(file);
     }
     // The servers' users compile TypeScript too, and keep what comes of it.
-    for (const dir of ["deno", "work", "www"]) {
+    for (const dir of ["deno", "cache", "www"]) {
       Deno.mkdirSync(`${this.dir}/${dir}`);
       Deno.chmodSync(`${this.dir}/${dir}`, 0o777);
     }
@@ -178,7 +178,12 @@ await serve(app, { basePath: "auto" });
     const program = new Program(name, command, {
       args,
       ...options,
-      env: { DENO_DIR: `${this.dir}/deno`, NO_COLOR: "1", ...options.env },
+      env: {
+        PATH: `${Deno.execPath().replace(/\/[^/]+$/, "")}:${Deno.env.get("PATH")}`,
+        DENO_DIR: `${this.dir}/deno`,
+        NO_COLOR: "1",
+        ...options.env,
+      },
     });
     this.#programs.push(program);
     return program;

@@ -1,0 +1,87 @@
+import { assertEquals } from "@std/assert";
+import { behaviours, see, type Site } from "./behaviours.ts";
+import { request } from "./client.ts";
+import { type Rig, snippet, Suite } from "./harness.ts";
+
+const MODULES = "/usr/lib/apache2/modules";
+
+const apache = new Suite("Apache", {
+  apache2: "apache2",
+  [`${MODULES}/mod_proxy_fcgi.so`]: "apache2-bin",
+}, async (rig) => {
+  const tcp = await rig.daemon("fastcgi", "127.0.0.1:0");
+  const unix = await rig.daemon("fastcgi", `${rig.dir}/app.sock`);
+  rig.script("cgi-bin/app.ts");
+  const cgi = snippet("apache", "cgi", {
+    "/srv/cgi-bin": `${rig.dir}/cgi-bin`,
+    "/var/cache/deno": `${rig.dir}/cache`,
+  });
+  return await rig.serve("apache2", ["cgi", "noDecode", "tcp", "unix", "split"], (port) => {
+    const file = rig.write(
+      "apache.conf",
+      config(rig, {
+        [port.cgi]: cgi,
+        [port.noDecode]: cgi.replace("AllowEncodedSlashes On", "AllowEncodedSlashes NoDecode"),
+        [port.tcp]: snippet("apache", "tcp", { "127.0.0.1:9000": tcp }),
+        [port.split]: snippet("apache", "split", { "127.0.0.1:9000": tcp }),
+        [port.unix]: snippet("apache", "unix", { "/run/app.sock": unix }),
+      }),
+    );
+    return ["apache2", ["-DFOREGROUND", "-f", file]];
+  });
+});
+
+function config(rig: Rig, hosts: Record<number, string>): string {
+  const modules = "mpm_event authz_core alias env cgid proxy proxy_fcgi".split(" ")
+    .map((name) => `LoadModule ${name}_module ${MODULES}/mod_${name}.so`);
+  const virtual = Object.entries(hosts).map(([port, text]) =>
+    `Listen 127.0.0.1:${port}\n<VirtualHost 127.0.0.1:${port}>\n${text}\n</VirtualHost>`
+  );
+  return `
+ServerName localhost
+ServerRoot ${rig.dir}
+DefaultRuntimeDir ${rig.dir}
+PidFile ${rig.dir}/apache.pid
+ErrorLog ${rig.logFile("error.log")}
+User www-data
+Group www-data
+${modules.join("\n")}
+ScriptSock ${rig.dir}/cgid.sock
+${virtual.join("\n")}
+`;
+}
+
+const site = (port: number, differences: Partial<Site> = {}): Site => ({
+  host: `127.0.0.1:${port}`,
+  chunked: "streamed",
+  ...differences,
+});
+const cgi = { base: "/cgi-bin/app.ts", protocol: "cgi", leaves: "killed" } as const;
+/** mod_proxy_fcgi does not split the path: all of it is SCRIPT_NAME (SPEC A16). */
+const unsplit = { scriptName: "/café/x", pathInfo: undefined };
+
+behaviours(apache, "CGI (mod_cgid)", (port) => site(port.cgi, cgi));
+behaviours(
+  apache,
+  "FastCGI over TCP",
+  (port) => site(port.tcp, { split: unsplit, authorization: false }),
+);
+behaviours(apache, "FastCGI over a Unix socket", (port) => site(port.unix, { split: unsplit }));
+
+apache.test("an encoded slash is refused unless it is allowed", async (port) => {
+  const { status } = await request(site(port.split).host, "GET", "/caf%C3%A9%2Fx");
+  assertEquals(status, 404);
+});
+
+apache.test("an encoded slash that Apache does not decode", async (port) => {
+  const seen = await see(site(port.noDecode, cgi), "/caf%C3%A9%2Fx");
+  assertEquals(seen.variables.PATH_INFO, "/café%2Fx");
+  assertEquals([seen.scriptName, seen.pathInfo], [cgi.base, "/café/x"]);
+  assertEquals(new URL(seen.url).pathname, "/caf%C3%A9%2Fx");
+});
+
+apache.test("the path as RFC 3875 splits it", async (port) => {
+  const { url, variables } = await see(site(port.split), "/d/caf%C3%A9");
+  assertEquals(new URL(url).pathname, "/d/caf%C3%A9");
+  assertEquals([variables.SCRIPT_NAME, variables.PATH_INFO], ["", "/d/café"]);
+});
