@@ -15,7 +15,17 @@
  * @module
  */
 
-import { AnswerReader, type LocalRedirect } from "./bridge/cgi_response.ts";
+import { type Channel, FastCGIInquiry, runSCGI } from "./bridge/application.ts";
+import type { LocalRedirect } from "./bridge/cgi_response.ts";
+import {
+  type CGIGatewayOptions,
+  DEFAULTS,
+  type FastCGIGatewayOptions,
+  type Gateway,
+  type GatewayOptions,
+  type SCGIGatewayOptions,
+} from "./bridge/gateway.ts";
+import { Inquiry } from "./bridge/inquiry.ts";
 import { describe, plainResponse } from "./bridge/respond.ts";
 import {
   decodeTarget,
@@ -36,213 +46,22 @@ import {
 } from "./io/connection_pool.ts";
 import { Output } from "./io/output.ts";
 import { LineLog, ProcessGroup } from "./io/process.ts";
-import { checkScript, findScript, type ScriptRules } from "./io/script_file.ts";
-import { Watchdog } from "./io/watchdog.ts";
+import { checkScript, findScript, kindBelow, type ScriptRules } from "./io/script_file.ts";
 import { ByteBuffer } from "./wire/byte_buffer.ts";
 import { toByteString, toText } from "./wire/byte_string.ts";
-import {
-  decodeEndRequest,
-  encodeAbortRequest,
-  encodeBeginRequest,
-  encodePair,
-  encodeStream,
-  encodeStreamEnd,
-  KEEP_CONNECTION,
-  ProtocolStatus,
-  RecordDecoder,
-  type RecordSink,
-  RecordType,
-  Role,
-} from "./wire/fastcgi.ts";
 import { ProtocolError } from "./wire/protocol_error.ts";
-import { encodeSCGIHeaders } from "./wire/scgi.ts";
 
+export type {
+  CGIGatewayOptions,
+  FastCGIGatewayOptions,
+  Gateway,
+  GatewayOptions,
+  SCGIGatewayOptions,
+} from "./bridge/gateway.ts";
 export type { Address } from "./io/connection_pool.ts";
 
-/** A handler for `Deno.serve`. Disposing of it ends what it holds open: connections, processes. */
-export interface Gateway extends Disposable {
-  /** Answers a request. Without `info` the client's address is not told. */
-  (request: Request, info?: Deno.ServeHandlerInfo<Deno.Addr>): Promise<Response>;
-}
-
-/** Options that all gateways share. */
-export interface GatewayOptions {
-  /**
-   * The part of the URL's path that the gateway is mounted at: it becomes the beginning of SCRIPT_NAME. Other paths are
-   * answered with 404.
-   *
-   * @default ""
-   */
-  prefix?: "" | `/${string}`;
-  /**
-   * How long the application may neither take nor send a byte, in milliseconds; past it, 504, or if the answer has begun
-   * it breaks off.
-   *
-   * @default 60_000
-   */
-  timeout?: number;
-  /**
-   * How long the client may neither send nor take a byte that the application waits for, in milliseconds; past it, 408,
-   * or the answer breaks off.
-   *
-   * @default 60_000
-   */
-  clientTimeout?: number;
-  /**
-   * How many bytes the header block of an answer may have; past it, 502.
-   *
-   * @default 65_536
-   */
-  maxHeaderBytes?: number;
-  /**
-   * How many bytes a request's body may have; past it, 413. Bodies stream.
-   *
-   * @default Infinity
-   */
-  maxBodyBytes?: number;
-  /**
-   * Host names that are answered beside those of this machine itself (`localhost`, `127.0.0.1`, `[::1]`); others get
-   * 421. Set it, be it to `[]`, on a server for development: without it a page in the developer's browser can reach the
-   * server by a name of its own that it has resolve to 127.0.0.1 (DNS rebinding).
-   *
-   * @default undefined, any host
-   */
-  allowedHosts?: string[];
-  /**
-   * Hands the Authorization header to the application. A script's environment may be seen by others on the machine.
-   *
-   * @default true
-   */
-  passAuthorization?: boolean;
-  /**
-   * More variables, or a function that tells them for a request, such as REMOTE_USER of who has signed in. They replace
-   * those of the same name.
-   */
-  variables?:
-    | Record<string, string>
-    | ((request: Request, info?: Deno.ServeHandlerInfo<Deno.Addr>) => Record<string, string>);
-  /**
-   * Answers where an application sends the client to another path of the same server without the client's doing (a
-   * local redirect, RFC 3875 section 6.2.2). At most 5 follow one another; past it, 502.
-   *
-   * @default the gateway itself
-   */
-  redirect?: (
-    request: Request,
-    info?: Deno.ServeHandlerInfo<Deno.Addr>,
-  ) => Response | Promise<Response>;
-  /** Where errors, and what the application writes to stderr, go. @default console.error */
-  log?: (message: string) => void;
-}
-
-/** Options of {@linkcode fastCGIGateway}. */
-export interface FastCGIGatewayOptions extends GatewayOptions {
-  /**
-   * The folder of the application's scripts, as the application sees it; SCRIPT_FILENAME is in it. With it, paths must
-   * name a script. What PHP needs.
-   *
-   * @default undefined, the application answers all paths
-   */
-  root?: string;
-  /** The ends of scripts' names: the path up to there is SCRIPT_NAME, the rest PATH_INFO. @default [".php"] */
-  split?: string[];
-  /** The script of a folder. @default "index.php" */
-  index?: string;
-  /** The script for paths that name none, as `"/index.php"`. @default undefined, they are answered with 404 */
-  fallback?: `/${string}`;
-  /**
-   * Sees first that the script exists. Not where the application has its own file system, such as a container: PHP
-   * must then itself keep uploaded files from being run (`cgi.fix_pathinfo=0`, `security.limit_extensions`).
-   *
-   * @default true
-   */
-  checkFiles?: boolean;
-  /** How many connections may be open; past it, 503. @default 256 */
-  maxConnections?: number;
-  /**
-   * How many idle connections are kept for the next request; 0 for a connection each.
-   *
-   * @default 4
-   */
-  maxIdleConnections?: number;
-  /**
-   * How long an idle connection is kept, in milliseconds. Shorter than the application's own.
-   *
-   * @default 10_000
-   */
-  idleTimeout?: number;
-  /** How long connecting may take, in milliseconds; past it, 504. @default 10_000 */
-  connectTimeout?: number;
-}
-
-/** Options of {@linkcode scgiGateway}. */
-export interface SCGIGatewayOptions extends GatewayOptions {
-  /** How many connections may be open; past it, 503. @default 256 */
-  maxConnections?: number;
-  /** How long connecting may take, in milliseconds; past it, 504. @default 10_000 */
-  connectTimeout?: number;
-  /**
-   * How many bytes of a body without a length are held to find its length, which SCGI needs; past it, 413.
-   *
-   * @default 10_485_760
-   */
-  maxBufferedBody?: number;
-}
-
-/** Options of {@linkcode cgiGateway}: `root` or `script`. */
-export interface CGIGatewayOptions extends GatewayOptions {
-  /** The folder of the scripts. The longest part of the path that names a file is the script. */
-  root?: string;
-  /** The one script that answers all paths. */
-  script?: string;
-  /** Names of the script that answers for a folder. @default [] */
-  index?: string[];
-  /** The ends of names of files that may be run. @default undefined, any that is executable */
-  extensions?: string[];
-  /**
-   * Programs that run scripts, by the end of the script's name, as `{ ".php": ["php-cgi"] }`. Such scripts need no
-   * executable bit.
-   */
-  interpreters?: Record<string, string[]>;
-  /**
-   * Permissions of Deno scripts by folder of the root, as `{ "/": ["--allow-env"], "/reports": ["--allow-env",
-   * "--allow-read=/srv/data"] }`. The nearest folder counts. Scripts that end in `.ts`, `.js`, `.mts` or `.mjs` are then
-   * run with exactly these, whatever their first line says, and need no executable bit.
-   */
-  permissions?: Record<`/${string}`, string[]>;
-  /** What scripts find in their environment beside the request. @default PATH alone */
-  env?: Record<string, string>;
-  /** How many processes may run; past it, 503. @default 32 */
-  maxProcesses?: number;
-  /**
-   * How many bytes of a body without a length are held to find its length, which CGI needs; past it, 413.
-   *
-   * @default 10_485_760
-   */
-  maxBufferedBody?: number;
-}
-
-const DEFAULTS = {
-  prefix: "",
-  timeout: 60_000,
-  clientTimeout: 60_000,
-  maxHeaderBytes: 65_536,
-  maxBodyBytes: Infinity,
-  passAuthorization: true,
-  split: [".php"],
-  index: "index.php",
-  checkFiles: true,
-  maxConnections: 256,
-  maxIdleConnections: 4,
-  idleTimeout: 10_000,
-  connectTimeout: 10_000,
-  maxBufferedBody: 10_485_760,
-  maxProcesses: 32,
-} as const;
 /** How many local redirects may follow one another (SPEC F16). */
 const MAX_REDIRECTS = 5;
-/** How long an application has to end a request that is called off, in milliseconds. */
-const ABORT_GRACE = 1000;
 const IDEMPOTENT = /^(?:GET|HEAD|OPTIONS|PUT|DELETE)$/;
 const DENO_SCRIPT = /\.m?[tj]s$/;
 const DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin";
@@ -523,162 +342,28 @@ function errorStatus(error: unknown): number {
   return 502;
 }
 
-/** A request under way: what goes to the application and what comes back, whatever the transport. */
-class Inquiry {
-  readonly request: Request;
-  readonly reader: AnswerReader;
-  readonly watchdog: Watchdog;
-  /** Set by the transport: ends its side of it. */
-  onabort: (reason: unknown) => void = () => {};
-  readonly log: (message: string) => void;
-  #options: GatewayOptions;
-  #body: ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>> | null = null;
-  #abort = () => {
-    // Deno.serve aborts the signal after a whole answer as well.
-    if (!this.reader.ended) this.abort(this.request.signal.reason);
-  };
-  #over = false;
-
-  constructor(request: Request, options: GatewayOptions) {
-    const {
-      timeout = DEFAULTS.timeout,
-      clientTimeout = DEFAULTS.clientTimeout,
-      maxHeaderBytes = DEFAULTS.maxHeaderBytes,
-      log = console.error,
-    } = options;
-    this.request = request;
-    this.#options = options;
-    this.log = log;
-    this.reader = new AnswerReader({
-      method: request.method,
-      maxHeaderBytes,
-      oncancel: (reason) => this.abort(reason),
-      log,
-    });
-    this.watchdog = new Watchdog({ application: timeout, client: clientTimeout }, (waited) => {
-      const [ms, status] = waited === "client" ? [clientTimeout, 408] : [timeout, 504];
-      const error = new ProtocolError(
-        `Cannot finish the answer as the ${waited} must move within ${ms} ms: it did not`,
-        status,
-      );
-      if (this.reader.begun) log(error.message);
-      this.abort(error);
-    });
-    if (request.signal.aborted) this.#abort();
-    else request.signal.addEventListener("abort", this.#abort);
-  }
-
-  /** Sends the body as it comes. */
-  async send(length: number | undefined, write: (chunk: Uint8Array) => Promise<void> | void) {
-    const { maxBodyBytes = DEFAULTS.maxBodyBytes } = this.#options;
-    this.#body = this.request.body!.getReader();
-    let sent = 0;
-    while (true) {
-      const { done, value } = await this.watchdog.client(this.#body.read());
-      if (this.#over) return;
-      if (done) break;
-      sent += value.length;
-      if (sent > maxBodyBytes) throw tooLarge(maxBodyBytes);
-      if (length !== undefined && sent > length) throw wrongLength(length, "more");
-      await write(value);
-      this.watchdog.moved();
-    }
-    if (length !== undefined && sent < length) throw wrongLength(length, String(sent));
-  }
-
-  /** Takes what the application has written, and waits while the client does not take it. */
-  async receive(bytes: Uint8Array<ArrayBuffer>): Promise<void> {
-    this.watchdog.moved();
-    this.reader.push(bytes);
-    await this.room();
-  }
-
-  /** Waits while the client does not take what has come. */
-  async room(): Promise<void> {
-    const room = this.reader.room();
-    if (room) await this.watchdog.client(room);
-  }
-
-  /** Calls it off: the client is gone, or something went wrong. */
-  abort(reason: unknown): void {
-    if (this.#over) return;
-    this.finish();
-    this.reader.fail(reason);
-    this.onabort(reason);
-  }
-
-  /** Says that the transport is done with it. */
-  finish(): void {
-    if (this.#over) return;
-    this.#over = true;
-    this.watchdog.stop();
-    this.request.signal.removeEventListener("abort", this.#abort);
-    this.#body?.cancel().catch(() => {});
-  }
-}
-
-function tooLarge(most: number): ProtocolError {
-  return new ProtocolError(
-    `Cannot send request body as it must have at most ${most} bytes: it has more`,
-    413,
-  );
-}
-
-function wrongLength(length: number, actual: string): ProtocolError {
-  return new ProtocolError(
-    `Cannot send request body as it must have ${length} bytes: it has ${actual}`,
-  );
-}
-
-/** The length of a request's body, if it is known; 0 without one. */
-function bodyLength(request: Request, options: GatewayOptions): number | undefined {
-  if (request.body === null) return 0;
-  const text = request.headers.get("content-length");
-  if (text === null) return undefined;
-  const length = Number(text);
-  if (!/^\d+$/.test(text) || !Number.isSafeInteger(length)) {
-    throw new ProtocolError(
-      `Cannot send request body as Content-Length must be a whole number: current value is ${
-        JSON.stringify(text)
-      }`,
-    );
-  }
-  const { maxBodyBytes = DEFAULTS.maxBodyBytes } = options;
-  if (length > maxBodyBytes) throw tooLarge(maxBodyBytes);
-  return length;
-}
-
-/** Reads a body to its end to learn its length. */
-async function withLength(request: Request, most: number): Promise<Request> {
-  const chunks: Uint8Array<ArrayBuffer>[] = [];
-  let length = 0;
-  for await (const chunk of request.body!) {
-    length += chunk.length;
-    if (length > most) throw tooLarge(most);
-    chunks.push(chunk);
-  }
-  const headers = new Headers(request.headers);
-  headers.set("content-length", String(length));
-  const { url, method, signal } = request;
-  return new Request(url, { method, headers, signal, body: new Blob(chunks) });
+/** Where a script is. */
+interface Files {
+  scriptFilename: string;
+  documentRoot: string;
 }
 
 /** Makes the variables of a request. */
 function variablesOf(
-  request: Request,
+  inquiry: Inquiry,
   info: Info,
   options: GatewayOptions,
   path: ScriptPath,
-  length: number | undefined,
-  files: { scriptFilename?: string; documentRoot?: string } = {},
+  files?: Files,
 ): [name: string, value: string][] {
+  const { request, length } = inquiry;
   const given = typeof options.variables === "function"
     ? options.variables(request, info)
     : options.variables;
   const variables = createVariables(request, {
     ...path,
     ...files,
-    contentLength: request.body === null && length === 0 ? undefined : length,
+    contentLength: request.body === null ? undefined : length,
     remoteAddr: info?.remoteAddr,
     dropAuthorization: options.passAuthorization === false,
     variables: given,
@@ -703,252 +388,110 @@ async function askFastCGI(
   pool: ConnectionPool,
   options: FastCGIGatewayOptions,
 ): Promise<Answer> {
-  const rest = pathBelow(request, options);
-  const prefix = toByteString(options.prefix ?? "");
-  if (rest === undefined) return plainResponse(404);
-  let path: ScriptPath = { scriptName: prefix, pathInfo: rest };
-  let files = {};
-  const { root } = options;
-  if (root !== undefined) {
-    const { split = DEFAULTS.split, index = DEFAULTS.index, fallback } = options;
-    const found = splitScript(rest || "/", { split: [...split], index, fallback });
-    if (found === undefined || hasDotName(found.scriptName)) return plainResponse(404);
-    const file = root.replace(/\/+$/, "") + toText(found.scriptName);
-    if (options.checkFiles !== false && !await isScript(root, file)) return plainResponse(404);
-    path = { scriptName: prefix + found.scriptName, pathInfo: found.pathInfo };
-    files = { scriptFilename: file, documentRoot: root };
-  }
-  const length = bodyLength(request, options);
-  const variables = variablesOf(request, info, options, path, length, files);
+  const found = await findPHP(request, options);
+  if (found instanceof Response) return found;
+  const { needsLength = options.root !== undefined, maxBufferedBody = DEFAULTS.maxBufferedBody } =
+    options;
   const repeatable = request.body === null && IDEMPOTENT.test(request.method);
   const keep = repeatable && (options.maxIdleConnections ?? DEFAULTS.maxIdleConnections) > 0;
-  while (true) {
-    const connection = await pool.acquire(!repeatable, request.signal);
-    const exchange = new FastCGIExchange(new Inquiry(request, options), connection, keep);
-    const done = exchange.run(variables, length);
-    done.then((reusable) => pool.release(connection, reusable));
+  for (let fresh = !repeatable;; fresh = true) {
+    const inquiry = new Inquiry(request, options);
     try {
-      return await exchange.answer;
+      if (needsLength) await inquiry.measure(maxBufferedBody);
+      const variables = variablesOf(inquiry, info, options, found.path, found.files);
+      const connection = await pool.acquire(fresh, request.signal);
+      const exchange = new FastCGIInquiry(
+        inquiry,
+        createChannel(connection),
+        keep,
+        new LineLog(inquiry.log),
+      );
+      const done = exchange.run(variables).then((reusable) => pool.release(connection, reusable));
+      try {
+        return await inquiry.answer;
+      } catch (error) {
+        // The application closed the connection while it was idle, and has seen nothing of the request.
+        if (!connection.reused || !exchange.lost) throw error;
+        await done;
+      }
     } catch (error) {
-      // The application closed the connection while it was idle, and has seen nothing of the request.
-      if (!connection.reused || exchange.answered || request.signal.aborted) throw error;
-      await done;
+      inquiry.abort(error);
+      throw error;
     }
   }
 }
 
-async function isScript(root: string, file: string): Promise<boolean> {
-  try {
-    const info = await Deno.stat(file);
-    const inside = (await Deno.realPath(root)).replace(/\/*$/, "/");
-    return info.isFile && (await Deno.realPath(file)).startsWith(inside);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotCapable) throw error;
-    return false;
+/** Finds out what the path asks of the application: without a root, anything; with one, a script in it. */
+async function findPHP(
+  request: Request,
+  options: FastCGIGatewayOptions,
+): Promise<{ path: ScriptPath; files?: Files } | Response> {
+  const { root, split = DEFAULTS.split, index = DEFAULTS.index, fallback, checkFiles } = options;
+  const rest = pathBelow(request, options);
+  if (rest === undefined) return plainResponse(404);
+  const prefix = toByteString(options.prefix ?? "");
+  if (root === undefined) return { path: { scriptName: prefix, pathInfo: rest } };
+  const documentRoot = root.replace(/\/+$/, "");
+  const kind = async (name: string) =>
+    checkFiles === false ? "file" : await kindBelow(root, documentRoot + toText(name));
+  let path = splitScript(rest || "/", { split: [...split], index });
+  if (path && (hasDotName(path.scriptName) || await kind(path.scriptName) !== "file")) {
+    path = undefined;
   }
+  if (path === undefined && checkFiles !== false && !rest.endsWith("/")) {
+    const isFolder = await kind(rest) === "folder" && await kind(`${rest}/${index}`) === "file";
+    if (isFolder && !hasDotName(rest)) return addSlash(request);
+  }
+  if (path === undefined && fallback !== undefined) path = { scriptName: fallback, pathInfo: "" };
+  if (path === undefined) return plainResponse(404);
+  return {
+    path: { scriptName: prefix + path.scriptName, pathInfo: path.pathInfo },
+    files: { scriptFilename: documentRoot + toText(path.scriptName), documentRoot },
+  };
 }
 
-/** One request on a FastCGI connection. */
-class FastCGIExchange implements RecordSink {
-  /** Whether the application has sent anything. */
-  answered = false;
-  #inquiry: Inquiry;
-  #connection: PooledConnection;
-  #keep: boolean;
-  #out = new ByteBuffer();
-  #output: Output;
-  #decoder = new RecordDecoder();
-  #stdoutEnded = false;
-  #ended = false;
-  #sent = false;
-  #stderr: LineLog;
-  #grace: ReturnType<typeof setTimeout> | undefined;
-
-  constructor(inquiry: Inquiry, connection: PooledConnection, keep: boolean) {
-    this.#inquiry = inquiry;
-    this.#connection = connection;
-    this.#keep = keep;
-    this.#output = new Output(connection.duplex, this.#out, () => {});
-    this.#stderr = new LineLog(inquiry.log);
-    inquiry.onabort = () => this.#abort();
-  }
-
-  get answer(): Promise<Answer> {
-    return this.#inquiry.reader.answer;
-  }
-
-  /** Asks, and resolves when the connection is done with it: to whether it may serve again. */
-  async run(
-    variables: [name: string, value: string][],
-    length: number | undefined,
-  ): Promise<boolean> {
-    const inquiry = this.#inquiry;
-    try {
-      this.#begin(variables);
-      this.#sendBody(length);
-      while (!this.#ended) {
-        const bytes = await this.#connection.read();
-        if (bytes === null) throw new Error("it closed the connection");
-        this.answered = true;
-        inquiry.watchdog.moved();
-        this.#decoder.push(bytes, this);
-        await inquiry.room();
-      }
-    } catch (error) {
-      inquiry.abort(
-        error instanceof ProtocolError ? error : new ProtocolError(
-          `Cannot take the answer as the application must send all of it: ${
-            (error as Error).message
-          }`,
-          502,
-        ),
-      );
-    }
-    clearTimeout(this.#grace);
-    this.#stderr.end();
-    inquiry.finish();
-    return this.#ended && this.#keep && this.#sent && this.#grace === undefined &&
-      this.#decoder.idle && !this.#output.writing && this.#out.length === 0;
-  }
-
-  record(type: number, id: number, content: Uint8Array): void {
-    if (id !== 1 || this.#ended) return;
-    if (type === RecordType.stdout) {
-      if (content.length === 0) this.#stdoutEnded = true;
-      else this.#inquiry.reader.push(content.slice());
-    } else if (type === RecordType.stderr) {
-      this.#stderr.push(content);
-    } else if (type === RecordType.endRequest) {
-      this.#end(content);
-    }
-  }
-
-  #begin(variables: [name: string, value: string][]): void {
-    const out = this.#out;
-    encodeBeginRequest(out, 1, Role.responder, this.#keep ? KEEP_CONNECTION : 0);
-    const pairs = new ByteBuffer();
-    for (const [name, value] of variables) encodePair(pairs, name, value);
-    encodeStream(out, RecordType.params, 1, pairs.bytes.subarray(0, pairs.length));
-    encodeStreamEnd(out, RecordType.params, 1);
-  }
-
-  async #sendBody(length: number | undefined): Promise<void> {
-    const inquiry = this.#inquiry;
-    try {
-      if (inquiry.request.body !== null) {
-        this.#output.flush();
-        await inquiry.send(length, (chunk) => {
-          encodeStream(this.#out, RecordType.stdin, 1, chunk);
-          return this.#output.flush();
-        });
-      }
-      if (this.#ended || this.#grace !== undefined) return;
-      encodeStreamEnd(this.#out, RecordType.stdin, 1);
-      this.#sent = true;
-      this.#output.flush();
-    } catch (error) {
-      // An application may answer, and close, without reading all: what it says counts.
-      if (error instanceof ProtocolError) inquiry.abort(error);
-    }
-  }
-
-  /** FCGI_END_REQUEST: the statuses are told only where there is no answer (SPEC C19). */
-  #end(content: Uint8Array): void {
-    const { reader } = this.#inquiry;
-    const { appStatus, protocolStatus } = decodeEndRequest(content);
-    this.#ended = true;
-    if (protocolStatus !== ProtocolStatus.requestComplete && !reader.begun) {
-      const overloaded = protocolStatus === ProtocolStatus.overloaded;
-      throw new ProtocolError(
-        `Cannot take the answer as FCGI_END_REQUEST must say that the request is complete: it says ${protocolStatus}`,
-        overloaded ? 503 : 502,
-      );
-    }
-    if (reader.begun && appStatus !== 0 && !this.#stdoutEnded) {
-      throw new Error(`it broke off with status ${appStatus}`);
-    }
-    reader.end();
-  }
-
-  #abort(): void {
-    if (this.#ended) return;
-    this.#grace = setTimeout(() => this.#connection.close(), ABORT_GRACE);
-    try {
-      encodeAbortRequest(this.#out, 1);
-      this.#output.flush();
-    } catch {
-      this.#connection.close();
-    }
-  }
+/** Sends the client to the folder itself, so that what its page refers to is found. */
+function addSlash(request: Request): Response {
+  const { pathname, search } = new URL(request.url);
+  // Not "//host", which is another server.
+  const location = pathname.replace(/^\/+/, "/") + "/" + search;
+  return new Response(null, { status: 301, headers: { location } });
 }
 
 async function askSCGI(
-  asked: Request,
+  request: Request,
   info: Info,
   pool: ConnectionPool,
   options: SCGIGatewayOptions,
 ): Promise<Answer> {
-  const rest = pathBelow(asked, options);
-  if (rest === undefined) return plainResponse(404);
-  let request = asked;
-  let length = bodyLength(request, options);
-  if (length === undefined) {
-    request = await withLength(request, options.maxBufferedBody ?? DEFAULTS.maxBufferedBody);
-    length = bodyLength(request, options)!;
-  }
-  const path = { scriptName: toByteString(options.prefix ?? ""), pathInfo: rest };
-  const [, ...others] = variablesOf(request, info, options, path, length);
-  const head = encodeSCGIHeaders([
-    ["CONTENT_LENGTH", String(length)],
-    ["SCGI", "1"],
-    ...others.filter(([name]) => name !== "CONTENT_LENGTH" && name !== "SCGI"),
-  ]);
-  const connection = await pool.acquire(true, request.signal);
+  const pathInfo = pathBelow(request, options);
+  if (pathInfo === undefined) return plainResponse(404);
   const inquiry = new Inquiry(request, options);
-  inquiry.onabort = () => connection.close();
-  runSCGI(inquiry, connection, head, length).finally(() => pool.release(connection, false));
-  return await inquiry.reader.answer;
+  try {
+    await inquiry.measure(options.maxBufferedBody ?? DEFAULTS.maxBufferedBody);
+    const path = { scriptName: toByteString(options.prefix ?? ""), pathInfo };
+    const variables = variablesOf(inquiry, info, options, path);
+    const connection = await pool.acquire(true, request.signal);
+    runSCGI(inquiry, createChannel(connection), variables)
+      .finally(() => pool.release(connection, false));
+  } catch (error) {
+    inquiry.abort(error);
+  }
+  return await inquiry.answer;
 }
 
-async function runSCGI(
-  inquiry: Inquiry,
-  connection: PooledConnection,
-  head: Uint8Array,
-  length: number,
-): Promise<void> {
+function createChannel(connection: PooledConnection): Channel {
   const out = new ByteBuffer();
   const output = new Output(connection.duplex, out, () => {});
-  const sendBody = async () => {
-    try {
-      out.append(head);
-      if (inquiry.request.body === null) return void output.flush();
-      await inquiry.send(length, (chunk) => {
-        out.append(chunk);
-        return output.flush();
-      });
-    } catch (error) {
-      if (error instanceof ProtocolError) inquiry.abort(error);
-    }
+  return {
+    out,
+    read: () => connection.read(),
+    flush: () => output.flush(),
+    get sent() {
+      return !output.writing && out.length === 0;
+    },
+    close: () => connection.close(),
   };
-  try {
-    sendBody();
-    while (true) {
-      const bytes = await connection.read();
-      if (bytes === null) break;
-      await inquiry.receive(bytes);
-    }
-    inquiry.reader.end();
-  } catch (error) {
-    inquiry.abort(
-      error instanceof ProtocolError ? error : new ProtocolError(
-        `Cannot take the answer as the application must send all of it: ${
-          (error as Error).message
-        }`,
-        502,
-      ),
-    );
-  }
-  inquiry.finish();
 }
 
 /** The scripts of a CGI gateway, and the processes that run them. */
@@ -992,66 +535,66 @@ class Scripts {
     for (const process of this.#running) process.kill();
   }
 
-  async ask(asked: Request, info: Info): Promise<Answer> {
+  async ask(request: Request, info: Info): Promise<Answer> {
     const options = this.#options;
-    const { log = console.error, maxProcesses = DEFAULTS.maxProcesses } = options;
-    const rest = pathBelow(asked, options);
-    if (rest === undefined) return plainResponse(404);
-    const found = await this.#find(asked);
+    const { log = console.error } = options;
+    const found = await this.#find(request);
+    if (found instanceof Response) return found;
     if ("status" in found) {
       if (found.status !== 404) log(`Cannot run script: ${found.reason}`);
       return plainResponse(found.status);
     }
+    const inquiry = new Inquiry(request, options);
+    try {
+      await inquiry.measure(options.maxBufferedBody ?? DEFAULTS.maxBufferedBody);
+      this.#run(inquiry, info, found);
+    } catch (error) {
+      inquiry.abort(error);
+    }
+    return await inquiry.answer;
+  }
+
+  #run(inquiry: Inquiry, info: Info, found: { file: string; path: ScriptPath }): void {
+    const { maxProcesses = DEFAULTS.maxProcesses } = this.#options;
     if (this.#running.size >= maxProcesses) {
       throw new ProtocolError(
         `Cannot run script as there must be at most ${maxProcesses} processes: all are running`,
         503,
       );
     }
-    let request = asked;
-    let length = bodyLength(request, options);
-    if (length === undefined) {
-      request = await withLength(request, options.maxBufferedBody ?? DEFAULTS.maxBufferedBody);
-      length = bodyLength(request, options)!;
-    }
     const env = { ...this.#env };
     const files = { scriptFilename: found.file, documentRoot: this.#root };
-    for (const [name, value] of variablesOf(request, info, options, found.path, length, files)) {
+    for (const [name, value] of variablesOf(inquiry, info, this.#options, found.path, files)) {
       if ((name === "PATH_INFO" || name === "SCRIPT_NAME") && !isUTF8(value)) {
         throw new ProtocolError(`Cannot run script as ${name} must be UTF-8: it is not`);
       }
       env[name] = toText(value);
     }
-    const inquiry = new Inquiry(request, options);
+    let process: ProcessGroup;
     try {
-      const process = new ProcessGroup({
-        command: this.#command(found.file),
-        cwd: folderOf(found.file),
-        env,
-      }, log);
-      this.#running.add(process);
-      process.status.finally(() => this.#running.delete(process));
-      inquiry.onabort = () => process.kill();
-      runScript(inquiry, process, length);
+      const command = this.#command(found.file);
+      process = new ProcessGroup({ command, cwd: folderOf(found.file), env }, inquiry.log);
     } catch (error) {
-      inquiry.abort(
-        new ProtocolError(
-          `Cannot run ${found.file} as it must be a program, or have an interpreter: ${
-            (error as Error).message
-          }`,
-          502,
-        ),
+      throw new ProtocolError(
+        `Cannot run ${found.file} as it must be a program, or have an interpreter: ${
+          (error as Error).message
+        }`,
+        502,
       );
     }
-    return await inquiry.reader.answer;
+    this.#running.add(process);
+    process.status.finally(() => this.#running.delete(process));
+    runScript(inquiry, process);
   }
 
   async #find(
     request: Request,
-  ): Promise<{ file: string; path: ScriptPath } | { status: number; reason: string }> {
+  ): Promise<{ file: string; path: ScriptPath } | { status: number; reason: string } | Response> {
     const { prefix = "", script } = this.#options;
-    const encoded = stripPrefix(new URL(request.url).pathname, prefix);
-    if (encoded === undefined) return { status: 404, reason: "The path is not below the prefix" };
+    const { pathname } = new URL(request.url);
+    decodeTarget(pathname);
+    const encoded = stripPrefix(pathname, encodeURI(prefix));
+    if (encoded === undefined) return plainResponse(404);
     if (script !== undefined) {
       const info = await Deno.stat(script);
       const found = await checkScript(this.#root, script, info, 0, this.#rules);
@@ -1061,20 +604,25 @@ class Scripts {
     }
     const found = await findScript(this.#root, fileNames(encoded || "/"), this.#rules);
     if ("status" in found) return found;
+    if (found.needsSlash) return addSlash(request);
     const left = encoded.split("/").slice(1 + found.taken);
-    const name = found.file.slice(this.#root.replace(/\/+$/, "").length);
     const path = {
-      scriptName: toByteString(prefix + name),
+      scriptName: toByteString(prefix + this.#nameOf(found.file)),
       pathInfo: left.map((segment) => "/" + decodeTarget(segment)).join(""),
     };
     return { file: found.file, path };
+  }
+
+  /** A file's path below the root. */
+  #nameOf(file: string): string {
+    return file.slice(this.#root.replace(/\/+$/, "").length);
   }
 
   /** The program and arguments that run a script. */
   #command(file: string): string[] {
     const { interpreters = {}, permissions } = this.#options;
     if (permissions !== undefined && DENO_SCRIPT.test(file)) {
-      let folder = file.slice(this.#root.replace(/\/+$/, "").length);
+      let folder = this.#nameOf(file);
       while (folder !== "") {
         folder = folder.slice(0, folder.lastIndexOf("/"));
         const flags = permissions[`/${folder.slice(1)}`];
@@ -1093,26 +641,30 @@ function folderOf(file: string): string {
   return slash < 0 ? "." : file.slice(0, slash) || "/";
 }
 
-async function runScript(inquiry: Inquiry, process: ProcessGroup, length: number): Promise<void> {
-  const sendBody = async () => {
-    try {
-      if (inquiry.request.body !== null) {
-        await inquiry.send(length, (chunk) => process.write(chunk));
-      }
-    } catch (error) {
-      // A script may answer, and end, without reading all.
-      if (error instanceof ProtocolError) inquiry.abort(error);
-    }
-    await process.closeInput();
+async function runScript(inquiry: Inquiry, process: ProcessGroup): Promise<void> {
+  const output = process.stdout.getReader();
+  inquiry.onabort = () => {
+    process.kill();
+    // A child that left the group may still hold it open.
+    output.cancel().catch(() => {});
   };
+  inquiry.send((chunk) => process.write(chunk)).then(() => process.closeInput());
   try {
-    sendBody();
-    for await (const bytes of process.stdout) await inquiry.receive(bytes);
-    inquiry.reader.end();
-    const { success, code, signal } = await process.status;
-    if (!success) inquiry.log(`The script ended with ${signal ?? `exit code ${code}`}`);
+    while (true) {
+      const { done, value } = await output.read();
+      if (done) break;
+      inquiry.watchdog.moved();
+      inquiry.reader.push(value);
+      await inquiry.room();
+    }
+    if (!inquiry.over) inquiry.reader.end();
   } catch (error) {
-    inquiry.abort(error);
+    inquiry.fail(error);
+  }
+  // A script that goes on after its answer has as long again.
+  const { success, code, signal } = await process.status;
+  if (!success && !inquiry.over) {
+    inquiry.log(`The script ended with ${signal ?? `exit code ${code}`}`);
   }
   inquiry.finish();
 }

@@ -40,6 +40,8 @@ const HOP_BY_HOP = new Set([
 const CGI_FIELDS = new Set(["content-type", "location"]);
 /** How much of a body waits for the client before the application is read no further, in bytes. */
 const HIGH_WATER = 65536;
+/** How much of a body that HEAD or the status rule out is read before the application is stopped, in bytes. */
+const MAX_DROPPED = 1_048_576;
 
 /** An answer in the making: takes what the application writes, in any pieces. */
 export class AnswerReader {
@@ -49,6 +51,10 @@ export class AnswerReader {
   begun = false;
   /** Whether nothing more is taken. */
   ended = false;
+  /** Whether the client has, or will have, all that the answer is. */
+  get answered(): boolean {
+    return this.ended || this.begun && this.#controller === null;
+  }
   #options: AnswerOptions;
   #settle = Promise.withResolvers<Response | LocalRedirect>();
   #decoder: HeadDecoder;
@@ -57,6 +63,7 @@ export class AnswerReader {
   /** How many bytes of the body are still to come, if it was told. */
   #left: number | undefined;
   #excess = false;
+  #dropped = 0;
 
   /** @param options What it is an answer to. */
   constructor(options: AnswerOptions) {
@@ -157,7 +164,12 @@ export class AnswerReader {
 
   #pushBody(bytes: Uint8Array<ArrayBuffer>): void {
     const controller = this.#controller;
-    if (controller === null || bytes.length === 0) return;
+    if (bytes.length === 0) return;
+    if (controller === null) {
+      this.#dropped += bytes.length;
+      if (this.#dropped > MAX_DROPPED) this.#options.oncancel(new Error("Nobody wants the body"));
+      return;
+    }
     let chunk = bytes;
     if (this.#left !== undefined) {
       if (chunk.length > this.#left) {

@@ -22,8 +22,6 @@ export interface SplitOptions {
   split: string[];
   /** The script of a folder. */
   index: string;
-  /** The script for paths that name none. */
-  fallback?: string;
 }
 
 /**
@@ -77,7 +75,7 @@ export function isUTF8(byteString: string): boolean {
  * @returns The parts, or undefined if it names no script.
  */
 export function splitScript(path: string, options: SplitOptions): ScriptPath | undefined {
-  const { split, index, fallback } = options;
+  const { split, index } = options;
   let at = 0;
   while (at < path.length) {
     const slash = path.indexOf("/", at + 1);
@@ -88,7 +86,7 @@ export function splitScript(path: string, options: SplitOptions): ScriptPath | u
     }
   }
   if (path.endsWith("/") && index !== "") return { scriptName: path + index, pathInfo: "" };
-  return fallback === undefined ? undefined : { scriptName: fallback, pathInfo: "" };
+  return undefined;
 }
 
 /** Whether a decoded path has a segment that begins with a dot. */

@@ -165,8 +165,12 @@ export class ConnectionPool {
    * @throws {PoolFullError} If as many are open as may be.
    */
   async acquire(fresh: boolean, signal?: AbortSignal): Promise<PooledConnection> {
-    const idle = fresh ? undefined : this.#idle.pop();
-    if (idle !== undefined) {
+    const idle = this.#idle.pop();
+    if (idle !== undefined && fresh) {
+      // It may hold the process that the new one needs.
+      this.#idle.push(idle);
+      this.#drop(idle.connection);
+    } else if (idle !== undefined) {
       clearTimeout(idle.timer);
       idle.connection.idle(false);
       idle.connection.reused = true;
@@ -174,13 +178,9 @@ export class ConnectionPool {
     }
     const { maxConnections, connectTimeout } = this.#options;
     if (this.#open.size + this.#connecting >= maxConnections) {
-      const oldest = this.#idle.shift();
-      if (oldest === undefined) {
-        throw new PoolFullError(
-          `Cannot connect as there must be at most ${maxConnections} connections: all are in use`,
-        );
-      }
-      this.#drop(oldest.connection);
+      throw new PoolFullError(
+        `Cannot connect as there must be at most ${maxConnections} connections: all are in use`,
+      );
     }
     this.#connecting++;
     try {
@@ -213,10 +213,10 @@ export class ConnectionPool {
     connection.idle(true);
   }
 
-  /** Keeps no connection any more. */
+  /** Closes all connections. */
   close(): void {
     this.#closed = true;
-    for (const { connection } of [...this.#idle]) this.#drop(connection);
+    for (const connection of [...this.#open]) this.#drop(connection);
   }
 
   #drop(connection: PooledConnection): void {

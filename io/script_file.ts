@@ -4,6 +4,8 @@ export interface ScriptFile {
   file: string;
   /** How many names of the path it took. */
   taken: number;
+  /** Whether it answers for a folder whose path lacks its slash. */
+  needsSlash: boolean;
 }
 
 /** Why none may be. */
@@ -50,7 +52,8 @@ export async function findScript(
   for (const name of rules.index) {
     const info = await stat(`${path}/${name}`);
     if (info !== null) {
-      return await checkScript(root, `${path}/${name}`, info, taken, rules);
+      const found = await checkScript(root, `${path}/${name}`, info, taken, rules);
+      return "file" in found ? { ...found, needsSlash: !folder } : found;
     }
   }
   return missing(`${path} is a folder`);
@@ -80,7 +83,7 @@ export async function checkScript(
   if (info.mode !== null && !(info.mode & EXECUTABLE) && rules.needsRunBit(file)) {
     return refused(`${file} is not executable`);
   }
-  return { file, taken };
+  return { file, taken, needsSlash: false };
 }
 
 async function stat(path: string): Promise<Deno.FileInfo | null> {
@@ -98,4 +101,13 @@ function missing(reason: string): ScriptRefusal {
 
 function refused(reason: string): ScriptRefusal {
   return { status: 403, reason };
+}
+
+/** Whether a path is a regular file, or a folder, inside the root. */
+export async function kindBelow(root: string, path: string): Promise<"file" | "folder" | "none"> {
+  const info = await stat(path);
+  if (info === null) return "none";
+  const real = await Deno.realPath(path) + "/";
+  if (!real.startsWith((await Deno.realPath(root)).replace(/\/*$/, "/"))) return "none";
+  return info.isFile ? "file" : info.isDirectory ? "folder" : "none";
 }

@@ -1,0 +1,196 @@
+import { ProtocolError } from "../wire/protocol_error.ts";
+import { AnswerReader, type LocalRedirect } from "./cgi_response.ts";
+import { DEFAULTS, type GatewayOptions } from "./gateway.ts";
+import { Watchdog } from "./watchdog.ts";
+
+/** A request under way: what goes to the application and what comes back, whatever the transport. */
+export class Inquiry {
+  readonly request: Request;
+  /** How long the body is; undefined if that is not known. */
+  length: number | undefined;
+  /** Takes what the application writes. */
+  readonly reader: AnswerReader;
+  /** Ends it when nothing moves. */
+  readonly watchdog: Watchdog;
+  /** Writes a line to the gateway's log. */
+  readonly log: (message: string) => void;
+  /** Set by the transport: ends its side of it. */
+  onabort: (reason: unknown) => void = () => {};
+  #maxBodyBytes: number;
+  #body: ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>> | undefined;
+  #held: Uint8Array<ArrayBuffer>[] = [];
+  #over = false;
+  #abort = () => {
+    // Deno.serve aborts the signal after a whole answer as well.
+    if (!this.reader.answered) this.abort(this.request.signal.reason);
+  };
+
+  /** @throws {ProtocolError} If the request's body is longer than allowed (status 413). */
+  constructor(request: Request, options: GatewayOptions) {
+    const {
+      timeout = DEFAULTS.timeout,
+      clientTimeout = DEFAULTS.clientTimeout,
+      maxHeaderBytes = DEFAULTS.maxHeaderBytes,
+      maxBodyBytes = DEFAULTS.maxBodyBytes,
+      log = console.error,
+    } = options;
+    this.request = request;
+    this.log = log;
+    this.#maxBodyBytes = maxBodyBytes;
+    this.length = bodyLength(request);
+    if ((this.length ?? 0) > maxBodyBytes) throw tooLarge(maxBodyBytes);
+    this.#body = request.body?.getReader();
+    this.reader = new AnswerReader({
+      method: request.method,
+      maxHeaderBytes,
+      oncancel: (reason) => this.abort(reason),
+      log,
+    });
+    this.watchdog = new Watchdog({ application: timeout, client: clientTimeout }, (waited) => {
+      const [limit, status] = waited === "client" ? [clientTimeout, 408] : [timeout, 504];
+      const error = new ProtocolError(
+        `Cannot finish the answer as the ${waited} must move within ${limit} ms: it did not`,
+        status,
+      );
+      if (this.reader.begun) log(error.message);
+      this.abort(error);
+    });
+    if (request.signal.aborted) this.#abort();
+    else request.signal.addEventListener("abort", this.#abort);
+  }
+
+  /** The answer, once its header block is whole. */
+  get answer(): Promise<Response | LocalRedirect> {
+    return this.reader.answer;
+  }
+
+  /** Whether it has been called off. */
+  get over(): boolean {
+    return this.#over;
+  }
+
+  /**
+   * Finds out how long the body is, by reading all of it if need be.
+   *
+   * @param most How many bytes are held.
+   * @throws {ProtocolError} If there are more (status 413).
+   */
+  async measure(most: number): Promise<number> {
+    if (this.length !== undefined) return this.length;
+    let length = 0;
+    for (let chunk = await this.#next(); chunk !== null; chunk = await this.#next()) {
+      length += chunk.length;
+      if (length > Math.min(most, this.#maxBodyBytes)) {
+        throw tooLarge(Math.min(most, this.#maxBodyBytes));
+      }
+      this.#held.push(chunk);
+    }
+    return this.length = length;
+  }
+
+  /**
+   * Sends the body as it comes.
+   *
+   * @param write Takes a chunk; rejects when the application reads no more.
+   * @returns Whether all of it was sent: an application may answer without reading it.
+   */
+  async send(write: (chunk: Uint8Array<ArrayBuffer>) => Promise<void> | void): Promise<boolean> {
+    let sent = 0;
+    try {
+      for (let chunk = await this.#next(); chunk !== null; chunk = await this.#next()) {
+        sent += chunk.length;
+        if (sent > this.#maxBodyBytes) throw tooLarge(this.#maxBodyBytes);
+        if (sent > (this.length ?? Infinity)) throw wrongLength(this.length!, "more");
+        await write(chunk);
+        this.watchdog.moved();
+        if (this.#over) return false;
+      }
+      if (this.#over) return false;
+      if (sent < (this.length ?? 0)) throw wrongLength(this.length!, String(sent));
+      return true;
+    } catch (error) {
+      if (error instanceof ProtocolError) this.abort(error);
+      return false;
+    }
+  }
+
+  async #next(): Promise<Uint8Array<ArrayBuffer> | null> {
+    const held = this.#held.shift();
+    if (held !== undefined) return held;
+    if (this.#body === undefined) return null;
+    try {
+      const { done, value } = await this.watchdog.client(this.#body.read());
+      if (!done) return value;
+    } catch (error) {
+      throw new ProtocolError(
+        `Cannot send request body as the client must send all of it: ${(error as Error).message}`,
+      );
+    }
+    this.#body = undefined;
+    return null;
+  }
+
+  /** Waits while the client does not take what has come. */
+  async room(): Promise<void> {
+    const room = this.reader.room();
+    if (room) await this.watchdog.client(room);
+  }
+
+  /** Takes the end of what the application has to say, or what went wrong on the way to it. */
+  fail(error: unknown): void {
+    this.abort(
+      error instanceof ProtocolError ? error : new ProtocolError(
+        `Cannot take the answer as the application must send all of it: ${
+          (error as Error).message
+        }`,
+        502,
+      ),
+    );
+  }
+
+  /** Calls it off: the client is gone, or something went wrong. */
+  abort(reason: unknown): void {
+    if (this.#over) return;
+    this.finish();
+    this.reader.fail(reason);
+    this.onabort(reason);
+  }
+
+  /** Says that the transport is done with it. */
+  finish(): void {
+    if (this.#over) return;
+    this.#over = true;
+    this.watchdog.stop();
+    this.request.signal.removeEventListener("abort", this.#abort);
+    this.#body?.cancel().catch(() => {});
+  }
+}
+
+/** The length of a request's body, if it is known; 0 without one. */
+function bodyLength(request: Request): number | undefined {
+  if (request.body === null) return 0;
+  const text = request.headers.get("content-length");
+  if (text === null) return undefined;
+  const length = Number(text);
+  if (!/^\d+$/.test(text) || !Number.isSafeInteger(length)) {
+    throw new ProtocolError(
+      `Cannot send request body as Content-Length must be a whole number: current value is ${
+        JSON.stringify(text)
+      }`,
+    );
+  }
+  return length;
+}
+
+function tooLarge(most: number): ProtocolError {
+  return new ProtocolError(
+    `Cannot send request body as it must have at most ${most} bytes: it has more`,
+    413,
+  );
+}
+
+function wrongLength(length: number, actual: string): ProtocolError {
+  return new ProtocolError(
+    `Cannot send request body as it must have ${length} bytes: it has ${actual}`,
+  );
+}
