@@ -78,7 +78,7 @@ export class Inquiry {
   async measure(most: number): Promise<number> {
     if (this.length !== undefined) return this.length;
     let length = 0;
-    for (let chunk = await this.#next(); chunk !== null; chunk = await this.#next()) {
+    for (let chunk = await this.#read(); chunk !== null; chunk = await this.#read()) {
       length += chunk.length;
       if (length > Math.min(most, this.#maxBodyBytes)) {
         throw tooLarge(Math.min(most, this.#maxBodyBytes));
@@ -97,7 +97,8 @@ export class Inquiry {
   async send(write: (chunk: Uint8Array<ArrayBuffer>) => Promise<void> | void): Promise<boolean> {
     let sent = 0;
     try {
-      for (let chunk = await this.#next(); chunk !== null; chunk = await this.#next()) {
+      const next = async () => this.#held.shift() ?? await this.#read();
+      for (let chunk = await next(); chunk !== null; chunk = await next()) {
         sent += chunk.length;
         if (sent > this.#maxBodyBytes) throw tooLarge(this.#maxBodyBytes);
         if (sent > (this.length ?? Infinity)) throw wrongLength(this.length!, "more");
@@ -114,9 +115,8 @@ export class Inquiry {
     }
   }
 
-  async #next(): Promise<Uint8Array<ArrayBuffer> | null> {
-    const held = this.#held.shift();
-    if (held !== undefined) return held;
+  /** The next of the body from the client. */
+  async #read(): Promise<Uint8Array<ArrayBuffer> | null> {
     if (this.#body === undefined) return null;
     try {
       const { done, value } = await this.watchdog.client(this.#body.read());
