@@ -1,5 +1,6 @@
 /** Serves the test app as a daemon: `daemon.ts fastcgi 127.0.0.1:0`, or `daemon.ts fastcgi /path/of.sock`. */
 import { serveFastCGI } from "../../fastcgi.ts";
+import { serveSCGI } from "../../scgi.ts";
 import app from "./app.ts";
 
 const [protocol, address] = Deno.args;
@@ -25,4 +26,5 @@ function listen(): Deno.Listener {
 }
 
 if (protocol === "fastcgi") serveFastCGI(app, listen(), options);
+else if (protocol === "scgi") serveSCGI(app, listen(), options);
 else throw new Error(`No such protocol: ${protocol}`);
