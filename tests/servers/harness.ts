@@ -173,6 +173,11 @@ await serve(app, { basePath: "auto" });
     return readLog(`${this.dir}/${name}`);
   }
 
+  /** What a program has written to stdout and stderr. */
+  output(name: string): string {
+    return this.#programs.findLast((program) => program.name === name)?.output ?? "";
+  }
+
   /** Starts a program. */
   spawn(name: string, command: string, args: string[], options: Deno.CommandOptions = {}): Program {
     const program = new Program(name, command, {
@@ -287,6 +292,7 @@ export class Suite<T> {
   #start: (rig: Rig) => Promise<T>;
   #rig: Rig | undefined;
   #started: Promise<T> | undefined;
+  #failed = false;
 
   /**
    * @param needs Programs and files, each with the package that has it.
@@ -313,8 +319,11 @@ export class Suite<T> {
       fn: async () => {
         if (missing !== undefined) throw new Error(missing);
         const rig = this.#rig ??= new Rig();
+        if (this.#failed) throw new Error(`${this.name} did not start: see its first test`);
         try {
-          await run(await (this.#started ??= this.#start(rig)), rig);
+          this.#started ??= this.#start(rig);
+          await this.#started.catch(() => this.#failed = true);
+          await run(await this.#started, rig);
         } catch (error) {
           console.error(rig.takeLog());
           throw error;

@@ -1,0 +1,57 @@
+import { assertEquals } from "@std/assert";
+import { behaviours, type Seen, type Site } from "./behaviours.ts";
+import { request } from "./client.ts";
+import { snippet, Suite } from "./harness.ts";
+
+const caddy = new Suite("Caddy", { caddy: "caddy" }, async (rig) => {
+  const tcp = await rig.daemon("fastcgi", "127.0.0.1:0");
+  const unix = await rig.daemon("fastcgi", `${rig.dir}/app.sock`);
+  const ports = await rig.serve("caddy", ["tcp", "unix"], (port) => {
+    const at = (port: number) => ({ "example.com": `http://127.0.0.1:${port}` });
+    const file = rig.write(
+      "Caddyfile",
+      [
+        "{\nadmin off\n}",
+        snippet("caddy", "tcp", { "127.0.0.1:9000": tcp, ...at(port.tcp) }),
+        snippet("caddy", "unix", { "/run/app.sock": unix, ...at(port.unix) }),
+      ].join("\n"),
+    );
+    return ["caddy", ["run", "--config", file, "--adapter", "caddyfile"]];
+  }, { env: { HOME: rig.dir, XDG_CONFIG_HOME: rig.dir, XDG_DATA_HOME: rig.dir } });
+  return { ...ports, minor: await minorVersion() };
+});
+
+/** The second number of the version: what Caddy 2.7 and 2.9 changed is told apart by it. */
+async function minorVersion(): Promise<number> {
+  const { stdout } = await new Deno.Command("caddy", { args: ["version"] }).output();
+  return Number(/\d+\.(\d+)/.exec(new TextDecoder().decode(stdout))![1]);
+}
+
+const site = (port: number, minor: number, differences: Partial<Site> = {}): Site => ({
+  host: `127.0.0.1:${port}`,
+  leaksStatus: true,
+  // Before, capture_stderr does nothing.
+  log: minor >= 7 ? (rig) => rig.output("caddy") : false,
+  chunked: minor >= 9 ? 411 : "streamed",
+  ...differences,
+});
+
+behaviours(
+  caddy,
+  "FastCGI over TCP",
+  ({ tcp, minor }) => site(tcp, minor, { dots: "/d/./x/../y//z" }),
+);
+behaviours(
+  caddy,
+  "FastCGI over a Unix socket",
+  ({ unix, minor }) => site(unix, minor, { base: "/app" }),
+);
+
+caddy.test("a type that Caddy makes up is not passed on", async ({ tcp, minor }) => {
+  const { text } = await request(site(tcp, minor).host, "POST", "/form", {
+    body: new Uint8Array(3),
+  });
+  const { headers, variables }: Seen = JSON.parse(text);
+  assertEquals(variables.CONTENT_TYPE, "application/x-www-form-urlencoded");
+  assertEquals(headers["content-type"], undefined);
+});

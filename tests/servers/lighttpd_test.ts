@@ -1,0 +1,76 @@
+import { assertEquals } from "@std/assert";
+import { behaviours, see, type Site } from "./behaviours.ts";
+import { Client, request } from "./client.ts";
+import { type Rig, snippet, Suite } from "./harness.ts";
+
+const lighttpd = new Suite("lighttpd", { lighttpd: "lighttpd" }, async (rig) => {
+  const [host, port] = (await rig.daemon("fastcgi", "127.0.0.1:0")).split(":");
+  const unix = await rig.daemon("fastcgi", `${rig.dir}/app.sock`);
+  rig.script("www/cgi-bin/app.ts");
+  rig.logFile("error.log");
+  return {
+    cgi: await serve(rig, "cgi", { "/var/log/lighttpd/cgi.log": rig.logFile("cgi.log") }),
+    tcp: await serve(rig, "tcp", { "127.0.0.1": host, "9000": port }),
+    unix: await serve(rig, "unix", { "/run/app.sock": unix }),
+    streamed: await serve(
+      rig,
+      "unix",
+      { "/run/app.sock": unix },
+      "server.stream-request-body = 2",
+    ),
+  };
+});
+
+/** Starts a lighttpd of its own for a snippet, since modules cannot be loaded for one port only. */
+async function serve(
+  rig: Rig,
+  name: string,
+  replace?: Record<string, string>,
+  more = "",
+): Promise<number> {
+  const { port } = await rig.serve(`lighttpd (${name})`, ["port"], ({ port }) => {
+    const text = `
+server.bind = "127.0.0.1"
+server.port = ${port}
+server.document-root = "${rig.dir}/www"
+server.errorlog = "${rig.dir}/error.log"
+server.upload-dirs = ( "${rig.dir}/cache" )
+${snippet("lighttpd", name, replace)}
+${more}
+`;
+    return ["lighttpd", ["-D", "-f", rig.write(`lighttpd-${name}.conf`, text)]];
+  });
+  return port;
+}
+
+const site = (port: number, differences: Partial<Site> = {}): Site => ({
+  host: `127.0.0.1:${port}`,
+  ...differences,
+});
+
+behaviours(lighttpd, "CGI (mod_cgi)", ({ cgi }) =>
+  site(cgi, {
+    base: "/cgi-bin/app.ts",
+    protocol: "cgi",
+    leaves: "killed",
+    log: (rig) => rig.read("cgi.log"),
+  }));
+behaviours(lighttpd, "FastCGI over TCP", ({ tcp }) => site(tcp));
+behaviours(lighttpd, "FastCGI over a Unix socket", ({ unix }) => site(unix, { base: "/app" }));
+
+lighttpd.test("a key is the beginning of a path, not a part of it", async ({ unix }) => {
+  const { variables } = await see(site(unix), "/apple/x");
+  assertEquals([variables.SCRIPT_NAME, variables.PATH_INFO], ["/apple", "/x"]);
+});
+
+lighttpd.test("what lighttpd refuses by itself", async ({ tcp }) => {
+  const { host } = site(tcp);
+  assertEquals((await request(host, "GET", "/%FF")).status, 400);
+  assertEquals((await request(host, "FROBNICATE", "/hello")).status, 501);
+});
+
+lighttpd.test("streamed requests cannot come in chunked coding", async ({ streamed }) => {
+  using client = await Client.connect(site(streamed).host);
+  await client.sendHead("POST", "/app/sum", [["Transfer-Encoding", "chunked"]]);
+  assertEquals((await client.readAnswer()).status, 411);
+});
