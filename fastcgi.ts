@@ -26,10 +26,11 @@ import { programFile } from "./io/program.ts";
 import { type Driver, type Server, type ServerOptions, startServer } from "./io/server.ts";
 import { Standstill } from "./io/standstill.ts";
 import { ByteBuffer } from "./wire/byte_buffer.ts";
-import { toByteString } from "./wire/byte_string.ts";
+import { decodeByteString, toByteString } from "./wire/byte_string.ts";
 import {
   decodeBeginRequest,
   decodePairs,
+  decodeVariables,
   encodeEndRequest,
   encodeStream,
   encodeStreamEnd,
@@ -430,7 +431,8 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   data: RequestBody | null = null;
   #connection: Connection;
   #role: number;
-  #variables: ByteBuffer | null = null;
+  /** FCGI_PARAMS so far, a byte string; nothing once it is too long. */
+  #variables = "";
   #variableBytes = 0;
   #exchange: Exchange | null = null;
   /** Whether the app reads the body and none is there. */
@@ -488,10 +490,10 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     if (
       this.overloaded || this.#variableBytes > this.#connection.service.options.maxVariableBytes
     ) {
-      this.#variables = null;
+      this.#variables = "";
       return;
     }
-    (this.#variables ??= new ByteBuffer(content.length)).append(content);
+    this.#variables += decodeByteString(content);
   }
 
   addInput(content: Uint8Array, body: RequestBody | null): void {
@@ -551,7 +553,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     }
     exchange ??= new Exchange(this, new Variables([]), this.body, options);
     this.#exchange = exchange;
-    this.#variables = null;
+    this.#variables = "";
     const answer = refusal > 0 || handler === undefined
       ? refuse(refusal, exchange, this)
       : respond(handler, exchange, this, options);
@@ -609,9 +611,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
         431,
       );
     }
-    if (this.#variables === null) return new Variables([]);
-    const bytes = this.#variables.bytes.subarray(0, this.#variables.length);
-    return new Variables(decodePairs(bytes, options.maxVariables));
+    return decodeVariables(this.#variables, options.maxVariables);
   }
 
   send(head: string | null, chunk: Uint8Array | null, last: boolean): Promise<void> | void {

@@ -1,11 +1,11 @@
-import { ProtocolError } from "../wire/protocol_error.ts";
 import type { Variables } from "../wire/variables.ts";
 import type { AppOptions, FilterInfo, HandlerInfo, Protocol } from "./app.ts";
+import { createLazyRequest, type RequestParts } from "./lazy_request.ts";
 import {
-  contentLength,
   decodePath,
   remoteAddress,
   requestHeaders,
+  requestHref,
   requestMethod,
   type RequestURL,
   requestURL,
@@ -23,7 +23,9 @@ export interface TransportInfo {
 }
 
 /** One request and its answer, whatever brought it: what the app is told, and how the transport calls it off. */
-export class Exchange implements HandlerInfo {
+export class Exchange implements HandlerInfo, RequestParts {
+  method = "";
+  url = "";
   readonly protocol: Protocol;
   readonly variables: Variables;
   /** Called once when the exchange is called off. */
@@ -95,19 +97,21 @@ export class Exchange implements HandlerInfo {
    * @throws {ProtocolError} If no `Request` can be made of the variables, with the status to answer.
    */
   request(): Request {
-    const method = requestMethod(this.variables);
-    contentLength(this.variables);
-    const url = this.#requestURL().href;
-    const headers = requestHeaders(this.variables, this.#options);
-    if (method === "GET" || method === "HEAD") this.#body?.discard();
-    const body = this.#body === null || this.#body.discarded || this.#body.empty
-      ? null
-      : this.#body.stream;
-    try {
-      return new Request(url, { method, headers, body, signal: this.signal });
-    } catch (error) {
-      throw new ProtocolError(`Cannot create request: ${(error as Error).message}`);
-    }
+    const { variables } = this;
+    this.method = requestMethod(variables);
+    this.url = requestHref(variables, this.#options) ?? this.#requestURL().href;
+    if (variables.hasLineBreaks) this.createHeaders();
+    if (this.method === "GET" || this.method === "HEAD") this.#body?.discard();
+    return createLazyRequest(this);
+  }
+
+  createHeaders(): Headers {
+    return new Headers(requestHeaders(this.variables, this.#options));
+  }
+
+  get body(): ReadableStream<Uint8Array<ArrayBuffer>> | null {
+    const body = this.#body;
+    return body === null || body.discarded || body.empty ? null : body.stream;
   }
 
   /** Whether an error is the body's own: what was received, and not the app, is at fault. */

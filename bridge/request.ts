@@ -214,6 +214,33 @@ function encodedPrefix(path: string, decoded: string): string | undefined {
   return path.slice(0, at);
 }
 
+/** A target that `URL` leaves as it is: nothing to encode, no dots to resolve. */
+const PLAIN_TARGET = /^\/[\w~!$&()*+,;=:@/%.-]*(?:\?[\w~!$&()*+,;=:@/%.?-]*)?$/;
+const DOT_SEGMENT = /\/(?:\.|%2e)/i;
+/** The last Host that was asked for, and its origin: usually the next one as well. */
+const lastHost = { secure: false, host: "", origin: "" };
+
+/**
+ * The URL of an ordinary request, without parsing it: the same as {@linkcode requestURL}'s.
+ *
+ * @returns The URL, or undefined if it is not ordinary.
+ */
+export function requestHref(variables: Variables, options: AppOptions): string | undefined {
+  if (options.basePath !== undefined || options.trustForwarded) return undefined;
+  const target = variables.byteString("REQUEST_URI");
+  const host = variables.byteString("HTTP_HOST");
+  if (target === undefined || host === undefined) return undefined;
+  if (!PLAIN_TARGET.test(target) || DOT_SEGMENT.test(target)) return undefined;
+  const secure = isSecure(variables, options);
+  if (host !== lastHost.host || secure !== lastHost.secure) {
+    const origin = requestOrigin(variables, options);
+    lastHost.origin = new URL(origin).origin;
+    lastHost.host = host;
+    lastHost.secure = secure;
+  }
+  return lastHost.origin + target;
+}
+
 /** The URL of a request as the app sees it, and how its path was split. */
 export interface RequestURL {
   /** The normalized URL, less the mount prefix if the options say so. */

@@ -104,9 +104,6 @@ export class RequestBody {
   /** Drops what is held and what still comes: nobody may read it any more. */
   discard(): void {
     this.discarded = true;
-    this.error ??= new Error(
-      "Cannot read request body as it must be read before the answer is complete: it was dropped",
-    );
     this.#chunks = [];
     this.buffered = 0;
     this.#wake();
@@ -128,7 +125,8 @@ export class RequestBody {
     }
     if (this.#chunks.length > 0) return;
     if (this.ended || this.discarded) {
-      if (this.error !== undefined) controller.error(this.error);
+      const error = this.error ?? (this.discarded && !this.ended ? dropped() : undefined);
+      if (error !== undefined) controller.error(error);
       else controller.close();
       return;
     }
@@ -138,4 +136,10 @@ export class RequestBody {
       this.#waiting = resolve;
     }).then(() => this.#pull());
   }
+}
+
+function dropped(): Error {
+  return new Error(
+    "Cannot read request body as it must be read before the answer is complete: it was dropped",
+  );
 }

@@ -1,3 +1,7 @@
+/** Up to this length a loop is faster than the native encoder. */
+const SHORT = 256;
+const encoder = new TextEncoder();
+
 /** Bytes waiting to be sent: grows as needed, and gives its storage back for the next round. */
 export class ByteBuffer {
   /** The storage; the first {@linkcode length} bytes of it count. */
@@ -5,7 +9,6 @@ export class ByteBuffer {
   /** How many bytes are held. */
   length = 0;
   #spare: Uint8Array<ArrayBuffer> | null = null;
-  #encoder = new TextEncoder();
 
   /** @param capacity The storage to start with, in bytes. */
   constructor(capacity = 1024) {
@@ -34,9 +37,14 @@ export class ByteBuffer {
   /** Adds a byte string. */
   appendByteString(text: string): void {
     const at = this.reserve(text.length);
+    if (text.length < SHORT) {
+      const { bytes } = this;
+      for (let i = 0; i < text.length; i++) bytes[at + i] = text.charCodeAt(i);
+      return;
+    }
     const room = this.bytes.subarray(at, this.length);
     // All of it fits one byte a character only if it is ASCII, where UTF-8 has the same bytes.
-    if (this.#encoder.encodeInto(text, room).read === text.length) return;
+    if (encoder.encodeInto(text, room).read === text.length) return;
     for (let i = 0; i < text.length; i++) room[i] = text.charCodeAt(i);
   }
 

@@ -8,6 +8,7 @@
 import type { ByteBuffer } from "./byte_buffer.ts";
 import { decodeByteString } from "./byte_string.ts";
 import { ProtocolError } from "./protocol_error.ts";
+import { Variables } from "./variables.ts";
 
 /** Record types (section 8). */
 export const RecordType = {
@@ -355,37 +356,49 @@ export function decodePairs(
   bytes: Uint8Array,
   most = Number.MAX_SAFE_INTEGER,
 ): [name: string, value: string][] {
-  const pairs: [string, string][] = [];
+  return [...decodeVariables(decodeByteString(bytes), most).pairs()];
+}
+
+/**
+ * Reads name-value pairs as variables.
+ *
+ * @param text The whole stream, a byte string.
+ * @param most How many pairs there may be.
+ * @throws {ProtocolError} As {@linkcode decodePairs} does.
+ */
+export function decodeVariables(text: string, most: number): Variables {
+  const ranges: number[] = [];
+  const end = text.length;
   let at = 0;
-  const length = (what: string): number => {
-    const first = bytes[at];
-    if (first < 128) {
-      at++;
-      return first;
-    }
-    if (at + 4 > bytes.length) throw cutOff(what, 4, bytes.length - at);
-    const value = (first & 0x7f) << 24 | bytes[at + 1] << 16 | bytes[at + 2] << 8 | bytes[at + 3];
-    at += 4;
-    return value;
-  };
-  while (at < bytes.length) {
-    if (pairs.length === most) {
+  while (at < end) {
+    if (ranges.length === most * 3) {
       throw new ProtocolError(
         `Cannot decode name-value pairs as there must be at most ${most}: there are more`,
         431,
       );
     }
-    const nameLength = length("a name's length");
-    if (at >= bytes.length) throw cutOff("a value's length", 1, 0);
-    const valueLength = length("a value's length");
-    const left = bytes.length - at;
-    if (nameLength + valueLength > left) {
-      throw cutOff("a name and its value", nameLength + valueLength, left);
+    let name = text.charCodeAt(at++);
+    if (name >= 128) {
+      name = decodeLongLength(text, at - 1, "a name's length");
+      at += 3;
     }
-    const name = decodeByteString(bytes.subarray(at, at += nameLength));
-    pairs.push([name, decodeByteString(bytes.subarray(at, at += valueLength))]);
+    if (at >= end) throw cutOff("a value's length", 1, 0);
+    let value = text.charCodeAt(at++);
+    if (value >= 128) {
+      value = decodeLongLength(text, at - 1, "a value's length");
+      at += 3;
+    }
+    if (name + value > end - at) throw cutOff("a name and its value", name + value, end - at);
+    ranges.push(at, at + name, at + name + value);
+    at += name + value;
   }
-  return pairs;
+  return Variables.cutFrom(text, ranges);
+}
+
+function decodeLongLength(text: string, at: number, what: string): number {
+  if (at + 4 > text.length) throw cutOff(what, 4, text.length - at);
+  return (text.charCodeAt(at) & 0x7f) << 24 | text.charCodeAt(at + 1) << 16 |
+    text.charCodeAt(at + 2) << 8 | text.charCodeAt(at + 3);
 }
 
 function cutOff(what: string, wanted: number, left: number): ProtocolError {

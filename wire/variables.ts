@@ -1,5 +1,7 @@
 import { toText } from "./byte_string.ts";
 
+const LINE_BREAKS = ["\0", "\n", "\r"];
+
 /**
  * The meta-variables of one request, under their RFC 3875 names. Read-only.
  *
@@ -8,27 +10,83 @@ import { toText } from "./byte_string.ts";
  * `HTTP_PROXY` is never among them (httpoxy, SPEC A27).
  */
 export class Variables implements ReadonlyMap<string, string> {
-  #values = new Map<string, string>();
+  /** Names and values; null as long as {@linkcode #text} will do. */
+  #map: Map<string, string> | null = null;
+  #text = "";
+  #ranges: number[] = [];
 
   /** @param pairs Names and values as byte strings, in the order that they came. */
-  constructor(pairs: Iterable<readonly [name: string, value: string]>) {
-    for (const [name, value] of pairs) {
-      if (name === "HTTP_PROXY") continue;
-      const joins = name.startsWith("HTTP_") && name !== "HTTP_HOST";
-      const before = joins ? this.#values.get(name) : undefined;
-      const joint = name === "HTTP_COOKIE" ? "; " : ", ";
-      this.#values.set(name, before === undefined ? value : before + joint + value);
-    }
+  constructor(pairs?: Iterable<readonly [name: string, value: string]>) {
+    if (pairs !== undefined) this.#map = collect(pairs);
+  }
+
+  /**
+   * Variables that are cut out of a text when asked for.
+   *
+   * @param text A byte string that holds all names and values, each value right after its name.
+   * @param ranges Of each variable: where its name begins, where its value begins, and where that ends.
+   */
+  static cutFrom(text: string, ranges: number[]): Variables {
+    const variables = new Variables();
+    variables.#text = text;
+    variables.#ranges = ranges;
+    return variables;
   }
 
   /** A variable's value byte for byte; one that is empty counts as absent (RFC 3875 section 4.1). */
   byteString(name: string): string | undefined {
-    return this.#values.get(name) || undefined;
+    if (this.#map !== null) return this.#map.get(name) || undefined;
+    if (joins(name)) return this.#values.get(name) || undefined;
+    const text = this.#text;
+    const ranges = this.#ranges;
+    const length = name.length;
+    // From the end, as the last value counts.
+    for (let i = ranges.length - 3; i >= 0; i -= 3) {
+      const start = ranges[i];
+      const value = ranges[i + 1];
+      if (value - start === length && text.startsWith(name, start)) {
+        return text.slice(value, ranges[i + 2]) || undefined;
+      }
+    }
+    return undefined;
+  }
+
+  /** Whether any of it has NUL, CR or LF, of which no header value may be made. */
+  get hasLineBreaks(): boolean {
+    if (this.#map === null) return LINE_BREAKS.some((char) => this.#holds(char));
+    for (const value of this.#map.values()) if (/[\0\r\n]/.test(value)) return true;
+    return false;
+  }
+
+  /** Whether a name or value, and not just what is between them, has a character. */
+  #holds(char: string): boolean {
+    const text = this.#text;
+    const ranges = this.#ranges;
+    let i = 0;
+    for (let at = text.indexOf(char); at >= 0; at = text.indexOf(char, at + 1)) {
+      while (i < ranges.length && ranges[i + 2] <= at) i += 3;
+      if (i < ranges.length && at >= ranges[i]) return true;
+    }
+    return false;
+  }
+
+  /** Names and values, byte for byte, as they came and as often as they came. */
+  *pairs(): IterableIterator<[name: string, value: string]> {
+    if (this.#map !== null) return yield* this.#map;
+    const text = this.#text;
+    const ranges = this.#ranges;
+    for (let i = 0; i < ranges.length; i += 3) {
+      yield [text.slice(ranges[i], ranges[i + 1]), text.slice(ranges[i + 1], ranges[i + 2])];
+    }
   }
 
   /** All names and values, byte for byte. */
   byteStrings(): IterableIterator<[string, string]> {
     return this.#values.entries();
+  }
+
+  get #values(): Map<string, string> {
+    return this.#map ??= collect(this.pairs());
   }
 
   /** A variable's value as text: read as UTF-8 where it is that, else byte for byte. */
@@ -74,4 +132,20 @@ export class Variables implements ReadonlyMap<string, string> {
   ): void {
     for (const [name, value] of this) callback.call(thisArg, value, name, this);
   }
+}
+
+/** Whether values of a name that comes twice are joined. */
+function joins(name: string): boolean {
+  return name.startsWith("HTTP_") && name !== "HTTP_HOST";
+}
+
+function collect(pairs: Iterable<readonly [name: string, value: string]>): Map<string, string> {
+  const map = new Map<string, string>();
+  for (const [name, value] of pairs) {
+    if (name === "HTTP_PROXY") continue;
+    const before = joins(name) ? map.get(name) : undefined;
+    const joint = name === "HTTP_COOKIE" ? "; " : ", ";
+    map.set(name, before === undefined ? value : before + joint + value);
+  }
+  return map;
 }

@@ -1,0 +1,77 @@
+/** What a request is made of, once it must be. */
+export interface RequestParts {
+  readonly method: string;
+  /** Normalized, as `Request` would have it. */
+  readonly url: string;
+  /** Aborts when the request is called off. */
+  readonly signal: AbortSignal;
+  /** The body, if there is one. */
+  readonly body: ReadableStream<Uint8Array<ArrayBuffer>> | null;
+  /** Makes the headers. */
+  createHeaders(): Headers;
+}
+
+/**
+ * A `Request` that is made when something is asked of it that its parts do not tell. To make one takes longer than
+ * all else that is done for a small request, and most apps ask for the method, the URL and some headers.
+ *
+ * A proxy, so that it is a `Request` in every respect: `instanceof`, `new Request(request)`, `fetch(request)`, `clone()`.
+ */
+export function createLazyRequest(parts: RequestParts): Request {
+  return new Proxy(new LazyRequest(parts), TRAPS) as unknown as Request;
+}
+
+/** Makes the same request at once. */
+export function createEagerRequest(parts: RequestParts): Request {
+  const { url, method, body, signal } = parts;
+  return new Request(url, { method, headers: parts.createHeaders(), body, signal });
+}
+
+class LazyRequest {
+  readonly parts: RequestParts;
+  #headers: Headers | null = null;
+  #request: Request | null = null;
+
+  constructor(parts: RequestParts) {
+    this.parts = parts;
+  }
+
+  get headers(): Headers {
+    return this.#headers ??= this.#request?.headers ?? this.parts.createHeaders();
+  }
+
+  get request(): Request {
+    if (this.#request === null) {
+      const { headers, parts: { url, method, body, signal } } = this;
+      this.#request = new Request(url, { method, headers, body, signal });
+    }
+    return this.#request;
+  }
+
+  /** What `console.log` shows. */
+  [Symbol.for("Deno.customInspect")](inspect: typeof Deno.inspect, options: Deno.InspectOptions) {
+    return inspect(this.request, options);
+  }
+}
+
+const TRAPS: ProxyHandler<LazyRequest> = {
+  get(target, key) {
+    if (key === "url") return target.parts.url;
+    if (key === "method") return target.parts.method;
+    if (key === "headers") return target.headers;
+    if (key === "signal") return target.parts.signal;
+    return Reflect.get(target.request, key);
+  },
+  set: (target, key, value) => Reflect.set(target.request, key, value),
+  has: (target, key) => Reflect.has(target.request, key),
+  deleteProperty: (target, key) => Reflect.deleteProperty(target.request, key),
+  defineProperty: (target, key, descriptor) =>
+    Reflect.defineProperty(target.request, key, { ...descriptor, configurable: true }),
+  ownKeys: (target) => Reflect.ownKeys(target.request),
+  getOwnPropertyDescriptor(target, key) {
+    const descriptor = Reflect.getOwnPropertyDescriptor(target.request, key);
+    // A proxy may only show what its target has not as configurable.
+    return descriptor && { ...descriptor, configurable: true };
+  },
+  getPrototypeOf: () => Request.prototype,
+};
