@@ -100,8 +100,8 @@ export function cgiGateway(options: CGIGatewayOptions): Gateway {
  * application closes just then is repeated on a new connection. Others get a connection of their own. Several
  * applications are a balancer's business.
  *
- * Needs `--allow-net` of the address, for a Unix socket `--allow-read` and `--allow-write` of its path; `--allow-read` of
- * `root`.
+ * Needs `--allow-net` of the address, for a Unix socket `--allow-net=unix:/path` and `--allow-read` and `--allow-write` of
+ * its path; `--allow-read` of `root`.
  *
  * @param address `host:port`, `[ipv6]:port` or `unix:/path`.
  * @throws {TypeError} If the address is none.
@@ -118,13 +118,12 @@ export function cgiGateway(options: CGIGatewayOptions): Gateway {
 export function fastCGIGateway(address: Address, options: FastCGIGatewayOptions = {}): Gateway {
   const {
     maxConnections = DEFAULTS.maxConnections,
-    maxIdleConnections = DEFAULTS.maxIdleConnections,
     idleTimeout = DEFAULTS.idleTimeout,
     connectTimeout = DEFAULTS.connectTimeout,
   } = options;
   const pool = new ConnectionPool(parseAddress(address), {
     maxConnections,
-    maxIdle: maxIdleConnections,
+    maxIdle: maxIdle(options),
     idleTimeout,
     connectTimeout,
   });
@@ -138,7 +137,8 @@ export function fastCGIGateway(address: Address, options: FastCGIGatewayOptions 
 /**
  * Makes a handler that asks an SCGI application, on a connection for each request.
  *
- * Needs `--allow-net` of the address, for a Unix socket `--allow-read` and `--allow-write` of its path.
+ * Needs `--allow-net` of the address, for a Unix socket `--allow-net=unix:/path` and `--allow-read` and `--allow-write` of
+ * its path.
  *
  * @param address `host:port`, `[ipv6]:port` or `unix:/path`.
  * @throws {TypeError} If the address is none.
@@ -202,7 +202,8 @@ export function fetchFastCGI(
     idleTimeout: 0,
     connectTimeout,
   });
-  return fetchAnswer((asked) => askFastCGI(asked, undefined, pool, options), request);
+  const once = { ...options, maxIdleConnections: 0 };
+  return fetchAnswer((asked) => askFastCGI(asked, undefined, pool, once), request);
 }
 
 /**
@@ -393,7 +394,7 @@ async function askFastCGI(
   const { needsLength = options.root !== undefined, maxBufferedBody = DEFAULTS.maxBufferedBody } =
     options;
   const repeatable = request.body === null && IDEMPOTENT.test(request.method);
-  const keep = repeatable && (options.maxIdleConnections ?? DEFAULTS.maxIdleConnections) > 0;
+  const keep = repeatable && maxIdle(options) > 0;
   for (let fresh = !repeatable;; fresh = true) {
     const inquiry = new Inquiry(request, options);
     try {
@@ -419,6 +420,11 @@ async function askFastCGI(
       throw error;
     }
   }
+}
+
+function maxIdle(options: FastCGIGatewayOptions): number {
+  return options.maxIdleConnections ??
+    (options.root === undefined ? DEFAULTS.maxIdleConnections : 0);
 }
 
 /** Finds out what the path asks of the application: without a root, anything; with one, a script in it. */

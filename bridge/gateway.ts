@@ -113,13 +113,14 @@ export interface FastCGIGatewayOptions extends GatewayOptions {
   /** How many connections may be open; past it, 503. @default 256 */
   maxConnections?: number;
   /**
-   * How many idle connections are kept for the next request; 0 for a connection each.
+   * How many idle connections are kept for the next request; 0 for a connection each. PHP-FPM gives each connection a
+   * process, which others then wait for.
    *
-   * @default 4
+   * @default 0 with `root`, else 4
    */
   maxIdleConnections?: number;
   /**
-   * How long an idle connection is kept, in milliseconds. Shorter than the application's own.
+   * How long an idle connection is kept, in milliseconds.
    *
    * @default 10_000
    */

@@ -200,7 +200,7 @@ export class ConnectionPool {
   release(connection: PooledConnection, reusable: boolean): void {
     const { maxIdle, idleTimeout } = this.#options;
     // An application with a process per connection (PHP-FPM) would not see one that waits for a process to come free.
-    const waiting = [...this.#open].some((other) => !other.answered);
+    const waiting = this.#connecting > 0 || [...this.#open].some((other) => !other.answered);
     if (!reusable || waiting || this.#closed || this.#idle.length >= maxIdle) {
       return this.#drop(connection);
     }

@@ -1,0 +1,282 @@
+/** PHP behind our own gateway: PHP-FPM over TCP and Unix, and php-cgi as a CGI program. */
+import { assert, assertEquals, assertFalse, assertMatch } from "@std/assert";
+import { cgiGateway, fastCGIGateway, type Gateway } from "../../gateway.ts";
+import { Client, request } from "./client.ts";
+import { eventually, freePort, type Rig, Suite } from "./harness.ts";
+
+const MEGABYTE = 1_048_576;
+
+const SCRIPTS: Record<string, string> = {
+  "echo.php": `<?php
+header("X-Accel-Redirect: /kept");
+echo json_encode([
+  "server" => $_SERVER, "get" => $_GET, "post" => $_POST, "cookie" => $_COOKIE,
+  "files" => array_map(fn($f) => [$f["name"], $f["size"], md5_file($f["tmp_name"])], $_FILES),
+  "input" => strlen(file_get_contents("php://input")),
+]);`,
+  "index.php": `<?php echo "index of ", $_SERVER["SCRIPT_NAME"], " for ", $_SERVER["REQUEST_URI"];`,
+  "sub/index.php": `<?php echo "index of ", $_SERVER["SCRIPT_NAME"];`,
+  "session.php": `<?php session_start(); echo $_SESSION["n"] = ($_SESSION["n"] ?? 0) + 1;`,
+  "sum.php": `<?php
+$context = hash_init("sha256"); $in = fopen("php://input", "rb"); $length = 0;
+while (!feof($in)) { $part = fread($in, 65536); $length += strlen($part); hash_update($context, $part); }
+echo $length, " ", hash_final($context);`,
+  "download.php": `<?php
+$length = (int) $_GET["length"]; header("Content-Length: $length");
+header("Content-Type: application/octet-stream");
+$block = str_repeat("0123456789abcdef", 4096);
+for (; $length > 0; $length -= 65536) { echo $length < 65536 ? substr($block, 0, $length) : $block; flush(); }`,
+  "error.php": `<?php error_log("a line for the log"); throw new Exception("secret cause");`,
+  "redirect.php": `<?php header("Location: /echo.php?from=redirect");`,
+  "nothing.php": `<?php http_response_code(204);`,
+  "pid.php": `<?php echo getmypid();`,
+  "style.css": `body {}`,
+  "upload/evil.txt": `<?php echo "run";`,
+  ".hidden.php": `<?php echo "run";`,
+};
+
+interface PHP {
+  tcp: string;
+  unix: string;
+  cgi: string;
+  fallback: string;
+  log: string[];
+}
+
+const php = new Suite("gateway: PHP", {
+  "/usr/sbin/php-fpm8.2": "php8.2-fpm",
+  "php-cgi": "php-cgi",
+}, async (rig): Promise<PHP> => {
+  for (const [name, text] of Object.entries(SCRIPTS)) rig.write(`www/${name}`, text);
+  for (const folder of ["www", "www/sub", "www/upload"]) {
+    Deno.chmodSync(`${rig.dir}/${folder}`, 0o755);
+  }
+  const port = await startFPM(rig);
+  const log: string[] = [];
+  const options = { root: `${rig.dir}/www`, log: (line: string) => void log.push(line) };
+  const tcp = `127.0.0.1:${port}`;
+  return {
+    log,
+    tcp: serve(rig, fastCGIGateway(tcp, { ...options, maxIdleConnections: 4 })),
+    unix: serve(rig, fastCGIGateway(`unix:${rig.dir}/fpm.sock`, options)),
+    fallback: serve(rig, fastCGIGateway(tcp, { ...options, fallback: "/index.php" })),
+    cgi: serve(
+      rig,
+      cgiGateway({
+        ...options,
+        index: ["index.php"],
+        extensions: [".php"],
+        interpreters: { ".php": ["php-cgi"] },
+        // php-cgi answers only who says that it was meant.
+        variables: { REDIRECT_STATUS: "200" },
+      }),
+    ),
+  };
+});
+
+/** Starts PHP-FPM with one process each: a connection that is kept must not hold up another. */
+async function startFPM(rig: Rig): Promise<number> {
+  const port = freePort();
+  const pool = (name: string, listen: string) =>
+    `[${name}]
+listen = ${listen}
+${Deno.uid() === 0 ? "user = www-data\ngroup = www-data\nlisten.mode = 0666" : ""}
+pm = static
+pm.max_children = 1
+catch_workers_output = yes
+php_admin_value[session.save_path] = ${rig.dir}/cache
+php_admin_value[upload_max_filesize] = 200M
+php_admin_value[post_max_size] = 200M
+php_admin_value[display_errors] = 0
+php_admin_value[log_errors] = 1
+php_admin_value[opcache.enable] = 0
+`;
+  const config = rig.write(
+    "fpm.conf",
+    `[global]
+error_log = ${rig.logFile("fpm.log")}
+daemonize = no
+${pool("tcp", `127.0.0.1:${port}`)}${pool("unix", `${rig.dir}/fpm.sock`)}`,
+  );
+  rig.spawn("PHP-FPM", "/usr/sbin/php-fpm8.2", ["--nodaemonize", "--fpm-config", config]);
+  await eventually("PHP-FPM is ready", () => rig.read("fpm.log").includes("ready to handle"));
+  return port;
+}
+
+const servers: AsyncDisposable[] = [];
+Deno.test.afterAll(async () => {
+  for (const server of servers) await server[Symbol.asyncDispose]();
+});
+
+function serve(_rig: Rig, gateway: Gateway): string {
+  const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, gateway);
+  servers.push({
+    async [Symbol.asyncDispose]() {
+      gateway[Symbol.dispose]();
+      await server.shutdown();
+    },
+  });
+  return `127.0.0.1:${server.addr.port}`;
+}
+
+const ways = ["tcp", "unix", "cgi"] as const;
+
+/** Registers a test for each way to PHP. */
+function each(name: string, run: (host: string, php: PHP, way: string) => Promise<void>): void {
+  for (const way of ways) {
+    php.test(`${way}: ${name}`, (started) => run(started[way], started, way));
+  }
+}
+
+const json = async (host: string, method: string, path: string, options = {}) =>
+  JSON.parse((await request(host, method, path, options)).text);
+
+each("$_SERVER has the request", async (host) => {
+  const { server, get } = await json(host, "GET", "/echo.php/a%20b/caf%C3%A9?x=1&y=%26", {
+    fields: [["X-Custom", "v"], ["Authorization", "Basic dTpw"], ["Proxy", "http://evil"]],
+  });
+  assertEquals(server.SCRIPT_NAME, "/echo.php");
+  assertEquals(server.PATH_INFO, "/a b/café");
+  assertEquals(server.PHP_SELF, "/echo.php/a b/café");
+  assertEquals(server.REQUEST_URI, "/echo.php/a%20b/caf%C3%A9?x=1&y=%26");
+  assertEquals(get, { x: "1", y: "&" });
+  assertEquals(server.HTTP_HOST, host);
+  assertEquals(server.HTTP_X_CUSTOM, "v");
+  assertEquals([server.PHP_AUTH_USER, server.PHP_AUTH_PW], ["u", "p"]);
+  assertEquals(server.HTTP_PROXY, undefined);
+  assertEquals(server.REMOTE_ADDR, "127.0.0.1");
+  assert(server.SCRIPT_FILENAME.endsWith("/www/echo.php"), server.SCRIPT_FILENAME);
+});
+
+each("$_POST and $_COOKIE have the form", async (host) => {
+  const { post, cookie, input } = await json(host, "POST", "/echo.php", {
+    body: new TextEncoder().encode("a=1&b%5B%5D=%C3%A4&b%5B%5D=2"),
+    fields: [["Content-Type", "application/x-www-form-urlencoded"], ["Cookie", "s=1; t=2"]],
+  });
+  assertEquals(post, { a: "1", b: ["ä", "2"] });
+  assertEquals(cookie, { s: "1", t: "2" });
+  assertEquals(input, 28);
+});
+
+each("$_FILES has the uploads", async (host) => {
+  const form = new FormData();
+  form.set("file", new Blob(["hello"]), "ü.txt");
+  const response = await fetch(`http://${host}/echo.php`, { method: "POST", body: form });
+  const { files } = await response.json();
+  assertEquals(files, { file: ["ü.txt", 5, "5d41402abc4b2a76b9719d911017c592"] });
+});
+
+each("X-Accel-Redirect is left as it is", async (host) => {
+  const { head } = await request(host, "GET", "/echo.php");
+  assertEquals(head.all("x-accel-redirect"), ["/kept"]);
+});
+
+each("a body without a length has one for PHP", async (host) => {
+  using client = await Client.connect(host);
+  await client.sendHead("POST", "/echo.php", [["Transfer-Encoding", "chunked"]]);
+  await client.sendChunk(new Uint8Array(1000));
+  await client.sendChunk(new Uint8Array(2000));
+  await client.sendChunk(new Uint8Array());
+  const { input, server } = JSON.parse((await client.readAnswer()).text);
+  assertEquals([input, server.CONTENT_LENGTH], [3000, "3000"]);
+});
+
+each("a session", async (host) => {
+  const first = await request(host, "GET", "/session.php");
+  const cookie = first.head.get("set-cookie")!.split(";")[0];
+  assertEquals(first.text, "1");
+  const fields = [["Cookie", cookie]];
+  assertEquals((await request(host, "GET", "/session.php", { fields })).text, "2");
+});
+
+each("an upload and a download of 100 MB", async (host) => {
+  const length = 100 * MEGABYTE;
+  using client = await Client.connect(host);
+  await client.sendHead("POST", "/sum.php", [
+    ["Content-Length", String(length)],
+    ["Content-Type", "application/octet-stream"],
+  ]);
+  for (let sent = 0; sent < length; sent += MEGABYTE) await client.send(new Uint8Array(MEGABYTE));
+  // sha256 of 100 MB of zeros.
+  assertEquals(
+    (await client.readAnswer()).text,
+    `${length} 20492a4d0d84f8beb1767f6616229f85d44c2827b64bdbfb260ee12fa1109e0e`,
+  );
+  const down = await fetch(`http://${host}/download.php?length=${length}`);
+  assertEquals(down.headers.get("content-length"), String(length));
+  let received = 0;
+  for await (const chunk of down.body!) received += chunk.length;
+  assertEquals(received, length);
+});
+
+each("HEAD and 204 have no body", async (host) => {
+  using client = await Client.connect(host);
+  await client.sendHead("HEAD", "/index.php");
+  assertEquals((await client.readAnswer("HEAD")).status, 200);
+  await client.sendHead("GET", "/nothing.php");
+  assertEquals((await client.readAnswer()).status, 204);
+  await client.sendHead("GET", "/index.php");
+  assertMatch((await client.readAnswer()).text, /^index of/);
+});
+
+each("a redirect of PHP reaches the client", async (host) => {
+  const { status, head } = await request(host, "GET", "/redirect.php");
+  assertEquals([status, head.get("location")], [302, "/echo.php?from=redirect"]);
+});
+
+each("an error is 500 without its cause, and what PHP logs is logged", async (host, { log }) => {
+  const { status, text } = await request(host, "GET", "/error.php");
+  assertEquals(status, 500);
+  assertFalse(text.includes("secret"), text);
+  await eventually(
+    "PHP's log is ours",
+    () => log.some((line) => line.includes("a line for the log")),
+  );
+  assert(log.some((line) => line.includes("secret cause")));
+});
+
+each("a folder's index, and its slash", async (host) => {
+  assertEquals((await request(host, "GET", "/sub/")).text, "index of /sub/index.php");
+  const { status, head } = await request(host, "GET", "/sub?x=1");
+  assertEquals([status, head.get("location")], [301, "/sub/?x=1"]);
+});
+
+each("what is no script is not run, nor shown", async (host, _php, way) => {
+  for (
+    const path of [
+      "/style.css",
+      "/missing.php",
+      "/upload/evil.txt/x.php",
+      "/upload/evil.txt/.php",
+      "/.hidden.php",
+      "/sub%2findex.php%00.css",
+      "/..%2fwww/index.php",
+      "/sub/%2e%2e%2f%2e%2e/etc/passwd",
+      "/echo.php%00.txt",
+    ]
+  ) {
+    const { status, text } = await request(host, "GET", path);
+    // A file that exists but has another ending is known to be there by CGI's rule.
+    const statuses = way === "cgi" ? [400, 403, 404] : [400, 404];
+    assert(statuses.includes(status), `${path}: ${status}`);
+    assertFalse(/<\?php|run|root:|body \{/.test(text), `${path}: ${text}`);
+  }
+});
+
+php.test("a path that names no script goes to the fallback", async ({ fallback }) => {
+  const { text } = await request(fallback, "GET", "/posts/1?q=2");
+  assertEquals(text, "index of /index.php for /posts/1?q=2");
+  assertMatch((await request(fallback, "GET", "/pid.php")).text, /^\d+$/);
+});
+
+php.test("connections are kept, and one process still serves all who come at once", async ({ tcp }) => {
+  const paths = Array.from({ length: 12 }, (_, i) => i % 3 === 0 ? "/echo.php" : "/pid.php");
+  const answers = await Promise.all(
+    paths.map((path, i) =>
+      request(tcp, i % 4 === 0 ? "POST" : "GET", path, {
+        body: i % 4 === 0 ? new Uint8Array(9) : undefined,
+      })
+    ),
+  );
+  assertEquals(answers.map(({ status }) => status), Array(12).fill(200));
+});
