@@ -199,7 +199,8 @@ class ScriptOutput implements ResponseSink {
         this.ongone(reason);
         throw error;
       } finally {
-        clearTimeout(timer);
+        // Only then: the first use of a timer function costs a script more than its answer.
+        if (timer !== undefined) clearTimeout(timer);
         this.stalled = false;
       }
     }
