@@ -64,6 +64,8 @@ export interface CGIOptions extends AppOptions {
 const READ_SIZE = 65536;
 /** How long a write may take before the web server is thought to wait for its body to be read (SPEC B20). */
 const STALL = 100;
+/** What any pipe holds: so much can be written though nobody reads. */
+const PIPE = 4096;
 
 /**
  * Serves the one request that a CGI script is run for, and resolves when it is answered. Sets `Deno.exitCode` to 1 where
@@ -91,7 +93,7 @@ const STALL = 100;
 export async function serveCGI(app: App, options: CGIOptions = {}): Promise<void> {
   const { stdin = Deno.stdin, stdout = Deno.stdout, stderr = Deno.stderr } = options;
   const log = (message: string) => writeLog(stderr, message);
-  if (options.env === undefined) keepStdoutClean(log);
+  if (options.env === undefined) keepStdoutClean();
   const output = new ScriptOutput(stdout);
   let exchange: Exchange | undefined;
   const body = new ScriptBody(stdin, output, options);
@@ -140,6 +142,12 @@ function readVariables(given: Record<string, string> | undefined): Variables {
       );
     }
   }
+  if (!env.REQUEST_METHOD) {
+    throw new Error(
+      "Cannot serve CGI as REQUEST_METHOD must be set: it is absent. " +
+        "A web server sets it; to try a script by hand, set REQUEST_METHOD=GET",
+    );
+  }
   return new Variables(Object.entries(env).map(([name, value]) => [name, toByteString(value)]));
 }
 
@@ -149,12 +157,32 @@ function writeLog(stderr: CGIOutput, message: string): void {
   else stderr.write(bytes).catch(() => {});
 }
 
-/** Sends the console's standard output to the log (SPEC B19). */
-function keepStdoutClean(log: (message: string) => void): void {
-  console.log = console.info = console.debug = console.error;
-  console.table = (data?: unknown) => console.error(data);
-  console.dir = (data?: unknown) => console.error(data);
-  void log;
+/** Has the console write to stderr what it would write to stdout (SPEC B19). Its methods do not use one another. */
+function keepStdoutClean(): void {
+  const counts = new Map<string, number>();
+  const timers = new Map<string, number>();
+  const logTime = (label = "default", ...data: unknown[]) =>
+    console.error(`${label}: ${Date.now() - (timers.get(label) ?? NaN)}ms`, ...data);
+  Object.assign(console, {
+    log: console.error,
+    info: console.error,
+    debug: console.error,
+    dir: (data: unknown) => console.error(data),
+    dirxml: console.error,
+    table: (data: unknown) => console.error(data),
+    clear: () => {},
+    count: (label = "default") => {
+      counts.set(label, (counts.get(label) ?? 0) + 1);
+      console.error(`${label}: ${counts.get(label)}`);
+    },
+    countReset: (label = "default") => counts.delete(label),
+    time: (label = "default") => timers.set(label, Date.now()),
+    timeLog: logTime,
+    timeEnd: (label = "default") => {
+      logTime(label);
+      timers.delete(label);
+    },
+  });
 }
 
 /** A script's answer on its way to the web server. */
@@ -168,6 +196,7 @@ class ScriptOutput implements ResponseSink {
   /** Whether it has taken nothing for a while. */
   stalled = false;
   #stdout: CGIOutput;
+  #sent = 0;
 
   constructor(stdout: CGIOutput) {
     this.#stdout = stdout;
@@ -185,14 +214,16 @@ class ScriptOutput implements ResponseSink {
 
   async #write(bytes: Uint8Array): Promise<void> {
     for (let at = 0; at < bytes.length;) {
-      const timer = bytes.length - at > 4096
+      const timer = this.#sent + bytes.length - at > PIPE
         ? setTimeout(() => {
           this.stalled = true;
           this.onstall();
         }, STALL)
         : undefined;
       try {
-        at += await this.#stdout.write(at === 0 ? bytes : bytes.subarray(at));
+        const count = await this.#stdout.write(at === 0 ? bytes : bytes.subarray(at));
+        at += count;
+        this.#sent += count;
       } catch (error) {
         this.gone = true;
         const reason = new DOMException("The web server closed the connection", "AbortError");
@@ -241,11 +272,11 @@ class ScriptBody {
     this.#read();
   }
 
-  /** The answer is complete: an unread body is left to the pipe's end. */
+  /** The answer is complete: what is left of the body is not waited for. */
   end(): void {
     if (this.body === null || this.body.ended) return;
     this.body.discard();
-    if (this.#stdin !== Deno.stdin) this.#stdin.close?.();
+    this.#stdin.close?.();
   }
 
   async #read(): Promise<void> {
