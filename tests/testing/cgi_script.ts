@@ -29,3 +29,75 @@ export async function run(
   await deadline(served, "the script's end");
   return { ...parseAnswer(stdout.bytes()), stderr: text(stderr.bytes()) };
 }
+
+/** How a script is run. */
+export interface SpawnOptions {
+  /** What it is allowed to. */
+  permissions?: string[];
+  /** The program's own arguments. */
+  args?: string[];
+}
+
+/** Runs a script as a web server does: with these variables and no others but what Deno itself needs. */
+export function spawn(
+  script: URL,
+  env: Record<string, string>,
+  { permissions = ["--allow-env"], args = [] }: SpawnOptions = {},
+): Deno.ChildProcess {
+  const inherited = ["PATH", "HOME", "DENO_DIR"].flatMap((name) => {
+    const value = Deno.env.get(name);
+    return value === undefined ? [] : [[name, value]];
+  });
+  return new Deno.Command(Deno.execPath(), {
+    args: ["run", "--no-prompt", "--no-config", ...permissions, script.href, ...args],
+    clearEnv: true,
+    env: { ...Object.fromEntries(inherited), NO_COLOR: "1", ...env },
+    stdin: "piped",
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+}
+
+/** Writes all, or as much as the script takes. */
+export async function feed(child: Deno.ChildProcess, body: Uint8Array): Promise<void> {
+  const writer = child.stdin.getWriter();
+  try {
+    await writer.write(body);
+    await writer.close();
+  } catch (error) {
+    if (!(error instanceof Deno.errors.BrokenPipe)) throw error;
+  }
+}
+
+/** What a script did. */
+export interface Outcome extends Answer {
+  stderr: string;
+  code: number;
+  stdout: Uint8Array;
+}
+
+/** Runs a script for one request, body and answer at the same time. */
+export async function runScript(
+  script: URL,
+  env: Record<string, string>,
+  body: Uint8Array = new Uint8Array(),
+  options?: SpawnOptions,
+): Promise<Outcome> {
+  const child = spawn(script, env, options);
+  const [{ code, stdout, stderr }] = await deadline(
+    Promise.all([child.output(), feed(child, body)]),
+    "the script's end",
+    30_000,
+  );
+  const answer = stdout.length > 0 ? parseAnswer(stdout) : NO_ANSWER;
+  return { ...answer, code, stdout, stderr: new TextDecoder().decode(stderr) };
+}
+
+const NO_ANSWER: Answer = {
+  status: undefined,
+  reason: "",
+  fields: [],
+  headers: new Headers(),
+  body: new Uint8Array(),
+  head: "",
+};

@@ -1,0 +1,418 @@
+import {
+  assert,
+  assertEquals,
+  assertFalse,
+  assertInstanceOf,
+  assertLess,
+  assertMatch,
+  assertStringIncludes,
+} from "@std/assert";
+import { Buffer } from "@std/io/buffer";
+import { type CGIInput, type CGIOptions, serveCGI } from "../cgi.ts";
+import { bytes, concat, pattern, text } from "./testing/bytes.ts";
+import { feed, run, runScript, spawn } from "./testing/cgi_script.ts";
+import { deadline } from "./testing/deadline.ts";
+
+const script = new URL("./testing/script.ts", import.meta.url);
+
+/** The variables of a request for the test script's `path`. */
+function env(path: string, others: Record<string, string> = {}): Record<string, string> {
+  return {
+    GATEWAY_INTERFACE: "CGI/1.1",
+    REQUEST_METHOD: "GET",
+    SERVER_NAME: "example.org",
+    SERVER_PORT: "80",
+    SERVER_PROTOCOL: "HTTP/1.1",
+    SCRIPT_NAME: "/cgi-bin/script.ts",
+    PATH_INFO: path,
+    ...others,
+  };
+}
+
+const post = (body: Uint8Array) => ({
+  REQUEST_METHOD: "POST",
+  CONTENT_LENGTH: String(body.length),
+});
+
+Deno.test("serveCGI() answers from what is handed in", async () => {
+  const answer = await run(
+    async (request, info) => {
+      info.log("logged");
+      assertEquals(info.protocol, "cgi");
+      assertEquals(info.remoteAddr, { transport: "tcp", hostname: "192.0.2.1", port: 5 });
+      return new Response(`${request.method} ${request.url} ${await request.text()}`);
+    },
+    {
+      REQUEST_METHOD: "POST",
+      SCRIPT_NAME: "/a",
+      CONTENT_LENGTH: "4",
+      REMOTE_ADDR: "192.0.2.1",
+      REMOTE_PORT: "5",
+    },
+    bytes("body"),
+  );
+  assertEquals(answer.head.split("\r\n")[0], "Status: 200 OK");
+  assertEquals(text(answer.body), "POST http://example.org/a body");
+  assertEquals(answer.stderr, "logged\n");
+});
+
+/** An input that counts what is read of it, and fails past its end. */
+class Counted implements CGIInput {
+  reads = 0;
+  count = 0;
+  closed = false;
+  #buffer: Buffer;
+
+  constructor(body: Uint8Array) {
+    this.#buffer = new Buffer(body.slice().buffer);
+  }
+
+  async read(buffer: Uint8Array): Promise<number | null> {
+    this.reads++;
+    const count = await this.#buffer.read(buffer);
+    if (count === null) throw new Error("read past the end");
+    this.count += count;
+    return count;
+  }
+
+  close(): void {
+    this.closed = true;
+  }
+}
+
+Deno.test("serveCGI() reads CONTENT_LENGTH bytes and no more (SPEC A20)", async () => {
+  const stdin = new Counted(bytes("bodyrest"));
+  const read = (request: Request) => request.text().then((text) => new Response(text));
+  const answer = await run(read, env("", post(bytes("body"))), undefined, { stdin });
+  assertEquals([text(answer.body), stdin.count], ["body", 4]);
+});
+
+Deno.test("serveCGI() does not touch stdin without a length, nor before the app reads (SPEC A20)", async () => {
+  const read = async (request: Request) => {
+    assertEquals(await request.text(), "");
+    return new Response("Hello");
+  };
+  const bodiless: Record<string, string>[] = [{}, { CONTENT_LENGTH: "" }, { CONTENT_LENGTH: "0" }];
+  for (const others of bodiless) {
+    const stdin = new Counted(bytes("rest"));
+    const answer = await run(read, env("", { REQUEST_METHOD: "POST", ...others }), undefined, {
+      stdin,
+    });
+    assertEquals([answer.status, stdin.reads], [200, 0]);
+  }
+  const stdin = new Counted(bytes("body"));
+  const answer = await run(() => new Response("Hello"), env("", post(bytes("body"))), undefined, {
+    stdin,
+  });
+  assertEquals([answer.status, stdin.reads], [200, 0]);
+});
+
+Deno.test("serveCGI() reads to the end where the server took chunks apart (SPEC A20)", async () => {
+  const read = (request: Request) => request.text().then((text) => new Response(text));
+  const chunked = env("", { REQUEST_METHOD: "POST", HTTP_TRANSFER_ENCODING: "chunked" });
+  assertEquals(text((await run(read, chunked, bytes("body"))).body), "body");
+  const both = { ...chunked, CONTENT_LENGTH: "2" };
+  assertEquals(text((await run(read, both, bytes("body"))).body), "bo");
+});
+
+Deno.test("serveCGI() fails a body that ends early (SPEC A21)", async () => {
+  let error: unknown;
+  const answer = await run(
+    async (request) => {
+      await request.text().catch((thrown) => {
+        error = thrown;
+        throw thrown;
+      });
+      return new Response("not sent");
+    },
+    env("", { REQUEST_METHOD: "POST", CONTENT_LENGTH: "9" }),
+    bytes("12345"),
+  );
+  assertEquals(answer.status, 400);
+  assertInstanceOf(error, Error);
+  assertEquals(
+    error.message,
+    "Cannot read request body as it must have 9 bytes: it ended after 5",
+  );
+});
+
+Deno.test("maxBodyBytes: at the limit an answer, past it 413, declared or not (SPEC F8)", async () => {
+  const read = (request: Request) => request.text().then((text) => new Response(text));
+  const cases: [Record<string, string>, string, number][] = [
+    [{ CONTENT_LENGTH: "4" }, "body", 200],
+    [{ CONTENT_LENGTH: "5" }, "body.", 413],
+    [{ HTTP_TRANSFER_ENCODING: "chunked" }, "body", 200],
+    [{ HTTP_TRANSFER_ENCODING: "chunked" }, "body.", 413],
+  ];
+  for (const [others, body, status] of cases) {
+    const answer = await run(read, env("", { REQUEST_METHOD: "POST", ...others }), bytes(body), {
+      maxBodyBytes: 4,
+    });
+    assertEquals(answer.status, status, body);
+  }
+});
+
+Deno.test("serveCGI() refuses what no request can be made of, and says why (SPEC A2, A5, A8, A19)", async () => {
+  const cases: [Record<string, string>, number, string][] = [
+    [{ REQUEST_METHOD: "" }, 500, "as REQUEST_METHOD must be set"],
+    [{ REQUEST_METHOD: "TRACE" }, 501, "its method must be one that fetch allows"],
+    [{ REQUEST_METHOD: "A B" }, 400, "REQUEST_METHOD must be a token"],
+    [{ HTTP_HOST: "a b" }, 400, "its host must be a valid one"],
+    [{ CONTENT_LENGTH: "+5" }, 400, "CONTENT_LENGTH must be a whole number"],
+  ];
+  for (const [others, status, message] of cases) {
+    const answer = await run(() => new Response("asked"), env("", others));
+    assertEquals(answer.status, status);
+    assertStringIncludes(answer.stderr, message);
+  }
+});
+
+Deno.test("serveCGI() writes head and small body at once, and a stream chunk by chunk (SPEC B15, B16)", async () => {
+  const writes: string[] = [];
+  const stdout = {
+    write: (part: Uint8Array) => (writes.push(text(part)), Promise.resolve(part.length)),
+  };
+  const serve = (body: BodyInit) =>
+    serveCGI(() => new Response(body), { env: env(""), stdin: new Buffer(), stdout });
+  await serve("Hello");
+  assertEquals(writes.length, 1);
+  assert(writes[0].endsWith("\r\n\r\nHello"));
+  writes.length = 0;
+  let at = 0;
+  const chunks = ["one", "two"];
+  await serve(
+    new ReadableStream({
+      async pull(controller) {
+        await new Promise((resolve) => setTimeout(resolve, 0));
+        if (at === chunks.length) controller.close();
+        else controller.enqueue(bytes(chunks[at++]));
+      },
+    }, { highWaterMark: 0 }),
+  );
+  assertEquals(writes.slice(1), ["one", "two"]);
+});
+
+Deno.test("serveCGI() goes on where a write takes only a part", async () => {
+  const stdout = new Buffer();
+  const one = { write: (part: Uint8Array) => stdout.write(part.slice(0, 7)) };
+  const body = pattern(1000);
+  const served = serveCGI(() => new Response(body), {
+    env: env(""),
+    stdin: new Buffer(),
+    stdout: one,
+  });
+  await deadline(served, "the answer");
+  assertEquals(stdout.bytes().slice(-1000), body);
+});
+
+Deno.test("serveCGI() aborts the signal when stdout takes no more (SPEC B22)", async () => {
+  const cancelled = Promise.withResolvers<unknown>();
+  let signal: AbortSignal | undefined;
+  const stderr = new Buffer();
+  const options: CGIOptions = {
+    env: env(""),
+    stdin: new Buffer(),
+    stdout: { write: () => Promise.reject(new Deno.errors.BrokenPipe("Broken pipe")) },
+    stderr,
+  };
+  const served = serveCGI((request) => {
+    signal = request.signal;
+    return new Response(new ReadableStream({ cancel: cancelled.resolve }));
+  }, options);
+  await deadline(served, "the script's end");
+  await deadline(cancelled.promise, "the cancelling of the body");
+  assert(signal!.aborted);
+  assertEquals(signal!.reason.name, "AbortError");
+  assertEquals(text(stderr.bytes()), "");
+});
+
+Deno.test("serveCGI() holds no more than maxBufferedBody while stdout takes nothing (SPEC B20)", async () => {
+  const body = pattern(1_000_000);
+  const stdin = new Counted(body);
+  const held = Promise.withResolvers<void>();
+  const gate = Promise.withResolvers<void>();
+  const stdout = new Buffer();
+  const served = serveCGI((request) => new Response(request.body), {
+    env: env("", post(body)),
+    stdin: {
+      read(buffer) {
+        if (stdin.count >= 300_000) held.resolve();
+        return stdin.read(buffer);
+      },
+    },
+    stdout: {
+      async write(part) {
+        await gate.promise;
+        return stdout.write(part);
+      },
+    },
+    maxBufferedBody: 400_000,
+  });
+  await deadline(held.promise, "the body to be read on");
+  for (let i = 0; i < 20; i++) await new Promise((resolve) => setTimeout(resolve, 0));
+  // What is held, what the app has taken, and a read.
+  assertLess(stdin.count, 400_000 + 3 * 65536);
+  gate.resolve();
+  await deadline(served, "the script's end");
+  assertEquals(stdout.bytes().slice(-body.length), body);
+});
+
+Deno.test("serveCGI() takes an object with fetch, and shares its options", async () => {
+  const app = {
+    name: "Site",
+    fetch() {
+      return new Response(this.name);
+    },
+  };
+  assertEquals(text((await run(app)).body), "Site");
+  const failing = () => Promise.reject(new Error("the secret"));
+  const plain = await run(failing);
+  assertEquals([plain.status, text(plain.body)], [500, "500 Internal Server Error\n"]);
+  assertStringIncludes(plain.stderr, "Error: the secret\n    at ");
+  const onError = () => new Response("sorry", { status: 503 });
+  assertEquals((await run(failing, {}, undefined, { onError })).status, 503);
+  const debug = await run(failing, {}, undefined, { debug: true });
+  assertStringIncludes(text(debug.body), "the secret");
+});
+
+Deno.test("serveCGI() leaves the console and the exit code alone where all is handed in", async () => {
+  const { log } = console;
+  await run(() => new Response(), { REQUEST_METHOD: "" });
+  assertEquals([console.log === log, Deno.exitCode], [true, 0]);
+});
+
+Deno.test("a script answers by its environment, with no more than --allow-env", async () => {
+  const outcome = await runScript(script, env("/a b", { QUERY_STRING: "q=1" }));
+  assertEquals([outcome.status, outcome.code, outcome.stderr], [200, 0, ""]);
+  assertEquals(JSON.parse(text(outcome.body)), {
+    url: "http://example.org/cgi-bin/script.ts/a%20b?q=1",
+    script: "/cgi-bin/script.ts",
+    path: "/a b",
+    protocol: "cgi",
+  });
+});
+
+Deno.test("a script without --allow-env says so, and answers 500 (SPEC B18)", async () => {
+  for (const permissions of [[], ["--allow-env=HOME"]]) {
+    const outcome = await runScript(script, env("/"), undefined, { permissions });
+    assertEquals([outcome.status, text(outcome.body)], [500, "500 Internal Server Error\n"]);
+    assertMatch(outcome.stderr, /^Cannot serve CGI as the script must be run with --allow-env: /);
+    assertEquals(outcome.code, 1);
+  }
+});
+
+Deno.test("a script without REQUEST_METHOD refuses to run (SPEC A2, B18)", async () => {
+  const outcome = await runScript(script, env("/", { REQUEST_METHOD: "" }));
+  assertEquals([outcome.status, outcome.code], [500, 1]);
+  assertMatch(outcome.stderr, /REQUEST_METHOD must be set/);
+});
+
+Deno.test("a script takes a path that is not UTF-8 from REQUEST_URI (SPEC A18)", async () => {
+  // No string of ours becomes such an environment; a shell's does.
+  const child = new Deno.Command("sh", {
+    args: [
+      "-c",
+      `PATH_INFO=$(printf '/caf\\351') HTTP_X_BAD=$(printf '\\351') exec "$0" run --no-prompt --no-config --allow-env "$1"`,
+      Deno.execPath(),
+      script.href,
+    ],
+    env: env("/", { REQUEST_URI: "/cgi-bin/script.ts/caf%E9" }),
+    stdin: "null",
+    stdout: "piped",
+    stderr: "piped",
+  });
+  const { stdout, stderr, code } = await deadline(child.output(), "the script's end");
+  assertEquals([code, text(stderr)], [0, ""]);
+  const seen = JSON.parse(text(stdout).split("\r\n\r\n")[1]);
+  assertEquals(seen.url, "http://example.org/cgi-bin/script.ts/caf%E9");
+  assertEquals(seen.script, "/cgi-bin/script.ts");
+});
+
+Deno.test("a script has no HTTP_PROXY, nor have its children (SPEC A27)", async () => {
+  const outcome = await runScript(script, env("/proxy", { HTTP_PROXY: "http://127.0.0.1:1/" }));
+  assertEquals(JSON.parse(text(outcome.body)), [false, false, false]);
+});
+
+Deno.test("a script takes nothing from its arguments (SPEC A31, F11)", async () => {
+  const args = ["--help", "-d", "x=1"];
+  const outcome = await runScript(script, env("/arguments"), undefined, { args });
+  assertEquals(JSON.parse(text(outcome.body)), "http://example.org/cgi-bin/script.ts/arguments");
+});
+
+Deno.test("what a script logs goes to stderr, whatever method of the console it uses (SPEC B19)", async () => {
+  const outcome = await runScript(script, env("/console"));
+  assertEquals(text(outcome.stdout), outcome.head + "clean");
+  assertEquals([outcome.status, outcome.code], [200, 0]);
+  assert(outcome.stderr.split("spoilt").length > 15, outcome.stderr);
+  assertStringIncludes(outcome.stderr, "spoilt: 2\n");
+  // deno-lint-ignore no-control-regex
+  assertFalse(/\x1b/.test(outcome.stderr));
+});
+
+Deno.test("a script that throws: 500, the stack on stderr (SPEC B17, B18)", async () => {
+  const outcome = await runScript(script, env("/throw"));
+  assertEquals([outcome.status, text(outcome.body)], [500, "500 Internal Server Error\n"]);
+  assertMatch(outcome.stderr, /^Error: the secret\n\s+at .*script\.ts/);
+});
+
+Deno.test("a script whose answer breaks off exits with 1 (SPEC B17, B18)", async () => {
+  const outcome = await runScript(script, env("/break"));
+  assertEquals([outcome.status, text(outcome.body), outcome.code], [200, "xxx", 1]);
+  assertStringIncludes(outcome.stderr, "Error: broken");
+});
+
+Deno.test("a script echoes what is written while it is read", async () => {
+  const body = pattern(1_000_000);
+  const outcome = await runScript(script, env("/echo", post(body)), body);
+  assertEquals([outcome.status, outcome.code], [200, 0]);
+  assertEquals(outcome.body, body);
+});
+
+for (const path of ["/echo", "/echo-small", "/length", "/unread"]) {
+  Deno.test(`a script does ${path} for a server that writes all 10 MB before it reads (SPEC B20)`, async () => {
+    const body = pattern(10_000_000);
+    const child = spawn(script, env(path, post(body)));
+    // As mod_cgi: nothing is read before all is written.
+    await deadline(feed(child, body), "the end of the body", 30_000);
+    const { stdout, stderr, code } = await deadline(child.output(), "the script's end", 30_000);
+    assertEquals([code, text(stderr)], [0, ""]);
+    const answer = stdout.slice(text(stdout.subarray(0, 1000)).indexOf("\r\n\r\n") + 4);
+    if (path === "/length") assertEquals(text(answer), "10000000");
+    else if (path === "/unread") assertEquals(answer.length, 10_000_000);
+    else assertEquals(concat([answer]), body);
+  });
+}
+
+Deno.test("a script does not wait for a body that it no longer wants (SPEC B20)", async () => {
+  const child = spawn(script, env("/begun", { REQUEST_METHOD: "POST", CONTENT_LENGTH: "1000" }));
+  const writer = child.stdin.getWriter();
+  await writer.write(bytes("some"));
+  // Standard input stays open, and nothing more comes.
+  const { stdout, stderr, code } = await deadline(child.output(), "the script's end");
+  assertEquals([code, text(stderr)], [0, ""]);
+  assertStringIncludes(text(stdout), "Status: 413 ");
+  await writer.abort().catch(() => {});
+});
+
+Deno.test("a script ends quietly when the server reads no more (SPEC B22)", async () => {
+  const child = spawn(script, env("/endless"));
+  await child.stdin.close();
+  const reader = child.stdout.getReader();
+  assertStringIncludes(
+    text((await deadline(reader.read(), "the answer")).value!),
+    "Status: 200 OK",
+  );
+  await reader.cancel();
+  const stderr = await deadline(new Response(child.stderr).text(), "stderr's end");
+  const { code } = await deadline(child.status, "the script's end");
+  assertEquals([stderr, code], ["aborted\n", 0]);
+});
+
+Deno.test("examples/hello.ts is a CGI script by its environment (SPEC A1)", async () => {
+  const hello = new URL("../examples/hello.ts", import.meta.url);
+  const outcome = await runScript(hello, env(""));
+  assertEquals([outcome.status, outcome.code, outcome.stderr], [200, 0, ""]);
+  assertEquals(text(outcome.body), "Hello from Gatehouse\n");
+  const head = await runScript(hello, env("", { REQUEST_METHOD: "HEAD" }));
+  assertEquals([head.status, head.body.length], [200, 0]);
+});
