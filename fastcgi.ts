@@ -144,6 +144,8 @@ export interface FastCGIOptions extends AppOptions, ServerOptions {
 const NEW_CONNECTION = 1000;
 /** How much of a body is held before the connection waits for the app, in bytes. */
 const BODY_HIGH_WATER = 262144;
+/** How much of a log waits for the answer, in bytes. */
+const LOG_BUFFER = 16384;
 
 /**
  * Serves an app over FastCGI: responder, and the roles authorizer and filter if the app has them. Connections are kept if
@@ -386,6 +388,7 @@ class Connection implements Driver, ChannelUser, RecordSink {
     const { channel, service: { options, log } } = this;
     channel.check(now);
     if (channel.closed) return;
+    if (this.out.length > 0) this.flush();
     const idle = this.#standstill.of(channel.activity, now);
     const patience = this.#closing && this.#begun === 0 ? NEW_CONNECTION : options.idleTimeout;
     if (this.#requests.size === 0 && idle > patience) return channel.close();
@@ -638,7 +641,8 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
       toByteString(message) + "\n",
     );
     this.#logged = true;
-    this.#connection.flush();
+    // It goes with the next part of the answer, or when check() comes by: HAProxy 2.6 dies of FCGI_STDERR that comes alone.
+    if (this.#connection.out.length > LOG_BUFFER) this.#connection.flush();
   }
 
   wanted(): void {
