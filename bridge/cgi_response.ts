@@ -6,6 +6,7 @@
 
 import { HeadDecoder, type ResponseHead } from "../wire/cgi.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
+import { ChunkedDecoder } from "./chunked.ts";
 
 /** The path of another resource whose answer is to be sent instead (RFC 3875 section 6.2.2). */
 export interface LocalRedirect {
@@ -58,6 +59,8 @@ export class AnswerReader {
   #options: AnswerOptions;
   #settle = Promise.withResolvers<Response | LocalRedirect>();
   #decoder: HeadDecoder;
+  /** Where the script parses no headers, and sends chunks. */
+  #chunks: ChunkedDecoder | null = null;
   #controller: ReadableStreamDefaultController<Uint8Array<ArrayBuffer>> | null = null;
   #room: (() => void) | null = null;
   /** How many bytes of the body are still to come, if it was told. */
@@ -80,11 +83,16 @@ export class AnswerReader {
    */
   push(bytes: Uint8Array<ArrayBuffer>): void {
     if (this.ended) return;
-    if (this.begun) return this.#pushBody(bytes);
+    if (this.begun) return this.#pushContent(bytes);
     const decoded = this.#decoder.push(bytes);
     if (decoded === null) return;
     this.#begin(decoded.head);
-    this.#pushBody(decoded.rest as Uint8Array<ArrayBuffer>);
+    this.#pushContent(decoded.rest as Uint8Array<ArrayBuffer>);
+  }
+
+  #pushContent(bytes: Uint8Array<ArrayBuffer>): void {
+    if (this.#chunks === null) return this.#pushBody(bytes);
+    for (const content of this.#chunks.push(bytes)) this.#pushBody(content);
   }
 
   /** A promise if the client has not taken what came so far: it resolves when more may come. */
@@ -105,6 +113,9 @@ export class AnswerReader {
       return this.fail(
         new Error(`The body is ${this.#left} bytes shorter than its Content-Length`),
       );
+    }
+    if (this.#chunks?.ended === false && this.#controller) {
+      return this.fail(new Error("The body has no last chunk"));
     }
     this.ended = true;
     this.#controller?.close();
@@ -131,6 +142,10 @@ export class AnswerReader {
       );
     }
     this.begun = true;
+    if (nonParsed && fields.some(isChunked)) {
+      this.#chunks = new ChunkedDecoder();
+      headers.delete("content-length");
+    }
     if (head.status === undefined && location?.startsWith("/") && !nonParsed) {
       return this.#settle.resolve({ location });
     }
@@ -215,6 +230,10 @@ function createHeaders(fields: [name: string, value: string][]): Headers {
     if (!unique || !headers.has(field)) headers.append(field, value);
   }
   return headers;
+}
+
+function isChunked([name, value]: [name: string, value: string]): boolean {
+  return name.toLowerCase() === "transfer-encoding" && /\bchunked\s*$/i.test(value);
 }
 
 function isLength(text: string): boolean {

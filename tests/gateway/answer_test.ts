@@ -1,0 +1,226 @@
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { AnswerReader, type LocalRedirect } from "../../bridge/cgi_response.ts";
+import { ProtocolError } from "../../wire/protocol_error.ts";
+import { deadline } from "../testing/deadline.ts";
+
+const encoder = new TextEncoder();
+const bytes = (text: string) => Uint8Array.from(text, (char) => char.charCodeAt(0));
+
+interface Read {
+  answer: Promise<Response | LocalRedirect>;
+  reader: AnswerReader;
+  log: string[];
+  canceled: unknown[];
+}
+
+/** Hands an answer to a reader: whole, or byte by byte, and its end. */
+function read(text: string, { method = "GET", step = Infinity, end = true } = {}): Read {
+  const log: string[] = [];
+  const canceled: unknown[] = [];
+  const reader = new AnswerReader({
+    method,
+    maxHeaderBytes: 1000,
+    log: (line) => log.push(line),
+    oncancel: (reason) => canceled.push(reason),
+  });
+  const all = bytes(text);
+  try {
+    for (let at = 0; at < all.length; at += step) reader.push(all.slice(at, at + step));
+    if (end) reader.end();
+  } catch (error) {
+    reader.fail(error);
+  }
+  return { answer: reader.answer, reader, log, canceled };
+}
+
+async function response(text: string, options = {}): Promise<Response> {
+  const answer = await deadline(read(text, options).answer, "the answer");
+  assert(answer instanceof Response);
+  return answer;
+}
+
+const GOOD: Record<string, [
+  text: string,
+  status: number,
+  headers: [string, string][],
+  body: string,
+]> = {
+  "a document": [
+    "Content-Type: text/plain\r\n\r\nhello",
+    200,
+    [["content-type", "text/plain"]],
+    "hello",
+  ],
+  "lines that end in LF": ["Content-Type: text/plain\n\nhello", 200, [[
+    "content-type",
+    "text/plain",
+  ]], "hello"],
+  "a status": ["Status: 404 Not Here\r\n\r\n", 404, [], ""],
+  "a redirect for the client": ["Location: http://other.example/\n\n", 302, [[
+    "location",
+    "http://other.example/",
+  ]], ""],
+  "a redirect with a status": ["Status: 303 See Other\nLocation: /x\n\n", 303, [[
+    "location",
+    "/x",
+  ]], ""],
+  "a reference that is not to this server": ["Location: other\n\n", 302, [[
+    "location",
+    "other",
+  ]], ""],
+  "a script that parses no headers": ["HTTP/1.0 201 Made\r\nX: 1\r\n\r\nbody", 201, [[
+    "x",
+    "1",
+  ]], "body"],
+  "two cookies": ["Status: 200\nSet-Cookie: a=1\nSet-Cookie: b=2\n\n", 200, [
+    ["set-cookie", "a=1"],
+    ["set-cookie", "b=2"],
+  ], ""],
+  "hop-by-hop fields are left out": [
+    "Status: 200\nConnection: close, X-Hop\nX-Hop: 1\nKeep-Alive: 5\nTransfer-Encoding: chunked\n" +
+    "Upgrade: h2c\nTE: trailers\nTrailer: X\nProxy-Connection: close\nX-Stay: 1\n\nbody",
+    200,
+    [["x-stay", "1"]],
+    "body",
+  ],
+  "bytes that are not ASCII": [
+    "Status: 200\nX: caf\xe9\n\n\xff\x00",
+    200,
+    [["x", "caf\xe9"]],
+    "\xff\0",
+  ],
+  "a length that fits": ["Status: 200\nContent-Length: 2\n\nab", 200, [[
+    "content-length",
+    "2",
+  ]], "ab"],
+  "a body longer than its length": ["Status: 200\nContent-Length: 2\n\nabc", 200, [[
+    "content-length",
+    "2",
+  ]], "ab"],
+  "one type said twice": ["Content-Type: a/b\nContent-Type: a/b\n\n", 200, [[
+    "content-type",
+    "a/b",
+  ]], ""],
+  "chunks of a script that parses no headers": [
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 9\r\n\r\n" +
+    "4;x=y\r\nWiki\r\nA\r\n0123456789\r\n0\r\nTrailer: 1\r\n\r\n",
+    200,
+    [],
+    "Wiki0123456789",
+  ],
+};
+
+Deno.test("AnswerReader makes a response, whatever the pieces", async () => {
+  for (const [name, [text, status, headers, body]] of Object.entries(GOOD)) {
+    for (const step of [Infinity, 1, 7]) {
+      const answer = await response(text, { step });
+      assertEquals(answer.status, status, name);
+      assertEquals([...answer.headers], headers, name);
+      const got = String.fromCharCode(...new Uint8Array(await answer.arrayBuffer()));
+      assertEquals(got, body, name);
+    }
+  }
+});
+
+const BAD: Record<string, string> = {
+  "nothing": "",
+  "a body alone": "hello",
+  "no empty line": "Content-Type: text/plain\r\n",
+  "none of the fields of CGI": "X-Other: 1\n\nbody",
+  "a line without a colon": "Content-Type: text/plain\nhello\n\n",
+  "a name that is no token": "Content-Type: text/plain\nA B: 1\n\n",
+  "a control character": "Content-Type: text/plain\nX: a\x01b\n\n",
+  "a folded line": "Content-Type: text/plain\nX: a\n b\n\n",
+  "a CR within a value": "Content-Type: text/plain\nX: a\rSet-Cookie: b\n\n",
+  "two types": "Content-Type: a/b\nContent-Type: c/d\n\n",
+  "two places to go": "Location: http://a/\nLocation: http://b/\n\n",
+  "two lengths": "Status: 200\nContent-Length: 1\nContent-Length: 2\n\nab",
+  "a length with a sign": "Status: 200\nContent-Length: +1\n\na",
+  "a length that is two": "Status: 200\nContent-Length: 1, 1\n\na",
+  "a status that is none": "Status: OK\n\n",
+  "an interim status": "Status: 103 Early Hints\n\n",
+  "a head without end": "Status: 200\nX: " + "a".repeat(2000),
+};
+
+Deno.test("AnswerReader refuses with 502 what is no answer", async () => {
+  for (const [name, text] of Object.entries(BAD)) {
+    for (const step of [Infinity, 1]) {
+      const error = await assertRejects(() => read(text, { step }).answer, ProtocolError, "", name);
+      assertEquals(error.status, 502, name);
+    }
+  }
+});
+
+Deno.test("AnswerReader tells a local redirect from one for the client", async () => {
+  const { answer } = read("Location: /other?x=1\n\n");
+  assertEquals(await answer, { location: "/other?x=1" });
+});
+
+Deno.test("AnswerReader gives no body to HEAD, 204, 205 and 304", async () => {
+  const head = await response("Status: 200\nContent-Length: 5\n\nhello", { method: "HEAD" });
+  assertEquals([head.body, head.headers.get("content-length")], [null, "5"]);
+  for (const status of [204, 205, 304]) {
+    const { body } = await response(`Status: ${status}\nContent-Length: 5\n\nhello`);
+    assertEquals(body, null, String(status));
+  }
+});
+
+Deno.test("AnswerReader has an application stopped that goes on with a body nobody gets", () => {
+  const { reader, canceled } = read("Status: 200\n\n", { method: "HEAD", end: false });
+  reader.push(new Uint8Array(1_000_000));
+  assertEquals(canceled.length, 0);
+  reader.push(new Uint8Array(100_000));
+  assertEquals(canceled.length, 1);
+});
+
+Deno.test("AnswerReader breaks the body off where it is short of its length", async () => {
+  const answer = await response("Status: 200\nContent-Length: 9\n\nshort");
+  await assertRejects(() => answer.text(), Error, "4 bytes shorter");
+});
+
+Deno.test("AnswerReader breaks the body off where chunks end before the last", async () => {
+  const start = "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n";
+  await assertRejects(
+    async () => await (await response(start + "5\r\nhel")).text(),
+    Error,
+    "last chunk",
+  );
+  const bad = read(start + "5\r\nhelloX\r\n");
+  const answer = await bad.answer as Response;
+  await assertRejects(() => answer.text(), ProtocolError, "chunked");
+});
+
+Deno.test("AnswerReader keeps a whole body where the application breaks off after it", async () => {
+  const { answer, reader } = read("Status: 200\nContent-Length: 2\n\nab", { end: false });
+  reader.fail(new Error("gone"));
+  assertEquals(await (await answer as Response).text(), "ab");
+});
+
+Deno.test("AnswerReader logs what exceeds the length, once", async () => {
+  const { answer, log } = read("Status: 200\nContent-Length: 1\n\nabc", { step: 1 });
+  assertEquals(await (await answer as Response).text(), "a");
+  assertEquals(log.length, 1);
+  assertStringIncludes(log[0], "longer than its Content-Length");
+});
+
+Deno.test("AnswerReader.room() waits until the client has taken what came", async () => {
+  const { answer, reader } = read("Status: 200\n\n", { end: false });
+  assertEquals(reader.room(), undefined);
+  reader.push(new Uint8Array(100_000));
+  const room = reader.room();
+  assert(room instanceof Promise);
+  const body = (await answer as Response).body!.getReader();
+  await deadline(body.read(), "the body");
+  await deadline(room, "room");
+  await body.cancel();
+});
+
+Deno.test("AnswerReader.room() waits no more when the client goes", async () => {
+  const { answer, reader, canceled } = read("Status: 200\n\n", { end: false });
+  reader.push(new Uint8Array(100_000));
+  const room = reader.room();
+  await (await answer as Response).body!.cancel("gone");
+  await deadline(Promise.resolve(room), "room");
+  assertEquals(canceled, ["gone"]);
+  reader.push(encoder.encode("more"));
+});
