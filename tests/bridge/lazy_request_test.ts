@@ -1,0 +1,143 @@
+import { assert, assertEquals, assertInstanceOf, assertRejects } from "@std/assert";
+import {
+  createEagerRequest,
+  createLazyRequest,
+  type RequestParts,
+} from "../../bridge/lazy_request.ts";
+
+/** Parts as a transport has them; `made` tells whether the Request itself had to be made. */
+function createParts(): RequestParts & { made: boolean; controller: AbortController } {
+  const controller = new AbortController();
+  return {
+    controller,
+    made: false,
+    method: "POST",
+    url: "http://localhost/a?b=c",
+    get signal() {
+      return controller.signal;
+    },
+    get body() {
+      this.made = true;
+      return new Blob(["a=1&b=2"]).stream();
+    },
+    createHeaders: () =>
+      new Headers({ "content-type": "application/x-www-form-urlencoded", "x-a": "1" }),
+  };
+}
+
+const QUESTIONS: Record<string, (request: Request) => unknown> = {
+  "method": (request) => request.method,
+  "url": (request) => request.url,
+  "headers": (request) => [...request.headers],
+  "headers, twice the same": (request) => request.headers === request.headers,
+  "body is a stream": (request) => request.body instanceof ReadableStream,
+  "bodyUsed": (request) => request.bodyUsed,
+  "bodyUsed after reading": async (request) => (await request.text(), request.bodyUsed),
+  "text()": (request) => request.text(),
+  "bytes()": (request) => request.bytes(),
+  "arrayBuffer()": async (request) => (await request.arrayBuffer()).byteLength,
+  "blob()": async (request) => (await request.blob()).type,
+  "formData()": async (request) => [...await request.formData()],
+  "json() of what is no JSON": (request) => request.json().catch((error) => error.name),
+  "reading twice": async (request) => {
+    await request.text();
+    return await request.text().catch((error) => error.name);
+  },
+  "clone()": async (request) => {
+    const clone = request.clone();
+    return [clone.url, clone.method, clone.headers.get("x-a"), await clone.text()];
+  },
+  "both halves of clone()": async (request) => {
+    const clone = request.clone();
+    return [await clone.text(), await request.text()];
+  },
+  "new Request(request)": async (request) => {
+    const copy = new Request(request);
+    return [copy.url, copy.method, copy.headers.get("x-a"), await copy.text()];
+  },
+  "new Request(url, request)": async (request) => {
+    const copy = new Request("http://other/", request);
+    return [copy.url, copy.method, copy.headers.get("x-a"), await copy.text()];
+  },
+  "new Request(request, init)": (request) =>
+    new Request(request, { headers: { "x-b": "2" } }).headers.get("x-a"),
+  "header that was set": (request) => {
+    request.headers.set("x-c", "3");
+    return [request.headers.get("x-c"), request.clone().headers.get("x-c")];
+  },
+  "instanceof": (request) => request instanceof Request,
+  "Object.prototype.toString": (request) => Object.prototype.toString.call(request),
+  "prototype": (request) => Object.getPrototypeOf(request) === Request.prototype,
+  "its constructor": (request) => request.constructor === Request,
+  "in": (request) => ["url", "text", "nothing"].map((key) => key in request),
+  "property of one's own": (request) => {
+    const marked = request as Request & { mark?: number };
+    marked.mark = 1;
+    const seen = [marked.mark, Object.keys(marked)];
+    delete marked.mark;
+    return [...seen, marked.mark];
+  },
+  "defineProperty": (request) => {
+    Object.defineProperty(request, "mark", { value: 1, enumerable: true });
+    return Object.entries(request);
+  },
+  "signal": (request) => request.signal instanceof AbortSignal && !request.signal.aborted,
+  "mode, cache, redirect and the others": (request) => [
+    request.mode,
+    request.cache,
+    request.redirect,
+    request.credentials,
+    request.integrity,
+    request.keepalive,
+    request.referrer,
+    request.referrerPolicy,
+  ],
+  "Deno.inspect()": (request) => Deno.inspect(request, { colors: false }),
+  "WeakMap key": (request) => new WeakMap([[request, 1]]).get(request),
+};
+
+for (const [name, ask] of Object.entries(QUESTIONS)) {
+  Deno.test(`createLazyRequest() answers as Request does: ${name}`, async () => {
+    const expected = await ask(createEagerRequest(createParts()));
+    assertEquals(await ask(createLazyRequest(createParts())), expected);
+  });
+}
+
+Deno.test("createLazyRequest() tells method, url, headers and signal without making a Request", () => {
+  const parts = createParts();
+  const request = createLazyRequest(parts);
+  assertInstanceOf(request, Request);
+  assert([request.method, request.url, request.headers, request.signal].every(Boolean));
+  assertEquals(parts.made, false);
+  assert(request.body);
+  assertEquals(parts.made, true);
+});
+
+Deno.test("createLazyRequest() hands its signal to copies", () => {
+  const parts = createParts();
+  const request = createLazyRequest(parts);
+  const copies = [request.clone(), new Request(request)];
+  parts.controller.abort();
+  assertEquals([request, ...copies].map(({ signal }) => signal.aborted), [true, true, true]);
+});
+
+Deno.test("createLazyRequest() is what fetch() takes", async () => {
+  await using server = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen: () => {} },
+    async (request) => new Response(request.method + await request.text()),
+  );
+  const parts = { ...createParts(), url: `http://127.0.0.1:${server.addr.port}/` };
+  assertEquals(await (await fetch(createLazyRequest(parts))).text(), "POSTa=1&b=2");
+});
+
+Deno.test("createLazyRequest() fails where its body does", async () => {
+  const parts: RequestParts = {
+    ...createParts(),
+    get body() {
+      return new ReadableStream<Uint8Array<ArrayBuffer>>({
+        start: (controller) => controller.error(new Error("cut off")),
+      });
+    },
+  };
+  await assertRejects(() => createLazyRequest(parts).text(), Error, "cut off");
+});
