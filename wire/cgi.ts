@@ -82,8 +82,9 @@ export function reasonPhrase(status: number): string {
 }
 
 /**
- * Writes a header block as a byte string: `Status` first, always, since servers differ on what its absence means
- * (SPEC B1), CRLF throughout, and the empty line.
+ * Writes a header block as a byte string: `Status` always, since servers differ on what its absence means (SPEC B1), and
+ * first, but for `Location`, which HAProxy takes for a 302 unless `Status` comes after it; CRLF throughout, and the empty
+ * line.
  *
  * @param reason The reason phrase; what is not printable ASCII is left out; empty for the usual one.
  * @param fields Names and values, in order.
@@ -95,6 +96,7 @@ export function encodeHead(
   fields: Iterable<readonly [name: string, value: string]>,
 ): string {
   const phrase = reason.replace(NOT_A_REASON, "").trim() || reasonPhrase(status);
+  let location = "";
   let head = `Status: ${status} ${phrase}\r\n`;
   for (const [name, value] of fields) {
     if (!TOKEN.test(name)) {
@@ -109,9 +111,10 @@ export function encodeHead(
         }`,
       );
     }
-    head += `${name}: ${value}\r\n`;
+    if (name.toLowerCase() === "location") location += `${name}: ${value}\r\n`;
+    else head += `${name}: ${value}\r\n`;
   }
-  return head + "\r\n";
+  return location + head + "\r\n";
 }
 
 /** A header block as it was read. */
