@@ -37,6 +37,7 @@ const routes: Record<
       headers: [["set-cookie", "a=1; Path=/"], ["set-cookie", "b=2; HttpOnly"]],
     }),
   "/nothing": () => new Response(null, { status: 204 }),
+  "/created": () => new Response("Made\n", { status: 201, headers: { location: "/hello" } }),
   "/redirect": () => new Response(null, { status: 303, headers: { location: "/hello" } }),
   "/throw": () => {
     throw new Error("the cause, which is secret");

@@ -116,6 +116,12 @@ export class Client implements Disposable {
     return new Answer(head, new Uint8Array(await new Blob(parts as BlobPart[]).arrayBuffer()));
   }
 
+  /** Reads on, and finds that nothing comes. */
+  async expectEnd(): Promise<void> {
+    const rest = await this.#take(65536);
+    assert(rest === null, `nothing must come: ${rest?.length} bytes came`);
+  }
+
   async *#readExactly(length: number): AsyncGenerator<Uint8Array> {
     while (length > 0) {
       const part = await this.#take(length);

@@ -1,11 +1,11 @@
-/** Serves the test app as a daemon: `daemon.ts fastcgi 127.0.0.1:0`, or `daemon.ts fastcgi /path/of.sock`. */
+/** Serves the test app as a daemon: `daemon.ts fastcgi 127.0.0.1:0`, or `daemon.ts scgi /path/of.sock /base`. */
 import { serveFastCGI } from "../../fastcgi.ts";
 import { serveSCGI } from "../../scgi.ts";
 import app from "./app.ts";
 
-const [protocol, address] = Deno.args;
+const [protocol, address, basePath = "auto"] = Deno.args;
 const options = {
-  basePath: "auto",
+  basePath: basePath as "auto",
   // nginx leaves a body unfinished once the answer has begun: a test waits for this.
   bodyTimeout: 2_000,
   onListen: (addr: Deno.Addr) =>
@@ -13,7 +13,7 @@ const options = {
       "listening on",
       "hostname" in addr ? `${addr.hostname}:${addr.port}` : (addr as Deno.UnixAddr).path,
     ),
-} as const;
+};
 
 function listen(): Deno.Listener {
   if (!address.startsWith("/")) {

@@ -230,9 +230,10 @@ await serve(app, { basePath: "auto" });
    * Starts the test app as a daemon.
    *
    * @param address A host and port, or the path of a Unix socket.
+   * @param basePath Where the web server mounts it, if it does not say so.
    * @returns Its address, in full.
    */
-  async daemon(protocol: string, address: string, ...options: string[]): Promise<string> {
+  async daemon(protocol: string, address: string, basePath = "auto"): Promise<string> {
     const unix = address.startsWith("/") ? `,unix:${address}` : "";
     const program = this.spawn(`daemon (${protocol})`, Deno.execPath(), [
       ..."run --no-prompt --no-config --allow-env".split(" "),
@@ -242,7 +243,7 @@ await serve(app, { basePath: "auto" });
       `${this.root}/tests/servers/daemon.ts`,
       protocol,
       address,
-      ...options,
+      basePath,
     ]);
     let at: string | undefined;
     await eventually(`the daemon listens on ${address}`, () => {
