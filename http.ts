@@ -5,8 +5,14 @@
  */
 
 import type { App, AppOptions, Handler, HandlerInfo, Protocol } from "./bridge/app.ts";
-import { decodePath, decodePercent, remoteAddress, requestURL } from "./bridge/request.ts";
-import { describe, plainResponse } from "./bridge/respond.ts";
+import {
+  decodePath,
+  decodePercent,
+  NO_REQUEST,
+  remoteAddress,
+  requestURL,
+} from "./bridge/request.ts";
+import { checkResponse, describe, plainResponse } from "./bridge/respond.ts";
 import { createVariables } from "./bridge/variables.ts";
 import { Variables } from "./wire/variables.ts";
 
@@ -18,6 +24,9 @@ export interface HTTPOptions
   /** Called with the address once it listens. @default A line on the console */
   onListen?: (addr: Deno.Addr) => void;
 }
+
+/** What may be a dot segment: `Deno.serve` leaves these in the URL, where `Request` resolves them (SPEC A14). */
+const DOTS = /\/(?:\.|%2e)/i;
 
 /**
  * Serves an app by `Deno.serve`.
@@ -43,9 +52,15 @@ export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<
   const moved = options.basePath !== undefined || options.trustForwarded === true;
   const { onError, debug: _debug, ...serveOptions } = options;
   return Deno.serve(serveOptions, async (request, { remoteAddr, completed }) => {
+    if (NO_REQUEST.test(request.method)) return plainResponse(501);
     const info = new HTTPInfo(request, remoteAddr, completed, options);
     try {
-      return await handler(moved ? new Request(info.url.href, request) : request, info);
+      const normal = moved || DOTS.test(request.url)
+        ? new Request(info.url.href, request)
+        : request;
+      const response = await handler(normal, info);
+      checkResponse(response);
+      return response;
     } catch (error) {
       if (request.signal.aborted) throw error;
       return await answerError(error, request, info, options);
@@ -60,7 +75,11 @@ async function answerError(
   options: AppOptions,
 ): Promise<Response> {
   try {
-    if (options.onError) return await options.onError(error);
+    if (options.onError) {
+      const response = await options.onError(error);
+      checkResponse(response);
+      return response;
+    }
   } catch (nested) {
     info.log(describe(error));
     error = nested;

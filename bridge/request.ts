@@ -11,7 +11,7 @@ import type { Variables } from "../wire/variables.ts";
 import type { AppOptions, Protocol } from "./app.ts";
 
 /** Methods that no `Request` can have (A5). */
-const NO_REQUEST = /^(?:CONNECT|TRACE|TRACK)$/i;
+export const NO_REQUEST: RegExp = /^(?:CONNECT|TRACE|TRACK)$/i;
 /** Methods that fetch writes in capitals; of others the case is kept. */
 const CAPITALS = /^(?:DELETE|GET|HEAD|OPTIONS|POST|PUT)$/i;
 const AUTHORITY = /^(?:[\w.~!$&'()*+,;=%-]+|\[[0-9a-f:.]+\])(?::\d{0,5})?$/i;
@@ -288,7 +288,7 @@ export function requestHeaders(variables: Variables, options: AppOptions): [stri
   const type = variables.byteString("CONTENT_TYPE");
   if (type !== undefined && !isInvented(variables)) headers.push(["content-type", type]);
   const length = variables.byteString("CONTENT_LENGTH");
-  if (length !== undefined && length !== "-1") {
+  if (length !== undefined && length !== "-1" && !isFiller(length, variables)) {
     headers.push(["content-length", String(Number(length))]);
   }
   if (options.redirectAuthorization && !variables.byteString("HTTP_AUTHORIZATION")) {
@@ -303,6 +303,12 @@ export function requestHeaders(variables: Variables, options: AppOptions): [stri
     }
   }
   return headers;
+}
+
+/** SCGI demands a length, and lighttpd always sends one: with these methods the client sent none. */
+function isFiller(length: string, variables: Variables): boolean {
+  return Number(length) === 0 &&
+    /^(?:GET|HEAD)$/i.test(variables.byteString("REQUEST_METHOD") ?? "");
 }
 
 /** Caddy makes up a form's type where the client sent none (A25). */

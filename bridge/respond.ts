@@ -99,7 +99,13 @@ export function refuse(
   return sendResponse(plainResponse(status), "GET", exchange, sink);
 }
 
-function checkResponse(response: unknown): asserts response is Response {
+/**
+ * Refuses what cannot be sent.
+ *
+ * @throws {TypeError} If it is no `Response`, or its body was read.
+ * @throws {RangeError} If its status is out of range, as that of `Response.error()` is.
+ */
+export function checkResponse(response: unknown): asserts response is Response {
   if (!(response instanceof Response)) {
     throw new TypeError(
       `Cannot send the app's answer as it must be a Response: current value is ${response}`,
@@ -110,7 +116,7 @@ function checkResponse(response: unknown): asserts response is Response {
       `Cannot send the app's answer as its status must be from 200 to 599: current value is ${response.status}`,
     );
   }
-  if (response.bodyUsed || response.body?.locked) {
+  if (response.bodyUsed) {
     throw new TypeError(
       "Cannot send the app's answer as its body must be unread: it was read already",
     );
