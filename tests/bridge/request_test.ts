@@ -525,6 +525,18 @@ Deno.test("request.headers: type and length are those of the request (SPEC A23, 
   );
 });
 
+Deno.test("request.headers: a length of 0 that GET was given is left out (SPEC A23, D3)", async () => {
+  const lengthOf = (REQUEST_METHOD: string) =>
+    seen(
+      { REQUEST_METHOD, CONTENT_LENGTH: "0" },
+      (request) => request.headers.get("content-length"),
+    );
+  assertEquals(await lengthOf("GET"), null);
+  assertEquals(await lengthOf("HEAD"), null);
+  assertEquals(await lengthOf("POST"), "0");
+  assertEquals(await lengthOf("DELETE"), "0");
+});
+
 Deno.test("request.headers: the type that Caddy makes up is left out (SPEC A25)", async () => {
   const type = "application/x-www-form-urlencoded";
   const post = { REQUEST_METHOD: "POST", CONTENT_TYPE: type, SERVER_SOFTWARE: "Caddy/v2.6.2" };

@@ -452,7 +452,6 @@ Deno.test("an answer that is no Response, or was read, is an error of the app", 
     [undefined, "must be a Response: current value is undefined"],
     ["text", "must be a Response: current value is text"],
     [read, "its body must be unread: it was read already"],
-    [locked, "its body must be unread: it was read already"],
   ];
   for (const [value, message] of cases) {
     const answer = await ask(() => value as Response);
@@ -460,6 +459,9 @@ Deno.test("an answer that is no Response, or was read, is an error of the app", 
     assertStringIncludes(answer.stderr, `Cannot send the app's answer as `);
     assertStringIncludes(answer.stderr, message);
   }
+  const answer = await ask(() => locked);
+  assertEquals(answer.status, 500);
+  assertStringIncludes(answer.stderr, "locked");
 });
 
 Deno.test("onError answers instead", async () => {

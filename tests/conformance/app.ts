@@ -1,0 +1,142 @@
+/** The app of the conformance list: its first path segment names what it does. */
+import type { AppObject, AppOptions, HandlerInfo } from "../../bridge/app.ts";
+
+/** Fields that each transport has its own of (SPEC A23). */
+const OF_THE_TRANSPORT = [
+  "connection",
+  "keep-alive",
+  "proxy-connection",
+  "te",
+  "trailer",
+  "transfer-encoding",
+  "upgrade",
+];
+
+/** What a handler sees of a request. */
+async function seen(request: Request, info: HandlerInfo): Promise<Record<string, unknown>> {
+  const headers = Object.fromEntries(
+    [...request.headers].filter(([name]) => !OF_THE_TRANSPORT.includes(name)),
+  );
+  const addr = info.remoteAddr as Deno.NetAddr;
+  return {
+    method: request.method,
+    url: request.url,
+    headers,
+    hasBody: request.body !== null,
+    body: [...new Uint8Array(await request.arrayBuffer())],
+    isRequest: request instanceof Request,
+    scriptName: info.scriptName,
+    pathInfo: info.pathInfo,
+    client: `${addr.transport} ${addr.hostname}`,
+    variables: Object.fromEntries(
+      ["REQUEST_METHOD", "REQUEST_URI", "QUERY_STRING", "SERVER_NAME", "HTTP_X_A", "HTTP_PROXY"]
+        .map((name) => [name, info.variables.get(name) ?? null]),
+    ),
+  };
+}
+
+/** A stream whose chunks come in turns of the event loop. */
+function slowly(...chunks: (string | Error)[]): ReadableStream<Uint8Array> {
+  return new ReadableStream({
+    async pull(controller) {
+      await new Promise((resolve) => setTimeout(resolve, 0));
+      const chunk = chunks.shift();
+      if (chunk === undefined) controller.close();
+      else if (chunk instanceof Error) controller.error(chunk);
+      else controller.enqueue(new TextEncoder().encode(chunk));
+    },
+  }, { highWaterMark: 0 });
+}
+
+const app: AppObject = {
+  async fetch(request, info) {
+    const url = new URL(request.url);
+    switch (url.pathname.split("/")[1]) {
+      case "echo":
+        return new Response(request.body, {
+          headers: { "content-type": request.headers.get("content-type") ?? "text/plain" },
+        });
+      case "hello":
+        return new Response("Hello");
+      case "nothing":
+        return new Response(null, { headers: { "x-a": "1" } });
+      case "empty":
+        return new Response("");
+      case "status": {
+        const status = Number(url.searchParams.get("status"));
+        const bodiless = [204, 205, 304].includes(status);
+        return new Response(bodiless ? null : "body", { status, headers: { etag: '"a"' } });
+      }
+      case "redirect":
+        return new Response(null, { status: 303, headers: { location: "/elsewhere?a=b" } });
+      case "cookies":
+        return new Response("Hello", {
+          headers: [
+            ["set-cookie", "a=1; Path=/; Expires=Thu, 01 Jan 2026 00:00:00 GMT"],
+            ["set-cookie", "b=2"],
+          ],
+        });
+      case "headers":
+        return new Response("Hello", {
+          headers: [
+            ["x-twice", "1"],
+            ["x-twice", "2"],
+            ["x-bytes", "caf\xe9 \xff"],
+            ["x-tab", "a\tb"],
+            ["X-Case", "Kept"],
+            ["content-type", "text/html; charset=utf-8"],
+            ["cache-control", "no-store"],
+          ],
+        });
+      case "long-header":
+        return new Response("Hello", { headers: { "x-long": "x".repeat(6000) } });
+      case "stream":
+        return new Response(slowly("one", "", "two", "three"), {
+          headers: { "content-type": "text/plain" },
+        });
+      case "megabyte":
+        return new Response(new Uint8Array(1_000_000).fill(120), {
+          headers: { "content-type": "application/octet-stream" },
+        });
+      case "length":
+        return new Response(null, { headers: { "content-length": "1234" } });
+      case "form": {
+        const form = await request.formData();
+        const file = form.get("file") as File;
+        return Response.json([form.get("text"), file.name, file.type, await file.text()]);
+      }
+      case "throw":
+        throw new Error("the secret");
+      case "reject":
+        await null;
+        throw new Error("the secret");
+      case "fail":
+        return new Response(slowly(new Error("the secret")), { headers: { "x-a": "1" } });
+      case "undefined":
+        return undefined as unknown as Response;
+      case "error":
+        return Response.error();
+      case "read": {
+        const response = new Response("Hello");
+        await response.text();
+        return response;
+      }
+      case "clone": {
+        const copy = request.clone();
+        const made = new Request(request, { headers: { "x-b": "2" } });
+        return Response.json([await copy.text(), made.headers.get("x-b"), await made.text()]);
+      }
+      default:
+        return Response.json(await seen(request, info));
+    }
+  },
+};
+
+export default app;
+
+/** The options that the list is run with. */
+export const OPTION_SETS: Record<string, AppOptions> = {
+  plain: {},
+  moved: { basePath: "/app", trustForwarded: true },
+  caught: { onError: (error) => new Response(`caught: ${(error as Error).name}`, { status: 503 }) },
+};

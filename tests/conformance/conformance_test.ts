@@ -1,0 +1,426 @@
+import { assertEquals } from "@std/assert";
+import { bytes, pattern, text } from "../testing/bytes.ts";
+import type { Answer } from "../testing/answer.ts";
+import { type Question, type Transport, TRANSPORTS } from "./transports.ts";
+
+/** What is expected of an answer: all of it that is not of the transport itself. */
+interface Expected {
+  status?: number;
+  /** All fields but those of the transport; set-cookie lines are apart. */
+  headers?: Record<string, string>;
+  cookies?: string[];
+  body?: string | Uint8Array | null;
+  /** What the app saw, where it answers with that; what is not named is as usual. */
+  seen?: Record<string, unknown>;
+}
+
+interface Behaviour extends Expected {
+  name: string;
+  /** The options of the app. */
+  options?: "plain" | "moved" | "caught";
+  method?: string;
+  target?: string;
+  request?: [name: string, value: string][];
+  send?: Uint8Array;
+}
+
+const plain = { "content-type": "text/plain;charset=UTF-8" };
+const failed = {
+  status: 500,
+  headers: { ...plain, "content-length": "26" },
+  body: "500 Internal Server Error\n",
+};
+const hello = { headers: { ...plain, "content-length": "5" }, body: "Hello" };
+
+/** What a GET of `/` is seen as. */
+const USUAL = {
+  method: "GET",
+  url: "http://example.org:8080/",
+  headers: { host: "example.org:8080" },
+  hasBody: false,
+  body: [],
+  isRequest: true,
+  scriptName: "",
+  pathInfo: "/",
+  client: "tcp 127.0.0.1",
+};
+
+const multipart = bytes(
+  '--x\r\ncontent-disposition: form-data; name="text"\r\n\r\ncaf\xc3\xa9\r\n' +
+    '--x\r\ncontent-disposition: form-data; name="file"; filename="a.txt"\r\n' +
+    "content-type: text/plain\r\n\r\nfile\r\n--x--\r\n",
+);
+
+/** The one list: each line holds over every transport (SPEC B23). */
+const BEHAVIOURS: Behaviour[] = [
+  { name: "a plain answer", target: "/hello", ...hello },
+  { name: "no body", target: "/nothing", headers: { "x-a": "1", "content-length": "0" }, body: "" },
+  {
+    name: "an empty body",
+    target: "/empty",
+    headers: { ...plain, "content-length": "0" },
+    body: "",
+  },
+
+  { name: "the request as the app sees it", seen: {} },
+  {
+    name: "path and query as they were sent",
+    target: "/caf%C3%A9%2Fx?q=a+b&c=%20",
+    seen: {
+      url: "http://example.org:8080/caf%C3%A9%2Fx?q=a+b&c=%20",
+      pathInfo: "/café/x",
+      variables: {
+        REQUEST_URI: "/caf%C3%A9%2Fx?q=a+b&c=%20",
+        QUERY_STRING: "q=a+b&c=%20",
+      },
+    },
+  },
+  {
+    name: "dots in the path",
+    target: "/a/./b/../c//d",
+    seen: { url: "http://example.org:8080/a/c//d", pathInfo: "/a/c//d" },
+  },
+  {
+    name: "two slashes at the front",
+    target: "//evil.example/x",
+    seen: { url: "http://example.org:8080//evil.example/x", pathInfo: "//evil.example/x" },
+  },
+  {
+    name: "a percent sign that encodes nothing",
+    target: "/%zz%?%",
+    seen: { url: "http://example.org:8080/%zz%?%", pathInfo: "/%zz%" },
+  },
+  {
+    name: "a path that is not UTF-8",
+    target: "/caf%E9",
+    seen: { url: "http://example.org:8080/caf%E9", pathInfo: "/caf\ufffd" },
+  },
+  {
+    name: "an empty query, and one with question marks",
+    target: "/a?b?c=/d",
+    seen: { url: "http://example.org:8080/a?b?c=/d", pathInfo: "/a" },
+  },
+  {
+    name: "a question mark alone",
+    target: "/a?",
+    seen: { url: "http://example.org:8080/a?", pathInfo: "/a" },
+  },
+  {
+    name: "another host",
+    request: [["Host", "[::1]:99"]],
+    seen: { url: "http://[::1]:99/", headers: { host: "[::1]:99" } },
+  },
+
+  {
+    name: "headers, and one that comes twice",
+    request: [
+      ["X-A", "1"],
+      ["Accept", "text/html, */*"],
+      ["X-A", "2"],
+      ["User-Agent", 'test "quoted"'],
+      ["X-Empty", ""],
+    ],
+    seen: {
+      headers: {
+        host: "example.org:8080",
+        accept: "text/html, */*",
+        "user-agent": 'test "quoted"',
+        "x-a": "1, 2",
+        "x-empty": "",
+      },
+      variables: { HTTP_X_A: "1, 2" },
+    },
+  },
+  {
+    name: "cookies in two headers",
+    request: [["Cookie", "a=1"], ["Cookie", "b=2"]],
+    seen: { headers: { host: "example.org:8080", cookie: "a=1; b=2" } },
+  },
+  {
+    name: "a header that Deno itself would follow",
+    request: [["Authorization", "Basic YTpi"]],
+    seen: { headers: { host: "example.org:8080", authorization: "Basic YTpi" } },
+  },
+  {
+    name: "a long header",
+    request: [["X-A", "a".repeat(7000)]],
+    seen: {
+      headers: { host: "example.org:8080", "x-a": "a".repeat(7000) },
+      variables: { HTTP_X_A: "a".repeat(7000) },
+    },
+  },
+  {
+    name: "a hundred headers",
+    request: Array.from({ length: 90 }, (_, i) => [`X-${i}`, String(i)]),
+    seen: {
+      headers: {
+        host: "example.org:8080",
+        ...Object.fromEntries(Array.from({ length: 90 }, (_, i) => [`x-${i}`, String(i)])),
+      },
+    },
+  },
+
+  ...["PUT", "DELETE", "OPTIONS", "PATCH", "PROPFIND", "M-SEARCH", "patch"].map((method) => ({
+    name: `the method ${method}`,
+    method,
+    request: [["Content-Type", "a/b"]] as [string, string][],
+    send: bytes("body"),
+    seen: {
+      method,
+      headers: { host: "example.org:8080", "content-type": "a/b", "content-length": "4" },
+      hasBody: true,
+      body: [...bytes("body")],
+      variables: { REQUEST_METHOD: method },
+    },
+  })),
+  {
+    name: "a POST of bytes",
+    method: "POST",
+    send: new Uint8Array([0, 128, 255, 13, 10]),
+    seen: {
+      method: "POST",
+      headers: { host: "example.org:8080", "content-length": "5" },
+      hasBody: true,
+      body: [0, 128, 255, 13, 10],
+      variables: { REQUEST_METHOD: "POST" },
+    },
+  },
+  {
+    name: "a body that comes with a GET",
+    send: bytes("body"),
+    seen: { headers: { host: "example.org:8080", "content-length": "4" } },
+  },
+  { name: "a method that no Request has", method: "TRACE", status: 501 },
+
+  {
+    name: "an echo of 1 MB",
+    method: "POST",
+    target: "/echo",
+    send: pattern(1_000_000),
+    body: pattern(1_000_000),
+  },
+  { name: "an echo of nothing", method: "POST", target: "/echo", body: "" },
+  {
+    name: "a form with a file",
+    method: "POST",
+    target: "/form",
+    request: [["Content-Type", "multipart/form-data; boundary=x"]],
+    send: multipart,
+    body: '["café","a.txt","text/plain","file"]',
+  },
+  {
+    name: "a request that is copied",
+    method: "POST",
+    target: "/clone",
+    send: bytes("body"),
+    body: '["body","2","body"]',
+  },
+
+  ...[200, 201, 299, 400, 404, 418, 503, 599].map((status) => ({
+    name: `the status ${status}`,
+    target: `/status?status=${status}`,
+    status,
+    headers: { ...plain, etag: '"a"', "content-length": "4" },
+    body: "body",
+  })),
+  ...[204, 205, 304].map((status) => ({
+    name: `the status ${status}, which has no body`,
+    target: `/status?status=${status}`,
+    status,
+    body: "",
+  })),
+  {
+    name: "a redirect",
+    target: "/redirect",
+    status: 303,
+    headers: { location: "/elsewhere?a=b", "content-length": "0" },
+    body: "",
+  },
+  {
+    name: "two cookies",
+    target: "/cookies",
+    ...hello,
+    cookies: ["a=1; Path=/; Expires=Thu, 01 Jan 2026 00:00:00 GMT", "b=2"],
+  },
+  {
+    name: "an answer's headers",
+    target: "/headers",
+    headers: {
+      "x-twice": "1, 2",
+      "x-bytes": "caf\xe9 \xff",
+      "x-tab": "a\tb",
+      "x-case": "Kept",
+      "content-type": "text/html; charset=utf-8",
+      "cache-control": "no-store",
+      "content-length": "5",
+    },
+    body: "Hello",
+  },
+  {
+    name: "an answer's long header",
+    target: "/long-header",
+    headers: { ...hello.headers, "x-long": "x".repeat(6000) },
+    body: "Hello",
+  },
+  {
+    name: "a streamed body",
+    target: "/stream",
+    headers: { "content-type": "text/plain" },
+    body: "onetwothree",
+  },
+  {
+    name: "an answer of 1 MB",
+    target: "/megabyte",
+    headers: { "content-type": "application/octet-stream", "content-length": "1000000" },
+    body: "x".repeat(1_000_000),
+  },
+
+  { name: "HEAD", method: "HEAD", target: "/hello", status: 200, body: "" },
+  {
+    name: "HEAD of a stream",
+    method: "HEAD",
+    target: "/stream",
+    headers: { "content-type": "text/plain" },
+    body: "",
+  },
+  {
+    name: "HEAD with the length that GET would have",
+    method: "HEAD",
+    target: "/length",
+    headers: { "content-length": "1234" },
+    body: "",
+  },
+  { name: "HEAD of what throws", method: "HEAD", target: "/throw", status: 500, body: "" },
+
+  { name: "an app that throws", target: "/throw", ...failed },
+  { name: "an app that rejects", target: "/reject", ...failed },
+  { name: "an app that answers nothing", target: "/undefined", ...failed },
+  { name: "an app that answers Response.error()", target: "/error", ...failed },
+  { name: "an app that answers what it has read", target: "/read", ...failed },
+  ...["/throw", "/reject", "/undefined", "/error", "/read"].map((target) => ({
+    name: `onError, asked about ${target}`,
+    options: "caught" as const,
+    target,
+    status: 503,
+    headers: plain,
+  })),
+
+  {
+    name: "an app that is moved",
+    options: "moved",
+    target: "/app/users?q",
+    seen: {
+      url: "http://example.org:8080/users?q",
+      scriptName: "/app",
+      pathInfo: "/users",
+      variables: { REQUEST_URI: "/app/users?q" },
+    },
+  },
+  {
+    name: "an app that is moved, elsewhere",
+    options: "moved",
+    target: "/apple",
+    seen: { url: "http://example.org:8080/apple", pathInfo: "/apple" },
+  },
+  {
+    name: "an app that is moved, and a body",
+    options: "moved",
+    method: "POST",
+    target: "/app/echo",
+    send: bytes("body"),
+    body: "body",
+  },
+  {
+    name: "what a trusted proxy says",
+    options: "moved",
+    request: [
+      ["X-Forwarded-Proto", "https"],
+      ["X-Forwarded-Host", "www.example"],
+      ["X-Forwarded-For", "198.51.100.1, 192.0.2.9"],
+    ],
+    seen: {
+      url: "https://www.example/",
+      client: "tcp 192.0.2.9",
+      headers: {
+        host: "example.org:8080",
+        "x-forwarded-for": "198.51.100.1, 192.0.2.9",
+        "x-forwarded-host": "www.example",
+        "x-forwarded-proto": "https",
+      },
+    },
+  },
+  {
+    name: "what a proxy says that is not trusted",
+    request: [["X-Forwarded-Proto", "https"], ["X-Forwarded-Host", "evil.example"]],
+    seen: {
+      headers: {
+        host: "example.org:8080",
+        "x-forwarded-host": "evil.example",
+        "x-forwarded-proto": "https",
+      },
+    },
+  },
+];
+
+/** Fields that HTTP servers add for themselves. */
+const OF_THE_TRANSPORT = ["connection", "date", "transfer-encoding", "vary"];
+
+function check(behaviour: Behaviour, answer: Answer): void {
+  const { seen, headers, body, cookies } = behaviour;
+  const status = behaviour.status ?? 200;
+  assertEquals(answer.status, status);
+  if (seen) {
+    const saw = JSON.parse(new TextDecoder().decode(answer.body));
+    const { variables = {}, ...others } = seen as { variables?: Record<string, unknown> };
+    const { variables: sawVariables, ...sawOthers } = saw;
+    assertEquals(sawOthers, { ...USUAL, ...others });
+    for (const [name, value] of Object.entries(variables)) {
+      assertEquals(sawVariables[name], value, name);
+    }
+  }
+  if (headers) {
+    const fields = Object.fromEntries(
+      answer.fields.map(([name, value]): [string, string] => [name.toLowerCase(), value]).filter((
+        [name],
+      ) =>
+        !OF_THE_TRANSPORT.includes(name) && name !== "set-cookie" &&
+        (name !== "content-length" || name in headers)
+      ),
+    );
+    if ("x-twice" in headers) fields["x-twice"] = answer.headers.get("x-twice")!;
+    assertEquals(fields, headers);
+  }
+  if (headers || cookies) assertEquals(answer.headers.getSetCookie(), cookies ?? []);
+  if (typeof body === "string") assertEquals(text(answer.body), utf8(body));
+  else if (body) assertEquals(answer.body, body as Uint8Array<ArrayBuffer>);
+}
+
+function utf8(body: string): string {
+  return text(new TextEncoder().encode(body));
+}
+
+for (const [name, start] of Object.entries(TRANSPORTS)) {
+  Deno.test(`over ${name} (SPEC B23)`, async (t) => {
+    const { error } = console;
+    console.error = () => {};
+    const running: Record<string, Transport> = {};
+    try {
+      for (const behaviour of BEHAVIOURS) {
+        const { options = "plain", method = "GET", target = "/" } = behaviour;
+        await t.step(behaviour.name, async () => {
+          const question: Question = {
+            method,
+            target,
+            headers: behaviour.request ?? [],
+            body: behaviour.send,
+          };
+          running[options] ??= start(options);
+          check(behaviour, await running[options].ask(question));
+        });
+      }
+    } finally {
+      for (const transport of Object.values(running)) await transport[Symbol.asyncDispose]();
+      console.error = error;
+    }
+  });
+}

@@ -1,0 +1,173 @@
+/** Ways to ask the app of the conformance list. */
+import type { AppOptions } from "../../bridge/app.ts";
+import { serveFastCGI } from "../../fastcgi.ts";
+import { serveHTTP } from "../../http.ts";
+import { serveSCGI } from "../../scgi.ts";
+import { encodeSCGIHeaders } from "../../wire/scgi.ts";
+import { type Answer, parseAnswer } from "../testing/answer.ts";
+import { bytes, concat, text } from "../testing/bytes.ts";
+import { runScript } from "../testing/cgi_script.ts";
+import { deadline } from "../testing/deadline.ts";
+import { FastCGIClient, request as fastCGIRequest } from "../testing/fastcgi_client.ts";
+import app, { OPTION_SETS } from "./app.ts";
+
+/** A request as a client sends it. */
+export interface Question {
+  method: string;
+  /** Path and query as they stand in the request line. */
+  target: string;
+  /** Names and values; a name may come twice. `Host` is example.org:8080 unless it is here. */
+  headers: [name: string, value: string][];
+  body?: Uint8Array;
+}
+
+export interface Transport extends AsyncDisposable {
+  ask(question: Question): Promise<Answer>;
+}
+
+/** Every transport: starts it with the options of that name. */
+export const TRANSPORTS: Record<string, (options: string) => Transport> = {
+  CGI: (options) => ({
+    ask: (question) => askScript(question, options),
+    [Symbol.asyncDispose]: () => Promise.resolve(),
+  }),
+  FastCGI: (options) => overTCP(serveFastCGI, options, askFastCGI),
+  SCGI: (options) => overTCP(serveSCGI, options, askSCGI),
+  HTTP: (options) =>
+    overTCP(
+      (app, listener, options) => {
+        const { port } = listener.addr as Deno.NetAddr;
+        listener.close();
+        return serveHTTP(app, { ...options, hostname: "127.0.0.1", port, onListen: () => {} });
+      },
+      options,
+      askHTTP,
+    ),
+};
+
+function overTCP(
+  serve: (
+    handler: typeof app,
+    listener: Deno.TcpListener,
+    options: AppOptions,
+  ) => { shutdown(): Promise<void> },
+  options: string,
+  ask: (conn: Deno.Conn, question: Question) => Promise<Answer>,
+): Transport {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = listener.addr;
+  const server = serve(app, listener, { ...OPTION_SETS[options], log: () => {} } as AppOptions);
+  return {
+    async ask(question) {
+      const conn = await Deno.connect({ hostname: "127.0.0.1", port });
+      try {
+        return await ask(conn, question);
+      } finally {
+        conn.close();
+      }
+    },
+    [Symbol.asyncDispose]: () => deadline(server.shutdown(), "the server's end"),
+  };
+}
+
+function allHeaders({ headers, body, method }: Question): [name: string, value: string][] {
+  const has = (wanted: string) => headers.some(([name]) => name.toLowerCase() === wanted);
+  return [
+    ...(has("host") ? [] : [["Host", "example.org:8080"] as [string, string]]),
+    ...headers,
+    ...(body || method === "POST"
+      ? [["Content-Length", String(body?.length ?? 0)] as [string, string]]
+      : []),
+  ];
+}
+
+/** What a web server makes of a request (RFC 3875 section 4.1); repeated fields are joined. */
+function variables(question: Question): Record<string, string> {
+  const [path, query = ""] = question.target.split(/\?(.*)/s);
+  const variables: Record<string, string> = {
+    GATEWAY_INTERFACE: "CGI/1.1",
+    SERVER_PROTOCOL: "HTTP/1.1",
+    SERVER_SOFTWARE: "test",
+    SERVER_NAME: "example.org",
+    SERVER_PORT: "8080",
+    REMOTE_ADDR: "127.0.0.1",
+    REMOTE_PORT: "4711",
+    REQUEST_METHOD: question.method,
+    REQUEST_URI: question.target,
+    QUERY_STRING: query,
+    SCRIPT_NAME: "",
+    PATH_INFO: path.replace(
+      /%(?!00)([0-7][0-9a-f])/gi,
+      (_, hex) => String.fromCharCode(parseInt(hex, 16)),
+    ),
+  };
+  for (const [name, value] of allHeaders(question)) {
+    const known = /^content-(?:type|length)$/i.test(name);
+    const variable = (known ? "" : "HTTP_") + name.replaceAll("-", "_").toUpperCase();
+    const joint = variable === "HTTP_COOKIE" ? "; " : ", ";
+    const before = variables[variable];
+    variables[variable] = before === undefined ? value : before + joint + value;
+  }
+  return variables;
+}
+
+function askScript(question: Question, options: string): Promise<Answer> {
+  const env = { ...variables(question), CONFORMANCE_OPTIONS: options };
+  return runScript(new URL("./script.ts", import.meta.url), env, question.body);
+}
+
+async function askFastCGI(conn: Deno.Conn, question: Question): Promise<Answer> {
+  const client = new FastCGIClient(conn);
+  const sent = client.send(
+    fastCGIRequest({ variables: Object.entries(variables(question)), body: question.body }),
+  );
+  const answer = await client.answer();
+  await sent;
+  return answer;
+}
+
+async function askSCGI(conn: Deno.Conn, question: Question): Promise<Answer> {
+  const { CONTENT_LENGTH = "0", ...others } = variables(question);
+  const head = encodeSCGIHeaders(
+    Object.entries({ CONTENT_LENGTH, SCGI: "1", ...others }),
+  );
+  return parseAnswer(await converse(conn, concat([head, question.body ?? new Uint8Array()])));
+}
+
+/** Sends all and reads all, at the same time. */
+async function converse(conn: Deno.Conn, request: Uint8Array): Promise<Uint8Array> {
+  const sending = (async () => {
+    for (let at = 0; at < request.length;) at += await conn.write(request.subarray(at));
+  })();
+  const parts: Uint8Array[] = [];
+  while (true) {
+    const buffer = new Uint8Array(65536);
+    const count = await deadline(conn.read(buffer), "the answer");
+    if (count === null) break;
+    parts.push(buffer.subarray(0, count));
+  }
+  await sending;
+  return concat(parts);
+}
+
+async function askHTTP(conn: Deno.Conn, question: Question): Promise<Answer> {
+  const { method, target, body = new Uint8Array() } = question;
+  const lines = allHeaders(question).map(([name, value]) => `${name}: ${value}\r\n`).join("");
+  const head = `${method} ${target} HTTP/1.1\r\n${lines}Connection: close\r\n\r\n`;
+  const answer = parseAnswer(await converse(conn, concat([bytes(head), body])));
+  if (answer.headers.get("transfer-encoding") === "chunked") answer.body = dechunk(answer.body);
+  return answer;
+}
+
+function dechunk(chunked: Uint8Array): Uint8Array<ArrayBuffer> {
+  const parts: Uint8Array[] = [];
+  for (let at = 0;;) {
+    const line = text(chunked.subarray(at, at + 20)).split("\r\n")[0];
+    const length = parseInt(line, 16);
+    // Cut off, or the end.
+    if (!(length > 0)) return concat(parts);
+    at += line.length + 2;
+    parts.push(chunked.subarray(at, at + length));
+    at += length + 2;
+  }
+}
