@@ -136,13 +136,15 @@ export class Inquiry {
     if (room) await this.watchdog.client(room);
   }
 
-  /** Takes the end of what the application has to say, or what went wrong on the way to it. */
+  /** Ends it with what the application did wrong: never the client's fault. */
   fail(error: unknown): void {
+    if (error instanceof ProtocolError && error.status >= 500) return this.abort(error);
+    const { message } = error as Error;
     this.abort(
-      error instanceof ProtocolError ? error : new ProtocolError(
-        `Cannot take the answer as the application must send all of it: ${
-          (error as Error).message
-        }`,
+      new ProtocolError(
+        error instanceof ProtocolError
+          ? message
+          : `Cannot take the answer as the application must send all of it: ${message}`,
         502,
       ),
     );

@@ -1,0 +1,173 @@
+/** A FastCGI or SCGI application that does as its test says, record by record. */
+import { ByteBuffer } from "../../wire/byte_buffer.ts";
+import {
+  decodePairs,
+  encodeEndRequest,
+  encodeStream,
+  encodeStreamEnd,
+  RecordDecoder,
+  RecordType,
+} from "../../wire/fastcgi.ts";
+import { deadline } from "../testing/deadline.ts";
+
+const encoder = new TextEncoder();
+
+/** What came of a request so far. */
+export interface Asked {
+  keep: boolean;
+  role: number;
+  variables: Map<string, string>;
+  stdin: Uint8Array;
+  stdinEnded: boolean;
+  aborted: boolean;
+}
+
+/** One connection, as the application sees it. */
+export class Peer {
+  readonly conn: Deno.Conn;
+  asked: Asked = empty();
+  /** Whether the gateway has closed it. */
+  closed = false;
+  #decoder = new RecordDecoder();
+  #params = new ByteBuffer();
+
+  constructor(conn: Deno.Conn) {
+    this.conn = conn;
+  }
+
+  /** Reads until something holds, or the gateway closes. */
+  async until(label: string, holds: (asked: Asked) => boolean): Promise<boolean> {
+    const buffer = new Uint8Array(65536);
+    while (!holds(this.asked)) {
+      const read = this.conn.read(buffer).catch(() => null);
+      const count = await deadline(read, label);
+      if (count === null) {
+        this.closed = true;
+        return false;
+      }
+      this.#decoder.push(buffer.subarray(0, count), this);
+    }
+    return true;
+  }
+
+  /** Waits for the next request, whole. */
+  async request(): Promise<Asked | undefined> {
+    this.asked = empty();
+    return await this.until("a request", (asked) => asked.stdinEnded) ? this.asked : undefined;
+  }
+
+  record(type: number, _id: number, content: Uint8Array): void {
+    const { asked } = this;
+    if (type === RecordType.beginRequest) {
+      asked.role = content[1];
+      asked.keep = content[2] === 1;
+    } else if (type === RecordType.params) {
+      if (content.length > 0) return this.#params.append(content);
+      asked.variables = new Map(decodePairs(this.#params.bytes.subarray(0, this.#params.length)));
+      this.#params = new ByteBuffer();
+    } else if (type === RecordType.stdin) {
+      if (content.length === 0) asked.stdinEnded = true;
+      const joined = new Uint8Array(asked.stdin.length + content.length);
+      joined.set(asked.stdin);
+      joined.set(content, asked.stdin.length);
+      asked.stdin = joined;
+    } else if (type === RecordType.abortRequest) {
+      asked.aborted = true;
+    }
+  }
+
+  async write(bytes: Uint8Array): Promise<void> {
+    for (let at = 0; at < bytes.length;) at += await this.conn.write(bytes.subarray(at));
+  }
+
+  /** Sends FCGI_STDOUT. */
+  stdout(text: string | Uint8Array): Promise<void> {
+    return this.#stream(RecordType.stdout, text);
+  }
+
+  /** Sends FCGI_STDERR. */
+  stderr(text: string): Promise<void> {
+    return this.#stream(RecordType.stderr, text);
+  }
+
+  async #stream(type: number, text: string | Uint8Array): Promise<void> {
+    const out = new ByteBuffer();
+    encodeStream(out, type, 1, typeof text === "string" ? encoder.encode(text) : text);
+    await this.write(out.take());
+  }
+
+  /** Sends FCGI_END_REQUEST. */
+  async end(appStatus = 0, protocolStatus = 0, stdoutEnd = true): Promise<void> {
+    const out = new ByteBuffer();
+    if (stdoutEnd) encodeStreamEnd(out, RecordType.stdout, 1);
+    encodeEndRequest(out, 1, appStatus, protocolStatus);
+    await this.write(out.take());
+  }
+
+  /** Answers whole. */
+  async answer(text: string): Promise<void> {
+    await this.stdout(text);
+    await this.end();
+  }
+
+  close(): void {
+    try {
+      this.conn.close();
+    } catch {
+      // The gateway was faster.
+    }
+  }
+}
+
+function empty(): Asked {
+  return {
+    keep: false,
+    role: 0,
+    variables: new Map(),
+    stdin: new Uint8Array(),
+    stdinEnded: false,
+    aborted: false,
+  };
+}
+
+/** Listens; each connection does what the test says, and is told its number. */
+export class Application implements AsyncDisposable {
+  readonly address: string;
+  /** How many connections have come. */
+  connections = 0;
+  #listener: Deno.TcpListener;
+  #running: Promise<void>[] = [];
+  #failures: unknown[] = [];
+  #peers: Peer[] = [];
+  #accepting: Promise<void>;
+
+  constructor(serve: (peer: Peer, number: number) => Promise<void>) {
+    this.#listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    this.address = `127.0.0.1:${this.#listener.addr.port}`;
+    this.#accepting = this.#accept(serve);
+  }
+
+  async #accept(serve: (peer: Peer, number: number) => Promise<void>): Promise<void> {
+    for await (const conn of this.#listener) {
+      const peer = new Peer(conn);
+      this.#peers.push(peer);
+      this.#running.push(
+        serve(peer, ++this.connections)
+          .catch((error) => void this.#failures.push(error))
+          .finally(() => peer.close()),
+      );
+    }
+  }
+
+  /** Fails as the connections failed. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#listener.close();
+    await this.#accepting;
+    try {
+      await deadline(Promise.all(this.#running), "the application's connections");
+    } finally {
+      for (const peer of this.#peers) peer.close();
+    }
+    if (this.#failures.length > 0) throw this.#failures[0];
+  }
+}

@@ -1,0 +1,479 @@
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { fastCGIGateway, type FastCGIGatewayOptions, fetchFastCGI } from "../../gateway.ts";
+import { serveFastCGI } from "../../fastcgi.ts";
+import { ByteBuffer } from "../../wire/byte_buffer.ts";
+import { encodeStream, ProtocolStatus, RecordType } from "../../wire/fastcgi.ts";
+import { ProtocolError } from "../../wire/protocol_error.ts";
+import { deadline } from "../testing/deadline.ts";
+import { Application, type Peer } from "./application.ts";
+
+const OK = "Content-Type: text/plain\r\n\r\n";
+
+/** A gateway to an application, and what it logs. */
+function ask(address: string, options: FastCGIGatewayOptions = {}) {
+  const log: string[] = [];
+  const gateway = fastCGIGateway(address, { log: (line) => log.push(line), ...options });
+  return {
+    log,
+    fetch: (path: string, init?: RequestInit) =>
+      deadline(gateway(new Request(`http://localhost${path}`, init)), `an answer to ${path}`),
+    [Symbol.dispose]: () => gateway[Symbol.dispose](),
+  };
+}
+
+/** Answers each request on a connection with its path. */
+async function echoPaths(peer: Peer): Promise<void> {
+  for (let asked = await peer.request(); asked; asked = await peer.request()) {
+    await peer.answer(OK + asked.variables.get("REQUEST_URI"));
+    if (!asked.keep) return;
+  }
+}
+
+Deno.test("fastCGIGateway() keeps connections for requests that can be repeated", async () => {
+  await using application = new Application(echoPaths);
+  using gateway = ask(application.address);
+  for (const method of ["GET", "OPTIONS", "DELETE", "PUT", "HEAD"]) {
+    const response = await gateway.fetch("/x", { method });
+    assertEquals(await response.text(), method === "HEAD" ? "" : "/x");
+  }
+  assertEquals(application.connections, 1);
+  await (await gateway.fetch("/x", { method: "POST" })).text();
+  assertEquals(application.connections, 2);
+});
+
+Deno.test("fastCGIGateway() makes a connection each where none is to be kept", async () => {
+  const keeps: boolean[] = [];
+  await using application = new Application(async (peer) => {
+    keeps.push((await peer.request())!.keep);
+    await peer.answer(OK);
+  });
+  using gateway = ask(application.address, { maxIdleConnections: 0 });
+  for (let i = 0; i < 3; i++) await (await gateway.fetch("/")).text();
+  assertEquals(keeps, [false, false, false]);
+});
+
+Deno.test("fastCGIGateway() repeats what a closed connection has not seen", async () => {
+  await using application = new Application(async (peer, number) => {
+    await peer.request();
+    await peer.answer(OK + number);
+    // The next request is read, and never answered.
+    if (number === 1) await peer.request();
+  });
+  using gateway = ask(application.address);
+  assertEquals(await (await gateway.fetch("/")).text(), "1");
+  assertEquals(await (await gateway.fetch("/")).text(), "2");
+});
+
+Deno.test("fastCGIGateway() repeats nothing that was begun to be answered", async () => {
+  await using application = new Application(async (peer) => {
+    await peer.request();
+    await peer.answer(OK + "first");
+    await peer.request();
+    await peer.stderr("something");
+  });
+  using gateway = ask(application.address);
+  assertEquals(await (await gateway.fetch("/")).text(), "first");
+  assertEquals((await gateway.fetch("/")).status, 502);
+  assertEquals(application.connections, 1);
+});
+
+Deno.test("fastCGIGateway() repeats nothing on a connection of its own", async () => {
+  await using application = new Application(async (peer) => {
+    await peer.request();
+  });
+  using gateway = ask(application.address);
+  assertEquals((await gateway.fetch("/")).status, 502);
+  assertEquals((await gateway.fetch("/", { method: "POST", body: "x" })).status, 502);
+  assertEquals(application.connections, 2);
+});
+
+Deno.test("fastCGIGateway() lets no idle connection hold the one process of an application", async () => {
+  // As PHP-FPM with one child: the next connection is accepted when this one is closed.
+  let turn = Promise.resolve();
+  let served = 0;
+  await using application = new Application((peer) => {
+    return turn = turn.then(() => echoPaths(peer)).then(() => void served++);
+  });
+  using gateway = ask(application.address);
+  const methods = ["GET", "POST", "GET", "GET", "POST", "GET", "DELETE", "GET"];
+  const answers = await Promise.all(methods.map(async (method, i) => {
+    return await (await gateway.fetch(`/${i}`, { method })).text();
+  }));
+  assertEquals(answers, methods.map((_, i) => `/${i}`));
+  assert(served > 0);
+});
+
+Deno.test("fastCGIGateway() maps how a request ended without an answer", async () => {
+  const cases: [number, number][] = [
+    [ProtocolStatus.overloaded, 503],
+    [ProtocolStatus.cantMultiplex, 502],
+    [ProtocolStatus.unknownRole, 502],
+    [ProtocolStatus.requestComplete, 502],
+  ];
+  for (const [protocolStatus, status] of cases) {
+    await using application = new Application(async (peer) => {
+      await peer.request();
+      await peer.end(0, protocolStatus);
+    });
+    using gateway = ask(application.address);
+    assertEquals((await gateway.fetch("/")).status, status, `protocol status ${protocolStatus}`);
+  }
+});
+
+Deno.test("fastCGIGateway() takes an answer that says itself that there is too much to do", async () => {
+  await using application = new Application(async (peer) => {
+    await peer.request();
+    await peer.stdout("Status: 503 Busy\r\n\r\nlater");
+    await peer.end(0, ProtocolStatus.overloaded);
+  });
+  using gateway = ask(application.address);
+  const response = await gateway.fetch("/");
+  assertEquals([response.status, await response.text()], [503, "later"]);
+});
+
+Deno.test("fastCGIGateway() takes records in any pieces, padded, and of kinds unknown", async () => {
+  const record = (type: number, id: number, content: string, padding: number) => {
+    const bytes = new Uint8Array(8 + content.length + padding).fill(0xff, 8 + content.length);
+    bytes.set([1, type, id >> 8, id & 255, content.length >> 8, content.length & 255, padding, 0]);
+    bytes.set(new TextEncoder().encode(content), 8);
+    return bytes;
+  };
+  const stream = [
+    record(RecordType.stderr, 1, "first li", 5),
+    record(RecordType.stdout, 1, "Content-Type: te", 255),
+    record(42, 1, "what is this", 3),
+    record(RecordType.stdout, 7, "another's", 0),
+    record(RecordType.getValuesResult, 0, "", 0),
+    record(RecordType.stderr, 1, "ne\nsecond", 0),
+    record(RecordType.stdout, 1, "xt/plain\r\n\r", 1),
+    record(RecordType.stdout, 1, "\nhello", 7),
+    record(RecordType.stdout, 1, "", 8),
+    record(RecordType.endRequest, 1, "\0\0\0\0\0\0\0\0", 2),
+  ];
+  for (const step of [1, 11, 10_000]) {
+    await using application = new Application(async (peer) => {
+      await peer.request();
+      const bytes = new Uint8Array(await new Blob(stream).arrayBuffer());
+      for (let at = 0; at < bytes.length; at += step) {
+        await peer.write(bytes.subarray(at, at + step));
+      }
+    });
+    using gateway = ask(application.address);
+    assertEquals(await (await gateway.fetch("/")).text(), "hello");
+    assertEquals(gateway.log, ["first line", "second"]);
+  }
+});
+
+Deno.test("fastCGIGateway() sends a body as it comes, with its length if that is known", async () => {
+  await using application = new Application(async (peer) => {
+    assert(await peer.until("the first part", ({ stdin }) => stdin.length === 5));
+    await peer.stdout(OK + peer.asked.variables.get("CONTENT_LENGTH") + ";");
+    assert(await peer.until("the end", ({ stdinEnded }) => stdinEnded));
+    await peer.answer(new TextDecoder().decode(peer.asked.stdin));
+  });
+  using gateway = ask(application.address);
+  for (const headers of [undefined, { "content-length": "11" }]) {
+    const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+    const writer = writable.getWriter();
+    writer.write(new TextEncoder().encode("hello"));
+    // The answer begins before the body ends.
+    const response = await gateway.fetch("/", { method: "POST", body: readable, headers });
+    writer.write(new TextEncoder().encode(" world"));
+    writer.close();
+    assertEquals(await response.text(), `${headers ? 11 : ""};hello world`);
+  }
+});
+
+Deno.test("fastCGIGateway() reads while it writes", async () => {
+  const length = 20_000_000;
+  await using application = new Application(async (peer) => {
+    await peer.until("the variables", ({ variables }) => variables.size > 0);
+    // Sends all before it reads: each side's buffers are far smaller.
+    await peer.stdout(OK);
+    for (let sent = 0; sent < length; sent += 50_000) await peer.stdout(new Uint8Array(50_000));
+    let received = 0;
+    await peer.until("the body", (asked) => {
+      received += asked.stdin.length;
+      asked.stdin = new Uint8Array();
+      return asked.stdinEnded;
+    });
+    assertEquals(received, length);
+    await peer.end();
+  });
+  using gateway = ask(application.address);
+  const body = new Blob(Array(20).fill(new Uint8Array(1_000_000)));
+  const response = await gateway.fetch("/", { method: "POST", body });
+  let received = 0;
+  for await (const chunk of response.body!) received += chunk.length;
+  assertEquals(received, length);
+});
+
+Deno.test("fastCGIGateway() takes no more of an answer than the client does", async () => {
+  let written = 0;
+  const stuck = Promise.withResolvers<void>();
+  await using application = new Application(async (peer) => {
+    await peer.request();
+    await peer.stdout(OK);
+    for (let i = 0; i < 2000; i++) {
+      let done = false;
+      const writing = peer.stdout(new Uint8Array(50_000)).then(() => done = true);
+      // A write that waits is what is expected: then the client reads.
+      setTimeout(() => done || stuck.resolve(), 200);
+      await writing;
+      written += 50_000;
+    }
+    await peer.end();
+  });
+  using gateway = ask(application.address);
+  const response = await gateway.fetch("/");
+  await deadline(stuck.promise, "the application's writes to wait");
+  assert(written < 50_000_000, `${written} bytes were taken`);
+  let received = 0;
+  for await (const chunk of response.body!) received += chunk.length;
+  assertEquals(received, 100_000_000);
+});
+
+Deno.test("fastCGIGateway() aborts the request where the client goes", async () => {
+  for (const begun of [false, true]) {
+    const asked = Promise.withResolvers<void>();
+    await using application = new Application(async (peer) => {
+      await peer.request();
+      if (begun) await peer.stdout(OK + "begun");
+      asked.resolve();
+      assert(await peer.until("FCGI_ABORT_REQUEST", ({ aborted }) => aborted));
+      await peer.end(0, 0, false);
+    });
+    using gateway = ask(application.address);
+    const controller = new AbortController();
+    const answer = gateway.fetch("/", { signal: controller.signal });
+    await asked.promise;
+    if (begun) await (await answer).body!.cancel();
+    else {
+      controller.abort();
+      await answer;
+    }
+  }
+});
+
+Deno.test("fastCGIGateway() closes on an application that does not know how to abort", async () => {
+  const asked = Promise.withResolvers<void>();
+  await using application = new Application(async (peer) => {
+    await peer.request();
+    asked.resolve();
+    assertEquals(await peer.until("the end", () => false), false);
+  });
+  using gateway = ask(application.address);
+  const controller = new AbortController();
+  const answer = gateway.fetch("/", { signal: controller.signal });
+  await asked.promise;
+  controller.abort();
+  await answer;
+});
+
+Deno.test("fastCGIGateway() tells the app of our own that the client has gone", async () => {
+  const begun = Promise.withResolvers<void>();
+  const aborted = Promise.withResolvers<void>();
+  await using server = serveFastCGI((request) => {
+    request.signal.addEventListener("abort", () => aborted.resolve());
+    begun.resolve();
+    return new Promise(() => {});
+  }, Deno.listen({ hostname: "127.0.0.1", port: 0 }));
+  using gateway = ask(`127.0.0.1:${(server.addr as Deno.NetAddr).port}`);
+  const controller = new AbortController();
+  const answer = gateway.fetch("/", { signal: controller.signal });
+  await begun.promise;
+  controller.abort();
+  await deadline(aborted.promise, "the app's signal");
+  await answer;
+});
+
+Deno.test("fastCGIGateway() answers 504 where the application does not move", async () => {
+  await using application = new Application(async (peer) => {
+    await peer.until("the end", ({ aborted }) => aborted);
+  });
+  using gateway = ask(application.address, { timeout: 50 });
+  assertEquals((await gateway.fetch("/")).status, 504);
+  assertEquals((await gateway.fetch("/", { method: "POST", body: "x" })).status, 504);
+  assertStringIncludes(gateway.log[0], "application must move within 50 ms");
+});
+
+Deno.test("fastCGIGateway() breaks off an answer that goes on no more", async () => {
+  await using application = new Application(async (peer) => {
+    await peer.request();
+    await peer.stdout(OK + "begun");
+    await peer.until("the end", ({ aborted }) => aborted);
+  });
+  using gateway = ask(application.address, { timeout: 50 });
+  const response = await gateway.fetch("/");
+  await assertRejects(() => deadline(response.text(), "the body"), ProtocolError, "50 ms");
+});
+
+Deno.test("fastCGIGateway() gives the client its own time", async () => {
+  await using application = new Application(async (peer) => {
+    await peer.until("the body", ({ stdinEnded, aborted }) => stdinEnded || aborted);
+    const hangs = peer.asked.variables.get("REQUEST_URI") === "/hang";
+    if (!hangs && !peer.asked.aborted) return await peer.answer(OK + "late");
+    await peer.until("the end", ({ aborted }) => aborted);
+  });
+  using patient = ask(application.address, { timeout: 50, clientTimeout: 10_000 });
+  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+  const response = patient.fetch("/", { method: "POST", body: readable });
+  // By now the application's time is over.
+  assertEquals((await patient.fetch("/hang")).status, 504);
+  await writable.close();
+  assertEquals(await (await response).text(), "late");
+  using hasty = ask(application.address, { timeout: 10_000, clientTimeout: 50 });
+  const never = new ReadableStream<Uint8Array>();
+  assertEquals((await hasty.fetch("/", { method: "POST", body: never })).status, 408);
+});
+
+Deno.test("fastCGIGateway() breaks the body off where the application does", async () => {
+  const ends: ((peer: Peer) => Promise<void>)[] = [
+    (peer) => Promise.resolve(peer.close()),
+    (peer) => peer.end(1, 0, false),
+  ];
+  for (const end of ends) {
+    await using application = new Application(async (peer) => {
+      await peer.request();
+      await peer.stdout(OK + "half");
+      await end(peer);
+    });
+    using gateway = ask(application.address);
+    const response = await gateway.fetch("/");
+    await assertRejects(() => deadline(response.text(), "the body"));
+  }
+});
+
+Deno.test("fastCGIGateway() takes a whole answer of an application that ends without the empty record", async () => {
+  await using application = new Application(async (peer) => {
+    await peer.request();
+    await peer.stdout(OK + "whole");
+    await peer.end(0, 0, false);
+  });
+  using gateway = ask(application.address);
+  assertEquals(await (await gateway.fetch("/")).text(), "whole");
+});
+
+Deno.test("fastCGIGateway() takes the answer of an application that does not read the body", async () => {
+  await using application = new Application(async (peer) => {
+    await peer.until("the variables", ({ variables }) => variables.size > 0);
+    await peer.stdout("Status: 413 Too much\r\n\r\n");
+    await peer.end();
+  });
+  using gateway = ask(application.address);
+  const body = new ReadableStream<Uint8Array>({
+    pull: (controller) => controller.enqueue(new Uint8Array(65536)),
+  });
+  assertEquals((await gateway.fetch("/", { method: "POST", body })).status, 413);
+});
+
+Deno.test("fastCGIGateway() answers 400 where the body is not as long as it is said to be", async () => {
+  await using application = new Application(async (peer) => {
+    await peer.until("the end", ({ aborted }) => aborted);
+  });
+  using gateway = ask(application.address);
+  for (const length of ["3", "5"]) {
+    const init = { method: "POST", body: "four", headers: { "content-length": length } };
+    assertEquals((await gateway.fetch("/", init)).status, 400, length);
+  }
+});
+
+Deno.test("fastCGIGateway() refuses with 413 a body that is too long", async () => {
+  await using application = new Application(async (peer) => {
+    await peer.until("the end", ({ aborted }) => aborted);
+  });
+  using gateway = ask(application.address, { maxBodyBytes: 10 });
+  const known = { method: "POST", body: "x", headers: { "content-length": "11" } };
+  assertEquals((await gateway.fetch("/", known)).status, 413);
+  assertEquals(application.connections, 0);
+  assertEquals((await gateway.fetch("/", { method: "POST", body: "x".repeat(11) })).status, 413);
+  using holding = ask(application.address, { needsLength: true, maxBufferedBody: 10 });
+  assertEquals((await holding.fetch("/", { method: "POST", body: "x".repeat(11) })).status, 413);
+});
+
+Deno.test("fastCGIGateway() refuses with 503 what exceeds its connections", async () => {
+  const asked = Promise.withResolvers<void>();
+  const go = Promise.withResolvers<void>();
+  await using application = new Application(async (peer) => {
+    await peer.request();
+    asked.resolve();
+    await go.promise;
+    await peer.answer(OK + "done");
+  });
+  using gateway = ask(application.address, { maxConnections: 1 });
+  const first = gateway.fetch("/");
+  await asked.promise;
+  assertEquals((await gateway.fetch("/")).status, 503);
+  go.resolve();
+  assertEquals(await (await first).text(), "done");
+});
+
+Deno.test("fastCGIGateway() answers 502 where nobody listens, and says so", async () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  listener.close();
+  using gateway = ask(`127.0.0.1:${listener.addr.port}`);
+  const response = await gateway.fetch("/");
+  assertEquals([response.status, await response.text()], [502, "502 Bad Gateway\n"]);
+  assertStringIncludes(gateway.log.join("\n"), "refused");
+  using unix = ask("unix:/nowhere/at/all.sock");
+  assertEquals((await unix.fetch("/")).status, 502);
+});
+
+Deno.test("fastCGIGateway() answers 502 to what is not FastCGI", async () => {
+  await using application = new Application(async (peer) => {
+    await peer.write(new TextEncoder().encode("HTTP/1.1 400 Bad Request\r\n\r\n"));
+    await peer.until("the end", ({ aborted }) => aborted);
+  });
+  using gateway = ask(application.address);
+  assertEquals((await gateway.fetch("/")).status, 502);
+});
+
+Deno.test("fastCGIGateway() sends variables of more than one record", async () => {
+  await using application = new Application(async (peer) => {
+    const { variables } = (await peer.request())!;
+    await peer.answer(OK + variables.get("HTTP_X_LONG")!.length);
+  });
+  using gateway = ask(application.address);
+  const headers = { "x-long": "a".repeat(200_000) };
+  assertEquals(await (await gateway.fetch("/", { headers })).text(), "200000");
+});
+
+Deno.test("fastCGIGateway() gives an address that is none no gateway", () => {
+  for (
+    const address of ["", "9000", "unix:", "host", "host:0", "host:99999", "a b:1", "::1:9000"]
+  ) {
+    try {
+      fastCGIGateway(address);
+    } catch (error) {
+      assert(error instanceof TypeError);
+      assertStringIncludes(error.message, JSON.stringify(address));
+      continue;
+    }
+    throw new Error(`${address} is taken`);
+  }
+});
+
+Deno.test("fetchFastCGI() throws what a gateway answers 502 for", async () => {
+  await using application = new Application(async (peer) => {
+    await peer.request();
+    const out = new ByteBuffer();
+    encodeStream(out, RecordType.stdout, 1, new TextEncoder().encode("no header\n\n"));
+    await peer.write(out.take());
+    await peer.end();
+  });
+  await assertRejects(
+    () => fetchFastCGI("http://localhost/", application.address),
+    ProtocolError,
+    'current line is "no header"',
+  );
+});
+
+Deno.test("fetchFastCGI() leaves nothing open", async () => {
+  await using server = serveFastCGI(
+    (request) => new Response(request.url),
+    Deno.listen({ hostname: "127.0.0.1", port: 0 }),
+  );
+  const address = `127.0.0.1:${(server.addr as Deno.NetAddr).port}`;
+  const response = await fetchFastCGI("http://localhost/a?b", address);
+  assertEquals(await response.text(), "http://localhost/a?b");
+});

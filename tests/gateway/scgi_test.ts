@@ -1,0 +1,137 @@
+import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { fetchSCGI, scgiGateway, type SCGIGatewayOptions } from "../../gateway.ts";
+import { SCGIHeaderDecoder } from "../../wire/scgi.ts";
+import { deadline } from "../testing/deadline.ts";
+import { Application, type Peer } from "./application.ts";
+
+const encoder = new TextEncoder();
+const OK = "Content-Type: text/plain\r\n\r\n";
+
+interface Asked {
+  pairs: [name: string, value: string][];
+  body: string;
+}
+
+/** Reads a request as the protocol has it, with as many bytes of its body as it says. */
+async function read(peer: Peer, whole = true): Promise<Asked> {
+  const decoder = new SCGIHeaderDecoder();
+  const buffer = new Uint8Array(65536);
+  const next = async () => {
+    const count = await deadline(peer.conn.read(buffer), "the request");
+    return buffer.slice(0, count ?? 0);
+  };
+  let decoded = null;
+  while (decoded === null) decoded = decoder.push(await next());
+  const length = Number(decoded.pairs[0][1]);
+  let body = new TextDecoder().decode(decoded.rest);
+  while (whole && body.length < length) body += new TextDecoder().decode(await next());
+  return { pairs: decoded.pairs, body };
+}
+
+function ask(address: string, options: SCGIGatewayOptions = {}) {
+  const log: string[] = [];
+  const gateway = scgiGateway(address, { log: (line) => log.push(line), ...options });
+  return {
+    log,
+    fetch: (path: string, init?: RequestInit) =>
+      deadline(gateway(new Request(`http://localhost${path}`, init)), `an answer to ${path}`),
+    [Symbol.dispose]: () => gateway[Symbol.dispose](),
+  };
+}
+
+Deno.test("scgiGateway() sends CONTENT_LENGTH first and SCGI=1, and the body after", async () => {
+  let asked: Asked | undefined;
+  await using application = new Application(async (peer) => {
+    asked = await read(peer);
+    await peer.write(encoder.encode(OK + "hello"));
+  });
+  using gateway = ask(application.address);
+  assertEquals(await (await gateway.fetch("/a?b")).text(), "hello");
+  assertEquals(asked!.pairs.slice(0, 2), [["CONTENT_LENGTH", "0"], ["SCGI", "1"]]);
+  assertEquals(new Map(asked!.pairs).size, asked!.pairs.length);
+  assertEquals(new Map(asked!.pairs).get("REQUEST_URI"), "/a?b");
+  const body = new Blob(["a body ", "without a length"]).stream();
+  await (await gateway.fetch("/", { method: "POST", body })).text();
+  assertEquals(asked!.pairs[0], ["CONTENT_LENGTH", "23"]);
+  assertEquals(asked!.body, "a body without a length");
+  assertEquals(application.connections, 2);
+});
+
+Deno.test("scgiGateway() holds no more of a body without a length than it may", async () => {
+  await using application = new Application(async () => {});
+  using gateway = ask(application.address, { maxBufferedBody: 10 });
+  const { status } = await gateway.fetch("/", { method: "POST", body: "eleven byte" });
+  assertEquals([status, application.connections], [413, 0]);
+});
+
+Deno.test("scgiGateway() lets no request put variables of its own among the others", async () => {
+  await using application = new Application(async () => {});
+  using gateway = ask(application.address, {
+    variables: { REMOTE_USER: "a\0HTTPS\0on" },
+  });
+  assertEquals((await gateway.fetch("/")).status, 400);
+  assertEquals((await gateway.fetch("/%00HTTPS%00on%00")).status, 400);
+  assertEquals(application.connections, 0);
+});
+
+Deno.test("scgiGateway() reads while it writes", async () => {
+  const length = 10_000_000;
+  await using application = new Application(async (peer) => {
+    let received = (await read(peer, false)).body.length;
+    // Sends all before it reads: each side's buffers are far smaller.
+    await peer.write(encoder.encode(OK));
+    for (let sent = 0; sent < length; sent += 50_000) await peer.write(new Uint8Array(50_000));
+    const buffer = new Uint8Array(65536);
+    while (received < length) {
+      received += await deadline(peer.conn.read(buffer), "the body") ?? NaN;
+    }
+    assertEquals(received, length);
+  });
+  using gateway = ask(application.address);
+  const body = new Blob([new Uint8Array(length)]);
+  const headers = { "content-length": String(length) };
+  const response = await gateway.fetch("/", { method: "POST", body, headers });
+  let received = 0;
+  for await (const chunk of response.body!) received += chunk.length;
+  assertEquals(received, length);
+});
+
+Deno.test("scgiGateway() answers 502 where there is no answer, and 504 where none comes", async () => {
+  await using silent = new Application(async (peer) => void await read(peer));
+  using closed = ask(silent.address);
+  assertEquals((await closed.fetch("/")).status, 502);
+  await using hanging = new Application(async (peer) => {
+    await read(peer);
+    await deadline(peer.conn.read(new Uint8Array(1)).catch(() => null), "the end");
+  });
+  using gateway = ask(hanging.address, { timeout: 50 });
+  assertEquals((await gateway.fetch("/")).status, 504);
+  assertStringIncludes(gateway.log[0], "50 ms");
+});
+
+Deno.test("scgiGateway() closes the connection where the client goes", async () => {
+  const begun = Promise.withResolvers<void>();
+  await using application = new Application(async (peer) => {
+    await read(peer);
+    begun.resolve();
+    assertEquals(await deadline(peer.conn.read(new Uint8Array(1)), "the end"), null);
+  });
+  using gateway = ask(application.address);
+  const controller = new AbortController();
+  const answer = gateway.fetch("/", { signal: controller.signal });
+  await begun.promise;
+  controller.abort();
+  await answer;
+});
+
+Deno.test("fetchSCGI() throws what a gateway answers 502 for", async () => {
+  await using application = new Application(async (peer) => {
+    await read(peer);
+    await peer.write(encoder.encode("what is this"));
+  });
+  await assertRejects(
+    () => fetchSCGI("http://localhost/", application.address),
+    Error,
+    "must end with an empty line",
+  );
+});
