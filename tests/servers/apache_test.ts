@@ -10,13 +10,14 @@ const apache = new Suite("Apache", {
   [`${MODULES}/mod_proxy_fcgi.so`]: "apache2-bin",
 }, async (rig) => {
   const tcp = await rig.daemon("fastcgi", "127.0.0.1:0");
-  const unix = await rig.daemon("fastcgi", `${rig.dir}/app.sock`);
+  const unix = await rig.daemon("fastcgi", `unix:${rig.dir}/app.sock`);
+  const scgi = await rig.daemon("scgi", "127.0.0.1:0");
   rig.script("cgi-bin/app.ts");
   const cgi = snippet("apache", "cgi", {
     "/srv/cgi-bin": `${rig.dir}/cgi-bin`,
     "/var/cache/deno": `${rig.dir}/cache`,
   });
-  return await rig.serve("apache2", ["cgi", "noDecode", "tcp", "unix", "split"], (port) => {
+  return await rig.serve("apache2", ["cgi", "noDecode", "tcp", "unix", "split", "scgi"], (port) => {
     const file = rig.write(
       "apache.conf",
       config(rig, {
@@ -24,6 +25,7 @@ const apache = new Suite("Apache", {
         [port.noDecode]: cgi.replace("AllowEncodedSlashes On", "AllowEncodedSlashes NoDecode"),
         [port.tcp]: snippet("apache", "tcp", { "127.0.0.1:9000": tcp }),
         [port.split]: snippet("apache", "split", { "127.0.0.1:9000": tcp }),
+        [port.scgi]: snippet("apache", "scgi", { "127.0.0.1:4000": scgi }),
         [port.unix]: snippet("apache", "unix", { "/run/app.sock": unix }),
       }),
     );
@@ -32,7 +34,7 @@ const apache = new Suite("Apache", {
 });
 
 function config(rig: Rig, hosts: Record<number, string>): string {
-  const modules = "mpm_event authz_core alias env cgid proxy proxy_fcgi".split(" ")
+  const modules = "mpm_event authz_core alias env cgid proxy proxy_fcgi proxy_scgi".split(" ")
     .map((name) => `LoadModule ${name}_module ${MODULES}/mod_${name}.so`);
   const virtual = Object.entries(hosts).map(([port, text]) =>
     `Listen 127.0.0.1:${port}\n<VirtualHost 127.0.0.1:${port}>\n${text}\n</VirtualHost>`
@@ -67,6 +69,13 @@ behaviours(
   (port) => site(port.tcp, { split: unsplit, authorization: false }),
 );
 behaviours(apache, "FastCGI over a Unix socket", (port) => site(port.unix, { split: unsplit }));
+behaviours(apache, "SCGI", (port) =>
+  site(port.scgi, {
+    protocol: "scgi",
+    split: unsplit,
+    chunked: 411,
+    log: (rig) => rig.output("daemon (scgi)"),
+  }));
 
 apache.test("an encoded slash is refused unless it is allowed", async (port) => {
   const { status } = await request(site(port.split).host, "GET", "/caf%C3%A9%2Fx");

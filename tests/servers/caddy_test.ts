@@ -5,7 +5,7 @@ import { snippet, Suite } from "./harness.ts";
 
 const caddy = new Suite("Caddy", { caddy: "caddy" }, async (rig) => {
   const tcp = await rig.daemon("fastcgi", "127.0.0.1:0");
-  const unix = await rig.daemon("fastcgi", `${rig.dir}/app.sock`);
+  const unix = await rig.daemon("fastcgi", `unix:${rig.dir}/app.sock`);
   const ports = await rig.serve("caddy", ["tcp", "unix"], (port) => {
     const at = (port: number) => ({ "example.com": `http://127.0.0.1:${port}` });
     const file = rig.write(

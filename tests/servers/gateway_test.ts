@@ -9,7 +9,7 @@ const NAMES = ["cgi", "tcp", "unix", "each", "scgi"] as const;
 /** Starts gateways, each on a port of its own. */
 async function startGateways(rig: Rig): Promise<Record<typeof NAMES[number], number>> {
   const tcp = await rig.daemon("fastcgi", "127.0.0.1:0");
-  const unix = await rig.daemon("fastcgi", `${rig.dir}/app.sock`);
+  const unix = await rig.daemon("fastcgi", `unix:${rig.dir}/app.sock`);
   const scgi = await rig.daemon("scgi", "127.0.0.1:0");
   rig.script("cgi-bin/app.ts");
   Deno.chmodSync(`${rig.dir}/cgi-bin`, 0o755);

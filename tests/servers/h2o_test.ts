@@ -3,7 +3,7 @@ import { snippet, Suite } from "./harness.ts";
 
 const h2o = new Suite("h2o", { h2o: "h2o" }, async (rig) => {
   const [host, port] = (await rig.daemon("fastcgi", "127.0.0.1:0")).split(":");
-  const unix = await rig.daemon("fastcgi", `${rig.dir}/app.sock`, "/app");
+  const unix = await rig.daemon("fastcgi", `unix:${rig.dir}/app.sock`, "/app");
   return await rig.serve("h2o", ["tcp", "unix"], (ports) => {
     const indent = (text: string) => text.replaceAll(/^/gm, "        ");
     const file = rig.write(

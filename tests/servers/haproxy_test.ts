@@ -1,9 +1,63 @@
+import { assertEquals } from "@std/assert";
+import { RecordDecoder, RecordType } from "../../wire/fastcgi.ts";
 import { behaviours, type Site } from "./behaviours.ts";
-import { snippet, Suite } from "./harness.ts";
+import { Client, request, Witness } from "./client.ts";
+import { snippet, Suite, within } from "./harness.ts";
+
+/** Passes connections on to a daemon, and notes what they carry. */
+class Relay implements Disposable {
+  #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  /** The requests under way on each connection that was opened. */
+  readonly connections: Set<number>[] = [];
+  #daemon: Deno.ConnectOptions;
+
+  constructor(daemon: string) {
+    const [hostname, port] = daemon.split(":");
+    this.#daemon = { hostname, port: Number(port) };
+    this.#accept();
+  }
+
+  get address(): string {
+    return `127.0.0.1:${this.#listener.addr.port}`;
+  }
+
+  [Symbol.dispose](): void {
+    this.#listener.close();
+  }
+
+  async #accept(): Promise<void> {
+    for await (const front of this.#listener) this.#pass(front);
+  }
+
+  async #pass(front: Deno.Conn): Promise<void> {
+    const back = await Deno.connect(this.#daemon);
+    const requests = new Set<number>();
+    this.connections.push(requests);
+    const note = () => {
+      const decoder = new RecordDecoder();
+      return new TransformStream<Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>>({
+        transform(chunk, controller) {
+          decoder.push(chunk, {
+            record(type, id) {
+              if (type === RecordType.beginRequest) requests.add(id);
+              if (type === RecordType.endRequest) requests.delete(id);
+            },
+          });
+          controller.enqueue(chunk);
+        },
+      });
+    };
+    await Promise.allSettled([
+      front.readable.pipeThrough(note()).pipeTo(back.writable),
+      back.readable.pipeThrough(note()).pipeTo(front.writable),
+    ]);
+  }
+}
 
 const haproxy = new Suite("HAProxy", { haproxy: "haproxy" }, async (rig) => {
   const tcp = await rig.daemon("fastcgi", "127.0.0.1:0");
-  return await rig.serve("haproxy", ["tcp"], (port) => {
+  const relay = rig.use(new Relay(tcp));
+  const ports = await rig.serve("haproxy", ["tcp", "relayed"], (port) => {
     const file = rig.write(
       "haproxy.cfg",
       `
@@ -19,10 +73,21 @@ frontend tcp
   bind 127.0.0.1:${port.tcp}
   default_backend app
 ${snippet("haproxy", "tcp", { "127.0.0.1:9000": tcp })}
+frontend relayed
+  bind 127.0.0.1:${port.relayed}
+  default_backend relayed
+${
+        snippet("haproxy", "tcp", {
+          "127.0.0.1:9000": relay.address,
+          "backend app": "backend relayed",
+        })
+          .split("\n\n")[0]
+      }
 `,
     );
     return ["haproxy", ["-db", "-f", file]];
   });
+  return { ...ports, relay };
 });
 
 const site = (port: number, differences: Partial<Site> = {}): Site => ({
@@ -35,4 +100,27 @@ const site = (port: number, differences: Partial<Site> = {}): Site => ({
   ...differences,
 });
 
-behaviours(haproxy, "FastCGI over TCP, several requests at once", ({ tcp }) => site(tcp));
+behaviours(haproxy, "FastCGI over TCP", ({ tcp }) => site(tcp));
+
+haproxy.test("several requests at once on one connection", async ({ relayed, relay }) => {
+  const { host } = site(relayed);
+  // HAProxy shares a connection once FCGI_GET_VALUES has told it that it may.
+  assertEquals((await request(host, "GET", "/hello")).text, "Hello\n");
+  const witnesses = Array.from({ length: 8 }, () => new Witness());
+  const clients = await Promise.all(witnesses.map(() => Client.connect(host)));
+  for (const [i, client] of clients.entries()) {
+    await client.sendHead("GET", `/stream?witness=${witnesses[i].port}`);
+    assertEquals(await witnesses[i].next("the app streams"), "ready");
+  }
+  assertEquals(relay.connections.map(({ size }) => size), [8]);
+  // None holds up another.
+  assertEquals((await request(host, "GET", "/hello")).text, "Hello\n");
+  assertEquals(relay.connections.map(({ size }) => size), [8]);
+  for (const witness of witnesses.toReversed()) await witness.say("go on");
+  const answers = await within(
+    "all streams end",
+    Promise.all(clients.map((client) => client.readAnswer())),
+  );
+  assertEquals(answers.map(({ text }) => text), Array(8).fill("first\nlast\n"));
+  for (const open of [...witnesses, ...clients]) open[Symbol.dispose]();
+});

@@ -105,6 +105,7 @@ export class Rig {
   #programs: Program[] = [];
   #logs: string[] = [];
   #taken: number[] = [];
+  #resources = new DisposableStack();
 
   constructor() {
     Deno.chmodSync(this.dir, 0o755);
@@ -229,15 +230,14 @@ await serve(app, { basePath: "auto" });
   /**
    * Starts the test app as a daemon.
    *
-   * @param address A host and port, or the path of a Unix socket.
+   * @param address A host and port, or `unix:` and a path.
    * @param basePath Where the web server mounts it, if it does not say so.
    * @returns Its address, in full.
    */
   async daemon(protocol: string, address: string, basePath = "auto"): Promise<string> {
-    const unix = address.startsWith("/") ? `,unix:${address}` : "";
     const program = this.spawn(`daemon (${protocol})`, Deno.execPath(), [
       ..."run --no-prompt --no-config --allow-env".split(" "),
-      `--allow-net=127.0.0.1${unix}`,
+      `--allow-net=127.0.0.1${address.startsWith("unix:") ? `,${address}` : ""}`,
       `--allow-read=${this.dir}`,
       `--allow-write=${this.dir}`,
       `${this.root}/tests/servers/daemon.ts`,
@@ -254,6 +254,11 @@ await serve(app, { basePath: "auto" });
     return at!;
   }
 
+  /** Has something closed when the tests are over. */
+  use<T extends Disposable>(resource: T): T {
+    return this.#resources.use(resource);
+  }
+
   /** Stops a program before the others. */
   async stop(program: Program): Promise<void> {
     this.#programs.splice(this.#programs.indexOf(program), 1);
@@ -264,6 +269,7 @@ await serve(app, { basePath: "auto" });
     try {
       for (const program of this.#programs.reverse()) await program.stop();
     } finally {
+      this.#resources.dispose();
       await Deno.remove(this.dir, { recursive: true });
     }
   }

@@ -5,13 +5,15 @@ import { type Rig, snippet, Suite } from "./harness.ts";
 
 const lighttpd = new Suite("lighttpd", { lighttpd: "lighttpd" }, async (rig) => {
   const [host, port] = (await rig.daemon("fastcgi", "127.0.0.1:0")).split(":");
-  const unix = await rig.daemon("fastcgi", `${rig.dir}/app.sock`);
+  const unix = await rig.daemon("fastcgi", `unix:${rig.dir}/app.sock`);
+  const [scgiHost, scgiPort] = (await rig.daemon("scgi", "127.0.0.1:0")).split(":");
   rig.script("www/cgi-bin/app.ts");
   rig.logFile("error.log");
   return {
     cgi: await serve(rig, "cgi", { "/var/log/lighttpd/cgi.log": rig.logFile("cgi.log") }),
     tcp: await serve(rig, "tcp", { "127.0.0.1": host, "9000": port }),
     unix: await serve(rig, "unix", { "/run/app.sock": unix }),
+    scgi: await serve(rig, "scgi", { "127.0.0.1": scgiHost, "4000": scgiPort }),
     streamed: await serve(
       rig,
       "unix",
@@ -57,6 +59,11 @@ behaviours(lighttpd, "CGI (mod_cgi)", ({ cgi }) =>
   }));
 behaviours(lighttpd, "FastCGI over TCP", ({ tcp }) => site(tcp));
 behaviours(lighttpd, "FastCGI over a Unix socket", ({ unix }) => site(unix, { base: "/app" }));
+behaviours(
+  lighttpd,
+  "SCGI",
+  ({ scgi }) => site(scgi, { protocol: "scgi", log: (rig) => rig.output("daemon (scgi)") }),
+);
 
 lighttpd.test("a key is the beginning of a path, not a part of it", async ({ unix }) => {
   const { variables } = await see(site(unix), "/apple/x");

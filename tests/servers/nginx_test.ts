@@ -7,17 +7,19 @@ const nginx = new Suite("nginx", {
   "/etc/nginx/fastcgi_params": "nginx-common",
 }, async (rig) => {
   const tcp = await rig.daemon("fastcgi", "127.0.0.1:0");
-  const unix = await rig.daemon("fastcgi", `${rig.dir}/app.sock`);
+  const unix = await rig.daemon("fastcgi", `unix:${rig.dir}/app.sock`);
+  const scgi = await rig.daemon("scgi", "127.0.0.1:0");
   const fcgiwrap = `${rig.dir}/fcgiwrap.sock`;
   rig.spawn("fcgiwrap", "fcgiwrap", ["-f", "-c", "4", "-s", `unix:${fcgiwrap}`]);
   rig.script("cgi-bin/app.ts");
-  rig.write("fastcgi_params", stockParameters());
-  return await rig.serve("nginx", ["tcp", "stock", "keep", "cgi"], (port) => {
+  for (const name of ["fastcgi_params", "scgi_params"]) rig.write(name, stock(name));
+  return await rig.serve("nginx", ["tcp", "stock", "keep", "cgi", "scgi"], (port) => {
     const server = (port: number, location: string) =>
       `server { listen 127.0.0.1:${port}; client_max_body_size 20m; ${location} }`;
     const blocks = [
       server(port.tcp, snippet("nginx", "tcp", { "127.0.0.1:9000": tcp })),
       server(port.stock, snippet("nginx", "stock", { "/run/app.sock": unix })),
+      server(port.scgi, snippet("nginx", "scgi", { "127.0.0.1:4000": scgi })),
       snippet("nginx", "keep", {
         "127.0.0.1:9000": tcp,
         "listen 80;": `listen 127.0.0.1:${port.keep}; client_max_body_size 20m;`,
@@ -36,8 +38,8 @@ const nginx = new Suite("nginx", {
   });
 });
 
-function stockParameters(): string {
-  return Deno.readTextFileSync("/etc/nginx/fastcgi_params");
+function stock(name: string): string {
+  return Deno.readTextFileSync(`/etc/nginx/${name}`);
 }
 
 function config(rig: Rig, blocks: string[]): string {
@@ -62,7 +64,7 @@ behaviours(nginx, "FastCGI over TCP", (port) => site(port.tcp));
 behaviours(nginx, "FastCGI over a Unix socket, stock parameters", (port) =>
   site(port.stock, {
     // Debian's parameters leave out the port.
-    seenHost: /HTTP_HOST\s+\$host;/.test(stockParameters()) ? "127.0.0.1" : undefined,
+    seenHost: /HTTP_HOST\s+\$host;/.test(stock("fastcgi_params")) ? "127.0.0.1" : undefined,
     split: { scriptName: "/café/x", pathInfo: undefined },
   }));
 behaviours(
@@ -74,4 +76,9 @@ behaviours(
   nginx,
   "CGI through fcgiwrap",
   (port) => site(port.cgi, { base: "/cgi-bin/app.ts", protocol: "cgi", pipes: true }),
+);
+behaviours(
+  nginx,
+  "SCGI",
+  (port) => site(port.scgi, { protocol: "scgi", log: (rig) => rig.output("daemon (scgi)") }),
 );
