@@ -50,7 +50,7 @@ export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<
     ? app
     : (request, info) => app.fetch(request, info);
   const moved = options.basePath !== undefined || options.trustForwarded === true;
-  const { onError, debug: _debug, ...serveOptions } = options;
+  const { onError: _onError, debug: _debug, ...serveOptions } = options;
   return Deno.serve(serveOptions, async (request, { remoteAddr, completed }) => {
     if (NO_REQUEST.test(request.method)) return plainResponse(501);
     const info = new HTTPInfo(request, remoteAddr, completed, options);
