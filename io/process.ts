@@ -59,13 +59,18 @@ export class ProcessGroup {
     await this.#stdin.close().catch(() => {});
   }
 
-  /** Ends the process and its children: asked first, then made to. */
+  /** Ends the process and its children: asked first, then made to, at the latest when the process itself has ended. */
   kill(): void {
     if (this.#killing) return;
     this.#killing = true;
     this.#signal("SIGTERM");
-    const timer = setTimeout(() => this.#signal("SIGKILL"), GRACE);
-    Deno.unrefTimer(timer as unknown as number);
+    const killed = Promise.withResolvers<void>();
+    const timer = setTimeout(killed.resolve, GRACE);
+    const ended = this.#ended ? killed.promise : Promise.race([killed.promise, this.status]);
+    ended.then(() => {
+      clearTimeout(timer);
+      this.#signal("SIGKILL");
+    });
   }
 
   #signal(signal: "SIGTERM" | "SIGKILL"): void {

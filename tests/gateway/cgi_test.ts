@@ -1,0 +1,541 @@
+import {
+  assert,
+  assertEquals,
+  assertFalse,
+  assertRejects,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
+import { cgiGateway, type CGIGatewayOptions, fetchCGI } from "../../gateway.ts";
+import { deadline } from "../testing/deadline.ts";
+
+const HELLO = `echo "Content-Type: text/plain"; echo; `;
+
+/** A directory of scripts in sh, and a gateway to it. */
+class Scripts implements AsyncDisposable {
+  readonly root: string = Deno.makeTempDirSync({ prefix: "gatehouse" });
+  readonly log: string[] = [];
+
+  constructor(scripts: Record<string, string> = {}) {
+    Deno.chmodSync(this.root, 0o755);
+    for (const [name, text] of Object.entries(scripts)) this.write(name, text);
+  }
+
+  write(name: string, text: string, mode = 0o755): string {
+    const file = `${this.root}/${name}`;
+    Deno.mkdirSync(file.slice(0, file.lastIndexOf("/")), { recursive: true });
+    Deno.writeTextFileSync(file, text.startsWith("#!") ? text : `#!/bin/sh\n${text}`);
+    Deno.chmodSync(file, mode);
+    return file;
+  }
+
+  gateway(options: Partial<CGIGatewayOptions> = {}) {
+    const gateway = cgiGateway({
+      ...(options.script ? {} : { root: this.root }),
+      log: (line) => this.log.push(line),
+      ...options,
+    });
+    return {
+      fetch: (path: string, init?: RequestInit) =>
+        deadline(gateway(new Request(`http://localhost${path}`, init)), `an answer to ${path}`),
+      text: async (path: string, init?: RequestInit) =>
+        await (await gateway(new Request(`http://localhost${path}`, init))).text(),
+      status: async (path: string, init?: RequestInit) => {
+        const response = await gateway(new Request(`http://localhost${path}`, init));
+        await response.body?.cancel();
+        return response.status;
+      },
+      end: () => gateway[Symbol.dispose](),
+    };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Deno.remove(this.root, { recursive: true });
+  }
+}
+
+/** Waits until something holds that nobody announces. */
+async function eventually(label: string, holds: () => boolean): Promise<void> {
+  const last = performance.now() + 15_000;
+  while (!holds()) {
+    if (performance.now() > last) throw new Error(`Waited for ${label}`);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+function isRunning(pid: number): boolean {
+  const { stdout } = new Deno.Command("ps", { args: ["-o", "stat=", "-p", String(pid)] })
+    .outputSync();
+  // One that has ended may wait for its parent to notice.
+  return /^[^ZX\s]/.test(new TextDecoder().decode(stdout));
+}
+
+Deno.test("cgiGateway() tells a script the request, and nothing of this process", async () => {
+  await using scripts = new Scripts({ "env.cgi": HELLO + "env | sort; pwd" });
+  Deno.env.set("GATEHOUSE_SECRET", "1");
+  try {
+    const gateway = scripts.gateway({ prefix: "/cgi-bin", env: { OWN: "given" } });
+    const text = await gateway.text("/cgi-bin/env.cgi/a%20b/%C3%A4?x=%2F&y", {
+      headers: {
+        "x-one": "1",
+        "x_one": "spoofed",
+        "cookie": "a=1; b=2",
+        "authorization": "Basic x",
+        "proxy": "http://evil.example",
+        "connection": "close",
+      },
+    });
+    const lines = text.trimEnd().split("\n");
+    assertEquals(lines.pop(), scripts.root);
+    const env = Object.fromEntries(lines.map((line) => line.split(/=(.*)/s, 2)));
+    delete env.PWD;
+    assertEquals(env, {
+      CONTENT_LENGTH: "",
+      DOCUMENT_ROOT: scripts.root,
+      GATEWAY_INTERFACE: "CGI/1.1",
+      HTTP_AUTHORIZATION: "Basic x",
+      HTTP_COOKIE: "a=1; b=2",
+      HTTP_HOST: "localhost",
+      HTTP_X_ONE: "1",
+      OWN: "given",
+      PATH: Deno.env.get("PATH"),
+      PATH_INFO: "/a b/ä",
+      PATH_TRANSLATED: `${scripts.root}/a b/ä`,
+      QUERY_STRING: "x=%2F&y",
+      REQUEST_METHOD: "GET",
+      REQUEST_SCHEME: "http",
+      REQUEST_URI: "/cgi-bin/env.cgi/a%20b/%C3%A4?x=%2F&y",
+      SCRIPT_FILENAME: `${scripts.root}/env.cgi`,
+      SCRIPT_NAME: "/cgi-bin/env.cgi",
+      SERVER_NAME: "localhost",
+      SERVER_PORT: "80",
+      SERVER_PROTOCOL: "HTTP/1.1",
+      SERVER_SOFTWARE: "Gatehouse",
+    });
+  } finally {
+    Deno.env.delete("GATEHOUSE_SECRET");
+  }
+});
+
+Deno.test("cgiGateway() adds variables, and leaves Authorization out where that is asked", async () => {
+  await using scripts = new Scripts({
+    "a.cgi": HELLO + `echo "$REMOTE_USER $SERVER_SOFTWARE $HTTP_AUTHORIZATION."`,
+  });
+  const gateway = scripts.gateway({
+    passAuthorization: false,
+    variables: (request) => ({
+      REMOTE_USER: new URL(request.url).searchParams.get("user")!,
+      SERVER_SOFTWARE: "mine",
+    }),
+  });
+  const headers = { authorization: "Basic x" };
+  assertEquals(await gateway.text("/a.cgi?user=ann", { headers }), "ann mine .\n");
+});
+
+Deno.test("cgiGateway() gives no arguments for an indexed query (SPEC A31)", async () => {
+  await using scripts = new Scripts({ "a.cgi": HELLO + `echo "$# $*"` });
+  assertEquals(await scripts.gateway().text("/a.cgi?-d+allow_url_include"), "0 \n");
+});
+
+Deno.test("cgiGateway() finds the script by the longest part of the path that is a file", async () => {
+  await using scripts = new Scripts({
+    "a.cgi": HELLO + `echo "a $SCRIPT_NAME $PATH_INFO"`,
+    "sub/b.cgi": HELLO + `echo "b $SCRIPT_NAME $PATH_INFO"`,
+    "sub/index.cgi": HELLO + `echo "index $SCRIPT_NAME $PATH_INFO"`,
+    "sub/dir.cgi/c": HELLO + `echo "c $SCRIPT_NAME $PATH_INFO"`,
+    "käse.cgi": HELLO + `echo "k $SCRIPT_NAME"`,
+  });
+  const gateway = scripts.gateway({ index: ["index.cgi"] });
+  assertEquals(await gateway.text("/a.cgi"), "a /a.cgi \n");
+  assertEquals(await gateway.text("/a.cgi/"), "a /a.cgi /\n");
+  assertEquals(await gateway.text("/a.cgi//x/./y"), "a /a.cgi //x/y\n");
+  assertEquals(await gateway.text("/a.cgi/x%2Fy%5C%3F"), "a /a.cgi /x/y\\?\n");
+  assertEquals(await gateway.text("/sub/b.cgi/sub/b.cgi"), "b /sub/b.cgi /sub/b.cgi\n");
+  assertEquals(await gateway.text("/sub/dir.cgi/c/d"), "c /sub/dir.cgi/c /d\n");
+  assertEquals(await gateway.text("/sub/"), "index /sub/index.cgi \n");
+  assertEquals(await gateway.text("/k%C3%A4se.cgi"), "k /käse.cgi\n");
+  assertEquals(await gateway.status("/"), 404);
+  assertEquals(await gateway.status("/sub/none"), 404);
+  assertEquals(await gateway.status("//a.cgi"), 404);
+  const slash = await gateway.fetch("/sub?x=1");
+  assertEquals([slash.status, slash.headers.get("location")], [301, "/sub/?x=1"]);
+});
+
+Deno.test("cgiGateway() answers 404 to what is not below its prefix", async () => {
+  await using scripts = new Scripts({ "a.cgi": HELLO + "echo a" });
+  const gateway = scripts.gateway({ prefix: "/cgi-bin" });
+  assertEquals(await gateway.text("/cgi-bin/a.cgi"), "a\n");
+  for (
+    const path of ["/a.cgi", "/cgi-bina.cgi", "/cgi-bin", "/cgi-bin/", "/cgi-bin/cgi-bin/a.cgi"]
+  ) {
+    assertEquals(await gateway.status(path), 404, path);
+  }
+});
+
+Deno.test("cgiGateway() runs one script for all paths", async () => {
+  await using scripts = new Scripts();
+  const script = scripts.write("one", HELLO + `echo "$SCRIPT_NAME $PATH_INFO"`);
+  const gateway = scripts.gateway({ script, prefix: "/app" });
+  assertEquals(await gateway.text("/app/x/y"), "/app /x/y\n");
+  assertEquals(await gateway.text("/app"), "/app \n");
+  assertEquals(await gateway.status("/other"), 404);
+  assertEquals(await (await fetchCGI("http://localhost/z", script)).text(), " /z\n");
+});
+
+Deno.test("cgiGateway() lets no path out of its root (SPEC F14)", async () => {
+  await using outside = new Scripts({ "secret.cgi": HELLO + "echo secret" });
+  await using scripts = new Scripts({
+    "in/a.cgi": HELLO + "echo a",
+    "in/.hidden.cgi": HELLO + "echo secret",
+    ".git/hook": HELLO + "echo secret",
+  });
+  Deno.symlinkSync(`${outside.root}/secret.cgi`, `${scripts.root}/link.cgi`);
+  Deno.symlinkSync(outside.root, `${scripts.root}/folder`);
+  Deno.symlinkSync("a.cgi", `${scripts.root}/in/inner.cgi`);
+  const gateway = scripts.gateway();
+  assertEquals(await gateway.text("/in/a.cgi"), "a\n");
+  assertEquals(await gateway.text("/in/inner.cgi"), "a\n");
+  const name = outside.root.slice(outside.root.lastIndexOf("/") + 1);
+  for (
+    const path of [
+      "/link.cgi",
+      "/folder/secret.cgi",
+      `/../${name}/secret.cgi`,
+      `/%2e%2e/${name}/secret.cgi`,
+      `/%2E%2E%2F${name}%2Fsecret.cgi`,
+      `/..%2f${name}/secret.cgi`,
+      `/..%5c${name}/secret.cgi`,
+      `/in/..%2f..%2f${name}/secret.cgi`,
+      `/%252e%252e/${name}/secret.cgi`,
+      `/%c0%ae%c0%ae/${name}/secret.cgi`,
+      `/in%2fa.cgi`,
+      `/in%5ca.cgi`,
+      `/in/a.cgi%00`,
+      `/in/a.cgi%00.txt`,
+      `/in/a.cgi/%00`,
+      `/in/a.cgi/..%2f..%2fetc/passwd`,
+      `/in/a.cgi/x%5c..`,
+      `/in/a.cgi/%FF`,
+      `/%FF/a.cgi`,
+      "/in/.hidden.cgi",
+      "/.git/hook",
+      "/in/.",
+      "/.",
+      "//in/a.cgi",
+    ]
+  ) {
+    const response = await gateway.fetch(path);
+    const text = await response.text();
+    assert([400, 404].includes(response.status), `${path}: ${response.status} ${text}`);
+    assertFalse(text.includes("secret"), path);
+  }
+});
+
+Deno.test("cgiGateway() runs nothing that others may change, or that is not to be run (SPEC F15)", async () => {
+  await using scripts = new Scripts({ "good/a.cgi": HELLO + "echo a" });
+  const secret = HELLO + "echo source";
+  scripts.write("good/plain.cgi", secret, 0o644);
+  scripts.write("good/writable.cgi", secret, 0o757);
+  scripts.write("good/text.txt", secret, 0o755);
+  scripts.write("shared/a.cgi", secret);
+  Deno.chmodSync(`${scripts.root}/shared`, 0o777);
+  new Deno.Command("mkfifo", { args: [`${scripts.root}/good/fifo.cgi`] }).outputSync();
+  Deno.chmodSync(`${scripts.root}/good/fifo.cgi`, 0o755);
+  const gateway = scripts.gateway({ extensions: [".cgi"] });
+  assertEquals(await gateway.text("/good/a.cgi"), "a\n");
+  for (
+    const path of [
+      "/good/plain.cgi",
+      "/good/writable.cgi",
+      "/good/text.txt",
+      "/good/fifo.cgi",
+      "/shared/a.cgi",
+    ]
+  ) {
+    const response = await gateway.fetch(path);
+    assertEquals([response.status, await response.text()], [403, "403 Forbidden\n"], path);
+    assertStringIncludes(scripts.log.join("\n"), path);
+  }
+});
+
+Deno.test("cgiGateway() runs scripts by the interpreter of their ending", async () => {
+  await using scripts = new Scripts();
+  scripts.write("a.inc", "#!/no/such/program\n" + HELLO + `echo "$0"`, 0o644);
+  const gateway = scripts.gateway({ interpreters: { ".inc": ["/bin/sh", "-u"] } });
+  assertEquals(await gateway.text("/a.inc"), `${scripts.root}/a.inc\n`);
+});
+
+Deno.test("cgiGateway() answers 502 for what cannot be run", async () => {
+  await using scripts = new Scripts({ "a.cgi": "#!/no/such/program\n" });
+  assertEquals(await scripts.gateway().status("/a.cgi"), 502);
+  assertStringIncludes(scripts.log.join("\n"), "a.cgi");
+});
+
+Deno.test("cgiGateway() runs Deno scripts with the permissions of their folder", async () => {
+  await using scripts = new Scripts();
+  const script = `const state = (name, variable) =>
+  Deno.permissions.querySync({ name, variable }).state;
+console.log("Content-Type: text/plain\\n\\n" + [state("env", "A"), state("read"), state("net")]);`;
+  for (const name of ["a.ts", "sub/b.js", "sub/deep/c.ts", "sub2/d.ts"]) {
+    scripts.write(name, "#!/no/such/program\n" + script, 0o644);
+  }
+  const gateway = scripts.gateway({
+    permissions: { "/": ["--allow-env"], "/sub": ["--allow-read"], "/sub/deep": [] },
+    env: { DENO_DIR: `${scripts.root}/cache`, NO_COLOR: "1" },
+  });
+  assertEquals(await gateway.text("/a.ts"), "granted,prompt,prompt\n");
+  assertEquals(await gateway.text("/sub/b.js"), "prompt,granted,prompt\n");
+  assertEquals(await gateway.text("/sub/deep/c.ts"), "prompt,prompt,prompt\n");
+  assertEquals(await gateway.text("/sub2/d.ts"), "granted,prompt,prompt\n");
+  for (const flag of ["-A", "--allow-all", "allow-env"]) {
+    assertThrows(() => scripts.gateway({ permissions: { "/": [flag] } }), TypeError, flag);
+  }
+});
+
+Deno.test("cgiGateway() sends a body and its length, and reads while it writes", async () => {
+  await using scripts = new Scripts({
+    "cat.cgi": HELLO + "exec cat",
+    "count.cgi": HELLO + `head -c "$CONTENT_LENGTH" | wc -c`,
+    "deaf.cgi": HELLO + "echo done",
+  });
+  const gateway = scripts.gateway();
+  const bytes = crypto.getRandomValues(new Uint8Array(60_000));
+  const body = new Blob(Array(100).fill(bytes));
+  const response = await gateway.fetch("/cat.cgi", { method: "POST", body });
+  assertEquals((await response.bytes()).length, 6_000_000);
+  assertEquals((await gateway.text("/count.cgi", { method: "PUT", body })).trim(), "6000000");
+  assertEquals(await gateway.text("/deaf.cgi", { method: "POST", body }), "done\n");
+  const small = scripts.gateway({ maxBufferedBody: 10 });
+  assertEquals(await small.status("/cat.cgi", { method: "POST", body: "eleven byte" }), 413);
+  const known = { method: "POST", body: "eleven byte", headers: { "content-length": "11" } };
+  assertEquals(await small.text("/cat.cgi", known), "eleven byte");
+  const little = scripts.gateway({ maxBodyBytes: 10 });
+  assertEquals(await little.status("/cat.cgi", known), 413);
+});
+
+Deno.test("cgiGateway() does not hold an answer until its end", async () => {
+  await using scripts = new Scripts({
+    "a.cgi": HELLO + "echo first; read line; echo second $line",
+  });
+  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+  const init = { method: "POST", body: readable, headers: { "content-length": "3" } };
+  const response = await scripts.gateway().fetch("/a.cgi", init);
+  const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
+  assertEquals((await deadline(reader.read(), "the first line")).value, "first\n");
+  const writer = writable.getWriter();
+  writer.write(new TextEncoder().encode("go\n"));
+  writer.close();
+  assertEquals((await deadline(reader.read(), "the second line")).value, "second go\n");
+  assertEquals((await deadline(reader.read(), "the end")).done, true);
+});
+
+Deno.test("cgiGateway() follows local redirects, at most 5", async () => {
+  await using scripts = new Scripts({
+    "to.cgi":
+      `n=\${PATH_INFO#/}; if [ "$n" -gt 0 ]; then echo "Location: /to.cgi/$((n - 1))?q=$n"; echo; else ` +
+      HELLO + `echo "$REQUEST_METHOD $QUERY_STRING $CONTENT_LENGTH"; cat; fi`,
+    "loop.cgi": `echo "Location: /loop.cgi"; echo`,
+    "out.cgi": `echo "Location: /page"; echo`,
+  });
+  const gateway = scripts.gateway();
+  assertEquals(await gateway.text("/to.cgi/5"), "GET q=1 \n");
+  assertEquals(await gateway.text("/to.cgi/1", { method: "POST", body: "x" }), "GET q=1 \n");
+  assertEquals(await gateway.status("/to.cgi/6"), 502);
+  assertEquals(await gateway.status("/loop.cgi"), 502);
+  const other = scripts.gateway({
+    redirect: (request) => new Response(`${request.method} ${new URL(request.url).pathname}`),
+  });
+  assertEquals(await other.text("/out.cgi", { method: "POST", body: "x" }), "GET /page");
+  const looping = scripts.gateway({ redirect: (request, info) => handler(request, info) });
+  const handler = cgiGateway({
+    root: scripts.root,
+    log: () => {},
+    redirect: (request, info) => handler(request, info),
+  });
+  assertEquals((await handler(new Request("http://localhost/loop.cgi"))).status, 502);
+  looping.end();
+});
+
+Deno.test("cgiGateway() answers HEAD without a body", async () => {
+  await using scripts = new Scripts({
+    "a.cgi": `echo "Content-Length: 6"; ` + HELLO + `[ "$REQUEST_METHOD" = HEAD ] || echo hello`,
+    "rude.cgi": HELLO + "echo hello",
+  });
+  const gateway = scripts.gateway();
+  for (const path of ["/a.cgi", "/rude.cgi"]) {
+    const { status, body } = await gateway.fetch(path, { method: "HEAD" });
+    assertEquals([status, body], [200, null]);
+  }
+});
+
+Deno.test("cgiGateway() answers 502 for no answer, and says why", async () => {
+  await using scripts = new Scripts({
+    "nothing.cgi": "exit 3",
+    "text.cgi": "echo hello",
+    "long.cgi": `echo "X: $(head -c 70000 /dev/zero | tr '\\0' a)"; ` + HELLO,
+    "inject.cgi": `printf 'Content-Type: text/plain\\nX: a\\001b\\n\\n'`,
+  });
+  const gateway = scripts.gateway();
+  for (const path of ["/nothing.cgi", "/text.cgi", "/long.cgi", "/inject.cgi"]) {
+    scripts.log.length = 0;
+    const response = await gateway.fetch(path);
+    assertEquals([response.status, await response.text()], [502, "502 Bad Gateway\n"], path);
+    assertEquals(scripts.log.length > 0, true, path);
+  }
+});
+
+Deno.test("cgiGateway() logs what a script writes to stderr, and how it ended", async () => {
+  await using scripts = new Scripts({
+    "a.cgi": HELLO + "echo one >&2; printf 'two' >&2; exit 7",
+  });
+  await scripts.gateway().text("/a.cgi");
+  await eventually("the log", () => scripts.log.length === 3);
+  assertEquals(scripts.log.toSorted(), ["The script ended with exit code 7", "one", "two"]);
+});
+
+/** A script that starts children, tells their ids on stderr, and does not end. */
+const TREE = `(trap "" TERM; sleep 600) & one=$!; sleep 600 & echo "pids $$ $one $!" >&2; `;
+
+async function pidsOf(scripts: Scripts): Promise<number[]> {
+  await eventually(
+    "the script to start",
+    () => scripts.log.some((line) => line.startsWith("pids ")),
+  );
+  const line = scripts.log.find((line) => line.startsWith("pids "))!;
+  const pids = line.split(" ").slice(1).map(Number).filter((pid) => pid > 0);
+  assertEquals(pids.length, 3, line);
+  assert(pids.every(isRunning), line);
+  return pids;
+}
+
+Deno.test("cgiGateway() ends a script that takes too long, with all its children", async () => {
+  await using scripts = new Scripts({ "a.cgi": TREE + "wait" });
+  const response = scripts.gateway({ timeout: 300 }).fetch("/a.cgi");
+  const pids = await pidsOf(scripts);
+  assertEquals((await response).status, 504);
+  await eventually("the script's end", () => !pids.some(isRunning));
+});
+
+Deno.test("cgiGateway() ends a script whose client has gone, with all its children", async () => {
+  await using scripts = new Scripts({ "a.cgi": TREE + HELLO + "echo begun; wait" });
+  const gateway = scripts.gateway();
+  const response = await gateway.fetch("/a.cgi");
+  const pids = await pidsOf(scripts);
+  await response.body!.cancel();
+  await eventually("the script's end", () => !pids.some(isRunning));
+
+  await using silent = new Scripts({ "a.cgi": TREE + "wait" });
+  const controller = new AbortController();
+  const answer = silent.gateway().fetch("/a.cgi", { signal: controller.signal });
+  const others = await pidsOf(silent);
+  controller.abort();
+  await answer;
+  await eventually("the script's end", () => !others.some(isRunning));
+});
+
+Deno.test("cgiGateway() ends its scripts when it is disposed of", async () => {
+  await using scripts = new Scripts({ "a.cgi": TREE + "wait" });
+  const gateway = scripts.gateway();
+  const response = gateway.fetch("/a.cgi");
+  const pids = await pidsOf(scripts);
+  gateway.end();
+  assertEquals((await response).status, 502);
+  await eventually("the script's end", () => !pids.some(isRunning));
+});
+
+Deno.test("cgiGateway() ends all children where it may run no more than a list has", async () => {
+  await using scripts = new Scripts({ "a.cgi": TREE + "wait" });
+  const gateway = new URL("../../gateway.ts", import.meta.url);
+  const program = scripts.write(
+    "front.ts",
+    `import { cgiGateway } from "${gateway}";
+const gateway = cgiGateway({ script: "${scripts.root}/a.cgi", timeout: 300, log: console.log });
+const { status } = await gateway(new Request("http://localhost/"));
+console.log("status", status);`,
+  );
+  const flags = [
+    "run",
+    "--quiet",
+    "--no-prompt",
+    "--no-config",
+    `--allow-read=${scripts.root}`,
+    `--allow-run=${scripts.root}/a.cgi,kill`,
+  ];
+  const { stdout, stderr } = await deadline(
+    new Deno.Command(Deno.execPath(), { args: [...flags, program] }).output(),
+    "the program",
+  );
+  scripts.log.push(...new TextDecoder().decode(stdout).split("\n"));
+  const pids = scripts.log.find((line) => line.startsWith("pids "))?.split(" ").slice(1).map(
+    Number,
+  );
+  assert(pids?.length === 3, new TextDecoder().decode(stderr));
+  assert(scripts.log.includes("status 504"));
+  await eventually("the script's end", () => !pids.some(isRunning));
+});
+
+Deno.test("cgiGateway() runs no more processes than it may", async () => {
+  await using scripts = new Scripts({ "a.cgi": HELLO + "echo begun; read line; echo $line" });
+  const gateway = scripts.gateway({ maxProcesses: 1 });
+  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+  const init = { method: "POST", body: readable, headers: { "content-length": "3" } };
+  const first = await gateway.fetch("/a.cgi", init);
+  assertEquals(await gateway.status("/a.cgi"), 503);
+  const writer = writable.getWriter();
+  writer.write(new TextEncoder().encode("go\n"));
+  writer.close();
+  assertEquals(await first.text(), "begun\ngo\n");
+});
+
+Deno.test("cgiGateway() refuses hosts that are not its own where it is told (SPEC F13)", async () => {
+  await using scripts = new Scripts({ "a.cgi": HELLO + `echo "$HTTP_HOST"` });
+  const gateway = cgiGateway({
+    root: scripts.root,
+    allowedHosts: ["dev.example"],
+    log: (line) => scripts.log.push(line),
+  });
+  const status = async (host: string) => {
+    const response = await gateway(new Request(`http://${host}/a.cgi`));
+    await response.body?.cancel();
+    return response.status;
+  };
+  for (
+    const host of [
+      "localhost",
+      "localhost:8000",
+      "127.0.0.1:1",
+      "127.9.9.9",
+      "[::1]:8000",
+      "dev.example:8",
+    ]
+  ) {
+    assertEquals(await status(host), 200, host);
+  }
+  for (
+    const host of [
+      "evil.example",
+      "localhost.evil.example",
+      "127.0.0.1.evil.example",
+      "dev.example.evil.example",
+      "192.168.0.1",
+      "[::2]",
+    ]
+  ) {
+    assertEquals(await status(host), 421, host);
+  }
+});
+
+Deno.test("cgiGateway() needs a root or a script, and not both", () => {
+  assertThrows(() => cgiGateway({}), TypeError, "neither");
+  assertThrows(() => cgiGateway({ root: "/a", script: "/b" }), TypeError, "both");
+});
+
+Deno.test("fetchCGI() throws what a gateway answers 502 for", async () => {
+  await using scripts = new Scripts();
+  const script = scripts.write("a", "echo hello");
+  await assertRejects(
+    () => fetchCGI("http://localhost/", script),
+    Error,
+    "must end with an empty line",
+  );
+});
