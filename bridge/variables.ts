@@ -65,7 +65,8 @@ export function createVariables(
   set("SERVER_SOFTWARE", options.serverSoftware ?? "Gatehouse");
   set("REQUEST_METHOD", request.method);
   set("REQUEST_SCHEME", url.protocol.slice(0, -1));
-  set("REQUEST_URI", url.pathname + url.search);
+  // Not of the URL's parts, which do not tell an empty query from none.
+  set("REQUEST_URI", request.url.slice(url.origin.length).replace(/#.*/s, ""));
   set("QUERY_STRING", url.search.slice(1));
   set("SCRIPT_NAME", scriptName);
   set("PATH_INFO", options.pathInfo);
