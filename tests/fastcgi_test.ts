@@ -8,6 +8,7 @@ import {
   assertStringIncludes,
   assertThrows,
 } from "@std/assert";
+import fc from "fast-check";
 import type { App, FilterInfo } from "../bridge/app.ts";
 import {
   allow,
@@ -1486,4 +1487,184 @@ Deno.test("what is sent is what concat() of the parts is, whatever the pipe take
       assertEquals(answer.body, body);
     });
   }
+});
+
+for (const over of ["TCP", "Unix"] as const) {
+  Deno.test(`serveFastCGI() sees over ${over} that a web server goes away after its half-close (SPEC C22)`, async () => {
+    const started = Promise.withResolvers<AbortSignal>();
+    await serving(
+      (request) => {
+        started.resolve(request.signal);
+        return new Promise(() => {});
+      },
+      {},
+      async ({ connect }) => {
+        const client = await connect();
+        await client.send(request());
+        await client.conn.closeWrite!();
+        const signal = await deadline(started.promise, "the app");
+        const aborted = new Promise((resolve) => signal.addEventListener("abort", resolve));
+        assertFalse(signal.aborted);
+        client.close();
+        await deadline(aborted, "the signal");
+      },
+      over,
+    );
+  });
+}
+
+Deno.test("serveFastCGI() takes no variables after their end", async () => {
+  await serving((request) => new Response(request.headers.get("x-a")), {}, async ({ connect }) => {
+    const client = await connect();
+    await client.send(beginRequest(1), params(1, variables({ HTTP_X_A: "first" })));
+    await client.send(params(1, variables({ HTTP_X_A: "second" })), stdinEnd(1));
+    assertEquals(text((await client.answer()).body), "first");
+  });
+});
+
+Deno.test("serveFastCGI() answers any requests, interleaved and cut in any way", async () => {
+  const one = fc.record({
+    method: fc.constantFrom("POST", "PUT", "DELETE"),
+    body: fc.uint8Array({ maxLength: 400 }),
+    header: fc.stringMatching(/^[!-~]{0,200}$/),
+    records: fc.integer({ min: 1, max: 90 }),
+    padding: fc.integer({ min: 0, max: 255 }),
+  });
+  const sizes = fc.array(fc.integer({ min: 1, max: 700 }), { minLength: 1, maxLength: 20 });
+  const turn = fc.array(fc.nat({ max: 1000 }), { minLength: 1, maxLength: 30 });
+  await serving(
+    async (request) => {
+      const { headers, method } = request;
+      return new Response(await request.bytes(), {
+        headers: { "x-seen": `${method} ${headers.get("x-a")} ${headers.get("content-length")}` },
+      });
+    },
+    {},
+    async ({ connect }) => {
+      const client = await connect();
+      await fc.assert(
+        fc.asyncProperty(
+          fc.array(one, { minLength: 1, maxLength: 6 }),
+          sizes,
+          turn,
+          async (requests, sizes, turn) => {
+            const queues = requests.map(({ method, body, header, records, padding }, i) => {
+              const id = i + 1;
+              const pairs = params(
+                id,
+                variables({
+                  REQUEST_METHOD: method,
+                  HTTP_X_A: header,
+                  CONTENT_LENGTH: String(body.length),
+                }),
+              ).subarray(8, -8);
+              const pieces = (type: number, whole: Uint8Array) =>
+                cut(whole, Array.from({ length: whole.length }, (_, at) => at * records))
+                  .filter((part) => part.length > 0)
+                  .concat(new Uint8Array())
+                  .map((part) => record(type, id, part, padding));
+              return [
+                beginRequest(id, { keep: true }),
+                ...pieces(RecordType.params, pairs),
+                ...pieces(RecordType.stdin, body),
+              ];
+            });
+            const merged: Uint8Array[] = [];
+            for (let at = 0; queues.some((queue) => queue.length > 0); at++) {
+              const open = queues.filter((queue) => queue.length > 0);
+              merged.push(open[turn[at % turn.length] % open.length].shift()!);
+            }
+            const whole = concat(merged);
+            const sending = (async () => {
+              for (let at = 0, i = 0; at < whole.length; i++) {
+                const size = sizes[i % sizes.length];
+                await client.send(whole.subarray(at, at += size));
+              }
+            })();
+            for (const [i, { method, body, header }] of requests.entries()) {
+              const answer = await client.answer(i + 1);
+              assertEquals(answer.body, body as Uint8Array<ArrayBuffer>);
+              assertEquals(
+                answer.headers.get("x-seen"),
+                `${method} ${header} ${body.length}`.trim(),
+              );
+            }
+            await sending;
+            assertEquals(client.records, []);
+          },
+        ),
+        { numRuns: 100 },
+      );
+    },
+  );
+});
+
+Deno.test("serveFastCGI() stands whatever is sent to it", async () => {
+  const id = fc.integer({ min: 0, max: 3 });
+  const content = fc.oneof(
+    fc.uint8Array({ maxLength: 40 }),
+    fc.constantFrom(
+      bytes("\0\x01\x01\0\0\0\0\0"),
+      bytes("\0\x03\x01\0\0\0\0\0"),
+      params(1, variables(post)).subarray(8, -8),
+      new Uint8Array(),
+    ),
+  );
+  const type = fc.oneof(fc.integer({ min: 1, max: 11 }), fc.integer({ min: 0, max: 255 }));
+  const part = fc.oneof(
+    {
+      weight: 8,
+      arbitrary: fc.tuple(type, id, content).map(([type, id, content]) =>
+        record(type, id, content)
+      ),
+    },
+    { weight: 1, arbitrary: fc.uint8Array({ maxLength: 30 }) },
+    {
+      weight: 2,
+      arbitrary: fc.integer({ min: 1, max: 3 }).map((id) => request({ id, keep: true })),
+    },
+  );
+  const app = {
+    fetch: echo as (request: Request) => Promise<Response>,
+    filter: (_request: Request, info: FilterInfo) => new Response(info.data),
+  };
+  await serving(app, {}, async ({ connect, logged }) => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(part, { maxLength: 12 }), fc.boolean(), async (parts, half) => {
+        const client = await connect();
+        await client.send(...parts).catch(() => {});
+        if (half) await client.conn.closeWrite!();
+        else client.close();
+        if (half) await client.end().finally(() => client.close());
+        const other = await connect();
+        await other.send(request());
+        assertEquals((await other.answer()).status, 200);
+        other.close();
+      }),
+      { numRuns: 200 },
+    );
+    for (const message of logged) {
+      assert(message.startsWith("Cannot ") || message.startsWith("Refused "), message);
+    }
+  });
+});
+
+Deno.test("unref() lets the process end while the server lives", async () => {
+  const module = new URL("../fastcgi.ts", import.meta.url).href;
+  const code = `
+    import { serveFastCGI } from "${module}";
+    const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    serveFastCGI(() => new Response(), listener).unref();
+    console.log("unreferenced");`;
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["run", "--no-prompt", "--no-config", "--allow-net=127.0.0.1", "-"],
+    stdin: "piped",
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+  const writer = child.stdin.getWriter();
+  await writer.write(bytes(code));
+  await writer.close();
+  const output = await deadline(child.output(), "the process's end");
+  assertEquals([output.code, text(output.stdout), text(output.stderr)], [0, "unreferenced\n", ""]);
 });
