@@ -289,6 +289,12 @@ function createGateway(
   }
   async function gateway(request: Request, info?: Deno.ServeHandlerInfo<Deno.Addr>) {
     try {
+      // Deno.serve makes it of any Host field.
+      if (!URL.canParse(request.url)) {
+        throw new ProtocolError(
+          `Cannot answer as the request's URL must be a valid one: current value is ${request.url}`,
+        );
+      }
       if (allowedHosts !== undefined && !isAllowedHost(request, allowedHosts)) {
         throw new ProtocolError(
           `Cannot answer as the host must be this machine or in allowedHosts: current value is ${
@@ -302,7 +308,7 @@ function createGateway(
       if (!request.signal.aborted) {
         log(error instanceof ProtocolError ? error.message : describe(error));
       }
-      return plainResponse(errorStatus(error));
+      return plainResponse(error instanceof ProtocolError ? error.status : 500);
     }
   }
   return Object.assign(gateway, { [Symbol.dispose]: end });
@@ -333,9 +339,21 @@ function isAllowedHost(request: Request, allowed: string[]): boolean {
   return /^(?:localhost|127(?:\.\d+){3}|\[::1\])$/.test(hostname) || allowed.includes(hostname);
 }
 
-/** The status that tells a client what went wrong behind the gateway. */
-function errorStatus(error: unknown): number {
-  if (error instanceof ProtocolError) return error.status;
+/** Takes a connection of the pool; what goes wrong is told with its status. */
+async function acquire(
+  pool: ConnectionPool,
+  fresh: boolean,
+  signal: AbortSignal,
+): Promise<PooledConnection> {
+  try {
+    return await pool.acquire(fresh, signal);
+  } catch (error) {
+    if (signal.aborted || error instanceof Deno.errors.NotCapable) throw error;
+    throw new ProtocolError((error as Error).message, connectStatus(error));
+  }
+}
+
+function connectStatus(error: unknown): number {
   if (error instanceof PoolFullError) return 503;
   if (error instanceof Deno.errors.TimedOut) return 504;
   // The queue of a Unix socket is full.
@@ -400,7 +418,7 @@ async function askFastCGI(
     try {
       if (needsLength) await inquiry.measure(maxBufferedBody);
       const variables = variablesOf(inquiry, info, options, found.path, found.files);
-      const connection = await pool.acquire(fresh, request.signal);
+      const connection = await acquire(pool, fresh, request.signal);
       const exchange = new FastCGIInquiry(
         inquiry,
         createChannel(connection),
@@ -477,7 +495,7 @@ async function askSCGI(
     await inquiry.measure(options.maxBufferedBody ?? DEFAULTS.maxBufferedBody);
     const path = { scriptName: toByteString(options.prefix ?? ""), pathInfo };
     const variables = variablesOf(inquiry, info, options, path);
-    const connection = await pool.acquire(true, request.signal);
+    const connection = await acquire(pool, true, request.signal);
     runSCGI(inquiry, createChannel(connection), variables)
       .finally(() => pool.release(connection, false));
   } catch (error) {

@@ -48,6 +48,12 @@ export function parseAddress(address: Address): Endpoint {
   return { transport: "tcp", hostname: parts[1] ?? parts[2], port };
 }
 
+function nameOf(endpoint: Endpoint): string {
+  return endpoint.transport === "unix"
+    ? `unix:${endpoint.path}`
+    : `${endpoint.hostname}:${endpoint.port}`;
+}
+
 /**
  * Connects within a time.
  *
@@ -65,7 +71,9 @@ export async function connect(
     () =>
       controller.abort(
         new Deno.errors.TimedOut(
-          `Cannot connect as it must take at most ${timeout} ms: it takes longer`,
+          `Cannot connect to ${
+            nameOf(endpoint)
+          } as it must take at most ${timeout} ms: it takes longer`,
         ),
       ),
     timeout,
@@ -78,7 +86,9 @@ export async function connect(
     connection.setNoDelay(true);
     return new PooledConnection(connection);
   } catch (error) {
-    throw controller.signal.aborted ? controller.signal.reason : error;
+    if (controller.signal.aborted) throw controller.signal.reason;
+    (error as Error).message = `Cannot connect to ${nameOf(endpoint)}: ${(error as Error).message}`;
+    throw error;
   } finally {
     clearTimeout(timer);
     signal?.removeEventListener("abort", abort);
