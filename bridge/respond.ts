@@ -314,6 +314,11 @@ function declaredLength(response: Response): number | undefined {
   return text !== null && /^\d+$/.test(text) ? Number(text) : undefined;
 }
 
+/** An authorizer's variable: `Headers` has lost its capitals, and mod_fcgid does not restore them. */
+function variableField(name: string): string {
+  return "Variable-" + name.slice("variable-".length).toUpperCase();
+}
+
 /** @param known The body's length, where it is known better than the app may have declared it. */
 function encodeResponseHead(
   response: Response,
@@ -332,7 +337,7 @@ function encodeResponseHead(
       return;
     }
     if (name === "content-type") hasType = true;
-    fields.push([name, value]);
+    fields.push([name.startsWith("variable-") ? variableField(name) : name, value]);
   });
   if (hasBody && !hasType) fields.push(["content-type", "application/octet-stream"]);
   if (status !== 204 && status !== 205 && status !== 304 && known !== undefined) {
