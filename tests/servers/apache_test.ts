@@ -1,9 +1,8 @@
 import { assertEquals } from "@std/assert";
+import { apacheConfig, MODULES } from "./apache.ts";
 import { behaviours, see, type Site } from "./behaviours.ts";
 import { request } from "./client.ts";
-import { type Rig, snippet, Suite } from "./harness.ts";
-
-const MODULES = "/usr/lib/apache2/modules";
+import { snippet, Suite } from "./harness.ts";
 
 const apache = new Suite("Apache", {
   apache2: "apache2",
@@ -20,38 +19,18 @@ const apache = new Suite("Apache", {
   return await rig.serve("apache2", ["cgi", "noDecode", "tcp", "unix", "split", "scgi"], (port) => {
     const file = rig.write(
       "apache.conf",
-      config(rig, {
+      apacheConfig(rig, ["alias", "env", "cgid", "proxy", "proxy_fcgi", "proxy_scgi"], {
         [port.cgi]: cgi,
         [port.noDecode]: cgi.replace("AllowEncodedSlashes On", "AllowEncodedSlashes NoDecode"),
         [port.tcp]: snippet("apache", "tcp", { "127.0.0.1:9000": tcp }),
         [port.split]: snippet("apache", "split", { "127.0.0.1:9000": tcp }),
         [port.scgi]: snippet("apache", "scgi", { "127.0.0.1:4000": scgi }),
         [port.unix]: snippet("apache", "unix", { "/run/app.sock": unix }),
-      }),
+      }) + `ScriptSock ${rig.dir}/cgid.sock\n`,
     );
     return ["apache2", ["-DFOREGROUND", "-f", file]];
   });
 });
-
-function config(rig: Rig, hosts: Record<number, string>): string {
-  const modules = "mpm_event authz_core alias env cgid proxy proxy_fcgi proxy_scgi".split(" ")
-    .map((name) => `LoadModule ${name}_module ${MODULES}/mod_${name}.so`);
-  const virtual = Object.entries(hosts).map(([port, text]) =>
-    `Listen 127.0.0.1:${port}\n<VirtualHost 127.0.0.1:${port}>\n${text}\n</VirtualHost>`
-  );
-  return `
-ServerName localhost
-ServerRoot ${rig.dir}
-DefaultRuntimeDir ${rig.dir}
-PidFile ${rig.dir}/apache.pid
-ErrorLog ${rig.logFile("error.log")}
-User www-data
-Group www-data
-${modules.join("\n")}
-ScriptSock ${rig.dir}/cgid.sock
-${virtual.join("\n")}
-`;
-}
 
 const site = (port: number, differences: Partial<Site> = {}): Site => ({
   host: `127.0.0.1:${port}`,

@@ -2,7 +2,7 @@
 import { listen, serveFastCGI } from "../../fastcgi.ts";
 import { onTermination } from "../../io/signals.ts";
 import { serveSCGI } from "../../scgi.ts";
-import app from "./app.ts";
+import app from "./authorizer.ts";
 
 const [protocol, address, basePath = "auto"] = Deno.args;
 const serve = protocol === "scgi" ? serveSCGI : serveFastCGI;

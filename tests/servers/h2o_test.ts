@@ -4,7 +4,8 @@ import { snippet, Suite } from "./harness.ts";
 const h2o = new Suite("h2o", { h2o: "h2o" }, async (rig) => {
   const [host, port] = (await rig.daemon("fastcgi", "127.0.0.1:0")).split(":");
   const unix = await rig.daemon("fastcgi", `unix:${rig.dir}/app.sock`, "/app");
-  return await rig.serve("h2o", ["tcp", "unix"], (ports) => {
+  const script = rig.script("app.fcgi");
+  return await rig.serve("h2o", ["tcp", "unix", "spawned"], (ports) => {
     const indent = (text: string) => text.replaceAll(/^/gm, "        ");
     const file = rig.write(
       "h2o.yaml",
@@ -23,6 +24,11 @@ ${indent(snippet("yaml", "h2o-tcp", { "127.0.0.1": host, "9000": port }))}
     paths:
       /app:
 ${indent(snippet("yaml", "h2o-unix", { "/run/app.sock": unix }))}
+  spawned:
+    listen: { host: 127.0.0.1, port: ${ports.spawned} }
+    paths:
+      /:
+${indent(snippet("yaml", "h2o-spawned", { "/srv/app/app.fcgi": script }))}
 `,
     );
     return ["h2o", ["-m", "worker", "-c", file]];
@@ -43,3 +49,4 @@ behaviours(h2o, "FastCGI over a Unix socket", ({ unix }) =>
     split: { scriptName: "", pathInfo: "/app/café/x" },
     dots: "/app/d/y//z",
   }));
+behaviours(h2o, "FastCGI, spawned on descriptor 0", ({ spawned }) => site(spawned));

@@ -135,13 +135,13 @@ export class Rig {
     return path;
   }
 
-  /** Writes the test app as a script that a server runs: by CGI, or as a FastCGI application. */
-  script(name: string): string {
+  /** Writes a test app as a script that a server runs: by CGI, or as a FastCGI application. */
+  script(name: string, app: "app" | "authorizer" = "app"): string {
     const path = this.write(
       name,
       `#!/usr/bin/env -S deno run --no-prompt --no-config --allow-env --allow-net=127.0.0.1
 import { serve } from "${this.root}/mod.ts";
-import app from "${this.root}/tests/servers/app.ts";
+import app from "${this.root}/tests/servers/${app}.ts";
 
 await serve(app, { basePath: "auto" });
 `,
@@ -153,7 +153,7 @@ await serve(app, { basePath: "auto" });
   /** Names a file that a server logs to. */
   logFile(name: string): string {
     const path = `${this.dir}/${name}`;
-    this.#logs.push(path);
+    if (!this.#logs.includes(path)) this.#logs.push(path);
     return path;
   }
 

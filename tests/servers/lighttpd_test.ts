@@ -7,6 +7,7 @@ const lighttpd = new Suite("lighttpd", { lighttpd: "lighttpd" }, async (rig) => 
   const [host, port] = (await rig.daemon("fastcgi", "127.0.0.1:0")).split(":");
   const unix = await rig.daemon("fastcgi", `unix:${rig.dir}/app.sock`);
   const [scgiHost, scgiPort] = (await rig.daemon("scgi", "127.0.0.1:0")).split(":");
+  rig.script("app.fcgi");
   rig.script("www/cgi-bin/app.ts");
   rig.logFile("error.log");
   return {
@@ -14,6 +15,15 @@ const lighttpd = new Suite("lighttpd", { lighttpd: "lighttpd" }, async (rig) => 
     tcp: await serve(rig, "tcp", { "127.0.0.1": host, "9000": port }),
     unix: await serve(rig, "unix", { "/run/app.sock": unix }),
     scgi: await serve(rig, "scgi", { "127.0.0.1": scgiHost, "4000": scgiPort }),
+    spawned: await serve(rig, "spawned", {
+      "/srv/app/app.fcgi": `${rig.dir}/app.fcgi`,
+      "/run/app.sock": `${rig.dir}/spawned.sock`,
+    }),
+    authorizer: await serve(rig, "authorizer", {
+      "127.0.0.1": host,
+      "9000": port,
+      "/srv/www": `${rig.dir}/www`,
+    }),
     streamed: await serve(
       rig,
       "unix",
@@ -64,6 +74,19 @@ behaviours(
   "SCGI",
   ({ scgi }) => site(scgi, { protocol: "scgi", log: (rig) => rig.output("daemon (scgi)") }),
 );
+behaviours(
+  lighttpd,
+  "FastCGI, spawned on descriptor 0",
+  ({ spawned }) => site(spawned, { base: "/app" }),
+);
+
+lighttpd.test("an authorizer lets in who knows the key, and no one else", async (ports) => {
+  const at = site(ports.authorizer, { base: "/cgi-bin/app.ts" });
+  const { variables } = await see(at, "/x", [["X-Key", "right"]]);
+  assertEquals([variables.LET_IN_BY, variables.METHOD_SEEN], ["key", "GET"]);
+  const { status, text } = await request(at.host, "GET", "/cgi-bin/app.ts/x");
+  assertEquals([status, text], [403, "Not without the key\n"]);
+});
 
 lighttpd.test("a key is the beginning of a path, not a part of it", async ({ unix }) => {
   const { variables } = await see(site(unix), "/apple/x");
