@@ -1,0 +1,573 @@
+import {
+  assert,
+  assertEquals,
+  assertFalse,
+  assertLess,
+  assertRejects,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
+import fc from "fast-check";
+import type { App } from "../bridge/app.ts";
+import type { Duplex } from "../io/duplex.ts";
+import { type SCGIOptions, type Server, serveSCGI } from "../scgi.ts";
+import { encodeSCGIHeaders } from "../wire/scgi.ts";
+import { type Answer, parseAnswer } from "./testing/answer.ts";
+import { bytes, concat, cut, pattern, split, text } from "./testing/bytes.ts";
+import { deadline } from "./testing/deadline.ts";
+import { FakeListener } from "./testing/duplex.ts";
+
+type Medium = "memory" | "TCP" | "Unix";
+const MEDIA: Medium[] = ["memory", "TCP", "Unix"];
+
+/** The web server's end of a connection. */
+class Client {
+  readonly conn: Duplex;
+
+  constructor(conn: Duplex) {
+    this.conn = conn;
+  }
+
+  async send(...parts: Uint8Array[]): Promise<void> {
+    const all = concat(parts);
+    for (let at = 0; at < all.length;) at += await this.conn.write(all.subarray(at));
+  }
+
+  /** All that comes until the connection ends. */
+  async rest(): Promise<Uint8Array> {
+    const parts: Uint8Array[] = [];
+    while (true) {
+      const buffer = new Uint8Array(65536);
+      const count = await deadline(this.conn.read(buffer), "the connection's end");
+      if (count === null) return concat(parts);
+      parts.push(buffer.subarray(0, count));
+    }
+  }
+
+  async answer(): Promise<Answer> {
+    return parseAnswer(await this.rest());
+  }
+
+  close(): void {
+    try {
+      this.conn.close();
+    } catch {
+      // It is closed.
+    }
+  }
+}
+
+interface Served {
+  server: Server;
+  logged: string[];
+  connect(capacity?: number): Promise<Client>;
+}
+
+async function serving(
+  app: App,
+  options: SCGIOptions,
+  use: (served: Served) => Promise<void>,
+  over: Medium = "memory",
+): Promise<void> {
+  const directory = over === "Unix" ? await Deno.makeTempDir() : "";
+  const path = `${directory}/socket`;
+  const listener = over === "memory"
+    ? new FakeListener()
+    : over === "TCP"
+    ? Deno.listen({ hostname: "127.0.0.1", port: 0 })
+    : Deno.listen({ transport: "unix", path });
+  const logged: string[] = [];
+  const server = serveSCGI(app, listener, {
+    log: (message) => logged.push(message),
+    shutdownTimeout: 5000,
+    ...options,
+  });
+  const clients: Client[] = [];
+  const connect = async (capacity?: number) => {
+    const conn = listener instanceof FakeListener
+      ? listener.connect(capacity)[0]
+      : over === "TCP"
+      ? await Deno.connect({ hostname: "127.0.0.1", port: (listener.addr as Deno.NetAddr).port })
+      : await Deno.connect({ transport: "unix", path });
+    const client = new Client(conn);
+    clients.push(client);
+    return client;
+  };
+  try {
+    await use({ server, logged, connect });
+  } finally {
+    for (const client of clients) client.close();
+    await deadline(server.shutdown(), "the server's end");
+    if (directory) await Deno.remove(directory, { recursive: true });
+  }
+}
+
+/** The headers of a request, as web servers send them. */
+function head(length: number, others: Record<string, string> = {}): Uint8Array {
+  return encodeSCGIHeaders(Object.entries({
+    CONTENT_LENGTH: String(length),
+    REQUEST_METHOD: length > 0 ? "POST" : "GET",
+    REQUEST_URI: "/",
+    HTTP_HOST: "example.org",
+    SCGI: "1",
+    ...others,
+  }));
+}
+
+function request(body = "", others?: Record<string, string>): Uint8Array {
+  return concat([head(body.length, others), bytes(body)]);
+}
+
+async function turns(count = 20): Promise<void> {
+  for (let i = 0; i < count; i++) await new Promise((resolve) => setTimeout(resolve, 0));
+}
+
+const hello: App = () => new Response("Hello");
+const echo: App = async (request) => new Response(await request.bytes());
+
+for (const over of MEDIA) {
+  Deno.test(`serveSCGI() answers over ${over}; the end of the answer is that of the connection (SPEC D4, D5)`, async () => {
+    await serving(
+      async (request, info) =>
+        new Response(`${info.protocol} ${request.url} ${await request.text()}`),
+      {},
+      async ({ connect, logged }) => {
+        const client = await connect();
+        await client.send(request("body"));
+        const answer = await client.answer();
+        assertEquals(answer.head.split("\r\n")[0], "Status: 200 OK");
+        assertEquals(text(answer.body), "scgi http://example.org/ body");
+        assertEquals(logged, []);
+      },
+      over,
+    );
+  });
+
+  Deno.test(`serveSCGI() answers over ${over} after a half-close (SPEC D4)`, async () => {
+    const gate = Promise.withResolvers<void>();
+    let signal: AbortSignal | undefined;
+    await serving(
+      async (request) => {
+        signal = request.signal;
+        await gate.promise;
+        return new Response(await request.text());
+      },
+      {},
+      async ({ connect }) => {
+        const client = await connect();
+        await client.send(request("body"));
+        await client.conn.closeWrite!();
+        await turns();
+        assertFalse(signal?.aborted);
+        gate.resolve();
+        assertEquals(text((await client.answer()).body), "body");
+      },
+      over,
+    );
+  });
+
+  Deno.test(`serveSCGI() calls a request off over ${over} when its body ends early (SPEC A21)`, async () => {
+    const started = Promise.withResolvers<AbortSignal>();
+    const read = Promise.withResolvers<unknown>();
+    await serving(
+      async (request) => {
+        started.resolve(request.signal);
+        return new Response(await request.text().catch((error) => (read.resolve(error), "")));
+      },
+      {},
+      async ({ connect }) => {
+        const client = await connect();
+        await client.send(head(10), bytes("half"));
+        const signal = await deadline(started.promise, "the app");
+        client.close();
+        const error = await deadline(read.promise, "the body's failure") as DOMException;
+        assertEquals([error.name, signal.aborted], ["AbortError", true]);
+      },
+      over,
+    );
+  });
+
+  Deno.test(`serveSCGI() reads on after an early answer over ${over} (SPEC D5, C15)`, async () => {
+    await serving(
+      () => new Response("too large", { status: 413 }),
+      {},
+      async ({ connect }) => {
+        const client = await connect();
+        await deadline(client.send(head(3_000_000), pattern(3_000_000)), "the body's end");
+        const answer = await client.answer();
+        assertEquals([answer.status, text(answer.body)], [413, "too large"]);
+      },
+      over,
+    );
+  });
+
+  Deno.test(`shutdown() over ${over} lets an answer finish (SPEC C26)`, async () => {
+    const gate = Promise.withResolvers<void>();
+    const started = Promise.withResolvers<void>();
+    await serving(
+      async () => {
+        started.resolve();
+        await gate.promise;
+        return new Response(pattern(500_000));
+      },
+      {},
+      async ({ connect, server }) => {
+        const client = await connect();
+        await client.send(request());
+        await deadline(started.promise, "the app");
+        const down = server.shutdown();
+        gate.resolve();
+        assertEquals((await client.answer()).body, pattern(500_000));
+        client.close();
+        await deadline(down, "the server's end");
+      },
+      over,
+    );
+  });
+}
+
+Deno.test("serveSCGI() takes a request cut at any byte (SPEC D1)", async () => {
+  const whole = request("body", { HTTP_X_A: "a" });
+  await serving(echo, {}, async ({ connect }) => {
+    for (let at = 0; at <= whole.length; at++) {
+      const client = await connect();
+      for (const part of at === whole.length ? split(whole) : cut(whole, [at])) {
+        await client.send(part);
+      }
+      assertEquals(text((await client.answer()).body), "body", `cut at ${at}`);
+    }
+  });
+});
+
+Deno.test("serveSCGI() takes CONTENT_LENGTH bytes and no more (SPEC D4)", async () => {
+  await serving(echo, {}, async ({ connect }) => {
+    const client = await connect();
+    await client.send(head(4), bytes("bodyrest"));
+    assertEquals(text((await client.answer()).body), "body");
+  });
+});
+
+Deno.test("serveSCGI() joins header fields that come twice (SPEC D3, A26)", async () => {
+  await serving(
+    (request) => Response.json([request.headers.get("x-a"), request.headers.get("cookie")]),
+    {},
+    async ({ connect }) => {
+      const client = await connect();
+      await client.send(encodeSCGIHeaders([
+        ["CONTENT_LENGTH", "0"],
+        ["REQUEST_METHOD", "GET"],
+        ["HTTP_X_A", "1"],
+        ["HTTP_COOKIE", "a=1"],
+        ["SCGI", "1"],
+        ["HTTP_X_A", "2"],
+        ["HTTP_COOKIE", "b=2"],
+      ]));
+      assertEquals(JSON.parse(text((await client.answer()).body)), ["1, 2", "a=1; b=2"]);
+    },
+  );
+});
+
+const BAD: Record<string, [raw: string, status: number, message: string]> = {
+  "another protocol": ["GET / HTTP/1.1\r\n\r\n", 400, "its length must be decimal digits"],
+  "a length with a leading zero": ["05:", 400, "its length must not begin with 0"],
+  "a length that is too long": ["99999999:", 431, "at most 7 digits"],
+  "an announcement past the limit": ["9999999:", 431, "its length must be at most 131072"],
+  "no comma": ["4:A\x001\0;", 400, "a comma must follow its data"],
+  "no headers": ["0:,", 400, "there must be some"],
+  "an odd count": ["2:A\0,", 400, "each name must have a value"],
+  "an empty name": ["3:\x001\0,", 400, "names must not be empty"],
+  "a missing final NUL": ["3:A\x001,", 400, "they must end with NUL"],
+  "a length that is no number": [
+    text(encodeSCGIHeaders([["CONTENT_LENGTH", "+5"], ["SCGI", "1"]])),
+    400,
+    "CONTENT_LENGTH",
+  ],
+};
+
+for (const [name, [raw, status, message]] of Object.entries(BAD)) {
+  Deno.test(`serveSCGI() refuses ${name} and closes (SPEC D1, D2)`, async () => {
+    let asked = false;
+    await serving(() => (asked = true, new Response()), {}, async ({ connect, logged }) => {
+      const client = await connect();
+      await client.send(bytes(raw));
+      const answer = await client.answer();
+      assertEquals([answer.status, asked, logged.length], [status, false, 1]);
+      assertStringIncludes(logged[0], message);
+    });
+  });
+}
+
+Deno.test("serveSCGI() is strict about CONTENT_LENGTH and SCGI, unless told to be lenient (SPEC D3)", async () => {
+  const lists: [string, string][][] = [
+    [["SCGI", "1"], ["CONTENT_LENGTH", "0"], ["REQUEST_METHOD", "GET"]],
+    [["SCGI", "1"], ["REQUEST_METHOD", "GET"]],
+    [["CONTENT_LENGTH", ""], ["SCGI", "1"], ["REQUEST_METHOD", "GET"]],
+    [["CONTENT_LENGTH", "0"], ["REQUEST_METHOD", "GET"]],
+    [["CONTENT_LENGTH", "0"], ["REQUEST_METHOD", "GET"], ["SCGI", "2"]],
+  ];
+  for (const lenient of [false, true]) {
+    await serving(hello, { lenient }, async ({ connect }) => {
+      for (const pairs of lists) {
+        const client = await connect();
+        await client.send(encodeSCGIHeaders(pairs));
+        assertEquals((await client.answer()).status, lenient ? 200 : 400, JSON.stringify(pairs));
+      }
+      // Anywhere in the list.
+      for (const after of [[], [["HTTP_X_A", "after"]]] as [string, string][][]) {
+        const client = await connect();
+        const before: [string, string][] = [["CONTENT_LENGTH", "0"], ["REQUEST_METHOD", "GET"]];
+        await client.send(encodeSCGIHeaders([...before, ["SCGI", "1"], ...after]));
+        assertEquals((await client.answer()).status, 200);
+      }
+    });
+  }
+});
+
+Deno.test("serveSCGI() aborts the signal when the web server goes away", async () => {
+  const started = Promise.withResolvers<AbortSignal>();
+  const cancelled = Promise.withResolvers<void>();
+  await serving(
+    (request) => {
+      started.resolve(request.signal);
+      return new Response(
+        new ReadableStream({
+          pull: (controller) => controller.enqueue(pattern(1000)),
+          cancel: () => cancelled.resolve(),
+        }),
+      );
+    },
+    {},
+    async ({ connect, logged }) => {
+      const client = await connect();
+      await client.send(request());
+      const signal = await deadline(started.promise, "the app");
+      client.close();
+      await deadline(cancelled.promise, "the cancelling of the body");
+      assert(signal.aborted);
+      assertEquals(logged, []);
+    },
+  );
+});
+
+Deno.test("serveSCGI() logs to the server's log, and closes over an answer that breaks off (SPEC D7, B17)", async () => {
+  await serving(
+    (_request, info) => {
+      info.log("logged");
+      return new Response(
+        new ReadableStream({
+          async pull(controller) {
+            await turns(1);
+            controller.enqueue(bytes("begun"));
+            await turns(1);
+            controller.error(new Error("broken"));
+          },
+        }, { highWaterMark: 0 }),
+        { headers: { "content-length": "100" } },
+      );
+    },
+    {},
+    async ({ connect, logged }) => {
+      const client = await connect();
+      await client.send(request());
+      const answer = await client.answer();
+      assertEquals([answer.status, text(answer.body)], [200, "begun"]);
+      assertEquals(answer.headers.get("content-length"), "100");
+      assertEquals(logged[0], "logged");
+      assertStringIncludes(logged[1], "Error: broken");
+    },
+  );
+});
+
+Deno.test("serveSCGI() echoes 10 MB to a web server that sends all of it before it reads (SPEC D6)", async () => {
+  const body = pattern(10_000_000);
+  await serving(
+    (request) => new Response(request.body),
+    {},
+    async ({ connect }) => {
+      const client = await connect();
+      await deadline(client.send(head(body.length), body), "the end of the body");
+      assertEquals((await client.answer()).body, body);
+    },
+    "TCP",
+  );
+});
+
+Deno.test("serveSCGI() stops reading while the app does not read (SPEC D6, F8)", async () => {
+  const gate = Promise.withResolvers<void>();
+  await serving(
+    async (request) => {
+      await gate.promise;
+      return new Response(String((await request.bytes()).length));
+    },
+    {},
+    async ({ connect }) => {
+      const client = await connect(65536);
+      await client.send(head(3_000_000));
+      let sent = 0;
+      const sending = (async () => {
+        for (; sent < 50; sent++) await client.send(pattern(60000));
+      })();
+      await turns(100);
+      assertLess(sent * 60000, 600_000);
+      gate.resolve();
+      await deadline(sending, "the body's end");
+      assertEquals(text((await client.answer()).body), "3000000");
+    },
+  );
+});
+
+Deno.test("maxVariableBytes and maxVariables: at the limit an answer, past it 431 (SPEC F8)", async () => {
+  const raw = head(0, { HTTP_X_LONG: "x".repeat(1000) });
+  const length = Number(text(raw).split(":")[0]);
+  const statusOf = async (options: SCGIOptions) => {
+    let status: number | undefined;
+    await serving(hello, options, async ({ connect }) => {
+      const client = await connect();
+      await client.send(raw);
+      status = (await client.answer()).status;
+    });
+    return status;
+  };
+  assertEquals(await statusOf({ maxVariableBytes: length }), 200);
+  assertEquals(await statusOf({ maxVariableBytes: length - 1 }), 431);
+  assertEquals(await statusOf({ maxVariables: 6 }), 200);
+  assertEquals(await statusOf({ maxVariables: 5 }), 431);
+});
+
+Deno.test("maxBodyBytes: at the limit an answer, past it 413, no app asked (SPEC F8)", async () => {
+  let asked = 0;
+  await serving(
+    (request) => (asked++, new Response(request.body)),
+    { maxBodyBytes: 4 },
+    async ({ connect }) => {
+      for (const [body, status] of [["body", 200], ["body.", 413]] as const) {
+        const client = await connect();
+        await client.send(request(body));
+        assertEquals((await client.answer()).status, status);
+      }
+      assertEquals(asked, 1);
+    },
+  );
+});
+
+Deno.test("maxRequests and maxConnections: at the limit answers, past it 503 (SPEC C19, F8)", async () => {
+  for (const options of [{ maxRequests: 2 }, { maxConnections: 2 }]) {
+    const gate = Promise.withResolvers<void>();
+    await serving(
+      async () => (await gate.promise, new Response("Hello")),
+      options,
+      async ({ connect }) => {
+        const clients = [await connect(), await connect()];
+        for (const client of clients) await client.send(request());
+        await turns();
+        const third = await connect();
+        await third.send(request("body"));
+        assertEquals((await third.answer()).status, 503);
+        gate.resolve();
+        for (const client of clients) assertEquals((await client.answer()).status, 200);
+        for (const client of [...clients, third]) client.close();
+        await turns();
+        const fourth = await connect();
+        await fourth.send(request());
+        assertEquals((await fourth.answer()).status, 200);
+      },
+    );
+  }
+});
+
+Deno.test("variablesTimeout, bodyTimeout, writeTimeout: what is late is closed on or answered 408 (SPEC F8, F9)", async () => {
+  const cancelled = Promise.withResolvers<void>();
+  const app: App = async (request) => {
+    if (request.method === "POST") return new Response(await request.text());
+    return new Response(
+      new ReadableStream({
+        pull: (controller) => controller.enqueue(pattern(10000)),
+        cancel: () => cancelled.resolve(),
+      }),
+    );
+  };
+  const options = { variablesTimeout: 1, bodyTimeout: 1, writeTimeout: 1 };
+  await serving(app, options, async ({ connect, logged }) => {
+    const [late, silent, stalled] = [await connect(), await connect(), await connect(65536)];
+    await late.send(bytes("70:CONTENT_LENGTH"));
+    await silent.send(head(10), bytes("some"));
+    await stalled.send(request());
+    assertEquals(await late.rest(), new Uint8Array());
+    assertEquals((await silent.answer()).status, 408);
+    await deadline(cancelled.promise, "the cancelling of the body");
+    assertStringIncludes(logged.join("\n"), "a request's variables must come within 1 ms");
+    assertStringIncludes(logged.join("\n"), "its next bytes must come within 1 ms");
+  });
+});
+
+Deno.test("a listener that other machines can reach, and a peer that is not listed, are refused (SPEC F4, C25)", async () => {
+  const listener = new FakeListener();
+  listener.addr = { transport: "tcp", hostname: "0.0.0.0", port: 4000 };
+  const error = assertThrows(() => serveSCGI(hello, listener), Error);
+  assertStringIncludes(error.message, "Cannot serve as the listener must be on loopback");
+  await serveSCGI(hello, listener, { allowRemote: true }).shutdown();
+  await serving(hello, { webServerAddresses: ["192.0.2.1"] }, async ({ connect, logged }) => {
+    const client = await connect();
+    await client.send(request()).catch(() => {});
+    assertEquals([(await client.rest()).length, logged.length], [0, 1]);
+  });
+});
+
+Deno.test("options.signal stops at once", async () => {
+  const stop = new AbortController();
+  const started = Promise.withResolvers<AbortSignal>();
+  await serving(
+    (request) => {
+      started.resolve(request.signal);
+      return new Promise(() => {});
+    },
+    { signal: stop.signal },
+    async ({ connect, server }) => {
+      const client = await connect();
+      await client.send(request());
+      const signal = await deadline(started.promise, "the app");
+      stop.abort();
+      await deadline(server.finished, "finished");
+      assert(signal.aborted);
+      await assertRejects(() => client.send(bytes("x")), Deno.errors.BrokenPipe);
+    },
+  );
+});
+
+Deno.test("serveSCGI() stands whatever is sent to it", async () => {
+  const anything = fc.uint8Array({ maxLength: 60 });
+  const nearly = fc.array(
+    fc.tuple(
+      fc.constantFrom("CONTENT_LENGTH", "SCGI", "REQUEST_METHOD", "HTTP_X_A", ""),
+      fc.constantFrom("0", "1", "5", "GET", "POST", "", "x\r\ny"),
+    ),
+    { maxLength: 6 },
+  ).map((pairs) => encodeSCGIHeaders(pairs));
+  await serving(echo, {}, async ({ connect, logged }) => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.oneof(anything, nearly),
+        anything,
+        fc.boolean(),
+        async (raw, body, half) => {
+          const client = await connect();
+          await client.send(raw, body).catch(() => {});
+          if (half) {
+            await client.conn.closeWrite!();
+            const came = await client.rest();
+            if (came.length > 0) {
+              assert([200, 400, 431, 500, 501].includes(parseAnswer(came).status!));
+            }
+          }
+          client.close();
+          const other = await connect();
+          await other.send(request("body"));
+          assertEquals(text((await other.answer()).body), "body");
+          other.close();
+        },
+      ),
+      { numRuns: 200 },
+    );
+    for (const message of logged) assert(message.startsWith("Cannot "), message);
+  });
+});
