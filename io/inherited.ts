@@ -35,6 +35,8 @@ export async function inheritedListener(options: InheritedListenerOptions = {}):
   // Deno.listen({ fd }) would open another socket; node:net takes this one.
   const { createServer } = await import("node:net");
   const server = createServer({ allowHalfOpen: true, pauseOnConnect: true });
+  // Before it listens: where processes share the socket, a connection may be waiting.
+  const listener = new InheritedListener(server);
   await new Promise<void>((resolve, reject) => {
     server.once("error", (error) => {
       reject(
@@ -46,7 +48,7 @@ export async function inheritedListener(options: InheritedListenerOptions = {}):
     });
     server.listen({ fd }, resolve);
   });
-  return new InheritedListener(server);
+  return listener;
 }
 
 /** Whether systemd hands a socket over, or standard input is one, as where a web server spawns a FastCGI application. */
@@ -76,7 +78,6 @@ function inheritedDescriptor(): number {
 }
 
 class InheritedListener implements Listener {
-  readonly addr: Deno.Addr;
   #server: NodeServer;
   #sockets: Socket[] = [];
   #waiting: PromiseWithResolvers<void> | null = null;
@@ -85,7 +86,6 @@ class InheritedListener implements Listener {
 
   constructor(server: NodeServer) {
     this.#server = server;
-    this.addr = toAddr(server.address());
     server.on("connection", (socket) => {
       this.#sockets.push(socket);
       this.#wake();
@@ -94,6 +94,10 @@ class InheritedListener implements Listener {
       this.#error = error;
       this.#wake();
     });
+  }
+
+  get addr(): Deno.Addr {
+    return toAddr(this.#server.address());
   }
 
   async *[Symbol.asyncIterator](): AsyncIterator<Duplex> {

@@ -151,13 +151,22 @@ function holder(path: string): string {
 
 function holdsSocket(pid: string, inode: string | undefined): boolean {
   try {
-    for (const { name: fd } of Deno.readDirSync(`/proc/${pid}/fd`)) {
-      if (Deno.readLinkSync(`/proc/${pid}/fd/${fd}`) === `socket:[${inode}]`) return true;
-    }
+    return [...Deno.readDirSync(`/proc/${pid}/fd`)].some(({ name }) =>
+      linkTarget(`/proc/${pid}/fd/${name}`) === `socket:[${inode}]`
+    );
   } catch {
     // It ended, or belongs to someone else.
+    return false;
   }
-  return false;
+}
+
+function linkTarget(path: string): string | undefined {
+  try {
+    return Deno.readLinkSync(path);
+  } catch {
+    // It was closed meanwhile.
+    return undefined;
+  }
 }
 
 function removeQuietly(path: string): void {

@@ -1,17 +1,24 @@
 /**
- * Calls back at SIGTERM and SIGINT, instead of ending the process; a second one ends it.
+ * Calls back once at SIGTERM or SIGINT, instead of ending the process. A further SIGINT ends it: who waits at a terminal
+ * may lose patience. A further SIGTERM does not: a supervisor may send one after the terminal's SIGINT.
  *
  * @returns Undoes it.
  */
 export function onTermination(callback: () => void): () => void {
-  const signals: Deno.Signal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGTERM", "SIGINT"];
-  const remove = () => {
-    for (const signal of signals) Deno.removeSignalListener(signal, terminate);
+  let called = false;
+  const call = () => {
+    if (!called) callback();
+    called = true;
   };
-  const terminate = () => {
-    remove();
-    callback();
+  const interrupt = () => {
+    Deno.removeSignalListener("SIGINT", interrupt);
+    call();
   };
-  for (const signal of signals) Deno.addSignalListener(signal, terminate);
-  return remove;
+  const hasSIGTERM = Deno.build.os !== "windows";
+  Deno.addSignalListener("SIGINT", interrupt);
+  if (hasSIGTERM) Deno.addSignalListener("SIGTERM", call);
+  return () => {
+    Deno.removeSignalListener("SIGINT", interrupt);
+    if (hasSIGTERM) Deno.removeSignalListener("SIGTERM", call);
+  };
 }

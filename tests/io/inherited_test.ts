@@ -1,0 +1,128 @@
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { createServer } from "node:net";
+import { spawn } from "node:child_process";
+import { inheritedListener } from "../../io/inherited.ts";
+import { fetchFastCGI } from "../../gateway.ts";
+import { deadline } from "../testing/deadline.ts";
+import { ROOT } from "../testing/daemon.ts";
+
+/** Starts `examples/hello.ts` with a listening socket as a descriptor, as a web server does. */
+async function handDown(
+  where: { host: string; port: number } | { path: string },
+  descriptor: number,
+  env: Record<string, string> = {},
+) {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(where, resolve));
+  const bound = server.address();
+  const handle = (server as unknown as { _handle: { fdForIpc(): number } })._handle;
+  const stdio: (number | "ignore" | "inherit")[] = ["ignore", "ignore", "inherit"];
+  stdio[descriptor] = handle.fdForIpc();
+  // The shell's process id is the program's: as systemd does it.
+  const command = `${env.LISTEN_FDS ? "export LISTEN_PID=$$; " : ""}exec "$0" "$@"`;
+  const child = spawn("/bin/sh", [
+    "-c",
+    command,
+    Deno.execPath(),
+    "run",
+    "--no-prompt",
+    "--allow-env",
+    `${ROOT}examples/hello.ts`,
+  ], { stdio, env: { ...Deno.env.toObject(), ...env } });
+  const ended = new Promise<number | null>((resolve) => child.once("exit", resolve));
+  return {
+    address: typeof bound === "string" ? `unix:${bound}` : `127.0.0.1:${bound!.port}`,
+    closeOurs: () => server.close(),
+    async stop() {
+      // child.kill() would have the exit code told as null.
+      Deno.kill(child.pid!, "SIGTERM");
+      return await deadline(ended, "the program to end");
+    },
+  };
+}
+
+async function hello(address: string): Promise<string> {
+  const asked = fetchFastCGI("http://localhost/", address as "127.0.0.1:0");
+  return await (await deadline(asked, "an answer")).text();
+}
+
+Deno.test("serve() finds FastCGI on descriptor 0, TCP, and ends with 0 at SIGTERM", async () => {
+  const program = await handDown({ host: "127.0.0.1", port: 0 }, 0);
+  program.closeOurs();
+  assertEquals(await hello(program.address), "Hello from Gatehouse\n");
+  assertEquals(await program.stop(), 0);
+});
+
+Deno.test("serve() finds FastCGI on descriptor 0, Unix", async () => {
+  const directory = await Deno.makeTempDir();
+  const path = `${directory}/app.sock`;
+  const program = await handDown({ path: `${path}.new` }, 0);
+  await Deno.rename(`${path}.new`, path);
+  program.closeOurs();
+  assertEquals(await hello(`unix:${path}`), "Hello from Gatehouse\n");
+  assertEquals(await program.stop(), 0);
+  await Deno.remove(directory, { recursive: true });
+});
+
+Deno.test("serve() finds the socket that systemd hands over", async () => {
+  const program = await handDown({ host: "127.0.0.1", port: 0 }, 3, { LISTEN_FDS: "1" });
+  program.closeOurs();
+  assertEquals(await hello(program.address), "Hello from Gatehouse\n");
+  assertEquals(await program.stop(), 0);
+});
+
+Deno.test("inheritedListener() refuses a descriptor that is no listening socket", async () => {
+  const file = await Deno.makeTempFile();
+  for (const [name, redirect] of [["a file", `<${file}`], ["a pipe", "< <(true)"]]) {
+    const { stderr } = await new Deno.Command("bash", {
+      args: [
+        "-c",
+        `"$0" eval 'import { inheritedListener } from "${ROOT}fastcgi.ts";
+          await inheritedListener({ fd: 0 });' ${redirect}`,
+        Deno.execPath(),
+      ],
+    }).output();
+    assertStringIncludes(
+      new TextDecoder().decode(stderr),
+      "Cannot listen on file descriptor 0 as it must be a listening socket",
+      name,
+    );
+  }
+  await Deno.remove(file);
+});
+
+Deno.test("inheritedListener() refuses a descriptor that is not open", async () => {
+  await assertRejects(() => inheritedListener({ fd: 4095 }), Error, "must be a listening socket");
+});
+
+Deno.test("inheritedListener() gives connections that read, write, half-close and close", async () => {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen({ host: "127.0.0.1", port: 0 }, resolve));
+  const { port } = server.address() as { port: number };
+  const fd = (server as unknown as { _handle: { fdForIpc(): number } })._handle.fdForIpc();
+  server.close();
+  const listener = await inheritedListener({ fd });
+  assertEquals((listener.addr as Deno.NetAddr).port, port);
+  const client = await Deno.connect({ hostname: "127.0.0.1", port });
+  const connections = listener[Symbol.asyncIterator]();
+  const { value: connection } = await deadline(connections.next(), "a connection");
+  assertEquals(connection.remoteAddr, client.localAddr);
+
+  await client.write(new Uint8Array(1000).fill(1));
+  const small = new Uint8Array(300);
+  let received = 0;
+  while (received < 1000) {
+    received += (await deadline(connection.read(small) as Promise<number>, "bytes"))!;
+  }
+  assertEquals(received, 1000);
+
+  const big = new Uint8Array(4_000_000).fill(2);
+  const sent = connection.write(big).then(() => connection.closeWrite());
+  const echo = new Uint8Array(await new Response(client.readable).arrayBuffer());
+  await deadline(sent, "the end of writing");
+  assertEquals(echo.length, big.length);
+  assert(echo.every((byte) => byte === 2));
+  connection.close();
+  listener.close();
+  assertEquals((await deadline(connections.next(), "the end")).done, true);
+});

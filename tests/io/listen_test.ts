@@ -1,0 +1,123 @@
+import { assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
+import { listen, parseAddress } from "../../io/listen.ts";
+import { Daemon, ROOT } from "../testing/daemon.ts";
+
+Deno.test("parseAddress() reads host:port and unix:/path", () => {
+  assertEquals(parseAddress("127.0.0.1:9000"), {
+    transport: "tcp",
+    hostname: "127.0.0.1",
+    port: 9000,
+  });
+  assertEquals(parseAddress("[::1]:80"), { transport: "tcp", hostname: "::1", port: 80 });
+  assertEquals(parseAddress(":80"), { transport: "tcp", hostname: "127.0.0.1", port: 80 });
+  assertEquals(parseAddress("unix:/a b"), { transport: "unix", path: "/a b" });
+});
+
+for (const text of ["", "9000", "a", "a:b", "a:65536", "::1:80", "unix:", "http://a:1", "a:1/"]) {
+  Deno.test(`parseAddress() refuses ${JSON.stringify(text)}`, () => {
+    assertThrows(() => parseAddress(text), TypeError, "it must be host:port or unix:/path");
+  });
+}
+
+async function inDirectory(test: (path: string) => Promise<void>): Promise<void> {
+  const directory = await Deno.makeTempDir();
+  try {
+    await test(`${directory}/app.sock`);
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+}
+
+function modeOf(path: string): number {
+  return Deno.statSync(path).mode! & 0o777;
+}
+
+Deno.test("listen() gives a Unix socket its mode, and takes the file away when it closes", () =>
+  inDirectory(async (path) => {
+    for (const mode of [undefined, 0o600, 0o666]) {
+      const listener = await listen(`unix:${path}`, { mode });
+      assertEquals(modeOf(path), mode ?? 0o660);
+      assertEquals(listener.addr, { transport: "unix", path } as Deno.Addr);
+      listener.close();
+      await assertRejects(() => Deno.stat(path), Deno.errors.NotFound);
+    }
+  }));
+
+Deno.test("listen() opens a Unix socket to nobody else before it has its mode", () =>
+  inDirectory(async (path) => {
+    const before = Deno.umask(0);
+    const { chmodSync } = Deno;
+    let first: number | undefined;
+    Deno.chmodSync = (file, mode) => {
+      first = modeOf(String(file));
+      chmodSync(file, mode);
+    };
+    try {
+      (await listen(`unix:${path}`)).close();
+      assertEquals(first! & 0o077, 0);
+    } finally {
+      Deno.chmodSync = chmodSync;
+      Deno.umask(before);
+    }
+  }));
+
+Deno.test({
+  name: "listen() gives a Unix socket its group, by name or number",
+  ignore: Deno.uid() !== 0,
+  fn: () =>
+    inDirectory(async (path) => {
+      const entry = (await Deno.readTextFile("/etc/group")).split("\n")
+        .map((line) => line.split(":")).find(([, , id]) => Number(id) > 0)!;
+      for (const group of [entry[0], Number(entry[2])]) {
+        const listener = await listen(`unix:${path}`, { group });
+        assertEquals(Deno.statSync(path).gid, Number(entry[2]));
+        listener.close();
+      }
+    }),
+});
+
+Deno.test("listen() refuses a group that is none, and leaves nothing behind", () =>
+  inDirectory(async (path) => {
+    const error = await assertRejects(() => listen(`unix:${path}`, { group: "no such group" }));
+    assertStringIncludes((error as Error).message, "must be in /etc/group");
+    await assertRejects(() => Deno.stat(path), Deno.errors.NotFound);
+  }));
+
+Deno.test("listen() replaces a socket that a killed process left", () =>
+  inDirectory(async (path) => {
+    const directory = path.slice(0, path.lastIndexOf("/"));
+    const program = `${directory}/holder.ts`;
+    await Deno.writeTextFile(
+      program,
+      `import { listen } from "${ROOT}fastcgi.ts";
+       await listen("unix:${path}");
+       console.error("listening");
+       setInterval(() => {}, 1000);`,
+    );
+    const holder = new Daemon(["--allow-all", program]);
+    await holder.says("listening");
+    const error = await assertRejects(() => listen(`unix:${path}`), Error, "must be free");
+    assertStringIncludes((error as Error).message, "listens there");
+    await holder.stop("SIGKILL");
+    assertEquals(Deno.lstatSync(path).isSocket, true);
+    (await listen(`unix:${path}`)).close();
+  }));
+
+Deno.test("listen() names who holds a socket, where it may look", () =>
+  inDirectory(async (path) => {
+    using _listener = Deno.listen({ transport: "unix", path });
+    const program = path.replace(".sock", ".ts");
+    await Deno.writeTextFile(
+      program,
+      `import { listen } from "${ROOT}fastcgi.ts"; await listen("unix:${path}");`,
+    );
+    await using second = new Daemon(["--allow-all", program]);
+    await second.says(`process ${Deno.pid} (deno)`);
+  }));
+
+Deno.test("listen() leaves a file that is no socket alone", () =>
+  inDirectory(async (path) => {
+    await Deno.writeTextFile(path, "precious");
+    await assertRejects(() => listen(`unix:${path}`), Error, "it is another file");
+    assertEquals(await Deno.readTextFile(path), "precious");
+  }));

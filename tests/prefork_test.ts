@@ -1,0 +1,141 @@
+import { assert, assertEquals, assertNotEquals, assertRejects } from "@std/assert";
+import { fetchFastCGI } from "../gateway.ts";
+import { Daemon, ROOT } from "./testing/daemon.ts";
+import { deadline } from "./testing/deadline.ts";
+
+/** A worker that tells its process id; `/slow` waits until a file is there. */
+const WORKER = `
+import { serve } from "${ROOT}mod.ts";
+const directory = Deno.args[0];
+await serve(async (request) => {
+  const { pathname } = new URL(request.url);
+  if (pathname === "/die") Deno.exit(3);
+  if (pathname === "/slow") {
+    Deno.writeTextFileSync(directory + "/begun", "");
+    while (!await Deno.stat(directory + "/go").catch(() => null)) {
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+  }
+  return new Response(String(Deno.pid));
+});
+`;
+const SUPERVISOR = `
+import { prefork } from "${ROOT}prefork.ts";
+const [directory, listen] = Deno.args;
+await prefork({
+  listen,
+  workers: 2,
+  command: ["run", "--no-prompt", "--allow-read", "--allow-write", "--allow-env", directory + "/worker.ts", directory],
+  onListen: (addr) => console.error("listening", JSON.stringify(addr)),
+});
+console.error("all ended");
+`;
+
+interface Fleet extends AsyncDisposable {
+  daemon: Daemon;
+  directory: string;
+  address: "127.0.0.1:0";
+}
+
+async function start(transport: string): Promise<Fleet> {
+  const directory = await Deno.makeTempDir();
+  await Deno.writeTextFile(`${directory}/worker.ts`, WORKER);
+  await Deno.writeTextFile(`${directory}/supervisor.ts`, SUPERVISOR);
+  const listen = transport === "unix" ? `unix:${directory}/app.sock` : "127.0.0.1:0";
+  const daemon = new Daemon(["--allow-all", `${directory}/supervisor.ts`, directory, listen]);
+  await daemon.says("listening");
+  const addr = JSON.parse(/listening (.*)/.exec(daemon.log)![1]);
+  const address = addr.path ? `unix:${addr.path}` : `${addr.hostname}:${addr.port}`;
+  return {
+    daemon,
+    directory,
+    address: address as "127.0.0.1:0",
+    async [Symbol.asyncDispose]() {
+      await daemon.stop();
+      await Deno.remove(directory, { recursive: true });
+    },
+  };
+}
+
+async function ask(fleet: Fleet, path = "/"): Promise<string> {
+  const response = await deadline(
+    fetchFastCGI(`http://localhost${path}`, fleet.address, { log: () => {} }),
+    `an answer to ${path}; the log: ${fleet.daemon.log}`,
+  );
+  return await response.text();
+}
+
+/** Asks until the answers have come from so many workers. */
+async function workers(fleet: Fleet, count: number, without: string[] = []): Promise<string[]> {
+  const seen = new Set<string>();
+  const asking = (async () => {
+    while (seen.size < count) {
+      const answers = await Promise.all(Array.from({ length: 8 }, () => ask(fleet)));
+      for (const pid of answers) if (!without.includes(pid)) seen.add(pid);
+    }
+  })();
+  await deadline(asking, `answers of ${count} workers; the log: ${fleet.daemon.log}`, 30_000);
+  return [...seen];
+}
+
+for (const transport of ["tcp", "unix"]) {
+  Deno.test(`prefork() shares one ${transport} socket among workers`, async () => {
+    await using fleet = await start(transport);
+    const [first, second] = await workers(fleet, 2);
+    assertNotEquals(first, second);
+    assertEquals((await fleet.daemon.stop()).code, 0);
+    assert(fleet.daemon.log.includes("all ended"));
+    if (transport === "unix") assertEquals([...Deno.readDirSync(fleet.directory)].length, 2);
+  });
+
+  Deno.test(`prefork() replaces a worker that ends, ${transport}`, async () => {
+    await using fleet = await start(transport);
+    const before = await workers(fleet, 2);
+    await assertRejects(() => ask(fleet, "/die"));
+    await fleet.daemon.says("ended with code 3");
+    const after = await workers(fleet, 2);
+    assertEquals(after.filter((pid) => before.includes(pid)).length, 1);
+  });
+}
+
+Deno.test("prefork() replaces all workers at SIGHUP and refuses nobody", async () => {
+  await using fleet = await start("unix");
+  const before = await workers(fleet, 2);
+  let asking = true;
+  let answers = 0;
+  const load = Array.from({ length: 4 }, async () => {
+    while (asking) {
+      assert(/^\d+$/.test(await ask(fleet)));
+      answers++;
+    }
+  });
+  fleet.daemon.child.kill("SIGHUP");
+  const after = await workers(fleet, 2, before);
+  asking = false;
+  await Promise.all(load);
+  assert(answers > 0);
+  assertEquals(after.filter((pid) => before.includes(pid)), []);
+});
+
+Deno.test("prefork() keeps its workers at SIGHUP where a new one cannot start", async () => {
+  await using fleet = await start("unix");
+  const before = await workers(fleet, 2);
+  await Deno.writeTextFile(`${fleet.directory}/worker.ts`, "throw new Error('broken release')");
+  fleet.daemon.child.kill("SIGHUP");
+  await fleet.daemon.says("Kept the workers");
+  assertEquals((await workers(fleet, 2)).sort(), before.sort());
+});
+
+Deno.test("prefork() drains at SIGTERM: what is under way is answered", async () => {
+  await using fleet = await start("unix");
+  await workers(fleet, 2);
+  const slow = ask(fleet, "/slow");
+  const begun = (async () => {
+    while (!await Deno.stat(`${fleet.directory}/begun`).catch(() => null)) await ask(fleet);
+  })();
+  await deadline(begun, "the slow request to begin");
+  fleet.daemon.child.kill("SIGTERM");
+  await Deno.writeTextFile(`${fleet.directory}/go`, "");
+  assert(/^\d+$/.test(await slow));
+  assertEquals((await fleet.daemon.stop()).code, 0);
+});
