@@ -132,11 +132,14 @@ export async function removeStaleSocket(path: string): Promise<void> {
   );
 }
 
+/** The flag of a socket in /proc/net/unix that accepts connections. */
+const LISTENING = " 00010000 ";
+
 /** Who listens on a Unix socket, as far as /proc may be read. */
 function holder(path: string): string {
   try {
     const line = Deno.readTextFileSync("/proc/net/unix").split("\n")
-      .find((entry) => entry.endsWith(` ${path}`));
+      .find((entry) => entry.includes(LISTENING) && entry.endsWith(` ${path}`));
     const inode = line?.trim().split(/\s+/)[6];
     for (const { name: pid } of Deno.readDirSync("/proc")) {
       if (/^\d+$/.test(pid) && holdsSocket(pid, inode)) {
