@@ -1,10 +1,11 @@
 /** Our own gateway in front of our own apps: what is held of every web server is held of it. */
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { behaviours, see, type Site } from "./behaviours.ts";
+import { Client, request } from "./client.ts";
 import type { Front } from "./gateway_front.ts";
 import { type Rig, Suite } from "./harness.ts";
 
-const NAMES = ["cgi", "tcp", "unix", "each", "scgi"] as const;
+const NAMES = ["cgi", "tcp", "unix", "each", "scgi", "dev", "memory"] as const;
 
 /** Starts gateways, each on a port of its own. */
 async function startGateways(rig: Rig): Promise<Record<typeof NAMES[number], number>> {
@@ -29,6 +30,8 @@ async function startGateways(rig: Rig): Promise<Record<typeof NAMES[number], num
       { port: port.unix, kind: "fastcgi", address: `unix:${unix}`, options: {} },
       { port: port.each, kind: "fastcgi", address: tcp, options: { maxIdleConnections: 0 } },
       { port: port.scgi, kind: "scgi", address: scgi, options: {} },
+      { port: port.dev, kind: "fastcgi", address: tcp, options: { allowedHosts: ["dev.test"] } },
+      { port: port.memory, kind: "memory", options: {} },
     ];
     const flags = "run --no-prompt --no-config --allow-env=PATH --allow-run";
     return [Deno.execPath(), [
@@ -90,4 +93,70 @@ gateway.test("a script sees the request and PATH, and nothing of the server", as
     "SERVER_PROTOCOL",
     "SERVER_SOFTWARE",
   ]);
+});
+
+const MEGABYTE = 1_048_576;
+
+for (const way of ["cgi", "tcp", "scgi"] as const) {
+  gateway.test(`${way}: a body of 200 MB goes there and back, and memory does not grow with it`, async (port) => {
+    const memory = async () =>
+      JSON.parse((await request(`127.0.0.1:${port.memory}`, "GET", "/")).text) / MEGABYTE;
+    const before = await memory();
+    const length = 200 * MEGABYTE;
+    using client = await Client.connect(`127.0.0.1:${port[way]}`);
+    await client.sendHead("POST", way === "cgi" ? "/cgi-bin/app.ts/pipe" : "/pipe", [
+      ["Content-Length", String(length)],
+      ["Content-Type", "application/octet-stream"],
+    ]);
+    const send = async () => {
+      for (let sent = 0; sent < length; sent += MEGABYTE) {
+        await client.send(new Uint8Array(MEGABYTE));
+      }
+    };
+    const sent = send();
+    const head = await client.readHead();
+    assertEquals(head.status, 200);
+    let received = 0;
+    let most = 0;
+    let next = 0;
+    for await (const part of client.readParts(head)) {
+      received += part.length;
+      if (received < next) continue;
+      next += 40 * MEGABYTE;
+      most = Math.max(most, await memory());
+    }
+    await sent;
+    assertEquals(received, length);
+    assert(most - before < 100, `${before} MB became ${most} MB`);
+  });
+}
+
+gateway.test("a server for development answers to its own names alone", async (port) => {
+  const status = async (host: string) => {
+    using client = await Client.connect(`127.0.0.1:${port.dev}`);
+    await client.send(`GET /hello HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`);
+    return (await client.readAnswer()).status;
+  };
+  for (const host of ["localhost", `127.0.0.1:${port.dev}`, "[::1]", "dev.test:80"]) {
+    assertEquals(await status(host), 200, host);
+  }
+  for (const host of ["rebound.example", "localhost.example", "dev.test.example", "10.0.0.1"]) {
+    assertEquals(await status(host), 421, host);
+  }
+  assertEquals(await status("a b"), 400);
+});
+
+gateway.test("a field of the client's becomes no other, and no variable", async (port) => {
+  const { headers, variables } = await see(site(port.tcp), "/", [
+    ["X_Real_Ip", "10.0.0.1"],
+    ["Content_Length", "9"],
+    ["Remote-User", "root"],
+    ["X-Real-IP", "10.0.0.2"],
+    ["Proxy", "http://evil.example"],
+  ]);
+  assertEquals(headers["x-real-ip"], "10.0.0.2");
+  assertEquals(variables.REMOTE_USER, undefined);
+  assertEquals(variables.HTTP_REMOTE_USER, "root");
+  assertEquals([variables.HTTP_PROXY, variables.HTTP_CONTENT_LENGTH], [undefined, undefined]);
+  assertEquals(variables.CONTENT_LENGTH, "");
 });

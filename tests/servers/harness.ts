@@ -105,6 +105,7 @@ export class Rig {
   #programs: Program[] = [];
   #logs: string[] = [];
   #taken: number[] = [];
+  #daemons = new Map<string, Program>();
   #resources = new DisposableStack();
 
   constructor() {
@@ -251,7 +252,13 @@ await serve(app, { basePath: "auto" });
       assert(program.status === undefined, program.output);
       return at !== undefined;
     });
+    this.#daemons.set(at!, program);
     return at!;
+  }
+
+  /** The daemon that was last started at an address. */
+  daemonAt(address: string): Program {
+    return this.#daemons.get(address)!;
   }
 
   /** Has something closed when the tests are over. */

@@ -1,5 +1,6 @@
 import { behaviours, type Site } from "./behaviours.ts";
-import { type Rig, snippet, Suite } from "./harness.ts";
+import { snippet, Suite } from "./harness.ts";
+import { nginxCommand, stockParameters } from "./nginx.ts";
 
 const nginx = new Suite("nginx", {
   nginx: "nginx-light",
@@ -12,7 +13,6 @@ const nginx = new Suite("nginx", {
   const fcgiwrap = `${rig.dir}/fcgiwrap.sock`;
   rig.spawn("fcgiwrap", "fcgiwrap", ["-f", "-c", "4", "-s", `unix:${fcgiwrap}`]);
   rig.script("cgi-bin/app.ts");
-  for (const name of ["fastcgi_params", "scgi_params"]) rig.write(name, stock(name));
   return await rig.serve("nginx", ["tcp", "stock", "keep", "cgi", "scgi"], (port) => {
     const server = (port: number, location: string) =>
       `server { listen 127.0.0.1:${port}; client_max_body_size 20m; ${location} }`;
@@ -29,29 +29,9 @@ const nginx = new Suite("nginx", {
         snippet("nginx", "cgi", { "/srv$1": `${rig.dir}$1`, "/run/fcgiwrap.sock": fcgiwrap }),
       ),
     ];
-    return ["nginx", [
-      "-e",
-      rig.logFile("error.log"),
-      "-c",
-      rig.write("nginx.conf", config(rig, blocks)),
-    ]];
+    return nginxCommand(rig, blocks);
   });
 });
-
-function stock(name: string): string {
-  return Deno.readTextFileSync(`/etc/nginx/${name}`);
-}
-
-function config(rig: Rig, blocks: string[]): string {
-  const user = Deno.uid() === 0 ? "user root;" : "";
-  const temp = ["client_body", "fastcgi", "scgi", "proxy", "uwsgi"]
-    .map((name) => `${name}_temp_path ${rig.dir}/nginx-${name};`).join("\n");
-  return `${user} daemon off; pid ${rig.dir}/nginx.pid; error_log ${rig.dir}/error.log warn;
-events {}
-http { access_log off; ${temp}
-${blocks.join("\n")}
-}`;
-}
 
 /** Once the answer has begun, nginx sends no more of the body. */
 const site = (port: number, differences: Partial<Site> = {}): Site => ({
@@ -64,7 +44,9 @@ behaviours(nginx, "FastCGI over TCP", (port) => site(port.tcp));
 behaviours(nginx, "FastCGI over a Unix socket, stock parameters", (port) =>
   site(port.stock, {
     // Debian's parameters leave out the port.
-    seenHost: /HTTP_HOST\s+\$host;/.test(stock("fastcgi_params")) ? "127.0.0.1" : undefined,
+    seenHost: /HTTP_HOST\s+\$host;/.test(stockParameters("fastcgi_params"))
+      ? "127.0.0.1"
+      : undefined,
     split: { scriptName: "/café/x", pathInfo: undefined },
   }));
 behaviours(
