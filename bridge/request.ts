@@ -43,6 +43,7 @@ export function requestMethod(variables: Variables): string {
       500,
     );
   }
+  if (method === "GET" || method === "POST" || method === "HEAD") return method;
   if (!TOKEN.test(method)) {
     throw new ProtocolError(
       `Cannot create request as REQUEST_METHOD must be a token: current value is ${
