@@ -498,6 +498,7 @@ Deno.test("request.headers: those of the connection are left out, and Proxy (SPE
     await headersOf(names.map((name) => [`HTTP_${name}`, "x"] as [string, string])),
     { host: "example.org" },
   );
+  assertEquals<unknown>(await headersOf({ HTTP_Proxy: "http://evil" }), { host: "example.org" });
   const proxy = await seen({ HTTP_PROXY: "http://evil" }, (request, info) => [
     request.headers.has("proxy"),
     info.variables.has("HTTP_PROXY"),
