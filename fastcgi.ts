@@ -560,12 +560,9 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     const answer = refusal > 0 || handler === undefined
       ? refuse(refusal, exchange, this)
       : respond(handler, exchange, this, options);
-    answer.catch((error) => {
+    answer.then((sent) => this.#answered(sent), (error) => {
       this.log(describe(error));
-      return false;
-    }).then((sent) => {
-      if (!sent && !this.#ended) this.#breakOff();
-      this.#release();
+      this.#answered(false);
     });
   }
 
@@ -605,6 +602,11 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
       );
     }
     return exchange;
+  }
+
+  #answered(sent: boolean): void {
+    if (!sent && !this.#ended) this.#breakOff();
+    this.#release();
   }
 
   #decodeVariables(options: Service["options"]): Variables {

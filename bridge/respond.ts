@@ -164,9 +164,8 @@ async function sendResponse(
   }
   const source = new BodySource(body);
   exchange.onabort = (reason) => source.cancel(reason);
-  let chunk = await source.nextIfSoon();
-  let last = chunk === null || (chunk !== undefined && await source.endsSoon());
-  if (source.failed) throw source.error;
+  await source.readAhead();
+  let { chunk, last } = source;
   const declared = declaredLength(response);
   const known = last ? chunk?.length ?? 0 : undefined;
   let head: string | null;
@@ -206,7 +205,7 @@ async function sendResponse(
       if (last && left > 0 && left !== Infinity) {
         throw new Error(`The body is ${left} bytes shorter than its Content-Length of ${declared}`);
       }
-      const sent = sink.send(head, chunk ?? null, last);
+      const sent = sink.send(head, chunk, last);
       if (sent !== undefined) await sent;
       head = null;
       if (last) break;
@@ -244,13 +243,13 @@ async function send(
 
 /** A body read chunk by chunk, which can tell what is held in memory from what is still to come. */
 class BodySource {
-  /** Whether the body failed while it was looked at. */
-  failed = false;
-  error: unknown;
+  /** The first chunk, if it is held in memory. */
+  chunk: Uint8Array | null = null;
+  /** Whether that, or nothing, is all of the body. */
+  last = false;
   #reader: ReadableStreamDefaultReader<Uint8Array>;
   /** A read that was begun and not taken. */
   #pending: Promise<ReadableStreamReadResult<Uint8Array>> | null = null;
-  #result: ReadableStreamReadResult<Uint8Array> | null = null;
 
   constructor(body: ReadableStream<Uint8Array>) {
     this.#reader = body.getReader();
@@ -261,52 +260,52 @@ class BodySource {
     this.#reader.cancel(reason).catch(() => {});
   }
 
+  /**
+   * Reads what is held in memory: the first chunk, and the end if it follows.
+   *
+   * @throws What the body fails with.
+   */
+  async readAhead(): Promise<void> {
+    while (!this.last) {
+      let settled = false;
+      const settle = () => {
+        settled = true;
+      };
+      this.#pending = this.#reader.read();
+      this.#pending.then(settle, settle);
+      for (let turn = 0; turn < SOON && !settled; turn++) await null;
+      if (!settled) return;
+      const { done, value } = await this.#pending;
+      if (done) {
+        this.last = true;
+      } else if (this.chunk === null) {
+        this.chunk = nonEmpty(value);
+      } else {
+        return;
+      }
+      this.#pending = null;
+    }
+  }
+
   /** The next chunk, or null at the end. */
   async next(): Promise<Uint8Array | null> {
     while (true) {
-      const { done, value } = this.#result ?? await (this.#pending ?? this.#reader.read());
+      const { done, value } = await (this.#pending ?? this.#reader.read());
       this.#pending = null;
-      this.#result = null;
       if (done) return null;
-      if (!(value instanceof Uint8Array)) {
-        throw new TypeError(
-          `Cannot send the body as its chunks must be Uint8Array: one is of type ${typeof value}`,
-        );
-      }
-      if (value.length > 0) return value;
+      const chunk = nonEmpty(value);
+      if (chunk !== null) return chunk;
     }
   }
+}
 
-  /** The next chunk, null at the end, or undefined if it takes its time. */
-  async nextIfSoon(): Promise<Uint8Array | null | undefined> {
-    while (await this.#look()) {
-      if (this.failed) return null;
-      if (this.#result!.value?.length !== 0) return await this.next();
-    }
-    return undefined;
+function nonEmpty(chunk: unknown): Uint8Array | null {
+  if (!(chunk instanceof Uint8Array)) {
+    throw new TypeError(
+      `Cannot send the body as its chunks must be Uint8Array: one is of type ${typeof chunk}`,
+    );
   }
-
-  /** Whether the body ends with the chunk taken last; false also if that cannot be told yet. */
-  async endsSoon(): Promise<boolean> {
-    return await this.#look() && this.#result?.done === true;
-  }
-
-  /** Begins a read, and tells whether it comes at once. */
-  async #look(): Promise<boolean> {
-    let settled = false;
-    this.#result = null;
-    this.#pending = this.#reader.read();
-    this.#pending.then((result) => {
-      settled = true;
-      this.#result = result;
-    }, (error) => {
-      settled = true;
-      this.failed = true;
-      this.error = error;
-    });
-    for (let turn = 0; turn < SOON && !settled; turn++) await null;
-    return settled;
-  }
+  return chunk.length > 0 ? chunk : null;
 }
 
 function declaredLength(response: Response): number | undefined {
