@@ -106,7 +106,7 @@ export class Exchange implements HandlerInfo, RequestParts {
   }
 
   createHeaders(): Headers {
-    return new Headers(requestHeaders(this.variables, this.#options));
+    return requestHeaders(this.variables, this.#options);
   }
 
   get body(): ReadableStream<Uint8Array<ArrayBuffer>> | null {

@@ -278,38 +278,59 @@ export function requestURL(
   return { href: url.origin + (rest || "/") + url.search, prefix, rest };
 }
 
-/** Turns header variables into headers (A23 to A28). */
-export function requestHeaders(variables: Variables, options: AppOptions): [string, string][] {
-  const headers: [string, string][] = [];
-  for (const [name, value] of variables.byteStrings()) {
-    if (!name.startsWith("HTTP_")) continue;
-    const field = name.slice(5).replaceAll("_", "-").toLowerCase();
-    if (TOKEN.test(field) && !DROPPED.has(field)) headers.push([field, value]);
+/** Of which variable's name which field's is made, null for none; filled as they come. */
+const fieldNames = new Map<string, string | null>();
+const MOST_FIELD_NAMES = 256;
+
+/** The field that a variable tells of, or null (A23, A24). */
+function fieldName(variable: string): string | null {
+  let name = fieldNames.get(variable);
+  if (name === undefined) {
+    const field = variable.slice(5).replaceAll("_", "-").toLowerCase();
+    name = variable.startsWith("HTTP_") && TOKEN.test(field) && !DROPPED.has(field) ? field : null;
+    if (fieldNames.size < MOST_FIELD_NAMES) fieldNames.set(variable, name);
   }
-  const type = variables.byteString("CONTENT_TYPE");
-  if (type !== undefined && !isInvented(variables)) headers.push(["content-type", type]);
-  const length = variables.byteString("CONTENT_LENGTH");
-  if (length !== undefined && length !== "-1" && !isFiller(length, variables)) {
-    headers.push(["content-length", String(Number(length))]);
+  return name;
+}
+
+/**
+ * Turns header variables into headers (A23 to A28).
+ *
+ * @throws {ProtocolError} If a value has NUL, CR or LF.
+ */
+export function requestHeaders(variables: Variables, options: AppOptions): Headers {
+  const headers = new Headers();
+  const append = (name: string, value: string | undefined) => {
+    if (value !== undefined) appendHeader(headers, name, value);
+  };
+  for (const [variable, value] of variables.byteStrings()) {
+    const name = fieldName(variable);
+    if (name !== null) appendHeader(headers, name, value);
+  }
+  if (!isInvented(variables)) append("content-type", variables.byteString("CONTENT_TYPE"));
+  const length = contentLength(variables);
+  if (length !== undefined && !isFiller(length, variables)) {
+    headers.append("content-length", String(length));
   }
   if (options.redirectAuthorization && !variables.byteString("HTTP_AUTHORIZATION")) {
-    const authorization = variables.byteString("REDIRECT_HTTP_AUTHORIZATION");
-    if (authorization !== undefined) headers.push(["authorization", authorization]);
-  }
-  for (const [name, value] of headers) {
-    if (/[\0\r\n]/.test(value)) {
-      throw new ProtocolError(
-        `Cannot create request as the value of header "${name}" must have no NUL, CR or LF: it has one`,
-      );
-    }
+    append("authorization", variables.byteString("REDIRECT_HTTP_AUTHORIZATION"));
   }
   return headers;
 }
 
+function appendHeader(headers: Headers, name: string, value: string): void {
+  try {
+    headers.append(name, value);
+  } catch {
+    throw new ProtocolError(
+      `Cannot create request as the value of header "${name}" must have no NUL, CR or LF: it has one`,
+    );
+  }
+}
+
 /** SCGI demands a length, and lighttpd always sends one: with these methods the client sent none. */
-function isFiller(length: string, variables: Variables): boolean {
-  return Number(length) === 0 &&
-    /^(?:GET|HEAD)$/i.test(variables.byteString("REQUEST_METHOD") ?? "");
+function isFiller(length: number, variables: Variables): boolean {
+  return length === 0 && /^(?:GET|HEAD)$/i.test(variables.byteString("REQUEST_METHOD") ?? "");
 }
 
 /** Caddy makes up a form's type where the client sent none (A25). */
