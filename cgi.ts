@@ -20,6 +20,7 @@ import { encodeByteString, toByteString } from "./wire/byte_string.ts";
 import { ProtocolError } from "./wire/protocol_error.ts";
 import { Variables } from "./wire/variables.ts";
 
+export { localRedirect } from "./bridge/local_redirect.ts";
 export type { App, AppObject, AppOptions, Handler, HandlerInfo, Protocol } from "./bridge/app.ts";
 
 /** Where a script reads the request's body: the part of `Deno.stdin` that is used. */

@@ -46,6 +46,7 @@ import {
 import { ProtocolError } from "./wire/protocol_error.ts";
 import { Variables } from "./wire/variables.ts";
 
+export { localRedirect } from "./bridge/local_redirect.ts";
 export { inheritedListener, type InheritedListenerOptions } from "./io/inherited.ts";
 export { listen, type ListenOptions } from "./io/listen.ts";
 export type { Duplex, Listener } from "./io/duplex.ts";

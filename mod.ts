@@ -19,7 +19,7 @@ import { type CGIOptions, serveCGI } from "./cgi.ts";
 import type { FastCGIOptions, Server } from "./fastcgi.ts";
 import type { HTTPOptions } from "./http.ts";
 
-export { type CGIInput, type CGIOptions, type CGIOutput, serveCGI } from "./cgi.ts";
+export { type CGIInput, type CGIOptions, type CGIOutput, localRedirect, serveCGI } from "./cgi.ts";
 export type {
   App,
   AppObject,
@@ -66,11 +66,25 @@ export interface ServeOptions extends CGIOptions, FastCGIOptions, HTTPOptions {}
 export async function serve(app: App, options: ServeOptions = {}): Promise<void> {
   if (isCGI()) return await serveCGI(app, options);
   const server = await serveInherited(app, options) ??
-    (await import("./http.ts")).serveHTTP(app, options);
+    endInTime((await import("./http.ts")).serveHTTP(app, options), options.shutdownTimeout);
   const { onTermination } = await import("./io/signals.ts");
   const remove = onTermination(() => server.shutdown());
   await server.finished;
   remove();
+}
+
+/** `Deno.serve` waits for requests without end: past the deadline the process ends over them. */
+function endInTime(
+  server: Deno.HttpServer,
+  timeout = 10_000,
+): Pick<Server, "finished" | "shutdown"> {
+  return {
+    finished: server.finished,
+    shutdown: () => {
+      Deno.unrefTimer(setTimeout(() => Deno.exit(1), timeout));
+      return server.shutdown();
+    },
+  };
 }
 
 /** Serves FastCGI on a socket that was handed down, if one was (SPEC A1). */

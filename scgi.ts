@@ -29,6 +29,7 @@ import { ProtocolError } from "./wire/protocol_error.ts";
 import { SCGIHeaderDecoder } from "./wire/scgi.ts";
 import { Variables } from "./wire/variables.ts";
 
+export { localRedirect } from "./bridge/local_redirect.ts";
 export { inheritedListener, type InheritedListenerOptions } from "./io/inherited.ts";
 export { listen, type ListenOptions } from "./io/listen.ts";
 export type { Duplex, Listener } from "./io/duplex.ts";
@@ -147,7 +148,11 @@ interface Service {
  */
 export function serveSCGI(app: App, listener: Listener, options: SCGIOptions = {}): Server {
   const { allowRemote = false, webServerAddresses, log = console.error } = options;
-  checkExposure(listener.addr, allowRemote || webServerAddresses !== undefined, "allowRemote: true");
+  checkExposure(
+    listener.addr,
+    allowRemote || webServerAddresses !== undefined,
+    "allowRemote: true",
+  );
   const service: Service = {
     requests: 0,
     handler: typeof app === "function" ? app : (request, info) => app.fetch(request, info),

@@ -8,6 +8,7 @@ import { encodeHead, reasonPhrase } from "../wire/cgi.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 import type { AppOptions, Handler } from "./app.ts";
 import type { Exchange } from "./exchange.ts";
+import { localRedirectPath } from "./local_redirect.ts";
 
 /** What takes an answer to the web server. */
 export interface ResponseSink {
@@ -157,6 +158,9 @@ async function sendResponse(
   sink: ResponseSink,
 ): Promise<boolean> {
   const { status, body } = response;
+  const path = localRedirectPath(response);
+  // Such a head has this field and no other: with a status it would be the client's redirect.
+  if (path !== undefined) return send(sink, `Location: ${path}\r\n\r\n`, null, true, exchange);
   const bodyless = method === "HEAD" || status === 204 || status === 205 || status === 304;
   if (body === null) {
     const known = bodyless ? undefined : 0;

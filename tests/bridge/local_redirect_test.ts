@@ -1,0 +1,22 @@
+import { assertEquals, assertThrows } from "@std/assert";
+import { localRedirect } from "../../cgi.ts";
+import { run } from "../testing/cgi_script.ts";
+
+Deno.test("localRedirect() is sent as a lone Location (SPEC B6)", async () => {
+  const { head, body } = await run(() => localRedirect("/other?a=b%20c"));
+  assertEquals(head, "Location: /other?a=b%20c\r\n\r\n");
+  assertEquals(body.length, 0);
+});
+
+Deno.test("localRedirect() is a redirect to who sees the response itself", () => {
+  const response = localRedirect("/other");
+  assertEquals([response.status, response.headers.get("location")], [302, "/other"]);
+});
+
+for (
+  const path of ["", "other", "//evil.example/", "http://evil.example/", "/a b", "/a\r\nX: y", "/é"]
+) {
+  Deno.test(`localRedirect() refuses ${JSON.stringify(path)}`, () => {
+    assertThrows(() => localRedirect(path), TypeError, "must begin with one slash and be encoded");
+  });
+}
