@@ -11,11 +11,11 @@
  * @module
  */
 
-import type { App, AppOptions, Handler } from "./bridge/app.ts";
+import type { App, AppOptions } from "./bridge/app.ts";
 import { Exchange } from "./bridge/exchange.ts";
 import { contentLength } from "./bridge/request.ts";
 import { RequestBody } from "./bridge/request_body.ts";
-import { refuse, respond, type ResponseSink } from "./bridge/respond.ts";
+import { refuse, respond, type ResponseSink, toHandler } from "./bridge/respond.ts";
 import { encodeByteString, toByteString } from "./wire/byte_string.ts";
 import { ProtocolError } from "./wire/protocol_error.ts";
 import { Variables } from "./wire/variables.ts";
@@ -104,12 +104,6 @@ export async function serveCGI(app: App, options: CGIOptions = {}): Promise<void
   try {
     const variables = readVariables(options.env);
     const length = contentLength(variables);
-    if ((length ?? 0) > (options.maxBodyBytes ?? Infinity)) {
-      throw new ProtocolError(
-        `Cannot take request body as it must have at most ${options.maxBodyBytes} bytes: it has ${length}`,
-        413,
-      );
-    }
     body.begin(variables, length);
     exchange = new Exchange(transport(log), variables, body.body, options);
   } catch (error) {
@@ -118,13 +112,10 @@ export async function serveCGI(app: App, options: CGIOptions = {}): Promise<void
   }
   exchange ??= new Exchange(transport(log), new Variables([]), null, options);
   output.ongone = (reason) => exchange.abort(reason);
-  const handler: Handler = typeof app === "function"
-    ? app
-    : (request, info) => app.fetch(request, info);
   const sent = refusal
     ? await refuse(refusal, exchange, output)
-    : await respond(handler, exchange, output, options);
-  body.end();
+    : await respond(toHandler(app), exchange, output, options);
+  if (!output.gone) await body.drain();
   if (options.env === undefined && (!sent && !output.gone || refusal === 500)) Deno.exitCode = 1;
 }
 
@@ -281,7 +272,8 @@ class ScriptBody {
     const chunked = /chunked/i.test(variables.byteString("HTTP_TRANSFER_ENCODING") ?? "");
     if (length === undefined && !chunked) return;
     this.#left = length ?? Infinity;
-    this.body = new RequestBody(length, this);
+    this.body = new RequestBody(this, this.#mostRead);
+    this.body.declare(length);
   }
 
   /** The app wants bytes. */
@@ -291,11 +283,23 @@ class ScriptBody {
     this.#read();
   }
 
-  /** The answer is complete: what is left of the body is not waited for. */
-  end(): void {
+  /**
+   * The answer is complete, and what is left of the body is read and dropped: Apache's mod_cgid loses the answer of a
+   * script that ends before, and fcgiwrap takes it for an error.
+   */
+  async drain(): Promise<void> {
     if (this.body === null || this.body.ended) return;
     this.body.discard();
-    this.#stdin.close?.();
+    const buffer = new Uint8Array(READ_SIZE);
+    try {
+      while (this.#left > 0 && !this.#reading) {
+        const count = await this.#stdin.read(buffer.subarray(0, Math.min(READ_SIZE, this.#left)));
+        if (count === null) return;
+        this.#left -= count;
+      }
+    } catch {
+      // The web server is gone.
+    }
   }
 
   async #read(): Promise<void> {
@@ -304,7 +308,7 @@ class ScriptBody {
     this.#reading = true;
     try {
       while (
-        this.#left > 0 && !body.discarded &&
+        this.#left > 0 && !body.discarded && !body.ended &&
         (this.#wanted || this.#output.stalled && body.buffered < this.#mostHeld)
       ) {
         this.#wanted = false;
@@ -317,15 +321,6 @@ class ScriptBody {
         }
         this.#left -= count;
         body.push(buffer.subarray(0, count));
-        if (body.received > this.#mostRead) {
-          body.fail(
-            new ProtocolError(
-              `Cannot take request body as it must have at most ${this.#mostRead} bytes: it has more`,
-              413,
-            ),
-          );
-          return;
-        }
       }
     } catch (error) {
       body.fail(error);

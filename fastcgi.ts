@@ -16,6 +16,12 @@
 
 import type { App, AppObject, AppOptions, Handler } from "./bridge/app.ts";
 import { Exchange, FilterExchange, type TransportInfo } from "./bridge/exchange.ts";
+import {
+  BODY_HIGH_WATER,
+  DEFAULT_LIMITS,
+  type LimitOptions,
+  NEW_CONNECTION,
+} from "./bridge/limits.ts";
 import { contentLength } from "./bridge/request.ts";
 import { RequestBody, type RequestBodySource } from "./bridge/request_body.ts";
 import { describe, refuse, respond, type ResponseSink } from "./bridge/respond.ts";
@@ -62,58 +68,13 @@ export type {
 } from "./bridge/app.ts";
 
 /** Options of {@linkcode serveFastCGI}. */
-export interface FastCGIOptions extends AppOptions, ServerOptions {
-  /**
-   * How many bytes of variables (FCGI_PARAMS) a request may have; past it, 431.
-   *
-   * @default 131_072
-   */
-  maxVariableBytes?: number;
-  /**
-   * How many variables a request may have; past it, 431.
-   *
-   * @default 500
-   */
-  maxVariables?: number;
-  /**
-   * How many bytes a request's body may have; past it, 413. Bodies stream, and web servers have a limit of their own.
-   *
-   * @default Infinity
-   */
-  maxBodyBytes?: number;
-  /**
-   * How many bytes of a body are held for an app that does not read them, where the connection cannot just wait: it
-   * carries other requests, or the web server sends all of the body before it reads the answer. Past it the request
-   * ends with an error, or waits.
-   *
-   * @default 67_108_864
-   */
-  maxBufferedBody?: number;
+export interface FastCGIOptions extends AppOptions, LimitOptions, ServerOptions {
   /**
    * How many requests may be under way on one connection; past it, 503.
    *
    * @default 64
    */
   maxRequestsPerConnection?: number;
-  /**
-   * How many requests may be under way in all; past it, 503.
-   *
-   * @default 1024
-   */
-  maxRequests?: number;
-  /**
-   * How long a request's variables may take to come, in milliseconds; past it the connection is closed.
-   *
-   * @default 10_000
-   */
-  variablesTimeout?: number;
-  /**
-   * How long the next part of a body that the app reads may take, in milliseconds; past it reading fails, and 408 is the
-   * answer unless the app has another.
-   *
-   * @default 60_000
-   */
-  bodyTimeout?: number;
   /**
    * How long a connection without a request stays open, in milliseconds. Longer than the web server's own: a request
    * must not meet a connection that is being closed.
@@ -122,29 +83,13 @@ export interface FastCGIOptions extends AppOptions, ServerOptions {
    */
   idleTimeout?: number;
   /**
-   * How long the web server may take no byte of an answer, in milliseconds; past it the connection is closed.
-   *
-   * @default 60_000
-   */
-  writeTimeout?: number;
-  /**
    * Addresses that connections may come from (section 3.2). Unix-socket peers are then refused.
    *
    * @default The list in FCGI_WEB_SERVER_ADDRS if that may be read and is set, else anyone
    */
   webServerAddresses?: string[];
-  /**
-   * Allows a listener that other machines can reach. Who can connect can pretend to be any client and any user.
-   *
-   * @default false
-   */
-  allowRemote?: boolean;
 }
 
-/** How long a new connection may take to send its first request while the server shuts down, in milliseconds. */
-const NEW_CONNECTION = 1000;
-/** How much of a body is held before the connection waits for the app, in bytes. */
-const BODY_HIGH_WATER = 262144;
 /** How much of a log waits for the answer, in bytes. */
 const LOG_BUFFER = 16384;
 
@@ -211,8 +156,8 @@ class Service {
   readonly program: string | undefined = programFile();
   readonly addresses: string[] | undefined;
   readonly options:
-    & Required<Omit<FastCGIOptions, keyof AppOptions | keyof ServerOptions | "webServerAddresses">>
-    & FastCGIOptions;
+    & FastCGIOptions
+    & Required<LimitOptions & Pick<FastCGIOptions, "maxRequestsPerConnection" | "idleTimeout">>;
   readonly log: (message: string) => void;
   readonly capacity: [name: string, value: string][];
 
@@ -220,17 +165,9 @@ class Service {
     this.app = typeof app === "function" ? { fetch: app } : app;
     this.addresses = options.webServerAddresses ?? webServerAddresses();
     this.options = {
-      maxVariableBytes: 131_072,
-      maxVariables: 500,
-      maxBodyBytes: Infinity,
-      maxBufferedBody: 67_108_864,
+      ...DEFAULT_LIMITS,
       maxRequestsPerConnection: 64,
-      maxRequests: 1024,
-      variablesTimeout: 10_000,
-      bodyTimeout: 60_000,
       idleTimeout: 90_000,
-      writeTimeout: 60_000,
-      allowRemote: false,
       ...options,
     };
     this.log = options.log ?? console.error;
@@ -439,9 +376,6 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   #variables = "";
   #variableBytes = 0;
   #exchange: Exchange | null = null;
-  /** Whether the app reads the body and none is there. */
-  #starving = false;
-  #starvingSince = 0;
   #begunAt = 0;
   #protocolStatus: number = ProtocolStatus.requestComplete;
   /** A filter's input: resolves when FCGI_STDIN has ended. */
@@ -505,7 +439,6 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
       if (this.#exchange !== null) return;
       throw new ProtocolError("Cannot take FCGI_STDIN as FCGI_PARAMS must end before: it has not");
     }
-    this.#starving = false;
     if (content.length === 0) {
       body.end();
       body.closed = true;
@@ -513,9 +446,8 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
       return;
     }
     body.push(content);
-    const { maxBodyBytes, maxBufferedBody } = this.#connection.service.options;
-    if (body.received > maxBodyBytes) body.fail(tooLarge(maxBodyBytes));
-    else if (body.buffered > maxBufferedBody + BODY_HIGH_WATER) {
+    const { maxBufferedBody } = this.#connection.service.options;
+    if (body.buffered > maxBufferedBody + BODY_HIGH_WATER) {
       body.fail(
         new ProtocolError(
           `Cannot hold request body as it must have at most ${maxBufferedBody} unread bytes: raise maxBufferedBody, or read it sooner`,
@@ -541,14 +473,11 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
       this.#protocolStatus = ProtocolStatus.overloaded;
       refusal = 503;
     }
-    if (this.#role !== Role.authorizer) this.body = new RequestBody(undefined, this);
+    if (this.#role !== Role.authorizer) this.body = new RequestBody(this, options.maxBodyBytes);
     let exchange: Exchange | undefined;
     try {
       const variables = this.#decodeVariables(options);
-      if (this.body !== null) {
-        this.body.declared = contentLength(variables);
-        if ((this.body.declared ?? 0) > options.maxBodyBytes) throw tooLarge(options.maxBodyBytes);
-      }
+      this.body?.declare(contentLength(variables));
       exchange = this.#createExchange(variables, options);
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error;
@@ -590,7 +519,8 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     if (this.#role !== Role.filter) return new Exchange(this, variables, this.body, options);
     const length = Number(variables.byteString("FCGI_DATA_LENGTH") ?? NaN);
     const seconds = Number(variables.byteString("FCGI_DATA_LAST_MOD") ?? NaN);
-    this.data = new RequestBody(Number.isSafeInteger(length) ? length : undefined, this);
+    this.data = new RequestBody(this);
+    this.data.declare(Number.isSafeInteger(length) ? length : undefined);
     this.#inputWhole = Promise.withResolvers();
     const exchange = new FilterExchange(this, variables, this.body, options, {
       data: this.data.stream,
@@ -649,23 +579,14 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   }
 
   wanted(): void {
-    this.#starving = this.body?.ended === false || this.data?.ended === false;
-    this.#starvingSince = 0;
     this.#connection.channel.resume();
   }
 
   /** Fails a body that the app waits for and that does not come. */
   checkBody(now: number): void {
-    if (!this.#starving) return;
     const { bodyTimeout } = this.#connection.service.options;
-    this.#starvingSince ||= now;
-    if (now - this.#starvingSince <= bodyTimeout) return;
-    const error = new ProtocolError(
-      `Cannot read request body as its next bytes must come within ${bodyTimeout} ms: none came`,
-      408,
-    );
-    this.body?.fail(error);
-    this.data?.fail(error);
+    this.body?.check(now, bodyTimeout);
+    this.data?.check(now, bodyTimeout);
   }
 
   /** The web server calls the request off (section 5.4). */
@@ -714,13 +635,6 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   #release(): void {
     if (!this.overloaded) this.#connection.service.requests--;
   }
-}
-
-function tooLarge(most: number): ProtocolError {
-  return new ProtocolError(
-    `Cannot take request body as it must have at most ${most} bytes: it has more`,
-    413,
-  );
 }
 
 const ROLE_METHODS: Record<number, string> = {

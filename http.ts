@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { App, AppOptions, Handler, HandlerInfo, Protocol } from "./bridge/app.ts";
+import type { App, AppOptions, HandlerInfo, Protocol } from "./bridge/app.ts";
 import {
   decodePath,
   decodePercent,
@@ -12,7 +12,7 @@ import {
   remoteAddress,
   requestURL,
 } from "./bridge/request.ts";
-import { checkResponse, describe, plainResponse } from "./bridge/respond.ts";
+import { checkResponse, describe, plainResponse, toHandler } from "./bridge/respond.ts";
 import { createVariables } from "./bridge/variables.ts";
 import { Variables } from "./wire/variables.ts";
 
@@ -46,9 +46,7 @@ const DOTS = /\/(?:\.|%2e)/i;
  * ```
  */
 export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<Deno.NetAddr> {
-  const handler: Handler = typeof app === "function"
-    ? app
-    : (request, info) => app.fetch(request, info);
+  const handler = toHandler(app);
   const moved = options.basePath !== undefined || options.trustForwarded === true;
   const { onError: _onError, debug: _debug, ...serveOptions } = options;
   return Deno.serve(serveOptions, async (request, { remoteAddr, completed }) => {

@@ -16,9 +16,15 @@
 
 import type { App, AppOptions, Handler } from "./bridge/app.ts";
 import { Exchange, type TransportInfo } from "./bridge/exchange.ts";
+import {
+  BODY_HIGH_WATER,
+  DEFAULT_LIMITS,
+  type LimitOptions,
+  NEW_CONNECTION,
+} from "./bridge/limits.ts";
 import { contentLength } from "./bridge/request.ts";
 import { RequestBody, type RequestBodySource } from "./bridge/request_body.ts";
-import { describe, refuse, respond, type ResponseSink } from "./bridge/respond.ts";
+import { describe, refuse, respond, type ResponseSink, toHandler } from "./bridge/respond.ts";
 import { Channel, type ChannelUser } from "./io/channel.ts";
 import type { Duplex, Listener } from "./io/duplex.ts";
 import { checkExposure, isAllowedPeer } from "./io/peers.ts";
@@ -37,57 +43,7 @@ export type { Server, ServerOptions } from "./io/server.ts";
 export type { App, AppObject, AppOptions, Handler, HandlerInfo, Protocol } from "./bridge/app.ts";
 
 /** Options of {@linkcode serveSCGI}. */
-export interface SCGIOptions extends AppOptions, ServerOptions {
-  /**
-   * How many bytes of variables a request may have; past it, 431.
-   *
-   * @default 131_072
-   */
-  maxVariableBytes?: number;
-  /**
-   * How many variables a request may have; past it, 431.
-   *
-   * @default 500
-   */
-  maxVariables?: number;
-  /**
-   * How many bytes a request's body may have; past it, 413. Bodies stream, and web servers have a limit of their own.
-   *
-   * @default Infinity
-   */
-  maxBodyBytes?: number;
-  /**
-   * How many bytes of a body are held while the web server takes nothing of the answer: Apache sends all of the body
-   * before it reads any of the answer. Past it the connection waits.
-   *
-   * @default 67_108_864
-   */
-  maxBufferedBody?: number;
-  /**
-   * How many requests may be under way in all; past it, 503.
-   *
-   * @default 1024
-   */
-  maxRequests?: number;
-  /**
-   * How long a request's variables may take to come, in milliseconds; past it the connection is closed.
-   *
-   * @default 10_000
-   */
-  variablesTimeout?: number;
-  /**
-   * How long the next part of a body that the app reads may take, in milliseconds; past it reading fails, and 408 is the
-   * answer unless the app has another.
-   *
-   * @default 60_000
-   */
-  bodyTimeout?: number;
-  /**
-   * How long the web server may take no byte of an answer, in milliseconds; past it the connection is closed.
-   *
-   * @default 60_000
-   */
-  writeTimeout?: number;
+export interface SCGIOptions extends AppOptions, LimitOptions, ServerOptions {
   /**
    * Takes what the specification forbids but no harm comes of: CONTENT_LENGTH that is not the first variable or is
    * missing, and no `SCGI=1`.
@@ -101,28 +57,14 @@ export interface SCGIOptions extends AppOptions, ServerOptions {
    * @default undefined, anyone
    */
   webServerAddresses?: string[];
-  /**
-   * Allows a listener that other machines can reach. Who can connect can pretend to be any client and any user.
-   *
-   * @default false
-   */
-  allowRemote?: boolean;
 }
-
-/** How long a new connection may take to send its request while the server shuts down, in milliseconds. */
-const NEW_CONNECTION = 1000;
-/** How much of a body is held before the connection waits for the app, in bytes. */
-const BODY_HIGH_WATER = 262144;
-type Settings =
-  & Required<Omit<SCGIOptions, keyof AppOptions | keyof ServerOptions | "webServerAddresses">>
-  & SCGIOptions;
 
 /** What all connections of one server share. */
 interface Service {
   /** Requests under way. */
   requests: number;
   handler: Handler;
-  options: Settings;
+  options: SCGIOptions & Required<LimitOptions>;
   program: string | undefined;
   log: (message: string) => void;
 }
@@ -155,20 +97,8 @@ export function serveSCGI(app: App, listener: Listener, options: SCGIOptions = {
   );
   const service: Service = {
     requests: 0,
-    handler: typeof app === "function" ? app : (request, info) => app.fetch(request, info),
-    options: {
-      maxVariableBytes: 131_072,
-      maxVariables: 500,
-      maxBodyBytes: Infinity,
-      maxBufferedBody: 67_108_864,
-      maxRequests: 1024,
-      variablesTimeout: 10_000,
-      bodyTimeout: 60_000,
-      writeTimeout: 60_000,
-      lenient: false,
-      allowRemote,
-      ...options,
-    },
+    handler: toHandler(app),
+    options: { ...DEFAULT_LIMITS, ...options },
     program: programFile(),
     log,
   };
@@ -195,8 +125,6 @@ class Connection implements Driver, ChannelUser, ResponseSink, RequestBodySource
   #closing = false;
   #patience = 0;
   #startedAt = 0;
-  #starving = false;
-  #starvingSince = 0;
 
   constructor(service: Service, duplex: Duplex, overloaded: boolean) {
     this.#service = service;
@@ -223,7 +151,6 @@ class Connection implements Driver, ChannelUser, ResponseSink, RequestBodySource
   }
 
   received(bytes: Uint8Array): void {
-    this.#starving = false;
     if (this.#headers === null) this.#body?.push(bytes);
     else this.#takeHeaders(this.#headers, bytes);
   }
@@ -251,14 +178,8 @@ class Connection implements Driver, ChannelUser, ResponseSink, RequestBodySource
         );
       }
       variables = new Variables(headers.pairs);
-      const length = contentLength(variables) ?? 0;
-      this.#body = new RequestBody(length, this);
-      if (length > options.maxBodyBytes) {
-        throw new ProtocolError(
-          `Cannot take request body as it must have at most ${options.maxBodyBytes} bytes: it has ${length}`,
-          413,
-        );
-      }
+      this.#body = new RequestBody(this, options.maxBodyBytes);
+      this.#body.declare(contentLength(variables) ?? 0);
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error;
       log(error.message);
@@ -285,8 +206,6 @@ class Connection implements Driver, ChannelUser, ResponseSink, RequestBodySource
   }
 
   wanted(): void {
-    this.#starving = this.#body?.ended === false;
-    this.#starvingSince = 0;
     this.#channel.resume();
   }
 
@@ -321,11 +240,8 @@ class Connection implements Driver, ChannelUser, ResponseSink, RequestBodySource
         `Closed a connection as a request's variables must come within ${options.variablesTimeout} ms: they did not`,
       );
       this.abort(disconnected());
-    } else if (this.#starving) {
-      this.#starvingSince ||= now;
-      if (now - this.#starvingSince > options.bodyTimeout) {
-        this.#body?.fail(tooSlow(options.bodyTimeout));
-      }
+    } else {
+      this.#body?.check(now, options.bodyTimeout);
     }
   }
 
@@ -337,13 +253,6 @@ class Connection implements Driver, ChannelUser, ResponseSink, RequestBodySource
     this.#channel.close();
     this.#exchange?.abort(reason);
   }
-}
-
-function tooSlow(timeout: number): ProtocolError {
-  return new ProtocolError(
-    `Cannot read request body as its next bytes must come within ${timeout} ms: none came`,
-    408,
-  );
 }
 
 /** What section 3 asks of the variables. */

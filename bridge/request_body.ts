@@ -27,25 +27,29 @@ export class RequestBody {
   #stream: ReadableStream<Uint8Array<ArrayBuffer>> | null = null;
   #controller: ReadableStreamDefaultController<Uint8Array<ArrayBuffer>> | null = null;
   #waiting: (() => void) | null = null;
+  #waitingSince = 0;
   #source: RequestBodySource;
+  #most: number;
 
   /**
-   * @param declared The length that was announced, in bytes, if one was.
    * @param source Asked for bytes.
+   * @param most How many bytes there may be.
    */
-  constructor(declared: number | undefined, source: RequestBodySource) {
+  constructor(source: RequestBodySource, most = Infinity) {
     this.#source = source;
-    this.declared = declared;
+    this.#most = most;
   }
 
-  /** The length that was announced, in bytes, if one was. */
-  get declared(): number | undefined {
-    return this.#declared;
-  }
-
-  set declared(length: number | undefined) {
+  /**
+   * Says what length was announced.
+   *
+   * @param length In bytes; undefined if none was.
+   * @throws {ProtocolError} If it is more than allowed (status 413).
+   */
+  declare(length: number | undefined): void {
     this.#declared = length;
     if (length === 0) this.ended = true;
+    if (length !== undefined && length > this.#most) throw this.#tooLong();
   }
 
   /** How many bytes have come, the dropped ones included. */
@@ -78,6 +82,7 @@ export class RequestBody {
     this.#chunks.push(chunk);
     this.buffered += chunk.length;
     if (this.#declared !== undefined && this.#received >= this.#declared) this.ended = true;
+    if (this.#received > this.#most) this.fail(this.#tooLong());
     this.#wake();
   }
 
@@ -101,6 +106,24 @@ export class RequestBody {
     this.#wake();
   }
 
+  /**
+   * Fails it if the app has waited too long for its next bytes.
+   *
+   * @param now The time, in milliseconds.
+   * @param timeout How long it may wait.
+   */
+  check(now: number, timeout: number): void {
+    if (this.#waiting === null) return;
+    this.#waitingSince ||= now;
+    if (now - this.#waitingSince <= timeout) return;
+    this.fail(
+      new ProtocolError(
+        `Cannot read request body as its next bytes must come within ${timeout} ms: none came`,
+        408,
+      ),
+    );
+  }
+
   /** Drops what is held and what still comes: nobody may read it any more. */
   discard(): void {
     this.discarded = true;
@@ -113,6 +136,7 @@ export class RequestBody {
   #wake(): void {
     const waiting = this.#waiting;
     this.#waiting = null;
+    this.#waitingSince = 0;
     waiting?.();
   }
 
@@ -135,6 +159,15 @@ export class RequestBody {
     return new Promise<void>((resolve) => {
       this.#waiting = resolve;
     }).then(() => this.#pull());
+  }
+
+  #tooLong(): ProtocolError {
+    return new ProtocolError(
+      `Cannot take request body as it must have at most ${this.#most} bytes: it has ${
+        this.#declared ?? "more"
+      }`,
+      413,
+    );
   }
 }
 

@@ -6,7 +6,7 @@
 
 import { encodeHead, reasonPhrase } from "../wire/cgi.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
-import type { AppOptions, Handler } from "./app.ts";
+import type { App, AppOptions, Handler } from "./app.ts";
 import type { Exchange } from "./exchange.ts";
 import { localRedirectPath } from "./local_redirect.ts";
 
@@ -81,6 +81,11 @@ export async function respond(
     exchange.log(describe(error));
     return await sendResponse(plainResponse(500), method, exchange, sink);
   }
+}
+
+/** The handler that an app is, or has. */
+export function toHandler(app: App): Handler {
+  return typeof app === "function" ? app : (request, info) => app.fetch(request, info);
 }
 
 /** An answer that says its status and no more. */
