@@ -217,12 +217,14 @@ class Connection implements Driver, ChannelUser, RecordSink {
   }
 
   /**
-   * A connection waits for an app that does not read the body; not where other requests would wait as well, and not
-   * where the web server is stuck sending the body before it reads the answer (SPEC C14).
+   * A connection waits for an app that does not read the body; not where other requests would wait as well, and later
+   * where some may come, or where the web server is stuck sending the body before it reads the answer (SPEC C14).
    */
   mustWait(stalled: boolean): boolean {
-    if (this.#multiplexed) return false;
-    const most = stalled ? this.service.options.maxBufferedBody : BODY_HIGH_WATER;
+    if (this.#multiplexed && this.#requests.size > 1) return false;
+    const most = stalled || this.#multiplexed
+      ? this.service.options.maxBufferedBody
+      : BODY_HIGH_WATER;
     for (const request of this.#requests.values()) if (request.buffered >= most) return true;
     return false;
   }
