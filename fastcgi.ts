@@ -56,6 +56,7 @@ export { localRedirect } from "./bridge/local_redirect.ts";
 export { inheritedListener, type InheritedListenerOptions } from "./io/inherited.ts";
 export { listen, type ListenOptions } from "./io/listen.ts";
 export type { Duplex, Listener } from "./io/duplex.ts";
+export type { LimitOptions } from "./bridge/limits.ts";
 export type { Server, ServerOptions } from "./io/server.ts";
 export type {
   App,

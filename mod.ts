@@ -29,7 +29,7 @@ export type {
   HandlerInfo,
   Protocol,
 } from "./bridge/app.ts";
-export type { FastCGIOptions, Server, ServerOptions } from "./fastcgi.ts";
+export type { FastCGIOptions, LimitOptions, Server, ServerOptions } from "./fastcgi.ts";
 export type { HTTPOptions } from "./http.ts";
 
 /** Options of {@linkcode serve}: each transport takes those that it knows. */

@@ -1,6 +1,6 @@
 #!/usr/bin/env -S deno run --allow-env --allow-net
 /** A Hono app: routes, a cookie, and a session that lives in an encrypted cookie, so that it outlives a CGI process. */
-import { useSession, type SessionEnv } from "@hono/session";
+import { type SessionEnv, useSession } from "@hono/session";
 import { Hono } from "hono";
 import { getCookie, setCookie } from "hono/cookie";
 import { serve } from "../mod.ts";
