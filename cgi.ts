@@ -65,6 +65,8 @@ export interface CGIOptions extends AppOptions {
 }
 
 const READ_SIZE = 65536;
+/** How long the next part of a body that nobody wants may take, in milliseconds. */
+const LINGER_IDLE = 5_000;
 /** How long a write may take before the web server is thought to wait for its body to be read (SPEC B20). */
 const STALL = 100;
 /** What any pipe holds: so much can be written though nobody reads. */
@@ -255,7 +257,9 @@ class ScriptBody {
   #output: ScriptOutput;
   #left = 0;
   #wanted = false;
-  #reading = false;
+  #draining = false;
+  #reading: Promise<void> | null = null;
+  #reads = 0;
   #mostHeld: number;
   #mostRead: number;
 
@@ -264,7 +268,9 @@ class ScriptBody {
     this.#output = output;
     this.#mostHeld = options.maxBufferedBody ?? 67_108_864;
     this.#mostRead = options.maxBodyBytes ?? Infinity;
-    output.onstall = () => this.#read();
+    output.onstall = () => {
+      if (this.body !== null) this.#read();
+    };
   }
 
   /** Without a length there is a body only if the server took chunks apart, and then it goes to the end (SPEC A20). */
@@ -284,36 +290,36 @@ class ScriptBody {
   }
 
   /**
-   * The answer is complete, and what is left of the body is read and dropped: Apache's mod_cgid loses the answer of a
-   * script that ends before, and fcgiwrap takes it for an error.
+   * The answer is complete, and what still comes of the body is read and dropped: Apache's mod_cgid loses the answer of a
+   * script that ends before, and fcgiwrap takes it for an error. What does not come is not waited for.
    */
   async drain(): Promise<void> {
-    if (this.body === null || this.body.ended) return;
+    if (this.body === null || this.#left === 0) return;
     this.body.discard();
-    const buffer = new Uint8Array(READ_SIZE);
-    try {
-      while (this.#left > 0 && !this.#reading) {
-        const count = await this.#stdin.read(buffer.subarray(0, Math.min(READ_SIZE, this.#left)));
-        if (count === null) return;
-        this.#left -= count;
-      }
-    } catch {
-      // The web server is gone.
+    this.#draining = true;
+    const ended = this.#read();
+    for (let before = Infinity; this.#left > 0 && this.#reads !== before;) {
+      before = this.#reads;
+      let timer;
+      const idle = new Promise<void>((resolve) => timer = setTimeout(resolve, LINGER_IDLE));
+      await Promise.race([ended, idle]);
+      clearTimeout(timer);
     }
+    if (this.#left > 0) this.#stdin.close?.();
   }
 
-  async #read(): Promise<void> {
-    const body = this.body;
-    if (body === null || this.#reading) return;
-    this.#reading = true;
+  #read(): Promise<void> {
+    return this.#reading ??= this.#readOn().finally(() => this.#reading = null);
+  }
+
+  async #readOn(): Promise<void> {
+    const body = this.body!;
     try {
-      while (
-        this.#left > 0 && !body.discarded && !body.ended &&
-        (this.#wanted || this.#output.stalled && body.buffered < this.#mostHeld)
-      ) {
+      while (this.#left > 0 && this.#isWanted(body)) {
         this.#wanted = false;
         const buffer = new Uint8Array(Math.min(READ_SIZE, this.#left));
         const count = await this.#stdin.read(buffer);
+        this.#reads++;
         if (count === null) {
           this.#left = 0;
           body.end();
@@ -323,9 +329,14 @@ class ScriptBody {
         body.push(buffer.subarray(0, count));
       }
     } catch (error) {
+      this.#left = 0;
       body.fail(error);
-    } finally {
-      this.#reading = false;
     }
+  }
+
+  #isWanted(body: RequestBody): boolean {
+    if (this.#draining) return true;
+    return !body.discarded && !body.ended &&
+      (this.#wanted || this.#output.stalled && body.buffered < this.#mostHeld);
   }
 }

@@ -101,10 +101,16 @@ Deno.test("serveCGI() does not touch stdin without a length, nor before the app 
     assertEquals([answer.status, stdin.reads], [200, 0]);
   }
   const stdin = new Counted(bytes("body"));
-  const answer = await run(() => new Response("Hello"), env("", post(bytes("body"))), undefined, {
-    stdin,
-  });
-  assertEquals([answer.status, stdin.reads], [200, 0]);
+  const count = () => new Response(String(stdin.reads));
+  const answer = await run(count, env("", post(bytes("body"))), undefined, { stdin });
+  assertEquals([answer.status, text(answer.body)], [200, "0"]);
+});
+
+Deno.test("serveCGI() reads what is left of a body once it has answered (SPEC B20)", async () => {
+  const stdin = new Counted(bytes("body, and then more"));
+  const length = { REQUEST_METHOD: "POST", CONTENT_LENGTH: "4" };
+  const answer = await run(() => new Response("Hello"), env("", length), undefined, { stdin });
+  assertEquals([answer.status, stdin.count], [200, 4]);
 });
 
 Deno.test("serveCGI() reads to the end where the server took chunks apart (SPEC A20)", async () => {
