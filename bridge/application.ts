@@ -71,7 +71,7 @@ export class FastCGIInquiry implements RecordSink {
     this.#channel = channel;
     this.#keep = keep;
     this.#log = log;
-    inquiry.onabort = () => this.#abort();
+    inquiry.onabort = inquiry.onunsent = () => this.#abort();
   }
 
   /** Asks, and resolves when the connection is done with it: to whether it may serve again. */
@@ -97,9 +97,9 @@ export class FastCGIInquiry implements RecordSink {
     }
     clearTimeout(this.#grace);
     this.#log.end();
-    const aborted = inquiry.over;
     inquiry.finish();
-    return this.#keep && this.#ended && sent && !aborted && channel.sent && this.#decoder.idle;
+    return this.#keep && this.#ended && sent && this.#grace === undefined && channel.sent &&
+      this.#decoder.idle;
   }
 
   record(type: number, id: number, content: Uint8Array): void {
@@ -165,7 +165,7 @@ export class FastCGIInquiry implements RecordSink {
 
   /** FCGI_ABORT_REQUEST (section 5.4); applications that do not know it see the connection close. */
   #abort(): void {
-    if (this.#ended) return;
+    if (this.#ended || this.#grace !== undefined) return;
     this.#grace = setTimeout(() => this.#channel.close(), ABORT_GRACE);
     try {
       encodeAbortRequest(this.#channel.out, REQUEST_ID);
@@ -194,12 +194,13 @@ export async function runSCGI(
       channel.out.append(chunk);
       return channel.flush();
     });
-    for (let bytes = await channel.read(); bytes !== null; bytes = await channel.read()) {
+    while (!inquiry.reader.ended) {
+      const bytes = await channel.read();
+      if (bytes === null) inquiry.reader.end();
+      else inquiry.reader.push(bytes);
       inquiry.watchdog.moved();
-      inquiry.reader.push(bytes);
       await inquiry.room();
     }
-    inquiry.reader.end();
   } catch (error) {
     inquiry.fail(error);
   }

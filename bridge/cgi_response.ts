@@ -22,6 +22,8 @@ export interface AnswerOptions {
   maxHeaderBytes: number;
   /** Called when nobody reads the body any more. */
   oncancel(reason: unknown): void;
+  /** Called when the body is as long as it was said to be: the client has its answer, and sends no more. */
+  onwhole(): void;
   /** Writes a line to the log. */
   log(message: string): void;
 }
@@ -82,7 +84,7 @@ export class AnswerReader {
    * @throws {ProtocolError} If the header block is none (status 502).
    */
   push(bytes: Uint8Array<ArrayBuffer>): void {
-    if (this.ended) return;
+    if (this.ended) return this.#drop(bytes);
     if (this.begun) return this.#pushContent(bytes);
     const decoded = this.#decoder.push(bytes);
     if (decoded === null) return;
@@ -124,7 +126,6 @@ export class AnswerReader {
   /** The application, or the way to it, broke off. A body that has come whole stays whole. */
   fail(error: unknown): void {
     if (this.ended) return;
-    if (this.begun && this.#left === 0) return this.end();
     this.ended = true;
     this.#settle.reject(error);
     this.#controller?.error(error);
@@ -162,6 +163,11 @@ export class AnswerReader {
     }
     const length = headers.get("content-length");
     if (length !== null) this.#left = Number(length);
+    if (this.#left === 0) {
+      this.ended = true;
+      this.#settle.resolve(new Response(null, init));
+      return this.#options.onwhole();
+    }
     const body = new ReadableStream<Uint8Array<ArrayBuffer>>({
       start: (controller) => {
         this.#controller = controller;
@@ -185,19 +191,21 @@ export class AnswerReader {
       if (this.#dropped > MAX_DROPPED) this.#options.oncancel(new Error("Nobody wants the body"));
       return;
     }
-    let chunk = bytes;
-    if (this.#left !== undefined) {
-      if (chunk.length > this.#left) {
-        chunk = chunk.subarray(0, this.#left);
-        if (!this.#excess) {
-          this.#options.log("The body is longer than its Content-Length: the rest is left out");
-        }
-        this.#excess = true;
-      }
-      this.#left -= chunk.length;
-      if (chunk.length === 0) return;
-    }
+    const chunk = bytes.subarray(0, this.#left);
     controller.enqueue(chunk);
+    if (this.#left === undefined) return;
+    this.#left -= chunk.length;
+    if (this.#left > 0) return;
+    this.end();
+    this.#options.onwhole();
+    this.#drop(bytes.subarray(chunk.length));
+  }
+
+  /** What comes after a whole body is not the client's. */
+  #drop(bytes: Uint8Array): void {
+    if (bytes.length === 0 || this.#left !== 0 || this.#excess) return;
+    this.#excess = true;
+    this.#options.log("The body is longer than its Content-Length: the rest is left out");
   }
 }
 

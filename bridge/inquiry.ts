@@ -14,12 +14,15 @@ export class Inquiry {
   readonly watchdog: Watchdog;
   /** Writes a line to the gateway's log. */
   readonly log: (message: string) => void;
+  /** Set by the transport: the answer is whole, and the body will not be. */
+  onunsent: () => void = () => {};
   /** Set by the transport: ends its side of it. */
   onabort: (reason: unknown) => void = () => {};
   #maxBodyBytes: number;
   #body: ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>> | undefined;
   #held: Uint8Array<ArrayBuffer>[] = [];
   #over = false;
+  #stopped = false;
   #abort = () => {
     // Deno.serve aborts the signal after a whole answer as well.
     if (!this.reader.answered) this.abort(this.request.signal.reason);
@@ -44,6 +47,7 @@ export class Inquiry {
       method: request.method,
       maxHeaderBytes,
       oncancel: (reason) => this.abort(reason),
+      onwhole: () => this.#stopSending(),
       log,
     });
     this.watchdog = new Watchdog({ application: timeout, client: clientTimeout }, (waited) => {
@@ -104,9 +108,9 @@ export class Inquiry {
         if (sent > (this.length ?? Infinity)) throw wrongLength(this.length!, "more");
         await write(chunk);
         this.watchdog.moved();
-        if (this.#over) return false;
+        if (this.#over || this.#stopped) return false;
       }
-      if (this.#over) return false;
+      if (this.#over || this.#stopped) return false;
       if (sent < (this.length ?? 0)) throw wrongLength(this.length!, String(sent));
       return true;
     } catch (error) {
@@ -128,6 +132,16 @@ export class Inquiry {
     }
     this.#body = undefined;
     return null;
+  }
+
+  /** Takes no more of the body: Deno.serve would wait for it to be read, and not read it. */
+  #stopSending(): void {
+    const body = this.#body;
+    if (body === undefined) return;
+    this.#stopped = true;
+    this.#body = undefined;
+    body.cancel().catch(() => {});
+    this.onunsent();
   }
 
   /** Waits while the client does not take what has come. */

@@ -11,17 +11,20 @@ interface Read {
   reader: AnswerReader;
   log: string[];
   canceled: unknown[];
+  whole: { count: number };
 }
 
 /** Hands an answer to a reader: whole, or byte by byte, and its end. */
 function read(text: string, { method = "GET", step = Infinity, end = true } = {}): Read {
   const log: string[] = [];
   const canceled: unknown[] = [];
+  const whole = { count: 0 };
   const reader = new AnswerReader({
     method,
     maxHeaderBytes: 1000,
     log: (line) => log.push(line),
     oncancel: (reason) => canceled.push(reason),
+    onwhole: () => whole.count++,
   });
   const all = bytes(text);
   try {
@@ -30,7 +33,7 @@ function read(text: string, { method = "GET", step = Infinity, end = true } = {}
   } catch (error) {
     reader.fail(error);
   }
-  return { answer: reader.answer, reader, log, canceled };
+  return { answer: reader.answer, reader, log, canceled, whole };
 }
 
 async function response(text: string, options = {}): Promise<Response> {
@@ -194,6 +197,16 @@ Deno.test("AnswerReader keeps a whole body where the application breaks off afte
   const { answer, reader } = read("Status: 200\nContent-Length: 2\n\nab", { end: false });
   reader.fail(new Error("gone"));
   assertEquals(await (await answer as Response).text(), "ab");
+});
+
+Deno.test("AnswerReader ends a body that has its length, whatever the application does", async () => {
+  for (
+    const text of ["Status: 200\nContent-Length: 2\n\nab", "Status: 200\nContent-Length: 0\n\n"]
+  ) {
+    const { answer, whole } = read(text, { end: false });
+    const body = await deadline((await answer as Response).text(), "the body");
+    assertEquals([body, whole.count], [text.slice(text.indexOf("\n\n") + 2), 1]);
+  }
 });
 
 Deno.test("AnswerReader logs what exceeds the length, once", async () => {
