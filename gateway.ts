@@ -249,10 +249,17 @@ export function fetchSCGI(
  * @throws {Error} If it cannot be run, or does not answer as CGI has it.
  *
  * @example
- * ```ts ignore
+ * ```ts
  * import { fetchCGI } from "@gatehouse/cgi/gateway";
+ * import { assertEquals } from "@std/assert";
  *
- * const response = await fetchCGI("http://localhost/", "/usr/lib/cgi-bin/hello.pl");
+ * const folder = await Deno.makeTempDir();
+ * const text = `#!/bin/sh
+ * echo "Content-Type: text/plain"; echo
+ * echo "Hello"`;
+ * await Deno.writeTextFile(`${folder}/hello`, text, { mode: 0o755 });
+ * const response = await fetchCGI("http://localhost/", `${folder}/hello`);
+ * assertEquals(await response.text(), "Hello\n");
  * ```
  */
 export function fetchCGI(
