@@ -567,7 +567,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   }
 
   log(message: string): void {
-    if (this.#ended || this.#connection.channel.closed) {
+    if (this.#ended || this.#connection.channel.closed || this.#isFromHAProxy()) {
       return this.#connection.service.log(message);
     }
     encodeStreamText(
@@ -577,8 +577,14 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
       toByteString(message) + "\n",
     );
     this.#logged = true;
-    // It goes with the next part of the answer, or when check() comes by: HAProxy 2.6 dies of FCGI_STDERR that comes alone.
+    // It goes with the next part of the answer, or when check() comes by.
     if (this.#connection.out.length > LOG_BUFFER) this.#connection.flush();
+  }
+
+  /** HAProxy drops FCGI_STDERR unless told otherwise, and 2.6 dies of one that comes alone. */
+  #isFromHAProxy(): boolean {
+    const server = this.#exchange?.variables.byteString("SERVER_SOFTWARE");
+    return server?.startsWith("HAProxy") === true;
   }
 
   wanted(): void {
