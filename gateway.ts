@@ -16,17 +16,19 @@
  */
 
 import { type Channel, FastCGIInquiry, runSCGI } from "./bridge/application.ts";
-import type { LocalRedirect } from "./bridge/cgi_response.ts";
+import type { Answer } from "./bridge/cgi_response.ts";
+import { createGateway } from "./bridge/gateway.ts";
 import {
   type CGIGatewayOptions,
   DEFAULTS,
   type FastCGIGatewayOptions,
   type Gateway,
+  type GatewayInfo,
   type GatewayOptions,
   type SCGIGatewayOptions,
-} from "./bridge/gateway.ts";
-import { Inquiry } from "./bridge/inquiry.ts";
-import { describe, plainResponse } from "./bridge/respond.ts";
+} from "./bridge/gateway_options.ts";
+import { Inquiry, type ScriptFiles } from "./bridge/inquiry.ts";
+import { plainResponse } from "./bridge/respond.ts";
 import {
   decodeTarget,
   fileNames,
@@ -36,7 +38,6 @@ import {
   splitScript,
   stripPrefix,
 } from "./bridge/script_path.ts";
-import { createVariables } from "./bridge/variables.ts";
 import {
   type Address,
   ConnectionPool,
@@ -55,19 +56,15 @@ export type {
   CGIGatewayOptions,
   FastCGIGatewayOptions,
   Gateway,
+  GatewayInfo,
   GatewayOptions,
   SCGIGatewayOptions,
-} from "./bridge/gateway.ts";
+} from "./bridge/gateway_options.ts";
 export type { Address } from "./io/connection_pool.ts";
 
-/** How many local redirects may follow one another (SPEC F16). */
-const MAX_REDIRECTS = 5;
 const IDEMPOTENT = /^(?:GET|HEAD|OPTIONS|PUT|DELETE)$/;
 const DENO_SCRIPT = /\.m?[tj]s$/;
 const DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin";
-
-type Info = Deno.ServeHandlerInfo<Deno.Addr> | undefined;
-type Answer = Response | LocalRedirect;
 
 /**
  * Makes a handler that answers from CGI scripts (RFC 3875): a process for each request, without a shell, with an
@@ -279,73 +276,6 @@ async function fetchAnswer(
   return new Response(null, { status: 302, headers: { location: answer.location } });
 }
 
-/** How many local redirects led to a request. */
-const redirects = new WeakMap<Request, number>();
-
-function createGateway(
-  options: GatewayOptions,
-  ask: (request: Request, info: Info) => Promise<Answer>,
-  end: () => void,
-): Gateway {
-  const { log = console.error, allowedHosts } = options;
-  async function answer(request: Request, info: Info): Promise<Response> {
-    const answered = await ask(request, info);
-    if (answered instanceof Response) return answered;
-    const next = redirectedRequest(request, answered.location);
-    return options.redirect ? await options.redirect(next, info) : await answer(next, info);
-  }
-  async function gateway(request: Request, info?: Deno.ServeHandlerInfo<Deno.Addr>) {
-    try {
-      // Deno.serve makes it of any Host field.
-      if (!URL.canParse(request.url)) {
-        throw new ProtocolError(
-          `Cannot answer as the request's URL must be a valid one: current value is ${request.url}`,
-        );
-      }
-      if (allowedHosts !== undefined && !isAllowedHost(request, allowedHosts)) {
-        throw new ProtocolError(
-          `Cannot answer as the host must be this machine or in allowedHosts: current value is ${
-            JSON.stringify(request.headers.get("host") ?? new URL(request.url).host)
-          }`,
-          421,
-        );
-      }
-      return await answer(request, info);
-    } catch (error) {
-      if (!request.signal.aborted) {
-        log(error instanceof ProtocolError ? error.message : describe(error));
-      }
-      return plainResponse(error instanceof ProtocolError ? error.status : 500);
-    }
-  }
-  return Object.assign(gateway, { [Symbol.dispose]: end });
-}
-
-function redirectedRequest(request: Request, location: string): Request {
-  const count = (redirects.get(request) ?? 0) + 1;
-  if (count > MAX_REDIRECTS) {
-    throw new ProtocolError(
-      `Cannot follow local redirects as there must be at most ${MAX_REDIRECTS}: the next is to ${location}`,
-      502,
-    );
-  }
-  const headers = new Headers(request.headers);
-  for (const name of ["content-length", "content-type", "transfer-encoding"]) headers.delete(name);
-  const next = new Request(new URL(request.url).origin + location, {
-    method: request.method === "HEAD" ? "HEAD" : "GET",
-    headers,
-    signal: request.signal,
-  });
-  redirects.set(next, count);
-  return next;
-}
-
-function isAllowedHost(request: Request, allowed: string[]): boolean {
-  // The URL's host comes of the Host field; one that is no host never gets here.
-  const { hostname } = new URL(request.url);
-  return /^(?:localhost|127(?:\.\d+){3}|\[::1\])$/.test(hostname) || allowed.includes(hostname);
-}
-
 /** Takes a connection of the pool; what goes wrong is told with its status. */
 async function acquire(
   pool: ConnectionPool,
@@ -368,40 +298,6 @@ function connectStatus(error: unknown): number {
   return 502;
 }
 
-/** Where a script is. */
-interface Files {
-  scriptFilename: string;
-  documentRoot: string;
-}
-
-/** Makes the variables of a request. */
-function variablesOf(
-  inquiry: Inquiry,
-  info: Info,
-  options: GatewayOptions,
-  path: ScriptPath,
-  files?: Files,
-): [name: string, value: string][] {
-  const { request, length } = inquiry;
-  const given = typeof options.variables === "function"
-    ? options.variables(request, info)
-    : options.variables;
-  const variables = createVariables(request, {
-    ...path,
-    ...files,
-    contentLength: request.body === null ? undefined : length,
-    remoteAddr: info?.remoteAddr,
-    dropAuthorization: options.passAuthorization === false,
-    variables: given,
-  });
-  for (const [name, value] of variables) {
-    if (value.includes("\0")) {
-      throw new ProtocolError(`Cannot send ${name} as it must have no NUL: it has one`);
-    }
-  }
-  return variables;
-}
-
 /** Decodes a request's path and takes the prefix off; undefined if it is not under the prefix. */
 function pathBelow(request: Request, options: GatewayOptions): string | undefined {
   const path = decodeTarget(new URL(request.url).pathname);
@@ -410,7 +306,7 @@ function pathBelow(request: Request, options: GatewayOptions): string | undefine
 
 async function askFastCGI(
   request: Request,
-  info: Info,
+  info: GatewayInfo | undefined,
   pool: ConnectionPool,
   options: FastCGIGatewayOptions,
 ): Promise<Answer> {
@@ -424,7 +320,7 @@ async function askFastCGI(
     const inquiry = new Inquiry(request, options);
     try {
       if (needsLength) await inquiry.measure(maxBufferedBody);
-      const variables = variablesOf(inquiry, info, options, found.path, found.files);
+      const variables = inquiry.variables(info, found.path, found.files);
       const connection = await acquire(pool, fresh, request.signal);
       const exchange = new FastCGIInquiry(
         inquiry,
@@ -456,19 +352,22 @@ function maxIdle(options: FastCGIGatewayOptions): number {
 async function findPHP(
   request: Request,
   options: FastCGIGatewayOptions,
-): Promise<{ path: ScriptPath; files?: Files } | Response> {
+): Promise<{ path: ScriptPath; files?: ScriptFiles } | Response> {
   const { root, split = DEFAULTS.split, index = DEFAULTS.index, fallback, checkFiles } = options;
   const rest = pathBelow(request, options);
   if (rest === undefined) return plainResponse(404);
   const prefix = toByteString(options.prefix ?? "");
   if (root === undefined) return { path: { scriptName: prefix, pathInfo: rest } };
-  const documentRoot = root.replace(/\/+$/, "");
+  const documentRoot = absolute(root).replace(/\/+$/, "");
   const kind = async (name: string) =>
-    checkFiles === false ? "file" : await kindBelow(root, documentRoot + toText(name));
+    checkFiles === false
+      ? "file"
+      : await kindBelow(documentRoot || "/", documentRoot + toText(name));
   let path = splitScript(rest || "/", { split: [...split], index });
   if (path && (hasDotName(path.scriptName) || await kind(path.scriptName) !== "file")) {
     path = undefined;
   }
+  if (path !== undefined) checkNames(request, prefix + path.scriptName);
   if (path === undefined && checkFiles !== false && !rest.endsWith("/")) {
     const isFolder = await kind(rest) === "folder" && await kind(`${rest}/${index}`) === "file";
     if (isFolder && !hasDotName(rest)) return addSlash(request);
@@ -481,6 +380,16 @@ async function findPHP(
   };
 }
 
+/**
+ * Sees that the script's name is what the URL has, name for name (SPEC F14).
+ *
+ * @throws {ProtocolError} If it is not.
+ */
+function checkNames(request: Request, scriptName: string): void {
+  let left = scriptName.split("/").length - 1;
+  for (const _ of fileNames(new URL(request.url).pathname)) if (--left === 0) return;
+}
+
 /** Sends the client to the folder itself, so that what its page refers to is found. */
 function addSlash(request: Request): Response {
   const { pathname, search } = new URL(request.url);
@@ -491,7 +400,7 @@ function addSlash(request: Request): Response {
 
 async function askSCGI(
   request: Request,
-  info: Info,
+  info: GatewayInfo | undefined,
   pool: ConnectionPool,
   options: SCGIGatewayOptions,
 ): Promise<Answer> {
@@ -501,7 +410,7 @@ async function askSCGI(
   try {
     await inquiry.measure(options.maxBufferedBody ?? DEFAULTS.maxBufferedBody);
     const path = { scriptName: toByteString(options.prefix ?? ""), pathInfo };
-    const variables = variablesOf(inquiry, info, options, path);
+    const variables = inquiry.variables(info, path);
     const connection = await acquire(pool, true, request.signal);
     runSCGI(inquiry, createChannel(connection), variables)
       .finally(() => pool.release(connection, false));
@@ -529,6 +438,7 @@ function createChannel(connection: PooledConnection): Channel {
 class Scripts {
   #options: CGIGatewayOptions;
   #root: string;
+  #script: string | undefined;
   #rules: ScriptRules;
   #env: Record<string, string>;
   #running = new Set<ProcessGroup>();
@@ -552,7 +462,8 @@ class Scripts {
       }
     }
     this.#options = options;
-    this.#root = root ?? folderOf(script!);
+    this.#script = script === undefined ? undefined : absolute(script);
+    this.#root = root === undefined ? folderOf(this.#script!) : absolute(root);
     this.#rules = {
       index: options.index ?? [],
       extensions: options.extensions,
@@ -566,13 +477,15 @@ class Scripts {
     for (const process of this.#running) process.kill();
   }
 
-  async ask(request: Request, info: Info): Promise<Answer> {
+  async ask(request: Request, info: GatewayInfo | undefined): Promise<Answer> {
     const options = this.#options;
     const { log = console.error } = options;
     const found = await this.#find(request);
     if (found instanceof Response) return found;
     if ("status" in found) {
-      if (found.status !== 404) log(`Cannot run script: ${found.reason}`);
+      if (found.status !== 404 || this.#script !== undefined) {
+        log(`Cannot run script: ${found.reason}`);
+      }
       return plainResponse(found.status);
     }
     const inquiry = new Inquiry(request, options);
@@ -585,7 +498,11 @@ class Scripts {
     return await inquiry.answer;
   }
 
-  #run(inquiry: Inquiry, info: Info, found: { file: string; path: ScriptPath }): void {
+  #run(
+    inquiry: Inquiry,
+    info: GatewayInfo | undefined,
+    found: { file: string; path: ScriptPath },
+  ): void {
     const { maxProcesses = DEFAULTS.maxProcesses } = this.#options;
     if (this.#running.size >= maxProcesses) {
       throw new ProtocolError(
@@ -595,7 +512,7 @@ class Scripts {
     }
     const env = { ...this.#env };
     const files = { scriptFilename: found.file, documentRoot: this.#root };
-    for (const [name, value] of variablesOf(inquiry, info, this.#options, found.path, files)) {
+    for (const [name, value] of inquiry.variables(info, found.path, files)) {
       if ((name === "PATH_INFO" || name === "SCRIPT_NAME") && !isUTF8(value)) {
         throw new ProtocolError(`Cannot run script as ${name} must be UTF-8: it is not`);
       }
@@ -621,14 +538,14 @@ class Scripts {
   async #find(
     request: Request,
   ): Promise<{ file: string; path: ScriptPath } | { status: number; reason: string } | Response> {
-    const { prefix = "", script } = this.#options;
+    const { prefix = "" } = this.#options;
+    const script = this.#script;
     const { pathname } = new URL(request.url);
     decodeTarget(pathname);
     const encoded = stripPrefix(pathname, encodeURI(prefix));
     if (encoded === undefined) return plainResponse(404);
     if (script !== undefined) {
-      const info = await Deno.stat(script);
-      const found = await checkScript(this.#root, script, info, 0, this.#rules);
+      const found = await checkScript(this.#root, script, 0, this.#rules);
       if ("status" in found) return found;
       const path = { scriptName: toByteString(prefix), pathInfo: decodeTarget(encoded) };
       return { file: script, path };
@@ -665,6 +582,11 @@ class Scripts {
     }
     return [file];
   }
+}
+
+/** A path that does not depend on where the process that is told it runs. */
+function absolute(path: string): string {
+  return path.startsWith("/") ? path : `${Deno.cwd()}/${path}`;
 }
 
 function folderOf(file: string): string {

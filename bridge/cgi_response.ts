@@ -14,6 +14,9 @@ export interface LocalRedirect {
   location: string;
 }
 
+/** What an application answers. */
+export type Answer = Response | LocalRedirect;
+
 /** What the reader of an answer is told. */
 export interface AnswerOptions {
   /** The method of the request: HEAD has no body. */
@@ -49,7 +52,7 @@ const MAX_DROPPED = 1_048_576;
 /** An answer in the making: takes what the application writes, in any pieces. */
 export class AnswerReader {
   /** The answer, once its header block is whole. */
-  readonly answer: Promise<Response | LocalRedirect>;
+  readonly answer: Promise<Answer>;
   /** Whether the header block is whole. */
   begun = false;
   /** Whether nothing more is taken. */
@@ -59,7 +62,7 @@ export class AnswerReader {
     return this.ended || this.begun && this.#controller === null;
   }
   #options: AnswerOptions;
-  #settle = Promise.withResolvers<Response | LocalRedirect>();
+  #settle = Promise.withResolvers<Answer>();
   #decoder: HeadDecoder;
   /** Where the script parses no headers, and sends chunks. */
   #chunks: ChunkedDecoder | null = null;

@@ -1,196 +1,79 @@
+import { ProtocolError } from "../wire/protocol_error.ts";
+import type { Answer } from "./cgi_response.ts";
+import type { Gateway, GatewayInfo, GatewayOptions } from "./gateway_options.ts";
+import { describe, plainResponse } from "./respond.ts";
+
+/** How many local redirects may follow one another (SPEC F16). */
+const MAX_REDIRECTS = 5;
+/** How many local redirects led to a request. */
+const redirects = new WeakMap<Request, number>();
+
 /**
- * What a gateway is, and its options.
+ * Makes a handler of what asks an application: follows local redirects, and answers where there is no answer.
  *
- * @module
+ * @param ask Asks; throws a {@linkcode ProtocolError} with the status to answer.
+ * @param end Ends what is held open.
  */
-
-/** A handler for `Deno.serve`. Disposing of it ends what it holds open: connections, processes. */
-export interface Gateway extends Disposable {
-  /** Answers a request. Without `info` the client's address is not told. */
-  (request: Request, info?: Deno.ServeHandlerInfo<Deno.Addr>): Promise<Response>;
+export function createGateway(
+  options: GatewayOptions,
+  ask: (request: Request, info: GatewayInfo | undefined) => Promise<Answer>,
+  end: () => void,
+): Gateway {
+  const { log = console.error, allowedHosts } = options;
+  async function answer(request: Request, info: GatewayInfo | undefined): Promise<Response> {
+    const answered = await ask(request, info);
+    if (answered instanceof Response) return answered;
+    const next = redirectedRequest(request, answered.location);
+    return options.redirect ? await options.redirect(next, info) : await answer(next, info);
+  }
+  async function gateway(request: Request, info?: GatewayInfo) {
+    try {
+      // Deno.serve makes it of any Host field.
+      if (!URL.canParse(request.url)) {
+        throw new ProtocolError(
+          `Cannot answer as the request's URL must be a valid one: current value is ${request.url}`,
+        );
+      }
+      if (allowedHosts !== undefined && !isAllowedHost(request, allowedHosts)) {
+        throw new ProtocolError(
+          `Cannot answer as the host must be this machine or in allowedHosts: current value is ${
+            JSON.stringify(request.headers.get("host") ?? new URL(request.url).host)
+          }`,
+          421,
+        );
+      }
+      return await answer(request, info);
+    } catch (error) {
+      if (!request.signal.aborted) {
+        log(error instanceof ProtocolError ? error.message : describe(error));
+      }
+      return plainResponse(error instanceof ProtocolError ? error.status : 500);
+    }
+  }
+  return Object.assign(gateway, { [Symbol.dispose]: end });
 }
 
-/** Options that all gateways share. */
-export interface GatewayOptions {
-  /**
-   * The part of the URL's path that the gateway is mounted at: it becomes the beginning of SCRIPT_NAME. Other paths are
-   * answered with 404.
-   *
-   * @default ""
-   */
-  prefix?: "" | `/${string}`;
-  /**
-   * How long the application may neither take nor send a byte, in milliseconds; past it, 504, or if the answer has begun
-   * it breaks off.
-   *
-   * @default 60_000
-   */
-  timeout?: number;
-  /**
-   * How long the client may neither send nor take a byte that the application waits for, in milliseconds; past it, 408,
-   * or the answer breaks off.
-   *
-   * @default 60_000
-   */
-  clientTimeout?: number;
-  /**
-   * How many bytes the header block of an answer may have; past it, 502.
-   *
-   * @default 65_536
-   */
-  maxHeaderBytes?: number;
-  /**
-   * How many bytes a request's body may have; past it, 413. Bodies stream.
-   *
-   * @default Infinity
-   */
-  maxBodyBytes?: number;
-  /**
-   * Host names that are answered beside those of this machine itself (`localhost`, `127.0.0.1`, `[::1]`); others get
-   * 421. Set it, be it to `[]`, on a server for development: without it a page in the developer's browser can reach the
-   * server by a name of its own that it has resolve to 127.0.0.1 (DNS rebinding).
-   *
-   * @default undefined, any host
-   */
-  allowedHosts?: string[];
-  /**
-   * Hands the Authorization header to the application. A script's environment may be seen by others on the machine.
-   *
-   * @default true
-   */
-  passAuthorization?: boolean;
-  /**
-   * More variables, or a function that tells them for a request, such as REMOTE_USER of who has signed in. They replace
-   * those of the same name.
-   */
-  variables?:
-    | Record<string, string>
-    | ((request: Request, info?: Deno.ServeHandlerInfo<Deno.Addr>) => Record<string, string>);
-  /**
-   * Answers where an application sends the client to another path of the same server without the client's doing (a
-   * local redirect, RFC 3875 section 6.2.2). At most 5 follow one another; past it, 502.
-   *
-   * @default the gateway itself
-   */
-  redirect?: (
-    request: Request,
-    info?: Deno.ServeHandlerInfo<Deno.Addr>,
-  ) => Response | Promise<Response>;
-  /** Where errors, and what the application writes to stderr, go. @default console.error */
-  log?: (message: string) => void;
+function redirectedRequest(request: Request, location: string): Request {
+  const count = (redirects.get(request) ?? 0) + 1;
+  if (count > MAX_REDIRECTS) {
+    throw new ProtocolError(
+      `Cannot follow local redirects as there must be at most ${MAX_REDIRECTS}: the next is to ${location}`,
+      502,
+    );
+  }
+  const headers = new Headers(request.headers);
+  for (const name of ["content-length", "content-type", "transfer-encoding"]) headers.delete(name);
+  const next = new Request(new URL(request.url).origin + location, {
+    method: request.method === "HEAD" ? "HEAD" : "GET",
+    headers,
+    signal: request.signal,
+  });
+  redirects.set(next, count);
+  return next;
 }
 
-/** Options of {@linkcode fastCGIGateway}. */
-export interface FastCGIGatewayOptions extends GatewayOptions {
-  /**
-   * The folder of the application's scripts, as the application sees it; SCRIPT_FILENAME is in it. With it, paths must
-   * name a script. What PHP needs.
-   *
-   * @default undefined, the application answers all paths
-   */
-  root?: string;
-  /** The ends of scripts' names: the path up to there is SCRIPT_NAME, the rest PATH_INFO. @default [".php"] */
-  split?: string[];
-  /** The script of a folder. @default "index.php" */
-  index?: string;
-  /** The script for paths that name none, as `"/index.php"`. @default undefined, they are answered with 404 */
-  fallback?: `/${string}`;
-  /**
-   * Sees first that the script exists. Not where the application has its own file system, such as a container: PHP
-   * must then itself keep uploaded files from being run (`cgi.fix_pathinfo=0`, `security.limit_extensions`).
-   *
-   * @default true
-   */
-  checkFiles?: boolean;
-  /**
-   * Holds a body without a length until its length is known: PHP does not see one without.
-   *
-   * @default true with `root`, else false: the body is sent as it comes
-   */
-  needsLength?: boolean;
-  /** How many bytes are then held; past it, 413. @default 10_485_760 */
-  maxBufferedBody?: number;
-  /** How many connections may be open; past it, 503. @default 256 */
-  maxConnections?: number;
-  /**
-   * How many idle connections are kept for the next request; 0 for a connection each. PHP-FPM gives each connection a
-   * process, which others then wait for.
-   *
-   * @default 0 with `root`, else 4
-   */
-  maxIdleConnections?: number;
-  /**
-   * How long an idle connection is kept, in milliseconds.
-   *
-   * @default 10_000
-   */
-  idleTimeout?: number;
-  /** How long connecting may take, in milliseconds; past it, 504. @default 10_000 */
-  connectTimeout?: number;
+function isAllowedHost(request: Request, allowed: string[]): boolean {
+  // The URL's host comes of the Host field; one that is no host never gets here.
+  const { hostname } = new URL(request.url);
+  return /^(?:localhost|127(?:\.\d+){3}|\[::1\])$/.test(hostname) || allowed.includes(hostname);
 }
-
-/** Options of {@linkcode scgiGateway}. */
-export interface SCGIGatewayOptions extends GatewayOptions {
-  /** How many connections may be open; past it, 503. @default 256 */
-  maxConnections?: number;
-  /** How long connecting may take, in milliseconds; past it, 504. @default 10_000 */
-  connectTimeout?: number;
-  /**
-   * How many bytes of a body without a length are held to find its length, which SCGI needs; past it, 413.
-   *
-   * @default 10_485_760
-   */
-  maxBufferedBody?: number;
-}
-
-/** Options of {@linkcode cgiGateway}: `root` or `script`. */
-export interface CGIGatewayOptions extends GatewayOptions {
-  /** The folder of the scripts. The longest part of the path that names a file is the script. */
-  root?: string;
-  /** The one script that answers all paths. */
-  script?: string;
-  /** Names of the script that answers for a folder. @default [] */
-  index?: string[];
-  /** The ends of names of files that may be run. @default undefined, any that is executable */
-  extensions?: string[];
-  /**
-   * Programs that run scripts, by the end of the script's name, as `{ ".php": ["php-cgi"] }`. Such scripts need no
-   * executable bit.
-   */
-  interpreters?: Record<string, string[]>;
-  /**
-   * Permissions of Deno scripts by folder of the root, as `{ "/": ["--allow-env"], "/reports": ["--allow-env",
-   * "--allow-read=/srv/data"] }`. The nearest folder counts. Scripts that end in `.ts`, `.js`, `.mts` or `.mjs` are then
-   * run with exactly these, whatever their first line says, and need no executable bit.
-   */
-  permissions?: Record<`/${string}`, string[]>;
-  /** What scripts find in their environment beside the request. @default PATH alone */
-  env?: Record<string, string>;
-  /** How many processes may run; past it, 503. @default 32 */
-  maxProcesses?: number;
-  /**
-   * How many bytes of a body without a length are held to find its length, which CGI needs; past it, 413.
-   *
-   * @default 10_485_760
-   */
-  maxBufferedBody?: number;
-}
-
-/** The defaults of the options above. */
-export const DEFAULTS = {
-  prefix: "",
-  timeout: 60_000,
-  clientTimeout: 60_000,
-  maxHeaderBytes: 65_536,
-  maxBodyBytes: Infinity,
-  passAuthorization: true,
-  split: [".php"],
-  index: "index.php",
-  checkFiles: true,
-  maxConnections: 256,
-  maxIdleConnections: 4,
-  idleTimeout: 10_000,
-  connectTimeout: 10_000,
-  maxBufferedBody: 10_485_760,
-  maxProcesses: 32,
-} as const;

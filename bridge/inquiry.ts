@@ -1,7 +1,17 @@
 import { ProtocolError } from "../wire/protocol_error.ts";
-import { AnswerReader, type LocalRedirect } from "./cgi_response.ts";
-import { DEFAULTS, type GatewayOptions } from "./gateway.ts";
+import { type Answer, AnswerReader } from "./cgi_response.ts";
+import { DEFAULTS, type GatewayInfo, type GatewayOptions } from "./gateway_options.ts";
+import type { ScriptPath } from "./script_path.ts";
+import { createVariables } from "./variables.ts";
 import { Watchdog } from "./watchdog.ts";
+
+/** Where a script is. */
+export interface ScriptFiles {
+  /** SCRIPT_FILENAME. */
+  scriptFilename: string;
+  /** DOCUMENT_ROOT. */
+  documentRoot: string;
+}
 
 /** A request under way: what goes to the application and what comes back, whatever the transport. */
 export class Inquiry {
@@ -18,6 +28,7 @@ export class Inquiry {
   onunsent: () => void = () => {};
   /** Set by the transport: ends its side of it. */
   onabort: (reason: unknown) => void = () => {};
+  #options: GatewayOptions;
   #maxBodyBytes: number;
   #body: ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>> | undefined;
   #held: Uint8Array<ArrayBuffer>[] = [];
@@ -38,6 +49,7 @@ export class Inquiry {
       log = console.error,
     } = options;
     this.request = request;
+    this.#options = options;
     this.log = log;
     this.#maxBodyBytes = maxBodyBytes;
     this.length = bodyLength(request);
@@ -64,13 +76,41 @@ export class Inquiry {
   }
 
   /** The answer, once its header block is whole. */
-  get answer(): Promise<Response | LocalRedirect> {
+  get answer(): Promise<Answer> {
     return this.reader.answer;
   }
 
   /** Whether it has been called off. */
   get over(): boolean {
     return this.#over;
+  }
+
+  /**
+   * Tells the request as variables, names and values as byte strings.
+   *
+   * @throws {ProtocolError} If one has a NUL: it would end a C string, or an SCGI header.
+   */
+  variables(
+    info: GatewayInfo | undefined,
+    path: ScriptPath,
+    files?: ScriptFiles,
+  ): [name: string, value: string][] {
+    const { request, length } = this;
+    const { variables: given, passAuthorization } = this.#options;
+    const variables = createVariables(request, {
+      ...path,
+      ...files,
+      contentLength: request.body === null ? undefined : length,
+      remoteAddr: info?.remoteAddr,
+      dropAuthorization: passAuthorization === false,
+      variables: typeof given === "function" ? given(request, info) : given,
+    });
+    for (const [name, value] of variables) {
+      if (value.includes("\0")) {
+        throw new ProtocolError(`Cannot send ${name} as it must have no NUL: it has one`);
+      }
+    }
+    return variables;
   }
 
   /**

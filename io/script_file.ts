@@ -47,12 +47,11 @@ export async function findScript(
     path += `/${name}`;
     const info = await stat(path);
     if (info === null) return missing(`${path} does not exist`);
-    if (!info.isDirectory) return await checkScript(root, path, info, taken, rules);
+    if (!info.isDirectory) return await checkScript(root, path, taken, rules);
   }
   for (const name of rules.index) {
-    const info = await stat(`${path}/${name}`);
-    if (info !== null) {
-      const found = await checkScript(root, `${path}/${name}`, info, taken, rules);
+    if (await stat(`${path}/${name}`) !== null) {
+      const found = await checkScript(root, `${path}/${name}`, taken, rules);
       return "file" in found ? { ...found, needsSlash: !folder } : found;
     }
   }
@@ -63,10 +62,11 @@ export async function findScript(
 export async function checkScript(
   root: string,
   file: string,
-  info: Deno.FileInfo,
   taken: number,
   rules: ScriptRules,
 ): Promise<ScriptFile | ScriptRefusal> {
+  const info = await stat(file);
+  if (info === null) return missing(`${file} does not exist`);
   const real = await Deno.realPath(file);
   if (!real.startsWith((await Deno.realPath(root)).replace(/\/*$/, "/"))) {
     return missing(`${file} leads out of ${root}`);

@@ -249,6 +249,8 @@ each("what is no script is not run, nor shown", async (host, _php, way) => {
       "/upload/evil.txt/x.php",
       "/upload/evil.txt/.php",
       "/.hidden.php",
+      "/sub%2findex.php",
+      "/sub%5cindex.php",
       "/sub%2findex.php%00.css",
       "/..%2fwww/index.php",
       "/sub/%2e%2e%2f%2e%2e/etc/passwd",
