@@ -42,6 +42,21 @@ const routes: Record<
   "/throw": () => {
     throw new Error("the cause, which is secret");
   },
+  "/break": () => {
+    const parts = [encoder.encode("first\n")];
+    return new Response(
+      new ReadableStream({
+        async pull(controller) {
+          const part = parts.shift();
+          if (part !== undefined) return controller.enqueue(part);
+          // What came before is on its way first.
+          await new Promise((resolve) => setTimeout(resolve));
+          controller.error(new Error("the body broke off"));
+        },
+      }, { highWaterMark: 0 }),
+    );
+  },
+  "/early": () => new Response("Too much\n", { status: 413 }),
   "/endless": async (request) => {
     const witness = await callWitness(request);
     request.signal.addEventListener("abort", async () => {

@@ -24,6 +24,8 @@ export interface Site {
   authorization?: boolean;
   /** What becomes of the app when the client leaves in mid-answer (SPEC B22, C21). */
   leaves?: "aborted" | "killed";
+  /** Whether a client can tell that an answer broke off (SPEC B17). */
+  breaks?: "seen" | "hidden" | "page";
   /** Where the log of the app is found, if not in error.log; false where the server drops it. */
   log?: ((rig: Rig) => string) | false;
   /** Whether the server closes the connection after HEAD. */
@@ -237,6 +239,47 @@ const BEHAVIOURS: Record<string, (site: Given, rig: Rig) => Promise<void>> = {
     const log = site.log ?? ((rig: Rig) => rig.read("error.log"));
     await eventually("the stack is in the log", () => /secret[^]*app\.ts:\d+/.test(log(rig)));
     assertStringIncludes(log(rig), "the cause, which is secret");
+  },
+
+  "an answer that breaks off": async (site) => {
+    using client = await Client.connect(site.host);
+    await client.sendHead("GET", site.base + "/break", [["Connection", "close"]]);
+    const head = await client.readHead();
+    assertEquals(head.status, 200);
+    let text = "";
+    let seen = false;
+    try {
+      for await (const part of client.readParts(head)) text += new TextDecoder().decode(part);
+    } catch {
+      seen = true;
+    }
+    // mod_fcgid puts a page of its own behind it.
+    if (site.breaks === "page") return assertStringIncludes(text, "first\n<!DOCTYPE HTML");
+    assertEquals(text, "first\n");
+    // Without a length, CGI and SCGI have no other end than the connection's.
+    const breaks = site.breaks ?? (site.protocol === "fastcgi" ? "seen" : "hidden");
+    assertEquals(seen ? "seen" : "hidden", breaks);
+  },
+
+  "an answer before the body is read": async (site) => {
+    const { status, text } = await request(site.host, "POST", site.base + "/early", {
+      body: sample(10_000_000),
+      fields: BINARY,
+    });
+    assertEquals([status, text], [413, "Too much\n"]);
+  },
+
+  "a path that looks like a host": async (site) => {
+    const seen = await see(site, "//evil.example/x");
+    assertEquals(seen.url, `http://${site.seenHost ?? site.host}//evil.example/x`);
+  },
+
+  "TRACE does not reach the app": async (site) => {
+    const { status, head, text } = await request(site.host, "TRACE", site.base + "/hello");
+    // Apache answers it by itself where it serves files.
+    if (status === 200) assertEquals(head.get("content-type"), "message/http");
+    else assert([405, 501].includes(status), `${status}`);
+    assert(text !== "Hello\n");
   },
 
   "a client that leaves": async (site) => {

@@ -30,6 +30,7 @@ async function minorVersion(): Promise<number> {
 const site = (port: number, minor: number, differences: Partial<Site> = {}): Site => ({
   host: `127.0.0.1:${port}`,
   leaksStatus: true,
+  breaks: "hidden",
   // Before, capture_stderr does nothing.
   log: minor >= 7 ? (rig) => rig.output("caddy") : false,
   chunked: minor >= 9 ? 411 : "streamed",

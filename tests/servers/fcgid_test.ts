@@ -50,7 +50,7 @@ FcgidProcessTableFile ${rig.dir}/fcgid_shm
 
 const site = (port: number): Site => ({ host: `127.0.0.1:${port}`, base: "/app/app.fcgi" });
 
-behaviours(fcgid, "AddHandler", ({ list }) => site(list));
+behaviours(fcgid, "AddHandler", ({ list }) => ({ ...site(list), breaks: "page" }));
 
 fcgid.test("examples/hello.ts as a .fcgi", async ({ hello }) => {
   const { status, text } = await request(site(hello).host, "GET", "/app/hello.fcgi");

@@ -39,6 +39,7 @@ const site = (port: number, differences: Partial<Site> = {}): Site => ({
   host: `127.0.0.1:${port}`,
   dots: "/d/y//z",
   closesAfterHead: true,
+  breaks: "hidden",
   ...differences,
 });
 

@@ -56,8 +56,18 @@ class Relay implements Disposable {
 
 const haproxy = new Suite("HAProxy", { haproxy: "haproxy" }, async (rig) => {
   const tcp = await rig.daemon("fastcgi", "127.0.0.1:0");
+  const unix = await rig.daemon("fastcgi", `unix:${rig.dir}/app.sock`);
   const relay = rig.use(new Relay(tcp));
-  const ports = await rig.serve("haproxy", ["tcp", "relayed"], (port) => {
+  const ports = await rig.serve("haproxy", ["tcp", "unix", "multiplexed"], (port) => {
+    const frontend = (name: keyof typeof port, replace: Record<string, string>) => `
+frontend ${name}
+  bind 127.0.0.1:${port[name]}
+  default_backend ${name}
+${
+      snippet("haproxy", name, { "backend app": `backend ${name}`, ...replace })
+        .replace("fcgi-app app\n  docroot", `fcgi-app ${name}\n  docroot`)
+        .replace("use-fcgi-app app", `use-fcgi-app ${name === "unix" ? "tcp" : name}`)
+    }`;
     const file = rig.write(
       "haproxy.cfg",
       `
@@ -69,20 +79,9 @@ defaults
   timeout connect 5s
   timeout client 30s
   timeout server 30s
-frontend tcp
-  bind 127.0.0.1:${port.tcp}
-  default_backend app
-${snippet("haproxy", "tcp", { "127.0.0.1:9000": tcp })}
-frontend relayed
-  bind 127.0.0.1:${port.relayed}
-  default_backend relayed
-${
-        snippet("haproxy", "tcp", {
-          "127.0.0.1:9000": relay.address,
-          "backend app": "backend relayed",
-        })
-          .split("\n\n")[0]
-      }
+${frontend("tcp", { "127.0.0.1:9000": tcp })}
+${frontend("unix", { "/run/app.sock": unix })}
+${frontend("multiplexed", { "127.0.0.1:9000": relay.address })}
 `,
     );
     return ["haproxy", ["-db", "-f", file]];
@@ -96,14 +95,16 @@ const site = (port: number, differences: Partial<Site> = {}): Site => ({
   // More than fits its buffer needs a length.
   chunked: 400,
   split: { scriptName: undefined },
-  log: (rig) => rig.output("haproxy"),
+  // It dies of FCGI_STDERR that comes alone: the log stays with the daemon.
+  log: (rig) => rig.output("daemon (fastcgi)"),
   ...differences,
 });
 
 behaviours(haproxy, "FastCGI over TCP", ({ tcp }) => site(tcp));
+behaviours(haproxy, "FastCGI over a Unix socket", ({ unix }) => site(unix));
 
-haproxy.test("several requests at once on one connection", async ({ relayed, relay }) => {
-  const { host } = site(relayed);
+haproxy.test("several requests at once on one connection", async ({ multiplexed, relay }) => {
+  const { host } = site(multiplexed);
   // HAProxy shares a connection once FCGI_GET_VALUES has told it that it may.
   assertEquals((await request(host, "GET", "/hello")).text, "Hello\n");
   const witnesses = Array.from({ length: 8 }, () => new Witness());

@@ -177,7 +177,8 @@ await serve(app, { basePath: "auto" });
 
   /** What a program has written to stdout and stderr. */
   output(name: string): string {
-    return this.#programs.findLast((program) => program.name === name)?.output ?? "";
+    return this.#programs.filter((program) => program.name === name)
+      .map((program) => program.output).join("");
   }
 
   /** Starts a program. */
