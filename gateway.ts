@@ -322,6 +322,10 @@ async function askFastCGI(
       if (needsLength) await inquiry.measure(maxBufferedBody);
       const variables = inquiry.variables(info, found.path, found.files);
       const connection = await acquire(pool, fresh, request.signal);
+      if (inquiry.over) {
+        pool.release(connection, false);
+        return await inquiry.answer;
+      }
       const exchange = new FastCGIInquiry(
         inquiry,
         createChannel(connection),
@@ -412,8 +416,9 @@ async function askSCGI(
     const path = { scriptName: toByteString(options.prefix ?? ""), pathInfo };
     const variables = inquiry.variables(info, path);
     const connection = await acquire(pool, true, request.signal);
-    runSCGI(inquiry, createChannel(connection), variables)
-      .finally(() => pool.release(connection, false));
+    if (inquiry.over) pool.release(connection, false);
+    else {runSCGI(inquiry, createChannel(connection), variables)
+        .finally(() => pool.release(connection, false));}
   } catch (error) {
     inquiry.abort(error);
   }
@@ -491,7 +496,7 @@ class Scripts {
     const inquiry = new Inquiry(request, options);
     try {
       await inquiry.measure(options.maxBufferedBody ?? DEFAULTS.maxBufferedBody);
-      this.#run(inquiry, info, found);
+      if (!inquiry.over) this.#run(inquiry, info, found);
     } catch (error) {
       inquiry.abort(error);
     }

@@ -46,7 +46,7 @@ const HOP_BY_HOP = new Set([
 const CGI_FIELDS = new Set(["content-type", "location"]);
 /** How much of a body waits for the client before the application is read no further, in bytes. */
 const HIGH_WATER = 65536;
-/** How much of a body that HEAD or the status rule out is read before the application is stopped, in bytes. */
+/** How much is read that no client gets before the application is stopped, in bytes. */
 const MAX_DROPPED = 1_048_576;
 
 /** An answer in the making: takes what the application writes, in any pieces. */
@@ -70,7 +70,6 @@ export class AnswerReader {
   #room: (() => void) | null = null;
   /** How many bytes of the body are still to come, if it was told. */
   #left: number | undefined;
-  #excess = false;
   #dropped = 0;
 
   /** @param options What it is an answer to. */
@@ -189,11 +188,7 @@ export class AnswerReader {
   #pushBody(bytes: Uint8Array<ArrayBuffer>): void {
     const controller = this.#controller;
     if (bytes.length === 0) return;
-    if (controller === null) {
-      this.#dropped += bytes.length;
-      if (this.#dropped > MAX_DROPPED) this.#options.oncancel(new Error("Nobody wants the body"));
-      return;
-    }
+    if (controller === null) return this.#drop(bytes);
     const chunk = bytes.subarray(0, this.#left);
     controller.enqueue(chunk);
     if (this.#left === undefined) return;
@@ -204,11 +199,14 @@ export class AnswerReader {
     this.#drop(bytes.subarray(chunk.length));
   }
 
-  /** What comes after a whole body is not the client's. */
+  /** Takes what no client gets: the body of HEAD, or what comes after a whole one. */
   #drop(bytes: Uint8Array): void {
-    if (bytes.length === 0 || this.#left !== 0 || this.#excess) return;
-    this.#excess = true;
-    this.#options.log("The body is longer than its Content-Length: the rest is left out");
+    if (bytes.length === 0) return;
+    if (this.#left === 0 && this.#dropped === 0) {
+      this.#options.log("The body is longer than its Content-Length: the rest is left out");
+    }
+    this.#dropped += bytes.length;
+    if (this.#dropped > MAX_DROPPED) this.#options.oncancel(new Error("Nobody wants the body"));
   }
 }
 

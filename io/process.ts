@@ -98,6 +98,14 @@ export class ProcessGroup {
 /** How long a line of the log may be, in characters. */
 const MAX_LINE = 8192;
 
+/** What a terminal that shows the log would obey. */
+// deno-lint-ignore no-control-regex
+const CONTROL = /[\x00-\x08\x0b-\x1f\x7f-\x9f]/g;
+
+function escape(char: string): string {
+  return "\\x" + char.charCodeAt(0).toString(16).padStart(2, "0");
+}
+
 /** Gathers what comes in pieces into lines. */
 export class LineLog {
   #decoder = new TextDecoder();
@@ -127,7 +135,7 @@ export class LineLog {
   }
 
   #log(line: string): void {
-    if (line !== "") this.#onlog(line);
+    if (line !== "") this.#onlog(line.replace(CONTROL, escape));
   }
 }
 

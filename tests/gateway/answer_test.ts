@@ -216,6 +216,12 @@ Deno.test("AnswerReader logs what exceeds the length, once", async () => {
   assertStringIncludes(log[0], "longer than its Content-Length");
 });
 
+Deno.test("AnswerReader has an application stopped that goes on after a whole body", () => {
+  const { reader, canceled, log } = read("Status: 200\nContent-Length: 1\n\na", { end: false });
+  for (let i = 0; i < 20; i++) reader.push(new Uint8Array(60_000));
+  assertEquals([canceled.length > 0, log.length], [true, 1]);
+});
+
 Deno.test("AnswerReader.room() waits until the client has taken what came", async () => {
   const { answer, reader } = read("Status: 200\n\n", { end: false });
   assertEquals(reader.room(), undefined);

@@ -393,6 +393,24 @@ Deno.test("cgiGateway() logs what a script writes to stderr, and how it ended", 
   assertEquals(scripts.log.toSorted(), ["The script ended with exit code 7", "one", "two"]);
 });
 
+Deno.test("cgiGateway() lets no script speak to the terminal that shows the log", async () => {
+  await using scripts = new Scripts({
+    "a.cgi": HELLO + `printf 'a\\tb\\033[2Jc\\rd\\302\\233e\\n' >&2`,
+  });
+  await scripts.gateway().text("/a.cgi");
+  await eventually("the log", () => scripts.log.length === 1);
+  assertEquals(scripts.log, ["a\tb\\x1b[2Jc\\x0dd\\x9be"]);
+});
+
+Deno.test("cgiGateway() logs a long line in parts", async () => {
+  await using scripts = new Scripts({
+    "a.cgi": HELLO + `head -c 20000 /dev/zero | tr '\\0' x >&2`,
+  });
+  await scripts.gateway().text("/a.cgi");
+  await eventually("the log", () => scripts.log.join("").length === 20_000);
+  assert(scripts.log.every((line) => line.length <= 8192));
+});
+
 /** A script that starts children, tells their ids on stderr, and does not end. */
 const TREE = `(trap "" TERM; sleep 600) & one=$!; sleep 600 & echo "pids $$ $one $!" >&2; `;
 

@@ -255,6 +255,22 @@ Deno.test("fastCGIGateway() aborts the request where the client goes", async () 
   }
 });
 
+Deno.test("fastCGIGateway() does not ask for a client that has gone already", async () => {
+  const asked: string[] = [];
+  await using application = new Application(async (peer) => {
+    for (let next = await peer.request(); next; next = await peer.request()) {
+      asked.push(next.variables.get("REQUEST_URI")!);
+      await peer.answer(OK);
+    }
+  });
+  using gateway = ask(application.address);
+  await (await gateway.fetch("/first")).text();
+  await gateway.fetch("/gone", { signal: AbortSignal.abort() });
+  await (await gateway.fetch("/last")).text();
+  assertEquals(asked, ["/first", "/last"]);
+  assertEquals(gateway.log, []);
+});
+
 Deno.test("fastCGIGateway() closes on an application that does not know how to abort", async () => {
   const asked = Promise.withResolvers<void>();
   await using application = new Application(async (peer) => {
