@@ -5,7 +5,7 @@ export const MODULES = "/usr/lib/apache2/modules";
 
 /** A configuration of Apache with a virtual host for each port. */
 export function apacheConfig(rig: Rig, modules: string[], hosts: Record<number, string>): string {
-  const load = ["mpm_event", "authz_core", ...modules]
+  const load = ["authz_core", ...modules]
     .map((name) => `LoadModule ${name}_module ${MODULES}/mod_${name}.so`);
   const virtual = Object.entries(hosts).map(([port, text]) =>
     `Listen 127.0.0.1:${port}\n<VirtualHost 127.0.0.1:${port}>\n${text}\n</VirtualHost>`

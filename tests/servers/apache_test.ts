@@ -19,7 +19,7 @@ const apache = new Suite("Apache", {
   return await rig.serve("apache2", ["cgi", "noDecode", "tcp", "unix", "split", "scgi"], (port) => {
     const file = rig.write(
       "apache.conf",
-      apacheConfig(rig, ["alias", "env", "cgid", "proxy", "proxy_fcgi", "proxy_scgi"], {
+      apacheConfig(rig, "mpm_event alias env cgid proxy proxy_fcgi proxy_scgi".split(" "), {
         [port.cgi]: cgi,
         [port.noDecode]: cgi.replace("AllowEncodedSlashes On", "AllowEncodedSlashes NoDecode"),
         [port.tcp]: snippet("apache", "tcp", { "127.0.0.1:9000": tcp }),
@@ -32,12 +32,30 @@ const apache = new Suite("Apache", {
   });
 });
 
+/** mod_cgi is for processes that do one request at a time, mod_cgid for those with threads. */
+const prefork = new Suite("Apache", {
+  apache2: "apache2",
+  [`${MODULES}/mod_mpm_prefork.so`]: "apache2-bin",
+}, async (rig) => {
+  rig.script("cgi-bin/app.ts");
+  return await rig.serve("apache2", ["cgi"], (port) => {
+    const cgi = snippet("apache", "cgi", {
+      "/srv/cgi-bin": `${rig.dir}/cgi-bin`,
+      "/var/cache/deno": `${rig.dir}/cache`,
+    });
+    const modules = ["mpm_prefork", "alias", "env", "cgi"];
+    const file = rig.write("apache.conf", apacheConfig(rig, modules, { [port.cgi]: cgi }));
+    return ["apache2", ["-DFOREGROUND", "-f", file]];
+  });
+});
+
 const site = (port: number, differences: Partial<Site> = {}): Site => ({
   host: `127.0.0.1:${port}`,
   chunked: "streamed",
   ...differences,
 });
 const cgi = { base: "/cgi-bin/app.ts", protocol: "cgi", leaves: "killed" } as const;
+behaviours(prefork, "CGI (mod_cgi)", (port) => site(port.cgi, cgi));
 /** mod_proxy_fcgi does not split the path: all of it is SCRIPT_NAME (SPEC A16). */
 const unsplit = { scriptName: "/café/x", pathInfo: undefined };
 

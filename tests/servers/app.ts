@@ -38,6 +38,8 @@ const routes: Record<
     }),
   "/nothing": () => new Response(null, { status: 204 }),
   "/created": () => new Response("Made\n", { status: 201, headers: { location: "/hello" } }),
+  "/auth": (request) =>
+    new Response(null, { status: request.headers.get("x-key") === "right" ? 204 : 403 }),
   "/redirect": () => new Response(null, { status: 303, headers: { location: "/hello" } }),
   "/throw": () => {
     throw new Error("the cause, which is secret");
@@ -57,6 +59,15 @@ const routes: Record<
     );
   },
   "/early": () => new Response("Too much\n", { status: 413 }),
+  "/wait": async (request) => {
+    const witness = await callWitness(request);
+    const aborted = new Promise((resolve) => request.signal.addEventListener("abort", resolve));
+    await witness.write(encoder.encode("started\n"));
+    await aborted;
+    await witness.write(encoder.encode("aborted\n"));
+    witness.close();
+    return new Response("Never seen\n");
+  },
   "/endless": async (request) => {
     const witness = await callWitness(request);
     request.signal.addEventListener("abort", async () => {

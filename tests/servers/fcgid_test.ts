@@ -26,7 +26,7 @@ const fcgid = new Suite("mod_fcgid", {
     const file = rig.write(
       "apache.conf",
       apacheConfig(rig, [
-        ..."alias mime fcgid auth_basic authn_core authn_file authz_user".split(" "),
+        ..."mpm_event alias mime fcgid auth_basic authn_core authn_file authz_user".split(" "),
       ], {
         [port.list]: directory(`${rig.dir}/app`),
         [port.hello]: [

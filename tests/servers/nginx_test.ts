@@ -1,4 +1,6 @@
+import { assertEquals } from "@std/assert";
 import { behaviours, type Site } from "./behaviours.ts";
+import { Client, request, Witness } from "./client.ts";
 import { snippet, Suite } from "./harness.ts";
 import { nginxCommand, stockParameters } from "./nginx.ts";
 
@@ -13,12 +15,13 @@ const nginx = new Suite("nginx", {
   const fcgiwrap = `${rig.dir}/fcgiwrap.sock`;
   rig.spawn("fcgiwrap", "fcgiwrap", ["-f", "-c", "4", "-s", `unix:${fcgiwrap}`]);
   rig.script("cgi-bin/app.ts");
-  return await rig.serve("nginx", ["tcp", "stock", "keep", "cgi", "scgi"], (port) => {
+  return await rig.serve("nginx", ["tcp", "stock", "keep", "cgi", "scgi", "auth"], (port) => {
     const server = (port: number, location: string) =>
       `server { listen 127.0.0.1:${port}; client_max_body_size 20m; ${location} }`;
     const blocks = [
       server(port.tcp, snippet("nginx", "tcp", { "127.0.0.1:9000": tcp })),
       server(port.stock, snippet("nginx", "stock", { "/run/app.sock": unix })),
+      server(port.auth, snippet("nginx", "auth", { "127.0.0.1:9000": tcp })),
       server(port.scgi, snippet("nginx", "scgi", { "127.0.0.1:4000": scgi })),
       snippet("nginx", "keep", {
         "127.0.0.1:9000": tcp,
@@ -65,3 +68,21 @@ behaviours(
   "SCGI",
   (port) => site(port.scgi, { protocol: "scgi", log: (rig) => rig.output("daemon (scgi)") }),
 );
+
+nginx.test("a client that leaves before the answer", async (port) => {
+  using witness = new Witness();
+  const client = await Client.connect(site(port.tcp).host);
+  await client.sendHead("GET", `/wait?witness=${witness.port}`);
+  assertEquals(await witness.next("the app begins"), "started");
+  client[Symbol.dispose]();
+  assertEquals(await witness.next("the app learns of it"), "aborted");
+});
+
+nginx.test("auth_request asks the app", async (port) => {
+  const { host } = site(port.auth);
+  const body = new Uint8Array(100_000);
+  const allowed = await request(host, "POST", "/private/x", { body, fields: [["X-Key", "right"]] });
+  assertEquals([allowed.status, JSON.parse(allowed.text).method], [200, "POST"]);
+  assertEquals((await request(host, "POST", "/private/x", { body })).status, 403);
+  assertEquals((await request(host, "GET", "/auth")).status, 404);
+});
