@@ -451,6 +451,17 @@ Deno.test("cgiGateway() ends a script whose client has gone, with all its childr
   await eventually("the script's end", () => !others.some(isRunning));
 });
 
+Deno.test("cgiGateway() ends a script whose request breaks off", async () => {
+  await using scripts = new Scripts({ "a.cgi": TREE + "cat; wait" });
+  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+  const init = { method: "POST", body: readable, headers: { "content-length": "9" } };
+  const response = scripts.gateway().fetch("/a.cgi", init);
+  const pids = await pidsOf(scripts);
+  await writable.abort(new Error("connection reset"));
+  assertEquals((await response).status, 400);
+  await eventually("the script's end", () => !pids.some(isRunning));
+});
+
 Deno.test("cgiGateway() ends its scripts when it is disposed of", async () => {
   await using scripts = new Scripts({ "a.cgi": TREE + "wait" });
   const gateway = scripts.gateway();
