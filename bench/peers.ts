@@ -1,0 +1,354 @@
+/** Who takes part: Gatehouse and its peers, each a small file in peers/. */
+
+import { cores, freePort, output, Process, which } from "./process.ts";
+import { type Protocol, variablesOf } from "./requests.ts";
+
+/** Why a peer takes no part. */
+export class Unavailable extends Error {}
+
+/** A peer that runs: a server, or a command that is a CGI script. */
+export interface Running {
+  protocol: Protocol;
+  port: number;
+  processes: Process[];
+  command?: string[];
+  env?: Record<string, string>;
+}
+
+/** How a load wants its peers. */
+export interface Setting {
+  /** What is served; see peers/app.ts. */
+  app: string;
+  /** Whether peers on Deno tell their memory when asked with SIGUSR1. */
+  reportMemory?: boolean;
+  /** Whether they may use all processors. */
+  unpinned?: boolean;
+}
+
+/** One who takes part. */
+export interface Peer {
+  name: string;
+  /** Its name where there is little room. */
+  short: string;
+  /** Finds or builds what it needs; throws {@linkcode Unavailable}. Tells its version, where it has one of its own. */
+  prepare?(directory: string): Promise<string | void>;
+  start(setting: Setting): Promise<Running>;
+}
+
+const PEERS = `${import.meta.dirname}/peers`;
+/** What PHP runs; every peer is told it. */
+export const SCRIPT = `${PEERS}/php.php`;
+
+function need(install: string, ...names: string[]): string {
+  const found = which(...names);
+  if (found === undefined) {
+    throw new Unavailable(`no ${names[0]}; on Debian: apt install ${install}`);
+  }
+  return found;
+}
+
+async function firstLine(command: string[], pattern: RegExp): Promise<string> {
+  return pattern.exec(await output(command))?.[1] ?? "";
+}
+
+/** Starts a server and waits until it listens. */
+async function startServer(
+  protocol: Protocol,
+  { unpinned, reportMemory }: Setting,
+  command: (port: number) => string[],
+): Promise<Running> {
+  const port = freePort();
+  const process = new Process(command(port), {
+    core: unpinned ? undefined : cores?.server,
+    stdout: reportMemory ? "piped" : undefined,
+  });
+  return { protocol, port, processes: [await process.listening(port)] };
+}
+
+function denoCommand(file: string, permissions: string[], flags: string[] = []): string[] {
+  return [
+    Deno.execPath(),
+    "run",
+    "--quiet",
+    "--no-prompt",
+    "--no-config",
+    ...permissions,
+    ...flags,
+    `${PEERS}/${file}`,
+  ];
+}
+
+function denoPeer(name: string, short: string, protocol: Protocol, file: string): Peer {
+  return {
+    name,
+    short,
+    start: (setting) =>
+      startServer(protocol, setting, (port) => [
+        ...denoCommand(
+          file,
+          [`--allow-net=127.0.0.1:${port}`],
+          setting.reportMemory ? ["--v8-flags=--expose-gc"] : [],
+        ),
+        String(port),
+        setting.app,
+      ]),
+  };
+}
+
+export const gatehouse: Peer = denoPeer("Gatehouse", "Gatehouse", "fastcgi", "gatehouse.ts");
+export const gatehouseSCGI: Peer = denoPeer("Gatehouse, SCGI", "SCGI", "scgi", "gatehouse_scgi.ts");
+export const denoServe: Peer = denoPeer("Deno.serve (HTTP)", "Deno.serve", "http", "deno_serve.ts");
+export const ceiling: Peer = denoPeer("Deno.Conn, bare", "Deno.Conn", "fastcgi", "ceiling.ts");
+export const naive: Peer = denoPeer("naive responder", "naive", "fastcgi", "naive.ts");
+
+/** Gatehouse in several processes. */
+export function prefork(workers: number): Peer {
+  const name = `Gatehouse, ${workers} ${workers === 1 ? "worker" : "workers"}`;
+  return {
+    name,
+    short: name,
+    start: (setting) =>
+      startServer("fastcgi", setting, (port) => [
+        ...denoCommand("gatehouse_prefork.ts", [
+          `--allow-net=127.0.0.1:${port}`,
+          "--allow-run",
+          "--allow-env",
+        ]),
+        String(port),
+        setting.app,
+        String(workers),
+      ]),
+  };
+}
+
+/** A program as it was found or built. */
+interface Built {
+  command(port: number): string[];
+  version?: string;
+}
+
+function builtPeer(
+  name: string,
+  short: string,
+  build: (directory: string) => Promise<Built>,
+): Peer {
+  let built: Built | undefined;
+  return {
+    name,
+    short,
+    async prepare(directory) {
+      built ??= await build(directory);
+      return built.version;
+    },
+    start: (setting) => startServer("fastcgi", setting, built!.command),
+  };
+}
+
+export const go: Peer = builtPeer("Go net/http/fcgi", "Go", async (directory) => {
+  const compiler = need("golang-go", "go");
+  const server = `${directory}/go`;
+  await output([compiler, "build", "-o", server, `${PEERS}/go.go`]);
+  return {
+    command: (port) => [server, String(port)],
+    version: await firstLine([compiler, "version"], /go([\d.]+)/),
+  };
+});
+
+export const libfcgi: Peer = builtPeer("libfcgi (C)", "libfcgi", async (directory) => {
+  const compiler = need("gcc", "cc", "gcc", "clang");
+  const server = `${directory}/libfcgi`;
+  try {
+    await output([compiler, "-O2", "-o", server, `${PEERS}/libfcgi.c`, "-lfcgi"]);
+  } catch (error) {
+    if (!/fcgiapp\.h|-lfcgi/.test((error as Error).message)) throw error;
+    throw new Unavailable("no fcgiapp.h; on Debian: apt install libfcgi-dev");
+  }
+  return { command: (port) => [server, String(port)] };
+});
+
+export const phpFPM: Peer = builtPeer("PHP-FPM, one child", "PHP-FPM", async (directory) => {
+  const names = Array.from({ length: 10 }, (_, i) => `php-fpm8.${9 - i}`);
+  const manager = need("php-fpm", "php-fpm", ...names);
+  const user = Deno.uid() === 0 ? "user = root\ngroup = root" : "";
+  return {
+    command(port) {
+      const file = `${directory}/php-fpm-${port}.conf`;
+      Deno.writeTextFileSync(
+        file,
+        `[global]
+error_log = /dev/stderr
+log_level = error
+[bench]
+${user}
+listen = 127.0.0.1:${port}
+listen.backlog = 4096
+pm = static
+pm.max_children = 1
+`,
+      );
+      return [manager, "--nodaemonize", "--allow-to-run-as-root", "--fpm-config", file];
+    },
+    version: await firstLine([manager, "--version"], /^PHP ([\d.]+)/),
+  };
+});
+
+export const nodeFastCGI: Peer = builtPeer("node-fastcgi", "node-fastcgi", async (directory) => {
+  const node = need("nodejs", "node");
+  const npm = need("npm", "npm");
+  const prefix = `${directory}/node`;
+  const flags = ["--no-audit", "--no-fund", "--silent", "--prefix", prefix];
+  const version = "2.0.0";
+  try {
+    await output([npm, "install", ...flags, `node-fastcgi@${version}`]);
+  } catch {
+    throw new Unavailable("npm cannot install node-fastcgi");
+  }
+  const library = `${prefix}/node_modules/node-fastcgi`;
+  return { command: (port) => [node, `${PEERS}/node.cjs`, library, String(port)], version };
+});
+
+/** nginx before a peer, on the same processor. */
+function throughNginx(peer: Peer, name: string, short: string): Peer {
+  let nginx = "";
+  let directory = "";
+  return {
+    name,
+    short,
+    async prepare(given) {
+      nginx = need("nginx", "nginx");
+      directory = given;
+      await peer.prepare?.(directory);
+      return await firstLine(["sh", "-c", `${nginx} -v 2>&1`], /nginx\/([\d.]+)/);
+    },
+    async start(setting) {
+      const upstream = await peer.start(setting);
+      const front = await startServer("http", setting, (port) => {
+        const file = `${directory}/nginx-${port}.conf`;
+        Deno.writeTextFileSync(file, nginxConfig(directory, port, upstream));
+        return [nginx, "-e", "stderr", "-c", file];
+      });
+      return { ...front, processes: [...upstream.processes, ...front.processes] };
+    },
+  };
+}
+
+function nginxConfig(
+  directory: string,
+  port: number,
+  { protocol, port: upstream }: Running,
+): string {
+  const variables = variablesOf({ path: "/" })
+    .filter(([name]) => !name.startsWith("HTTP_") && name !== "REDIRECT_STATUS")
+    .map(([name]) => `fastcgi_param ${name} ${NGINX_VARIABLES[name] ?? `$${name.toLowerCase()}`};`);
+  const pass = protocol === "http"
+    ? ["proxy_http_version 1.1;", 'proxy_set_header Connection "";', "proxy_set_header Host $host;"]
+    : [...variables, "fastcgi_param REDIRECT_STATUS 200;", "fastcgi_keep_conn on;"];
+  const temporary = ["client_body", "fastcgi", "proxy", "scgi", "uwsgi"]
+    .map((name) => `${name}_temp_path ${directory}/nginx-${name};`);
+  return `${Deno.uid() === 0 ? "user root;" : ""}
+daemon off;
+worker_processes 1;
+pid ${directory}/nginx-${port}.pid;
+events { worker_connections 4096; }
+http {
+access_log off;
+${temporary.join("\n")}
+keepalive_requests 1000000000;
+upstream app {
+  server 127.0.0.1:${upstream};
+  keepalive 64;
+  keepalive_requests 1000000000;
+}
+server {
+  listen 127.0.0.1:${port};
+  location / {
+    ${pass.join("\n    ")}
+    ${protocol === "http" ? "proxy_pass http://app" : "fastcgi_pass app"};
+  }
+}
+}
+`;
+}
+
+const NGINX_VARIABLES: Record<string, string> = {
+  SCRIPT_FILENAME: SCRIPT,
+  SCRIPT_NAME: "$fastcgi_script_name",
+  GATEWAY_INTERFACE: "CGI/1.1",
+  SERVER_SOFTWARE: "nginx/$nginx_version",
+  REQUEST_SCHEME: "$scheme",
+};
+
+export const nginxGatehouse: Peer = throughNginx(
+  gatehouse,
+  "Gatehouse (fastcgi_pass)",
+  "Gatehouse",
+);
+export const nginxDeno: Peer = throughNginx(denoServe, "Deno.serve (proxy_pass)", "Deno.serve");
+export const nginxGo: Peer = throughNginx(go, "Go (fastcgi_pass)", "Go");
+export const nginxPHP: Peer = throughNginx(phpFPM, "PHP-FPM (fastcgi_pass)", "PHP-FPM");
+
+function cgiScript(
+  name: string,
+  short: string,
+  command: (directory: string) => string[] | Promise<string[]>,
+): Peer {
+  let found: string[] = [];
+  return {
+    name,
+    short,
+    async prepare(directory) {
+      found = await command(directory);
+    },
+    start: () =>
+      Promise.resolve({
+        protocol: "http",
+        port: 0,
+        processes: [],
+        command: found,
+        env: Object.fromEntries(
+          // What is empty, a web server leaves out, but for the query.
+          variablesOf({ path: "/" }, `${PEERS}/cgi/php.php`)
+            .filter(([name, value]) => value !== "" || name === "QUERY_STRING"),
+        ),
+      }),
+  };
+}
+
+function denoScript(name: string, short: string, file: string): Peer {
+  return cgiScript(name, short, () => denoCommand(`cgi/${file}`, ["--allow-env"]));
+}
+
+export const cgiGatehouse: Peer = denoScript("Gatehouse, serve()", "Gatehouse", "gatehouse.ts");
+export const cgiGatehouseOnly: Peer = denoScript(
+  "Gatehouse, serveCGI()",
+  "serveCGI()",
+  "gatehouse_cgi.ts",
+);
+export const cgiBare: Peer = denoScript("deno run, bare", "deno run", "bare.ts");
+export const cgiWebAPI: Peer = denoScript("deno run, Request and Response", "web", "web_api.ts");
+export const cgiNode: Peer = cgiScript(
+  "node",
+  "Node.js",
+  () => [need("nodejs", "node"), `${PEERS}/cgi/node.cjs`],
+);
+export const cgiPython: Peer = cgiScript("Python wsgiref", "wsgiref", async () => {
+  const python = need("python3", "python3");
+  // What is found may be a script that looks for the real one at each start.
+  const real = (await output([python, "-c", "import sys; print(sys.executable)"])).trim();
+  return [real, `${PEERS}/cgi/python.py`];
+});
+export const cgiPerl: Peer = cgiScript(
+  "Perl",
+  "Perl",
+  () => [need("perl", "perl"), `${PEERS}/cgi/perl.pl`],
+);
+export const cgiPerlModule: Peer = cgiScript("Perl CGI.pm", "CGI.pm", async () => {
+  const perl = need("perl", "perl");
+  try {
+    await output([perl, "-MCGI", "-e", "1"]);
+  } catch {
+    throw new Unavailable("no CGI.pm; on Debian: apt install libcgi-pm-perl");
+  }
+  return [perl, `${PEERS}/cgi/perl_cgi.pl`];
+});
+export const cgiPHP: Peer = cgiScript("php-cgi", "php-cgi", () => [need("php-cgi", "php-cgi")]);

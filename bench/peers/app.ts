@@ -1,0 +1,77 @@
+/** The app of each load, as all peers that run on Deno serve it. The peers in other languages do the same by path. */
+
+type App = (request: Request) => Response | Promise<Response>;
+
+const CHUNK = new Uint8Array(65536).fill(0x78);
+const EVERY = 100;
+
+const listeners = new Set<ReadableStreamDefaultController<Uint8Array>>();
+const encoder = new TextEncoder();
+let events = 0;
+
+/** One event for all who listen; the load generator counts the tildes. */
+function publish(): void {
+  const event = encoder.encode(`data: ${events++} ~\n\n`);
+  for (const listener of listeners) listener.enqueue(event);
+}
+
+export const apps: Record<string, App> = {
+  hello: () => new Response("Hello, world"),
+
+  headers(request) {
+    let length = 0;
+    request.headers.forEach((value, name) => length += name.length + value.length);
+    const headers = new Headers({ "content-type": "text/plain" });
+    for (let i = 1; i <= 19; i++) headers.set(`x-answer-${i}`, `the value of header ${i}`);
+    for (let i = 1; i <= 3; i++) headers.append("set-cookie", `c${i}=0123456789abcdef; Path=/`);
+    return new Response(`${length > 900}`, { headers });
+  },
+
+  async echo(request) {
+    return new Response(await request.bytes());
+  },
+
+  async upload(request) {
+    let length = 0;
+    const reader = request.body!.getReader();
+    for (let part = await reader.read(); !part.done; part = await reader.read()) {
+      length += part.value.length;
+    }
+    return new Response(`${length}`);
+  },
+
+  download(request) {
+    let left = Number(new URL(request.url).searchParams.get("bytes"));
+    return new Response(
+      new ReadableStream({
+        pull(controller) {
+          controller.enqueue(left < CHUNK.length ? CHUNK.subarray(0, left) : CHUNK);
+          left -= CHUNK.length;
+          if (left <= 0) controller.close();
+        },
+      }),
+    );
+  },
+
+  events() {
+    if (events === 0) setInterval(publish, EVERY);
+    events++;
+    let own: ReadableStreamDefaultController<Uint8Array>;
+    const stream = new ReadableStream<Uint8Array>({
+      start: (controller) => void listeners.add(own = controller),
+      cancel: () => void listeners.delete(own),
+    });
+    return new Response(stream, { headers: { "content-type": "text/event-stream" } });
+  },
+};
+
+/** Prints what the process holds after a collection, when asked with SIGUSR1; needs `--v8-flags=--expose-gc`. */
+export function reportMemory(): void {
+  const { gc } = globalThis as { gc?: () => void };
+  if (gc === undefined) return;
+  Deno.addSignalListener("SIGUSR1", () => {
+    gc();
+    gc();
+    console.log(JSON.stringify(Deno.memoryUsage()));
+  });
+}

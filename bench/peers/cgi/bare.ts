@@ -1,0 +1,1 @@
+console.log("Status: 200 OK\nContent-Type: text/plain\n\nHello, world");

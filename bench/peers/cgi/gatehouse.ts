@@ -1,0 +1,3 @@
+import { serve } from "../../../mod.ts";
+
+await serve(() => new Response("Hello, world"));

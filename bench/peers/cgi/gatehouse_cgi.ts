@@ -1,0 +1,3 @@
+import { serveCGI } from "../../../cgi.ts";
+
+await serveCGI(() => new Response("Hello, world"));

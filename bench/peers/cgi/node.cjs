@@ -1,0 +1,1 @@
+process.stdout.write("Status: 200 OK\r\nContent-Type: text/plain\r\n\r\nHello, world");

@@ -1,0 +1,10 @@
+/** Gatehouse over FastCGI: on a port, or on the socket inherited from a prefork master. */
+import { inheritedListener, serveFastCGI } from "../../fastcgi.ts";
+import { apps, reportMemory } from "./app.ts";
+
+const [port, load] = Deno.args;
+const listener = port === "inherited"
+  ? await inheritedListener()
+  : Deno.listen({ hostname: "127.0.0.1", port: Number(port) });
+serveFastCGI(apps[load], listener, { maxConnections: 20_000 });
+reportMemory();

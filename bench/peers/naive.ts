@@ -1,0 +1,107 @@
+/** A responder as one writes it in an afternoon: bodies whole, one request after the other, no limits. */
+import { apps } from "./app.ts";
+
+const [port, load] = Deno.args;
+const app = apps[load];
+const decoder = new TextDecoder();
+const encoder = new TextEncoder();
+
+function concat(parts: Uint8Array[]): Uint8Array<ArrayBuffer> {
+  const whole = new Uint8Array(parts.reduce((length, part) => length + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
+}
+
+function record(type: number, content: Uint8Array): Uint8Array {
+  const header = [1, type, 0, 1, content.length >> 8, content.length & 255, 0, 0];
+  return concat([new Uint8Array(header), content]);
+}
+
+function decodePairs(bytes: Uint8Array): Map<string, string> {
+  const pairs = new Map<string, string>();
+  const view = new DataView(bytes.buffer, bytes.byteOffset);
+  let at = 0;
+  const length = () => {
+    if (bytes[at] < 128) return bytes[at++];
+    at += 4;
+    return view.getUint32(at - 4) & 0x7fffffff;
+  };
+  while (at < bytes.length) {
+    const nameLength = length();
+    const valueLength = length();
+    const name = decoder.decode(bytes.subarray(at, at += nameLength));
+    pairs.set(name, decoder.decode(bytes.subarray(at, at += valueLength)));
+  }
+  return pairs;
+}
+
+function createRequest(pairs: Map<string, string>, body: Uint8Array<ArrayBuffer>): Request {
+  const headers = new Headers();
+  for (const [name, value] of pairs) {
+    if (name.startsWith("HTTP_")) headers.set(name.slice(5).replaceAll("_", "-"), value);
+  }
+  return new Request(`http://${pairs.get("HTTP_HOST")}${pairs.get("REQUEST_URI")}`, {
+    method: pairs.get("REQUEST_METHOD"),
+    headers,
+    body: body.length > 0 ? body : undefined,
+  });
+}
+
+async function answer(params: Uint8Array[], stdin: Uint8Array[]): Promise<Uint8Array> {
+  const response = await app(createRequest(decodePairs(concat(params)), concat(stdin)));
+  let head = `Status: ${response.status} OK\r\n`;
+  for (const [name, value] of response.headers) head += `${name}: ${value}\r\n`;
+  const output = concat([encoder.encode(head + "\r\n"), await response.bytes()]);
+  return concat([
+    record(6, output),
+    record(6, new Uint8Array()),
+    record(3, new Uint8Array(8)),
+  ]);
+}
+
+async function serve(connection: Deno.TcpConn): Promise<void> {
+  connection.setNoDelay(true);
+  const buffer = new Uint8Array(65536);
+  let bytes = new Uint8Array();
+  let params: Uint8Array[] = [];
+  let stdin: Uint8Array[] = [];
+  let keep = false;
+  try {
+    for (let count = await connection.read(buffer); count; count = await connection.read(buffer)) {
+      bytes = concat([bytes, buffer.subarray(0, count)]);
+      let at = 0;
+      while (bytes.length - at >= 8) {
+        const length = bytes[at + 4] << 8 | bytes[at + 5];
+        const next = at + 8 + length + bytes[at + 6];
+        if (next > bytes.length) break;
+        const type = bytes[at + 1];
+        const content = bytes.slice(at + 8, at + 8 + length);
+        at = next;
+        if (type === 1) keep = (content[2] & 1) === 1;
+        else if (type === 4) params.push(content);
+        else if (type === 5 && length > 0) stdin.push(content);
+        else if (type === 5) {
+          const output = await answer(params, stdin);
+          for (let sent = 0; sent < output.length;) {
+            sent += await connection.write(output.subarray(sent));
+          }
+          params = [];
+          stdin = [];
+          if (!keep) return connection.close();
+        }
+      }
+      bytes = bytes.slice(at);
+    }
+  } catch {
+    // The load has ended.
+  }
+  connection.close();
+}
+
+for await (const connection of Deno.listen({ hostname: "127.0.0.1", port: Number(port) })) {
+  serve(connection);
+}

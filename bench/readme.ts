@@ -1,0 +1,86 @@
+/** The README's section: how Gatehouse fares, in brief. */
+
+import { METRICS } from "./loads.ts";
+import * as peers from "./peers.ts";
+import { advantage, format, formatRatio, measured, type Result, table } from "./report.ts";
+
+const COLUMNS = [
+  peers.denoServe,
+  peers.go,
+  peers.libfcgi,
+  peers.phpFPM,
+  peers.nodeFastCGI,
+  peers.naive,
+];
+const ROWS: [key: string, title: string][] = [
+  ["hello-1", "hello, 1 connection"],
+  ["hello-16", "hello, 16 connections"],
+  ["hello-256", "hello, 256 connections"],
+  ["headers", "20 header fields, 3 cookies"],
+  ["echo", "POST 1 KiB, echo"],
+  ["post", "POST 1 MiB"],
+  ["new", "a connection each"],
+  ["up", "POST 1 GiB"],
+  ["down", "GET 1 GiB"],
+];
+
+function value(
+  result: Result,
+  peer = result.load.peers[0],
+  metric = result.load.metrics[0],
+): string {
+  const spread = measured(result, peer, metric);
+  const { label, digits } = METRICS[metric];
+  return spread === undefined ? "–" : `${format(spread.median, digits)} ${label}`;
+}
+
+export function readmeSection(results: Result[], about: string): string {
+  const find = (key: string) => results.find(({ load }) => load.key === key);
+  const rows = [["", "Gatehouse", ...COLUMNS.map(({ short }) => short)]];
+  for (const [key, title] of ROWS) {
+    const result = find(key);
+    if (result === undefined) continue;
+    const times = COLUMNS.map((peer) => {
+      const spread = advantage(result, peer);
+      return spread === undefined ? "–" : formatRatio(spread.median);
+    });
+    rows.push([title, value(result), ...times]);
+  }
+  return `## Speed
+
+FastCGI on one core, and how many times as fast that is as each peer: \`Deno.serve\` (over HTTP, with no web server
+before it), Go's \`net/http/fcgi\`, libfcgi in C, PHP-FPM with one child, node-fastcgi, and a naive responder on Deno.
+
+${table(rows)}
+
+${[nginxText(find("nginx")), cgiText(find("cgi")), memoryText(find)].filter(Boolean).join(" ")}
+
+${about} \`deno task bench\` runs all of it; [docs/benchmarks.md](docs/benchmarks.md) has the rest.`;
+}
+
+function nginxText(result: Result | undefined): string | undefined {
+  const spread = result && advantage(result, peers.nginxDeno);
+  return spread &&
+    `Through nginx, Gatehouse answers ${
+      formatRatio(spread.median)
+    } as many requests as \`Deno.serve\` behind \`proxy_pass\`.`;
+}
+
+function cgiText(result: Result | undefined): string | undefined {
+  if (result === undefined) return undefined;
+  const others = [peers.cgiBare, peers.cgiPython, peers.cgiPerlModule, peers.cgiPHP, peers.cgiNode]
+    .filter((peer) => measured(result, peer, "wall") !== undefined)
+    .map((peer) => `${value(result, peer)} with ${peer.name}`);
+  return `A CGI script takes ${value(result)} from its start to its end; ${others.join(", ")}.`;
+}
+
+function memoryText(find: (key: string) => Result | undefined): string | undefined {
+  const [up, down, idle] = ["up", "down", "idle"].map(find);
+  if (!up || !down || !idle) return undefined;
+  const mebibytes = [up, down].map((result) =>
+    format(measured(result, peers.gatehouse, "memory")?.median ?? NaN)
+  );
+  return `1 GiB takes ${mebibytes[0]} MiB of memory on its way in and ${
+    mebibytes[1]
+  } MiB on its way out; an idle connection ${value(idle)}.`;
+}

@@ -1,0 +1,162 @@
+/** The bytes of requests, as a web server would send them. */
+
+import { ByteBuffer } from "../wire/byte_buffer.ts";
+import {
+  encodeBeginRequest,
+  encodePair,
+  encodeStream,
+  encodeStreamEnd,
+  KEEP_CONNECTION,
+  RecordType,
+  Role,
+} from "../wire/fastcgi.ts";
+import { encodeSCGIHeaders } from "../wire/scgi.ts";
+
+/** What a load generator and a server speak. */
+export type Protocol = "fastcgi" | "scgi" | "http";
+
+/** One request: what is asked. */
+export interface Ask {
+  path: string;
+  /** Header fields beside those of a browser. */
+  headers?: [name: string, value: string][];
+  /** How many bytes of body. */
+  body?: number;
+}
+
+/** A request as bytes: `body` is sent `times` times between `head` and `tail`. */
+export interface RequestBytes {
+  head: Uint8Array;
+  body: Uint8Array;
+  times: number;
+  tail: Uint8Array;
+}
+
+/** What a browser sends. */
+const BROWSER: [name: string, value: string][] = [
+  ["host", "localhost:8080"],
+  [
+    "user-agent",
+    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/146.0 Safari/537.36",
+  ],
+  [
+    "accept",
+    "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8",
+  ],
+  ["accept-language", "en-US,en;q=0.5"],
+  ["accept-encoding", "gzip, deflate, br, zstd"],
+  ["cookie", "session=0123456789abcdef; theme=dark"],
+];
+
+/** As nginx cuts a body that it sends to an application. */
+const RECORD = 32768;
+const BLOCK = 1 << 20;
+const NOTHING = new Uint8Array();
+
+/** Twenty header fields, of which one has three cookies. */
+export const MANY_HEADERS: [name: string, value: string][] = [
+  ["cookie", "session=0123456789abcdef; theme=dark; consent=1"],
+  ...Array.from(
+    { length: 14 },
+    (_, i): [string, string] => [`x-request-${i + 1}`, `the value of this header is ${i + 1}`],
+  ),
+];
+
+function fieldsOf(ask: Ask): [name: string, value: string][] {
+  return [...new Map([...BROWSER, ...(ask.headers ?? [])])];
+}
+
+/** The variables of a request: those of nginx's fastcgi_params, and its header fields. */
+export function variablesOf(ask: Ask, script = "/srv/app"): [name: string, value: string][] {
+  const { path, body = 0 } = ask;
+  const [name, query = ""] = path.split("?");
+  return [
+    ["CONTENT_LENGTH", body > 0 ? String(body) : ""],
+    ["QUERY_STRING", query],
+    ["REQUEST_METHOD", body > 0 ? "POST" : "GET"],
+    ["CONTENT_TYPE", body > 0 ? "application/octet-stream" : ""],
+    ["SCRIPT_FILENAME", script],
+    ["SCRIPT_NAME", name],
+    ["REQUEST_URI", path],
+    ["DOCUMENT_URI", name],
+    ["DOCUMENT_ROOT", "/usr/share/nginx/html"],
+    ["SERVER_PROTOCOL", "HTTP/1.1"],
+    ["REQUEST_SCHEME", "http"],
+    ["GATEWAY_INTERFACE", "CGI/1.1"],
+    ["SERVER_SOFTWARE", "nginx/1.28.0"],
+    ["REMOTE_ADDR", "127.0.0.1"],
+    ["REMOTE_PORT", "51234"],
+    ["SERVER_ADDR", "127.0.0.1"],
+    ["SERVER_PORT", "8080"],
+    ["SERVER_NAME", "localhost"],
+    ["REDIRECT_STATUS", "200"],
+    ...fieldsOf(ask).map(([name, value]): [string, string] => [
+      `HTTP_${name.toUpperCase().replaceAll("-", "_")}`,
+      value,
+    ]),
+  ];
+}
+
+/**
+ * Encodes a request.
+ *
+ * @param keep Whether the connection is for more than this one.
+ * @param script SCRIPT_FILENAME, which PHP runs.
+ */
+export function encodeRequest(
+  protocol: Protocol,
+  ask: Ask,
+  keep: boolean,
+  script?: string,
+): RequestBytes {
+  const length = ask.body ?? 0;
+  const block = new Uint8Array(Math.min(length, BLOCK)).fill(0x78);
+  const times = Math.max(length / BLOCK, 1);
+  switch (protocol) {
+    case "fastcgi":
+      return { times, ...encodeFastCGI(variablesOf(ask, script), block, keep) };
+    case "scgi":
+      return {
+        head: encodeSCGIHeaders([
+          ["CONTENT_LENGTH", String(length)],
+          ["SCGI", "1"],
+          ...variablesOf(ask, script).slice(1),
+        ]),
+        body: block,
+        times,
+        tail: NOTHING,
+      };
+    case "http":
+      return { head: encodeHTTPHead(ask, keep), body: block, times, tail: NOTHING };
+  }
+}
+
+function encodeFastCGI(
+  variables: [name: string, value: string][],
+  block: Uint8Array,
+  keep: boolean,
+): Omit<RequestBytes, "times"> {
+  const buffer = new ByteBuffer();
+  const take = () => buffer.take().slice();
+  for (const [name, value] of variables) encodePair(buffer, name, value);
+  const params = take();
+  encodeBeginRequest(buffer, 1, Role.responder, keep ? KEEP_CONNECTION : 0);
+  encodeStream(buffer, RecordType.params, 1, params);
+  encodeStreamEnd(buffer, RecordType.params, 1);
+  const head = take();
+  for (let at = 0; at < block.length; at += RECORD) {
+    encodeStream(buffer, RecordType.stdin, 1, block.subarray(at, at + RECORD));
+  }
+  const body = take();
+  encodeStreamEnd(buffer, RecordType.stdin, 1);
+  return { head, body, tail: take() };
+}
+
+function encodeHTTPHead(ask: Ask, keep: boolean): Uint8Array {
+  const { path, body = 0 } = ask;
+  let head = `${body > 0 ? "POST" : "GET"} ${path} HTTP/1.1\r\n`;
+  for (const [name, value] of fieldsOf(ask)) head += `${name}: ${value}\r\n`;
+  if (body > 0) head += `content-type: application/octet-stream\r\ncontent-length: ${body}\r\n`;
+  if (!keep) head += "connection: close\r\n";
+  return new TextEncoder().encode(head + "\r\n");
+}

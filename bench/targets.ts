@@ -1,0 +1,104 @@
+/** What Gatehouse sets out to reach, as ratios within one run. */
+
+import type { Metric } from "./loads.ts";
+import * as peers from "./peers.ts";
+import { measured, ratio, type Result, spreadOf, table } from "./report.ts";
+
+interface Target {
+  text: string;
+  load: string;
+  metric: Metric;
+  /** Compared with; absent for what has a limit of its own. */
+  peer?: peers.Peer;
+  /** What is subtracted instead. */
+  beyond?: peers.Peer;
+  least?: number;
+  most?: number;
+  digits?: number;
+}
+
+const TARGETS: Target[] = [
+  { text: "hello, requests: Go", load: "hello-16", metric: "rate", peer: peers.go, least: 3 },
+  {
+    text: "hello, requests: PHP-FPM",
+    load: "hello-16",
+    metric: "rate",
+    peer: peers.phpFPM,
+    least: 6,
+  },
+  {
+    text: "hello, requests: Deno.serve",
+    load: "hello-16",
+    metric: "rate",
+    peer: peers.denoServe,
+    least: 0.6,
+  },
+  {
+    text: "one connection, latency: Go",
+    load: "hello-1",
+    metric: "p50",
+    peer: peers.go,
+    most: 1.15,
+  },
+  {
+    text: "POST 1 MiB, throughput: Go",
+    load: "post",
+    metric: "throughput",
+    peer: peers.go,
+    least: 1,
+  },
+  { text: "1 GiB up, MiB above idle", load: "up", metric: "memory", most: 48 },
+  { text: "1 GiB down, MiB above idle", load: "down", metric: "memory", most: 48 },
+  {
+    text: "idle connection, KiB of JS heap beyond a bare one",
+    load: "idle",
+    metric: "heap",
+    beyond: peers.ceiling,
+    most: 4,
+  },
+  {
+    text: "through nginx, requests: proxy_pass to Deno.serve",
+    load: "nginx",
+    metric: "rate",
+    peer: peers.nginxDeno,
+    least: 1,
+  },
+  { text: "CGI, time: bare deno run", load: "cgi", metric: "wall", peer: peers.cgiBare, most: 1.3 },
+  {
+    text: "CGI, time: Python wsgiref",
+    load: "cgi",
+    metric: "wall",
+    peer: peers.cgiPython,
+    most: 0.6,
+  },
+];
+
+/** A table of the targets whose loads have run; undefined if none has. */
+export function targetsTable(results: Result[]): string | undefined {
+  const rows = [["", "target", "measured", "least to most", ""]];
+  for (const target of TARGETS) {
+    const result = results.find(({ load }) => load.key === target.load);
+    const spread = result && valueOf(target, result);
+    if (spread === undefined) continue;
+    const { least = -Infinity, most = Infinity } = target;
+    rows.push([
+      target.text,
+      target.least !== undefined ? `≥ ${least}` : `≤ ${most}`,
+      spread.median.toFixed(2),
+      `${spread.least.toFixed(2)}–${spread.most.toFixed(2)}`,
+      spread.median >= least && spread.median <= most ? "met" : "missed",
+    ]);
+  }
+  return rows.length > 1 ? table(rows) : undefined;
+}
+
+function valueOf({ peer, beyond, metric }: Target, result: Result) {
+  const [own] = result.load.peers;
+  if (peer !== undefined) return ratio(result, peer, metric);
+  if (beyond === undefined) return measured(result, own, metric);
+  const base = measured(result, beyond, metric)?.median;
+  const samples = result.samples.get(own);
+  return base === undefined || samples === undefined
+    ? undefined
+    : spreadOf(samples.map((sample) => sample[metric]! - base));
+}
