@@ -11,11 +11,10 @@ const fcgid = new Suite("mod_fcgid", {
   const app = rig.script("app/app.fcgi");
   rig.script("app/authorizer.fcgi", "authorizer");
   Deno.copyFileSync(`${rig.root}/examples/hello.ts`, `${rig.root}/examples/hello.fcgi`);
-  const path = Deno.execPath().replace(/\/[^/]+$/, "");
   return await rig.serve("apache2", ["list", "hello", "guarded"], (port) => {
     const directory = (app: string) =>
       snippet("apache", "fcgid", {
-        "/usr/local/bin:": `${path}:/usr/local/bin:`,
+        "/usr/local/bin:": `${rig.bin}:/usr/local/bin:`,
         "/var/cache/deno": `${rig.dir}/cache`,
         "/srv/app": app,
       });

@@ -102,6 +102,8 @@ export class Rig {
   readonly dir: string = Deno.makeTempDirSync({ prefix: "gatehouse" });
   /** A copy of the module that every user may read. */
   readonly root: string = `${this.dir}/gatehouse`;
+  /** Where every user may run Deno. */
+  readonly bin: string = `${this.dir}/bin`;
   #programs: Program[] = [];
   #logs: string[] = [];
   #taken: number[] = [];
@@ -112,6 +114,13 @@ export class Rig {
     Deno.chmodSync(this.dir, 0o755);
     for (const file of ["", "wire/", "bridge/", "io/", "examples/", "tests/servers/"]) {
       this.#copy(file);
+    }
+    // So must be Deno itself, which npx keeps in the home directory.
+    Deno.mkdirSync(this.bin);
+    try {
+      Deno.linkSync(Deno.execPath(), `${this.bin}/deno`);
+    } catch {
+      Deno.copyFileSync(Deno.execPath(), `${this.bin}/deno`);
     }
     // The servers' users compile TypeScript too, and keep what comes of it.
     for (const dir of ["deno", "cache", "www"]) {
@@ -187,7 +196,7 @@ await serve(app, { basePath: "auto" });
       args,
       ...options,
       env: {
-        PATH: `${Deno.execPath().replace(/\/[^/]+$/, "")}:${Deno.env.get("PATH")}`,
+        PATH: `${this.bin}:${Deno.env.get("PATH")}`,
         DENO_DIR: `${this.dir}/deno`,
         NO_COLOR: "1",
         ...options.env,
