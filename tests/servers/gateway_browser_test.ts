@@ -2,6 +2,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { fastCGIGateway } from "../../gateway.ts";
 import { eventually, type Program, type Rig, Suite, within } from "./harness.ts";
+import { PHP_FPM } from "./php.ts";
 
 const WIKI = "/usr/share/dokuwiki";
 const TYPES: Record<string, string> = {
@@ -25,7 +26,7 @@ Deno.test.afterAll(async () => {
 });
 
 const wiki = new Suite("gateway: DokuWiki in a browser", {
-  "/usr/sbin/php-fpm8.2": "php8.2-fpm",
+  [PHP_FPM]: "php-fpm",
   [`${WIKI}/doku.php`]: "dokuwiki",
   "/var/lib/dokuwiki/data/pages/wiki/syntax.txt": "dokuwiki",
   chromium: "chromium",
@@ -90,7 +91,7 @@ php_admin_value[session.save_path] = ${rig.dir}/cache
 php_admin_value[auto_prepend_file] = ${prepend}
 `,
   );
-  rig.spawn("PHP-FPM", "/usr/sbin/php-fpm8.2", ["--nodaemonize", "--fpm-config", config]);
+  rig.spawn("PHP-FPM", PHP_FPM, ["--nodaemonize", "--fpm-config", config]);
   await eventually("PHP-FPM is ready", () => rig.read("fpm.log").includes("ready to handle"));
 }
 

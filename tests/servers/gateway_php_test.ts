@@ -3,6 +3,7 @@ import { assert, assertEquals, assertFalse, assertMatch } from "@std/assert";
 import { cgiGateway, fastCGIGateway, type Gateway } from "../../gateway.ts";
 import { Client, request } from "./client.ts";
 import { eventually, freePort, type Rig, Suite } from "./harness.ts";
+import { PHP_FPM } from "./php.ts";
 
 const MEGABYTE = 1_048_576;
 
@@ -44,7 +45,7 @@ interface PHP {
 }
 
 const php = new Suite("gateway: PHP", {
-  "/usr/sbin/php-fpm8.2": "php8.2-fpm",
+  [PHP_FPM]: "php-fpm",
   "php-cgi": "php-cgi",
 }, async (rig): Promise<PHP> => {
   for (const [name, text] of Object.entries(SCRIPTS)) rig.write(`www/${name}`, text);
@@ -98,7 +99,7 @@ error_log = ${rig.logFile("fpm.log")}
 daemonize = no
 ${pool("tcp", `127.0.0.1:${port}`)}${pool("unix", `${rig.dir}/fpm.sock`)}`,
   );
-  rig.spawn("PHP-FPM", "/usr/sbin/php-fpm8.2", ["--nodaemonize", "--fpm-config", config]);
+  rig.spawn("PHP-FPM", PHP_FPM, ["--nodaemonize", "--fpm-config", config]);
   await eventually("PHP-FPM is ready", () => rig.read("fpm.log").includes("ready to handle"));
   return port;
 }
