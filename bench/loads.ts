@@ -60,11 +60,13 @@ export interface Plan {
 export interface Load {
   /** As `--only` takes it. */
   key: string;
-  title: string;
+  title(plan: Plan): string;
   setting: Setting;
   peers: Peer[];
   /** The first is the one that peers are compared by. */
   metrics: Metric[];
+  /** Whether peers are not compared with the first: where the numbers are differences, near zero. */
+  absolute?: boolean;
   /** Whether each measurement has a new server: for what leaves traces. */
   fresh?: boolean;
   /** Throws if the peer's answer is not what it should be. */
@@ -154,7 +156,7 @@ function steady(load: Steady): Load {
   const { key, title, app, ask, connections, expected, unpinned, keep = true } = load;
   return {
     key,
-    title,
+    title: () => title,
     setting: { app, unpinned },
     peers: load.peers ?? SERVERS,
     metrics: load.metrics ?? ["rate", "p50", "p99", "cpu", "busy"],
@@ -187,10 +189,10 @@ function steady(load: Steady): Load {
 }
 
 /** One request with much to send or to get. */
-function large(key: string, title: string, app: string, askFor: (bytes: number) => Ask): Load {
+function large(key: string, method: string, app: string, askFor: (bytes: number) => Ask): Load {
   return {
     key,
-    title,
+    title: ({ largeBytes }) => `${method} ${largeBytes / MIB} MiB in one request`,
     setting: { app },
     peers: STREAMING,
     metrics: ["throughput", "memory", "busy"],
@@ -300,11 +302,12 @@ export const LOADS: Load[] = [
     unpinned: true,
     peers: [peers.prefork(2), peers.prefork(1), peers.go],
   }),
-  large("up", "POST 1 GiB", "upload", (body) => ({ path: "/upload", body })),
-  large("down", "GET 1 GiB", "download", (bytes) => ({ path: `/download?bytes=${bytes}` })),
+  large("up", "POST", "upload", (body) => ({ path: "/upload", body })),
+  large("down", "GET", "download", (bytes) => ({ path: `/download?bytes=${bytes}` })),
   {
     key: "events",
-    title: "1,000 open streams of server-sent events, 10 events a second on each",
+    title: ({ streams }) =>
+      `${streams} open streams of server-sent events, 10 events a second on each`,
     setting: { app: "events" },
     peers: [peers.gatehouse, peers.denoServe, peers.go],
     metrics: ["cpu", "events", "resident"],
@@ -332,7 +335,9 @@ export const LOADS: Load[] = [
   },
   {
     key: "idle",
-    title: "10,000 idle connections, of which each has had an answer",
+    title: ({ idleConnections }) =>
+      `${idleConnections} idle connections, of which each has had an answer`,
+    absolute: true,
     setting: { app: "hello", reportMemory: true },
     peers: [peers.gatehouse, peers.denoServe, peers.ceiling],
     metrics: ["heap", "buffers", "resident"],
@@ -366,7 +371,7 @@ export const LOADS: Load[] = [
   },
   {
     key: "cgi",
-    title: "A CGI script that says hello, from its start to its end",
+    title: () => "A CGI script that says hello, from its start to its end",
     setting: { app: "hello" },
     peers: [
       peers.cgiGatehouse,

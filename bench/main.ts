@@ -24,9 +24,9 @@ const HELP = `Measures Gatehouse and every peer that is installed.
   --no-write      leave README.md and docs/benchmarks.md as they are
   --list          list the loads`;
 
-/** The versions of those who take part, by name; those who do not have none. */
+/** The names and versions of the software of those who take part; empty where it is told elsewhere. */
 const versions = new Map<Peer, string>();
-const missing = new Map<Peer, string>();
+const missing = new Set<Peer>();
 
 /** Readies a peer, once; tells whether it takes part. */
 async function prepare(peer: Peer, directory: string): Promise<boolean> {
@@ -36,9 +36,8 @@ async function prepare(peer: Peer, directory: string): Promise<boolean> {
     versions.set(peer, await peer.prepare?.(directory) ?? "");
     return true;
   } catch (error) {
-    const reason = (error as Error).message;
-    missing.set(peer, reason);
-    console.log(`Without ${peer.name}: ${reason}`);
+    missing.add(peer);
+    console.log(`Without ${peer.name}: ${(error as Error).message}`);
     if (!(error instanceof Unavailable)) Deno.exitCode = 1;
     return false;
   }
@@ -57,7 +56,7 @@ async function run(load: Load, plan: Plan, directory: string): Promise<Result> {
     try {
       await action();
     } catch (error) {
-      console.error(`Without ${peer.name} in "${load.title}": ${(error as Error).message}`);
+      console.error(`Without ${peer.name} in "${load.key}": ${(error as Error).message}`);
       for (const { complaints } of servers.get(peer)?.processes ?? []) console.error(complaints);
       Deno.exitCode = 1;
       samples.delete(peer);
@@ -96,7 +95,7 @@ async function run(load: Load, plan: Plan, directory: string): Promise<Result> {
   } finally {
     for (const peer of servers.keys()) await end(peer);
   }
-  return { load, samples };
+  return { load, title: load.title(plan), samples };
 }
 
 /** Where and with what it was measured. */
@@ -109,12 +108,7 @@ async function surroundings(plan: Plan): Promise<string> {
     // Not Linux.
   }
   const system = (await output(["uname", "-sr"])).trim();
-  const named = [...versions].filter(([_, version]) => version !== "");
-  const peers = new Map(named.map(([peer, version]) => [peer.short, version]));
-  const parts = [
-    `Deno ${Deno.version.deno}`,
-    ...[...peers].map(([name, version]) => `${name} ${version}`),
-  ];
+  const parts = [`Deno ${Deno.version.deno}`, ...new Set(versions.values().filter(Boolean))];
   return [
     `${processor}, ${navigator.hardwareConcurrency} cores, ${system}; ${parts.join(", ")}.`,
     cores
@@ -147,8 +141,7 @@ const { values: options } = parseArgs({
   },
 });
 if (options.help || options.list) {
-  const list = LOADS.map(({ key, title }) => `${key.padEnd(12)}${title}`).join("\n");
-  console.log(options.list ? list : HELP);
+  console.log(options.list ? LOADS.map(({ key }) => key).join("\n") : HELP);
   Deno.exit();
 }
 

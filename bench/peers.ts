@@ -30,7 +30,7 @@ export interface Peer {
   name: string;
   /** Its name where there is little room. */
   short: string;
-  /** Finds or builds what it needs; throws {@linkcode Unavailable}. Tells its version, where it has one of its own. */
+  /** Finds or builds what it needs; throws {@linkcode Unavailable}. Tells its name and version. */
   prepare?(directory: string): Promise<string | void>;
   start(setting: Setting): Promise<Running>;
 }
@@ -150,7 +150,7 @@ export const go: Peer = builtPeer("Go net/http/fcgi", "Go", async (directory) =>
   await output([compiler, "build", "-o", server, `${PEERS}/go.go`]);
   return {
     command: (port) => [server, String(port)],
-    version: await firstLine([compiler, "version"], /go([\d.]+)/),
+    version: `Go ${await firstLine([compiler, "version"], /go([\d.]+)/)}`,
   };
 });
 
@@ -188,7 +188,7 @@ pm.max_children = 1
       );
       return [manager, "--nodaemonize", "--allow-to-run-as-root", "--fpm-config", file];
     },
-    version: await firstLine([manager, "--version"], /^PHP ([\d.]+)/),
+    version: await firstLine([manager, "--version"], /^(PHP [\d.]+)/),
   };
 });
 
@@ -197,9 +197,9 @@ export const nodeFastCGI: Peer = builtPeer("node-fastcgi", "node-fastcgi", async
   const npm = need("npm", "npm");
   const prefix = `${directory}/node`;
   const flags = ["--no-audit", "--no-fund", "--silent", "--prefix", prefix];
-  const version = "2.0.0";
+  const version = "node-fastcgi 2.0.0";
   try {
-    await output([npm, "install", ...flags, `node-fastcgi@${version}`]);
+    await output([npm, "install", ...flags, version.replace(" ", "@")]);
   } catch {
     throw new Unavailable("npm cannot install node-fastcgi");
   }
@@ -218,7 +218,7 @@ function throughNginx(peer: Peer, name: string, short: string): Peer {
       nginx = need("nginx", "nginx");
       directory = given;
       await peer.prepare?.(directory);
-      return await firstLine(["sh", "-c", `${nginx} -v 2>&1`], /nginx\/([\d.]+)/);
+      return `nginx ${await firstLine(["sh", "-c", `${nginx} -v 2>\&1`], /nginx\/([\d.]+)/)}`;
     },
     async start(setting) {
       const upstream = await peer.start(setting);

@@ -6,6 +6,7 @@ import type { Peer } from "./peers.ts";
 /** What was measured under one load: a sample of each peer in each round. */
 export interface Result {
   load: Load;
+  title: string;
   samples: Map<Peer, Sample[]>;
 }
 
@@ -79,7 +80,7 @@ export function loadTable(result: Result): string {
   const [first] = load.metrics;
   const short = load.peers[0].short;
   const rows = [["", ...load.metrics.map((metric) => METRICS[metric].label)]];
-  rows[0].splice(2, 0, "least to most", `${short} is`);
+  rows[0].splice(2, 0, "least to most", ...(load.absolute ? [] : [`${short} is`]));
   for (const peer of samples.keys()) {
     const row = [peer.name];
     for (const metric of load.metrics) {
@@ -92,6 +93,7 @@ export function loadTable(result: Result): string {
           ? "–"
           : `${format(spread.least, digits)}–${format(spread.most, digits)}`,
       );
+      if (load.absolute) continue;
       const times = peer === load.peers[0] ? undefined : advantage(result, peer);
       row.push(
         times === undefined
@@ -101,7 +103,7 @@ export function loadTable(result: Result): string {
     }
     rows.push(row);
   }
-  return `${load.title}:\n\n${table(rows)}`;
+  return `${result.title}:\n\n${table(rows)}`;
 }
 
 /** Puts text between a file's markers. */
