@@ -38,13 +38,8 @@ import {
   splitScript,
   stripPrefix,
 } from "./bridge/script_path.ts";
-import {
-  type Address,
-  ConnectionPool,
-  parseAddress,
-  type PooledConnection,
-  PoolFullError,
-} from "./io/connection_pool.ts";
+import { type Address, parseAddress } from "./io/address.ts";
+import { ConnectionPool, type PooledConnection, PoolFullError } from "./io/connection_pool.ts";
 import { Output } from "./io/output.ts";
 import { LineLog, ProcessGroup } from "./io/process.ts";
 import { checkScript, findScript, kindBelow, type ScriptRules } from "./io/script_file.ts";
@@ -60,7 +55,7 @@ export type {
   GatewayOptions,
   SCGIGatewayOptions,
 } from "./bridge/gateway_options.ts";
-export type { Address } from "./io/connection_pool.ts";
+export type { Address } from "./io/address.ts";
 
 const IDEMPOTENT = /^(?:GET|HEAD|OPTIONS|PUT|DELETE)$/;
 const DENO_SCRIPT = /\.m?[tj]s$/;

@@ -1,7 +1,5 @@
+import type { Endpoint } from "./address.ts";
 import type { Duplex } from "./duplex.ts";
-
-/** Where an application listens: `host:port`, `[ipv6]:port` or `unix:/path`. */
-export type Address = string;
 
 /** Limits of a {@linkcode ConnectionPool}. */
 export interface PoolOptions {
@@ -22,30 +20,6 @@ const LARGE_READ = 65536;
 /** Thrown when as many connections are open as may be. */
 export class PoolFullError extends Error {
   override name = "PoolFullError";
-}
-
-/** What to connect to. */
-export type Endpoint = Deno.ConnectOptions | Deno.UnixConnectOptions;
-
-/**
- * Reads an address.
- *
- * @throws {TypeError} If it is none.
- */
-export function parseAddress(address: Address): Endpoint {
-  if (address.startsWith("unix:") && address.length > 5) {
-    return { transport: "unix", path: address.slice(5) };
-  }
-  const parts = /^(?:\[([0-9a-f:.]+)\]|([^:/\s[\]]+)):(\d{1,5})$/i.exec(address);
-  const port = Number(parts?.[3]);
-  if (parts === null || port < 1 || port > 65535) {
-    throw new TypeError(
-      `Cannot connect as the address must be "host:port" or "unix:/path": current value is ${
-        JSON.stringify(address)
-      }`,
-    );
-  }
-  return { transport: "tcp", hostname: parts[1] ?? parts[2], port };
 }
 
 function nameOf(endpoint: Endpoint): string {
@@ -163,7 +137,13 @@ export class ConnectionPool {
   #closed = false;
 
   /** @param endpoint What to connect to. */
+  /** @throws {TypeError} If the endpoint's port is 0. */
   constructor(endpoint: Endpoint, options: PoolOptions) {
+    if (endpoint.transport === "tcp" && endpoint.port === 0) {
+      throw new TypeError(
+        `Cannot connect as the port must be from 1 to 65535: current address is "${endpoint.hostname}:0"`,
+      );
+    }
     this.#endpoint = endpoint;
     this.#options = options;
   }

@@ -1,30 +1,5 @@
+import { type Address, parseAddress } from "./address.ts";
 import type { Duplex, Listener } from "./duplex.ts";
-
-/** Where to listen or connect: `host:port`, `[::1]:port` or `unix:/path`. */
-export type Address =
-  | { transport: "tcp"; hostname: string; port: number }
-  | { transport: "unix"; path: string };
-
-/**
- * Reads an address.
- *
- * @throws {TypeError} If it is neither `host:port` nor `unix:/path`.
- */
-export function parseAddress(text: string): Address {
-  if (text.startsWith("unix:") && text.length > 5) {
-    return { transport: "unix", path: text.slice(5) };
-  }
-  const match = /^(\[[0-9a-f:.]+\]|[^:/[\]]*):(\d{1,5})$/i.exec(text);
-  if (match === null || Number(match[2]) > 65535) {
-    throw new TypeError(
-      `Cannot use address as it must be host:port or unix:/path: current value is ${
-        JSON.stringify(text)
-      }`,
-    );
-  }
-  const hostname = match[1].replace(/^\[(.*)\]$/, "$1") || "127.0.0.1";
-  return { transport: "tcp", hostname, port: Number(match[2]) };
-}
 
 /** Options of {@linkcode listen}. */
 export interface ListenOptions {
@@ -55,7 +30,7 @@ export interface ListenOptions {
  * listener.close();
  * ```
  */
-export async function listen(address: string, options: ListenOptions = {}): Promise<Listener> {
+export async function listen(address: Address, options: ListenOptions = {}): Promise<Listener> {
   const parsed = parseAddress(address);
   if (parsed.transport === "tcp") return Deno.listen(parsed);
   const { path } = parsed;

@@ -10,7 +10,8 @@
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { createServer } from "node:net";
-import { applyOwnership, type ListenOptions, parseAddress, removeStaleSocket } from "./listen.ts";
+import { parseAddress } from "./address.ts";
+import { applyOwnership, type ListenOptions, removeStaleSocket } from "./listen.ts";
 import { reportReady } from "./worker.ts";
 
 /** Options of {@linkcode prefork}. */

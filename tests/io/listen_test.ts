@@ -1,5 +1,6 @@
 import { assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
-import { listen, parseAddress } from "../../io/listen.ts";
+import { parseAddress } from "../../io/address.ts";
+import { listen } from "../../io/listen.ts";
 import { Daemon, ROOT } from "../testing/daemon.ts";
 
 Deno.test("parseAddress() reads host:port and unix:/path", () => {

@@ -1,0 +1,31 @@
+/** Where to listen or connect, as `host:port`, `[::1]:port` or `unix:/path`. */
+export type Address = string;
+
+/** An address taken apart. */
+export type Endpoint =
+  | { transport: "tcp"; hostname: string; port: number }
+  | { transport: "unix"; path: string };
+
+/**
+ * Takes an address apart. Without a host it is of this machine.
+ *
+ * @throws {TypeError} If it is neither `host:port` nor `unix:/path`.
+ */
+export function parseAddress(address: Address): Endpoint {
+  if (address.startsWith("unix:") && address.length > 5) {
+    return { transport: "unix", path: address.slice(5) };
+  }
+  const match = /^(?:\[([0-9a-f:.]+)\]|([^:/\s[\]]*)):(\d{1,5})$/i.exec(address);
+  if (match === null || Number(match[3]) > 65535) {
+    throw new TypeError(
+      `Cannot use address as it must be host:port or unix:/path: current value is ${
+        JSON.stringify(address)
+      }`,
+    );
+  }
+  return {
+    transport: "tcp",
+    hostname: match[1] ?? (match[2] || "127.0.0.1"),
+    port: Number(match[3]),
+  };
+}
