@@ -342,6 +342,16 @@ const MOUNTS: MountCase[] = [
     "/t",
     "/a/b",
   ],
+  [
+    "a slash that Apache leaves encoded (SPEC A15)",
+    {
+      REQUEST_URI: "/t/a%2Fb%25",
+      SCRIPT_NAME: "/t",
+      PATH_INFO: "/a%2Fb%",
+    },
+    "/t",
+    "/a/b%",
+  ],
   ["no REQUEST_URI", { REQUEST_URI: "", SCRIPT_NAME: "/t", PATH_INFO: "/a" }, "/t", "/a"],
 ];
 

@@ -51,6 +51,10 @@ const BOTH_WAYS: Record<string, [string, ResponseHead]> = {
     "Status: 500 Internal Server Error\r\nX-B: \xe9\x80\ta: b\r\n\r\n",
     head(500, "Internal Server Error", [["X-B", "\xe9\x80\ta: b"]]),
   ],
+  "a Location before the status: HAProxy takes it for a 302 otherwise": [
+    "Location: /x\r\nStatus: 201 Created\r\nX: 1\r\n\r\n",
+    head(201, "Created", [["Location", "/x"], ["X", "1"]]),
+  ],
   "an empty value": ["Status: 200 OK\r\nX: \r\n\r\n", head(200, "OK", [["X", ""]])],
 };
 

@@ -11,11 +11,15 @@ Deno.test("Variables joins fields that come twice, and takes the last of others 
     ["SCRIPT_NAME", ""],
     ["HTTP_COOKIE", "b=2"],
     ["HTTP_X_A", "3"],
+    ["HTTP_HOST", "example.org"],
+    ["HTTP_HOST", "example.org:8080"],
   ]);
   assertEquals(variables.get("HTTP_X_A"), "1, 2, 3");
   assertEquals(variables.get("HTTP_COOKIE"), "a=1; b=2");
   assertEquals(variables.get("SCRIPT_NAME"), "");
-  assertEquals(variables.size, 3);
+  // In nginx, that of the stock file and one's own.
+  assertEquals(variables.get("HTTP_HOST"), "example.org:8080");
+  assertEquals(variables.size, 4);
 });
 
 Deno.test("Variables leaves HTTP_PROXY out (SPEC A27)", () => {
