@@ -1,11 +1,13 @@
+import { assertEquals } from "@std/assert";
 import { behaviours, type Site } from "./behaviours.ts";
+import { request } from "./client.ts";
 import { snippet, Suite } from "./harness.ts";
 
 const h2o = new Suite("h2o", { h2o: "h2o" }, async (rig) => {
   const [host, port] = (await rig.daemon("fastcgi", "127.0.0.1:0")).split(":");
   const unix = await rig.daemon("fastcgi", `unix:${rig.dir}/app.sock`, "/app");
   const script = rig.script("app.fcgi");
-  return await rig.serve("h2o", ["tcp", "unix", "spawned"], (ports) => {
+  return await rig.serve("h2o", ["tcp", "unix", "spawned", "hello"], (ports) => {
     const indent = (text: string) => text.replaceAll(/^/gm, "        ");
     const file = rig.write(
       "h2o.yaml",
@@ -29,6 +31,11 @@ ${indent(snippet("yaml", "h2o-unix", { "/run/app.sock": unix }))}
     paths:
       /:
 ${indent(snippet("yaml", "h2o-spawned", { "/srv/app/app.fcgi": script }))}
+  hello:
+    listen: { host: 127.0.0.1, port: ${ports.hello} }
+    paths:
+      /:
+${indent(snippet("yaml", "h2o-spawned", { "/srv/app/app.fcgi": `${rig.root}/examples/hello.ts` }))}
 `,
     );
     return ["h2o", ["-m", "worker", "-c", file]];
@@ -51,3 +58,8 @@ behaviours(h2o, "FastCGI over a Unix socket", ({ unix }) =>
     dots: "/app/d/y//z",
   }));
 behaviours(h2o, "FastCGI, spawned on descriptor 0", ({ spawned }) => site(spawned));
+
+h2o.test("examples/hello.ts, spawned", async ({ hello }) => {
+  const { status, text } = await request(site(hello).host, "GET", "/");
+  assertEquals([status, text], [200, "Hello from Gatehouse\n"]);
+});

@@ -19,6 +19,10 @@ const lighttpd = new Suite("lighttpd", { lighttpd: "lighttpd" }, async (rig) => 
       "/srv/app/app.fcgi": `${rig.dir}/app.fcgi`,
       "/run/app.sock": `${rig.dir}/spawned.sock`,
     }),
+    hello: await serve(rig, "spawned", {
+      "/srv/app/app.fcgi": `${rig.root}/examples/hello.ts`,
+      "/run/app.sock": `${rig.dir}/hello.sock`,
+    }),
     authorizer: await serve(rig, "authorizer", {
       "127.0.0.1": host,
       "9000": port,
@@ -79,6 +83,11 @@ behaviours(
   "FastCGI, spawned on descriptor 0",
   ({ spawned }) => site(spawned, { base: "/app" }),
 );
+
+lighttpd.test("examples/hello.ts, spawned", async ({ hello }) => {
+  const { status, text } = await request(site(hello).host, "GET", "/app");
+  assertEquals([status, text], [200, "Hello from Gatehouse\n"]);
+});
 
 lighttpd.test("an authorizer lets in who knows the key, and no one else", async (ports) => {
   const at = site(ports.authorizer, { base: "/cgi-bin/app.ts" });
