@@ -40,11 +40,15 @@ export class Variables implements ReadonlyMap<string, string> {
     const text = this.#text;
     const ranges = this.#ranges;
     const length = name.length;
-    // From the end, as the last value counts.
+    const lastChar = name.charCodeAt(length - 1);
+    // From the end, as the last value counts. Many names are of one length: few also end alike.
     for (let i = ranges.length - 3; i >= 0; i -= 3) {
       const start = ranges[i];
       const value = ranges[i + 1];
-      if (value - start === length && text.startsWith(name, start)) {
+      if (
+        value - start === length && text.charCodeAt(value - 1) === lastChar &&
+        text.startsWith(name, start)
+      ) {
         return text.slice(value, ranges[i + 2]) || undefined;
       }
     }
