@@ -1,4 +1,5 @@
 import { assertEquals } from "@std/assert";
+import { fetchSCGI } from "../gateway.ts";
 import { Daemon, ROOT } from "./testing/daemon.ts";
 import { deadline } from "./testing/deadline.ts";
 
@@ -56,4 +57,33 @@ Deno.test("serve() finishes what is under way at SIGTERM", async () => {
   assertEquals(await deadline(slow, "the slow answer"), "answered");
   await go;
   assertEquals((await ended).code, 0);
+});
+
+/** An app as `deno serve` takes it. */
+const DECLARED = `
+import type { AppObject } from "${ROOT}mod.ts";
+export default {
+  fetch: (request, info) => new Response(new URL(request.url).pathname + " " + typeof info.remoteAddr),
+} satisfies AppObject;
+`;
+
+Deno.test("a module that exports an app runs under deno serve, and by the command line", async () => {
+  const program = await Deno.makeTempFile({ suffix: ".ts" });
+  await Deno.writeTextFile(program, DECLARED);
+  {
+    await using daemon = new Daemon(["--host", "127.0.0.1", "--port", "0", program], {}, "serve");
+    await daemon.says("Listening on");
+    const url = /http:\/\/127\.0\.0\.1:\d+/.exec(daemon.log)![0];
+    assertEquals(await (await fetch(`${url}/a`)).text(), "/a object");
+  }
+  {
+    const flags = ["--allow-read", "--allow-net"];
+    const args = ["serve", program, "--protocol", "scgi", "--listen", "127.0.0.1:0"];
+    await using daemon = new Daemon([...flags, `${ROOT}cli.ts`, ...args]);
+    await daemon.says(" on ");
+    const address = / on (\S+)/.exec(daemon.log)![1];
+    const response = await fetchSCGI("http://localhost/a", address);
+    assertEquals(await response.text(), "/a object");
+  }
+  await Deno.remove(program);
 });

@@ -7,15 +7,18 @@ export class Daemon implements AsyncDisposable {
   log = "";
   #changed = Promise.withResolvers<void>();
 
-  /** @param args What `deno run` is given. */
-  constructor(args: string[], options: Deno.CommandOptions = {}) {
+  /**
+   * @param args What `deno run` is given.
+   * @param command Another command of Deno's.
+   */
+  constructor(args: string[], options: Deno.CommandOptions = {}, command = "run") {
     const importMap = Deno.env.get("GATEHOUSE_IMPORT_MAP");
     this.child = new Deno.Command(Deno.execPath(), {
       stdin: "null",
       stdout: "null",
       ...options,
       args: [
-        "run",
+        command,
         "--no-prompt",
         ...(importMap ? [`--import-map=${importMap}`] : []),
         ...args,
