@@ -41,8 +41,9 @@ const routes: Record<
   "/auth": (request) =>
     new Response(null, { status: request.headers.get("x-key") === "right" ? 204 : 403 }),
   "/redirect": () => new Response(null, { status: 303, headers: { location: "/hello" } }),
-  "/throw": () => {
-    throw new Error("the cause, which is secret");
+  "/throw": (request) => {
+    const mark = new URL(request.url).searchParams.get("mark");
+    throw new Error(`the cause, which is secret ${mark}`);
   },
   "/break": () => {
     const parts = [encoder.encode("first\n")];

@@ -89,7 +89,12 @@ behaviours(gateway, "CGI", (port) =>
 behaviours(gateway, "FastCGI over TCP", (port) => site(port.tcp));
 behaviours(gateway, "FastCGI over a Unix socket", (port) => site(port.unix));
 behaviours(gateway, "FastCGI over a connection each", (port) => site(port.each));
-behaviours(gateway, "SCGI", (port) => site(port.scgi, { protocol: "scgi", chunked: "buffered" }));
+behaviours(gateway, "SCGI", (port) =>
+  site(port.scgi, {
+    protocol: "scgi",
+    chunked: "buffered",
+    log: (rig) => rig.output("daemon (scgi)"),
+  }));
 
 gateway.test("a script sees the request and PATH, and nothing of the server", async (port) => {
   const { variables } = await see(
