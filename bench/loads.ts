@@ -3,7 +3,7 @@
 import type { Generator, Seen } from "./generator.ts";
 import * as peers from "./peers.ts";
 import type { Peer, Running, Setting } from "./peers.ts";
-import { cores, output, pinned } from "./process.ts";
+import { cores, coreTime, output, pinned } from "./process.ts";
 import { type Ask, encodeRequest, MANY_HEADERS, type RequestBytes } from "./requests.ts";
 
 /** What is measured. */
@@ -15,6 +15,7 @@ export type Metric =
   | "p99"
   | "cpu"
   | "busy"
+  | "others"
   | "memory"
   | "heap"
   | "buffers"
@@ -34,6 +35,7 @@ export const METRICS: Record<Metric, { label: string; more?: boolean; digits?: n
   p99: { label: "99%, µs" },
   cpu: { label: "CPU, µs each", digits: 1 },
   busy: { label: "its core, %" },
+  others: { label: "other programs, %" },
   memory: { label: "peak above idle, MiB", digits: 1 },
   heap: { label: "JS heap, KiB each", digits: 2 },
   buffers: { label: "buffers, KiB each", digits: 2 },
@@ -166,6 +168,7 @@ function steady(load: Steady): Load {
     },
     async measure(running, { generator, seconds }) {
       const before = await sum(running, "processorTime");
+      const allBefore = coreTime();
       const seen = await generator.run({
         protocol: running.protocol,
         port: running.port,
@@ -174,6 +177,7 @@ function steady(load: Steady): Load {
         seconds,
         keep,
       });
+      const allTook = coreTime() - allBefore;
       const took = await sum(running, "processorTime") - before;
       checkErrors(seen);
       return {
@@ -183,6 +187,7 @@ function steady(load: Steady): Load {
         p99: seen.p99,
         cpu: took / seen.requests,
         busy: took / seen.seconds / 1e4,
+        others: unpinned ? NaN : Math.max(allTook - took, 0) / seen.seconds / 1e4,
       };
     },
   };

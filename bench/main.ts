@@ -8,7 +8,7 @@
 
 import { parseArgs } from "node:util";
 import { Generator } from "./generator.ts";
-import { type Load, LOADS, type Plan, type Sample } from "./loads.ts";
+import { type Load, LOADS, middle, type Plan, type Sample } from "./loads.ts";
 import { type Peer, type Running, Unavailable } from "./peers.ts";
 import { cores, output } from "./process.ts";
 import { loadTable, replaceSection, type Result } from "./report.ts";
@@ -19,8 +19,8 @@ const HELP = `Measures Gatehouse and every peer that is installed.
 
   --quick         about a minute instead of ten; for a look, not for a number
   --only LOADS    some loads only, by name or by how the name begins, separated by commas
-  --rounds N      how often each peer has its turn; default 5
-  --seconds S     how long a turn takes; default 1
+  --rounds N      how often each peer has its turn; default 7
+  --seconds S     how long a turn takes; default 0.7
   --no-write      leave README.md and docs/benchmarks.md as they are
   --list          list the loads`;
 
@@ -99,7 +99,7 @@ async function run(load: Load, plan: Plan, directory: string): Promise<Result> {
 }
 
 /** Where and with what it was measured. */
-async function surroundings(plan: Plan): Promise<string> {
+async function surroundings(plan: Plan, results: Result[]): Promise<string> {
   let processor = Deno.build.arch as string;
   try {
     const info = await Deno.readTextFile("/proc/cpuinfo");
@@ -114,8 +114,20 @@ async function surroundings(plan: Plan): Promise<string> {
     cores
       ? "Each server has one core and the load generator another."
       : "Server and load generator share all cores, as there is no `taskset` or just one core.",
+    disturbance(results),
     `The load comes from \`bench/${plan.generator.name}\`; medians of ${plan.rounds} rounds.`,
-  ].join(" ");
+  ].filter(Boolean).join(" ");
+}
+
+/** How much else went on. */
+function disturbance(results: Result[]): string {
+  const shares = results.flatMap(({ samples }) => [...samples.values()].flat())
+    .map(({ others = NaN }) => others).filter((share) => !Number.isNaN(share));
+  if (shares.length === 0) return "";
+  const share = Math.round(middle(shares));
+  return share > 3
+    ? `The machine was busy: other programs had ${share}% of the server's core in the median turn, so that only ratios and CPU times mean anything.`
+    : `Other programs had ${share}% of the server's core in the median turn.`;
 }
 
 function chooseLoads(only: string | undefined): Load[] {
@@ -152,8 +164,8 @@ try {
   const { quick } = options;
   const plan: Plan = {
     generator,
-    rounds: Number(options.rounds ?? (quick ? 3 : 5)),
-    seconds: Number(options.seconds ?? (quick ? 0.2 : 1)),
+    rounds: Number(options.rounds ?? (quick ? 3 : 7)),
+    seconds: Number(options.seconds ?? (quick ? 0.2 : 0.7)),
     largeBytes: quick ? 128 << 20 : 1024 << 20,
     idleConnections: quick ? 2000 : 10_000,
     streams: 1000,
@@ -165,7 +177,7 @@ try {
     results.push(result);
     console.log(`\n${loadTable(result)}`);
   }
-  const about = await surroundings(plan);
+  const about = await surroundings(plan, results);
   const targets = targetsTable(results);
   if (targets !== undefined) console.log(`\nTargets:\n\n${targets}`);
   console.log(`\n${about}`);

@@ -218,7 +218,7 @@ function throughNginx(peer: Peer, name: string, short: string): Peer {
       nginx = need("nginx", "nginx");
       directory = given;
       await peer.prepare?.(directory);
-      return `nginx ${await firstLine(["sh", "-c", `${nginx} -v 2>\&1`], /nginx\/([\d.]+)/)}`;
+      return `nginx ${await firstLine(["sh", "-c", `${nginx} -v 2>&1`], /nginx\/([\d.]+)/)}`;
     },
     async start(setting) {
       const upstream = await peer.start(setting);

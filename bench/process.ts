@@ -63,6 +63,16 @@ function siblings(core: number): number[] {
   }
 }
 
+/** What all programs together have had of the server's processor, in microseconds; NaN where that cannot be told. */
+export function coreTime(): number {
+  if (cores === undefined) return NaN;
+  const line = new RegExp(`^cpu${cores.server} (.*)$`, "m").exec(
+    Deno.readTextFileSync("/proc/stat"),
+  );
+  const [user, nice, system, _idle, _wait, _irq, _softirq, steal] = line![1].split(" ").map(Number);
+  return (user + nice + system + steal) / TICKS * 1e6;
+}
+
 /** A command line that runs on one processor. */
 export function pinned(core: number | undefined, command: string[]): string[] {
   return core === undefined ? command : ["taskset", "-c", String(core), ...command];

@@ -6,5 +6,8 @@ const [port, load] = Deno.args;
 const listener = port === "inherited"
   ? await inheritedListener()
   : Deno.listen({ hostname: "127.0.0.1", port: Number(port) });
-serveFastCGI(apps[load], listener, { maxConnections: 20_000 });
+const server = serveFastCGI(apps[load], listener, { maxConnections: 20_000 });
 reportMemory();
+// Under --cpu-prof the profile is written at an ordinary end.
+Deno.addSignalListener("SIGINT", () => server.shutdown());
+await server.finished;

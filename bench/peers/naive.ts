@@ -16,9 +16,8 @@ function concat(parts: Uint8Array[]): Uint8Array<ArrayBuffer> {
   return whole;
 }
 
-function record(type: number, content: Uint8Array): Uint8Array {
-  const header = [1, type, 0, 1, content.length >> 8, content.length & 255, 0, 0];
-  return concat([new Uint8Array(header), content]);
+function header(type: number, length: number): Uint8Array {
+  return new Uint8Array([1, type, 0, 1, length >> 8, length & 255, 0, 0]);
 }
 
 function decodePairs(bytes: Uint8Array): Map<string, string> {
@@ -53,13 +52,17 @@ function createRequest(pairs: Map<string, string>, body: Uint8Array<ArrayBuffer>
 
 async function answer(params: Uint8Array[], stdin: Uint8Array[]): Promise<Uint8Array> {
   const response = await app(createRequest(decodePairs(concat(params)), concat(stdin)));
-  let head = `Status: ${response.status} OK\r\n`;
-  for (const [name, value] of response.headers) head += `${name}: ${value}\r\n`;
-  const output = concat([encoder.encode(head + "\r\n"), await response.bytes()]);
+  let text = `Status: ${response.status} OK\r\n`;
+  response.headers.forEach((value, name) => text += `${name}: ${value}\r\n`);
+  const head = encoder.encode(text + "\r\n");
+  const body = await response.bytes();
   return concat([
-    record(6, output),
-    record(6, new Uint8Array()),
-    record(3, new Uint8Array(8)),
+    header(6, head.length + body.length),
+    head,
+    body,
+    header(6, 0),
+    header(3, 8),
+    new Uint8Array(8),
   ]);
 }
 
@@ -72,7 +75,8 @@ async function serve(connection: Deno.TcpConn): Promise<void> {
   let keep = false;
   try {
     for (let count = await connection.read(buffer); count; count = await connection.read(buffer)) {
-      bytes = concat([bytes, buffer.subarray(0, count)]);
+      const read = buffer.subarray(0, count);
+      bytes = bytes.length > 0 ? concat([bytes, read]) : read;
       let at = 0;
       while (bytes.length - at >= 8) {
         const length = bytes[at + 4] << 8 | bytes[at + 5];
