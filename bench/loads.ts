@@ -16,6 +16,7 @@ export type Metric =
   | "cpu"
   | "busy"
   | "others"
+  | "generator"
   | "memory"
   | "heap"
   | "buffers"
@@ -36,6 +37,7 @@ export const METRICS: Record<Metric, { label: string; more?: boolean; digits?: n
   cpu: { label: "CPU, µs each", digits: 1 },
   busy: { label: "its core, %" },
   others: { label: "other programs, %" },
+  generator: { label: "generator, %" },
   memory: { label: "peak above idle, MiB", digits: 1 },
   heap: { label: "JS heap, KiB each", digits: 2 },
   buffers: { label: "buffers, KiB each", digits: 2 },
@@ -187,6 +189,7 @@ function steady(load: Steady): Load {
         p99: seen.p99,
         cpu: took / seen.requests,
         busy: took / seen.seconds / 1e4,
+        generator: seen.busy * 100,
         others: unpinned ? NaN : Math.max(allTook - took, 0) / seen.seconds / 1e4,
       };
     },

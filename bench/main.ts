@@ -114,20 +114,21 @@ async function surroundings(plan: Plan, results: Result[]): Promise<string> {
     cores
       ? "Each server has one core and the load generator another."
       : "Server and load generator share all cores, as there is no `taskset` or just one core.",
-    disturbance(results),
     `The load comes from \`bench/${plan.generator.name}\`; medians of ${plan.rounds} rounds.`,
+    disturbance(results),
   ].filter(Boolean).join(" ");
 }
 
 /** How much else went on. */
 function disturbance(results: Result[]): string {
-  const shares = results.flatMap(({ samples }) => [...samples.values()].flat())
-    .map(({ others = NaN }) => others).filter((share) => !Number.isNaN(share));
+  const samples = results.flatMap(({ samples }) => [...samples.values()].flat());
+  const shares = samples.map(({ others = NaN }) => others).filter((share) => !Number.isNaN(share));
   if (shares.length === 0) return "";
   const share = Math.round(middle(shares));
-  return share > 3
-    ? `The machine was busy: other programs had ${share}% of the server's core in the median turn, so that only ratios and CPU times mean anything.`
-    : `Other programs had ${share}% of the server's core in the median turn.`;
+  const generator = Math.round(Math.max(...samples.map(({ generator = 0 }) => generator)));
+  return `The generator used ${generator}% of its core at most, and other programs ${share}% of the server's in the median turn${
+    share > 3 ? ": a busy machine, so that only ratios and CPU times mean anything." : "."
+  }`;
 }
 
 function chooseLoads(only: string | undefined): Load[] {
@@ -187,7 +188,7 @@ try {
     await replaceSection(new URL("README.md", root), readmeSection(results, about));
     await replaceSection(
       new URL("docs/benchmarks.md", root),
-      `${about}\n\n## Targets\n\n${targets}\n\n## All loads\n\n${tables}`,
+      `${about}\n\n### Targets\n\n${targets}\n\n### All loads\n\n${tables}`,
     );
     await output([Deno.execPath(), "fmt", "-q", "README.md", "docs/benchmarks.md"], { cwd: root });
     console.log("\nWrote README.md and docs/benchmarks.md");

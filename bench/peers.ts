@@ -324,10 +324,10 @@ export const cgiGatehouseOnly: Peer = denoScript(
   "serveCGI()",
   "gatehouse_cgi.ts",
 );
-export const cgiBare: Peer = denoScript("deno run, bare", "deno run", "bare.ts");
-export const cgiWebAPI: Peer = denoScript("deno run, Request and Response", "web", "web_api.ts");
+export const cgiBare: Peer = denoScript("bare `deno run`", "deno run", "bare.ts");
+export const cgiWebAPI: Peer = denoScript("`deno run`, Request and Response", "web", "web_api.ts");
 export const cgiNode: Peer = cgiScript(
-  "node",
+  "Node.js",
   "Node.js",
   () => [need("nodejs", "node"), `${PEERS}/cgi/node.cjs`],
 );

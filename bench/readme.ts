@@ -26,12 +26,12 @@ const ROWS: [key: string, title: string][] = [
 
 function value(
   result: Result,
-  peer = result.load.peers[0],
+  unit: string,
   metric = result.load.metrics[0],
-): string {
+  peer = result.load.peers[0],
+) {
   const spread = measured(result, peer, metric);
-  const { label, digits } = METRICS[metric];
-  return spread === undefined ? "–" : `${format(spread.median, digits)} ${label}`;
+  return spread === undefined ? "–" : `${format(spread.median, METRICS[metric].digits)} ${unit}`;
 }
 
 export function readmeSection(results: Result[], about: string): string {
@@ -44,7 +44,7 @@ export function readmeSection(results: Result[], about: string): string {
       const spread = advantage(result, peer);
       return spread === undefined ? "–" : formatRatio(spread.median);
     });
-    rows.push([title, value(result), ...times]);
+    rows.push([title, value(result, METRICS[result.load.metrics[0]].label), ...times]);
   }
   return `## Speed
 
@@ -70,17 +70,18 @@ function cgiText(result: Result | undefined): string | undefined {
   if (result === undefined) return undefined;
   const others = [peers.cgiBare, peers.cgiPython, peers.cgiPerlModule, peers.cgiPHP, peers.cgiNode]
     .filter((peer) => measured(result, peer, "wall") !== undefined)
-    .map((peer) => `${value(result, peer)} with ${peer.name}`);
-  return `A CGI script takes ${value(result)} from its start to its end; ${others.join(", ")}.`;
+    .map((peer) => `${peer.name} ${value(result, "ms", "wall", peer)}`);
+  return `A CGI script takes ${value(result, "ms")} from its start to its end; ${
+    others.join(", ")
+  }.`;
 }
 
 function memoryText(find: (key: string) => Result | undefined): string | undefined {
   const [up, down, idle] = ["up", "down", "idle"].map(find);
   if (!up || !down || !idle) return undefined;
-  const mebibytes = [up, down].map((result) =>
-    format(measured(result, peers.gatehouse, "memory")?.median ?? NaN)
-  );
-  return `1 GiB takes ${mebibytes[0]} MiB of memory on its way in and ${
-    mebibytes[1]
-  } MiB on its way out; an idle connection ${value(idle)}.`;
+  return `1 GiB takes ${value(up, "MiB", "memory")} of memory on its way in and ${
+    value(down, "MiB", "memory")
+  } on its way out; an idle connection takes ${value(idle, "KiB", "heap")} of JavaScript heap and ${
+    value(idle, "KiB", "buffers")
+  } of buffers.`;
 }
