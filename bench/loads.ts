@@ -52,10 +52,6 @@ export interface Plan {
   rounds: number;
   /** Of one measurement. */
   seconds: number;
-  /** Of what is sent and received in one request. */
-  largeBytes: number;
-  idleConnections: number;
-  streams: number;
   /** How often a CGI script is started in one measurement. */
   starts: number;
 }
@@ -64,7 +60,7 @@ export interface Plan {
 export interface Load {
   /** As `--only` takes it. */
   key: string;
-  title(plan: Plan): string;
+  title: string;
   setting: Setting;
   peers: Peer[];
   /** The first is the one that peers are compared by. */
@@ -79,6 +75,9 @@ export interface Load {
 }
 
 const MIB = 1 << 20;
+const LARGE = 1024 * MIB;
+const STREAMS = 1000;
+const IDLE_CONNECTIONS = 10_000;
 const SERVERS: Peer[] = [
   peers.gatehouse,
   peers.denoServe,
@@ -160,7 +159,7 @@ function steady(load: Steady): Load {
   const { key, title, app, ask, connections, expected, unpinned, keep = true } = load;
   return {
     key,
-    title: () => title,
+    title,
     setting: { app, unpinned },
     peers: load.peers ?? SERVERS,
     metrics: load.metrics ?? ["rate", "p50", "p99", "cpu", "busy"],
@@ -200,12 +199,12 @@ function steady(load: Steady): Load {
 function large(key: string, method: string, app: string, askFor: (bytes: number) => Ask): Load {
   return {
     key,
-    title: ({ largeBytes }) => `${method} ${largeBytes / MIB} MiB in one request`,
+    title: `${method} 1 GiB in one request`,
     setting: { app },
     peers: STREAMING,
     metrics: ["throughput", "memory", "busy"],
     fresh: true,
-    async measure(running, { generator, largeBytes }) {
+    async measure(running, { generator }) {
       const run = (ask: Ask) =>
         generator.run({
           protocol: running.protocol,
@@ -220,14 +219,14 @@ function large(key: string, method: string, app: string, askFor: (bytes: number)
       for (const process of running.processes) await process.forgetPeak();
       const idle = await sum(running, "memory");
       const before = await sum(running, "processorTime");
-      const seen = await run(askFor(largeBytes));
+      const seen = await run(askFor(LARGE));
       checkErrors(seen);
-      if (app === "download" && seen.content < largeBytes) {
-        throw new Error(`it must send ${largeBytes} bytes: it sent ${seen.content}`);
+      if (app === "download" && seen.content < LARGE) {
+        throw new Error(`it must send ${LARGE} bytes: it sent ${seen.content}`);
       }
       const took = await sum(running, "processorTime") - before;
       return {
-        throughput: largeBytes / seen.seconds / 1e6,
+        throughput: LARGE / seen.seconds / 1e6,
         memory: (await sum(running, "peak") - idle) / MIB,
         busy: took / seen.seconds / 1e4,
       };
@@ -314,19 +313,18 @@ export const LOADS: Load[] = [
   large("down", "GET", "download", (bytes) => ({ path: `/download?bytes=${bytes}` })),
   {
     key: "events",
-    title: ({ streams }) =>
-      `${streams} open streams of server-sent events, 10 events a second on each`,
+    title: "1,000 open streams of server-sent events, 10 events a second on each",
     setting: { app: "events" },
     peers: [peers.gatehouse, peers.denoServe, peers.go],
     metrics: ["cpu", "events", "resident"],
     fresh: true,
-    async measure(running, { generator, streams, seconds }) {
+    async measure(running, { generator, seconds }) {
       const idle = await sum(running, "memory");
       const held = await generator.hold({
         protocol: running.protocol,
         port: running.port,
         request: bytesOf(running, { path: "/events" }, true),
-        connections: streams,
+        connections: STREAMS,
         seconds: Math.max(seconds * 2, 1),
       });
       const before = await sum(running, "processorTime");
@@ -337,20 +335,19 @@ export const LOADS: Load[] = [
       return {
         cpu: took / seen.events,
         events: seen.events / seen.seconds,
-        resident: (memory - idle) / 1024 / streams,
+        resident: (memory - idle) / 1024 / STREAMS,
       };
     },
   },
   {
     key: "idle",
-    title: ({ idleConnections }) =>
-      `${idleConnections} idle connections, of which each has had an answer`,
+    title: "10,000 idle connections, of which each has had an answer",
     absolute: true,
     setting: { app: "hello", reportMemory: true },
     peers: [peers.gatehouse, peers.denoServe, peers.ceiling],
     metrics: ["heap", "buffers", "resident"],
     fresh: true,
-    async measure(running, { generator, idleConnections }) {
+    async measure(running, { generator }) {
       const run = {
         protocol: running.protocol,
         port: running.port,
@@ -363,13 +360,13 @@ export const LOADS: Load[] = [
       const idle = await memoryOf(running);
       const held = await generator.hold({
         ...run,
-        connections: idleConnections,
+        connections: IDLE_CONNECTIONS,
         seconds: PATIENCE,
       });
       const full = await memoryOf(running);
       await held.stop();
       const each = (of: (usage: Deno.MemoryUsage) => number) =>
-        (of(full) - of(idle)) / 1024 / idleConnections;
+        (of(full) - of(idle)) / 1024 / IDLE_CONNECTIONS;
       return {
         heap: each((usage) => usage.heapUsed),
         buffers: each((usage) => usage.external),
@@ -379,7 +376,7 @@ export const LOADS: Load[] = [
   },
   {
     key: "cgi",
-    title: () => "A CGI script that says hello, from its start to its end",
+    title: "A CGI script that says hello, from its start to its end",
     setting: { app: "hello" },
     peers: [
       peers.cgiGatehouse,

@@ -6,7 +6,6 @@ import type { Peer } from "./peers.ts";
 /** What was measured under one load: a sample of each peer in each round. */
 export interface Result {
   load: Load;
-  title: string;
   samples: Map<Peer, Sample[]>;
 }
 
@@ -103,7 +102,7 @@ export function loadTable(result: Result): string {
     }
     rows.push(row);
   }
-  return `${result.title}:\n\n${table(rows)}`;
+  return `${load.title}:\n\n${table(rows)}`;
 }
 
 /** Puts text between a file's markers. */
