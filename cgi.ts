@@ -309,7 +309,11 @@ class ScriptBody {
   }
 
   #read(): Promise<void> {
-    return this.#reading ??= this.#readOn().finally(() => this.#reading = null);
+    return this.#reading ??= this.#readOn().then(async () => {
+      this.#reading = null;
+      // More may have been wanted meanwhile.
+      if (this.#left > 0 && this.#isWanted(this.body!)) await this.#read();
+    });
   }
 
   async #readOn(): Promise<void> {

@@ -189,6 +189,7 @@ class Connection implements Driver, ChannelUser, RecordSink {
   #overloaded: boolean;
   #decoder = new RecordDecoder();
   #requests = new Map<number, FastCGIRequest>();
+  #prepared: FastCGIRequest[] = [];
   /** Whether it has shown that it carries several requests at once: then one of them never holds up the rest. */
   #multiplexed = false;
   /** Whether it closes when no request is under way. */
@@ -213,8 +214,18 @@ class Connection implements Driver, ChannelUser, RecordSink {
     await this.channel.run();
   }
 
+  /** Apps are asked once all is taken in that came together: then an answer sees how far its request has come. */
   received(bytes: Uint8Array): void {
     this.#decoder.push(bytes, this);
+    if (this.#prepared.length === 0) return;
+    const prepared = this.#prepared;
+    this.#prepared = [];
+    for (const request of prepared) request.start();
+  }
+
+  /** A request waits to be started. */
+  prepared(request: FastCGIRequest): void {
+    this.#prepared.push(request);
   }
 
   /**
@@ -383,6 +394,9 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   #protocolStatus: number = ProtocolStatus.requestComplete;
   /** A filter's input: resolves when FCGI_STDIN has ended. */
   #inputWhole: PromiseWithResolvers<void> | null = null;
+  /** The status to refuse it with, if not 0. */
+  #refusal = 0;
+  #started = false;
   #ended = false;
   #logged = false;
 
@@ -426,7 +440,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
 
   addVariables(content: Uint8Array): void {
     if (this.#exchange !== null) return;
-    if (content.length === 0) return this.#start();
+    if (content.length === 0) return this.#prepare();
     this.#variableBytes += content.length;
     if (
       this.overloaded || this.#variableBytes > this.#connection.service.options.maxVariableBytes
@@ -460,12 +474,32 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     }
   }
 
-  /** The variables are whole: the app may begin, whatever of the body is still to come (SPEC C12). */
-  #start(): void {
+  /** The variables are whole: all is there that the app needs to begin. */
+  #prepare(): void {
+    const { options } = this.#connection.service;
+    let exchange: Exchange | undefined;
+    if (this.#role !== Role.authorizer) this.body = new RequestBody(this, options.maxBodyBytes);
+    try {
+      const variables = this.#decodeVariables(options);
+      this.body?.declare(contentLength(variables));
+      exchange = this.#createExchange(variables, options);
+    } catch (error) {
+      if (!(error instanceof ProtocolError)) throw error;
+      this.#refusal = error.status;
+      this.log(error.message);
+    }
+    this.#exchange = exchange ?? new Exchange(this, new Variables([]), this.body, options);
+    this.#variables = "";
+    this.#connection.prepared(this);
+  }
+
+  /** Asks the app, whatever of the body is still to come (SPEC C12). */
+  start(): void {
+    if (this.#ended) return;
     const { service } = this.#connection;
-    const { options } = service;
+    const exchange = this.#exchange!;
     const handler = this.#handler(service.app);
-    let refusal = 0;
+    let refusal = this.#refusal;
     if (handler === undefined) {
       const wanted = ROLE_METHODS[this.#role] ?? "a role from 1 to 3";
       this.log(`Refused a request of role ${this.#role} as the app must have ${wanted}`);
@@ -476,23 +510,10 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
       this.#protocolStatus = ProtocolStatus.overloaded;
       refusal = 503;
     }
-    if (this.#role !== Role.authorizer) this.body = new RequestBody(this, options.maxBodyBytes);
-    let exchange: Exchange | undefined;
-    try {
-      const variables = this.#decodeVariables(options);
-      this.body?.declare(contentLength(variables));
-      exchange = this.#createExchange(variables, options);
-    } catch (error) {
-      if (!(error instanceof ProtocolError)) throw error;
-      refusal ||= error.status;
-      this.log(error.message);
-    }
-    exchange ??= new Exchange(this, new Variables([]), this.body, options);
-    this.#exchange = exchange;
-    this.#variables = "";
+    this.#started = true;
     const answer = refusal > 0 || handler === undefined
       ? refuse(refusal, exchange, this)
-      : respond(handler, exchange, this, options);
+      : respond(handler, exchange, this, service.options);
     answer.then((sent) => this.#answered(sent), (error) => {
       this.log(describe(error));
       this.#answered(false);
@@ -600,17 +621,16 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
 
   /** The web server calls the request off (section 5.4). */
   abortedByPeer(): void {
-    const started = this.#exchange !== null;
     this.#exchange?.abort(new DOMException("The web server aborted the request", "AbortError"));
     this.#end(0, false);
-    if (!started) this.#release();
+    if (!this.#started) this.#release();
     this.#connection.flush();
   }
 
   /** The connection is gone, or will be. */
   abort(reason: unknown): void {
     if (this.#ended) return;
-    if (this.#exchange === null) this.#release();
+    if (!this.#started) this.#release();
     this.#forget(false);
     this.data?.fail(reason);
     this.#inputWhole?.resolve();

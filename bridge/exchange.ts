@@ -110,8 +110,16 @@ export class Exchange implements HandlerInfo, RequestParts {
   }
 
   get body(): ReadableStream<Uint8Array<ArrayBuffer>> | null {
+    return this.#readable()?.stream ?? null;
+  }
+
+  collectBody(): Promise<Uint8Array<ArrayBuffer>> | null {
+    return this.#readable()?.collect() ?? null;
+  }
+
+  #readable(): RequestBody | null {
     const body = this.#body;
-    return body === null || body.discarded || body.empty ? null : body.stream;
+    return body === null || body.discarded || body.empty ? null : body;
   }
 
   /** Whether an error is the body's own: what was received, and not the app, is at fault. */

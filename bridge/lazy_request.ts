@@ -9,6 +9,8 @@ export interface RequestParts {
   readonly body: ReadableStream<Uint8Array<ArrayBuffer>> | null;
   /** Makes the headers. */
   createHeaders(): Headers;
+  /** The body all at once; null if there is none, or it has been asked for as a stream. */
+  collectBody(): Promise<Uint8Array<ArrayBuffer>> | null;
 }
 
 /**
@@ -29,6 +31,8 @@ export function createEagerRequest(parts: RequestParts): Request {
 
 class LazyRequest {
   readonly parts: RequestParts;
+  /** Whether the body has been taken without the Request. */
+  collected = false;
   #headers: Headers | null = null;
   #request: Request | null = null;
 
@@ -42,10 +46,21 @@ class LazyRequest {
 
   get request(): Request {
     if (this.#request === null) {
-      const { headers, parts: { url, method, body, signal } } = this;
+      const { headers, parts: { url, method, signal } } = this;
+      const body = this.collected ? "" : this.parts.body;
       this.#request = new Request(url, { method, headers, body, signal });
+      // Then its body must be a used one as well.
+      if (this.collected) this.#request.bytes().catch(() => {});
     }
     return this.#request;
+  }
+
+  /** Takes the body, if nobody has asked for it yet. */
+  collect(): Promise<Uint8Array<ArrayBuffer>> | null {
+    if (this.#request !== null || this.collected) return null;
+    const body = this.parts.collectBody();
+    this.collected = body !== null;
+    return body;
   }
 
   /** What `console.log` shows. */
@@ -54,12 +69,41 @@ class LazyRequest {
   }
 }
 
+/** What a lazy request answers to with itself. */
+const TARGET = Symbol("target");
+
+function collect(request: Request): Promise<Uint8Array<ArrayBuffer>> | undefined | null {
+  return (request as Request & { [TARGET]?: LazyRequest })[TARGET]?.collect();
+}
+
+/** Methods that take the body whole, which needs neither a Request nor a stream. */
+const COLLECTORS = {
+  bytes(this: Request): Promise<Uint8Array<ArrayBuffer>> {
+    return collect(this) ?? Request.prototype.bytes.call(this);
+  },
+  arrayBuffer(this: Request): Promise<ArrayBuffer> {
+    const bytes = collect(this);
+    return bytes ? bytes.then(({ buffer }) => buffer) : Request.prototype.arrayBuffer.call(this);
+  },
+  text(this: Request): Promise<string> {
+    return collect(this)?.then((bytes) => new TextDecoder().decode(bytes)) ??
+      Request.prototype.text.call(this);
+  },
+  json(this: Request): Promise<unknown> {
+    return collect(this)?.then((bytes) => JSON.parse(new TextDecoder().decode(bytes))) ??
+      Request.prototype.json.call(this);
+  },
+};
+
 const TRAPS: ProxyHandler<LazyRequest> = {
   get(target, key) {
     if (key === "url") return target.parts.url;
     if (key === "method") return target.parts.method;
     if (key === "headers") return target.headers;
     if (key === "signal") return target.parts.signal;
+    if (key === TARGET) return target;
+    if (key === "bodyUsed" && target.collected) return true;
+    if (Object.hasOwn(COLLECTORS, key)) return COLLECTORS[key as keyof typeof COLLECTORS];
     return Reflect.get(target.request, key);
   },
   set: (target, key, value) => Reflect.set(target.request, key, value),

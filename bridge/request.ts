@@ -300,13 +300,20 @@ function fieldName(variable: string): string | null {
  */
 export function requestHeaders(variables: Variables, options: AppOptions): Headers {
   const headers = new Headers();
+  let host: string | undefined;
+  let cookie: string | undefined;
   const append = (name: string, value: string | undefined) => {
     if (value !== undefined) appendHeader(headers, name, value);
   };
-  for (const [variable, value] of variables.byteStrings()) {
+  variables.forEachPair((variable, value) => {
     const name = fieldName(variable);
-    if (name !== null) appendHeader(headers, name, value);
-  }
+    // Of names that come twice, headers join all values with commas but these.
+    if (name === "host") host = value;
+    else if (name === "cookie") cookie = cookie === undefined ? value : `${cookie}; ${value}`;
+    else if (name !== null) appendHeader(headers, name, value);
+  });
+  append("host", host);
+  append("cookie", cookie);
   if (!isInvented(variables)) append("content-type", variables.byteString("CONTENT_TYPE"));
   const length = contentLength(variables);
   if (length !== undefined && !isFiller(length, variables)) {

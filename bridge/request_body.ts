@@ -73,6 +73,29 @@ export class RequestBody {
     }, { highWaterMark: 0 });
   }
 
+  /**
+   * All of it at once, without a stream.
+   *
+   * @returns Null if the stream has been asked for, and has to be read.
+   */
+  collect(): Promise<Uint8Array<ArrayBuffer>> | null {
+    return this.#stream === null ? this.#collect() : null;
+  }
+
+  async #collect(): Promise<Uint8Array<ArrayBuffer>> {
+    const parts: Uint8Array<ArrayBuffer>[] = [];
+    while (true) {
+      parts.push(...this.#chunks.splice(0));
+      this.buffered = 0;
+      if (this.ended || this.discarded) break;
+      this.#source.wanted();
+      await new Promise<void>((resolve) => this.#waiting = resolve);
+    }
+    const error = this.#failure();
+    if (error !== undefined) throw error;
+    return parts.length === 1 ? parts[0] : concat(parts);
+  }
+
   /** Takes bytes that came; they are copied. What exceeds the declared length is dropped. */
   push(bytes: Uint8Array): void {
     const room = this.#declared === undefined ? bytes.length : this.#declared - this.#received;
@@ -149,7 +172,7 @@ export class RequestBody {
     }
     if (this.#chunks.length > 0) return;
     if (this.ended || this.discarded) {
-      const error = this.error ?? (this.discarded && !this.ended ? dropped() : undefined);
+      const error = this.#failure();
       if (error !== undefined) controller.error(error);
       else controller.close();
       return;
@@ -159,6 +182,11 @@ export class RequestBody {
     return new Promise<void>((resolve) => {
       this.#waiting = resolve;
     }).then(() => this.#pull());
+  }
+
+  /** Why it ends before its end, if it does. */
+  #failure(): unknown {
+    return this.error ?? (this.discarded && !this.ended ? dropped() : undefined);
   }
 
   #tooLong(): ProtocolError {
@@ -175,4 +203,14 @@ function dropped(): Error {
   return new Error(
     "Cannot read request body as it must be read before the answer is complete: it was dropped",
   );
+}
+
+function concat(parts: Uint8Array[]): Uint8Array<ArrayBuffer> {
+  const whole = new Uint8Array(parts.reduce((length, part) => length + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
 }

@@ -8,6 +8,7 @@ import { encodeHead, reasonPhrase } from "../wire/cgi.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 import type { App, AppOptions, Handler } from "./app.ts";
 import type { Exchange } from "./exchange.ts";
+import { type HeldBody, heldBody } from "./held_body.ts";
 import { localRedirectPath } from "./local_redirect.ts";
 
 /** What takes an answer to the web server. */
@@ -38,6 +39,7 @@ const DROPPED = new Set([
 const HEAD_WARNING = 4096;
 /** How long a body that is held in memory may take to come, in turns of the microtask queue. */
 const SOON = 16;
+const encoder = new TextEncoder();
 
 /**
  * Asks the app and sends its answer.
@@ -162,14 +164,18 @@ async function sendResponse(
   exchange: Exchange,
   sink: ResponseSink,
 ): Promise<boolean> {
-  const { status, body } = response;
+  const { status } = response;
   const path = localRedirectPath(response);
   // Such a head has this field and no other: with a status it would be the client's redirect.
-  if (path !== undefined) return send(sink, `Location: ${path}\r\n\r\n`, null, true, exchange);
+  if (path !== undefined) return send(sink, `Location: ${path}\r\n\r\n`, null, exchange);
   const bodyless = method === "HEAD" || status === 204 || status === 205 || status === 304;
+  // Of one answer alone, as in CGI, to find out would take longer than to read the stream.
+  const held = exchange.protocol === "cgi" ? undefined : heldBody(response);
+  if (held !== undefined) return sendHeld(response, held, bodyless, method, exchange, sink);
+  const { body } = response;
   if (body === null) {
     const known = bodyless ? undefined : 0;
-    return send(sink, encodeResponseHead(response, exchange, false, known), null, true, exchange);
+    return send(sink, encodeResponseHead(response, exchange, false, known), null, exchange);
   }
   const source = new BodySource(body);
   exchange.onabort = (reason) => source.cancel(reason);
@@ -191,13 +197,9 @@ async function sendResponse(
   }
   if (bodyless) {
     source.cancel();
-    return send(sink, head, null, true, exchange);
+    return send(sink, head, null, exchange);
   }
-  if (known !== undefined && declared !== undefined && declared !== known) {
-    exchange.log(
-      `Content-Length was ${declared}, but the body has ${known} bytes: sent as ${known}`,
-    );
-  }
+  checkLength(declared, known, exchange);
   let left = known ?? declared ?? Infinity;
   try {
     while (true) {
@@ -231,15 +233,40 @@ async function sendResponse(
   return true;
 }
 
+/** Sends an answer whose body is held in memory: as the stream of it would be sent, but without one. */
+function sendHeld(
+  response: Response,
+  held: HeldBody,
+  bodyless: boolean,
+  method: string,
+  exchange: Exchange,
+  sink: ResponseSink,
+): Promise<boolean> {
+  const body = typeof held === "string" ? encoder.encode(held) : held;
+  const known = bodyless && method !== "HEAD" ? undefined : body.length;
+  const head = encodeResponseHead(response, exchange, true, known);
+  if (!bodyless) checkLength(declaredLength(response), known, exchange);
+  return send(sink, head, bodyless || body.length === 0 ? null : body, exchange);
+}
+
+function checkLength(
+  declared: number | undefined,
+  known: number | undefined,
+  exchange: Exchange,
+): void {
+  if (known === undefined || declared === undefined || declared === known) return;
+  exchange.log(`Content-Length was ${declared}, but the body has ${known} bytes: sent as ${known}`);
+}
+
+/** Sends an answer that is whole. */
 async function send(
   sink: ResponseSink,
   head: string,
   chunk: Uint8Array | null,
-  last: boolean,
   exchange: Exchange,
 ): Promise<boolean> {
   try {
-    const sent = sink.send(head, chunk, last);
+    const sent = sink.send(head, chunk, true);
     if (sent !== undefined) await sent;
     exchange.settle("complete");
     return true;

@@ -20,7 +20,7 @@ export interface ChannelUser {
 
 /** Enough for the usual request, so that an idle connection costs little. */
 const SMALL_READ = 4096;
-const LARGE_READ = 65536;
+const LARGE_READ = 131072;
 /** How long what still comes is read after the answer (SPEC C15), in all and without a byte, in milliseconds. */
 const LINGER = 30_000;
 const LINGER_IDLE = 5_000;

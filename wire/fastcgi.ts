@@ -356,7 +356,7 @@ export function decodePairs(
   bytes: Uint8Array,
   most = Number.MAX_SAFE_INTEGER,
 ): [name: string, value: string][] {
-  return [...decodeVariables(decodeByteString(bytes), most).pairs()];
+  return decodeVariables(decodeByteString(bytes), most).pairs();
 }
 
 /**

@@ -75,18 +75,24 @@ export class Variables implements ReadonlyMap<string, string> {
   }
 
   /** Names and values, byte for byte, as they came and as often as they came. */
-  *pairs(): IterableIterator<[name: string, value: string]> {
-    if (this.#map !== null) return yield* this.#map;
+  pairs(): [name: string, value: string][] {
+    const pairs: [name: string, value: string][] = [];
+    this.forEachPair((name, value) => pairs.push([name, value]));
+    return pairs;
+  }
+
+  /** Calls back for each name and value, byte for byte, as they came and as often as they came. */
+  forEachPair(callback: (name: string, value: string) => void): void {
+    if (this.#map !== null) {
+      for (const [name, value] of this.#map) callback(name, value);
+      return;
+    }
     const text = this.#text;
     const ranges = this.#ranges;
     for (let i = 0; i < ranges.length; i += 3) {
-      yield [text.slice(ranges[i], ranges[i + 1]), text.slice(ranges[i + 1], ranges[i + 2])];
+      const value = ranges[i + 1];
+      callback(text.slice(ranges[i], value), text.slice(value, ranges[i + 2]));
     }
-  }
-
-  /** All names and values, byte for byte. */
-  byteStrings(): IterableIterator<[string, string]> {
-    return this.#values.entries();
   }
 
   get #values(): Map<string, string> {

@@ -20,6 +20,9 @@ function createParts(): RequestParts & { made: boolean; controller: AbortControl
       this.made = true;
       return new Blob(["a=1&b=2"]).stream();
     },
+    collectBody() {
+      return new Blob(["a=1&b=2"]).bytes();
+    },
     createHeaders: () =>
       new Headers({ "content-type": "application/x-www-form-urlencoded", "x-a": "1" }),
   };
@@ -43,6 +46,47 @@ const QUESTIONS: Record<string, (request: Request) => unknown> = {
     await request.text();
     return await request.text().catch((error) => error.name);
   },
+  "reading twice, each in its way": async (request) => {
+    const names = ["text", "bytes", "json", "arrayBuffer", "formData", "blob"] as const;
+    await request.bytes();
+    return await Promise.all(names.map((name) => request[name]().catch((error) => error.name)));
+  },
+  "clone() after reading": async (request) => {
+    await request.text();
+    try {
+      return request.clone().url;
+    } catch (error) {
+      return (error as Error).name;
+    }
+  },
+  "new Request(request) after reading": async (request) => {
+    await request.text();
+    try {
+      return new Request(request).url;
+    } catch (error) {
+      return (error as Error).name;
+    }
+  },
+  "headers, method and url after reading": async (request) => {
+    await request.text();
+    return [request.method, request.url, [...request.headers], request.redirect];
+  },
+  "bodyUsed while reading": (request) => {
+    const reading = request.text();
+    return [request.bodyUsed, reading instanceof Promise];
+  },
+  "text() after body was asked for": async (request) => {
+    const { body } = request;
+    return [body instanceof ReadableStream, await request.text()];
+  },
+  "text() after a reader was taken": async (request) => {
+    request.body!.getReader();
+    return await request.text().catch((error) => error.name);
+  },
+  "text() of the prototype": (request) => Request.prototype.text.call(request),
+  "a method of one on another": (request) =>
+    request.text.call(new Request("http://localhost/", { method: "POST", body: "other" })),
+  "the same method twice": (request) => request.text === request.text,
   "clone()": async (request) => {
     const clone = request.clone();
     return [clone.url, clone.method, clone.headers.get("x-a"), await clone.text()];
@@ -131,13 +175,17 @@ Deno.test("createLazyRequest() is what fetch() takes", async () => {
 });
 
 Deno.test("createLazyRequest() fails where its body does", async () => {
-  const parts: RequestParts = {
+  const failing = () =>
+    new ReadableStream<Uint8Array<ArrayBuffer>>({
+      start: (controller) => controller.error(new Error("cut off")),
+    });
+  const streamed: RequestParts = { ...createParts(), body: failing(), collectBody: () => null };
+  await assertRejects(() => createLazyRequest(streamed).text(), Error, "cut off");
+  const collected: RequestParts = {
     ...createParts(),
-    get body() {
-      return new ReadableStream<Uint8Array<ArrayBuffer>>({
-        start: (controller) => controller.error(new Error("cut off")),
-      });
-    },
+    collectBody: () => Promise.reject(new Error("cut off")),
   };
-  await assertRejects(() => createLazyRequest(parts).text(), Error, "cut off");
+  for (const method of ["text", "bytes", "json", "arrayBuffer"] as const) {
+    await assertRejects(() => createLazyRequest(collected)[method](), Error, "cut off");
+  }
 });
