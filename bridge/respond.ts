@@ -16,7 +16,7 @@ export interface ResponseSink {
   /**
    * Sends the next part of the answer.
    *
-   * @param head The header block, a byte string, with the first part only.
+   * @param head With the first part only: the header block, a byte string, and perhaps the beginning of the body.
    * @param chunk The next bytes of the body.
    * @param last Whether the answer ends here.
    * @returns A promise where the app must wait; it rejects, or the call throws, once the web server is gone.
@@ -40,6 +40,10 @@ const HEAD_WARNING = 4096;
 /** How long a body that is held in memory may take to come, in turns of the microtask queue. */
 const SOON = 16;
 const encoder = new TextEncoder();
+/** Up to this length a text is sent without being encoded for itself. */
+const SHORT = 1024;
+// deno-lint-ignore no-control-regex
+const NOT_ASCII = /[^\x00-\x7f]/;
 
 /**
  * Asks the app and sends its answer.
@@ -242,11 +246,16 @@ function sendHeld(
   exchange: Exchange,
   sink: ResponseSink,
 ): Promise<boolean> {
-  const body = typeof held === "string" ? encoder.encode(held) : held;
+  const short = typeof held === "string" && held.length < SHORT && !NOT_ASCII.test(held);
+  const body = typeof held === "string" && !short ? encoder.encode(held) : held;
   const known = bodyless && method !== "HEAD" ? undefined : body.length;
   const head = encodeResponseHead(response, exchange, true, known);
   if (!bodyless) checkLength(declaredLength(response), known, exchange);
-  return send(sink, head, bodyless || body.length === 0 ? null : body, exchange);
+  if (bodyless || body.length === 0) return send(sink, head, null, exchange);
+  // A short text goes with the head, as the byte string that it is.
+  return typeof body === "string"
+    ? send(sink, head + body, null, exchange)
+    : send(sink, head, body, exchange);
 }
 
 function checkLength(

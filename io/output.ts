@@ -6,12 +6,13 @@ export interface Pending {
   readonly length: number;
   /** Hands them out. */
   take(): Uint8Array<ArrayBuffer>;
-  /** Takes their storage back. */
-  recycle(bytes: Uint8Array<ArrayBuffer>): void;
+  /** Takes back the storage of what was handed out last. */
+  recycle(): void;
 }
 
 /** What may wait before a writer is asked to wait, in bytes. */
 const HIGH_WATER = 65536;
+const NOTHING = new Uint8Array(0);
 
 /**
  * Sends what collects in a buffer, one write at a time: what comes while a write is under way goes with the next, so
@@ -27,6 +28,9 @@ export class Output {
   #failure: { error: unknown } | null = null;
   #waiting: PromiseWithResolvers<void> | null = null;
   #onfailure: (error: unknown) => void;
+  /** What is being sent, and how much of it has been. */
+  #bytes: Uint8Array = NOTHING;
+  #sent = 0;
 
   /** @param onfailure Called once, when a write fails. */
   constructor(duplex: Duplex, pending: Pending, onfailure: (error: unknown) => void) {
@@ -60,33 +64,37 @@ export class Output {
     return this.#waiting.promise;
   }
 
-  async #write(): Promise<void> {
+  #write(): void {
     this.writing = true;
-    try {
-      while (this.#pending.length > 0) {
-        const bytes = this.#pending.take();
-        let sent = await this.#duplex.write(bytes);
-        while (sent < bytes.length) {
-          this.writes++;
-          sent += await this.#duplex.write(bytes.subarray(sent));
-        }
-        this.writes++;
-        this.#pending.recycle(bytes);
-        if (this.#waiting && this.#pending.length <= HIGH_WATER) {
-          this.#waiting.resolve();
-          this.#waiting = null;
-        }
-      }
-      this.writing = false;
-      this.#waiting?.resolve();
-      this.#waiting = null;
-    } catch (error) {
-      this.writing = false;
-      this.#failure = { error };
-      this.#waiting?.promise.catch(() => {});
-      this.#waiting?.reject(error);
-      this.#waiting = null;
-      this.#onfailure(error);
-    }
+    this.#bytes = this.#pending.take();
+    this.#sent = 0;
+    this.#duplex.write(this.#bytes).then(this.#onwritten, this.#onerror);
   }
+
+  // No async function: that would be one more promise for each answer.
+  #onwritten = (count: number): void => {
+    this.writes++;
+    this.#sent += count;
+    if (this.#sent < this.#bytes.length) {
+      this.#duplex.write(this.#bytes.subarray(this.#sent)).then(this.#onwritten, this.#onerror);
+      return;
+    }
+    this.#bytes = NOTHING;
+    this.#pending.recycle();
+    this.writing = false;
+    if (this.#waiting && this.#pending.length <= HIGH_WATER) {
+      this.#waiting.resolve();
+      this.#waiting = null;
+    }
+    if (this.#pending.length > 0) this.#write();
+  };
+
+  #onerror = (error: unknown): void => {
+    this.writing = false;
+    this.#failure = { error };
+    this.#waiting?.promise.catch(() => {});
+    this.#waiting?.reject(error);
+    this.#waiting = null;
+    this.#onfailure(error);
+  };
 }

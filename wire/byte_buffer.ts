@@ -1,5 +1,7 @@
 /** Up to this length a loop is faster than the native encoder. */
 const SHORT = 256;
+/** More storage than this is not kept. */
+const MOST_SPARE = 262_144;
 const encoder = new TextEncoder();
 
 /** Bytes waiting to be sent: grows as needed, and gives its storage back for the next round. */
@@ -9,6 +11,7 @@ export class ByteBuffer {
   /** How many bytes are held. */
   length = 0;
   #spare: Uint8Array<ArrayBuffer> | null = null;
+  #lent: Uint8Array<ArrayBuffer> | null = null;
 
   /** @param capacity The storage to start with, in bytes. */
   constructor(capacity = 1024) {
@@ -50,15 +53,18 @@ export class ByteBuffer {
 
   /** Hands out all bytes held and starts anew in other storage. */
   take(): Uint8Array<ArrayBuffer> {
-    const taken = this.bytes.subarray(0, this.length);
-    this.bytes = this.#spare ?? new Uint8Array(Math.min(this.bytes.length, 65536));
+    const { bytes } = this;
+    const taken = bytes.subarray(0, this.length);
+    this.bytes = this.#spare ?? new Uint8Array(Math.min(bytes.length, 65536));
     this.#spare = null;
+    this.#lent = bytes;
     this.length = 0;
     return taken;
   }
 
-  /** Takes back what {@linkcode take} handed out, so that its storage serves again. */
-  recycle(taken: Uint8Array<ArrayBuffer>): void {
-    if (taken.buffer.byteLength <= 262144) this.#spare = new Uint8Array(taken.buffer);
+  /** Takes back the storage of what {@linkcode take} handed out last, so that it serves again. */
+  recycle(): void {
+    if (this.#lent !== null && this.#lent.length <= MOST_SPARE) this.#spare = this.#lent;
+    this.#lent = null;
   }
 }
