@@ -190,6 +190,8 @@ class Connection implements Driver, ChannelUser, RecordSink {
   #decoder = new RecordDecoder();
   #requests = new Map<number, FastCGIRequest>();
   #prepared: FastCGIRequest[] = [];
+  /** Whether what was received last is kept. */
+  #kept = false;
   /** Whether it has shown that it carries several requests at once: then one of them never holds up the rest. */
   #multiplexed = false;
   /** Whether it closes when no request is under way. */
@@ -215,12 +217,15 @@ class Connection implements Driver, ChannelUser, RecordSink {
   }
 
   /** Apps are asked once all is taken in that came together: then an answer sees how far its request has come. */
-  received(bytes: Uint8Array): void {
+  received(bytes: Uint8Array): boolean {
+    this.#kept = false;
     this.#decoder.push(bytes, this);
-    if (this.#prepared.length === 0) return;
-    const prepared = this.#prepared;
-    this.#prepared = [];
-    for (const request of prepared) request.start();
+    if (this.#prepared.length > 0) {
+      const prepared = this.#prepared;
+      this.#prepared = [];
+      for (const request of prepared) request.start();
+    }
+    return this.#kept;
   }
 
   /** A request waits to be started. */
@@ -248,9 +253,10 @@ class Connection implements Driver, ChannelUser, RecordSink {
     const request = this.#requests.get(id);
     if (request === undefined) return;
     if (type === RecordType.params) request.addVariables(content);
-    else if (type === RecordType.stdin) request.addInput(content, request.body);
-    else if (type === RecordType.data) request.addInput(content, request.data);
-    else if (type === RecordType.abortRequest) request.abortedByPeer();
+    else if (type === RecordType.stdin || type === RecordType.data) {
+      const body = type === RecordType.stdin ? request.body : request.data;
+      if (request.addInput(content, body)) this.#kept = true;
+    } else if (type === RecordType.abortRequest) request.abortedByPeer();
   }
 
   /** Management records (section 4). */
@@ -451,18 +457,19 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     this.#variables += decodeByteString(content);
   }
 
-  addInput(content: Uint8Array, body: RequestBody | null): void {
+  /** @returns Whether the content is kept where it is. */
+  addInput(content: Uint8Array, body: RequestBody | null): boolean {
     if (body === null) {
-      if (this.#exchange !== null) return;
+      if (this.#exchange !== null) return false;
       throw new ProtocolError("Cannot take FCGI_STDIN as FCGI_PARAMS must end before: it has not");
     }
     if (content.length === 0) {
       body.end();
       body.closed = true;
       if (body === this.body) this.#inputWhole?.resolve();
-      return;
+      return false;
     }
-    body.push(content);
+    const kept = body.push(content);
     const { maxBufferedBody } = this.#connection.service.options;
     if (body.buffered > maxBufferedBody + BODY_HIGH_WATER) {
       body.fail(
@@ -472,6 +479,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
         ),
       );
     }
+    return kept;
   }
 
   /** The variables are whole: all is there that the app needs to begin. */

@@ -151,9 +151,10 @@ class Connection implements Driver, ChannelUser, ResponseSink, RequestBodySource
     if (!this.#overloaded) this.#service.requests--;
   }
 
-  received(bytes: Uint8Array): void {
-    if (this.#headers === null) this.#body?.push(bytes);
-    else this.#takeHeaders(this.#headers, bytes);
+  received(bytes: Uint8Array): boolean {
+    if (this.#headers === null) return this.#body?.push(bytes) ?? false;
+    this.#takeHeaders(this.#headers, bytes);
+    return false;
   }
 
   /** Waits for an app that does not read; not where the web server is stuck sending the body first (SPEC D6). */
@@ -188,7 +189,7 @@ class Connection implements Driver, ChannelUser, ResponseSink, RequestBodySource
     }
     this.#headers = null;
     this.#exchange = new Exchange(this, variables, this.#body, options);
-    if (rest !== null && rest.length > 0) this.#body?.push(rest);
+    if (rest !== null && rest.length > 0) this.#body?.push(rest.slice());
     const answer = refusal > 0
       ? refuse(refusal, this.#exchange, this)
       : respond(this.#service.handler, this.#exchange, this, options);

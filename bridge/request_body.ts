@@ -6,6 +6,9 @@ export interface RequestBodySource {
   wanted(): void;
 }
 
+/** From this length on bytes are kept where they are, rather than copied. */
+const WORTH_KEEPING = 16_384;
+
 /**
  * A request's body between the transport that receives it and the app that reads it: a queue whose stream is made when
  * asked for. It ends after the declared length, and fails if fewer bytes come (SPEC A21).
@@ -93,20 +96,45 @@ export class RequestBody {
     }
     const error = this.#failure();
     if (error !== undefined) throw error;
-    return parts.length === 1 ? parts[0] : concat(parts);
+    const [first] = parts;
+    return parts.length === 1 && first.length === first.buffer.byteLength ? first : concat(parts);
   }
 
-  /** Takes bytes that came; they are copied. What exceeds the declared length is dropped. */
-  push(bytes: Uint8Array): void {
+  /**
+   * Takes bytes that came. What exceeds the declared length is dropped.
+   *
+   * @returns Whether they are kept where they are, as many are: their buffer is then the app's. Others are copied.
+   */
+  push(bytes: Uint8Array): boolean {
     const room = this.#declared === undefined ? bytes.length : this.#declared - this.#received;
     this.#received += bytes.length;
-    if (this.ended || this.discarded || room <= 0) return;
-    const chunk = bytes.slice(0, room);
-    this.#chunks.push(chunk);
-    this.buffered += chunk.length;
+    if (this.ended || this.discarded || room <= 0) return false;
+    const part = bytes.length > room ? bytes.subarray(0, room) : bytes;
+    // Nobody reads into shared memory.
+    const kept = this.#hold(part as Uint8Array<ArrayBuffer>);
+    this.buffered += part.length;
     if (this.#declared !== undefined && this.#received >= this.#declared) this.ended = true;
     if (this.#received > this.#most) this.fail(this.#tooLong());
     this.#wake();
+    return kept;
+  }
+
+  #hold(part: Uint8Array<ArrayBuffer>): boolean {
+    const last = this.#chunks.at(-1);
+    if (last !== undefined && last.buffer === part.buffer) {
+      // Moved up to what came before it, so that no two chunks share a buffer: the app may hand one on.
+      const end = last.byteOffset + last.length;
+      new Uint8Array(part.buffer).copyWithin(end, part.byteOffset, part.byteOffset + part.length);
+      this.#chunks[this.#chunks.length - 1] = new Uint8Array(
+        part.buffer,
+        last.byteOffset,
+        last.length + part.length,
+      );
+      return true;
+    }
+    const kept = part.length >= WORTH_KEEPING;
+    this.#chunks.push(kept ? part : part.slice());
+    return kept;
   }
 
   /** Says that no more comes. */

@@ -4,8 +4,12 @@ import { Standstill } from "./standstill.ts";
 
 /** What a channel tells its driver. */
 export interface ChannelUser {
-  /** Bytes came; they are valid during the call only. */
-  received(bytes: Uint8Array): void;
+  /**
+   * Bytes came; they are valid during the call only, unless their buffer is kept.
+   *
+   * @returns Whether it is.
+   */
+  received(bytes: Uint8Array): boolean;
   /**
    * Whether to read no more for now; {@linkcode Channel.resume} reads on.
    *
@@ -20,7 +24,7 @@ export interface ChannelUser {
 
 /** Enough for the usual request, so that an idle connection costs little. */
 const SMALL_READ = 4096;
-const LARGE_READ = 131072;
+const LARGE_READ = 65_536;
 /** How long what still comes is read after the answer (SPEC C15), in all and without a byte, in milliseconds. */
 const LINGER = 30_000;
 const LINGER_IDLE = 5_000;
@@ -80,9 +84,9 @@ export class Channel {
       if (count === null) return;
       this.reads++;
       if (this.#lingerUntil > 0) continue;
-      this.#user.received(buffer.subarray(0, count));
-      if (count === buffer.length) {
-        if (count < LARGE_READ) buffer = new Uint8Array(LARGE_READ);
+      const kept = this.#user.received(buffer.subarray(0, count));
+      if (count === buffer.length && count < LARGE_READ || kept) {
+        buffer = new Uint8Array(LARGE_READ);
       } else if (count < SMALL_READ && buffer.length > SMALL_READ) {
         buffer = new Uint8Array(SMALL_READ);
       }

@@ -50,7 +50,7 @@ export interface RecordSink {
    * One record, or a part of one. Content of a stream type comes in pieces, as it arrives, and once empty at the
    * stream's end; that of any other known type comes whole; that of an unknown type is left out.
    *
-   * @param content Valid during the call only.
+   * @param content A part of the chunk that was pushed, or a copy of it.
    */
   record(type: number, requestId: number, content: Uint8Array): void;
 }
