@@ -2,20 +2,23 @@
 const SHORT = 256;
 /** More storage than this is not kept. */
 const MOST_SPARE = 262_144;
+const NOTHING = new Uint8Array(0);
 const encoder = new TextEncoder();
 
 /** Bytes waiting to be sent: grows as needed, and gives its storage back for the next round. */
 export class ByteBuffer {
   /** The storage; the first {@linkcode length} bytes of it count. */
-  bytes: Uint8Array<ArrayBuffer>;
+  bytes: Uint8Array<ArrayBuffer> = NOTHING;
   /** How many bytes are held. */
   length = 0;
   #spare: Uint8Array<ArrayBuffer> | null = null;
   #lent: Uint8Array<ArrayBuffer> | null = null;
 
-  /** @param capacity The storage to start with, in bytes. */
+  #least: number;
+
+  /** @param capacity The storage to start with, in bytes, once some is needed. */
   constructor(capacity = 1024) {
-    this.bytes = new Uint8Array(capacity);
+    this.#least = capacity;
   }
 
   /** Makes room for `count` more bytes and tells where they begin. */
@@ -23,7 +26,7 @@ export class ByteBuffer {
     const at = this.length;
     const needed = at + count;
     if (needed > this.bytes.length) {
-      const grown = new Uint8Array(Math.max(needed, this.bytes.length * 2));
+      const grown = new Uint8Array(Math.max(needed, this.bytes.length * 2, this.#least));
       grown.set(this.bytes.subarray(0, at));
       this.bytes = grown;
     }
@@ -55,7 +58,7 @@ export class ByteBuffer {
   take(): Uint8Array<ArrayBuffer> {
     const { bytes } = this;
     const taken = bytes.subarray(0, this.length);
-    this.bytes = this.#spare ?? new Uint8Array(Math.min(bytes.length, 65536));
+    this.bytes = this.#spare ?? NOTHING;
     this.#spare = null;
     this.#lent = bytes;
     this.length = 0;

@@ -62,7 +62,8 @@ function isStream(type: number): boolean {
 
 /** Decodes records from chunks that may be cut anywhere (section 3.3). */
 export class RecordDecoder {
-  #header = new Uint8Array(HEADER_LENGTH);
+  /** A header that came in parts. */
+  #header: Uint8Array = NOTHING;
   #headerLength = 0;
   #type = 0;
   #requestId = 0;
@@ -117,6 +118,7 @@ export class RecordDecoder {
     let header = chunk;
     let from = at;
     if (this.#headerLength > 0 || chunk.length - at < HEADER_LENGTH) {
+      if (this.#header === NOTHING) this.#header = new Uint8Array(HEADER_LENGTH);
       while (this.#headerLength < HEADER_LENGTH && at < chunk.length) {
         this.#header[this.#headerLength++] = chunk[at++];
       }
