@@ -42,6 +42,8 @@ export class Channel {
   #output: Output;
   #writeTimeout: number;
   #stalled = false;
+  /** Whether it is closed as soon as all is sent. */
+  #finishing = false;
   #lingerUntil = 0;
   #resume: (() => void) | null = null;
   #end: (() => void) | null = null;
@@ -76,7 +78,8 @@ export class Channel {
   async #read(): Promise<void> {
     let buffer = new Uint8Array(SMALL_READ);
     while (!this.closed) {
-      if (this.#user.mustWait(this.#stalled)) {
+      // To read while it is being closed would only be called off.
+      if (this.#finishing || this.#user.mustWait(this.#stalled)) {
         await new Promise<void>((resolve) => this.#resume = resolve);
         continue;
       }
@@ -122,6 +125,7 @@ export class Channel {
    * answer back.
    */
   async finish(unread: boolean): Promise<void> {
+    if (!unread) this.#finishing = true;
     await this.#output.finish();
     if (this.closed) return;
     if (this.inputEnded || !unread) return this.close();
