@@ -4,7 +4,7 @@
  * @module
  */
 
-import { HeadDecoder, type ResponseHead } from "../wire/cgi.ts";
+import { CONNECTION_FIELDS, HeadDecoder, type ResponseHead } from "../wire/cgi.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 import { ChunkedDecoder } from "./chunked.ts";
 
@@ -32,16 +32,7 @@ export interface AnswerOptions {
 }
 
 /** Fields that speak of the connection to the application (B10). */
-const HOP_BY_HOP = new Set([
-  "connection",
-  "keep-alive",
-  "proxy-authenticate",
-  "proxy-connection",
-  "te",
-  "trailer",
-  "transfer-encoding",
-  "upgrade",
-]);
+const HOP_BY_HOP = new Set([...CONNECTION_FIELDS, "proxy-authenticate"]);
 /** CGI fields (RFC 3875 section 6.3): one at least, none twice. */
 const CGI_FIELDS = new Set(["content-type", "location"]);
 /** How much of a body waits for the client before the application is read no further, in bytes. */

@@ -6,7 +6,7 @@
 
 import { ProtocolError } from "../wire/protocol_error.ts";
 import { encodeByteString } from "../wire/byte_string.ts";
-import { TOKEN } from "../wire/cgi.ts";
+import { CONNECTION_FIELDS, TOKEN } from "../wire/cgi.ts";
 import type { Variables } from "../wire/variables.ts";
 import type { AppOptions, Protocol } from "./app.ts";
 
@@ -15,18 +15,15 @@ export const NO_REQUEST: RegExp = /^(?:CONNECT|TRACE|TRACK)$/i;
 /** Methods that fetch writes in capitals; of others the case is kept. */
 const CAPITALS = /^(?:DELETE|GET|HEAD|OPTIONS|POST|PUT)$/i;
 const AUTHORITY = /^(?:[\w.~!$&'()*+,;=%-]+|\[[0-9a-f:.]+\])(?::\d{0,5})?$/i;
-/** Fields that speak of the connection to the web server, not of the request (A23), or are set from elsewhere (A25). */
-const DROPPED = new Set([
-  "connection",
+/**
+ * Fields that no `HTTP_*` variable tells of: those of the connection (A23), those that have variables of their own (A25),
+ * and one that harms (A27).
+ */
+export const NO_VARIABLE: ReadonlySet<string> = new Set([
+  ...CONNECTION_FIELDS,
   "content-length",
   "content-type",
-  "keep-alive",
   "proxy",
-  "proxy-connection",
-  "te",
-  "trailer",
-  "transfer-encoding",
-  "upgrade",
 ]);
 
 /**
@@ -287,7 +284,9 @@ function fieldName(variable: string): string | null {
   let name = fieldNames.get(variable);
   if (name === undefined) {
     const field = variable.slice(5).replaceAll("_", "-").toLowerCase();
-    name = variable.startsWith("HTTP_") && TOKEN.test(field) && !DROPPED.has(field) ? field : null;
+    name = variable.startsWith("HTTP_") && TOKEN.test(field) && !NO_VARIABLE.has(field)
+      ? field
+      : null;
     if (fieldNames.size < MOST_FIELD_NAMES) fieldNames.set(variable, name);
   }
   return name;

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { encodeHead, reasonPhrase } from "../wire/cgi.ts";
+import { CONNECTION_FIELDS, encodeHead, reasonPhrase } from "../wire/cgi.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 import type { App, AppOptions, Handler } from "./app.ts";
 import type { Exchange } from "./exchange.ts";
@@ -25,16 +25,7 @@ export interface ResponseSink {
 }
 
 /** Fields that speak of the connection to the web server, or that the head has already (B10). */
-const DROPPED = new Set([
-  "connection",
-  "keep-alive",
-  "proxy-connection",
-  "status",
-  "te",
-  "trailer",
-  "transfer-encoding",
-  "upgrade",
-]);
+const DROPPED = new Set([...CONNECTION_FIELDS, "status"]);
 /** Servers give up on longer header blocks, each at its own length; nginx's is the shortest (B14). */
 const HEAD_WARNING = 4096;
 /** How long a body that is held in memory may take to come, in turns of the microtask queue. */

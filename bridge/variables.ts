@@ -6,6 +6,7 @@
  */
 
 import { toByteString } from "../wire/byte_string.ts";
+import { NO_VARIABLE } from "./request.ts";
 
 /** What the variables say beside the request itself. */
 export interface VariableOptions {
@@ -30,20 +31,6 @@ export interface VariableOptions {
   /** More variables, texts; they replace those of the same name. */
   variables?: Record<string, string>;
 }
-
-/** Fields that speak of the connection to the client (A23), that are variables of their own, or that harm (A27). */
-const DROPPED = new Set([
-  "connection",
-  "content-length",
-  "content-type",
-  "keep-alive",
-  "proxy",
-  "proxy-connection",
-  "te",
-  "trailer",
-  "transfer-encoding",
-  "upgrade",
-]);
 
 /** Tells a request as meta-variables (RFC 3875 section 4.1), names and values as byte strings. */
 export function createVariables(
@@ -87,7 +74,7 @@ export function createVariables(
   let host = false;
   request.headers.forEach((value, name) => {
     // "a_b" and "a-b" would be one variable.
-    if (DROPPED.has(name) || name.includes("_")) return;
+    if (NO_VARIABLE.has(name) || name.includes("_")) return;
     if (name === "authorization" && options.dropAuthorization) return;
     if (name === "host") host = true;
     set(`HTTP_${name.replaceAll("-", "_").toUpperCase()}`, value);

@@ -69,6 +69,17 @@ const REASONS: Record<number, string> = {
   511: "Network Authentication Required",
 };
 
+/** Fields that speak of one connection, and not of the request or the response (RFC 9110 section 7.6.1). */
+export const CONNECTION_FIELDS: readonly string[] = [
+  "connection",
+  "keep-alive",
+  "proxy-connection",
+  "te",
+  "trailer",
+  "transfer-encoding",
+  "upgrade",
+];
+
 /** A field name (RFC 9110 section 5.6.2). */
 export const TOKEN: RegExp = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 const NOT_A_VALUE = /[^\t\x20-\x7e\x80-\xff]/;
