@@ -238,6 +238,7 @@ class Connection implements Driver, ChannelUser, RecordSink {
    * where some may come, or where the web server is stuck sending the body before it reads the answer (SPEC C14).
    */
   mustWait(stalled: boolean): boolean {
+    if (this.#requests.size === 0) return false;
     if (this.#multiplexed && this.#requests.size > 1) return false;
     const most = stalled || this.#multiplexed
       ? this.service.options.maxBufferedBody

@@ -28,6 +28,7 @@ export interface ResponseSink {
 const DROPPED = new Set([...CONNECTION_FIELDS, "status"]);
 /** Servers give up on longer header blocks, each at its own length; nginx's is the shortest (B14). */
 const HEAD_WARNING = 4096;
+const DIGITS = /^\d+$/;
 /** How long a body that is held in memory may take to come, in turns of the microtask queue. */
 const SOON = 16;
 const encoder = new TextEncoder();
@@ -194,7 +195,6 @@ async function sendResponse(
     source.cancel();
     return send(sink, head, null, exchange);
   }
-  checkLength(declared, known, exchange);
   let left = known ?? declared ?? Infinity;
   try {
     while (true) {
@@ -241,21 +241,11 @@ function sendHeld(
   const body = typeof held === "string" && !short ? encoder.encode(held) : held;
   const known = bodyless && method !== "HEAD" ? undefined : body.length;
   const head = encodeResponseHead(response, exchange, true, known);
-  if (!bodyless) checkLength(declaredLength(response), known, exchange);
   if (bodyless || body.length === 0) return send(sink, head, null, exchange);
   // A short text goes with the head, as the byte string that it is.
   return typeof body === "string"
     ? send(sink, head + body, null, exchange)
     : send(sink, head, body, exchange);
-}
-
-function checkLength(
-  declared: number | undefined,
-  known: number | undefined,
-  exchange: Exchange,
-): void {
-  if (known === undefined || declared === undefined || declared === known) return;
-  exchange.log(`Content-Length was ${declared}, but the body has ${known} bytes: sent as ${known}`);
 }
 
 /** Sends an answer that is whole. */
@@ -346,7 +336,7 @@ function nonEmpty(chunk: unknown): Uint8Array | null {
 
 function declaredLength(response: Response): number | undefined {
   const text = response.headers.get("content-length");
-  return text !== null && /^\d+$/.test(text) ? Number(text) : undefined;
+  return text !== null && DIGITS.test(text) ? Number(text) : undefined;
 }
 
 /** An authorizer's variable: `Headers` has lost its capitals, and mod_fcgid does not restore them. */
@@ -364,6 +354,7 @@ function encodeResponseHead(
   const { status, headers } = response;
   const fields: [string, string][] = [];
   let hasType = false;
+  let hasLocation = false;
   let length: string | undefined;
   headers.forEach((value, name) => {
     if (DROPPED.has(name)) return;
@@ -372,16 +363,22 @@ function encodeResponseHead(
       return;
     }
     if (name === "content-type") hasType = true;
+    else if (name === "location") hasLocation = true;
     fields.push([name.startsWith("variable-") ? variableField(name) : name, value]);
   });
   if (hasBody && !hasType) fields.push(["content-type", "application/octet-stream"]);
   if (status !== 204 && status !== 205 && status !== 304 && known !== undefined) {
+    if (length !== undefined && DIGITS.test(length) && Number(length) !== known) {
+      exchange.log(
+        `Content-Length was ${length}, but the body has ${known} bytes: sent as ${known}`,
+      );
+    }
     length = String(known);
   }
-  if (length !== undefined && /^\d+$/.test(length) && status !== 204 && status !== 205) {
+  if (length !== undefined && DIGITS.test(length) && status !== 204 && status !== 205) {
     fields.push(["content-length", length]);
   }
-  if (status === 200 && headers.has("location")) {
+  if (status === 200 && hasLocation) {
     exchange.log("A response with status 200 has a Location: some servers take it for a redirect");
   }
   const head = encodeHead(status, response.statusText, fields);
