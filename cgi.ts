@@ -330,7 +330,7 @@ class ScriptBody {
           return;
         }
         this.#left -= count;
-        body.push(buffer.subarray(0, count));
+        body.push(buffer.subarray(0, count), true);
       }
     } catch (error) {
       this.#left = 0;

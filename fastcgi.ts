@@ -190,8 +190,8 @@ class Connection implements Driver, ChannelUser, RecordSink {
   #decoder = new RecordDecoder();
   #requests = new Map<number, FastCGIRequest>();
   #prepared: FastCGIRequest[] = [];
-  /** Whether what was received last is kept. */
-  #kept = false;
+  /** The body that keeps the buffer of what was received last: one at the most. */
+  #keeper: RequestBody | null = null;
   /** Whether it has shown that it carries several requests at once: then one of them never holds up the rest. */
   #multiplexed = false;
   /** Whether it closes when no request is under way. */
@@ -218,14 +218,14 @@ class Connection implements Driver, ChannelUser, RecordSink {
 
   /** Apps are asked once all is taken in that came together: then an answer sees how far its request has come. */
   received(bytes: Uint8Array): boolean {
-    this.#kept = false;
+    this.#keeper = null;
     this.#decoder.push(bytes, this);
     if (this.#prepared.length > 0) {
       const prepared = this.#prepared;
       this.#prepared = [];
       for (const request of prepared) request.start();
     }
-    return this.#kept;
+    return this.#keeper !== null;
   }
 
   /** A request waits to be started. */
@@ -256,7 +256,8 @@ class Connection implements Driver, ChannelUser, RecordSink {
     if (type === RecordType.params) request.addVariables(content);
     else if (type === RecordType.stdin || type === RecordType.data) {
       const body = type === RecordType.stdin ? request.body : request.data;
-      if (request.addInput(content, body)) this.#kept = true;
+      const mayKeep = this.#keeper === null || this.#keeper === body;
+      if (request.addInput(content, body, mayKeep)) this.#keeper = body;
     } else if (type === RecordType.abortRequest) request.abortedByPeer();
   }
 
@@ -458,8 +459,11 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     this.#variables += decodeByteString(content);
   }
 
-  /** @returns Whether the content is kept where it is. */
-  addInput(content: Uint8Array, body: RequestBody | null): boolean {
+  /**
+   * @param mayKeep Whether the content may be kept where it is.
+   * @returns Whether it is.
+   */
+  addInput(content: Uint8Array, body: RequestBody | null, mayKeep: boolean): boolean {
     if (body === null) {
       if (this.#exchange !== null) return false;
       throw new ProtocolError("Cannot take FCGI_STDIN as FCGI_PARAMS must end before: it has not");
@@ -470,7 +474,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
       if (body === this.body) this.#inputWhole?.resolve();
       return false;
     }
-    const kept = body.push(content);
+    const kept = body.push(content, mayKeep);
     const { maxBufferedBody } = this.#connection.service.options;
     if (body.buffered > maxBufferedBody + BODY_HIGH_WATER) {
       body.fail(

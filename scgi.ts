@@ -152,7 +152,7 @@ class Connection implements Driver, ChannelUser, ResponseSink, RequestBodySource
   }
 
   received(bytes: Uint8Array): boolean {
-    if (this.#headers === null) return this.#body?.push(bytes) ?? false;
+    if (this.#headers === null) return this.#body?.push(bytes, true) ?? false;
     this.#takeHeaders(this.#headers, bytes);
     return false;
   }
@@ -189,7 +189,7 @@ class Connection implements Driver, ChannelUser, ResponseSink, RequestBodySource
     }
     this.#headers = null;
     this.#exchange = new Exchange(this, variables, this.#body, options);
-    if (rest !== null && rest.length > 0) this.#body?.push(rest.slice());
+    if (rest !== null && rest.length > 0) this.#body?.push(rest, false);
     const answer = refusal > 0
       ? refuse(refusal, this.#exchange, this)
       : respond(this.#service.handler, this.#exchange, this, options);

@@ -103,15 +103,17 @@ export class RequestBody {
   /**
    * Takes bytes that came. What exceeds the declared length is dropped.
    *
+   * @param mayKeep Whether their buffer may be kept, and what is before them in it written over: no other body may have
+   * kept it.
    * @returns Whether they are kept where they are, as many are: their buffer is then the app's. Others are copied.
    */
-  push(bytes: Uint8Array): boolean {
+  push(bytes: Uint8Array, mayKeep: boolean): boolean {
     const room = this.#declared === undefined ? bytes.length : this.#declared - this.#received;
     this.#received += bytes.length;
     if (this.ended || this.discarded || room <= 0) return false;
     const part = bytes.length > room ? bytes.subarray(0, room) : bytes;
     // Nobody reads into shared memory.
-    const kept = this.#hold(part as Uint8Array<ArrayBuffer>);
+    const kept = this.#hold(part as Uint8Array<ArrayBuffer>, mayKeep);
     this.buffered += part.length;
     if (this.#declared !== undefined && this.#received >= this.#declared) this.ended = true;
     if (this.#received > this.#most) this.fail(this.#tooLong());
@@ -119,9 +121,9 @@ export class RequestBody {
     return kept;
   }
 
-  #hold(part: Uint8Array<ArrayBuffer>): boolean {
+  #hold(part: Uint8Array<ArrayBuffer>, mayKeep: boolean): boolean {
     const last = this.#chunks.at(-1);
-    if (last !== undefined && last.buffer === part.buffer) {
+    if (mayKeep && last !== undefined && last.buffer === part.buffer) {
       // Moved up to what came before it, so that no two chunks share a buffer: the app may hand one on.
       const end = last.byteOffset + last.length;
       new Uint8Array(part.buffer).copyWithin(end, part.byteOffset, part.byteOffset + part.length);
@@ -132,7 +134,7 @@ export class RequestBody {
       );
       return true;
     }
-    const kept = part.length >= WORTH_KEEPING;
+    const kept = mayKeep && part.length >= WORTH_KEEPING;
     this.#chunks.push(kept ? part : part.slice());
     return kept;
   }

@@ -339,6 +339,33 @@ Deno.test("serveFastCGI() serves requests interleaved on one connection (SPEC C9
   });
 });
 
+Deno.test("serveFastCGI() keeps large bodies apart that come in the same reads (SPEC C9)", async () => {
+  for (const read of [(request: Request) => request.body, (request: Request) => request.bytes()]) {
+    const app: App = async (request) => new Response(await read(request));
+    await serving(app, {}, async ({ connect }) => {
+      const client = await connect();
+      const ids = [1, 2, 3];
+      const bodies = ids.map((id) => pattern(300_000 + id).map((byte) => byte ^ (id * 85)));
+      for (const [i, id] of ids.entries()) {
+        const pairs = variables({ ...post, CONTENT_LENGTH: String(bodies[i].length) });
+        await client.send(beginRequest(id, { keep: true }), params(id, pairs));
+      }
+      const records: Uint8Array[] = [];
+      for (let at = 0; at < 300_100; at += 20_000) {
+        for (const [i, id] of ids.entries()) {
+          records.push(stdin(id, bodies[i].subarray(at, at + 20_000)));
+        }
+      }
+      await client.send(...records, ...ids.map((id) => stdinEnd(id)));
+      for (const [i, id] of ids.entries()) {
+        const { body } = await client.answer(id);
+        assertEquals(body.length, bodies[i].length);
+        assertEquals(body.findIndex((byte, at) => byte !== bodies[i][at]), -1);
+      }
+    });
+  }
+});
+
 Deno.test("serveFastCGI() lets no request wait for another (SPEC C9)", async () => {
   const gate = Promise.withResolvers<void>();
   await serving(

@@ -22,7 +22,7 @@ function fill(sizes: number[], bufferSize: number, body: RequestBody): Uint8Arra
     }
     const part = buffer.subarray(at + 8, at + 8 + size).fill(value++ % 251);
     sent.push(part.slice());
-    kept = body.push(part) || kept;
+    kept = body.push(part, true) || kept;
     at += size + 8;
   }
   if (!kept) buffer.fill(255);
@@ -63,7 +63,7 @@ Deno.test("RequestBody.collect() waits for what is still to come, and holds noth
   const body = new RequestBody(source);
   const whole = body.collect()!;
   for (let i = 0; i < 3; i++) {
-    body.push(new Uint8Array(20_000).fill(i));
+    body.push(new Uint8Array(20_000).fill(i), true);
     await Promise.resolve();
     await Promise.resolve();
     assertEquals(body.buffered, 0);
@@ -76,4 +76,13 @@ Deno.test("RequestBody.collect() leaves a stream that was asked for alone", () =
   const body = new RequestBody(source);
   assert(body.stream);
   assertEquals(body.collect(), null);
+});
+
+Deno.test("RequestBody copies what it may not keep", async () => {
+  const body = new RequestBody(source);
+  const part = new Uint8Array(20_000).fill(1);
+  assertEquals(body.push(part, false), false);
+  part.fill(255);
+  body.end();
+  assertEquals(await body.collect(), new Uint8Array(20_000).fill(1));
 });
