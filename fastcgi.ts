@@ -294,8 +294,7 @@ class Connection implements Driver, ChannelUser, RecordSink {
     }
     // A filter answers after all of FCGI_STDIN, so that this must not wait for the app.
     if (id !== 1 || this.#requests.size > 0 || role === Role.filter) this.#multiplexed = true;
-    const overloaded = this.#overloaded || this.#closing && this.#begun > 0 ||
-      requests >= options.maxRequests ||
+    const overloaded = this.#overloaded || requests >= options.maxRequests ||
       this.#requests.size >= most;
     this.#begun++;
     this.#requests.set(id, new FastCGIRequest(this, id, role, keepConnection, overloaded));
@@ -307,7 +306,15 @@ class Connection implements Driver, ChannelUser, RecordSink {
     if (this.channel.closed) return;
     this.channel.resume();
     if (broken || !request.keepConnection) this.#closing = true;
-    if (this.#closing && this.#requests.size === 0) this.channel.finish(!request.inputEnded);
+    if (!this.#closing || this.#requests.size > 0) return;
+    if (request.keepConnection && !broken) this.#finishKept(!request.inputEnded);
+    else this.channel.finish(!request.inputEnded);
+  }
+
+  /** Closes a connection that was to be kept, unless the web server has sent another request meanwhile: that is served. */
+  async #finishKept(unread: boolean): Promise<void> {
+    await this.channel.sent();
+    if (this.#requests.size === 0) this.channel.finish(unread);
   }
 
   /** The web server sends no more: what came whole may still be answered (SPEC C22). */

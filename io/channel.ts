@@ -118,6 +118,11 @@ export class Channel {
     return this.#output.flush();
   }
 
+  /** Resolves when all that is pending is sent, or the peer is gone. */
+  sent(): Promise<void> {
+    return this.#output.finish();
+  }
+
   /**
    * Sends what is pending, then closes.
    *
