@@ -1416,6 +1416,27 @@ for (const over of ["memory", "TCP", "Unix"] as const) {
   });
 }
 
+Deno.test("shutdown() serves what still comes on a connection that it waits for (SPEC C26)", async () => {
+  const gate = Promise.withResolvers<void>();
+  const app: App = async (request) => {
+    if (request.url.endsWith("/wait")) await gate.promise;
+    return new Response("Hello");
+  };
+  await serving(app, {}, async ({ connect, server }) => {
+    const client = await connect();
+    await client.send(request({ id: 1, keep: true, variables: { REQUEST_URI: "/wait" } }));
+    await turns();
+    const down = server.shutdown();
+    await client.send(request({ id: 2, keep: true }));
+    assertEquals((await client.answer(2)).status, 200);
+    gate.resolve();
+    assertEquals((await client.answer(1)).status, 200);
+    await client.end();
+    client.close();
+    await deadline(down, "the server's end");
+  });
+});
+
 Deno.test("shutdown() calls off what takes longer than shutdownTimeout (SPEC C26)", async () => {
   const started = Promise.withResolvers<AbortSignal>();
   await serving(
