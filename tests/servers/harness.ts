@@ -149,7 +149,7 @@ export class Rig {
   script(name: string, app: "app" | "authorizer" = "app"): string {
     const path = this.write(
       name,
-      `#!/usr/bin/env -S deno run --no-prompt --no-config --allow-env --allow-net=127.0.0.1
+      `#!/usr/bin/env -S ${this.bin}/deno run --no-prompt --no-config --allow-env --allow-net=127.0.0.1
 import { serve } from "${this.root}/mod.ts";
 import app from "${this.root}/tests/servers/${app}.ts";
 
