@@ -23,12 +23,6 @@ export function createLazyRequest(parts: RequestParts): Request {
   return new Proxy(new LazyRequest(parts), TRAPS) as unknown as Request;
 }
 
-/** Makes the same request at once. */
-export function createEagerRequest(parts: RequestParts): Request {
-  const { url, method, body, signal } = parts;
-  return new Request(url, { method, headers: parts.createHeaders(), body, signal });
-}
-
 class LazyRequest {
   readonly parts: RequestParts;
   /** Whether the body has been taken without the Request. */

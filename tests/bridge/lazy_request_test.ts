@@ -1,9 +1,11 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects } from "@std/assert";
-import {
-  createEagerRequest,
-  createLazyRequest,
-  type RequestParts,
-} from "../../bridge/lazy_request.ts";
+import { createLazyRequest, type RequestParts } from "../../bridge/lazy_request.ts";
+
+/** Makes the same request at once. */
+function createEagerRequest(parts: RequestParts): Request {
+  const { url, method, body, signal } = parts;
+  return new Request(url, { method, headers: parts.createHeaders(), body, signal });
+}
 
 /** Parts as a transport has them; `made` tells whether the Request itself had to be made. */
 function createParts(): RequestParts & { made: boolean; controller: AbortController } {
