@@ -8,7 +8,7 @@ import { CONNECTION_FIELDS, encodeHead, reasonPhrase } from "../wire/cgi.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 import type { App, AppOptions, Handler } from "./app.ts";
 import type { Exchange } from "./exchange.ts";
-import { type HeldBody, heldBody } from "./held_body.ts";
+import { type HeldResponse, heldResponse } from "./held_response.ts";
 import { localRedirectPath } from "./local_redirect.ts";
 
 /** What takes an answer to the web server. */
@@ -53,10 +53,9 @@ export async function respond(
   let request: Request | undefined;
   try {
     request = exchange.request();
-    method = request.method;
+    method = exchange.method;
     const answer = handler(request, exchange);
     response = answer instanceof Response ? answer : await answer;
-    checkResponse(response);
   } catch (error) {
     if (exchange.aborted) return false;
     if (error instanceof ProtocolError && (request === undefined || exchange.isBodyError(error))) {
@@ -160,14 +159,14 @@ async function sendResponse(
   exchange: Exchange,
   sink: ResponseSink,
 ): Promise<boolean> {
-  const { status } = response;
+  // Of one answer alone, as in CGI, to find out would take longer than to read the stream.
+  const held = exchange.protocol === "cgi" ? undefined : heldResponse(response);
+  if (held !== undefined) return sendHeld(response, held, method, exchange, sink);
+  checkResponse(response);
   const path = localRedirectPath(response);
   // Such a head has this field and no other: with a status it would be the client's redirect.
   if (path !== undefined) return send(sink, `Location: ${path}\r\n\r\n`, null, exchange);
-  const bodyless = method === "HEAD" || status === 204 || status === 205 || status === 304;
-  // Of one answer alone, as in CGI, to find out would take longer than to read the stream.
-  const held = exchange.protocol === "cgi" ? undefined : heldBody(response);
-  if (held !== undefined) return sendHeld(response, held, bodyless, method, exchange, sink);
+  const bodyless = isBodyless(response, method);
   const { body } = response;
   if (body === null) {
     const known = bodyless ? undefined : 0;
@@ -231,21 +230,46 @@ async function sendResponse(
 /** Sends an answer whose body is held in memory: as the stream of it would be sent, but without one. */
 function sendHeld(
   response: Response,
-  held: HeldBody,
-  bodyless: boolean,
+  held: HeldResponse,
   method: string,
   exchange: Exchange,
   sink: ResponseSink,
 ): Promise<boolean> {
-  const short = typeof held === "string" && held.length < SHORT && !NOT_ASCII.test(held);
-  const body = typeof held === "string" && !short ? encoder.encode(held) : held;
-  const known = bodyless && method !== "HEAD" ? undefined : body.length;
-  const head = encodeResponseHead(response, exchange, true, known);
+  const { contentType } = held;
+  let { body } = held;
+  const short = typeof body === "string" && body.length < SHORT && !NOT_ASCII.test(body);
+  if (typeof body === "string" && !short) body = encoder.encode(body);
+  let head: string;
+  let bodyless = method === "HEAD";
+  if (contentType !== undefined && (contentType?.length ?? 0) < SHORT) {
+    head = `${typeHead(contentType)}content-length: ${body.length}\r\n\r\n`;
+  } else {
+    bodyless = isBodyless(response, method);
+    const known = bodyless && method !== "HEAD" ? undefined : body.length;
+    head = encodeResponseHead(response, exchange, true, known);
+  }
   if (bodyless || body.length === 0) return send(sink, head, null, exchange);
   // A short text goes with the head, as the byte string that it is.
   return typeof body === "string"
     ? send(sink, head + body, null, exchange)
     : send(sink, head, body, exchange);
+}
+
+/** The type that was sent last, and the beginning of its head: usually the next one as well. */
+const lastType: { contentType: string | null; head: string } = { contentType: null, head: "" };
+
+/** The beginning of the head of an answer with status 200 that has nothing but a type and a length. */
+function typeHead(contentType: string | null): string {
+  contentType ??= "application/octet-stream";
+  if (contentType !== lastType.contentType) {
+    lastType.head = encodeHead(200, "", [["content-type", contentType]]).slice(0, -2);
+    lastType.contentType = contentType;
+  }
+  return lastType.head;
+}
+
+function isBodyless({ status }: Response, method: string): boolean {
+  return method === "HEAD" || status === 204 || status === 205 || status === 304;
 }
 
 /** Sends an answer that is whole. */
