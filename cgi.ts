@@ -16,7 +16,7 @@ import { Exchange } from "./bridge/exchange.ts";
 import { contentLength } from "./bridge/request.ts";
 import { RequestBody } from "./bridge/request_body.ts";
 import { refuse, respond, type ResponseSink, toHandler } from "./bridge/respond.ts";
-import { encodeByteString, toByteString } from "./wire/byte_string.ts";
+import { encodeByteString } from "./wire/byte_string.ts";
 import { ProtocolError } from "./wire/protocol_error.ts";
 import { Variables } from "./wire/variables.ts";
 
@@ -144,7 +144,7 @@ function readVariables(given: Record<string, string> | undefined): Variables {
         "A web server sets it; to try a script by hand, set REQUEST_METHOD=GET",
     );
   }
-  return new Variables(Object.entries(env).map(([name, value]) => [name, toByteString(value)]));
+  return Variables.lookUpIn(env);
 }
 
 function writeLog(stderr: CGIOutput, message: string): void {

@@ -215,6 +215,8 @@ function encodedPrefix(path: string, decoded: string): string | undefined {
 /** A target that `URL` leaves as it is: nothing to encode, no dots to resolve. */
 const PLAIN_TARGET = /^\/[\w~!$&()*+,;=:@/%.-]*(?:\?[\w~!$&()*+,;=:@/%.?-]*)?$/;
 const DOT_SEGMENT = /\/(?:\.|%2e)/i;
+/** A host that `URL` leaves as it is: no address, no Punycode, no port that may be the scheme's own. */
+const PLAIN_HOST = /^(?:(?!xn--)[a-z][a-z0-9-]*\.)*(?!xn--)[a-z][a-z0-9-]*(?::[1-9]\d{3})?$/;
 /** The last Host that was asked for, and its origin: usually the next one as well. */
 const lastHost = { secure: false, host: "", origin: "" };
 
@@ -231,8 +233,9 @@ export function requestHref(variables: Variables, options: AppOptions): string |
   if (!PLAIN_TARGET.test(target) || DOT_SEGMENT.test(target)) return undefined;
   const secure = isSecure(variables, options);
   if (host !== lastHost.host || secure !== lastHost.secure) {
-    const origin = requestOrigin(variables, options);
-    lastHost.origin = new URL(origin).origin;
+    lastHost.origin = PLAIN_HOST.test(host)
+      ? `${secure ? "https" : "http"}://${host}`
+      : new URL(requestOrigin(variables, options)).origin;
     lastHost.host = host;
     lastHost.secure = secure;
   }

@@ -159,8 +159,7 @@ async function sendResponse(
   exchange: Exchange,
   sink: ResponseSink,
 ): Promise<boolean> {
-  // Of one answer alone, as in CGI, to find out would take longer than to read the stream.
-  const held = exchange.protocol === "cgi" ? undefined : heldResponse(response);
+  const held = heldResponse(response, exchange.protocol === "cgi");
   if (held !== undefined) return sendHeld(response, held, method, exchange, sink);
   checkResponse(response);
   const path = localRedirectPath(response);

@@ -1,4 +1,4 @@
-import { toText } from "./byte_string.ts";
+import { toByteString, toText } from "./byte_string.ts";
 
 const LINE_BREAKS = ["\0", "\n", "\r"];
 
@@ -10,10 +10,11 @@ const LINE_BREAKS = ["\0", "\n", "\r"];
  * `HTTP_PROXY` is never among them (httpoxy, SPEC A27).
  */
 export class Variables implements ReadonlyMap<string, string> {
-  /** Names and values; null as long as {@linkcode #text} will do. */
+  /** Names and values; null as long as what they are made of will do. */
   #map: Map<string, string> | null = null;
   #text = "";
   #ranges: number[] = [];
+  #environment: Readonly<Record<string, string>> | null = null;
 
   /** @param pairs Names and values as byte strings, in the order that they came. */
   constructor(pairs?: Iterable<readonly [name: string, value: string]>) {
@@ -33,9 +34,24 @@ export class Variables implements ReadonlyMap<string, string> {
     return variables;
   }
 
+  /**
+   * Variables that are looked up in an environment when asked for.
+   *
+   * @param environment Names and values as texts.
+   */
+  static lookUpIn(environment: Readonly<Record<string, string>>): Variables {
+    const variables = new Variables();
+    variables.#environment = environment;
+    return variables;
+  }
+
   /** A variable's value byte for byte; one that is empty counts as absent (RFC 3875 section 4.1). */
   byteString(name: string): string | undefined {
     if (this.#map !== null) return this.#map.get(name) || undefined;
+    if (this.#environment !== null) {
+      if (name === "HTTP_PROXY" || !Object.hasOwn(this.#environment, name)) return undefined;
+      return toByteString(this.#environment[name]) || undefined;
+    }
     if (joins(name)) return this.#values.get(name) || undefined;
     const text = this.#text;
     const ranges = this.#ranges;
@@ -57,9 +73,11 @@ export class Variables implements ReadonlyMap<string, string> {
 
   /** Whether any of it has NUL, CR or LF, of which no header value may be made. */
   get hasLineBreaks(): boolean {
-    if (this.#map === null) return LINE_BREAKS.some((char) => this.#holds(char));
-    for (const value of this.#map.values()) if (/[\0\r\n]/.test(value)) return true;
-    return false;
+    if (this.#map === null && this.#environment === null) {
+      return LINE_BREAKS.some((char) => this.#holds(char));
+    }
+    const values = [...this.#map?.values() ?? Object.values(this.#environment!)].join("");
+    return LINE_BREAKS.some((char) => values.includes(char));
   }
 
   /** Whether a name or value, and not just what is between them, has a character. */
@@ -86,6 +104,9 @@ export class Variables implements ReadonlyMap<string, string> {
     if (this.#map !== null) {
       for (const [name, value] of this.#map) callback(name, value);
       return;
+    }
+    for (const [name, value] of Object.entries(this.#environment ?? {})) {
+      if (name !== "HTTP_PROXY") callback(name, toByteString(value));
     }
     const text = this.#text;
     const ranges = this.#ranges;

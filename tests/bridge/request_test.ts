@@ -191,6 +191,22 @@ Deno.test("request.url keeps the host and every byte of the target, whatever the
   );
 });
 
+Deno.test("request.url has the host that URL makes of it, however plain", async () => {
+  const host = fc.oneof(
+    fc.string({ unit: fc.constantFrom(..."abxn-.019"), minLength: 1, maxLength: 8 }),
+    fc.constantFrom("xn--a", "a.xn--ls8h", "0x7f.1", "1.2", "a.1", "localhost", "EXAMPLE.org"),
+  );
+  const port = fc.constantFrom("", ":80", ":443", ":8080", ":0080", ":99999", ":");
+  await fc.assert(
+    fc.asyncProperty(host, port, async (host, port) => {
+      const url = `http://${host}${port}/`;
+      const expected = URL.canParse(url) ? new URL(url).href : 400;
+      assertEquals(await urlOf({ HTTP_HOST: host + port, REQUEST_URI: "/" }), expected);
+    }),
+    { numRuns: 500 },
+  );
+});
+
 type MountCase = [
   server: string,
   variables: Record<string, string>,

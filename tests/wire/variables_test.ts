@@ -1,5 +1,6 @@
 import { assertEquals, assertStrictEquals } from "@std/assert";
 import fc from "fast-check";
+import { toByteString } from "../../wire/byte_string.ts";
 import { Variables } from "../../wire/variables.ts";
 
 Deno.test("Variables joins fields that come twice, and takes the last of others (SPEC A26)", () => {
@@ -82,5 +83,34 @@ Deno.test("Variables has what was sent last, whatever the names", () => {
   const pairs = fc.array(fc.tuple(name, fc.string({ unit: "grapheme-ascii" })));
   fc.assert(fc.property(pairs, (pairs) => {
     assertEquals([...new Variables(pairs)], [...new Map(pairs)]);
+  }));
+});
+
+Deno.test("Variables of an environment are those of its names and values", () => {
+  const name = fc.oneof(
+    fc.constantFrom("__proto__", "HTTP_PROXY", "HTTP_HOST", "HTTP_A", "valueOf"),
+    fc.string({ maxLength: 3 }),
+  );
+  const value = fc.oneof(
+    fc.string({ unit: "grapheme", maxLength: 9 }),
+    fc.constantFrom("", "a\nb", "\r", "caf\u00e9"),
+  );
+  fc.assert(fc.property(fc.dictionary(name, value), name, (environment, other) => {
+    const pairs = Object.entries(environment)
+      .map(([name, value]): [string, string] => [name, toByteString(value)]);
+    const make = () => Variables.lookUpIn(environment);
+    const expected = new Variables(pairs);
+    for (const name of [...Object.keys(environment), other]) {
+      assertStrictEquals(make().byteString(name), expected.byteString(name));
+      assertStrictEquals(make().get(name), expected.get(name));
+      assertStrictEquals(make().has(name), expected.has(name));
+    }
+    // Whether or not those of what is left out count.
+    if (!("HTTP_PROXY" in environment)) {
+      assertEquals(make().hasLineBreaks, expected.hasLineBreaks);
+    }
+    assertEquals(make().pairs(), expected.pairs());
+    assertEquals([...make()], [...expected]);
+    assertEquals(make().size, expected.size);
   }));
 });
