@@ -77,37 +77,40 @@ function look(response: Response, keys: Keys): HeldResponse | undefined {
   return { body, contentType } as HeldResponse;
 }
 
-/** Finds the keys in a response. */
+/** Finds the keys in a response; a version of Deno that lacks one tells less. */
 function findKeys(): Keys | null {
   const symbols = Object.getOwnPropertySymbols(new Response("x"));
   const find = (description: string) => symbols.find((key) => key.description === description);
   const inner = find("response");
-  const text = find("lazy static body");
-  const status = find("serve fast status");
-  const kind = find("serve fast header kind");
-  const type = find("serve fast content type");
-  return inner && text && status && kind && type ? { inner, text, status, kind, type } : null;
+  return inner === undefined ? null : {
+    inner,
+    text: find("lazy static body") ?? Symbol(),
+    status: find("serve fast status") ?? Symbol(),
+    kind: find("serve fast header kind") ?? Symbol(),
+    type: find("serve fast content type") ?? Symbol(),
+  };
 }
 
 /** Sees in responses of its own that what the keys tell is right. */
 function areRight(keys: Keys): boolean {
-  const tells = (response: Response, contentType: string | undefined) => {
+  const tells = (response: Response, contentType?: string) => {
     const held = look(response, keys);
-    return held?.body === "held" && held.contentType === contentType;
+    return held?.body === "held" &&
+      (held.contentType === undefined || held.contentType === contentType);
   };
-  const makers: [make: () => Response, contentType: string | undefined][] = [
+  const makers: [make: () => Response, contentType?: string][] = [
     [() => new Response("held"), "text/plain;charset=UTF-8"],
     [() => new Response("held", { headers: { "content-type": "a/b" } }), "a/b"],
-    [() => new Response("held", { headers: { "content-type": "a/b", "x-c": "d" } }), undefined],
-    [() => new Response("held", { status: 201 }), undefined],
-    [() => new Response("held", { statusText: "Fine" }), undefined],
+    [() => new Response("held", { headers: { "content-type": "a/b", "x-c": "d" } })],
+    [() => new Response("held", { status: 201 })],
+    [() => new Response("held", { statusText: "Fine" })],
   ];
   return makers.every(([make, contentType]) => {
     const [unread, changed, asked, read] = [make(), make(), make(), make()];
     changed.headers.set("x-a", "b");
     const stream = asked.body;
     read.text();
-    return tells(unread, contentType) && tells(changed, undefined) && stream !== null &&
+    return tells(unread, contentType) && tells(changed) && stream !== null &&
       look(asked, keys) === undefined && look(read, keys) === undefined;
   });
 }
