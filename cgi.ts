@@ -256,6 +256,7 @@ class ScriptBody {
   #stdin: CGIInput;
   #output: ScriptOutput;
   #left = 0;
+  #buffer: Uint8Array | null = null;
   #wanted = false;
   #draining = false;
   #reading: Promise<void> | null = null;
@@ -321,8 +322,9 @@ class ScriptBody {
     try {
       while (this.#left > 0 && this.#isWanted(body)) {
         this.#wanted = false;
-        const buffer = new Uint8Array(Math.min(READ_SIZE, this.#left));
-        const count = await this.#stdin.read(buffer);
+        const size = Math.min(READ_SIZE, this.#left);
+        this.#buffer ??= new Uint8Array(size);
+        const count = await this.#stdin.read(this.#buffer.subarray(0, size));
         this.#reads++;
         if (count === null) {
           this.#left = 0;
@@ -330,7 +332,7 @@ class ScriptBody {
           return;
         }
         this.#left -= count;
-        body.push(buffer.subarray(0, count), true);
+        if (body.push(this.#buffer.subarray(0, count), true)) this.#buffer = null;
       }
     } catch (error) {
       this.#left = 0;

@@ -28,7 +28,10 @@ export class RequestBody {
   #received = 0;
   #declared: number | undefined;
   #stream: ReadableStream<Uint8Array<ArrayBuffer>> | null = null;
-  #controller: ReadableStreamDefaultController<Uint8Array<ArrayBuffer>> | null = null;
+  #controller: ReadableByteStreamController | null = null;
+  /** The app's own buffer, where it waits for bytes with one, and how many are in it. */
+  #view: Uint8Array | null = null;
+  #filled = 0;
   #waiting: (() => void) | null = null;
   #waitingSince = 0;
   #source: RequestBodySource;
@@ -65,15 +68,16 @@ export class RequestBody {
     return this.ended && this.#received === 0 && this.error === undefined;
   }
 
-  /** The body as the app reads it. */
+  /** The body as the app reads it: in chunks that are its own, or into buffers that it brings. */
   get stream(): ReadableStream<Uint8Array<ArrayBuffer>> {
-    return this.#stream ??= new ReadableStream<Uint8Array<ArrayBuffer>>({
+    return this.#stream ??= new ReadableStream({
+      type: "bytes",
       start: (controller) => {
         this.#controller = controller;
       },
       pull: () => this.#pull(),
       cancel: () => this.discard(),
-    }, { highWaterMark: 0 });
+    });
   }
 
   /**
@@ -112,13 +116,28 @@ export class RequestBody {
     this.#received += bytes.length;
     if (this.ended || this.discarded || room <= 0) return false;
     const part = bytes.length > room ? bytes.subarray(0, room) : bytes;
-    // Nobody reads into shared memory.
-    const kept = this.#hold(part as Uint8Array<ArrayBuffer>, mayKeep);
-    this.buffered += part.length;
+    const filled = this.#fill(part);
+    let kept = false;
+    if (filled < part.length) {
+      const rest = filled === 0 ? part : part.subarray(filled);
+      // Nobody reads into shared memory.
+      kept = this.#hold(rest as Uint8Array<ArrayBuffer>, mayKeep);
+      this.buffered += rest.length;
+    }
     if (this.#declared !== undefined && this.#received >= this.#declared) this.ended = true;
     if (this.#received > this.#most) this.fail(this.#tooLong());
     this.#wake();
     return kept;
+  }
+
+  /** Copies bytes into the buffer that the app waits with, as far as they fit, and tells how many. */
+  #fill(bytes: Uint8Array): number {
+    const view = this.#view;
+    if (view === null) return 0;
+    const count = Math.min(bytes.length, view.length - this.#filled);
+    view.set(count < bytes.length ? bytes.subarray(0, count) : bytes, this.#filled);
+    this.#filled += count;
+    return count;
   }
 
   #hold(part: Uint8Array<ArrayBuffer>, mayKeep: boolean): boolean {
@@ -195,23 +214,46 @@ export class RequestBody {
 
   #pull(): Promise<void> | void {
     const controller = this.#controller!;
-    const chunk = this.#chunks.shift();
-    if (chunk !== undefined) {
-      this.buffered -= chunk.length;
-      controller.enqueue(chunk);
+    const request = controller.byobRequest;
+    let given = this.#filled;
+    if (request !== null) {
+      this.#view ??= request.view as Uint8Array;
+      while (this.#chunks.length > 0 && this.#filled < this.#view.length) this.#fillFromHeld();
+      given = this.#filled;
+      if (given > 0) {
+        this.#view = null;
+        this.#filled = 0;
+        request.respond(given);
+      }
+    } else {
+      const chunk = this.#chunks.shift();
+      if (chunk !== undefined) {
+        given = chunk.length;
+        this.buffered -= given;
+        controller.enqueue(chunk);
+      }
     }
     if (this.#chunks.length > 0) return;
     if (this.ended || this.discarded) {
       const error = this.#failure();
-      if (error !== undefined) controller.error(error);
-      else controller.close();
+      if (error !== undefined) return controller.error(error);
+      controller.close();
+      controller.byobRequest?.respond(0);
       return;
     }
     this.#source.wanted();
-    if (chunk !== undefined) return;
+    if (given > 0) return;
     return new Promise<void>((resolve) => {
       this.#waiting = resolve;
     }).then(() => this.#pull());
+  }
+
+  #fillFromHeld(): void {
+    const chunk = this.#chunks[0];
+    const count = this.#fill(chunk);
+    this.buffered -= count;
+    if (count < chunk.length) this.#chunks[0] = chunk.subarray(count);
+    else this.#chunks.shift();
   }
 
   /** Why it ends before its end, if it does. */

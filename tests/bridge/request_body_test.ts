@@ -1,4 +1,4 @@
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
 import fc from "fast-check";
 import { RequestBody } from "../../bridge/request_body.ts";
 import { concat } from "../testing/bytes.ts";
@@ -85,4 +85,100 @@ Deno.test("RequestBody copies what it may not keep", async () => {
   part.fill(255);
   body.end();
   assertEquals(await body.collect(), new Uint8Array(20_000).fill(1));
+});
+
+/** Reads into buffers of these lengths, one after the other and over again, and tells the sizes that came. */
+async function readInto(
+  stream: ReadableStream<Uint8Array<ArrayBuffer>>,
+  lengths: number[],
+): Promise<Uint8Array[]> {
+  const reader = stream.getReader({ mode: "byob" });
+  const parts: Uint8Array[] = [];
+  for (let turn = 0;; turn++) {
+    const length = lengths[turn % lengths.length];
+    const { done, value } = await reader.read(
+      new Uint8Array(new ArrayBuffer(length + 2), 1, length),
+    );
+    if (done) return parts;
+    assertEquals([value.byteOffset, value.buffer.byteLength], [1, length + 2]);
+    parts.push(value.slice());
+  }
+}
+
+Deno.test("RequestBody fills buffers that the app brings, with what is held and what comes", async () => {
+  const lengths = fc.array(fc.integer({ min: 1, max: 70_000 }), { minLength: 1, maxLength: 4 });
+  await fc.assert(
+    fc.asyncProperty(sizes, sizes, lengths, async (held, coming, lengths) => {
+      const body = new RequestBody(source);
+      const expected: Uint8Array[] = [];
+      const push = (size: number) => {
+        const part = new Uint8Array(size).fill(expected.length + 1);
+        expected.push(part.slice());
+        // What is not kept is written over.
+        if (!body.push(part, true)) part.fill(255);
+      };
+      held.forEach(push);
+      const reading = readInto(body.stream, lengths);
+      for (const size of coming) {
+        push(size);
+        for (let turn = 0; turn < size % 9; turn++) await null;
+      }
+      body.end();
+      assertEquals(concat(await reading), concat(expected));
+      assertEquals(body.buffered, 0);
+    }),
+    { numRuns: 100 },
+  );
+});
+
+Deno.test("RequestBody holds nothing for an app that waits with a buffer of its own", async () => {
+  const body = new RequestBody(source);
+  const reader = body.stream.getReader({ mode: "byob" });
+  const reading = reader.read(new Uint8Array(60_000));
+  await null;
+  assertEquals(body.push(new Uint8Array(20_000).fill(1), true), false);
+  assertEquals(body.push(new Uint8Array(30_000).fill(2), true), false);
+  assertEquals(body.buffered, 0);
+  const { value } = await reading;
+  assertEquals(value, concat([new Uint8Array(20_000).fill(1), new Uint8Array(30_000).fill(2)]));
+});
+
+Deno.test("RequestBody fills a waiting buffer, and fails only then", async () => {
+  const body = new RequestBody(source);
+  const reader = body.stream.getReader({ mode: "byob" });
+  const reading = reader.read(new Uint8Array(10));
+  await null;
+  body.push(new Uint8Array([1, 2, 3]), true);
+  body.fail(new Error("gone"));
+  assertEquals((await reading).value, new Uint8Array([1, 2, 3]));
+  await assertRejects(() => reader.read(new Uint8Array(10)), Error, "gone");
+});
+
+Deno.test("RequestBody can be read on in chunks by who has waited with a buffer", async () => {
+  const body = new RequestBody(source);
+  const first = body.stream.getReader({ mode: "byob" });
+  const givenUp = assertRejects(() => first.read(new Uint8Array(4)), TypeError);
+  await null;
+  first.releaseLock();
+  await givenUp;
+  const second = body.stream.getReader();
+  const reading = second.read();
+  body.push(new Uint8Array([1, 2, 3, 4, 5, 6]), true);
+  body.end();
+  const parts = [(await reading).value!];
+  for (let part = await second.read(); !part.done; part = await second.read()) {
+    parts.push(part.value);
+  }
+  assertEquals(concat(parts), new Uint8Array([1, 2, 3, 4, 5, 6]));
+});
+
+Deno.test("RequestBody drops what comes for a buffer whose reader has cancelled", async () => {
+  const body = new RequestBody(source);
+  const reader = body.stream.getReader({ mode: "byob" });
+  const reading = reader.read(new Uint8Array(4));
+  await null;
+  await reader.cancel();
+  assertEquals((await reading).done, true);
+  assertEquals(body.push(new Uint8Array(20_000), true), false);
+  assertEquals([body.discarded, body.buffered], [true, 0]);
 });

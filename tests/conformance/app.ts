@@ -121,6 +121,18 @@ const app: AppObject = {
         await response.text();
         return response;
       }
+      case "own-buffer": {
+        const parts: Uint8Array<ArrayBuffer>[] = [];
+        const reader = request.body!.getReader({ mode: "byob" });
+        let buffer = new ArrayBuffer(40_000);
+        while (true) {
+          const { done, value } = await reader.read(new Uint8Array(buffer));
+          if (done) break;
+          parts.push(value.slice());
+          buffer = value.buffer;
+        }
+        return new Response(new Blob(parts));
+      }
       case "clone": {
         const copy = request.clone();
         const made = new Request(request, { headers: { "x-b": "2" } });

@@ -199,6 +199,13 @@ const BEHAVIOURS: Behaviour[] = [
     send: pattern(1_000_000),
     body: pattern(1_000_000),
   },
+  {
+    name: "1 MB read into a buffer of the app's own",
+    method: "POST",
+    target: "/own-buffer",
+    send: pattern(1_000_000),
+    body: pattern(1_000_000),
+  },
   { name: "an echo of nothing", method: "POST", target: "/echo", body: "" },
   {
     name: "a form with a file",
