@@ -276,8 +276,10 @@ class ScriptBody {
 
   /** Without a length there is a body only if the server took chunks apart, and then it goes to the end (SPEC A20). */
   begin(variables: Variables, length: number | undefined): void {
-    const chunked = /chunked/i.test(variables.byteString("HTTP_TRANSFER_ENCODING") ?? "");
-    if (length === undefined && !chunked) return;
+    if (length === undefined) {
+      const coding = variables.byteString("HTTP_TRANSFER_ENCODING");
+      if (coding === undefined || !/chunked/i.test(coding)) return;
+    }
     this.#left = length ?? Infinity;
     this.body = new RequestBody(this, this.#mostRead);
     this.body.declare(length);

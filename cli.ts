@@ -233,7 +233,7 @@ async function startServing(
   const serveProtocol = protocol === "fastcgi" ? serveFastCGI : serveSCGI;
   const server = serveProtocol(app, listener, { ...options, onListen: announce });
   const { reportReady } = await import("./io/worker.ts");
-  reportReady(() => server.shutdown());
+  await reportReady(() => server.shutdown());
   return server;
 }
 

@@ -196,10 +196,10 @@ function steady(load: Steady): Load {
 }
 
 /** One request with much to send or to get. */
-function large(key: string, method: string, app: string, askFor: (bytes: number) => Ask): Load {
+function large(key: string, title: string, app: string, askFor: (bytes: number) => Ask): Load {
   return {
     key,
-    title: `${method} 1 GiB in one request`,
+    title,
     setting: { app },
     peers: STREAMING,
     metrics: ["throughput", "memory", "busy"],
@@ -233,6 +233,8 @@ function large(key: string, method: string, app: string, askFor: (bytes: number)
     },
   };
 }
+
+const upload = (body: number) => ({ path: "/upload", body });
 
 /** What a peer on Deno holds after a collection. */
 async function memoryOf({ processes: [process] }: Running): Promise<Deno.MemoryUsage> {
@@ -271,11 +273,22 @@ export const LOADS: Load[] = [
   }),
   steady({
     key: "post",
-    title: "POST 1 MiB, 4 connections",
+    title: "POST 1 MiB, read into one buffer, 4 connections",
     app: "upload",
     ask: { path: "/upload", body: MIB },
     expected: String(MIB),
     connections: 4,
+    peers: SERVERS.filter((peer) => peer !== peers.naive),
+    metrics: ["throughput", "p50", "p99", "cpu", "busy"],
+  }),
+  steady({
+    key: "post-chunks",
+    title: "POST 1 MiB, read in chunks, 4 connections",
+    app: "chunks",
+    ask: { path: "/upload", body: MIB },
+    expected: String(MIB),
+    connections: 4,
+    peers: [peers.gatehouse, peers.denoServe, peers.naive, peers.go],
     metrics: ["throughput", "p50", "p99", "cpu", "busy"],
   }),
   steady({
@@ -309,8 +322,14 @@ export const LOADS: Load[] = [
     unpinned: true,
     peers: [peers.prefork(2), peers.prefork(1), peers.go],
   }),
-  large("up", "POST", "upload", (body) => ({ path: "/upload", body })),
-  large("down", "GET", "download", (bytes) => ({ path: `/download?bytes=${bytes}` })),
+  large("up", "POST 1 GiB in one request, read into one buffer", "upload", upload),
+  large("up-chunks", "POST 1 GiB in one request, read in chunks", "chunks", upload),
+  large(
+    "down",
+    "GET 1 GiB in one request",
+    "download",
+    (bytes) => ({ path: `/download?bytes=${bytes}` }),
+  ),
   {
     key: "events",
     title: "1,000 open streams of server-sent events, 10 events a second on each",
@@ -381,6 +400,7 @@ export const LOADS: Load[] = [
     peers: [
       peers.cgiGatehouse,
       peers.cgiGatehouseOnly,
+      peers.cgiBundled,
       peers.cgiBare,
       peers.cgiWebAPI,
       peers.cgiPython,

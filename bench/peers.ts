@@ -74,7 +74,7 @@ function denoCommand(file: string, permissions: string[], flags: string[] = []):
     "--no-config",
     ...permissions,
     ...flags,
-    `${PEERS}/${file}`,
+    file.startsWith("/") ? file : `${PEERS}/${file}`,
   ];
 }
 
@@ -323,6 +323,20 @@ export const cgiGatehouseOnly: Peer = denoScript(
   "Gatehouse, serveCGI()",
   "serveCGI()",
   "gatehouse_cgi.ts",
+);
+export const cgiBundled: Peer = cgiScript(
+  "Gatehouse, serve(), bundled",
+  "bundled",
+  async (directory) => {
+    const script = `${directory}/gatehouse.js`;
+    const bundle = [Deno.execPath(), "bundle", "--quiet", "--no-config", "--output", script];
+    try {
+      await output([...bundle, `${PEERS}/cgi/gatehouse.ts`]);
+    } catch {
+      throw new Unavailable("deno bundle cannot get esbuild from npm");
+    }
+    return denoCommand(script, ["--allow-env"]);
+  },
 );
 export const cgiBare: Peer = denoScript("bare `deno run`", "deno run", "bare.ts");
 export const cgiWebAPI: Peer = denoScript("`deno run`, Request and Response", "web", "web_api.ts");

@@ -27,9 +27,14 @@ export function measured({ samples }: Result, peer: Peer, metric: Metric): Sprea
   return values.length === 0 || values.some(Number.isNaN) ? undefined : spreadOf(values);
 }
 
-/** The load's first peer's metric, divided by another's of the same round. */
-export function ratio({ load, samples }: Result, peer: Peer, metric: Metric): Spread | undefined {
-  const own = samples.get(load.peers[0]) ?? [];
+/** A peer's metric, the load's first one's unless another is named, divided by another's of the same round. */
+export function ratio(
+  { load, samples }: Result,
+  peer: Peer,
+  metric: Metric,
+  of: Peer = load.peers[0],
+): Spread | undefined {
+  const own = samples.get(of) ?? [];
   const other = samples.get(peer) ?? [];
   const values = own.slice(0, other.length).map((sample, round) =>
     (sample[metric] ?? NaN) / (other[round][metric] ?? NaN)

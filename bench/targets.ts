@@ -8,6 +8,8 @@ interface Target {
   text: string;
   load: string;
   metric: Metric;
+  /** Whose it is, if not of the load's first peer. */
+  of?: peers.Peer;
   /** Compared with; absent for what has a limit of its own. */
   peer?: peers.Peer;
   /** What is subtracted instead. */
@@ -47,7 +49,15 @@ const TARGETS: Target[] = [
     peer: peers.go,
     least: 1,
   },
+  {
+    text: "the same, in chunks: Go",
+    load: "post-chunks",
+    metric: "throughput",
+    peer: peers.go,
+    least: 1,
+  },
   { text: "1 GiB up, MiB above idle", load: "up", metric: "memory", most: 48 },
+  { text: "the same, in chunks", load: "up-chunks", metric: "memory", most: 48 },
   { text: "1 GiB down, MiB above idle", load: "down", metric: "memory", most: 48 },
   {
     text: "idle connection, KiB of JS heap beyond a bare one",
@@ -68,6 +78,22 @@ const TARGETS: Target[] = [
     text: "CGI, time: Python wsgiref",
     load: "cgi",
     metric: "wall",
+    peer: peers.cgiPython,
+    most: 0.6,
+  },
+  {
+    text: "CGI, bundled, time: bare deno run",
+    load: "cgi",
+    metric: "wall",
+    of: peers.cgiBundled,
+    peer: peers.cgiBare,
+    most: 1.3,
+  },
+  {
+    text: "CGI, bundled, time: Python wsgiref",
+    load: "cgi",
+    metric: "wall",
+    of: peers.cgiBundled,
     peer: peers.cgiPython,
     most: 0.6,
   },
@@ -99,9 +125,9 @@ function byProcessorTime({ peer, metric }: Target, result: Result): string {
   return advantage(result, peer, "cpu")?.median.toFixed(2) ?? "";
 }
 
-function valueOf({ peer, beyond, metric }: Target, result: Result) {
-  const [own] = result.load.peers;
-  if (peer !== undefined) return ratio(result, peer, metric);
+function valueOf({ of, peer, beyond, metric }: Target, result: Result) {
+  const own = of ?? result.load.peers[0];
+  if (peer !== undefined) return ratio(result, peer, metric, own);
   if (beyond === undefined) return measured(result, own, metric);
   const base = measured(result, beyond, metric)?.median;
   const samples = result.samples.get(own);

@@ -129,7 +129,7 @@ async function supervise(count: number, command: string[]): Promise<void> {
   Deno.addSignalListener("SIGTERM", stop);
   Deno.addSignalListener("SIGINT", stop);
   Deno.addSignalListener("SIGHUP", replace);
-  reportReady(stop);
+  await reportReady(stop);
   for (let i = 0; i < count; i++) start(true);
   await done.promise;
   Deno.removeSignalListener("SIGTERM", stop);

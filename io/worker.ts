@@ -1,11 +1,11 @@
-import process from "node:process";
-
 /**
  * Tells the supervisor, if there is one, that this worker serves.
  *
  * @param onOrphaned Called when the supervisor is gone.
  */
-export function reportReady(onOrphaned: () => void): void {
+export async function reportReady(onOrphaned: () => void): Promise<void> {
+  // Not before it is needed: a script bundled into one file would load it to answer by CGI.
+  const { default: process } = await import("node:process");
   if (process.send === undefined) return;
   process.send("ready");
   process.once("disconnect", onOrphaned);

@@ -106,7 +106,7 @@ export function encodeHead(
   reason: string,
   fields: Iterable<readonly [name: string, value: string]>,
 ): string {
-  const phrase = reason.replace(NOT_A_REASON, "").trim() || reasonPhrase(status);
+  const phrase = reason && reason.replace(NOT_A_REASON, "").trim() || reasonPhrase(status);
   let location = "";
   let head = `Status: ${status} ${phrase}\r\n`;
   for (const [name, value] of fields) {

@@ -76,8 +76,10 @@ export class Variables implements ReadonlyMap<string, string> {
     if (this.#map === null && this.#environment === null) {
       return LINE_BREAKS.some((char) => this.#holds(char));
     }
-    const values = [...this.#map?.values() ?? Object.values(this.#environment!)].join("");
-    return LINE_BREAKS.some((char) => values.includes(char));
+    const environment = this.#environment;
+    const values = environment === null ? [...this.#map!.values()] : Object.values(environment);
+    const text = values.join("");
+    return LINE_BREAKS.some((char) => text.includes(char));
   }
 
   /** Whether a name or value, and not just what is between them, has a character. */

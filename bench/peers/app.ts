@@ -31,7 +31,19 @@ export const apps: Record<string, App> = {
     return new Response(await request.bytes());
   },
 
+  /** Into one buffer, as `io.Copy` does in Go and `FCGX_GetStr` in C. */
   async upload(request) {
+    let length = 0;
+    const reader = request.body!.getReader({ mode: "byob" });
+    let part = await reader.read(new Uint8Array(65536));
+    while (!part.done) {
+      length += part.value.length;
+      part = await reader.read(new Uint8Array(part.value.buffer));
+    }
+    return new Response(`${length}`);
+  },
+
+  async chunks(request) {
     let length = 0;
     const reader = request.body!.getReader();
     for (let part = await reader.read(); !part.done; part = await reader.read()) {
