@@ -18,9 +18,11 @@ const ROWS: [key: string, title: string][] = [
   ["hello-256", "hello, 256 connections"],
   ["headers", "20 header fields, 3 cookies"],
   ["echo", "POST 1 KiB, echo"],
-  ["post", "POST 1 MiB"],
+  ["post", "POST 1 MiB, into a buffer"],
+  ["post-chunks", "POST 1 MiB, in chunks"],
   ["new", "a connection each"],
-  ["up", "POST 1 GiB"],
+  ["up", "POST 1 GiB, into a buffer"],
+  ["up-chunks", "POST 1 GiB, in chunks"],
   ["down", "GET 1 GiB"],
 ];
 
@@ -71,17 +73,20 @@ function cgiText(result: Result | undefined): string | undefined {
   const others = [peers.cgiBare, peers.cgiPython, peers.cgiPerlModule, peers.cgiPHP, peers.cgiNode]
     .filter((peer) => measured(result, peer, "wall") !== undefined)
     .map((peer) => `${peer.name} ${value(result, "ms", "wall", peer)}`);
-  return `A CGI script takes ${value(result, "ms")} from its start to its end; ${
+  const bundled = measured(result, peers.cgiBundled, "wall") === undefined
+    ? ""
+    : `, ${value(result, "ms", "wall", peers.cgiBundled)} bundled`;
+  return `A CGI script takes ${value(result, "ms")} from its start to its end${bundled}; ${
     others.join(", ")
   }.`;
 }
 
 function memoryText(find: (key: string) => Result | undefined): string | undefined {
-  const [up, down, idle] = ["up", "down", "idle"].map(find);
-  if (!up || !down || !idle) return undefined;
-  return `1 GiB takes ${value(up, "MiB", "memory")} of memory on its way in and ${
-    value(down, "MiB", "memory")
-  } on its way out; an idle connection takes ${value(idle, "KiB", "heap")} of JavaScript heap and ${
-    value(idle, "KiB", "buffers")
-  } of buffers.`;
+  const [up, chunks, down, idle] = ["up", "up-chunks", "down", "idle"].map(find);
+  if (!up || !chunks || !down || !idle) return undefined;
+  return `1 GiB takes ${value(up, "MiB", "memory")} of memory on its way in, in chunks ${
+    value(chunks, "MiB", "memory")
+  }, and ${value(down, "MiB", "memory")} on its way out; an idle connection takes ${
+    value(idle, "KiB", "heap")
+  } of JavaScript heap and ${value(idle, "KiB", "buffers")} of buffers.`;
 }
