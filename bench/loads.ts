@@ -304,7 +304,13 @@ export const LOADS: Load[] = [
     key: "nginx",
     title: "Hello, through nginx on the same core, 16 connections",
     connections: 16,
-    peers: [peers.nginxGatehouse, peers.nginxDeno, peers.nginxGo, peers.nginxPHP],
+    peers: [
+      peers.nginxGatehouse,
+      peers.nginxDeno,
+      peers.nginxCeiling,
+      peers.nginxGo,
+      peers.nginxPHP,
+    ],
   }),
   steady({
     ...hello,

@@ -284,6 +284,7 @@ export const nginxGatehouse: Peer = throughNginx(
   "Gatehouse",
 );
 export const nginxDeno: Peer = throughNginx(denoServe, "Deno.serve (proxy_pass)", "Deno.serve");
+export const nginxCeiling: Peer = throughNginx(ceiling, "Deno.Conn, bare (fastcgi_pass)", "bare");
 export const nginxGo: Peer = throughNginx(go, "Go (fastcgi_pass)", "Go");
 export const nginxPHP: Peer = throughNginx(phpFPM, "PHP-FPM (fastcgi_pass)", "PHP-FPM");
 
