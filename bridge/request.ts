@@ -287,9 +287,7 @@ function fieldName(variable: string): string | null {
   let name = fieldNames.get(variable);
   if (name === undefined) {
     const field = variable.slice(5).replaceAll("_", "-").toLowerCase();
-    name = variable.startsWith("HTTP_") && TOKEN.test(field) && !NO_VARIABLE.has(field)
-      ? field
-      : null;
+    name = TOKEN.test(field) && !NO_VARIABLE.has(field) ? field : null;
     if (fieldNames.size < MOST_FIELD_NAMES) fieldNames.set(variable, name);
   }
   return name;
@@ -313,7 +311,7 @@ export function requestHeaders(variables: Variables, options: AppOptions): Heade
     if (name === "host") host = value;
     else if (name === "cookie") cookie = cookie === undefined ? value : `${cookie}; ${value}`;
     else if (name !== null) appendHeader(headers, name, value);
-  });
+  }, "HTTP_");
   append("host", host);
   append("cookie", cookie);
   if (!isInvented(variables)) append("content-type", variables.byteString("CONTENT_TYPE"));
@@ -344,8 +342,8 @@ function isFiller(length: number, variables: Variables): boolean {
 
 /** Caddy makes up a form's type where the client sent none (A25). */
 function isInvented(variables: Variables): boolean {
-  return variables.byteString("HTTP_CONTENT_TYPE") === undefined &&
-    variables.byteString("SERVER_SOFTWARE")?.startsWith("Caddy") === true;
+  return variables.byteString("SERVER_SOFTWARE")?.startsWith("Caddy") === true &&
+    variables.byteString("HTTP_CONTENT_TYPE") === undefined;
 }
 
 /** The client's address (A30). */

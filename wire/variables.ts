@@ -101,20 +101,27 @@ export class Variables implements ReadonlyMap<string, string> {
     return pairs;
   }
 
-  /** Calls back for each name and value, byte for byte, as they came and as often as they came. */
-  forEachPair(callback: (name: string, value: string) => void): void {
+  /**
+   * Calls back for each name and value, byte for byte, as they came and as often as they came.
+   *
+   * @param prefix What the names begin with.
+   */
+  forEachPair(callback: (name: string, value: string) => void, prefix = ""): void {
     if (this.#map !== null) {
-      for (const [name, value] of this.#map) callback(name, value);
+      for (const [name, value] of this.#map) if (name.startsWith(prefix)) callback(name, value);
       return;
     }
     for (const [name, value] of Object.entries(this.#environment ?? {})) {
-      if (name !== "HTTP_PROXY") callback(name, toByteString(value));
+      if (name.startsWith(prefix) && name !== "HTTP_PROXY") callback(name, toByteString(value));
     }
     const text = this.#text;
     const ranges = this.#ranges;
     for (let i = 0; i < ranges.length; i += 3) {
+      const start = ranges[i];
       const value = ranges[i + 1];
-      callback(text.slice(ranges[i], value), text.slice(value, ranges[i + 2]));
+      // Not of what follows the name.
+      if (value - start < prefix.length || !text.startsWith(prefix, start)) continue;
+      callback(text.slice(start, value), text.slice(value, ranges[i + 2]));
     }
   }
 

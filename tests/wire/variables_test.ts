@@ -1,6 +1,8 @@
 import { assertEquals, assertStrictEquals } from "@std/assert";
 import fc from "fast-check";
-import { toByteString } from "../../wire/byte_string.ts";
+import { ByteBuffer } from "../../wire/byte_buffer.ts";
+import { decodeByteString, toByteString } from "../../wire/byte_string.ts";
+import { decodeVariables, encodePair } from "../../wire/fastcgi.ts";
 import { Variables } from "../../wire/variables.ts";
 
 Deno.test("Variables joins fields that come twice, and takes the last of others (SPEC A26)", () => {
@@ -113,4 +115,27 @@ Deno.test("Variables of an environment are those of its names and values", () =>
     assertEquals([...make()], [...expected]);
     assertEquals(make().size, expected.size);
   }));
+});
+
+Deno.test("Variables.forEachPair() calls back for names that begin with a prefix, however they are kept", () => {
+  const pairs: [string, string][] = [
+    ["HTTP_A", "1"],
+    ["A", "HTTP_B"],
+    ["HTTP", "_C"],
+    ["HTTP_", ""],
+    ["", "HTTP_"],
+    ["HTTP_D", "2"],
+  ];
+  const out = new ByteBuffer();
+  for (const [name, value] of pairs) encodePair(out, name, value);
+  const kept = {
+    "as they came": decodeVariables(decodeByteString(out.take()), 100),
+    "in a map": new Variables(pairs),
+    "in the environment": Variables.lookUpIn(Object.fromEntries(pairs)),
+  };
+  for (const [how, variables] of Object.entries(kept)) {
+    const seen: [string, string][] = [];
+    variables.forEachPair((name, value) => seen.push([name, value]), "HTTP_");
+    assertEquals(seen, [["HTTP_A", "1"], ["HTTP_", ""], ["HTTP_D", "2"]], how);
+  }
 });
