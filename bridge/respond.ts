@@ -48,35 +48,53 @@ export async function respond(
   sink: ResponseSink,
   options: AppOptions,
 ): Promise<boolean> {
-  let method = "GET";
   let response: Response;
   let request: Request | undefined;
   try {
     request = exchange.request();
-    method = exchange.method;
     const answer = handler(request, exchange);
     response = answer instanceof Response ? answer : await answer;
   } catch (error) {
     if (exchange.aborted) return false;
-    if (error instanceof ProtocolError && (request === undefined || exchange.isBodyError(error))) {
-      exchange.log(error.message);
-      response = plainResponse(error.status);
-    } else {
-      response = await errorResponse(error, request, exchange, options);
-    }
+    response = await failureResponse(error, request, exchange, options);
   }
   try {
-    return await sendResponse(response, method, exchange, sink);
+    return await sendResponse(response, exchange, sink);
   } catch (error) {
     // Only what goes wrong before anything was sent is thrown.
-    if (exchange.aborted) return false;
-    response = await errorResponse(error, request, exchange, options);
+    return await sendError(error, request, exchange, sink, options);
   }
+}
+
+/** The answer where the app has given none. */
+function failureResponse(
+  error: unknown,
+  request: Request | undefined,
+  exchange: Exchange,
+  options: AppOptions,
+): Response | Promise<Response> {
+  if (error instanceof ProtocolError && (request === undefined || exchange.isBodyError(error))) {
+    exchange.log(error.message);
+    return plainResponse(error.status);
+  }
+  return errorResponse(error, request, exchange, options);
+}
+
+/** Sends another answer, since the app's cannot be sent. */
+async function sendError(
+  error: unknown,
+  request: Request | undefined,
+  exchange: Exchange,
+  sink: ResponseSink,
+  options: AppOptions,
+): Promise<boolean> {
+  if (exchange.aborted) return false;
+  const response = await errorResponse(error, request, exchange, options);
   try {
-    return await sendResponse(response, method, exchange, sink);
+    return await sendResponse(response, exchange, sink);
   } catch (error) {
     exchange.log(describe(error));
-    return await sendResponse(plainResponse(500), method, exchange, sink);
+    return await sendResponse(plainResponse(500), exchange, sink);
   }
 }
 
@@ -99,7 +117,7 @@ export function refuse(
   exchange: Exchange,
   sink: ResponseSink,
 ): Promise<boolean> {
-  return sendResponse(plainResponse(status), "GET", exchange, sink);
+  return sendResponse(plainResponse(status), exchange, sink);
 }
 
 /**
@@ -153,24 +171,30 @@ export function describe(error: unknown): string {
   return error instanceof Error ? error.stack ?? String(error) : String(error);
 }
 
-async function sendResponse(
+function sendResponse(
   response: Response,
-  method: string,
   exchange: Exchange,
   sink: ResponseSink,
 ): Promise<boolean> {
   const held = heldResponse(response, exchange.protocol === "cgi");
-  if (held !== undefined) return sendHeld(response, held, method, exchange, sink);
+  if (held !== undefined) return sendHeld(response, held, exchange, sink);
   checkResponse(response);
   const path = localRedirectPath(response);
   // Such a head has this field and no other: with a status it would be the client's redirect.
   if (path !== undefined) return send(sink, `Location: ${path}\r\n\r\n`, null, exchange);
-  const bodyless = isBodyless(response, method);
   const { body } = response;
-  if (body === null) {
-    const known = bodyless ? undefined : 0;
-    return send(sink, encodeResponseHead(response, exchange, false, known), null, exchange);
-  }
+  if (body !== null) return sendStream(response, body, exchange, sink);
+  const known = isBodyless(response, exchange) ? undefined : 0;
+  return send(sink, encodeResponseHead(response, exchange, false, known), null, exchange);
+}
+
+async function sendStream(
+  response: Response,
+  body: ReadableStream<Uint8Array>,
+  exchange: Exchange,
+  sink: ResponseSink,
+): Promise<boolean> {
+  const bodyless = isBodyless(response, exchange);
   const source = new BodySource(body);
   exchange.onabort = (reason) => source.cancel(reason);
   await source.readAhead();
@@ -183,7 +207,7 @@ async function sendResponse(
       response,
       exchange,
       true,
-      bodyless && method !== "HEAD" ? undefined : known,
+      bodyless && exchange.method !== "HEAD" ? undefined : known,
     );
   } catch (error) {
     source.cancel(error);
@@ -230,7 +254,6 @@ async function sendResponse(
 function sendHeld(
   response: Response,
   held: HeldResponse,
-  method: string,
   exchange: Exchange,
   sink: ResponseSink,
 ): Promise<boolean> {
@@ -239,12 +262,12 @@ function sendHeld(
   const short = typeof body === "string" && body.length < SHORT && !NOT_ASCII.test(body);
   if (typeof body === "string" && !short) body = encoder.encode(body);
   let head: string;
-  let bodyless = method === "HEAD";
+  let bodyless = exchange.method === "HEAD";
   if (contentType !== undefined && (contentType?.length ?? 0) < SHORT) {
     head = `${typeHead(contentType)}content-length: ${body.length}\r\n\r\n`;
   } else {
-    bodyless = isBodyless(response, method);
-    const known = bodyless && method !== "HEAD" ? undefined : body.length;
+    bodyless = isBodyless(response, exchange);
+    const known = bodyless && exchange.method !== "HEAD" ? undefined : body.length;
     head = encodeResponseHead(response, exchange, true, known);
   }
   if (bodyless || body.length === 0) return send(sink, head, null, exchange);
@@ -267,7 +290,7 @@ function typeHead(contentType: string | null): string {
   return lastType.head;
 }
 
-function isBodyless({ status }: Response, method: string): boolean {
+function isBodyless({ status }: Response, { method }: Exchange): boolean {
   return method === "HEAD" || status === 204 || status === 205 || status === 304;
 }
 
