@@ -198,18 +198,14 @@ class ScriptOutput implements ResponseSink {
     this.#stdout = stdout;
   }
 
-  async send(head: string | null, chunk: Uint8Array | null, _last: boolean): Promise<void> {
-    if (head === null) return chunk === null ? undefined : await this.#write(chunk);
-    const bytes = encodeByteString(head);
-    if (chunk === null) return await this.#write(bytes);
-    const joined = new Uint8Array(bytes.length + chunk.length);
-    joined.set(bytes);
-    joined.set(chunk, bytes.length);
-    await this.#write(joined);
+  send(head: string | null, chunk: Uint8Array | null, _last: boolean): Promise<void> | void {
+    const bytes = head === null ? chunk : join(encodeByteString(head), chunk);
+    if (bytes === null) return;
+    const at = this.#writeAtOnce(bytes);
+    if (at < bytes.length) return this.#write(bytes, at);
   }
 
-  async #write(bytes: Uint8Array): Promise<void> {
-    let at = this.#writeAtOnce(bytes);
+  async #write(bytes: Uint8Array, at: number): Promise<void> {
     while (at < bytes.length) {
       const timer = this.#sent + bytes.length - at > PIPE
         ? setTimeout(() => {
@@ -248,6 +244,14 @@ class ScriptOutput implements ResponseSink {
     this.ongone(new DOMException("The web server closed the connection", "AbortError"));
     return error;
   }
+}
+
+function join(head: Uint8Array, chunk: Uint8Array | null): Uint8Array {
+  if (chunk === null) return head;
+  const joined = new Uint8Array(head.length + chunk.length);
+  joined.set(head);
+  joined.set(chunk, head.length);
+  return joined;
 }
 
 /** A script's body: read when the app asks, and as far as it goes when the web server is stuck sending it. */
