@@ -25,11 +25,18 @@ export interface ChannelUser {
 /** Enough for the usual request, so that an idle connection costs little. */
 const SMALL_READ = 4096;
 const LARGE_READ = 65_536;
+/** Large buffers that no connection uses at the moment, for the next that takes in much. */
+const spare: Uint8Array<ArrayBuffer>[] = [];
+const MOST_SPARE = 16;
 /** Turns of the microtask queue in which an app that took bytes comes back for more. */
 const TURNS = 8;
 /** How long what still comes is read after the answer (SPEC C15), in all and without a byte, in milliseconds. */
 const LINGER = 30_000;
 const LINGER_IDLE = 5_000;
+
+function giveBack(buffer: Uint8Array<ArrayBuffer>): void {
+  if (spare.length < MOST_SPARE) spare.push(buffer);
+}
 
 /** One connection's bytes: reads while the driver can take them, sends what collects, closes without losing either. */
 export class Channel {
@@ -78,7 +85,8 @@ export class Channel {
   }
 
   async #read(): Promise<void> {
-    let buffer = new Uint8Array(SMALL_READ);
+    const small = new Uint8Array(SMALL_READ);
+    let buffer = small;
     while (!this.closed) {
       // To read while it is being closed would only be called off.
       if (this.#finishing || this.#user.mustWait(this.#stalled)) {
@@ -86,14 +94,18 @@ export class Channel {
         continue;
       }
       const count = await this.#duplex.read(buffer);
-      if (count === null) return;
+      if (count === null) {
+        if (buffer !== small) giveBack(buffer);
+        return;
+      }
       this.reads++;
       if (this.#lingerUntil > 0) continue;
       const kept = this.#user.received(buffer.subarray(0, count));
-      if (count === buffer.length && count < LARGE_READ || kept) {
-        buffer = new Uint8Array(LARGE_READ);
-      } else if (count < SMALL_READ && buffer.length > SMALL_READ) {
-        buffer = new Uint8Array(SMALL_READ);
+      if (kept || buffer === small && count === SMALL_READ) {
+        buffer = spare.pop() ?? new Uint8Array(LARGE_READ);
+      } else if (buffer !== small && count < SMALL_READ) {
+        giveBack(buffer);
+        buffer = small;
       }
       // What comes while the app waits with a buffer of its own goes right there, and need not be held.
       if (count > SMALL_READ) { for (let turn = 0; turn < TURNS; turn++) await null; }
