@@ -113,6 +113,10 @@ export class Exchange implements HandlerInfo, RequestParts {
     return this.#readable()?.stream ?? null;
   }
 
+  get bodyUsed(): boolean {
+    return this.#body?.used === true;
+  }
+
   collectBody(): Promise<Uint8Array<ArrayBuffer>> | null {
     return this.#readable()?.collect() ?? null;
   }

@@ -7,6 +7,8 @@ export interface RequestParts {
   readonly signal: AbortSignal;
   /** The body, if there is one. */
   readonly body: ReadableStream<Uint8Array<ArrayBuffer>> | null;
+  /** Whether somebody has begun to read it. */
+  readonly bodyUsed: boolean;
   /** Makes the headers. */
   createHeaders(): Headers;
   /** The body all at once; null if there is none, or it has been asked for as a stream. */
@@ -28,7 +30,10 @@ class LazyRequest {
   /** Whether the body has been taken without the Request. */
   collected = false;
   #headers: Headers | null = null;
+  #body: ReadableStream<Uint8Array<ArrayBuffer>> | null | undefined;
   #request: Request | null = null;
+  /** Whether the Request was made without the body, as somebody had it. */
+  #taken = false;
 
   constructor(parts: RequestParts) {
     this.parts = parts;
@@ -38,20 +43,34 @@ class LazyRequest {
     return this.#headers ??= this.#request?.headers ?? this.parts.createHeaders();
   }
 
+  get body(): ReadableStream<Uint8Array<ArrayBuffer>> | null {
+    if (this.collected) return this.request.body;
+    // To clone a Request changes its body.
+    if (this.#request !== null && !this.#taken) return this.#request.body;
+    if (this.#body === undefined) this.#body = this.parts.body;
+    return this.#body;
+  }
+
+  get bodyUsed(): boolean {
+    if (this.collected) return true;
+    return this.#request === null || this.#taken ? this.parts.bodyUsed : this.#request.bodyUsed;
+  }
+
   get request(): Request {
     if (this.#request === null) {
       const { headers, parts: { url, method, signal } } = this;
-      const body = this.collected ? "" : this.parts.body;
+      this.#taken = this.collected || this.bodyUsed || this.body?.locked === true;
+      const body = this.#taken ? "" : this.body;
       this.#request = new Request(url, { method, headers, body, signal });
       // Then its body must be a used one as well.
-      if (this.collected) this.#request.bytes().catch(() => {});
+      if (this.#taken) this.#request.bytes().catch(() => {});
     }
     return this.#request;
   }
 
   /** Takes the body, if nobody has asked for it yet. */
   collect(): Promise<Uint8Array<ArrayBuffer>> | null {
-    if (this.#request !== null || this.collected) return null;
+    if (this.#request !== null || this.#body !== undefined || this.collected) return null;
     const body = this.parts.collectBody();
     this.collected = body !== null;
     return body;
@@ -96,7 +115,8 @@ const TRAPS: ProxyHandler<LazyRequest> = {
     if (key === "headers") return target.headers;
     if (key === "signal") return target.parts.signal;
     if (key === TARGET) return target;
-    if (key === "bodyUsed" && target.collected) return true;
+    if (key === "body") return target.body;
+    if (key === "bodyUsed") return target.bodyUsed;
     if (Object.hasOwn(COLLECTORS, key)) return COLLECTORS[key as keyof typeof COLLECTORS];
     return Reflect.get(target.request, key);
   },

@@ -22,6 +22,8 @@ export class RequestBody {
   closed = false;
   /** Whether nobody will read it: what comes is dropped. */
   discarded = false;
+  /** Whether its stream has been read from, or cancelled. */
+  used = false;
   /** Why it cannot be read to its end. */
   error: unknown;
   #chunks: Uint8Array<ArrayBuffer>[] = [];
@@ -76,7 +78,10 @@ export class RequestBody {
         this.#controller = controller;
       },
       pull: () => this.#pull(),
-      cancel: () => this.discard(),
+      cancel: () => {
+        this.used = true;
+        this.discard();
+      },
     });
   }
 
@@ -213,6 +218,7 @@ export class RequestBody {
   }
 
   #pull(): Promise<void> | void {
+    this.used = true;
     const controller = this.#controller!;
     const request = controller.byobRequest;
     let given = this.#filled;

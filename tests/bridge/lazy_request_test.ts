@@ -1,5 +1,7 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects } from "@std/assert";
 import { createLazyRequest, type RequestParts } from "../../bridge/lazy_request.ts";
+import { RequestBody } from "../../bridge/request_body.ts";
+import { bytes } from "../testing/bytes.ts";
 
 /** Makes the same request at once. */
 function createEagerRequest(parts: RequestParts): Request {
@@ -7,24 +9,28 @@ function createEagerRequest(parts: RequestParts): Request {
   return new Request(url, { method, headers: parts.createHeaders(), body, signal });
 }
 
-/** Parts as a transport has them; `made` tells whether the Request itself had to be made. */
+/** Parts as a transport has them; `made` tells whether the Request itself had to be made, which takes the signal. */
 function createParts(): RequestParts & { made: boolean; controller: AbortController } {
   const controller = new AbortController();
+  const body = new RequestBody({ wanted: () => {} });
+  body.push(bytes("a=1&b=2"), true);
+  body.end();
   return {
     controller,
     made: false,
     method: "POST",
     url: "http://localhost/a?b=c",
     get signal() {
+      this.made = true;
       return controller.signal;
     },
     get body() {
-      this.made = true;
-      return new Blob(["a=1&b=2"]).stream();
+      return body.stream;
     },
-    collectBody() {
-      return new Blob(["a=1&b=2"]).bytes();
+    get bodyUsed() {
+      return body.used;
     },
+    collectBody: () => body.collect(),
     createHeaders: () =>
       new Headers({ "content-type": "application/x-www-form-urlencoded", "x-a": "1" }),
   };
@@ -85,6 +91,50 @@ const QUESTIONS: Record<string, (request: Request) => unknown> = {
     request.body!.getReader();
     return await request.text().catch((error) => error.name);
   },
+  "body is one and the same": async (request) => {
+    const { body } = request;
+    const same = [request.body === body];
+    request.clone();
+    same.push(request.body instanceof ReadableStream);
+    return [...same, await request.text()];
+  },
+  "bodyUsed as a reader reads": async (request) => {
+    const reader = request.body!.getReader();
+    const seen = [request.bodyUsed];
+    await reader.read();
+    seen.push(request.bodyUsed);
+    reader.releaseLock();
+    return [...seen, request.bodyUsed];
+  },
+  "text() after a reader was given back": async (request) => {
+    request.body!.getReader().releaseLock();
+    return [request.bodyUsed, await request.text(), request.bodyUsed];
+  },
+  "all else after a reader has read": async (request) => {
+    await request.body!.getReader().read();
+    const { mode, url, method, bodyUsed } = request;
+    const failures = [];
+    try {
+      request.clone();
+    } catch (error) {
+      failures.push((error as Error).name);
+    }
+    await request.text().catch((error) => failures.push(error.name));
+    return [mode, url, method, bodyUsed, failures, request.body?.locked];
+  },
+  "bodyUsed beside a reader that has not read": (request) => {
+    request.body!.getReader();
+    return [request.mode, request.bodyUsed, request.body?.locked];
+  },
+  "bodyUsed after cancelling": async (request) => {
+    await request.body!.cancel();
+    return [request.bodyUsed, request.body?.locked, await request.text().catch((e) => e.name)];
+  },
+  "new Response(request.body)": (request) => new Response(request.body).text(),
+  "body, after all of it was taken": async (request) => {
+    await request.bytes();
+    return [request.body instanceof ReadableStream, request.body?.locked];
+  },
   "text() of the prototype": (request) => Request.prototype.text.call(request),
   "a method of one on another": (request) =>
     request.text.call(new Request("http://localhost/", { method: "POST", body: "other" })),
@@ -92,6 +142,12 @@ const QUESTIONS: Record<string, (request: Request) => unknown> = {
   "clone()": async (request) => {
     const clone = request.clone();
     return [clone.url, clone.method, clone.headers.get("x-a"), await clone.text()];
+  },
+  "bodies of both halves of clone()": async (request) => {
+    const { body } = request;
+    const clone = request.clone();
+    const texts = [request.body, clone.body].map((body) => new Response(body).text());
+    return [request.body === body, body?.locked, ...await Promise.all(texts)];
   },
   "both halves of clone()": async (request) => {
     const clone = request.clone();
@@ -149,13 +205,16 @@ for (const [name, ask] of Object.entries(QUESTIONS)) {
   });
 }
 
-Deno.test("createLazyRequest() tells method, url, headers and signal without making a Request", () => {
+Deno.test("createLazyRequest() tells method, url, headers and body without making a Request", async () => {
   const parts = createParts();
   const request = createLazyRequest(parts);
   assertInstanceOf(request, Request);
-  assert([request.method, request.url, request.headers, request.signal].every(Boolean));
+  assert([request.method, request.url, request.headers, request.body].every(Boolean));
+  assertEquals(request.bodyUsed, false);
+  assertEquals(await new Response(request.body).text(), "a=1&b=2");
+  assertEquals(request.bodyUsed, true);
   assertEquals(parts.made, false);
-  assert(request.body);
+  assert(request.mode);
   assertEquals(parts.made, true);
 });
 
