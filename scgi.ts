@@ -196,11 +196,14 @@ class Connection implements Driver, ChannelUser, ResponseSink, RequestBodySource
     answer.catch((error) => log(describe(error))).then(() => this.#finish());
   }
 
-  send(head: string | null, chunk: Uint8Array | null, _last: boolean): Promise<void> | void {
+  send(head: string | null, chunk: Uint8Array | null, last: boolean): Promise<void> | void {
     if (this.#channel.closed) throw disconnected();
     if (head !== null) this.#out.appendByteString(head);
     if (chunk !== null) this.#out.append(chunk);
-    return this.#channel.flush();
+    const flushed = this.#channel.flush();
+    // At once, before the next read, which would only be called off.
+    if (last) this.#finish();
+    return flushed;
   }
 
   log(message: string): void {
@@ -213,6 +216,7 @@ class Connection implements Driver, ChannelUser, ResponseSink, RequestBodySource
 
   /** The end of the answer is the end of the connection (SPEC D5), be the answer whole or broken (SPEC B17). */
   #finish(): void {
+    if (this.#answered) return;
     this.#answered = true;
     const unread = this.#body?.ended !== true;
     if (unread) this.#body?.discard();
