@@ -237,8 +237,11 @@ async function sendStream(
       if (sent !== undefined) await sent;
       head = null;
       if (last) break;
-      chunk = await source.next();
-      last = chunk === null;
+      do {
+        const { done, value } = await source.read();
+        last = done;
+        chunk = done ? null : nonEmpty(value);
+      } while (chunk === null && !last);
     }
   } catch (error) {
     source.cancel(error);
@@ -359,15 +362,11 @@ class BodySource {
     }
   }
 
-  /** The next chunk, or null at the end. */
-  async next(): Promise<Uint8Array | null> {
-    while (true) {
-      const { done, value } = await (this.#pending ?? this.#reader.read());
-      this.#pending = null;
-      if (done) return null;
-      const chunk = nonEmpty(value);
-      if (chunk !== null) return chunk;
-    }
+  /** The next chunk; the one that was being read ahead comes first. */
+  read(): Promise<ReadableStreamReadResult<Uint8Array>> {
+    const pending = this.#pending ?? this.#reader.read();
+    this.#pending = null;
+    return pending;
   }
 }
 
