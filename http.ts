@@ -85,7 +85,7 @@ async function answerError(
   info.log(describe(error));
   if (!options.debug) return plainResponse(500);
   const { debugPage } = await import("./bridge/debug_page.ts");
-  return debugPage(error, request, info);
+  return debugPage(error, describe(error), request, info);
 }
 
 class HTTPInfo implements HandlerInfo {

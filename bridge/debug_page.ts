@@ -1,12 +1,16 @@
 import type { HandlerInfo } from "./app.ts";
-import { describe } from "./respond.ts";
 
 /** Variables whose values stay secret even from the developer's own screen (SPEC F6). */
 const SECRET = /AUTHORIZATION|COOKIE|PASSWD|PASSWORD|SECRET|TOKEN|KEY/;
 
-/** The page that shows a developer what the app threw, and at which request. */
+/**
+ * The page that shows a developer what the app threw, and at which request.
+ *
+ * @param stack The error as the log shows it.
+ */
 export function debugPage(
   error: unknown,
+  stack: string,
   request: Request | undefined,
   info: HandlerInfo,
 ): Response {
@@ -20,7 +24,7 @@ export function debugPage(
 th{text-align:left;font-weight:normal;color:#666;padding-right:1rem;vertical-align:top}td{word-break:break-all}</style>
 <h1>${escape(title)}</h1>
 <p>${escape(request?.method ?? "")} ${escape(request?.url ?? "")} over ${info.protocol}</p>
-<pre>${escape(describe(error))}</pre>
+<pre>${escape(stack)}</pre>
 <table>${rows.join("\n")}</table>
 <p>This page is shown because of the option <code>debug</code>. Leave it out where others can see it.</p>
 `;

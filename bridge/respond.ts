@@ -163,7 +163,7 @@ async function errorResponse(
   exchange.log(describe(error));
   if (!options.debug) return plainResponse(500);
   const { debugPage } = await import("./debug_page.ts");
-  return debugPage(error, request, exchange);
+  return debugPage(error, describe(error), request, exchange);
 }
 
 /** An error as the log shows it. */
