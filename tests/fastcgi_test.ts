@@ -10,17 +10,12 @@ import {
 } from "@std/assert";
 import fc from "fast-check";
 import type { App, FilterInfo } from "../bridge/app.ts";
-import {
-  allow,
-  type FastCGIOptions,
-  type Listener,
-  serveFastCGI,
-  type Server,
-} from "../fastcgi.ts";
+import { allow, type FastCGIOptions, type Listener, serveFastCGI } from "../fastcgi.ts";
 import { ProtocolStatus, RecordType, Role } from "../wire/fastcgi.ts";
 import { bytes, concat, cut, pattern, split, text } from "./testing/bytes.ts";
 import { deadline } from "./testing/deadline.ts";
 import { FakeListener } from "./testing/duplex.ts";
+import { MEDIA, type Medium, type Served, serving as servingBy, turns } from "./testing/serving.ts";
 import {
   abortRequest,
   ask,
@@ -38,60 +33,19 @@ import {
   variables,
 } from "./testing/fastcgi_client.ts";
 
-interface Served {
-  server: Server;
-  listener: Listener;
-  /** What the server logged. */
-  logged: string[];
-  connect(capacity?: number): Promise<FastCGIClient>;
-}
-
-type Medium = "memory" | "TCP" | "Unix";
-
 /** Serves an app, and shuts the server down whatever happens. */
-async function serving(
+const serving = (
   app: App,
   options: FastCGIOptions,
-  use: (served: Served) => Promise<void>,
+  use: (served: Served<FastCGIClient>) => Promise<void>,
   over: Medium = "memory",
-): Promise<void> {
-  const logged: string[] = [];
-  const directory = over === "Unix" ? await Deno.makeTempDir() : "";
-  const path = `${directory}/socket`;
-  const listener = over === "memory"
-    ? new FakeListener()
-    : over === "TCP"
-    ? Deno.listen({ hostname: "127.0.0.1", port: 0 })
-    : Deno.listen({ transport: "unix", path });
-  const server = serveFastCGI(app, listener, {
-    log: (message) => logged.push(message),
-    shutdownTimeout: 5000,
-    ...options,
-  });
-  const clients: FastCGIClient[] = [];
-  const connect = async (capacity?: number) => {
-    const conn = listener instanceof FakeListener
-      ? listener.connect(capacity)[0]
-      : over === "TCP"
-      ? await Deno.connect({ hostname: "127.0.0.1", port: (listener.addr as Deno.NetAddr).port })
-      : await Deno.connect({ transport: "unix", path });
-    const client = new FastCGIClient(conn);
-    clients.push(client);
-    return client;
-  };
-  try {
-    await use({ server, listener, logged, connect });
-  } finally {
-    for (const client of clients) client.close();
-    await deadline(server.shutdown(), "the server's end");
-    if (directory) await Deno.remove(directory, { recursive: true });
-  }
-}
-
-/** Some turns of the event loop: what was going to happen by itself has happened. */
-async function turns(count = 20): Promise<void> {
-  for (let i = 0; i < count; i++) await new Promise((resolve) => setTimeout(resolve, 0));
-}
+) =>
+  servingBy(
+    over,
+    (listener, own) => serveFastCGI(app, listener, { ...own, ...options }),
+    (conn) => new FastCGIClient(conn),
+    use,
+  );
 
 /** Answers with all that it was sent. */
 const echo: App = async (request) =>
@@ -101,7 +55,7 @@ const hello: App = () => new Response("Hello");
 const types = (records: Received[]) => records.map(({ type }) => type);
 const post = { REQUEST_METHOD: "POST" };
 
-for (const over of ["memory", "TCP", "Unix"] as const) {
+for (const over of MEDIA) {
   Deno.test(`serveFastCGI() answers over ${over}, and closes as asked (SPEC C8, C16)`, async () => {
     await serving(
       echo,
@@ -630,7 +584,7 @@ Deno.test("serveFastCGI() answers without waiting for the body, and drops what c
   );
 });
 
-for (const over of ["memory", "TCP", "Unix"] as const) {
+for (const over of MEDIA) {
   Deno.test(`serveFastCGI() reads on after an early answer over ${over}, so that it is not lost (SPEC C15)`, async () => {
     await serving(
       () => new Response("too large", { status: 413 }),
@@ -1381,7 +1335,7 @@ Deno.test("the handle has the shape of Deno.HttpServer", async () => {
   await assertRejects(() => Deno.connect({ hostname: "127.0.0.1", port }));
 });
 
-for (const over of ["memory", "TCP", "Unix"] as const) {
+for (const over of MEDIA) {
   Deno.test(`shutdown() over ${over} finishes what is under way and closes what is idle (SPEC C26)`, async () => {
     const gate = Promise.withResolvers<void>();
     const started = Promise.withResolvers<void>();

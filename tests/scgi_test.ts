@@ -10,15 +10,13 @@ import {
 import fc from "fast-check";
 import type { App } from "../bridge/app.ts";
 import type { Duplex } from "../io/duplex.ts";
-import { type SCGIOptions, type Server, serveSCGI } from "../scgi.ts";
+import { type SCGIOptions, serveSCGI } from "../scgi.ts";
 import { encodeSCGIHeaders } from "../wire/scgi.ts";
 import { type Answer, parseAnswer } from "./testing/answer.ts";
 import { bytes, concat, cut, pattern, split, text } from "./testing/bytes.ts";
 import { deadline } from "./testing/deadline.ts";
 import { FakeListener } from "./testing/duplex.ts";
-
-type Medium = "memory" | "TCP" | "Unix";
-const MEDIA: Medium[] = ["memory", "TCP", "Unix"];
+import { MEDIA, type Medium, type Served, serving as servingBy, turns } from "./testing/serving.ts";
 
 /** The web server's end of a connection. */
 class Client {
@@ -57,50 +55,19 @@ class Client {
   }
 }
 
-interface Served {
-  server: Server;
-  logged: string[];
-  connect(capacity?: number): Promise<Client>;
-}
-
-async function serving(
+/** Serves an app, and shuts the server down whatever happens. */
+const serving = (
   app: App,
   options: SCGIOptions,
-  use: (served: Served) => Promise<void>,
+  use: (served: Served<Client>) => Promise<void>,
   over: Medium = "memory",
-): Promise<void> {
-  const directory = over === "Unix" ? await Deno.makeTempDir() : "";
-  const path = `${directory}/socket`;
-  const listener = over === "memory"
-    ? new FakeListener()
-    : over === "TCP"
-    ? Deno.listen({ hostname: "127.0.0.1", port: 0 })
-    : Deno.listen({ transport: "unix", path });
-  const logged: string[] = [];
-  const server = serveSCGI(app, listener, {
-    log: (message) => logged.push(message),
-    shutdownTimeout: 5000,
-    ...options,
-  });
-  const clients: Client[] = [];
-  const connect = async (capacity?: number) => {
-    const conn = listener instanceof FakeListener
-      ? listener.connect(capacity)[0]
-      : over === "TCP"
-      ? await Deno.connect({ hostname: "127.0.0.1", port: (listener.addr as Deno.NetAddr).port })
-      : await Deno.connect({ transport: "unix", path });
-    const client = new Client(conn);
-    clients.push(client);
-    return client;
-  };
-  try {
-    await use({ server, logged, connect });
-  } finally {
-    for (const client of clients) client.close();
-    await deadline(server.shutdown(), "the server's end");
-    if (directory) await Deno.remove(directory, { recursive: true });
-  }
-}
+) =>
+  servingBy(
+    over,
+    (listener, own) => serveSCGI(app, listener, { ...own, ...options }),
+    (conn) => new Client(conn),
+    use,
+  );
 
 /** The headers of a request, as web servers send them. */
 function head(length: number, others: Record<string, string> = {}): Uint8Array {
@@ -116,10 +83,6 @@ function head(length: number, others: Record<string, string> = {}): Uint8Array {
 
 function request(body = "", others?: Record<string, string>): Uint8Array {
   return concat([head(body.length, others), bytes(body)]);
-}
-
-async function turns(count = 20): Promise<void> {
-  for (let i = 0; i < count; i++) await new Promise((resolve) => setTimeout(resolve, 0));
 }
 
 const hello: App = () => new Response("Hello");
