@@ -127,7 +127,7 @@ function transport(log: (message: string) => void) {
 
 /** Reads the environment, and takes HTTP_PROXY out of it: child processes would use it (SPEC A27). */
 function readVariables(given: Record<string, string> | undefined): Variables {
-  let env = given;
+  let env = given && { ...given };
   if (env === undefined) {
     try {
       env = Deno.env.toObject();

@@ -25,6 +25,8 @@ export function createLazyRequest(parts: RequestParts): Request {
   return new Proxy(new LazyRequest(parts), TRAPS) as unknown as Request;
 }
 
+const USED = new Uint8Array();
+
 class LazyRequest {
   readonly parts: RequestParts;
   /** Whether the body has been taken without the Request. */
@@ -32,8 +34,10 @@ class LazyRequest {
   #headers: Headers | null = null;
   #body: ReadableStream<Uint8Array<ArrayBuffer>> | null | undefined;
   #request: Request | null = null;
-  /** Whether the Request was made without the body, as somebody had it. */
+  /** Whether the Request was made without the body, as that had been read from. */
   #taken = false;
+  /** Stands for the Request as long as a reader has the body. */
+  #locked: Request | null = null;
 
   constructor(parts: RequestParts) {
     this.parts = parts;
@@ -57,15 +61,21 @@ class LazyRequest {
   }
 
   get request(): Request {
-    if (this.#request === null) {
-      const { headers, parts: { url, method, signal } } = this;
-      this.#taken = this.collected || this.bodyUsed || this.body?.locked === true;
-      const body = this.#taken ? "" : this.body;
-      this.#request = new Request(url, { method, headers, body, signal });
-      // Then its body must be a used one as well.
-      if (this.#taken) this.#request.bytes().catch(() => {});
-    }
-    return this.#request;
+    if (this.#request !== null) return this.#request;
+    const taken = this.bodyUsed;
+    if (!taken && this.body?.locked === true) return this.#locked ??= this.#make(USED);
+    this.#taken = taken;
+    return this.#request = this.#make(taken ? USED : this.body);
+  }
+
+  /** No Request can be made with a body that is being read: then it gets one that is used as well. */
+  #make(body: BodyInit | null): Request {
+    const { url, method, signal } = this.parts;
+    // Not kept if nobody has asked for them: then the Request's own will be the ones.
+    const headers = this.#headers ?? this.parts.createHeaders();
+    const request = new Request(url, { method, headers, body, signal });
+    if (body === USED) request.bytes().catch(() => {});
+    return request;
   }
 
   /** Takes the body, if nobody has asked for it yet. */

@@ -6,6 +6,11 @@ export interface RequestBodySource {
   wanted(): void;
 }
 
+/**
+ * With so small a buffer asks who reads in chunks. Without one, bytes for a reader with a buffer that has given up would
+ * never reach who reads on in chunks.
+ */
+const ASKING = 1;
 /** From this length on bytes are kept where they are, rather than copied. */
 const WORTH_KEEPING = 16_384;
 
@@ -74,6 +79,7 @@ export class RequestBody {
   get stream(): ReadableStream<Uint8Array<ArrayBuffer>> {
     return this.#stream ??= new ReadableStream({
       type: "bytes",
+      autoAllocateChunkSize: ASKING,
       start: (controller) => {
         this.#controller = controller;
       },
@@ -221,10 +227,11 @@ export class RequestBody {
     this.used = true;
     const controller = this.#controller!;
     const request = controller.byobRequest;
-    let given = this.#filled;
-    if (request !== null) {
-      this.#view ??= request.view as Uint8Array;
-      while (this.#chunks.length > 0 && this.#filled < this.#view.length) this.#fillFromHeld();
+    const view = this.#view ?? request?.view as Uint8Array | null | undefined;
+    let given = 0;
+    if (request && view && view.length > ASKING) {
+      this.#view = view;
+      while (this.#chunks.length > 0 && this.#filled < view.length) this.#fillFromHeld();
       given = this.#filled;
       if (given > 0) {
         this.#view = null;
@@ -236,6 +243,7 @@ export class RequestBody {
       if (chunk !== undefined) {
         given = chunk.length;
         this.buffered -= given;
+        clearAround(chunk);
         controller.enqueue(chunk);
       }
     }
@@ -274,6 +282,13 @@ export class RequestBody {
       }`,
       413,
     );
+  }
+}
+
+/** What was received before and after it is not the app's. */
+function clearAround({ buffer, byteOffset, length }: Uint8Array): void {
+  if (length < buffer.byteLength) {
+    new Uint8Array(buffer).fill(0, 0, byteOffset).fill(0, byteOffset + length);
   }
 }
 

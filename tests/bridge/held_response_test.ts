@@ -49,6 +49,14 @@ const OTHER: Record<string, () => Response | Promise<Response>> = {
   "none": () => new Response(null),
   "a blob": () => new Response(new Blob(["held"])),
   "a stream": () => new Response(new Blob(["held"]).stream()),
+  "one of a class of its own": () => {
+    class Missing extends Response {
+      override get status() {
+        return 404;
+      }
+    }
+    return new Missing("held");
+  },
   "one asked for as a stream": () => {
     const response = new Response("held");
     assert(response.body);

@@ -126,6 +126,21 @@ const QUESTIONS: Record<string, (request: Request) => unknown> = {
     request.body!.getReader();
     return [request.mode, request.bodyUsed, request.body?.locked];
   },
+  "text() after all else, once a reader was given back": async (request) => {
+    const reader = request.body!.getReader();
+    const seen = [request.mode, request.credentials, Deno.inspect(request).includes("bodyUsed")];
+    reader.releaseLock();
+    return [...seen, request.bodyUsed, await request.clone().text(), await request.text()];
+  },
+  "headers after reading": async (request) => {
+    await request.body!.cancel();
+    return [request.mode, [...request.headers]];
+  },
+  "header set after the Request was made": (request) => {
+    const { mode } = request;
+    request.headers.set("x-c", "3");
+    return [mode, new Request(request.url, request).headers.get("x-c")];
+  },
   "bodyUsed after cancelling": async (request) => {
     await request.body!.cancel();
     return [request.bodyUsed, request.body?.locked, await request.text().catch((e) => e.name)];

@@ -2,6 +2,7 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import fc from "fast-check";
 import { RequestBody } from "../../bridge/request_body.ts";
 import { concat } from "../testing/bytes.ts";
+import { deadline } from "../testing/deadline.ts";
 
 const source = { wanted: () => {} };
 
@@ -154,7 +155,27 @@ Deno.test("RequestBody fills a waiting buffer, and fails only then", async () =>
   await assertRejects(() => reader.read(new Uint8Array(10)), Error, "gone");
 });
 
-Deno.test("RequestBody can be read on in chunks by who has waited with a buffer", async () => {
+for (const size of [2, 4, 6]) {
+  for (const mode of ["byob", undefined] as const) {
+    Deno.test(`RequestBody is read on by another reader, ${mode ?? "default"}, where ${size} bytes come for a buffer of 4`, async () => {
+      const body = new RequestBody(source);
+      const first = body.stream.getReader({ mode: "byob" });
+      const givenUp = assertRejects(() => first.read(new Uint8Array(4)), TypeError);
+      await null;
+      first.releaseLock();
+      await givenUp;
+      const sent = new Uint8Array([1, 2, 3, 4, 5, 6]).subarray(0, size);
+      const reading = mode === "byob" ? readInto(body.stream, [3]) : Array.fromAsync(body.stream);
+      await null;
+      body.push(sent.slice(), true);
+      await null;
+      body.end();
+      assertEquals(concat(await deadline(reading, "the bytes")), sent);
+    });
+  }
+}
+
+Deno.test("RequestBody gives what comes for another reader before more does", async () => {
   const body = new RequestBody(source);
   const first = body.stream.getReader({ mode: "byob" });
   const givenUp = assertRejects(() => first.read(new Uint8Array(4)), TypeError);
@@ -163,13 +184,20 @@ Deno.test("RequestBody can be read on in chunks by who has waited with a buffer"
   await givenUp;
   const second = body.stream.getReader();
   const reading = second.read();
-  body.push(new Uint8Array([1, 2, 3, 4, 5, 6]), true);
+  body.push(new Uint8Array([1, 2]), true);
+  const parts = [await deadline(reading, "the first bytes"), await deadline(second.read(), "more")];
+  assertEquals(concat(parts.map(({ value }) => value!)), new Uint8Array([1, 2]));
+});
+
+Deno.test("RequestBody hands chunks out in buffers that hold nothing else", async () => {
+  const body = new RequestBody(source);
+  const buffer = new Uint8Array(65_536).fill(7);
+  assertEquals(body.push(buffer.subarray(100, 20_100), true), true);
   body.end();
-  const parts = [(await reading).value!];
-  for (let part = await second.read(); !part.done; part = await second.read()) {
-    parts.push(part.value);
-  }
-  assertEquals(concat(parts), new Uint8Array([1, 2, 3, 4, 5, 6]));
+  const { value } = await body.stream.getReader().read();
+  assertEquals(value, new Uint8Array(20_000).fill(7));
+  const rest = new Uint8Array(value!.buffer).filter((_, at) => at < 100 || at >= 20_100);
+  assertEquals(rest.some((byte) => byte !== 0), false);
 });
 
 Deno.test("RequestBody drops what comes for a buffer whose reader has cancelled", async () => {
