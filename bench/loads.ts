@@ -407,6 +407,7 @@ export const LOADS: Load[] = [
       peers.cgiGatehouse,
       peers.cgiGatehouseOnly,
       peers.cgiBundled,
+      peers.cgiOnlyBundled,
       peers.cgiBare,
       peers.cgiWebAPI,
       peers.cgiPython,

@@ -325,19 +325,28 @@ export const cgiGatehouseOnly: Peer = denoScript(
   "serveCGI()",
   "gatehouse_cgi.ts",
 );
-export const cgiBundled: Peer = cgiScript(
-  "Gatehouse, serve(), bundled",
-  "bundled",
-  async (directory) => {
-    const script = `${directory}/gatehouse.js`;
+function bundledScript(name: string, short: string, file: string): Peer {
+  return cgiScript(name, short, async (directory) => {
+    const script = `${directory}/${file.replace(".ts", ".js")}`;
     const bundle = [Deno.execPath(), "bundle", "--quiet", "--no-config", "--output", script];
     try {
-      await output([...bundle, `${PEERS}/cgi/gatehouse.ts`]);
+      await output([...bundle, `${PEERS}/cgi/${file}`]);
     } catch {
       throw new Unavailable("deno bundle cannot get esbuild from npm");
     }
     return denoCommand(script, ["--allow-env"]);
-  },
+  });
+}
+
+export const cgiBundled: Peer = bundledScript(
+  "Gatehouse, serve(), bundled",
+  "bundled",
+  "gatehouse.ts",
+);
+export const cgiOnlyBundled: Peer = bundledScript(
+  "Gatehouse, serveCGI(), bundled",
+  "serveCGI(), bundled",
+  "gatehouse_cgi.ts",
 );
 export const cgiBare: Peer = denoScript("bare `deno run`", "deno run", "bare.ts");
 export const cgiWebAPI: Peer = denoScript("`deno run`, Request and Response", "web", "web_api.ts");
