@@ -67,6 +67,8 @@ export interface Load {
   metrics: Metric[];
   /** Whether peers are not compared with the first: where the numbers are differences, near zero. */
   absolute?: boolean;
+  /** How many turns each peer has in a round: more for what is over so soon that a disturbance hits one peer alone. */
+  turns?: number;
   /** Whether each measurement has a new server: for what leaves traces. */
   fresh?: boolean;
   /** Throws if the peer's answer is not what it should be. */
@@ -402,6 +404,7 @@ export const LOADS: Load[] = [
   {
     key: "cgi",
     title: "A CGI script that says hello, from its start to its end",
+    turns: 5,
     setting: { app: "hello" },
     peers: [
       peers.cgiGatehouse,

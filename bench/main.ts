@@ -81,7 +81,7 @@ async function run(load: Load, plan: Plan, directory: string): Promise<Result> {
       samples.set(peer, []);
       if (!load.fresh) await attempt(peer, async () => load.check?.(await serverOf(peer), plan));
     }
-    for (let round = 0; round < plan.rounds; round++) {
+    for (let round = 0; round < plan.rounds * (load.turns ?? 1); round++) {
       const turns = [...samples.keys()];
       // So that nobody always comes after the same one.
       turns.push(...turns.splice(0, round % Math.max(turns.length, 1)));
@@ -168,7 +168,7 @@ try {
     generator,
     rounds: Number(options.rounds ?? (quick ? 3 : 7)),
     seconds: Number(options.seconds ?? (quick ? 0.2 : 0.7)),
-    starts: quick ? 3 : 10,
+    starts: 3,
   };
   const results: Result[] = [];
   for (const load of loads) {
