@@ -168,7 +168,6 @@ try {
     generator,
     rounds: Number(options.rounds ?? (quick ? 3 : 7)),
     seconds: Number(options.seconds ?? (quick ? 0.2 : 0.7)),
-    starts: 3,
   };
   const results: Result[] = [];
   for (const load of loads) {

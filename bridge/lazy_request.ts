@@ -25,6 +25,7 @@ export function createLazyRequest(parts: RequestParts): Request {
   return new Proxy(new LazyRequest(parts), TRAPS) as unknown as Request;
 }
 
+/** What stands for a body that somebody has. */
 const USED = new Uint8Array();
 
 class LazyRequest {

@@ -266,6 +266,7 @@ function sendHeld(
   if (typeof body === "string" && !short) body = encoder.encode(body);
   let head: string;
   let bodyless = exchange.method === "HEAD";
+  // A long type is for encodeResponseHead() to warn of.
   if (contentType !== undefined && (contentType?.length ?? 0) < SHORT) {
     head = `${typeHead(contentType)}content-length: ${body.length}\r\n\r\n`;
   } else {

@@ -22,9 +22,7 @@ const required = Deno.env.get("GATEHOUSE_REQUIRE_SERVERS") === "1";
 const missing = script === undefined ? " (esbuild missing: npm must be within reach)" : "";
 
 Deno.test({
-  name: `a script that is bundled answers by CGI, and keeps its first line${
-    required ? "" : missing
-  }`,
+  name: `a script that is bundled answers by CGI, and keeps its first line${missing}`,
   ignore: script === undefined && !required,
   async fn() {
     if (script === undefined) throw new Error(missing);

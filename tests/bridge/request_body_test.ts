@@ -155,15 +155,21 @@ Deno.test("RequestBody fills a waiting buffer, and fails only then", async () =>
   await assertRejects(() => reader.read(new Uint8Array(10)), Error, "gone");
 });
 
+/** A body whose reader has given up waiting with a buffer of 4 bytes. */
+async function createGivenUp(): Promise<RequestBody> {
+  const body = new RequestBody(source);
+  const reader = body.stream.getReader({ mode: "byob" });
+  const givenUp = assertRejects(() => reader.read(new Uint8Array(4)), TypeError);
+  await null;
+  reader.releaseLock();
+  await givenUp;
+  return body;
+}
+
 for (const size of [2, 4, 6]) {
   for (const mode of ["byob", undefined] as const) {
     Deno.test(`RequestBody is read on by another reader, ${mode ?? "default"}, where ${size} bytes come for a buffer of 4`, async () => {
-      const body = new RequestBody(source);
-      const first = body.stream.getReader({ mode: "byob" });
-      const givenUp = assertRejects(() => first.read(new Uint8Array(4)), TypeError);
-      await null;
-      first.releaseLock();
-      await givenUp;
+      const body = await createGivenUp();
       const sent = new Uint8Array([1, 2, 3, 4, 5, 6]).subarray(0, size);
       const reading = mode === "byob" ? readInto(body.stream, [3]) : Array.fromAsync(body.stream);
       await null;
@@ -176,12 +182,7 @@ for (const size of [2, 4, 6]) {
 }
 
 Deno.test("RequestBody gives what comes for another reader before more does", async () => {
-  const body = new RequestBody(source);
-  const first = body.stream.getReader({ mode: "byob" });
-  const givenUp = assertRejects(() => first.read(new Uint8Array(4)), TypeError);
-  await null;
-  first.releaseLock();
-  await givenUp;
+  const body = await createGivenUp();
   const second = body.stream.getReader();
   const reading = second.read();
   body.push(new Uint8Array([1, 2]), true);
