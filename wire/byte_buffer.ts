@@ -42,13 +42,17 @@ export class ByteBuffer {
 
   /** Adds a byte string. */
   appendByteString(text: string): void {
-    const at = this.reserve(text.length);
+    this.writeByteString(text, this.reserve(text.length));
+  }
+
+  /** Writes a byte string where there is room for it. */
+  writeByteString(text: string, at: number): void {
     if (text.length < SHORT) {
       const { bytes } = this;
       for (let i = 0; i < text.length; i++) bytes[at + i] = text.charCodeAt(i);
       return;
     }
-    const room = this.bytes.subarray(at, this.length);
+    const room = this.bytes.subarray(at, at + text.length);
     // All of it fits one byte a character only if it is ASCII, where UTF-8 has the same bytes.
     if (encoder.encodeInto(text, room).read === text.length) return;
     for (let i = 0; i < text.length; i++) room[i] = text.charCodeAt(i);

@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { ByteBuffer } from "./byte_buffer.ts";
+import { ByteBuffer } from "./byte_buffer.ts";
 import { decodeByteString } from "./byte_string.ts";
 import { ProtocolError } from "./protocol_error.ts";
 import { Variables } from "./variables.ts";
@@ -168,9 +168,18 @@ function checkVersion(version: number): void {
   }
 }
 
-/** Adds a record's header and room for its content; tells where the content begins (section 3.3). */
+/** How much padding rounds a record up to a multiple of 8 bytes, as section 3.3 recommends. */
+function paddingOf(length: number): number {
+  return -length & 7;
+}
+
+/**
+ * Adds a record's header, room for its content, and its padding; returns where the content begins (section 3.3).
+ * The padding is zeroed: the storage may hold bytes of other requests.
+ */
 function beginRecord(out: ByteBuffer, type: number, requestId: number, length: number): number {
-  const at = out.reserve(HEADER_LENGTH + length);
+  const padding = paddingOf(length);
+  const at = out.reserve(HEADER_LENGTH + length + padding);
   const bytes = out.bytes;
   bytes[at] = VERSION;
   bytes[at + 1] = type;
@@ -178,8 +187,9 @@ function beginRecord(out: ByteBuffer, type: number, requestId: number, length: n
   bytes[at + 3] = requestId;
   bytes[at + 4] = length >> 8;
   bytes[at + 5] = length;
-  bytes[at + 6] = 0;
+  bytes[at + 6] = padding;
   bytes[at + 7] = 0;
+  for (let i = out.length - padding; i < out.length; i++) bytes[i] = 0;
   return at + HEADER_LENGTH;
 }
 
@@ -208,9 +218,8 @@ export function encodeStreamText(
 ): void {
   for (let at = 0; at < text.length; at += MAX_RECORD_CONTENT) {
     const part = text.length > MAX_RECORD_CONTENT ? text.slice(at, at + MAX_RECORD_CONTENT) : text;
-    beginRecord(out, type, requestId, part.length);
-    out.length -= part.length;
-    out.appendByteString(part);
+    const start = beginRecord(out, type, requestId, part.length);
+    out.writeByteString(part, start);
   }
 }
 
@@ -318,12 +327,10 @@ export function encodeValues(
   type: typeof RecordType.getValues | typeof RecordType.getValuesResult,
   pairs: Iterable<readonly [name: string, value: string]>,
 ): void {
-  const content = out.length + HEADER_LENGTH;
-  beginRecord(out, type, 0, 0);
-  for (const pair of pairs) encodePair(out, pair[0], pair[1]);
-  const length = out.length - content;
-  out.bytes[content - 4] = length >> 8;
-  out.bytes[content - 3] = length;
+  const content = new ByteBuffer();
+  for (const [name, value] of pairs) encodePair(content, name, value);
+  const start = beginRecord(out, type, 0, content.length);
+  out.bytes.set(content.take(), start);
 }
 
 /** Adds one name-value pair of byte strings (section 3.4). */

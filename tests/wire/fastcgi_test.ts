@@ -94,7 +94,7 @@ const RECORDS: Record<string, [string, Decoded[], (out: ByteBuffer) => void]> = 
     (out) => encodeEndRequest(out, 1, 0x89abcdef, ProtocolStatus.overloaded),
   ],
   "a stream's content and end": [
-    "\x01\x05\x00\x01\x00\x05\x00\x00Hello\x01\x05\x00\x01\x00\x00\x00\x00",
+    "\x01\x05\x00\x01\x00\x05\x03\x00Hello\0\0\0\x01\x05\x00\x01\x00\x00\x00\x00",
     [[5, 1, "Hello"], [5, 1, ""]],
     (out) => {
       encodeStream(out, RecordType.stdin, 1, bytes("Hello"));
@@ -102,12 +102,13 @@ const RECORDS: Record<string, [string, Decoded[], (out: ByteBuffer) => void]> = 
     },
   ],
   "a stream's text, byte for byte": [
-    "\x01\x07\x00\x09\x00\x05\x00\x00caf\xe9\n",
+    "\x01\x07\x00\x09\x00\x05\x03\x00caf\xe9\n\0\0\0",
     [[7, 9, "caf\xe9\n"]],
     (out) => encodeStreamText(out, RecordType.stderr, 9, "caf\xe9\n"),
   ],
   "two streams in turns": [
-    "\x01\x06\x00\x01\x00\x01\x00\x00a\x01\x06\x00\x02\x00\x01\x00\x00b\x01\x06\x00\x01\x00\x01\x00\x00c",
+    "\x01\x06\x00\x01\x00\x01\x07\x00a\0\0\0\0\0\0\0\x01\x06\x00\x02\x00\x01\x07\x00b\0\0\0\0\0\0\0" +
+    "\x01\x06\x00\x01\x00\x01\x07\x00c\0\0\0\0\0\0\0",
     [[6, 1, "a"], [6, 2, "b"], [6, 1, "c"]],
     (out) => {
       encodeStream(out, RecordType.stdout, 1, bytes("a"));
@@ -121,7 +122,7 @@ const RECORDS: Record<string, [string, Decoded[], (out: ByteBuffer) => void]> = 
     (out) => encodeValues(out, RecordType.getValues, [["FCGI_MAX_CONNS", ""]]),
   ],
   "get values result": [
-    "\x01\x0a\x00\x00\x00\x13\x00\x00\x0f\x02FCGI_MPXS_CONNS10",
+    "\x01\x0a\x00\x00\x00\x13\x05\x00\x0f\x02FCGI_MPXS_CONNS10\0\0\0\0\0",
     [[10, 0, "\x0f\x02FCGI_MPXS_CONNS10"]],
     (out) => encodeValues(out, RecordType.getValuesResult, [["FCGI_MPXS_CONNS", "10"]]),
   ],
@@ -221,10 +222,26 @@ Deno.test("encodeStream() cuts long content into aligned records (SPEC C16)", ()
   for (const length of [65527, 65528, 65529, 131056, 131057, 200000]) {
     const content = pattern(length);
     const raw = encoded((out) => encodeStream(out, RecordType.stdout, 3, content));
-    assertEquals(raw.length, length + 8 * Math.ceil(length / 65528));
+    assertEquals(raw.length, Math.ceil(length / 8) * 8 + 8 * Math.ceil(length / 65528));
     assertEquals(decode([raw]), [[RecordType.stdout, 3, text(content)]]);
     const asText = encoded((out) => encodeStreamText(out, RecordType.stdout, 3, text(content)));
     assertEquals(asText, raw);
+  }
+});
+
+Deno.test("records are padded to 8 bytes with zeroes, whatever their storage held (section 3.3)", () => {
+  for (let length = 1; length <= 17; length++) {
+    const out = new ByteBuffer();
+    out.append(new Uint8Array(64).fill(0xee));
+    out.take();
+    out.recycle();
+    out.take();
+    encodeStream(out, RecordType.stdout, 1, pattern(length));
+    encodeStreamText(out, RecordType.stdout, 1, text(pattern(length)));
+    const padding = -length & 7;
+    const expected = record(RecordType.stdout, 1, pattern(length), padding);
+    expected.fill(0, expected.length - padding);
+    assertEquals(out.take(), concat([expected, expected]) as Uint8Array<ArrayBuffer>);
   }
 });
 
