@@ -18,9 +18,9 @@ import type { App, AppObject, AppOptions, Handler } from "./bridge/app.ts";
 import { Exchange, FilterExchange, type TransportInfo } from "./bridge/exchange.ts";
 import {
   BODY_HIGH_WATER,
-  DEFAULT_LIMITS,
   type LimitOptions,
   NEW_CONNECTION,
+  resolveLimits,
 } from "./bridge/limits.ts";
 import { contentLength } from "./bridge/request.ts";
 import { RequestBody, type RequestBodySource } from "./bridge/request_body.ts";
@@ -91,6 +91,10 @@ export interface FastCGIOptions extends AppOptions, LimitOptions, ServerOptions 
   webServerAddresses?: string[];
 }
 
+type Limits = Required<
+  LimitOptions & Pick<FastCGIOptions, "maxRequestsPerConnection" | "idleTimeout">
+>;
+
 /** How much of a log waits for the answer, in bytes. */
 const LOG_BUFFER = 16384;
 
@@ -118,7 +122,7 @@ export function serveFastCGI(app: App, listener: Listener, options: FastCGIOptio
   const service = new Service(app, options);
   checkExposure(
     listener.addr,
-    options.allowRemote === true || service.addresses !== undefined,
+    service.limits.allowRemote || service.addresses !== undefined,
     "allowRemote: true",
   );
   return startServer(
@@ -156,25 +160,26 @@ class Service {
   readonly app: AppObject;
   readonly program: string | undefined = programFile();
   readonly addresses: string[] | undefined;
-  readonly options:
-    & FastCGIOptions
-    & Required<LimitOptions & Pick<FastCGIOptions, "maxRequestsPerConnection" | "idleTimeout">>;
+  readonly options: FastCGIOptions;
+  readonly limits: Limits;
   readonly log: (message: string) => void;
   readonly capacity: [name: string, value: string][];
 
   constructor(app: App, options: FastCGIOptions) {
     this.app = typeof app === "function" ? { fetch: app } : app;
     this.addresses = options.webServerAddresses ?? webServerAddresses();
-    this.options = {
-      ...DEFAULT_LIMITS,
-      maxRequestsPerConnection: 64,
-      idleTimeout: 90_000,
-      ...options,
-    };
-    this.log = options.log ?? console.error;
+    const {
+      maxConnections = 1024,
+      maxRequestsPerConnection = 64,
+      idleTimeout = 90_000,
+      log = console.error,
+    } = options;
+    this.options = options;
+    this.limits = { ...resolveLimits(options), maxRequestsPerConnection, idleTimeout };
+    this.log = log;
     this.capacity = [
-      ["FCGI_MAX_CONNS", String(options.maxConnections ?? 1024)],
-      ["FCGI_MAX_REQS", String(this.options.maxRequests)],
+      ["FCGI_MAX_CONNS", String(maxConnections)],
+      ["FCGI_MAX_REQS", String(this.limits.maxRequests)],
       ["FCGI_MPXS_CONNS", "1"],
     ];
   }
@@ -198,13 +203,15 @@ class Connection implements Driver, ChannelUser, RecordSink {
   #closing = false;
   /** How many requests have begun. */
   #begun = 0;
+  /** Whether the web server may still be sending the body of the last response's request. */
+  #unread = false;
   #standstill = new Standstill();
 
   constructor(service: Service, duplex: Duplex, overloaded: boolean) {
     this.service = service;
     this.#duplex = duplex;
     this.#overloaded = overloaded;
-    this.channel = new Channel(duplex, this.out, this, service.options.writeTimeout);
+    this.channel = new Channel(duplex, this.out, this, service.limits.writeTimeout);
   }
 
   async run(): Promise<void> {
@@ -241,7 +248,7 @@ class Connection implements Driver, ChannelUser, RecordSink {
     if (this.#requests.size === 0) return false;
     if (this.#multiplexed && this.#requests.size > 1) return false;
     const most = stalled || this.#multiplexed
-      ? this.service.options.maxBufferedBody
+      ? this.service.limits.maxBufferedBody
       : BODY_HIGH_WATER;
     for (const request of this.#requests.values()) if (request.buffered >= most) return true;
     return false;
@@ -285,8 +292,8 @@ class Connection implements Driver, ChannelUser, RecordSink {
         `Cannot begin request as its id must not be in use: current value is ${id}`,
       );
     }
-    const { options, requests } = this.service;
-    const most = options.maxRequestsPerConnection;
+    const { limits, requests } = this.service;
+    const most = limits.maxRequestsPerConnection;
     if (this.#requests.size >= most * 2 + 64) {
       throw new ProtocolError(
         `Cannot begin request as a connection must have at most ${most}: ${this.#requests.size} are unfinished`,
@@ -294,10 +301,12 @@ class Connection implements Driver, ChannelUser, RecordSink {
     }
     // A filter answers after all of FCGI_STDIN, so that this must not wait for the app.
     if (id !== 1 || this.#requests.size > 0 || role === Role.filter) this.#multiplexed = true;
-    const overloaded = this.#overloaded || requests >= options.maxRequests ||
+    const overloaded = this.#overloaded || requests >= limits.maxRequests ||
       this.#requests.size >= most;
     this.#begun++;
-    this.#requests.set(id, new FastCGIRequest(this, id, role, keepConnection, overloaded));
+    const request = new FastCGIRequest(this, id, role, keepConnection, overloaded);
+    this.#requests.set(id, request);
+    request.checkRole();
   }
 
   /** Forgets a request that is over. */
@@ -306,15 +315,17 @@ class Connection implements Driver, ChannelUser, RecordSink {
     if (this.channel.closed) return;
     this.channel.resume();
     if (broken || !request.keepConnection) this.#closing = true;
+    this.#unread = !request.inputEnded;
     if (!this.#closing || this.#requests.size > 0) return;
-    if (request.keepConnection && !broken) this.#finishKept(!request.inputEnded);
-    else this.channel.finish(!request.inputEnded);
+    if (request.keepConnection && !broken) this.#finishKept();
+    else this.channel.finish(this.#unread);
   }
 
-  /** Closes a connection that was to be kept, unless the web server has sent another request meanwhile: that is served. */
-  async #finishKept(unread: boolean): Promise<void> {
+  /** Closes a kept connection, unless bytes of another request have come: that one is served first. */
+  async #finishKept(): Promise<void> {
     await this.channel.sent();
-    if (this.#requests.size === 0) this.channel.finish(unread);
+    await this.channel.polled();
+    if (this.#requests.size === 0 && this.#decoder.idle) this.channel.finish(this.#unread);
   }
 
   /** The web server sends no more: what came whole may still be answered (SPEC C22). */
@@ -328,10 +339,11 @@ class Connection implements Driver, ChannelUser, RecordSink {
   }
 
   /**
-   * Finds out whether a web server that sends no more still reads: an empty STDERR record means nothing, and cannot be
-   * sent to who is gone. Over TCP it takes two.
+   * Finds out whether a web server that sends no more still reads. Where an empty write cannot tell, an empty STDERR
+   * record is sent, which means nothing: the second one fails if the web server has closed the connection.
    */
   #probe(): void {
+    if (this.channel.probe()) return;
     const [id] = this.#requests.keys();
     encodeStreamEnd(this.out, RecordType.stderr, id);
     this.flush();
@@ -352,17 +364,17 @@ class Connection implements Driver, ChannelUser, RecordSink {
   }
 
   check(now: number): void {
-    const { channel, service: { options, log } } = this;
+    const { channel, service: { limits, log } } = this;
     channel.check(now);
     if (channel.closed) return;
     if (this.out.length > 0) this.flush();
     const idle = this.#standstill.of(channel.activity, now);
-    const patience = this.#closing && this.#begun === 0 ? NEW_CONNECTION : options.idleTimeout;
+    const patience = this.#closing && this.#begun === 0 ? NEW_CONNECTION : limits.idleTimeout;
     if (this.#requests.size === 0 && idle > patience) return channel.close();
     for (const request of this.#requests.values()) {
       if (request.isLate(now)) {
         log(
-          `Closed a connection as a request's variables must come within ${options.variablesTimeout} ms: they did not`,
+          `Closed a connection as a request's variables must come within ${limits.variablesTimeout} ms: they did not`,
         );
         return this.abort(disconnected());
       }
@@ -373,7 +385,7 @@ class Connection implements Driver, ChannelUser, RecordSink {
 
   drain(): void {
     this.#closing = true;
-    if (this.#requests.size === 0 && this.#begun > 0) this.channel.finish(true);
+    if (this.#requests.size === 0 && this.#begun > 0) this.#finishKept();
   }
 
   abort(reason: unknown): void {
@@ -401,6 +413,8 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   data: RequestBody | null = null;
   #connection: Connection;
   #role: number;
+  /** What responds in this role, if the app has it. */
+  #handler: Handler | undefined;
   /** FCGI_PARAMS so far, a byte string; nothing once it is too long. */
   #variables = "";
   #variableBytes = 0;
@@ -427,6 +441,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     this.#role = role;
     this.keepConnection = keepConnection;
     this.overloaded = overloaded;
+    this.#handler = this.#findHandler(connection.service.app);
     if (!overloaded) connection.service.requests++;
   }
 
@@ -441,7 +456,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
 
   /** Whether all that belongs to the request has come. An authorizer gets no FCGI_STDIN (SPEC C27). */
   get inputEnded(): boolean {
-    if (this.#exchange === null) return false;
+    if (this.#exchange === null || this.#handler === undefined) return false;
     return this.#role === Role.authorizer ||
       (this.body?.closed === true && this.data?.closed !== false);
   }
@@ -450,7 +465,18 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   isLate(now: number): boolean {
     if (this.#exchange !== null) return false;
     this.#begunAt ||= now;
-    return now - this.#begunAt > this.#connection.service.options.variablesTimeout;
+    return now - this.#begunAt > this.#connection.service.limits.variablesTimeout;
+  }
+
+  /** Refuses a role that the app lacks, without waiting for the variables (SPEC C7). */
+  checkRole(): void {
+    if (this.#handler !== undefined) return;
+    const wanted = ROLE_METHODS[this.#role] ?? "a role from 1 to 3";
+    this.log(`Refused a request of role ${this.#role} as the app must have ${wanted}`);
+    this.#protocolStatus = ProtocolStatus.unknownRole;
+    this.#refusal = 500;
+    this.#exchange = new Exchange(this, new Variables([]), null, this.#connection.service.options);
+    this.#connection.prepared(this);
   }
 
   addVariables(content: Uint8Array): void {
@@ -458,7 +484,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     if (content.length === 0) return this.#prepare();
     this.#variableBytes += content.length;
     if (
-      this.overloaded || this.#variableBytes > this.#connection.service.options.maxVariableBytes
+      this.overloaded || this.#variableBytes > this.#connection.service.limits.maxVariableBytes
     ) {
       this.#variables = "";
       return;
@@ -482,7 +508,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
       return false;
     }
     const kept = body.push(content, mayKeep);
-    const { maxBufferedBody } = this.#connection.service.options;
+    const { maxBufferedBody } = this.#connection.service.limits;
     if (body.buffered > maxBufferedBody + BODY_HIGH_WATER) {
       body.fail(
         new ProtocolError(
@@ -496,11 +522,11 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
 
   /** The variables are whole: all is there that the app needs to begin. */
   #prepare(): void {
-    const { options } = this.#connection.service;
+    const { options, limits } = this.#connection.service;
     let exchange: Exchange | undefined;
-    if (this.#role !== Role.authorizer) this.body = new RequestBody(this, options.maxBodyBytes);
+    if (this.#role !== Role.authorizer) this.body = new RequestBody(this, limits.maxBodyBytes);
     try {
-      const variables = this.#decodeVariables(options);
+      const variables = this.#decodeVariables(limits);
       this.body?.declare(contentLength(variables));
       exchange = this.#createExchange(variables, options);
     } catch (error) {
@@ -516,31 +542,22 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   /** Asks the app, whatever of the body is still to come (SPEC C12). */
   start(): void {
     if (this.#ended) return;
-    const { service } = this.#connection;
     const exchange = this.#exchange!;
-    const handler = this.#handler(service.app);
-    let refusal = this.#refusal;
-    if (handler === undefined) {
-      const wanted = ROLE_METHODS[this.#role] ?? "a role from 1 to 3";
-      this.log(`Refused a request of role ${this.#role} as the app must have ${wanted}`);
-      this.#protocolStatus = ProtocolStatus.unknownRole;
-      refusal = 500;
-    }
     if (this.overloaded) {
       this.#protocolStatus = ProtocolStatus.overloaded;
-      refusal = 503;
+      this.#refusal = 503;
     }
     this.#started = true;
-    const answer = refusal > 0 || handler === undefined
-      ? refuse(refusal, exchange, this)
-      : respond(handler, exchange, this, service.options);
+    const answer = this.#refusal > 0
+      ? refuse(this.#refusal, exchange, this)
+      : respond(this.#handler!, exchange, this, this.#connection.service.options);
     answer.then((sent) => this.#answered(sent), (error) => {
       this.log(describe(error));
       this.#answered(false);
     });
   }
 
-  #handler(app: AppObject): Handler | undefined {
+  #findHandler(app: AppObject): Handler | undefined {
     switch (this.#role) {
       case Role.responder:
         return (request, info) => app.fetch(request, info);
@@ -584,14 +601,14 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     this.#release();
   }
 
-  #decodeVariables(options: Service["options"]): Variables {
-    if (this.#variableBytes > options.maxVariableBytes) {
+  #decodeVariables(limits: Limits): Variables {
+    if (this.#variableBytes > limits.maxVariableBytes) {
       throw new ProtocolError(
-        `Cannot take request as its variables must have at most ${options.maxVariableBytes} bytes: they have ${this.#variableBytes}`,
+        `Cannot take request as its variables must have at most ${limits.maxVariableBytes} bytes: they have ${this.#variableBytes}`,
         431,
       );
     }
-    return decodeVariables(this.#variables, options.maxVariables);
+    return decodeVariables(this.#variables, limits.maxVariables);
   }
 
   send(head: string | null, chunk: Uint8Array | null, last: boolean): Promise<void> | void {
@@ -634,7 +651,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
 
   /** Fails a body that the app waits for and that does not come. */
   checkBody(now: number): void {
-    const { bodyTimeout } = this.#connection.service.options;
+    const { bodyTimeout } = this.#connection.service.limits;
     this.body?.check(now, bodyTimeout);
     this.data?.check(now, bodyTimeout);
   }

@@ -18,9 +18,9 @@ import type { App, AppOptions, Handler } from "./bridge/app.ts";
 import { Exchange, type TransportInfo } from "./bridge/exchange.ts";
 import {
   BODY_HIGH_WATER,
-  DEFAULT_LIMITS,
   type LimitOptions,
   NEW_CONNECTION,
+  resolveLimits,
 } from "./bridge/limits.ts";
 import { contentLength } from "./bridge/request.ts";
 import { RequestBody, type RequestBodySource } from "./bridge/request_body.ts";
@@ -65,7 +65,8 @@ interface Service {
   /** Requests under way. */
   requests: number;
   handler: Handler;
-  options: SCGIOptions & Required<LimitOptions>;
+  options: SCGIOptions;
+  limits: Required<LimitOptions>;
   program: string | undefined;
   log: (message: string) => void;
 }
@@ -90,16 +91,18 @@ interface Service {
  * ```
  */
 export function serveSCGI(app: App, listener: Listener, options: SCGIOptions = {}): Server {
-  const { allowRemote = false, webServerAddresses, log = console.error } = options;
+  const { webServerAddresses, log = console.error } = options;
+  const limits = resolveLimits(options);
   checkExposure(
     listener.addr,
-    allowRemote || webServerAddresses !== undefined,
+    limits.allowRemote || webServerAddresses !== undefined,
     "allowRemote: true",
   );
   const service: Service = {
     requests: 0,
     handler: toHandler(app),
-    options: { ...DEFAULT_LIMITS, ...options },
+    options,
+    limits,
     program: programFile(),
     log,
   };
@@ -130,9 +133,9 @@ class Connection implements Driver, ChannelUser, ResponseSink, RequestBodySource
   constructor(service: Service, duplex: Duplex, overloaded: boolean) {
     this.#service = service;
     this.#duplex = duplex;
-    this.#overloaded = overloaded || service.requests >= service.options.maxRequests;
-    this.#headers = new SCGIHeaderDecoder(service.options.maxVariableBytes);
-    this.#channel = new Channel(duplex, this.#out, this, service.options.writeTimeout);
+    this.#overloaded = overloaded || service.requests >= service.limits.maxRequests;
+    this.#headers = new SCGIHeaderDecoder(service.limits.maxVariableBytes);
+    this.#channel = new Channel(duplex, this.#out, this, service.limits.writeTimeout);
   }
 
   get program(): string | undefined {
@@ -159,12 +162,12 @@ class Connection implements Driver, ChannelUser, ResponseSink, RequestBodySource
 
   /** Waits for an app that does not read; not where the web server is stuck sending the body first (SPEC D6). */
   mustWait(stalled: boolean): boolean {
-    const most = stalled ? this.#service.options.maxBufferedBody : BODY_HIGH_WATER;
+    const most = stalled ? this.#service.limits.maxBufferedBody : BODY_HIGH_WATER;
     return this.#body !== null && this.#body.buffered >= most;
   }
 
   #takeHeaders(decoder: SCGIHeaderDecoder, bytes: Uint8Array): void {
-    const { options, log } = this.#service;
+    const { options, limits, log } = this.#service;
     let refusal = this.#overloaded ? 503 : 0;
     let variables = new Variables([]);
     let rest: Uint8Array | null = null;
@@ -173,14 +176,14 @@ class Connection implements Driver, ChannelUser, ResponseSink, RequestBodySource
       if (headers === null) return;
       rest = headers.rest;
       if (!options.lenient) checkHeaders(headers.pairs);
-      if (headers.pairs.length > options.maxVariables) {
+      if (headers.pairs.length > limits.maxVariables) {
         throw new ProtocolError(
-          `Cannot take request as it must have at most ${options.maxVariables} variables: it has ${headers.pairs.length}`,
+          `Cannot take request as it must have at most ${limits.maxVariables} variables: it has ${headers.pairs.length}`,
           431,
         );
       }
       variables = new Variables(headers.pairs);
-      this.#body = new RequestBody(this, options.maxBodyBytes);
+      this.#body = new RequestBody(this, limits.maxBodyBytes);
       this.#body.declare(contentLength(variables) ?? 0);
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error;
@@ -227,6 +230,7 @@ class Connection implements Driver, ChannelUser, ResponseSink, RequestBodySource
   inputEnded(): void {
     if (this.#answered) return;
     if (this.#exchange === null || this.#body?.ended !== true) this.abort(disconnected());
+    else this.#channel.probe();
   }
 
   failed(error: unknown): void {
@@ -235,19 +239,20 @@ class Connection implements Driver, ChannelUser, ResponseSink, RequestBodySource
   }
 
   check(now: number): void {
-    const { options, log } = this.#service;
+    const { limits, log } = this.#service;
     this.#channel.check(now);
     this.#startedAt ||= now;
     if (this.#closing && this.#channel.reads === 0) this.#patience ||= now + NEW_CONNECTION;
     if (this.#patience > 0 && now > this.#patience && this.#channel.reads === 0) {
       this.#channel.close();
-    } else if (this.#headers !== null && now - this.#startedAt > options.variablesTimeout) {
+    } else if (this.#headers !== null && now - this.#startedAt > limits.variablesTimeout) {
       log(
-        `Closed a connection as a request's variables must come within ${options.variablesTimeout} ms: they did not`,
+        `Closed a connection as a request's variables must come within ${limits.variablesTimeout} ms: they did not`,
       );
       this.abort(disconnected());
     } else {
-      this.#body?.check(now, options.bodyTimeout);
+      this.#body?.check(now, limits.bodyTimeout);
+      if (this.#channel.inputEnded) this.#channel.probe();
     }
   }
 

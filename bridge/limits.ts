@@ -9,13 +9,13 @@ export interface LimitOptions {
   /**
    * How many bytes of variables a request may have; past it, 431.
    *
-   * @default 131_072
+   * @default 262_144
    */
   maxVariableBytes?: number;
   /**
-   * How many variables a request may have; past it, 431.
+   * How many variables a request may have; past it, 431. Go, PHP-FPM and libfcgi accept a thousand and more.
    *
-   * @default 500
+   * @default 2000
    */
   maxVariables?: number;
   /**
@@ -65,18 +65,30 @@ export interface LimitOptions {
   allowRemote?: boolean;
 }
 
-/** Their defaults. */
-export const DEFAULT_LIMITS: Required<LimitOptions> = {
-  maxVariableBytes: 131_072,
-  maxVariables: 500,
-  maxBodyBytes: Infinity,
-  maxBufferedBody: 67_108_864,
-  maxRequests: 1024,
-  variablesTimeout: 10_000,
-  bodyTimeout: 60_000,
-  writeTimeout: 60_000,
-  allowRemote: false,
-};
+/** The limits in force: an option that is absent, or undefined, has its default. */
+export function resolveLimits({
+  maxVariableBytes = 262_144,
+  maxVariables = 2000,
+  maxBodyBytes = Infinity,
+  maxBufferedBody = 67_108_864,
+  maxRequests = 1024,
+  variablesTimeout = 10_000,
+  bodyTimeout = 60_000,
+  writeTimeout = 60_000,
+  allowRemote = false,
+}: LimitOptions): Required<LimitOptions> {
+  return {
+    maxVariableBytes,
+    maxVariables,
+    maxBodyBytes,
+    maxBufferedBody,
+    maxRequests,
+    variablesTimeout,
+    bodyTimeout,
+    writeTimeout,
+    allowRemote,
+  };
+}
 
 /** How much of a body is held before a connection waits for the app, in bytes. */
 export const BODY_HIGH_WATER = 262_144;

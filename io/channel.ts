@@ -30,6 +30,9 @@ const spare: Uint8Array<ArrayBuffer>[] = [];
 const MOST_SPARE = 16;
 /** Turns of the microtask queue in which an app that took bytes comes back for more. */
 const TURNS = 8;
+/** How long a write may make no progress, while reading is paused, before the peer counts as stalled, in milliseconds. */
+const STALL = 50;
+const NOTHING = new Uint8Array(0);
 /** How long what still comes is read after the answer (SPEC C15), in all and without a byte, in milliseconds. */
 const LINGER = 30_000;
 const LINGER_IDLE = 5_000;
@@ -50,7 +53,9 @@ export class Channel {
   #user: ChannelUser;
   #output: Output;
   #writeTimeout: number;
-  #stalled = false;
+  /** The count of writes at which the peer was last seen to stall. */
+  #stalledAt = -1;
+  #stallTimer: ReturnType<typeof setInterval> | undefined;
   /** Whether it is closed as soon as all is sent. */
   #finishing = false;
   #lingerUntil = 0;
@@ -90,7 +95,7 @@ export class Channel {
     while (!this.closed) {
       // To read while it is being closed would only be called off.
       if (this.#finishing || this.#user.mustWait(this.#stalled)) {
-        await new Promise<void>((resolve) => this.#resume = resolve);
+        await this.#pause();
         continue;
       }
       const count = await this.#duplex.read(buffer);
@@ -112,6 +117,25 @@ export class Channel {
     }
   }
 
+  /** Whether the write under way has made no progress since the peer was seen to stall. */
+  get #stalled(): boolean {
+    return this.#output.writing && this.#output.writes === this.#stalledAt;
+  }
+
+  /** Waits for {@linkcode resume}. A peer that stalls meanwhile may be waiting for its own bytes to be read. */
+  #pause(): Promise<void> {
+    let before = this.#output.writing ? this.#output.writes : NaN;
+    this.#stallTimer = setInterval(() => {
+      const { writing, writes } = this.#output;
+      if (writing && writes === before) {
+        this.#stalledAt = writes;
+        this.resume();
+      }
+      before = writing ? writes : NaN;
+    }, STALL);
+    return new Promise((resolve) => this.#resume = resolve);
+  }
+
   /** Counts what moves in either direction. */
   get activity(): number {
     return this.reads + this.#output.writes;
@@ -120,6 +144,7 @@ export class Channel {
   /** Reads on, where the driver had it wait. */
   resume(): void {
     const resume = this.#resume;
+    if (resume !== null) clearInterval(this.#stallTimer);
     this.#resume = null;
     resume?.();
   }
@@ -137,6 +162,11 @@ export class Channel {
   /** Resolves when all that is pending is sent, or the peer is gone. */
   sent(): Promise<void> {
     return this.#output.finish();
+  }
+
+  /** Resolves when what has come by now has been read: a turn of the event loop completes the read under way. */
+  polled(): Promise<void> {
+    return new Promise((resolve) => setTimeout(resolve, 0));
   }
 
   /**
@@ -160,17 +190,28 @@ export class Channel {
     const unread = this.#readStandstill.of(this.reads, now);
     const { writing, writes } = this.#output;
     const unwritten = this.#writeStandstill.of(writing ? writes : NaN, now);
-    this.#stalled = writing && unwritten > 0;
-    if (this.#stalled) this.resume();
     if (this.#lingerUntil > 0) {
       if (now > this.#lingerUntil || unread > LINGER_IDLE) this.close();
-    } else if (this.#stalled && unwritten > this.#writeTimeout) {
+    } else if (unwritten > this.#writeTimeout) {
       this.#fail(
         new Error(
           `Closed a connection as its peer must take some of an answer within ${this.#writeTimeout} ms: it took nothing`,
         ),
       );
     }
+  }
+
+  /**
+   * Finds out whether a peer that sends no more still reads: on a Unix socket an empty write fails once the peer has
+   * closed both directions.
+   *
+   * @returns Whether an empty write can tell. Over TCP it cannot.
+   */
+  probe(): boolean {
+    const { remoteAddr, ignoresEmptyWrites } = this.#duplex;
+    if (remoteAddr.transport !== "unix" || ignoresEmptyWrites) return false;
+    if (!this.#output.writing) this.#duplex.write(NOTHING).catch((error) => this.#fail(error));
+    return true;
   }
 
   #fail(error: unknown): void {

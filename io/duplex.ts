@@ -10,6 +10,8 @@ export interface Duplex {
   close(): void;
   /** Sends small writes at once. */
   setNoDelay?(on?: boolean): void;
+  /** Whether an empty write does nothing, where `Deno.UnixConn`'s fails once the peer has closed both directions. */
+  readonly ignoresEmptyWrites?: boolean;
   /** Who is at the other end. */
   readonly remoteAddr: Deno.Addr;
 }

@@ -140,6 +140,7 @@ function toAddr(address: ReturnType<NodeServer["address"]>): Deno.Addr {
 /** A node:net socket with the shape of `Deno.Conn`. */
 class SocketDuplex implements Duplex {
   readonly remoteAddr: Deno.Addr;
+  readonly ignoresEmptyWrites = true;
   #socket: Socket;
   #chunk: Uint8Array | null = null;
   #ended = false;

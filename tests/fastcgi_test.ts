@@ -22,6 +22,7 @@ import {
   beginRequest,
   FastCGIClient,
   getValues,
+  nameValuePairs,
   params,
   type Received,
   record,
@@ -266,15 +267,13 @@ Deno.test("serveFastCGI() serves requests interleaved on one connection (SPEC C9
     const bodies = ids.map((id) => pattern(1000 + id));
     // The requests' records in turns: each has its own part of each.
     for (const id of ids) await client.send(beginRequest(id, { keep: true }));
-    const pairs = ids.map((id) => params(id, variables({ ...post, REQUEST_URI: `/${id}` })));
+    const pairs = ids.map((id) => nameValuePairs(variables({ ...post, REQUEST_URI: `/${id}` })));
     for (const [i, id] of ids.entries()) {
-      const content = pairs[i].subarray(8, -8);
-      await client.send(stream(RecordType.params, id, content.subarray(0, 20)));
+      await client.send(stream(RecordType.params, id, pairs[i].subarray(0, 20)));
     }
     for (const [i, id] of ids.entries()) {
-      const content = pairs[i].subarray(8, -8);
       await client.send(
-        stream(RecordType.params, id, content.subarray(20)),
+        stream(RecordType.params, id, pairs[i].subarray(20)),
         streamEnd(RecordType.params, id),
       );
     }
@@ -843,7 +842,7 @@ Deno.test("info.log() after the answer goes to the server's log", async () => {
 
 Deno.test("maxVariableBytes: at the limit an answer, past it 431 (SPEC F8)", async () => {
   const pairs = variables({ HTTP_X_LONG: "x".repeat(1000) });
-  const length = params(1, pairs).length - 16;
+  const { length } = nameValuePairs(pairs);
   const at = await ask(hello, { variables: pairs }, { maxVariableBytes: length });
   assertEquals(at.status, 200);
   const past = await ask(hello, { variables: pairs }, { maxVariableBytes: length - 1 });
@@ -852,7 +851,9 @@ Deno.test("maxVariableBytes: at the limit an answer, past it 431 (SPEC F8)", asy
     past.stderr,
     `its variables must have at most ${length - 1} bytes: they have ${length}`,
   );
-  assertEquals((await ask(hello, { variables: { HTTP_X_LONG: "x".repeat(140_000) } })).status, 431);
+  const long = (length: number) => ({ variables: { HTTP_X_LONG: "x".repeat(length) } });
+  assertEquals((await ask(hello, long(261_000))).status, 200);
+  assertEquals((await ask(hello, long(263_000))).status, 431);
 });
 
 Deno.test("maxVariables: at the limit an answer, past it 431 (SPEC F8)", async () => {
@@ -861,6 +862,37 @@ Deno.test("maxVariables: at the limit an answer, past it 431 (SPEC F8)", async (
   const past = await ask(hello, { variables: others }, { maxVariables: 9 });
   assertEquals(past.status, 431);
   assertStringIncludes(past.stderr, "there must be at most 9: there are more");
+  const many = (length: number) => ({
+    variables: Array.from({ length }, (_, i): [string, string] => [`X${i}`, ""]),
+  });
+  assertEquals((await ask(hello, many(1997))).status, 200);
+  assertEquals((await ask(hello, many(1998))).status, 431);
+});
+
+Deno.test("an option that is undefined has its default", async () => {
+  const options = Object.fromEntries([
+    "maxVariableBytes",
+    "maxVariables",
+    "maxBodyBytes",
+    "maxBufferedBody",
+    "maxRequests",
+    "maxRequestsPerConnection",
+    "maxConnections",
+    "variablesTimeout",
+    "bodyTimeout",
+    "writeTimeout",
+    "idleTimeout",
+    "shutdownTimeout",
+    "allowRemote",
+    "onError",
+    "debug",
+  ].map((name) => [name, undefined]));
+  const many = Array.from({ length: 2003 }, (_, i): [string, string] => [`X${i}`, ""]);
+  assertEquals((await ask(hello, { variables: many }, options)).status, 431);
+  assertEquals((await ask(hello, {}, options)).status, 200);
+  const remote = new FakeListener();
+  remote.addr = { transport: "tcp", hostname: "192.0.2.1", port: 9000 };
+  assertThrows(() => serveFastCGI(hello, remote, options), Error, "must be on loopback");
 });
 
 Deno.test("a cut-off pair is answered 400 (SPEC C10)", async () => {
@@ -1134,6 +1166,34 @@ Deno.test("a role that nobody knows is answered in full, with UNKNOWN_ROLE (SPEC
   });
 });
 
+Deno.test("serveFastCGI() refuses an unknown role at FCGI_BEGIN_REQUEST (SPEC C7)", async () => {
+  for (const over of MEDIA) {
+    await serving(
+      hello,
+      {},
+      async ({ connect }) => {
+        for (const keep of [true, false]) {
+          for (const role of [4, Role.authorizer, Role.filter]) {
+            const client = await connect();
+            await client.send(beginRequest(1, { role, keep }));
+            const answer = await client.answer();
+            assertEquals([answer.status, answer.complete], [500, true]);
+            assertEquals(answer.end?.protocolStatus, ProtocolStatus.unknownRole);
+            await client.send(params(1, variables(post)), stdin(1, bytes("body")), stdinEnd(1));
+            if (!keep) {
+              await client.end();
+              continue;
+            }
+            await client.send(request({ keep: true }));
+            assertEquals((await client.answer()).status, 200);
+          }
+        }
+      },
+      over,
+    );
+  }
+});
+
 Deno.test("an authorizer is asked when the variables end: no FCGI_STDIN comes (SPEC C27, C28)", async () => {
   const app = {
     fetch: () => new Response("not asked"),
@@ -1391,6 +1451,44 @@ Deno.test("shutdown() serves what still comes on a connection that it waits for 
   });
 });
 
+Deno.test("shutdown() closes an idle connection in both directions (SPEC C26)", async () => {
+  await serving(hello, {}, async ({ connect, server }) => {
+    const client = await connect();
+    await client.send(request({ keep: true }));
+    assertEquals((await client.answer()).status, 200);
+    const down = server.shutdown();
+    await client.end();
+    // After a half-close this would be read.
+    await turns();
+    await assertRejects(() => client.send(request({ keep: true })), Deno.errors.BrokenPipe);
+    await deadline(down, "the server's end");
+  });
+});
+
+for (const over of MEDIA) {
+  Deno.test(`shutdown() serves a request whose first bytes have come over ${over} (SPEC C26)`, async () => {
+    await serving(
+      hello,
+      {},
+      async ({ connect, server }) => {
+        for (const cut of [1, 8, 16, 30]) {
+          const client = await connect();
+          await client.send(request({ keep: true }));
+          assertEquals((await client.answer()).status, 200);
+          const next = request({ keep: true });
+          await client.send(next.subarray(0, cut));
+          if (cut === 30) server.shutdown();
+          await turns();
+          await client.send(next.subarray(cut));
+          assertEquals((await client.answer()).status, 200, `cut at ${cut}`);
+          if (cut === 30) await client.end();
+        }
+      },
+      over,
+    );
+  });
+}
+
 Deno.test("shutdown() calls off what takes longer than shutdownTimeout (SPEC C26)", async () => {
   const started = Promise.withResolvers<AbortSignal>();
   await serving(
@@ -1535,6 +1633,27 @@ for (const over of ["TCP", "Unix"] as const) {
   });
 }
 
+Deno.test("serveFastCGI() sends nothing over a Unix socket to see whether the web server is there (SPEC C22)", async () => {
+  const gate = Promise.withResolvers<void>();
+  await serving(
+    async () => {
+      await gate.promise;
+      return new Response("Hello");
+    },
+    {},
+    async ({ connect }) => {
+      const client = await connect();
+      await client.send(request());
+      await client.conn.closeWrite!();
+      await turns();
+      gate.resolve();
+      await client.end();
+      assertEquals(types(client.records).includes(RecordType.stderr), false);
+    },
+    "Unix",
+  );
+});
+
 Deno.test("serveFastCGI() takes no variables after their end", async () => {
   await serving((request) => new Response(request.headers.get("x-a")), {}, async ({ connect }) => {
     const client = await connect();
@@ -1572,14 +1691,11 @@ Deno.test("serveFastCGI() answers any requests, interleaved and cut in any way",
           async (requests, sizes, turn) => {
             const queues = requests.map(({ method, body, header, records, padding }, i) => {
               const id = i + 1;
-              const pairs = params(
-                id,
-                variables({
-                  REQUEST_METHOD: method,
-                  HTTP_X_A: header,
-                  CONTENT_LENGTH: String(body.length),
-                }),
-              ).subarray(8, -8);
+              const pairs = nameValuePairs(variables({
+                REQUEST_METHOD: method,
+                HTTP_X_A: header,
+                CONTENT_LENGTH: String(body.length),
+              }));
               const pieces = (type: number, whole: Uint8Array) =>
                 cut(whole, Array.from({ length: whole.length }, (_, at) => at * records))
                   .filter((part) => part.length > 0)
@@ -1628,7 +1744,7 @@ Deno.test("serveFastCGI() stands whatever is sent to it", async () => {
     fc.constantFrom(
       bytes("\0\x01\x01\0\0\0\0\0"),
       bytes("\0\x03\x01\0\0\0\0\0"),
-      params(1, variables(post)).subarray(8, -8),
+      nameValuePairs(variables(post)),
       new Uint8Array(),
     ),
   );

@@ -234,7 +234,7 @@ const BAD: Record<string, [raw: string, status: number, message: string]> = {
   "another protocol": ["GET / HTTP/1.1\r\n\r\n", 400, "its length must be decimal digits"],
   "a length with a leading zero": ["05:", 400, "its length must not begin with 0"],
   "a length that is too long": ["99999999:", 431, "at most 7 digits"],
-  "an announcement past the limit": ["9999999:", 431, "its length must be at most 131072"],
+  "an announcement past the limit": ["9999999:", 431, "its length must be at most 262144"],
   "no comma": ["4:A\x001\0;", 400, "a comma must follow its data"],
   "no headers": ["0:,", 400, "there must be some"],
   "an odd count": ["2:A\0,", 400, "each name must have a value"],
@@ -310,6 +310,46 @@ Deno.test("serveSCGI() aborts the signal when the web server goes away", async (
       assertEquals(logged, []);
     },
   );
+});
+
+Deno.test("serveSCGI() sees over a Unix socket that the web server goes away after its half-close (SPEC C22)", async () => {
+  for (const closed of ["before the app runs", "later"]) {
+    const started = Promise.withResolvers<AbortSignal>();
+    await serving(
+      (request) => {
+        started.resolve(request.signal);
+        return new Promise(() => {});
+      },
+      {},
+      async ({ connect }) => {
+        const client = await connect();
+        await client.send(request());
+        await client.conn.closeWrite!();
+        if (closed !== "later") client.close();
+        const signal = await deadline(started.promise, "the app");
+        if (closed === "later") {
+          await turns();
+          assertFalse(signal.aborted);
+          client.close();
+        }
+        if (!signal.aborted) {
+          const aborted = new Promise((resolve) => signal.addEventListener("abort", resolve));
+          await deadline(aborted, `the signal, closed ${closed}`);
+        }
+      },
+      "Unix",
+    );
+  }
+});
+
+Deno.test("an option that is undefined has its default", async () => {
+  const options = { maxVariables: undefined, maxVariableBytes: undefined, allowRemote: undefined };
+  const many = Object.fromEntries(Array.from({ length: 2003 }, (_, i) => [`X${i}`, "1"]));
+  await serving(hello, options, async ({ connect }) => {
+    const client = await connect();
+    await client.send(request("", many));
+    assertEquals((await client.answer()).status, 431);
+  });
 });
 
 Deno.test("serveSCGI() logs to the server's log, and closes over an answer that breaks off (SPEC D7, B17)", async () => {

@@ -22,7 +22,7 @@ export class SCGIHeaderDecoder {
   #have = 0;
 
   /** @param most How many bytes the netstring may have. */
-  constructor(most = 131072) {
+  constructor(most = 262_144) {
     this.#most = most;
   }
 

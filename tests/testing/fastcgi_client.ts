@@ -39,10 +39,17 @@ export function beginRequest(id: number, { role = Role.responder as number, keep
   return encoded((out) => encodeBeginRequest(out, id, role, keep ? 1 : 0));
 }
 
+/** The content of FCGI_PARAMS. */
+export function nameValuePairs(pairs: Pairs): Uint8Array<ArrayBuffer> {
+  return encoded((out) => pairs.forEach(([name, value]) => encodePair(out, name, value)));
+}
+
 /** FCGI_PARAMS with their end. */
 export function params(id: number, pairs: Pairs): Uint8Array<ArrayBuffer> {
-  const content = encoded((out) => pairs.forEach(([name, value]) => encodePair(out, name, value)));
-  return concat([stream(RecordType.params, id, content), streamEnd(RecordType.params, id)]);
+  return concat([
+    stream(RecordType.params, id, nameValuePairs(pairs)),
+    streamEnd(RecordType.params, id),
+  ]);
 }
 
 export function stream(type: number, id: number, content: Uint8Array): Uint8Array<ArrayBuffer> {
