@@ -170,7 +170,7 @@ export function decodePercent(text: string): string {
  * SCRIPT_NAME; then, without PATH_INFO, it counts only if SCRIPT_FILENAME is the running program.
  *
  * @param path The URL's path, encoded.
- * @param program The file of the running program, if known.
+ * @param program The file of the running program, if it is one.
  */
 export function mountPrefix(
   variables: Variables,
@@ -186,8 +186,13 @@ export function mountPrefix(
   const rest = path.slice(prefix.length);
   if (rest !== "" && !decodePercent(rest).startsWith("/")) return "";
   if (protocol === "cgi" && info === undefined) return prefix;
-  if (info === undefined && variables.byteString("SCRIPT_FILENAME") !== program) return "";
+  if (info === undefined && !namesProgram(variables, program)) return "";
   return samePath(rest, info ?? "") ? prefix : "";
+}
+
+/** Whether SCRIPT_FILENAME is the running program: not where it is absent, or the program is no file. */
+function namesProgram(variables: Variables, program: string | undefined): boolean {
+  return program !== undefined && variables.byteString("SCRIPT_FILENAME") === program;
 }
 
 /**

@@ -1,6 +1,8 @@
 import { assertEquals, assertInstanceOf, assertStringIncludes } from "@std/assert";
 import fc from "fast-check";
 import type { AppOptions, HandlerInfo } from "../../bridge/app.ts";
+import { mountPrefix } from "../../bridge/request.ts";
+import { Variables } from "../../wire/variables.ts";
 import { bytes, text } from "../testing/bytes.ts";
 import { run } from "../testing/cgi_script.ts";
 import { ask, type Pairs } from "../testing/fastcgi_client.ts";
@@ -389,6 +391,15 @@ Deno.test("info.scriptName is the mount itself where SCRIPT_FILENAME is the prog
   assertEquals(await urlOf(pairs, { basePath: "auto" }), "http://example.org/?q");
   const other = { ...pairs, SCRIPT_FILENAME: "/srv/t" };
   assertEquals(await seen(other, (_, info) => [info.scriptName, info.pathInfo]), ["", "/t"]);
+});
+
+Deno.test("mountPrefix() takes no path for the mount where the program is no file (SPEC A17)", () => {
+  for (const file of [[], [["SCRIPT_FILENAME", "/srv/t"] as const]]) {
+    const variables = new Variables([["SCRIPT_NAME", "/t"], ...file]);
+    for (const protocol of ["fastcgi", "scgi"] as const) {
+      assertEquals(mountPrefix(variables, "/t", protocol, undefined), "");
+    }
+  }
 });
 
 Deno.test("info.scriptName of a CGI script needs no PATH_INFO (SPEC A17, A18)", async () => {

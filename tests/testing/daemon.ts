@@ -1,28 +1,17 @@
 import { deadline } from "./deadline.ts";
 
-/** A program of the tests' own that runs until it is stopped. */
-export class Daemon implements AsyncDisposable {
+/** A program that runs until it is stopped. */
+export class Program implements AsyncDisposable {
   readonly child: Deno.ChildProcess;
   /** What it has written to stderr. */
   log = "";
   #changed = Promise.withResolvers<void>();
 
-  /**
-   * @param args What `deno run` is given.
-   * @param command Another command of Deno's.
-   */
-  constructor(args: string[], options: Deno.CommandOptions = {}, command = "run") {
-    const importMap = Deno.env.get("GATEHOUSE_IMPORT_MAP");
-    this.child = new Deno.Command(Deno.execPath(), {
+  constructor(command: string, options: Deno.CommandOptions) {
+    this.child = new Deno.Command(command, {
       stdin: "null",
       stdout: "null",
       ...options,
-      args: [
-        command,
-        "--no-prompt",
-        ...(importMap ? [`--import-map=${importMap}`] : []),
-        ...args,
-      ],
       stderr: "piped",
     }).spawn();
     this.#read();
@@ -34,16 +23,17 @@ export class Daemon implements AsyncDisposable {
       this.#changed.resolve();
       this.#changed = Promise.withResolvers();
     }
-    this.#changed.reject(new Error(`The daemon ended. It said: ${this.log}`));
+    this.#changed.reject(new Error(`The program ended. It said: ${this.log}`));
     this.#changed.promise.catch(() => {});
   }
 
   /** Waits until it has written a text, so often. */
-  async says(text: string, times = 1): Promise<void> {
+  async says(text: string, times = 1, ms?: number): Promise<void> {
     while (this.log.split(text).length <= times) {
       await deadline(
         this.#changed.promise,
-        `the daemon to say ${JSON.stringify(text)}: ${this.log}`,
+        `the program to say ${JSON.stringify(text)}: ${this.log}`,
+        ms,
       );
     }
   }
@@ -55,11 +45,24 @@ export class Daemon implements AsyncDisposable {
     } catch {
       // It has ended already.
     }
-    return await deadline(this.child.status, "the daemon to end");
+    return await deadline(this.child.status, "the program to end");
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop();
+  }
+}
+
+/** A program of the tests' own, run by Deno. */
+export class Daemon extends Program {
+  /**
+   * @param args What `deno run` is given.
+   * @param command Another command of Deno's.
+   */
+  constructor(args: string[], options: Deno.CommandOptions = {}, command = "run") {
+    const importMap = Deno.env.get("GATEHOUSE_IMPORT_MAP");
+    const map = importMap ? [`--import-map=${importMap}`] : [];
+    super(Deno.execPath(), { ...options, args: [command, "--no-prompt", ...map, ...args] });
   }
 }
 
