@@ -193,12 +193,17 @@ Deno.test("no names, values, statuses or reasons an app uses inject a line (SPEC
         ) return;
         assert(allowed);
         for (const [name, value] of answer.fields) {
-          if (name !== "content-length") assertEquals(allowed.get(name), value);
+          if (name === "content-length") continue;
+          // Whitespace around a value is not part of it: Headers joins "a" and "" to "a, ".
+          assertEquals(value, allowed.get(name)?.replace(/[ \t]+$/, ""));
         }
         assertEquals(text(answer.body), "");
       },
     ),
-    { numRuns: 300 },
+    {
+      numRuns: 300,
+      examples: [[[["location", "Status"], ["location", ""]], 200, "location"]],
+    },
   );
 });
 
