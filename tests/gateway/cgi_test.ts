@@ -8,6 +8,7 @@ import {
 } from "@std/assert";
 import { cgiGateway, type CGIGatewayOptions, fetchCGI } from "../../gateway.ts";
 import { deadline } from "../testing/deadline.ts";
+import { testWith } from "../testing/needs.ts";
 
 const HELLO = `echo "Content-Type: text/plain"; echo; `;
 
@@ -62,6 +63,8 @@ async function eventually(label: string, holds: () => boolean): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
 }
+
+const PS = { ps: "procps" };
 
 function isRunning(pid: number): boolean {
   const { stdout } = new Deno.Command("ps", { args: ["-o", "stat=", "-p", String(pid)] })
@@ -426,7 +429,7 @@ async function pidsOf(scripts: Scripts): Promise<number[]> {
   return pids;
 }
 
-Deno.test("cgiGateway() ends a script that takes too long, with all its children", async () => {
+testWith(PS, "cgiGateway() ends a script that takes too long, with all its children", async () => {
   await using scripts = new Scripts({ "a.cgi": TREE + "wait" });
   const response = scripts.gateway({ timeout: 300 }).fetch("/a.cgi");
   const pids = await pidsOf(scripts);
@@ -434,24 +437,28 @@ Deno.test("cgiGateway() ends a script that takes too long, with all its children
   await eventually("the script's end", () => !pids.some(isRunning));
 });
 
-Deno.test("cgiGateway() ends a script whose client has gone, with all its children", async () => {
-  await using scripts = new Scripts({ "a.cgi": TREE + HELLO + "echo begun; wait" });
-  const gateway = scripts.gateway();
-  const response = await gateway.fetch("/a.cgi");
-  const pids = await pidsOf(scripts);
-  await response.body!.cancel();
-  await eventually("the script's end", () => !pids.some(isRunning));
+testWith(
+  PS,
+  "cgiGateway() ends a script whose client has gone, with all its children",
+  async () => {
+    await using scripts = new Scripts({ "a.cgi": TREE + HELLO + "echo begun; wait" });
+    const gateway = scripts.gateway();
+    const response = await gateway.fetch("/a.cgi");
+    const pids = await pidsOf(scripts);
+    await response.body!.cancel();
+    await eventually("the script's end", () => !pids.some(isRunning));
 
-  await using silent = new Scripts({ "a.cgi": TREE + "wait" });
-  const controller = new AbortController();
-  const answer = silent.gateway().fetch("/a.cgi", { signal: controller.signal });
-  const others = await pidsOf(silent);
-  controller.abort();
-  await answer;
-  await eventually("the script's end", () => !others.some(isRunning));
-});
+    await using silent = new Scripts({ "a.cgi": TREE + "wait" });
+    const controller = new AbortController();
+    const answer = silent.gateway().fetch("/a.cgi", { signal: controller.signal });
+    const others = await pidsOf(silent);
+    controller.abort();
+    await answer;
+    await eventually("the script's end", () => !others.some(isRunning));
+  },
+);
 
-Deno.test("cgiGateway() ends a script whose request breaks off", async () => {
+testWith(PS, "cgiGateway() ends a script whose request breaks off", async () => {
   await using scripts = new Scripts({ "a.cgi": TREE + "cat; wait" });
   const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
   const init = { method: "POST", body: readable, headers: { "content-length": "9" } };
@@ -462,7 +469,7 @@ Deno.test("cgiGateway() ends a script whose request breaks off", async () => {
   await eventually("the script's end", () => !pids.some(isRunning));
 });
 
-Deno.test("cgiGateway() ends its scripts when it is disposed of", async () => {
+testWith(PS, "cgiGateway() ends its scripts when it is disposed of", async () => {
   await using scripts = new Scripts({ "a.cgi": TREE + "wait" });
   const gateway = scripts.gateway();
   const response = gateway.fetch("/a.cgi");
@@ -472,36 +479,40 @@ Deno.test("cgiGateway() ends its scripts when it is disposed of", async () => {
   await eventually("the script's end", () => !pids.some(isRunning));
 });
 
-Deno.test("cgiGateway() ends all children where it may run no more than a list has", async () => {
-  await using scripts = new Scripts({ "a.cgi": TREE + "wait" });
-  const gateway = new URL("../../gateway.ts", import.meta.url);
-  const program = scripts.write(
-    "front.ts",
-    `import { cgiGateway } from "${gateway}";
+testWith(
+  PS,
+  "cgiGateway() ends all children where it may run no more than a list has",
+  async () => {
+    await using scripts = new Scripts({ "a.cgi": TREE + "wait" });
+    const gateway = new URL("../../gateway.ts", import.meta.url);
+    const program = scripts.write(
+      "front.ts",
+      `import { cgiGateway } from "${gateway}";
 const gateway = cgiGateway({ script: "${scripts.root}/a.cgi", timeout: 300, log: console.log });
 const { status } = await gateway(new Request("http://localhost/"));
 console.log("status", status);`,
-  );
-  const flags = [
-    "run",
-    "--quiet",
-    "--no-prompt",
-    "--no-config",
-    `--allow-read=${scripts.root}`,
-    `--allow-run=${scripts.root}/a.cgi,kill`,
-  ];
-  const { stdout, stderr } = await deadline(
-    new Deno.Command(Deno.execPath(), { args: [...flags, program] }).output(),
-    "the program",
-  );
-  scripts.log.push(...new TextDecoder().decode(stdout).split("\n"));
-  const pids = scripts.log.find((line) => line.startsWith("pids "))?.split(" ").slice(1).map(
-    Number,
-  );
-  assert(pids?.length === 3, new TextDecoder().decode(stderr));
-  assert(scripts.log.includes("status 504"));
-  await eventually("the script's end", () => !pids.some(isRunning));
-});
+    );
+    const flags = [
+      "run",
+      "--quiet",
+      "--no-prompt",
+      "--no-config",
+      `--allow-read=${scripts.root}`,
+      `--allow-run=${scripts.root}/a.cgi,kill`,
+    ];
+    const { stdout, stderr } = await deadline(
+      new Deno.Command(Deno.execPath(), { args: [...flags, program] }).output(),
+      "the program",
+    );
+    scripts.log.push(...new TextDecoder().decode(stdout).split("\n"));
+    const pids = scripts.log.find((line) => line.startsWith("pids "))?.split(" ").slice(1).map(
+      Number,
+    );
+    assert(pids?.length === 3, new TextDecoder().decode(stderr));
+    assert(scripts.log.includes("status 504"));
+    await eventually("the script's end", () => !pids.some(isRunning));
+  },
+);
 
 Deno.test("cgiGateway() runs no more processes than it may", async () => {
   await using scripts = new Scripts({ "a.cgi": HELLO + "echo begun; read line; echo $line" });

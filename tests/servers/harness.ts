@@ -2,6 +2,7 @@
  * Real web servers for tests: each started once per file, in a temporary directory of its own, and stopped by its pid.
  */
 import { assert } from "@std/assert";
+import { find, testWith } from "../testing/needs.ts";
 
 const DEADLINE = 10_000;
 const POLL = 20;
@@ -32,21 +33,6 @@ export function freePort(): number {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   listener.close();
   return listener.addr.port;
-}
-
-/** The file of a program, or undefined if it is not installed. */
-function find(program: string): string | undefined {
-  if (program.startsWith("/")) return exists(program) ? program : undefined;
-  const path = `${Deno.env.get("PATH") ?? ""}:/usr/local/sbin:/usr/sbin:/sbin`;
-  return path.split(":").map((dir) => `${dir}/${program}`).find(exists);
-}
-
-function exists(path: string): boolean {
-  try {
-    return Deno.statSync(path).isFile;
-  } catch {
-    return false;
-  }
 }
 
 /** A program that runs as long as a test file needs it. */
@@ -312,7 +298,7 @@ async function isListening(port: number): Promise<boolean> {
 /** Tests of one server, which share what `start` starts. */
 export class Suite<T> {
   readonly name: string;
-  #missing: string | undefined;
+  readonly #needs: Record<string, string>;
   #start: (rig: Rig) => Promise<T>;
   #rig: Rig | undefined;
   #started: Promise<T> | undefined;
@@ -325,35 +311,24 @@ export class Suite<T> {
   constructor(name: string, needs: Record<string, string>, start: (rig: Rig) => Promise<T>) {
     this.name = name;
     this.#start = start;
-    const missing = Object.keys(needs).filter((program) => find(program) === undefined);
-    if (missing.length > 0) {
-      const packages = missing.map((program) => needs[program]).join(" ");
-      this.#missing = `${missing.join(", ")} missing: apt-get install ${packages}`;
-    }
+    this.#needs = needs;
     Deno.test.afterAll(async () => await this.#rig?.[Symbol.asyncDispose]());
   }
 
-  /** Registers a test. It is ignored where a program is missing, or fails where GATEHOUSE_REQUIRE_SERVERS is set. */
+  /** Registers a test, which shares what the suite needs. */
   test(name: string, run: (started: T, rig: Rig) => void | Promise<void>): void {
-    const missing = this.#missing;
-    const required = Deno.env.get("GATEHOUSE_REQUIRE_SERVERS") === "1";
-    Deno.test({
-      name: `${this.name}: ${name}${missing && !required ? ` (${missing})` : ""}`,
-      ignore: missing !== undefined && !required,
-      fn: async () => {
-        if (missing !== undefined) throw new Error(missing);
-        const rig = this.#rig ??= new Rig();
-        if (this.#failed) throw new Error(`${this.name} did not start: see its first test`);
-        try {
-          this.#started ??= this.#start(rig);
-          await this.#started.catch(() => this.#failed = true);
-          await run(await this.#started, rig);
-        } catch (error) {
-          console.error(rig.takeLog());
-          throw error;
-        }
-        rig.takeLog();
-      },
+    testWith(this.#needs, `${this.name}: ${name}`, async () => {
+      const rig = this.#rig ??= new Rig();
+      if (this.#failed) throw new Error(`${this.name} did not start: see its first test`);
+      try {
+        this.#started ??= this.#start(rig);
+        await this.#started.catch(() => this.#failed = true);
+        await run(await this.#started, rig);
+      } catch (error) {
+        console.error(rig.takeLog());
+        throw error;
+      }
+      rig.takeLog();
     });
   }
 }
