@@ -9,6 +9,7 @@
  * @module
  */
 
+import { pathToFileURL } from "node:url";
 import { parseArgs } from "@std/cli/parse-args";
 import type { App, AppOptions } from "./bridge/app.ts";
 import { describe } from "./bridge/respond.ts";
@@ -16,11 +17,11 @@ import { serveFastCGI } from "./fastcgi.ts";
 import { serveHTTP } from "./http.ts";
 import { parseAddress } from "./io/address.ts";
 import type { Listener } from "./io/duplex.ts";
-import { inheritedListener } from "./io/inherited.ts";
+import { inheritedDescriptor, inheritedListener } from "./io/inherited.ts";
 import { listen } from "./io/listen.ts";
 import { checkExposure } from "./io/peers.ts";
 import type { Server } from "./io/server.ts";
-import { onTermination } from "./io/signals.ts";
+import { onHangup, onTermination } from "./io/signals.ts";
 import { serveSCGI } from "./scgi.ts";
 
 const HELP = `Serves a fetch handler to a web server.
@@ -30,8 +31,8 @@ const HELP = `Serves a fetch handler to a web server.
 MODULE's default export is the app: a function of a Request, or an object with a fetch method.
 
   --protocol P    fastcgi (default), scgi or http
-  --listen A      host:port, unix:/path, or fd:N for a socket handed down; default 127.0.0.1:9000,
-                  for scgi 127.0.0.1:4000, for http 127.0.0.1:8000
+  --listen A      host:port, unix:/path, or fd:N for a socket handed down; default the socket of systemd
+                  (LISTEN_FDS), else 127.0.0.1:9000, for scgi 127.0.0.1:4000, for http 127.0.0.1:8000
   --mode M        who may connect to a Unix socket, as octal permissions; default 660
   --group G       the group of a Unix socket, by name or number
   --workers N     N processes that share the socket (fastcgi and scgi)
@@ -43,7 +44,8 @@ MODULE's default export is the app: a function of a Request, or an object with a
   --help          print this
   --version       print the version
 
-SIGTERM and SIGINT let requests under way finish. With workers, SIGHUP replaces them one by one.`;
+SIGTERM and SIGINT let requests under way finish. With two workers or more, SIGHUP replaces them one
+by one.`;
 
 const VERSION = "0.1.0";
 const PROTOCOLS = ["fastcgi", "scgi", "http"] as const;
@@ -142,7 +144,7 @@ function readCommand(args: string[]): Command {
       `--protocol must be ${PROTOCOLS.join(", ")}: current value is "${text("protocol")}".`,
     );
   }
-  const address = text("listen") ?? DEFAULT_ADDRESS[protocol];
+  const address = text("listen") ?? defaultAddress(protocol);
   checkAddress(address, protocol, flags["allow-remote"] === true);
   const mode = text("mode");
   if (mode !== undefined && !/^[0-7]{3,4}$/.test(mode)) {
@@ -180,6 +182,11 @@ function readCommand(args: string[]): Command {
   };
 }
 
+function defaultAddress(protocol: Command["protocol"]): string {
+  const fd = protocol === "http" ? 0 : inheritedDescriptor();
+  return fd === 0 ? DEFAULT_ADDRESS[protocol] : `fd:${fd}`;
+}
+
 function checkAddress(address: string, protocol: string, allowRemote: boolean): void {
   if (protocol !== "http" && /^fd:\d+$/.test(address)) return;
   try {
@@ -199,9 +206,7 @@ function grantedPermissions(): string[] {
 }
 
 async function loadApp(module: string): Promise<App> {
-  const url = /^[a-z][a-z0-9+.-]+:/i.test(module)
-    ? module
-    : new URL(module, `file://${Deno.cwd()}/`).href;
+  const url = /^[a-z][a-z0-9+.-]+:/i.test(module) ? module : pathToFileURL(module).href;
   const app = (await import(url)).default;
   if (typeof app === "function" || typeof app?.fetch === "function") return app;
   throw new UsageError(
@@ -212,6 +217,9 @@ async function loadApp(module: string): Promise<App> {
 
 async function serve(command: Command): Promise<void> {
   const app = await loadApp(command.module);
+  using _ = onHangup(() =>
+    console.error("Ignored SIGHUP as it replaces workers: it needs --workers 2 or more")
+  );
   const server = await startServing(app, command);
   const remove = onTermination(() => server.shutdown());
   await server.finished;
@@ -242,13 +250,13 @@ async function openListener({ address, mode, group }: Command): Promise<Listener
   return await listen(address, { mode, group });
 }
 
-/** Opens the socket and has workers serve it: each runs this command line on descriptor 0. */
+/** Has workers serve the socket: each runs this command line on descriptor 0. */
 async function supervise(command: Command, args: string[]): Promise<void> {
   const { prefork } = await import("./prefork.ts");
   const { address, mode, group, workers, workerFlags } = command;
   const own = import.meta.url;
   await prefork({
-    listen: address.startsWith("fd:") ? undefined : address,
+    listen: address,
     mode,
     group,
     workers,

@@ -62,7 +62,12 @@ export async function hasInheritedSocket(): Promise<boolean> {
   }
 }
 
-function inheritedDescriptor(): number {
+/**
+ * The descriptor that {@linkcode inheritedListener} listens on: 3 if systemd hands a socket over, else 0.
+ *
+ * @throws {Error} If systemd hands several over.
+ */
+export function inheritedDescriptor(): number {
   const read = (variable: string) =>
     Deno.permissions.querySync({ name: "env", variable }).state === "granted"
       ? Deno.env.get(variable)

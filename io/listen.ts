@@ -147,7 +147,8 @@ function linkTarget(path: string): string | undefined {
   }
 }
 
-function removeQuietly(path: string): void {
+/** Removes a file, if it is there. */
+export function removeQuietly(path: string): void {
   try {
     Deno.removeSync(path);
   } catch {

@@ -9,20 +9,25 @@
  */
 
 import { type ChildProcess, spawn } from "node:child_process";
+import { fstatSync } from "node:fs";
 import { createServer } from "node:net";
 import { parseAddress } from "./address.ts";
-import { applyOwnership, type ListenOptions, removeStaleSocket } from "./listen.ts";
+import { applyOwnership, type ListenOptions, removeQuietly, removeStaleSocket } from "./listen.ts";
 import { reportReady } from "./worker.ts";
 
 /** Options of {@linkcode prefork}. */
 export interface PreforkOptions extends ListenOptions {
-  /** Where to listen, `host:port` or `unix:/path`; absent if file descriptor 0 is the listening socket already. */
+  /**
+   * Where to listen: `host:port`, `unix:/path`, or `fd:N` for a listening socket that another program opened.
+   *
+   * @default "fd:0"
+   */
   listen?: string;
   /** How many workers to keep. */
   workers: number;
-  /** A worker's command line, after the name of the Deno executable. */
+  /** A worker's command line, after the name of the Deno executable. It has the socket as file descriptor 0. */
   command: string[];
-  /** Called once the socket listens. */
+  /** Called once the socket listens, but not for one that another program opened. */
   onListen?: (addr: Deno.Addr) => void;
 }
 
@@ -30,21 +35,44 @@ export interface PreforkOptions extends ListenOptions {
 const BACKOFF = [0, 100, 200, 400, 800, 1600, 3200, 6400, 10_000];
 /** A worker that was up for so long has not failed at its start. */
 const HEALTHY = 10_000;
+/** How the supervisor ends where no worker starts. */
+const NO_WORKER = 3;
 
 /**
  * Keeps workers running until SIGTERM or SIGINT, which drains them all; one that ends is replaced. SIGHUP replaces them one
  * by one; the socket stays open throughout, so that no connection is refused.
  *
- * Needs `--allow-run` of Deno itself and `--allow-env`; to listen, `--allow-net` of the address, for a Unix socket
- * `--allow-read` and `--allow-write` of its path as well.
+ * Needs `--allow-run` of Deno itself and `--allow-env`. To listen on TCP, it needs `--allow-net` of the address; on a Unix
+ * socket, `--allow-net`, `--allow-read` and `--allow-write` of its path, and of the same path with `.new` at its end,
+ * where the socket is until it has its mode and group: `--allow-net=unix:/run/app.sock,unix:/run/app.sock.new`.
  *
  * @returns Resolves when all workers have ended.
- * @throws {Error} If the address is in use.
+ * @throws {Error} If the address is in use, or none of the first workers starts.
  */
 export async function prefork(options: PreforkOptions): Promise<void> {
-  const { listen, workers, command } = options;
-  if (listen === undefined) return await supervise(workers, command);
+  const { listen = "fd:0", workers, command } = options;
   const socket = await openSocket(listen, options);
+  const code = socket.fd === 0
+    ? await supervise(workers, command)
+    : await runSupervisor(socket, options);
+  socket.remove();
+  if (code === NO_WORKER) {
+    throw new Error(
+      "Cannot start the workers as at least one must serve: all ended. What they wrote says why",
+    );
+  }
+  if (code !== 0) {
+    throw new Error(
+      `Cannot keep workers running as their supervisor must run: it ended with ${code}`,
+    );
+  }
+}
+
+/** Runs a supervisor that has the socket as file descriptor 0. @returns How it ended. */
+async function runSupervisor(
+  socket: SharedSocket,
+  { workers, command, onListen }: PreforkOptions,
+): Promise<number | string> {
   const supervisor = spawn(Deno.execPath(), [
     "run",
     "--quiet",
@@ -54,23 +82,24 @@ export async function prefork(options: PreforkOptions): Promise<void> {
     import.meta.url,
     JSON.stringify({ workers, command }),
   ], { stdio: [socket.fd, "inherit", "inherit", "ipc"] });
-  options.onListen?.(socket.addr);
+  if (socket.addr !== undefined) onListen?.(socket.addr);
   const signals = ["SIGTERM", "SIGINT", "SIGHUP"] as const;
   const forward = signals.map((signal) => () => send(supervisor, signal));
   signals.forEach((signal, i) => Deno.addSignalListener(signal, forward[i]));
-  await ended(supervisor);
+  const result = await ended(supervisor);
   signals.forEach((signal, i) => Deno.removeSignalListener(signal, forward[i]));
-  socket.remove();
+  return result;
 }
 
-/** Keeps workers running on file descriptor 0. */
-async function supervise(count: number, command: string[]): Promise<void> {
+/** Keeps workers running on file descriptor 0. @returns The code to exit with. */
+async function supervise(count: number, command: string[]): Promise<number> {
   const children = new Set<ChildProcess>();
   const retired = new WeakSet<ChildProcess>();
-  const done = Promise.withResolvers<void>();
-  let stopping = false;
+  const serving = Promise.withResolvers<void>();
+  const done = Promise.withResolvers<number>();
+  let phase: "starting" | "serving" | "stopping" = "starting";
   let failures = 0;
-  let replacing = Promise.resolve();
+  let replacing = serving.promise;
 
   /**
    * Starts a worker; resolves when it serves, or has ended.
@@ -87,28 +116,39 @@ async function supervise(count: number, command: string[]): Promise<void> {
     child.once("message", () => {
       needed = true;
       ready.resolve(true);
+      serve();
     });
     child.once("exit", (code, signal) => {
       children.delete(child);
       ready.resolve(false);
-      if (stopping) {
-        if (children.size === 0) done.resolve();
+      const how = `Worker ${child.pid} ended with ${signal ?? `code ${code}`}`;
+      if (phase === "stopping") {
+        if (children.size === 0) done.resolve(0);
+      } else if (phase === "starting") {
+        console.error(how);
+        if (children.size === 0) done.resolve(NO_WORKER);
       } else if (needed && !retired.has(child)) {
         failures = performance.now() - started > HEALTHY ? 0 : failures + 1;
         const pause = BACKOFF[Math.min(failures, BACKOFF.length - 1)];
-        console.error(
-          `Worker ${child.pid} ended with ${signal ?? `code ${code}`}: replaced in ${pause} ms`,
-        );
-        setTimeout(() => stopping || start(true), pause);
+        console.error(`${how}: replaced in ${pause} ms`);
+        setTimeout(() => phase === "stopping" || start(true), pause);
       }
     });
     return ready.promise;
   }
 
+  /** From now on workers that end are replaced, and those that did not start once more. */
+  function serve(): void {
+    if (phase !== "starting") return;
+    phase = "serving";
+    serving.resolve();
+    while (children.size < count) start(true);
+  }
+
   /** Replaces each worker once its successor serves; keeps it where the successor fails. */
   async function replaceAll(): Promise<void> {
     for (const child of [...children]) {
-      if (stopping) return;
+      if (phase === "stopping") return;
       if (!await start(false)) {
         console.error("Kept the workers as a new one must start to replace them: it ended");
         return;
@@ -120,8 +160,8 @@ async function supervise(count: number, command: string[]): Promise<void> {
   }
 
   function stop(): void {
-    stopping = true;
-    if (children.size === 0) done.resolve();
+    phase = "stopping";
+    if (children.size === 0) done.resolve(0);
     for (const child of children) send(child, "SIGTERM");
   }
 
@@ -131,10 +171,14 @@ async function supervise(count: number, command: string[]): Promise<void> {
   Deno.addSignalListener("SIGHUP", replace);
   await reportReady(stop);
   for (let i = 0; i < count; i++) start(true);
-  await done.promise;
+  // A worker that does not report when it serves has started if it is still there.
+  const timer = setTimeout(serve, HEALTHY);
+  const code = await done.promise;
+  clearTimeout(timer);
   Deno.removeSignalListener("SIGTERM", stop);
   Deno.removeSignalListener("SIGINT", stop);
   Deno.removeSignalListener("SIGHUP", replace);
+  return code;
 }
 
 /** ChildProcess.kill() would close the channel to the child as well, and it would think itself orphaned. */
@@ -146,18 +190,40 @@ function send(child: ChildProcess, signal: Deno.Signal): void {
   }
 }
 
-function ended(child: ChildProcess): Promise<void> {
-  return new Promise((resolve) => child.once("exit", () => resolve()));
+/** Resolves with its exit code, or the signal that ended it. */
+function ended(child: ChildProcess): Promise<number | string> {
+  return new Promise((resolve) => {
+    child.once("exit", (code, signal) => resolve(signal ?? code ?? 0));
+  });
 }
 
 interface SharedSocket {
   fd: number;
-  addr: Deno.Addr;
+  /** Absent where another program opened it. */
+  addr?: Deno.Addr;
   remove(): void;
+}
+
+/** A listening socket that another program opened. */
+function inheritedSocket(fd: number): SharedSocket {
+  let isSocket = false;
+  try {
+    isSocket = fstatSync(fd).isSocket();
+  } catch {
+    // It is not open.
+  }
+  if (!isSocket) {
+    throw new Error(
+      `Cannot share file descriptor ${fd} as it must be a listening socket: it is none`,
+    );
+  }
+  return { fd, remove: () => {} };
 }
 
 /** Opens a listening socket and keeps a descriptor of it that no event loop accepts on. */
 async function openSocket(listen: string, options: ListenOptions): Promise<SharedSocket> {
+  const descriptor = /^fd:(\d+)$/.exec(listen);
+  if (descriptor !== null) return inheritedSocket(Number(descriptor[1]));
   const address = parseAddress(listen);
   const server = createServer((socket) => socket.destroy());
   const unix = address.transport === "unix";
@@ -182,12 +248,12 @@ async function openSocket(listen: string, options: ListenOptions): Promise<Share
       ? address
       : { transport: "tcp", hostname: bound.address, port: bound.port },
     remove: () => {
-      if (unix) Deno.removeSync(address.path);
+      if (unix) removeQuietly(address.path);
     },
   };
 }
 
 if (import.meta.main) {
   const { workers, command } = JSON.parse(Deno.args[0]);
-  await supervise(workers, command);
+  Deno.exit(await supervise(workers, command));
 }

@@ -22,3 +22,14 @@ export function onTermination(callback: () => void): () => void {
     if (hasSIGTERM) Deno.removeSignalListener("SIGTERM", call);
   };
 }
+
+/**
+ * Calls back at SIGHUP instead of ending the process. At a terminal SIGHUP still ends it: it means that the terminal closes.
+ *
+ * @returns Undoes it.
+ */
+export function onHangup(callback: () => void): Disposable {
+  if (Deno.stdin.isTerminal()) return { [Symbol.dispose]() {} };
+  Deno.addSignalListener("SIGHUP", callback);
+  return { [Symbol.dispose]: () => Deno.removeSignalListener("SIGHUP", callback) };
+}

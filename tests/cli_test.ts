@@ -1,6 +1,8 @@
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { fetchFastCGI, fetchSCGI } from "../gateway.ts";
 import { Daemon, ROOT } from "./testing/daemon.ts";
+import { deadline } from "./testing/deadline.ts";
+import { handDown, type HandedDown } from "./testing/hand_down.ts";
 
 const HELLO = `${ROOT}examples/hello.ts`;
 
@@ -109,4 +111,124 @@ Deno.test("cli serves a module over HTTP", async () => {
   ]);
   const response = await fetch(`http://${await served(daemon)}/`);
   assertEquals(await response.text(), "Hello from Gatehouse\n");
+});
+
+/** What `deno run` needs where it finds no JSR. */
+function importMap(): string[] {
+  const url = Deno.env.get("GATEHOUSE_IMPORT_MAP");
+  return url ? [`--import-map=${url}`] : [];
+}
+
+async function assertGreets({ address, stop }: HandedDown): Promise<void> {
+  try {
+    const response = fetchFastCGI("http://localhost/", address as "127.0.0.1:0");
+    const text = await (await deadline(response, "the response")).text();
+    assertEquals(text, "Hello from Gatehouse\n");
+  } finally {
+    assertEquals(await stop(), 0);
+  }
+}
+
+for (const descriptor of [0, 3]) {
+  Deno.test(`cli has workers serve a socket handed down as descriptor ${descriptor}`, async () => {
+    const program = await handDown({ host: "127.0.0.1", port: 0 }, descriptor, {}, [
+      ...importMap(),
+      "--allow-all",
+      `${ROOT}cli.ts`,
+      "serve",
+      HELLO,
+      "--listen",
+      `fd:${descriptor}`,
+      "--workers",
+      "2",
+      `--worker-flags=${[...importMap(), "--allow-read"].join(" ")}`,
+    ]);
+    program.closeOurs();
+    await assertGreets(program);
+  });
+}
+
+Deno.test("cli serves the socket that systemd hands over, where it is not told another", async () => {
+  const program = await handDown({ host: "127.0.0.1", port: 0 }, 3, { LISTEN_FDS: "1" }, [
+    ...importMap(),
+    "--allow-read",
+    "--allow-env",
+    `${ROOT}cli.ts`,
+    "serve",
+    HELLO,
+  ]);
+  program.closeOurs();
+  await assertGreets(program);
+});
+
+Deno.test("cli refuses to share a descriptor that is no socket", async () => {
+  const { code, stderr } = await run("serve", HELLO, "--listen", "fd:1234", "--workers", "2");
+  assertStringIncludes(stderr, "file descriptor 1234 as it must be a listening socket");
+  assertEquals(code, 1);
+});
+
+Deno.test("cli ends with an error where no worker starts", async () => {
+  const module = await Deno.makeTempFile({ suffix: ".ts" });
+  await Deno.writeTextFile(module, "throw new Error('broken release')");
+  await using daemon = new Daemon([
+    "--allow-all",
+    `${ROOT}cli.ts`,
+    "serve",
+    module,
+    "--listen",
+    "127.0.0.1:0",
+    "--workers",
+    "2",
+    `--worker-flags=${[...importMap(), "--allow-read"].join(" ")}`,
+  ]);
+  const { code } = await deadline(daemon.child.status, "the end of the command line");
+  assertStringIncludes(daemon.log, "broken release");
+  assertStringIncludes(daemon.log, "Cannot start the workers as at least one must serve");
+  assertEquals(code, 1);
+  await Deno.remove(module);
+});
+
+for (const workers of [[], ["--workers", "1"]]) {
+  Deno.test(`cli goes on at SIGHUP, and says what it is for: ${workers.join(" ")}`, async () => {
+    await using daemon = new Daemon([
+      "--allow-read",
+      "--allow-net",
+      `${ROOT}cli.ts`,
+      "serve",
+      HELLO,
+      "--listen",
+      "127.0.0.1:0",
+      ...workers,
+    ]);
+    const address = await served(daemon) as "127.0.0.1:0";
+    daemon.child.kill("SIGHUP");
+    await daemon.says("Ignored SIGHUP as it replaces workers");
+    const response = await fetchFastCGI("http://localhost/", address);
+    assertEquals(await response.text(), "Hello from Gatehouse\n");
+    assertEquals(await daemon.stop(), { success: true, code: 0, signal: null });
+  });
+}
+
+Deno.test("cli serves a module whose path has what a URL sets apart", async () => {
+  const directory = await Deno.makeTempDir();
+  await Deno.writeTextFile(`${directory}/a`, "throw new Error('another module')");
+  const app = `${directory}/a#b?c%20d.ts`;
+  await Deno.writeTextFile(app, `export default () => new Response("the right one");`);
+  for (const [module, cwd] of [[app, ROOT], ["a#b?c%20d.ts", directory]]) {
+    await using daemon = new Daemon(
+      [
+        "--allow-read",
+        "--allow-net",
+        `${ROOT}cli.ts`,
+        "serve",
+        module,
+        "--listen",
+        "127.0.0.1:0",
+      ],
+      { cwd },
+    );
+    const response = await fetchFastCGI("http://localhost/", await served(daemon) as "127.0.0.1:0");
+    assertEquals(await response.text(), "the right one");
+  }
+  await Deno.remove(directory, { recursive: true });
 });

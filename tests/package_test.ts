@@ -125,3 +125,16 @@ for (const option of ["", " --base-path auto"]) {
     assertEquals(await textOf(response), `["/users/1","","/users/1"]`);
   });
 }
+
+Deno.test("README's command line serves hello.ts with workers", async () => {
+  await using machine = new Machine();
+  const { program, address } = await machine.serve(
+    command.replace("deno run", "deno run --allow-run"),
+    " --workers 2",
+  );
+  await using _program = program;
+  await program.says("Serving", 2);
+  const response = fetchFastCGI("http://localhost/?name=Ann", address);
+  assertEquals(await textOf(response), "Hello, Ann! This came over fastcgi.\n");
+  assertEquals((await program.stop()).code, 0);
+});

@@ -1,4 +1,10 @@
-import { assert, assertEquals, assertNotEquals, assertRejects } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertNotEquals,
+  assertRejects,
+  assertStringIncludes,
+} from "@std/assert";
 import { fetchFastCGI } from "../gateway.ts";
 import { Daemon, ROOT } from "./testing/daemon.ts";
 import { deadline } from "./testing/deadline.ts";
@@ -37,12 +43,21 @@ interface Fleet extends AsyncDisposable {
   address: "127.0.0.1:0";
 }
 
-async function start(transport: string): Promise<Fleet> {
+async function start(
+  transport: string,
+  worker = WORKER,
+  permissions = (_socket: string) => ["--allow-all"],
+): Promise<Fleet> {
   const directory = await Deno.makeTempDir();
-  await Deno.writeTextFile(`${directory}/worker.ts`, WORKER);
+  await Deno.writeTextFile(`${directory}/worker.ts`, worker);
   await Deno.writeTextFile(`${directory}/supervisor.ts`, SUPERVISOR);
   const listen = transport === "unix" ? `unix:${directory}/app.sock` : "127.0.0.1:0";
-  const daemon = new Daemon(["--allow-all", `${directory}/supervisor.ts`, directory, listen]);
+  const daemon = new Daemon([
+    ...permissions(`${directory}/app.sock`),
+    `${directory}/supervisor.ts`,
+    directory,
+    listen,
+  ]);
   await daemon.says("listening");
   const addr = JSON.parse(/listening (.*)/.exec(daemon.log)![1]);
   const address = addr.path ? `unix:${addr.path}` : `${addr.hostname}:${addr.port}`;
@@ -138,4 +153,41 @@ Deno.test("prefork() drains at SIGTERM: what is under way is answered", async ()
   await Deno.writeTextFile(`${fleet.directory}/go`, "");
   assert(/^\d+$/.test(await slow));
   assertEquals((await fleet.daemon.stop()).code, 0);
+});
+
+Deno.test("prefork() ends well where the socket's file is gone", async () => {
+  await using fleet = await start("unix");
+  await workers(fleet, 2);
+  await Deno.remove(`${fleet.directory}/app.sock`);
+  assertEquals((await fleet.daemon.stop()).code, 0);
+  assert(fleet.daemon.log.includes("all ended"), fleet.daemon.log);
+});
+
+Deno.test("prefork() throws where no worker starts, and takes the socket's file away", async () => {
+  await using fleet = await start("unix", "throw new Error('broken release');");
+  const { code } = await deadline(fleet.daemon.child.status, "the supervisor's end");
+  assertEquals(code, 1);
+  assertStringIncludes(fleet.daemon.log, "Cannot start the workers as at least one must serve");
+  assertEquals(fleet.daemon.log.split("ended with code 1").length - 1, 2);
+  await assertRejects(() => Deno.stat(`${fleet.directory}/app.sock`), Deno.errors.NotFound);
+});
+
+Deno.test("prefork() replaces a worker that does not start where another does", async () => {
+  const first = `
+const isFirst = await Deno.mkdir(Deno.args[0] + "/first").then(() => true, () => false);
+if (isFirst) throw new Error("the first one");
+`;
+  await using fleet = await start("unix", first + WORKER);
+  await workers(fleet, 2);
+});
+
+Deno.test("prefork() needs the permissions that it tells", async () => {
+  await using fleet = await start("unix", WORKER, (path) => [
+    "--allow-run",
+    "--allow-env",
+    ...["net=unix:", "read=", "write="].map((name) =>
+      `--allow-${name}${path},${name.endsWith(":") ? "unix:" : ""}${path}.new`
+    ),
+  ]);
+  await workers(fleet, 2);
 });

@@ -1,45 +1,10 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { createServer } from "node:net";
-import { spawn } from "node:child_process";
 import { inheritedListener } from "../../io/inherited.ts";
 import { fetchFastCGI } from "../../gateway.ts";
 import { deadline } from "../testing/deadline.ts";
 import { ROOT } from "../testing/daemon.ts";
-
-/** Starts `examples/hello.ts` with a listening socket as a descriptor, as a web server does. */
-async function handDown(
-  where: { host: string; port: number } | { path: string },
-  descriptor: number,
-  env: Record<string, string> = {},
-) {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(where, resolve));
-  const bound = server.address();
-  const handle = (server as unknown as { _handle: { fdForIpc(): number } })._handle;
-  const stdio: (number | "ignore" | "inherit")[] = ["ignore", "ignore", "inherit"];
-  stdio[descriptor] = handle.fdForIpc();
-  // The shell's process id is the program's: as systemd does it.
-  const command = `${env.LISTEN_FDS ? "export LISTEN_PID=$$; " : ""}exec "$0" "$@"`;
-  const child = spawn("/bin/sh", [
-    "-c",
-    command,
-    Deno.execPath(),
-    "run",
-    "--no-prompt",
-    "--allow-env",
-    `${ROOT}examples/hello.ts`,
-  ], { stdio, env: { ...Deno.env.toObject(), ...env } });
-  const ended = new Promise<number | null>((resolve) => child.once("exit", resolve));
-  return {
-    address: typeof bound === "string" ? `unix:${bound}` : `127.0.0.1:${bound!.port}`,
-    closeOurs: () => server.close(),
-    async stop() {
-      // child.kill() would have the exit code told as null.
-      Deno.kill(child.pid!, "SIGTERM");
-      return await deadline(ended, "the program to end");
-    },
-  };
-}
+import { handDown } from "../testing/hand_down.ts";
 
 async function hello(address: string): Promise<string> {
   const asked = fetchFastCGI("http://localhost/", address as "127.0.0.1:0");
