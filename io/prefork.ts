@@ -82,10 +82,12 @@ async function runSupervisor(
     import.meta.url,
     JSON.stringify({ workers, command }),
   ], { stdio: [socket.fd, "inherit", "inherit", "ipc"] });
-  if (socket.addr !== undefined) onListen?.(socket.addr);
   const signals = ["SIGTERM", "SIGINT", "SIGHUP"] as const;
-  const forward = signals.map((signal) => () => send(supervisor, signal));
+  // Not before it minds them.
+  const ready = new Promise<void>((resolve) => supervisor.once("message", () => resolve()));
+  const forward = signals.map((signal) => () => void ready.then(() => send(supervisor, signal)));
   signals.forEach((signal, i) => Deno.addSignalListener(signal, forward[i]));
+  if (socket.addr !== undefined) onListen?.(socket.addr);
   const result = await ended(supervisor);
   signals.forEach((signal, i) => Deno.removeSignalListener(signal, forward[i]));
   return result;

@@ -191,3 +191,12 @@ Deno.test("prefork() needs the permissions that it tells", async () => {
   ]);
   await workers(fleet, 2);
 });
+
+Deno.test("prefork() minds signals from its first moment", async () => {
+  await using fleet = await start("unix");
+  fleet.daemon.child.kill("SIGHUP");
+  await workers(fleet, 2);
+  await using other = await start("unix");
+  assertEquals((await other.daemon.stop()).code, 0);
+  assert(other.daemon.log.includes("all ended"), other.daemon.log);
+});

@@ -36,7 +36,8 @@ function writeOutSpecifiers(source: string): string {
 }
 
 function ownPackage(): Package {
-  const patterns = config.publish.include.map((path) => path.endsWith("/") ? `${path}**/*` : path);
+  const patterns = ["deno.json", ...config.publish.include]
+    .map((path) => path.endsWith("/") ? `${path}**/*` : path);
   const paths = globSync(patterns, { cwd: ROOT }).filter((path) =>
     Deno.statSync(ROOT + path).isFile
   );
