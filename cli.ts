@@ -21,7 +21,10 @@ import { inheritedDescriptor, inheritedListener } from "./io/inherited.ts";
 import { listen } from "./io/listen.ts";
 import { checkExposure } from "./io/peers.ts";
 import type { Server } from "./io/server.ts";
-import { onHangup, onTermination } from "./io/signals.ts";
+using _ = onHangup(() =>
+  console.error("Ignored SIGHUP as it replaces workers: it needs --workers 2 or more")
+);
+import { onHangup, runUntilTerminated } from "./io/signals.ts";
 import { serveSCGI } from "./scgi.ts";
 
 const HELP = `Serves a fetch handler to a web server.
@@ -220,10 +223,7 @@ async function serve(command: Command): Promise<void> {
   using _ = onHangup(() =>
     console.error("Ignored SIGHUP as it replaces workers: it needs --workers 2 or more")
   );
-  const server = await startServing(app, command);
-  const remove = onTermination(() => server.shutdown());
-  await server.finished;
-  remove();
+  await runUntilTerminated(await startServing(app, command));
 }
 
 async function startServing(

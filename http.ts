@@ -14,25 +14,32 @@ import {
 } from "./bridge/request.ts";
 import { checkResponse, describe, plainResponse, toHandler } from "./bridge/respond.ts";
 import { createVariables } from "./bridge/variables.ts";
+import type { ServerOptions } from "./io/server.ts";
 import { Variables } from "./wire/variables.ts";
 
 export type { App, AppObject, AppOptions, Handler, HandlerInfo, Protocol } from "./bridge/app.ts";
 
 /** Options of {@linkcode serveHTTP}: those of `Deno.serve`, and those that all transports share. */
 export interface HTTPOptions
-  extends Omit<Deno.ServeTcpOptions, "onError" | "onListen">, AppOptions {
+  extends
+    Omit<Deno.ServeTcpOptions, "onError" | "onListen">,
+    AppOptions,
+    Pick<ServerOptions, "shutdownTimeout" | "log"> {
   /** Called with the address once it listens. @default A line on the console */
   onListen?: (addr: Deno.Addr) => void;
 }
 
+/** The status of the response that `Deno.upgradeWebSocket` creates. No other response can have it. */
+const SWITCHING_PROTOCOLS = 101;
 /** What may be a dot segment: `Deno.serve` leaves these in the URL, where `Request` resolves them (SPEC A14). */
 const DOTS = /\/(?:\.|%2e)/i;
 
 /**
  * Serves an app by `Deno.serve`.
  *
- * @param app A handler, or an object with `fetch`.
- * @returns What `Deno.serve` returns.
+ * @param app A handler, or an object with `fetch`. It may upgrade to a WebSocket by `Deno.upgradeWebSocket`.
+ * @returns What `Deno.serve` returns. `shutdown()` and `finished` reject if requests outlast `shutdownTimeout`: Deno
+ * cannot abort them, only the end of the process can.
  *
  * @example
  * ```ts no-assert
@@ -48,22 +55,83 @@ const DOTS = /\/(?:\.|%2e)/i;
 export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<Deno.NetAddr> {
   const handler = toHandler(app);
   const moved = options.basePath !== undefined || options.trustForwarded === true;
-  const { onError: _onError, debug: _debug, ...serveOptions } = options;
-  return Deno.serve(serveOptions, async (request, { remoteAddr, completed }) => {
+  const { onError: _onError, debug: _debug, signal, shutdownTimeout, ...serveOptions } = options;
+  const stop = new AbortController();
+  const server = Deno.serve({ ...serveOptions, signal: stop.signal }, serveRequest);
+  return endInTime(server, stop, signal, shutdownTimeout);
+
+  async function serveRequest(
+    request: Request,
+    { remoteAddr, completed }: Deno.ServeHandlerInfo<Deno.NetAddr>,
+  ): Promise<Response> {
     if (NO_REQUEST.test(request.method)) return plainResponse(501);
     const info = new HTTPInfo(request, remoteAddr, completed, options);
     try {
       const normal = moved || DOTS.test(request.url)
-        ? new Request(info.url.href, request)
+        ? moveRequest(request, info.url.href)
         : request;
       const response = await handler(normal, info);
-      checkResponse(response);
+      if (response?.status !== SWITCHING_PROTOCOLS) checkResponse(response);
       return response;
     } catch (error) {
       if (request.signal.aborted) throw error;
       return await answerError(error, request, info, options);
     }
-  });
+  }
+}
+
+/** The same request with another URL. One that wants an upgrade stays itself: Deno would not upgrade a copy. */
+function moveRequest(request: Request, url: string): Request {
+  if (!request.headers.has("upgrade")) return new Request(url, request);
+  return Object.defineProperty(request, "url", { value: url, configurable: true });
+}
+
+/** Bounds how long a server waits for its requests once it shuts down; `Deno.serve` waits without end. */
+function endInTime(
+  server: Deno.HttpServer<Deno.NetAddr>,
+  stop: AbortController,
+  signal: AbortSignal | undefined,
+  shutdownTimeout = 10_000,
+): Deno.HttpServer<Deno.NetAddr> {
+  const late = Promise.withResolvers<never>();
+  const finished = Promise.race([server.finished, late.promise]);
+  // Whoever awaits it sees the error.
+  finished.catch(() => {});
+  let stopping: Promise<void> | null = null;
+
+  function shutdown(): Promise<void> {
+    return stopping ??= (async () => {
+      const timer = setTimeout(() =>
+        late.reject(
+          new Error(
+            `Cannot shut down as requests must end within ${shutdownTimeout} ms: some have not. End the process`,
+          ),
+        ), shutdownTimeout);
+      try {
+        await Promise.race([server.shutdown(), late.promise]);
+      } finally {
+        clearTimeout(timer);
+      }
+    })();
+  }
+
+  function abort(): void {
+    // A server that is shutting down cannot be stopped otherwise.
+    if (stopping === null) stop.abort(signal!.reason);
+    else late.reject(signal!.reason);
+  }
+
+  if (signal?.aborted) abort();
+  signal?.addEventListener("abort", abort);
+  finished.finally(() => signal?.removeEventListener("abort", abort)).catch(() => {});
+  return {
+    addr: server.addr,
+    finished,
+    shutdown,
+    ref: () => server.ref(),
+    unref: () => server.unref(),
+    [Symbol.asyncDispose]: shutdown,
+  };
 }
 
 async function answerError(
@@ -93,7 +161,7 @@ class HTTPInfo implements HandlerInfo {
   readonly completed: Promise<void>;
   #request: Request;
   #remoteAddr: Deno.NetAddr;
-  #options: AppOptions;
+  #options: HTTPOptions;
   #variables: Variables | null = null;
   #url: ReturnType<typeof requestURL> | null = null;
 
@@ -101,7 +169,7 @@ class HTTPInfo implements HandlerInfo {
     request: Request,
     remoteAddr: Deno.NetAddr,
     completed: Promise<void>,
-    options: AppOptions,
+    options: HTTPOptions,
   ) {
     this.#request = request;
     this.#remoteAddr = remoteAddr;
@@ -140,6 +208,7 @@ class HTTPInfo implements HandlerInfo {
   }
 
   log(message: string): void {
-    console.error(message);
+    const { log = console.error } = this.#options;
+    log(message);
   }
 }

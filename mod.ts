@@ -64,55 +64,71 @@ export interface ServeOptions extends CGIOptions, FastCGIOptions, HTTPOptions {}
  * ```
  */
 export async function serve(app: App, options: ServeOptions = {}): Promise<void> {
-  if (isCGI()) return await serveCGI(app, options);
-  const server = await serveInherited(app, options) ??
-    endInTime((await import("./http.ts")).serveHTTP(app, options), options.shutdownTimeout);
-  const { onTermination } = await import("./io/signals.ts");
-  const remove = onTermination(() => server.shutdown());
-  await server.finished;
-  remove();
-}
-
-/** `Deno.serve` waits for requests without end: past the deadline the process ends over them. */
-function endInTime(
-  server: Deno.HttpServer,
-  timeout = 10_000,
-): Pick<Server, "finished" | "shutdown"> {
-  return {
-    finished: server.finished,
-    shutdown: () => {
-      Deno.unrefTimer(setTimeout(() => Deno.exit(1), timeout));
-      return server.shutdown();
-    },
-  };
+  const environment = readEnvironment();
+  if (environment === "cgi") return await serveCGI(app, options);
+  const server = await serveInherited(app, options, environment) ??
+    await serveByHand(app, options, environment);
+  const { runUntilTerminated } = await import("./io/signals.ts");
+  await runUntilTerminated(server);
 }
 
 /** Serves FastCGI on a socket that was handed down, if one was (SPEC A1). */
-async function serveInherited(app: App, options: ServeOptions): Promise<Server | undefined> {
-  const { hasInheritedSocket, inheritedListener } = await import("./io/inherited.ts");
-  if (!await hasInheritedSocket()) return undefined;
-  const listener = await inheritedListener();
+async function serveInherited(
+  app: App,
+  options: ServeOptions,
+  environment: Environment,
+): Promise<Server | undefined> {
+  const { inheritedDescriptor, inheritedListener, openStandardInput } = await import(
+    "./io/inherited.ts"
+  );
+  const fd = inheritedDescriptor();
+  const input = fd === 0 ? await openStandardInput() : await inheritedListener({ fd });
+  if (input === "stream" && environment === "unreadable") throw unreadable();
+  if (typeof input === "string") return undefined;
   const { serveFastCGI } = await import("./fastcgi.ts");
   const { reportReady } = await import("./io/worker.ts");
-  const server = serveFastCGI(app, listener, options);
+  const server = serveFastCGI(app, input, options);
   await reportReady(() => server.shutdown());
   return server;
 }
 
-/** Whether a web server runs this process for one request (SPEC A1). */
-function isCGI(): boolean {
-  return hasVariable("GATEWAY_INTERFACE") && hasVariable("REQUEST_METHOD");
+async function serveByHand(
+  app: App,
+  options: ServeOptions,
+  environment: Environment,
+): Promise<Deno.HttpServer> {
+  const { serveHTTP } = await import("./http.ts");
+  try {
+    return serveHTTP(app, options);
+  } catch (error) {
+    const mayBeCGI = environment === "unreadable" && !Deno.stdin.isTerminal();
+    if (mayBeCGI && error instanceof Deno.errors.NotCapable) throw unreadable(error);
+    throw error;
+  }
 }
 
-function hasVariable(variable: string): boolean {
+function unreadable(cause?: unknown): Error {
+  return new Error(
+    "Cannot serve as this looks like a CGI request, but its variables may not be read: " +
+      "add --allow-env to the first line",
+    { cause },
+  );
+}
+
+/** What the environment says: a web server runs this process for one request, or not, or it may not be read. */
+type Environment = "cgi" | "other" | "unreadable";
+
+function readEnvironment(): Environment {
+  const names = ["GATEWAY_INTERFACE", "REQUEST_METHOD"];
   // At a terminal Deno would ask for the permission; elsewhere to try takes less time than to find out.
   if (Deno.stdin.isTerminal()) {
-    const { state } = Deno.permissions.querySync({ name: "env", variable });
-    if (state !== "granted") return false;
+    const isReadable = (variable: string) =>
+      Deno.permissions.querySync({ name: "env", variable }).state === "granted";
+    if (!names.every(isReadable)) return "unreadable";
   }
   try {
-    return Deno.env.has(variable);
+    return names.every((name) => Deno.env.has(name)) ? "cgi" : "other";
   } catch {
-    return false;
+    return "unreadable";
   }
 }

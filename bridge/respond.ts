@@ -161,6 +161,11 @@ async function errorResponse(
     }
   }
   exchange.log(describe(error));
+  if (exchange.variables.has("HTTP_UPGRADE")) {
+    exchange.log(
+      `The client requested an upgrade, which only HTTP carries: proxy this path to serveHTTP(), not over ${exchange.protocol}`,
+    );
+  }
   if (!options.debug) return plainResponse(500);
   const { debugPage } = await import("./debug_page.ts");
   return debugPage(error, describe(error), request, exchange);

@@ -51,14 +51,25 @@ export async function inheritedListener(options: InheritedListenerOptions = {}):
   return listener;
 }
 
-/** Whether systemd hands a socket over, or standard input is one, as where a web server spawns a FastCGI application. */
-export async function hasInheritedSocket(): Promise<boolean> {
-  if (inheritedDescriptor() !== 0) return true;
+/**
+ * Listens on standard input if it is a listening socket, as where a web server spawns a FastCGI application. Otherwise
+ * tells whether it is a stream (a pipe or a connection), as a CGI request's body is. Only an attempt to listen tells
+ * sockets apart; it closes a connection.
+ */
+export async function openStandardInput(): Promise<Listener | "stream" | "other"> {
   const { fstatSync } = await import("node:fs");
   try {
-    return fstatSync(0).isSocket();
+    const stat = fstatSync(0);
+    if (stat.isFIFO()) return "stream";
+    if (!stat.isSocket()) return "other";
   } catch {
-    return false;
+    // It is closed.
+    return "other";
+  }
+  try {
+    return await inheritedListener({ fd: 0 });
+  } catch {
+    return "stream";
   }
 }
 

@@ -1,10 +1,23 @@
+/** Runs a server until it stops. SIGTERM and SIGINT shut it down. */
+export async function runUntilTerminated(
+  server: { readonly finished: Promise<void>; shutdown(): Promise<void> },
+): Promise<void> {
+  // What shutdown() rejects with, finished does too.
+  const remove = onTermination(() => server.shutdown().catch(() => {}));
+  try {
+    await server.finished;
+  } finally {
+    remove();
+  }
+}
+
 /**
  * Calls back once at SIGTERM or SIGINT, instead of ending the process. A further SIGINT ends it: who waits at a terminal
  * may lose patience. A further SIGTERM does not: a supervisor may send one after the terminal's SIGINT.
  *
  * @returns Undoes it.
  */
-export function onTermination(callback: () => void): () => void {
+function onTermination(callback: () => void): () => void {
   let called = false;
   const call = () => {
     if (!called) callback();

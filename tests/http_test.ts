@@ -22,6 +22,83 @@ async function serving(
   }
 }
 
+/** Upgrades to a WebSocket that sends back what it receives, with the URL that the app saw. */
+const upgrade: App = (request) => {
+  if (!request.headers.has("upgrade")) return new Response("Hello");
+  const { socket, response } = Deno.upgradeWebSocket(request);
+  socket.onmessage = ({ data }) => socket.send(`${data} at ${request.url}`);
+  return response;
+};
+
+/** Sends a message over a WebSocket and returns the one that comes back. */
+async function converse(url: string): Promise<string> {
+  const socket = new WebSocket(url);
+  const { promise, resolve, reject } = Promise.withResolvers<string>();
+  const closed = new Promise((resolve) => socket.onclose = resolve);
+  socket.onopen = () => socket.send("hello");
+  socket.onmessage = ({ data }) => resolve(data);
+  socket.onerror = () => reject(new Error("The WebSocket failed"));
+  try {
+    return await deadline(promise, "the message to come back");
+  } finally {
+    socket.close();
+    await deadline(closed, "the WebSocket's end");
+  }
+}
+
+const upgrades: [name: string, options: HTTPOptions, url: (origin: string) => string][] = [
+  ["plainly", {}, (origin) => `${origin}/app/a`],
+  ["with a base path", { basePath: "/app" }, (origin) => `${origin}/a`],
+  ["behind a proxy", { trustForwarded: true }, (origin) => `${origin}/app/a`],
+  ["with both", { basePath: "/app", trustForwarded: true }, (origin) => `${origin}/a`],
+];
+for (const [name, options, seen] of upgrades) {
+  Deno.test(`serveHTTP() upgrades to a WebSocket ${name}, and goes on serving`, async () => {
+    await serving(upgrade, options, async (url) => {
+      for (let round = 0; round < 2; round++) {
+        const message = await converse(`${url.replace("http", "ws")}/app/a`);
+        assertEquals(message, `hello at ${seen(url)}`);
+        assertEquals(await (await get(`${url}/app/b`)).text(), "Hello");
+      }
+    });
+  });
+}
+
+Deno.test("serveHTTP() writes to options.log", async () => {
+  const lines: string[] = [];
+  const app: App = (_request, info) => {
+    const { log } = info;
+    log.call(info, "from the app");
+    throw new Error("thrown");
+  };
+  await serving(app, { log: (line) => lines.push(line) }, async (url, logged) => {
+    assertEquals((await get(url)).status, 500);
+    assertEquals(logged, []);
+    assertEquals(lines.map((line) => line.split("\n")[0]), ["from the app", "Error: thrown"]);
+  });
+});
+
+Deno.test("serveHTTP() ends in time over a response that does not", async () => {
+  const open: App = () =>
+    new Response(
+      new ReadableStream({ start: (controller) => controller.enqueue(new Uint8Array(1)) }),
+    );
+  // The stream outlives the server.
+  const server = serveHTTP(open, {
+    hostname: "127.0.0.1",
+    port: 0,
+    onListen: () => {},
+    shutdownTimeout: 10,
+  });
+  const response = await get(`http://127.0.0.1:${server.addr.port}/`);
+  const reader = response.body!.getReader();
+  await reader.read();
+  const message = "requests must end within 10 ms";
+  await assertRejects(() => deadline(server.shutdown(), "shutdown()"), Error, message);
+  await assertRejects(() => deadline(server.finished, "finished"), Error, message);
+  await reader.cancel();
+});
+
 const get = (url: string, init?: RequestInit) => deadline(fetch(url, init), `an answer of ${url}`);
 
 Deno.test("serveHTTP() tells the handler what other transports tell it", async () => {

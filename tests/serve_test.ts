@@ -1,4 +1,6 @@
-import { assertEquals } from "@std/assert";
+import { type ChildProcess, spawn } from "node:child_process";
+import { connect, createServer } from "node:net";
+import { assertEquals, assertStringIncludes } from "@std/assert";
 import { fetchSCGI } from "../gateway.ts";
 import { Daemon, ROOT } from "./testing/daemon.ts";
 import { deadline } from "./testing/deadline.ts";
@@ -13,6 +15,9 @@ await serve(async (request) => {
   if (pathname === "/hang") await new Promise(() => {});
   if (pathname === "/slow") await go.promise;
   if (pathname === "/go") go.resolve();
+  if (pathname === "/stream") {
+    return new Response(new ReadableStream({ start: (body) => body.enqueue(new Uint8Array(1)) }));
+  }
   return new Response("answered");
 }, {
   hostname: "127.0.0.1",
@@ -45,6 +50,88 @@ Deno.test("serve() ends over a request that does not, after shutdownTimeout", as
   await daemon.says("asked /hang");
   assertEquals((await daemon.stop()).code, 1);
   assertEquals(await deadline(hanging, "the client to be told"), "broken off");
+});
+
+Deno.test("serve() ends at SIGTERM over a stream that stays open, after shutdownTimeout", async () => {
+  const { daemon, url } = await start();
+  const response = await deadline(fetch(`${url}/stream`), "the response");
+  const reader = response.body!.getReader();
+  await reader.read();
+  assertEquals((await daemon.stop()).code, 1);
+  assertStringIncludes(daemon.log, "requests must end within 300 ms");
+  await reader.cancel().catch(() => {});
+});
+
+/** Runs a program whose standard input is a connected socket. */
+async function runOnConnection(
+  args: string[],
+  use: (child: ChildProcess, log: () => string) => Promise<void>,
+): Promise<void> {
+  const path = await Deno.makeTempDir();
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(`${path}/socket`, resolve));
+  const socket = connect(`${path}/socket`);
+  await new Promise<void>((resolve) => socket.once("connect", resolve));
+  const { fd } = (socket as unknown as { _handle: { fd: number } })._handle;
+  const child = spawn(Deno.execPath(), ["run", "--no-prompt", ...args], {
+    stdio: [fd, "ignore", "pipe"],
+    env: { ...Deno.env.toObject(), NO_COLOR: "1" },
+  });
+  let log = "";
+  const { promise: ended, resolve } = Promise.withResolvers<void>();
+  child.once("exit", () => resolve());
+  child.stderr!.on("data", (chunk) => log += chunk);
+  try {
+    await use(child, () => log);
+  } finally {
+    child.kill();
+    await deadline(ended, "the program's end");
+    socket.destroy();
+    server.close();
+    await Deno.remove(path, { recursive: true });
+  }
+}
+
+/** Waits until a text has been logged. */
+async function logs(child: ChildProcess, log: () => string, text: string): Promise<void> {
+  while (!log().includes(text)) {
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    child.stderr!.once("data", resolve);
+    child.once("exit", () => reject(new Error(`The program ended: ${log()}`)));
+    await deadline(promise, `the program to log ${text}: ${log()}`);
+  }
+}
+
+Deno.test("serve() is an HTTP server where standard input is a connection", async () => {
+  const program = await Deno.makeTempFile({ suffix: ".ts" });
+  await Deno.writeTextFile(program, PROGRAM);
+  await runOnConnection(["--allow-net", "--allow-env", program], async (child, log) => {
+    await logs(child, log, "listens on");
+    const [, port] = /on (\d+)\./.exec(log())!;
+    assertEquals(await (await fetch(`http://127.0.0.1:${port}/`)).text(), "answered");
+  });
+  await Deno.remove(program);
+});
+
+Deno.test("serve() without --allow-env says what a CGI script lacks", async () => {
+  const program = await Deno.makeTempFile({ suffix: ".ts" });
+  await Deno.writeTextFile(program, PROGRAM);
+  const message = "this looks like a CGI request, but its variables may not be read: " +
+    "add --allow-env to the first line";
+  await runOnConnection(["--allow-net", program], (child, log) => logs(child, log, message));
+  for (const [stdin, flags] of [["piped", ["--allow-net"]], ["null", []]] as const) {
+    const child = new Deno.Command(Deno.execPath(), {
+      args: ["run", "--no-prompt", ...flags, program],
+      stdin,
+      stderr: "piped",
+      env: { GATEWAY_INTERFACE: "CGI/1.1", REQUEST_METHOD: "GET" },
+    }).spawn();
+    if (stdin === "piped") await child.stdin.close();
+    const { code, stderr } = await deadline(child.output(), "the script's end");
+    assertEquals(code, 1);
+    assertStringIncludes(new TextDecoder().decode(stderr), message);
+  }
+  await Deno.remove(program);
 });
 
 Deno.test("serve() finishes what is under way at SIGTERM", async () => {

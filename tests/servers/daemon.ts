@@ -1,6 +1,6 @@
 /** Serves the test app as a daemon: `daemon.ts fastcgi 127.0.0.1:0`, or `daemon.ts scgi unix:/path/of.sock /base`. */
 import { listen, serveFastCGI } from "../../fastcgi.ts";
-import { onTermination } from "../../io/signals.ts";
+import { runUntilTerminated } from "../../io/signals.ts";
 import { serveSCGI } from "../../scgi.ts";
 import app from "./authorizer.ts";
 
@@ -18,4 +18,4 @@ const server = serve(app, await listen(address, { mode: 0o666 }), {
       "hostname" in addr ? `${addr.hostname}:${addr.port}` : (addr as Deno.UnixAddr).path,
     ),
 });
-onTermination(() => server.shutdown());
+await runUntilTerminated(server);
