@@ -16,7 +16,7 @@ import { Exchange } from "./bridge/exchange.ts";
 import { contentLength } from "./bridge/request.ts";
 import { RequestBody } from "./bridge/request_body.ts";
 import { refuse, respond, type ResponseSink, toHandler } from "./bridge/respond.ts";
-import { encodeByteString } from "./wire/byte_string.ts";
+import { decodeDebugFormat, encodeByteString } from "./wire/byte_string.ts";
 import { ProtocolError } from "./wire/protocol_error.ts";
 import { Variables } from "./wire/variables.ts";
 
@@ -62,6 +62,14 @@ export interface CGIOptions extends AppOptions {
    * @default 67_108_864
    */
   maxBufferedBody?: number;
+  /**
+   * How long the process may live on once the response is written and the request read, in milliseconds: the web server
+   * waits for its end. Past it the process is exited with its exit code, and the log says so; 0 for at once, Infinity for
+   * never. Ignored where `stdin` or `stdout` is given.
+   *
+   * @default 1000
+   */
+  exitTimeout?: number;
 }
 
 const READ_SIZE = 65536;
@@ -71,6 +79,21 @@ const LINGER_IDLE = 5_000;
 const STALL = 100;
 /** What any pipe holds: so much can be written though nobody reads. */
 const PIPE = 4096;
+/**
+ * Variables whose bytes are recovered where they are not UTF-8: `Deno.env` omits these, and cannot list their names. Those
+ * of RFC 3875 and of web servers, and `HTTP_*` of usual header fields.
+ */
+const RECOVERABLE =
+  "AUTH_TYPE CONTENT_LENGTH CONTENT_TYPE PATH_INFO PATH_TRANSLATED QUERY_STRING " +
+  "REMOTE_ADDR REMOTE_HOST REMOTE_IDENT REMOTE_PORT REMOTE_USER REQUEST_METHOD REQUEST_SCHEME REQUEST_URI " +
+  "SCRIPT_NAME SERVER_ADDR SERVER_NAME SERVER_PORT SERVER_PROTOCOL SERVER_SOFTWARE HTTPS " +
+  "CONTEXT_DOCUMENT_ROOT CONTEXT_PREFIX DOCUMENT_ROOT DOCUMENT_URI SCRIPT_FILENAME SCRIPT_URI SCRIPT_URL " +
+  "REDIRECT_HTTP_AUTHORIZATION REDIRECT_QUERY_STRING REDIRECT_REMOTE_USER REDIRECT_STATUS REDIRECT_URL " +
+  "HTTP_ACCEPT HTTP_ACCEPT_CHARSET HTTP_ACCEPT_ENCODING HTTP_ACCEPT_LANGUAGE HTTP_AUTHORIZATION " +
+  "HTTP_CACHE_CONTROL HTTP_CONTENT_DISPOSITION HTTP_COOKIE HTTP_DESTINATION HTTP_FORWARDED HTTP_FROM HTTP_HOST " +
+  "HTTP_IF_MATCH HTTP_IF_MODIFIED_SINCE HTTP_IF_NONE_MATCH HTTP_IF_RANGE HTTP_IF_UNMODIFIED_SINCE HTTP_ORIGIN " +
+  "HTTP_RANGE HTTP_REFERER HTTP_SLUG HTTP_TRANSFER_ENCODING HTTP_USER_AGENT HTTP_VIA HTTP_X_FORWARDED_FOR " +
+  "HTTP_X_FORWARDED_HOST HTTP_X_FORWARDED_PROTO HTTP_X_REAL_IP HTTP_X_REQUESTED_WITH";
 
 /**
  * Serves the one request that a CGI script is run for, and resolves when it is answered. Sets `Deno.exitCode` to 1 where
@@ -96,7 +119,8 @@ const PIPE = 4096;
  * ```
  */
 export async function serveCGI(app: App, options: CGIOptions = {}): Promise<void> {
-  const { stdin = Deno.stdin, stdout = Deno.stdout, stderr = Deno.stderr } = options;
+  const { stdin = Deno.stdin, stdout = Deno.stdout, stderr = Deno.stderr, exitTimeout = 1000 } =
+    options;
   const log = (message: string) => writeLog(stderr, message);
   if (options.env === undefined) keepStdoutClean();
   const output = new ScriptOutput(stdout);
@@ -119,6 +143,24 @@ export async function serveCGI(app: App, options: CGIOptions = {}): Promise<void
     : await respond(toHandler(app), exchange, output, options);
   if (!output.gone) await body.drain();
   if (options.env === undefined && (!sent && !output.gone || refusal === 500)) Deno.exitCode = 1;
+  if (stdin === Deno.stdin && stdout === Deno.stdout) exitWithin(exitTimeout, log);
+}
+
+/**
+ * Exits the process unless it ends by itself within a time. Waits by `Atomics.waitAsync`, which keeps no process alive and
+ * costs nothing; a script's first timer would take a fifth of its whole time.
+ */
+function exitWithin(timeout: number, log: (message: string) => void): void {
+  if (timeout === Infinity) return;
+  const never = new Int32Array(new SharedArrayBuffer(4));
+  const { value } = Atomics.waitAsync(never, 0, 0, Math.max(timeout, 1));
+  Promise.resolve(value).then(() => {
+    log(
+      `Exited the script as it must end within ${timeout} ms of its response: something kept it alive, ` +
+        "such as a timer or a connection. Stop it, or set exitTimeout",
+    );
+    Deno.exit();
+  });
 }
 
 function transport(log: (message: string) => void) {
@@ -128,23 +170,42 @@ function transport(log: (message: string) => void) {
 /** Reads the environment, and takes HTTP_PROXY out of it: child processes would use it (SPEC A27). */
 function readVariables(given: Record<string, string> | undefined): Variables {
   let env = given && { ...given };
+  let byteStrings: Record<string, string> | undefined;
   if (env === undefined) {
     try {
+      Deno.env.delete("HTTP_PROXY");
       env = Deno.env.toObject();
-      if (env.HTTP_PROXY !== undefined) Deno.env.delete("HTTP_PROXY");
+      byteStrings = recoverVariables(env);
     } catch (error) {
       throw new Error(
         `Cannot serve CGI as the script must be run with --allow-env: ${(error as Error).message}`,
       );
     }
   }
-  if (!env.REQUEST_METHOD) {
+  const variables = Variables.lookUpIn(env, byteStrings);
+  if (variables.byteString("REQUEST_METHOD") === undefined) {
     throw new Error(
       "Cannot serve CGI as REQUEST_METHOD must be set: it is absent. " +
         "A web server sets it; to try a script by hand, set REQUEST_METHOD=GET",
     );
   }
-  return Variables.lookUpIn(env);
+  return variables;
+}
+
+/** The variables that `Deno.env.toObject()` omits since they are not UTF-8, as byte strings (SPEC A18). */
+function recoverVariables(env: Record<string, string>): Record<string, string> | undefined {
+  let byteStrings: Record<string, string> | undefined;
+  for (const name of RECOVERABLE.split(" ")) {
+    if (env[name] !== undefined) continue;
+    try {
+      Deno.env.get(name);
+    } catch (error) {
+      // The message ends with the value as Rust's Debug formats it.
+      const [, escaped] = /"(.*)"$/s.exec((error as Error).message) ?? [];
+      if (escaped !== undefined) (byteStrings ??= {})[name] = decodeDebugFormat(escaped);
+    }
+  }
+  return byteStrings;
 }
 
 function writeLog(stderr: CGIOutput, message: string): void {

@@ -8,10 +8,13 @@ import {
   assertStringIncludes,
 } from "@std/assert";
 import { Buffer } from "@std/io/buffer";
+import fc from "fast-check";
 import { type CGIInput, type CGIOptions, serveCGI } from "../cgi.ts";
 import { bytes, concat, pattern, text } from "./testing/bytes.ts";
 import { feed, run, runScript, spawn } from "./testing/cgi_script.ts";
 import { deadline } from "./testing/deadline.ts";
+import { turns } from "./testing/serving.ts";
+import { toText } from "../wire/byte_string.ts";
 
 const script = new URL("./testing/script.ts", import.meta.url);
 
@@ -332,6 +335,121 @@ Deno.test("a script takes a path that is not UTF-8 from REQUEST_URI (SPEC A18)",
   const seen = JSON.parse(text(stdout).split("\r\n\r\n")[1]);
   assertEquals(seen.url, "http://example.org/cgi-bin/script.ts/caf%E9");
   assertEquals(seen.script, "/cgi-bin/script.ts");
+});
+
+/** Runs the test script with variables of any bytes, which no string of ours becomes. */
+async function runWithBytes(variables: Record<string, string>): Promise<Record<string, unknown>> {
+  const entries = { ...env("/variables"), ...variables };
+  const list = await Deno.makeTempFile();
+  const args = Object.entries(entries).map(([name, value]) => `${name}=${value}\0`);
+  const command = [
+    Deno.execPath(),
+    "run",
+    "--no-prompt",
+    "--no-config",
+    "--allow-env",
+    script.href,
+  ];
+  await Deno.writeFile(list, bytes(args.join("") + command.map((arg) => `${arg}\0`).join("")));
+  const child = new Deno.Command("xargs", {
+    args: ["-0", "-a", list, "env"],
+    stdin: "null",
+    stdout: "piped",
+    stderr: "piped",
+  });
+  const { stdout, stderr } = await deadline(child.output(), "the script's end");
+  await Deno.remove(list);
+  assertEquals(text(stderr), "");
+  return JSON.parse(new TextDecoder().decode(stdout).split("\r\n\r\n")[1]);
+}
+
+Deno.test("a script has the query and the cookies that are not UTF-8 (SPEC A18)", async () => {
+  const seen = await runWithBytes({
+    REQUEST_URI: "/cgi-bin/script.ts/variables?q=caf\xe9",
+    QUERY_STRING: "q=caf\xe9",
+    HTTP_COOKIE: "a=caf\xe9; b=2",
+  });
+  assertEquals(seen.url, "http://example.org/cgi-bin/script.ts/variables?q=caf%E9");
+  assertEquals(seen.cookie, "a=caf\xe9; b=2");
+});
+
+Deno.test("a script has its variables byte for byte, whatever the bytes (SPEC A18)", async () => {
+  const names = "AUTH_TYPE PATH_TRANSLATED QUERY_STRING REMOTE_HOST REMOTE_IDENT REMOTE_USER " +
+    "SERVER_SOFTWARE DOCUMENT_ROOT SCRIPT_FILENAME REDIRECT_URL HTTP_ACCEPT HTTP_ACCEPT_LANGUAGE " +
+    "HTTP_AUTHORIZATION HTTP_COOKIE HTTP_FROM HTTP_IF_NONE_MATCH HTTP_RANGE HTTP_REFERER HTTP_USER_AGENT " +
+    "HTTP_X_FORWARDED_FOR";
+  const byte = fc.integer({ min: 1, max: 255 }).filter((byte) => byte !== 10 && byte !== 13);
+  // Bytes of UTF-8 sequences and of escapes, whole and cut off, besides any others.
+  const piece = fc.oneof(
+    byte.map((byte) => String.fromCharCode(byte)),
+    fc.constantFrom(
+      "\xe2\x82\xac",
+      "\xcc\x81",
+      "\xf0\x9f\x98\x80",
+      "\xf0\x9f",
+      "\\",
+      '"',
+      "'",
+      "\\x41",
+      "\x7f",
+    ),
+  );
+  const value = fc.array(piece, { minLength: 1, maxLength: 30 }).map((pieces) => pieces.join(""));
+  const rounds = fc.sample(fc.tuple(...names.split(" ").map(() => value)), {
+    numRuns: 20,
+    seed: 7,
+  });
+  for (const values of rounds) {
+    const given = Object.fromEntries(names.split(" ").map((name, i) => [name, values[i]]));
+    const { variables } = await runWithBytes(given);
+    for (const [name, value] of Object.entries(given)) {
+      assertEquals((variables as Record<string, string>)[name], toText(value), name);
+    }
+  }
+});
+
+const aliveScript = new URL("./testing/alive_script.ts", import.meta.url);
+
+Deno.test("a script that leaves something alive ends after exitTimeout, and the log says so", async () => {
+  const after = "after serveCGI()\n";
+  const runs: [path: string, timeout: string | undefined, code: number][] = [
+    ["/timer", "100", 0],
+    ["/timer", "0", 0],
+    ["/timer", undefined, 0],
+    ["/channel", "100", 1],
+  ];
+  for (const [path, timeout, code] of runs) {
+    const variables: Record<string, string> = timeout === undefined
+      ? {}
+      : { X_EXIT_TIMEOUT: timeout };
+    const outcome = await runScript(aliveScript, env(path, variables));
+    assertEquals([outcome.status, outcome.code, text(outcome.body)], [200, code, "alive"]);
+    assertStringIncludes(outcome.stderr, after);
+    assertStringIncludes(
+      outcome.stderr,
+      `Exited the script as it must end within ${timeout ?? 1000} ms of its response`,
+    );
+  }
+  const outcome = await runScript(aliveScript, env("/over", { X_EXIT_TIMEOUT: "0" }));
+  assertEquals([outcome.status, outcome.code, outcome.stderr], [200, 0, after]);
+});
+
+Deno.test("exitTimeout: Infinity lets a script live on", async () => {
+  const child = spawn(aliveScript, env("/timer", { X_EXIT_TIMEOUT: "Infinity" }));
+  await child.stdin.close();
+  // stdout stays open as long as the script lives.
+  const reader = child.stdout.getReader();
+  for (let seen = ""; !seen.endsWith("alive");) {
+    seen += text((await deadline(reader.read(), "the response")).value!);
+  }
+  const ended = reader.read().then(({ done }) => done);
+  const log = child.stderr.getReader();
+  await deadline(log.read(), "the line after serveCGI()");
+  assertEquals(await Promise.race([ended, turns(200).then(() => "alive")]), "alive");
+  child.kill();
+  assertEquals(await deadline(ended, "the script's end"), true);
+  await log.cancel();
+  await child.status;
 });
 
 Deno.test("a script has no HTTP_PROXY, nor have its children (SPEC A27)", async () => {

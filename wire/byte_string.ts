@@ -58,3 +58,18 @@ export function toText(byteString: string): string {
     return byteString;
   }
 }
+
+const DEBUG_ESCAPE = /\\(?:x([0-9A-F]{2})|u\{([0-9a-f]+)\}|(.))|[^\\]+/gs;
+const DEBUG_CONTROLS: Record<string, string> = { "0": "\0", t: "\t", n: "\n", r: "\r" };
+
+/**
+ * Decodes an operating system's string as Rust's `Debug` formats it, without its quotes: valid UTF-8 with escapes as in a
+ * string literal, other bytes as `\xE9`.
+ */
+export function decodeDebugFormat(text: string): string {
+  return text.replace(DEBUG_ESCAPE, (plain, byte, codePoint, char) => {
+    if (byte !== undefined) return String.fromCharCode(parseInt(byte, 16));
+    if (codePoint !== undefined) return toByteString(String.fromCodePoint(parseInt(codePoint, 16)));
+    return char === undefined ? toByteString(plain) : DEBUG_CONTROLS[char] ?? char;
+  });
+}

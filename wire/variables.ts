@@ -1,5 +1,6 @@
 import { toByteString, toText } from "./byte_string.ts";
 
+const NONE: Readonly<Record<string, string>> = {};
 const LINE_BREAKS = ["\0", "\n", "\r"];
 
 /**
@@ -15,6 +16,7 @@ export class Variables implements ReadonlyMap<string, string> {
   #text = "";
   #ranges: number[] = [];
   #environment: Readonly<Record<string, string>> | null = null;
+  #byteStrings: Readonly<Record<string, string>> = NONE;
 
   /** @param pairs Names and values as byte strings, in the order that they came. */
   constructor(pairs?: Iterable<readonly [name: string, value: string]>) {
@@ -38,10 +40,15 @@ export class Variables implements ReadonlyMap<string, string> {
    * Variables that are looked up in an environment when asked for.
    *
    * @param environment Names and values as texts.
+   * @param byteStrings Names and values that are not text, as byte strings.
    */
-  static lookUpIn(environment: Readonly<Record<string, string>>): Variables {
+  static lookUpIn(
+    environment: Readonly<Record<string, string>>,
+    byteStrings: Readonly<Record<string, string>> = NONE,
+  ): Variables {
     const variables = new Variables();
     variables.#environment = environment;
+    variables.#byteStrings = byteStrings;
     return variables;
   }
 
@@ -49,7 +56,9 @@ export class Variables implements ReadonlyMap<string, string> {
   byteString(name: string): string | undefined {
     if (this.#map !== null) return this.#map.get(name) || undefined;
     if (this.#environment !== null) {
-      if (name === "HTTP_PROXY" || !Object.hasOwn(this.#environment, name)) return undefined;
+      if (name === "HTTP_PROXY") return undefined;
+      if (Object.hasOwn(this.#byteStrings, name)) return this.#byteStrings[name];
+      if (!Object.hasOwn(this.#environment, name)) return undefined;
       return toByteString(this.#environment[name]) || undefined;
     }
     if (joins(name)) return this.#values.get(name) || undefined;
@@ -77,7 +86,9 @@ export class Variables implements ReadonlyMap<string, string> {
       return LINE_BREAKS.some((char) => this.#holds(char));
     }
     const environment = this.#environment;
-    const values = environment === null ? [...this.#map!.values()] : Object.values(environment);
+    const values = environment === null
+      ? [...this.#map!.values()]
+      : [...Object.values(environment), ...Object.values(this.#byteStrings)];
     const text = values.join("");
     return LINE_BREAKS.some((char) => text.includes(char));
   }
@@ -113,6 +124,9 @@ export class Variables implements ReadonlyMap<string, string> {
     }
     for (const [name, value] of Object.entries(this.#environment ?? {})) {
       if (name.startsWith(prefix) && name !== "HTTP_PROXY") callback(name, toByteString(value));
+    }
+    for (const [name, value] of Object.entries(this.#byteStrings)) {
+      if (name.startsWith(prefix)) callback(name, value);
     }
     const text = this.#text;
     const ranges = this.#ranges;

@@ -83,6 +83,12 @@ await serveCGI(async (request, info) => {
       ]);
     case "/arguments":
       return Response.json(request.url);
+    case "/variables":
+      return Response.json({
+        url: request.url,
+        cookie: request.headers.get("cookie"),
+        variables: Object.fromEntries(info.variables),
+      });
     default:
       return Response.json({
         url: request.url,

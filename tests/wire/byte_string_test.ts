@@ -2,6 +2,7 @@ import { assertEquals, assertStrictEquals } from "@std/assert";
 import fc from "fast-check";
 import {
   decodeByteString,
+  decodeDebugFormat,
   encodeByteString,
   toByteString,
   toText,
@@ -37,6 +38,19 @@ Deno.test("toText() keeps what is not UTF-8 byte for byte (SPEC A18)", () => {
   for (const byteString of ["/caf\xe9", "\xff", "\xc3", "\xed\xa0\x80", "\x80\x9f"]) {
     assertStrictEquals(toText(byteString), byteString);
   }
+});
+
+Deno.test("decodeDebugFormat() reads Rust's Debug escapes (SPEC A18)", () => {
+  const formats: [text: string, byteString: string][] = [
+    ["", ""],
+    ["caf\\xE9", "caf\xe9"],
+    [`a\\\\\\"\\'b'`, `a\\"'b'`],
+    ["\\0\\t\\n\\r", "\0\t\n\r"],
+    ["\\u{1}\\u{7f}\\u{301}", "\x01\x7f\xcc\x81"],
+    ["\u20ac\ud83d\ude00\\xFF", "\xe2\x82\xac\xf0\x9f\x98\x80\xff"],
+    ["\\\\xE9", "\\xE9"],
+  ];
+  for (const [text, byteString] of formats) assertStrictEquals(decodeDebugFormat(text), byteString);
 });
 
 Deno.test("byte strings and texts come back", () => {

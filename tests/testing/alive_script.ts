@@ -1,0 +1,26 @@
+/** A CGI script for tests that leaves something alive, as its path names. */
+import { serveCGI } from "../../cgi.ts";
+
+const exitTimeout = Deno.env.get("X_EXIT_TIMEOUT");
+
+await serveCGI((_request, info) => {
+  switch (info.pathInfo) {
+    case "/timer":
+      setInterval(() => {}, 100_000);
+      return new Response("alive");
+    case "/channel":
+      new MessageChannel().port1.onmessage = () => {};
+      return new Response(
+        new ReadableStream({
+          start: (controller) => controller.enqueue(new TextEncoder().encode("alive")),
+          async pull(controller) {
+            await new Promise((resolve) => setTimeout(resolve, 0));
+            controller.error(new Error("broken"));
+          },
+        }, { highWaterMark: 0 }),
+      );
+    default:
+      return new Response("over");
+  }
+}, { exitTimeout: exitTimeout === undefined ? undefined : Number(exitTimeout) });
+console.error("after serveCGI()");
