@@ -53,9 +53,7 @@ export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<
     if (NO_REQUEST.test(request.method)) return plainResponse(501);
     const info = new HTTPInfo(request, remoteAddr, completed, options);
     try {
-      const normal = moved || DOTS.test(request.url)
-        ? new Request(info.url.href, request)
-        : request;
+      const normal = moved || DOTS.test(request.url) ? HTTPInfo.normalize(info) : request;
       const response = await handler(normal, info);
       checkResponse(response);
       return response;
@@ -127,19 +125,28 @@ class HTTPInfo implements HandlerInfo {
     return this.#variables;
   }
 
-  get url(): ReturnType<typeof requestURL> {
-    return this.#url ??= requestURL(this.variables, this.#options, "http", undefined);
-  }
-
   get scriptName(): string {
-    return decodePath(this.url.prefix);
+    return decodePath(this.#requestURL().prefix);
   }
 
   get pathInfo(): string {
-    return decodePath(this.url.rest);
+    return decodePath(this.#requestURL().rest);
   }
 
-  log(message: string): void {
-    console.error(message);
+  get log(): (message: string) => void {
+    return log;
   }
+
+  /** Creates the request as the app sees it. No method of the info, as apps use that as a `RequestInit`. */
+  static normalize(info: HTTPInfo): Request {
+    return new Request(info.#requestURL().href, info.#request);
+  }
+
+  #requestURL(): ReturnType<typeof requestURL> {
+    return this.#url ??= requestURL(this.variables, this.#options, "http", undefined);
+  }
+}
+
+function log(message: string): void {
+  console.error(message);
 }

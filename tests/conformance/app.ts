@@ -35,6 +35,26 @@ async function seen(request: Request, info: HandlerInfo): Promise<Record<string,
   };
 }
 
+/** What a handler sees of the info where it takes it for something else. */
+async function seenInfo(request: Request, info: HandlerInfo): Promise<Record<string, unknown>> {
+  const { log } = info;
+  log("a line");
+  const fields = new Set<string>();
+  for (let of: unknown = info; of !== Object.prototype; of = Object.getPrototypeOf(of)) {
+    for (const key of Object.getOwnPropertyNames(of)) fields.add(key);
+  }
+  // As apps do that call `router.fetch(request, info)`.
+  const rewritten = new Request("http://other/", { method: "POST", body: "rewritten" });
+  const copy = new Request(rewritten, info as RequestInit);
+  const own = Object.assign(info, { method: "PUT", url: "http://other/", body: null });
+  return {
+    fields: [...fields].filter((key) => key !== "constructor").sort(),
+    copy: [copy.method, copy.url, await copy.text()],
+    request: [request.method, new URL(request.url).pathname, own.method],
+    body: await request.text(),
+  };
+}
+
 /** A stream whose chunks come in turns of the event loop. */
 function slowly(...chunks: (string | Error)[]): ReadableStream<Uint8Array> {
   return new ReadableStream({
@@ -138,6 +158,8 @@ const app: AppObject = {
         const made = new Request(request, { headers: { "x-b": "2" } });
         return Response.json([await copy.text(), made.headers.get("x-b"), await made.text()]);
       }
+      case "info":
+        return Response.json(await seenInfo(request, info));
       default:
         return Response.json(await seen(request, info));
     }

@@ -206,6 +206,26 @@ const BEHAVIOURS: Behaviour[] = [
     send: pattern(1_000_000),
     body: pattern(1_000_000),
   },
+  {
+    name: "the info, taken for a RequestInit",
+    method: "POST",
+    target: "/info",
+    send: bytes("body"),
+    body: JSON.stringify({
+      fields: [
+        "completed",
+        "log",
+        "pathInfo",
+        "protocol",
+        "remoteAddr",
+        "scriptName",
+        "variables",
+      ],
+      copy: ["POST", "http://other/", "rewritten"],
+      request: ["POST", "/info", "PUT"],
+      body: "body",
+    }),
+  },
   { name: "an echo of nothing", method: "POST", target: "/echo", body: "" },
   {
     name: "a form with a file",
