@@ -106,7 +106,7 @@ export class Exchange implements RequestParts {
     this.method = requestMethod(variables);
     this.url = requestHref(variables, this.#options) ?? this.#requestURL().href;
     if (variables.hasLineBreaks) this.createHeaders();
-    if (this.method === "GET" || this.method === "HEAD") this.#body?.discard();
+    if (this.#readable() === null) this.#body?.discard();
     return createLazyRequest(this);
   }
 
@@ -126,9 +126,9 @@ export class Exchange implements RequestParts {
     return this.#readable()?.collect() ?? null;
   }
 
+  /** The body, be it empty; as under `Deno.serve`, a GET or HEAD request has none. */
   #readable(): RequestBody | null {
-    const body = this.#body;
-    return body === null || body.discarded || body.empty ? null : body;
+    return this.method === "GET" || this.method === "HEAD" ? null : this.#body;
   }
 
   /** Whether an error is the body's own: what was received, and not the app, is at fault. */

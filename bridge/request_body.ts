@@ -70,11 +70,6 @@ export class RequestBody {
     return this.#received;
   }
 
-  /** Whether it is known to have no bytes. */
-  get empty(): boolean {
-    return this.ended && this.#received === 0 && this.error === undefined;
-  }
-
   /** The body as the app reads it: in chunks that are its own, or into buffers that it brings. */
   get stream(): ReadableStream<Uint8Array<ArrayBuffer>> {
     return this.#stream ??= new ReadableStream({

@@ -158,6 +158,11 @@ const app: AppObject = {
         const made = new Request(request, { headers: { "x-b": "2" } });
         return Response.json([await copy.text(), made.headers.get("x-b"), await made.text()]);
       }
+      case "empty-body": {
+        const stream = request.body instanceof ReadableStream;
+        const before = request.bodyUsed;
+        return Response.json([stream, before, await request.text(), request.bodyUsed]);
+      }
       case "info":
         return Response.json(await seenInfo(request, info));
       default:

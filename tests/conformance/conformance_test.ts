@@ -206,6 +206,21 @@ const BEHAVIOURS: Behaviour[] = [
     send: pattern(1_000_000),
     body: pattern(1_000_000),
   },
+  ...["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "PROPFIND"].flatMap((method) =>
+    [[], [["Content-Length", "0"]]].map((request) => ({
+      name: `an empty ${method}, ${request.length > 0 ? "of length 0" : "of no length"}`,
+      method,
+      target: "/empty-body",
+      request: request as [string, string][],
+      body: '[true,false,"",true]',
+    }))
+  ),
+  ...["GET", "HEAD"].map((method) => ({
+    name: `an empty ${method}`,
+    method,
+    target: "/empty-body",
+    body: method === "GET" ? '[false,false,"",false]' : "",
+  })),
   {
     name: "the info, taken for a RequestInit",
     method: "POST",

@@ -70,14 +70,12 @@ function overTCP(
   };
 }
 
-function allHeaders({ headers, body, method }: Question): [name: string, value: string][] {
+function allHeaders({ headers, body }: Question): [name: string, value: string][] {
   const has = (wanted: string) => headers.some(([name]) => name.toLowerCase() === wanted);
   return [
     ...(has("host") ? [] : [["Host", "example.org:8080"] as [string, string]]),
     ...headers,
-    ...(body || method === "POST"
-      ? [["Content-Length", String(body?.length ?? 0)] as [string, string]]
-      : []),
+    ...(body ? [["Content-Length", String(body.length)] as [string, string]] : []),
   ];
 }
 
