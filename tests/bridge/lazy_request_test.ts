@@ -233,6 +233,51 @@ Deno.test("createLazyRequest() tells method, url, headers and body without makin
   assertEquals(parts.made, true);
 });
 
+Deno.test("createLazyRequest() hands on the headers that it showed, and copies may change them", () => {
+  for (const before of [["headers", "mode"], ["mode", "headers"]] as const) {
+    const request = createLazyRequest(createParts());
+    for (const key of before) assert(request[key]);
+    const copy = new Request(request);
+    copy.headers.delete("x-a");
+    assertEquals([copy.headers.get("x-a"), request.headers.get("x-a")], [null, "1"]);
+  }
+});
+
+Deno.test("createLazyRequest() makes no Request for properties of the app's own", () => {
+  const parts = createParts();
+  const request = createLazyRequest(parts) as Request & { ip?: string; then?: unknown };
+  assertEquals([request.ip, request.then], [undefined, undefined]);
+  request.ip = "127.0.0.1";
+  Object.defineProperty(request, "url", { value: "http://proxy/" });
+  assertEquals([request.ip, request.url, Object.keys(request)], ["127.0.0.1", "http://proxy/", [
+    "ip",
+  ]]);
+  assertEquals(parts.made, false);
+});
+
+Deno.test("createLazyRequest() creates the Request at once where Deno accepts no proxy as one", async () => {
+  const original = Object.getOwnPropertyDescriptor(Request.prototype, "url")!;
+  Object.defineProperty(Request.prototype, "url", {
+    ...original,
+    get(this: Request) {
+      const url = original.get!.call(this);
+      if (typeof url === "symbol") throw new TypeError("Illegal invocation");
+      return url;
+    },
+  });
+  try {
+    const module = import.meta.resolve("../../bridge/lazy_request.ts") + "?no-proxy";
+    const { createLazyRequest } = await import(module);
+    const parts = createParts();
+    const request = createLazyRequest(parts);
+    assertEquals(parts.made, true);
+    assertEquals([request.url, request.headers.get("x-a")], [parts.url, "1"]);
+    assertEquals(await request.text(), "a=1&b=2");
+  } finally {
+    Object.defineProperty(Request.prototype, "url", original);
+  }
+});
+
 Deno.test("createLazyRequest() hands its signal to copies", () => {
   const parts = createParts();
   const request = createLazyRequest(parts);

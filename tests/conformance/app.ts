@@ -1,5 +1,6 @@
 /** The app of the conformance list: its first path segment names what it does. */
 import type { AppObject, AppOptions, HandlerInfo } from "../../bridge/app.ts";
+import { REQUEST_CHECKS } from "./request_checks.ts";
 
 /** Fields that each transport has its own of (SPEC A23). */
 const OF_THE_TRANSPORT = [
@@ -157,6 +158,10 @@ const app: AppObject = {
         const copy = request.clone();
         const made = new Request(request, { headers: { "x-b": "2" } });
         return Response.json([await copy.text(), made.headers.get("x-b"), await made.text()]);
+      }
+      case "check": {
+        const name = decodeURIComponent(url.pathname.split("/")[2]);
+        return Response.json(await REQUEST_CHECKS[name](request));
       }
       case "empty-body": {
         const stream = request.body instanceof ReadableStream;

@@ -1,7 +1,8 @@
 import { assertEquals } from "@std/assert";
 import { bytes, pattern, text } from "../testing/bytes.ts";
 import type { Answer } from "../testing/answer.ts";
-import { type Question, type Transport, TRANSPORTS } from "./transports.ts";
+import { REQUEST_CHECKS } from "./request_checks.ts";
+import { NATIVE, type Question, type Transport, TRANSPORTS } from "./transports.ts";
 
 /** What is expected of an answer: all of it that is not of the transport itself. */
 interface Expected {
@@ -464,5 +465,29 @@ for (const [name, start] of Object.entries(TRANSPORTS)) {
       for (const transport of Object.values(running)) await transport[Symbol.asyncDispose]();
       console.error = error;
     }
+  });
+}
+
+for (const [name, start] of Object.entries(TRANSPORTS)) {
+  Deno.test(`over ${name} a request behaves as one from Deno.serve`, async (t) => {
+    const { error } = console;
+    console.error = () => {};
+    await using native = NATIVE("plain");
+    await using transport = start("plain");
+    for (const check of Object.keys(REQUEST_CHECKS)) {
+      await t.step(check, async () => {
+        const question: Question = {
+          method: "POST",
+          target: `/check/${encodeURIComponent(check)}`,
+          headers: [["Cookie", "a=1"], ["X-A", "1"]],
+          body: bytes("body"),
+        };
+        const expected = await native.ask(question);
+        assertEquals(expected.status, 200);
+        const answer = await transport.ask(question);
+        assertEquals(text(answer.body), text(expected.body));
+      });
+    }
+    console.error = error;
   });
 }

@@ -1,5 +1,5 @@
 /** Ways to ask the app of the conformance list. */
-import type { AppOptions } from "../../bridge/app.ts";
+import type { AppOptions, HandlerInfo } from "../../bridge/app.ts";
 import { serveFastCGI } from "../../fastcgi.ts";
 import { serveHTTP } from "../../http.ts";
 import { serveSCGI } from "../../scgi.ts";
@@ -44,6 +44,21 @@ export const TRANSPORTS: Record<string, (options: string) => Transport> = {
       askHTTP,
     ),
 };
+
+/** `Deno.serve` itself, which knows nothing of the options. */
+export const NATIVE: (options: string) => Transport = (options) =>
+  overTCP(
+    (app, listener) => {
+      const { port } = listener.addr as Deno.NetAddr;
+      listener.close();
+      return Deno.serve(
+        { hostname: "127.0.0.1", port, onListen: () => {} },
+        (request, info) => app.fetch(request, info as HandlerInfo),
+      );
+    },
+    options,
+    askHTTP,
+  );
 
 function overTCP(
   serve: (
