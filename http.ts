@@ -5,6 +5,7 @@
  */
 
 import type { App, AppOptions, HandlerInfo, Protocol } from "./bridge/app.ts";
+import { makeImmutable } from "./bridge/immutable_headers.ts";
 import {
   decodePath,
   decodePercent,
@@ -139,7 +140,9 @@ class HTTPInfo implements HandlerInfo {
 
   /** Creates the request as the app sees it. No method of the info, as apps use that as a `RequestInit`. */
   static normalize(info: HTTPInfo): Request {
-    return new Request(info.#requestURL().href, info.#request);
+    const request = new Request(info.#requestURL().href, info.#request);
+    makeImmutable(request.headers);
+    return request;
   }
 
   #requestURL(): ReturnType<typeof requestURL> {

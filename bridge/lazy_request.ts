@@ -1,3 +1,5 @@
+import { makeImmutable } from "./immutable_headers.ts";
+
 /** What a request is made of, once it must be. */
 export interface RequestParts {
   readonly method: string;
@@ -164,7 +166,13 @@ class LazyRequest implements ProxyHandler<Request> {
   }
 
   get headers(): Headers {
-    return this.#headers ??= this.#request?.headers ?? this.parts.createHeaders();
+    return this.#headers ??= this.#request?.headers ?? this.#createHeaders();
+  }
+
+  /** Headers apart from the Request's can only be the same if nobody changes them. */
+  #createHeaders(): Headers {
+    const headers = this.parts.createHeaders();
+    return makeImmutable(headers) ? headers : this.request.headers;
   }
 
   get body(): ReadableStream<Uint8Array<ArrayBuffer>> | null {
@@ -194,6 +202,7 @@ class LazyRequest implements ProxyHandler<Request> {
     // Not kept if nobody has asked for them: then the Request's own will be the ones.
     const headers = this.#headers ?? this.parts.createHeaders();
     const request = new Request(url, { method, headers, body, signal });
+    makeImmutable(GETTERS.headers.call(request) as Headers);
     if (body === USED) request.bytes().catch(() => {});
     return request;
   }

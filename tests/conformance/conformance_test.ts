@@ -374,6 +374,13 @@ const BEHAVIOURS: Behaviour[] = [
     body: "body",
   },
   {
+    name: "an app that is moved, and headers it wants to change",
+    options: "moved",
+    target: "/app/check/headers.delete()",
+    request: [["Cookie", "a=1"]],
+    body: '["TypeError","a=1"]',
+  },
+  {
     name: "what a trusted proxy says",
     options: "moved",
     request: [

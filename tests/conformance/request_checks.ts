@@ -233,6 +233,38 @@ export const REQUEST_CHECKS: Record<string, (request: Request) => unknown> = {
     return inspected(Deno.inspect(request));
   },
 
+  "headers.delete()": (request) => [
+    outcome(() => request.headers.delete("cookie")),
+    request.headers.get("cookie"),
+  ],
+  "headers.set() and append()": (request) => [
+    outcome(() => request.headers.set("x-b", "1")),
+    outcome(() => request.headers.append("x-a", "2")),
+    [...request.headers].filter(([name]) => name.startsWith("x-")),
+  ],
+  "headers.get(), clone(), headers.delete()": (request) => {
+    request.headers.get("cookie");
+    request.clone();
+    return [
+      outcome(() => request.headers.delete("cookie")),
+      request.headers.get("cookie"),
+      new Request(request).headers.get("cookie"),
+    ];
+  },
+  "headers.delete() of a clone()": (request) => {
+    const clone = request.clone();
+    return [outcome(() => clone.headers.delete("cookie")), clone.headers.get("cookie")];
+  },
+  "headers.delete() of a copy": (request) => {
+    const copy = new Request(request);
+    return [
+      outcome(() => copy.headers.delete("cookie")),
+      copy.headers.get("cookie"),
+      new Request(copy).headers.get("cookie"),
+      request.headers.get("cookie"),
+    ];
+  },
+
   "bodyUsed right after read()": async (request) => {
     const reader = request.body!.getReader();
     const before = request.bodyUsed;
