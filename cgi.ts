@@ -341,13 +341,11 @@ class ScriptBody {
 
   /** Without a length there is a body only if the server took chunks apart, and then it goes to the end (SPEC A20). */
   begin(variables: Variables, length: number | undefined): void {
-    if (length === undefined) {
-      const coding = variables.byteString("HTTP_TRANSFER_ENCODING");
-      if (coding === undefined || !/chunked/i.test(coding)) return;
-    }
-    this.#left = length ?? Infinity;
+    const coding = variables.byteString("HTTP_TRANSFER_ENCODING") ?? "";
+    const declared = length ?? (/chunked/i.test(coding) ? undefined : 0);
+    this.#left = declared ?? Infinity;
     this.body = new RequestBody(this, this.#mostRead);
-    this.body.declare(length);
+    this.body.declare(declared);
   }
 
   /** The app wants bytes. */

@@ -14,7 +14,7 @@
  * @module
  */
 
-import type { App, AppObject, AppOptions, Handler } from "./bridge/app.ts";
+import type { App, AppObject, AppOptions, FilterInfo, Handler } from "./bridge/app.ts";
 import { Exchange, FilterExchange, type TransportInfo } from "./bridge/exchange.ts";
 import {
   BODY_HIGH_WATER,
@@ -565,7 +565,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
         return app.authorize && ((request, info) => app.authorize!(request, info));
       case Role.filter:
         return app.filter && (async (request, info) => {
-          const response = await app.filter!(request, info as FilterExchange);
+          const response = await app.filter!(request, info as FilterInfo);
           // Nothing may be sent before all of FCGI_STDIN has come (section 6.4).
           await this.#inputWhole?.promise;
           return response;

@@ -5,6 +5,7 @@
  */
 
 import type { App, AppOptions, HandlerInfo, Protocol } from "./bridge/app.ts";
+import { makeImmutable } from "./bridge/immutable_headers.ts";
 import {
   decodePath,
   decodePercent,
@@ -67,9 +68,7 @@ export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<
     if (NO_REQUEST.test(request.method)) return plainResponse(501);
     const info = new HTTPInfo(request, remoteAddr, completed, options);
     try {
-      const normal = moved || DOTS.test(request.url)
-        ? moveRequest(request, info.url.href)
-        : request;
+      const normal = moved || DOTS.test(request.url) ? HTTPInfo.normalize(info) : request;
       const response = await handler(normal, info);
       if (response?.status !== SWITCHING_PROTOCOLS) checkResponse(response);
       return response;
@@ -78,12 +77,6 @@ export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<
       return await answerError(error, request, info, options);
     }
   }
-}
-
-/** The same request with another URL. One that wants an upgrade stays itself: Deno would not upgrade a copy. */
-function moveRequest(request: Request, url: string): Request {
-  if (!request.headers.has("upgrade")) return new Request(url, request);
-  return Object.defineProperty(request, "url", { value: url, configurable: true });
 }
 
 /** Bounds how long a server waits for its requests once it shuts down; `Deno.serve` waits without end. */
@@ -195,20 +188,33 @@ class HTTPInfo implements HandlerInfo {
     return this.#variables;
   }
 
-  get url(): ReturnType<typeof requestURL> {
-    return this.#url ??= requestURL(this.variables, this.#options, "http", undefined);
-  }
-
   get scriptName(): string {
-    return decodePath(this.url.prefix);
+    return decodePath(this.#requestURL().prefix);
   }
 
   get pathInfo(): string {
-    return decodePath(this.url.rest);
+    return decodePath(this.#requestURL().rest);
   }
 
-  log(message: string): void {
+  get log(): (message: string) => void {
     const { log = console.error } = this.#options;
-    log(message);
+    return log;
+  }
+
+  /** The request as the app sees it. No method of the info, as apps use that as a `RequestInit`. */
+  static normalize(info: HTTPInfo): Request {
+    const { href } = info.#requestURL();
+    const request = info.#request;
+    // Deno would not upgrade a copy.
+    if (request.headers.has("upgrade")) {
+      return Object.defineProperty(request, "url", { value: href, configurable: true });
+    }
+    const copy = new Request(href, request);
+    makeImmutable(copy.headers);
+    return copy;
+  }
+
+  #requestURL(): ReturnType<typeof requestURL> {
+    return this.#url ??= requestURL(this.variables, this.#options, "http", undefined);
   }
 }

@@ -22,8 +22,8 @@ export interface TransportInfo {
   log(message: string): void;
 }
 
-/** One request and its answer, whatever brought it: what the app is told, and how the transport calls it off. */
-export class Exchange implements HandlerInfo, RequestParts {
+/** One request and its answer, whatever brought it, and how the transport calls it off. */
+export class Exchange implements RequestParts {
   method = "";
   url = "";
   readonly protocol: Protocol;
@@ -54,6 +54,11 @@ export class Exchange implements HandlerInfo, RequestParts {
     this.#transport = transport;
     this.#body = body;
     this.#options = options;
+  }
+
+  /** Creates what the handler gets beside the request. */
+  info(): HandlerInfo {
+    return new ExchangeInfo(this);
   }
 
   get remoteAddr(): Deno.NetAddr {
@@ -101,7 +106,7 @@ export class Exchange implements HandlerInfo, RequestParts {
     this.method = requestMethod(variables);
     this.url = requestHref(variables, this.#options) ?? this.#requestURL().href;
     if (variables.hasLineBreaks) this.createHeaders();
-    if (this.method === "GET" || this.method === "HEAD") this.#body?.discard();
+    if (this.#readable() === null) this.#body?.discard();
     return createLazyRequest(this);
   }
 
@@ -121,9 +126,9 @@ export class Exchange implements HandlerInfo, RequestParts {
     return this.#readable()?.collect() ?? null;
   }
 
+  /** The body, be it empty; as under `Deno.serve`, a GET or HEAD request has none. */
   #readable(): RequestBody | null {
-    const body = this.#body;
-    return body === null || body.discarded || body.empty ? null : body;
+    return this.method === "GET" || this.method === "HEAD" ? null : this.#body;
   }
 
   /** Whether an error is the body's own: what was received, and not the app, is at fault. */
@@ -165,11 +170,53 @@ export class Exchange implements HandlerInfo, RequestParts {
   }
 }
 
+/**
+ * What the handler gets beside the request. It is no Exchange, whose `method`, `body` and `signal` would make it a
+ * `RequestInit`: apps hand it on as the second argument of their router's `fetch()`.
+ */
+class ExchangeInfo implements HandlerInfo {
+  readonly #exchange: Exchange;
+  #log: ((message: string) => void) | null = null;
+
+  constructor(exchange: Exchange) {
+    this.#exchange = exchange;
+  }
+
+  get remoteAddr(): Deno.NetAddr {
+    return this.#exchange.remoteAddr;
+  }
+
+  get completed(): Promise<void> {
+    return this.#exchange.completed;
+  }
+
+  get protocol(): Protocol {
+    return this.#exchange.protocol;
+  }
+
+  get variables(): Variables {
+    return this.#exchange.variables;
+  }
+
+  get scriptName(): string {
+    return this.#exchange.scriptName;
+  }
+
+  get pathInfo(): string {
+    return this.#exchange.pathInfo;
+  }
+
+  get log(): (message: string) => void {
+    return this.#log ??= (message) => this.#exchange.log(message);
+  }
+}
+
+/** What FastCGI's filter role adds. */
+type Filtered = Pick<FilterInfo, "data" | "dataLength" | "dataLastModified">;
+
 /** An exchange in FastCGI's filter role. */
-export class FilterExchange extends Exchange implements FilterInfo {
-  readonly data: ReadableStream<Uint8Array<ArrayBuffer>>;
-  readonly dataLength: number;
-  readonly dataLastModified: Date;
+export class FilterExchange extends Exchange {
+  readonly #filtered: Filtered;
 
   /** @param filtered The file to filter. */
   constructor(
@@ -177,9 +224,24 @@ export class FilterExchange extends Exchange implements FilterInfo {
     variables: Variables,
     body: RequestBody | null,
     options: AppOptions,
-    filtered: Pick<FilterInfo, "data" | "dataLength" | "dataLastModified">,
+    filtered: Filtered,
   ) {
     super(transport, variables, body, options);
+    this.#filtered = filtered;
+  }
+
+  override info(): FilterInfo {
+    return new FilterExchangeInfo(this, this.#filtered);
+  }
+}
+
+class FilterExchangeInfo extends ExchangeInfo implements FilterInfo {
+  readonly data: ReadableStream<Uint8Array<ArrayBuffer>>;
+  readonly dataLength: number;
+  readonly dataLastModified: Date;
+
+  constructor(exchange: Exchange, filtered: Filtered) {
+    super(exchange);
     this.data = filtered.data;
     this.dataLength = filtered.dataLength;
     this.dataLastModified = filtered.dataLastModified;

@@ -27,10 +27,10 @@ export class RequestBody {
   closed = false;
   /** Whether nobody will read it: what comes is dropped. */
   discarded = false;
-  /** Whether its stream has been read from, or cancelled. */
-  used = false;
   /** Why it cannot be read to its end. */
   error: unknown;
+  /** Whether its stream has wanted bytes, or was cancelled. */
+  #pulled = false;
   #chunks: Uint8Array<ArrayBuffer>[] = [];
   #received = 0;
   #declared: number | undefined;
@@ -70,9 +70,9 @@ export class RequestBody {
     return this.#received;
   }
 
-  /** Whether it is known to have no bytes. */
-  get empty(): boolean {
-    return this.ended && this.#received === 0 && this.error === undefined;
+  /** Whether its stream has been read from, or cancelled. */
+  get used(): boolean {
+    return this.#pulled || this.#stream !== null && isDisturbed(this.#stream);
   }
 
   /** The body as the app reads it: in chunks that are its own, or into buffers that it brings. */
@@ -85,7 +85,7 @@ export class RequestBody {
       },
       pull: () => this.#pull(),
       cancel: () => {
-        this.used = true;
+        this.#pulled = true;
         this.discard();
       },
     });
@@ -224,7 +224,7 @@ export class RequestBody {
   }
 
   #pull(): Promise<void> | void {
-    this.used = true;
+    this.#pulled = true;
     const controller = this.#controller!;
     const request = controller.byobRequest;
     const view = this.#view ?? request?.view as Uint8Array | null | undefined;
@@ -283,6 +283,20 @@ export class RequestBody {
       413,
     );
   }
+}
+
+/** The field of a stream that says whether it was read from; undefined if this version of Deno has none of that name. */
+let disturbed: symbol | undefined;
+
+/**
+ * Whether a stream was read from or cancelled. Reads a private field, as a stream wants no bytes before the turn after its
+ * creation, and no public function tells of a read before then; returns false if the field is missing.
+ */
+function isDisturbed(stream: ReadableStream): boolean {
+  disturbed ??= Object.getOwnPropertySymbols(stream).find(({ description }) =>
+    description === "[[disturbed]]"
+  );
+  return disturbed !== undefined && Reflect.get(stream, disturbed) === true;
 }
 
 /** What was received before and after it is not the app's. */

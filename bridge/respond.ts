@@ -52,7 +52,7 @@ export async function respond(
   let request: Request | undefined;
   try {
     request = exchange.request();
-    const answer = handler(request, exchange);
+    const answer = handler(request, exchange.info());
     response = answer instanceof Response ? answer : await answer;
   } catch (error) {
     if (exchange.aborted) return false;
@@ -168,7 +168,7 @@ async function errorResponse(
   }
   if (!options.debug) return plainResponse(500);
   const { debugPage } = await import("./debug_page.ts");
-  return debugPage(error, describe(error), request, exchange);
+  return debugPage(error, describe(error), request, exchange.info());
 }
 
 /** An error as the log shows it. */

@@ -1239,6 +1239,7 @@ Deno.test("a filter gets the body and the file, and answers after the body (SPEC
   const app = {
     fetch: () => new Response("not asked"),
     async filter(request: Request, info: FilterInfo) {
+      assertEquals(["method", "url", "body", "signal"].filter((key) => key in info), []);
       assertEquals(info.dataLength, 8);
       assertEquals(info.dataLastModified, new Date(1700000000_000));
       const body = await request.text();

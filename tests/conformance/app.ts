@@ -1,5 +1,6 @@
 /** The app of the conformance list: its first path segment names what it does. */
 import type { AppObject, AppOptions, HandlerInfo } from "../../bridge/app.ts";
+import { REQUEST_CHECKS } from "./request_checks.ts";
 
 /** Fields that each transport has its own of (SPEC A23). */
 const OF_THE_TRANSPORT = [
@@ -32,6 +33,26 @@ async function seen(request: Request, info: HandlerInfo): Promise<Record<string,
       ["REQUEST_METHOD", "REQUEST_URI", "QUERY_STRING", "SERVER_NAME", "HTTP_X_A", "HTTP_PROXY"]
         .map((name) => [name, info.variables.get(name) ?? null]),
     ),
+  };
+}
+
+/** What a handler sees of the info where it takes it for something else. */
+async function seenInfo(request: Request, info: HandlerInfo): Promise<Record<string, unknown>> {
+  const { log } = info;
+  log("a line");
+  const fields = new Set<string>();
+  for (let of: unknown = info; of !== Object.prototype; of = Object.getPrototypeOf(of)) {
+    for (const key of Object.getOwnPropertyNames(of)) fields.add(key);
+  }
+  // As apps do that call `router.fetch(request, info)`.
+  const rewritten = new Request("http://other/", { method: "POST", body: "rewritten" });
+  const copy = new Request(rewritten, info as RequestInit);
+  const own = Object.assign(info, { method: "PUT", url: "http://other/", body: null });
+  return {
+    fields: [...fields].filter((key) => key !== "constructor").sort(),
+    copy: [copy.method, copy.url, await copy.text()],
+    request: [request.method, new URL(request.url).pathname, own.method],
+    body: await request.text(),
   };
 }
 
@@ -138,6 +159,17 @@ const app: AppObject = {
         const made = new Request(request, { headers: { "x-b": "2" } });
         return Response.json([await copy.text(), made.headers.get("x-b"), await made.text()]);
       }
+      case "check": {
+        const name = decodeURIComponent(url.pathname.split("/")[2]);
+        return Response.json(await REQUEST_CHECKS[name](request));
+      }
+      case "empty-body": {
+        const stream = request.body instanceof ReadableStream;
+        const before = request.bodyUsed;
+        return Response.json([stream, before, await request.text(), request.bodyUsed]);
+      }
+      case "info":
+        return Response.json(await seenInfo(request, info));
       default:
         return Response.json(await seen(request, info));
     }

@@ -1,7 +1,8 @@
 import { assertEquals } from "@std/assert";
 import { bytes, pattern, text } from "../testing/bytes.ts";
 import type { Answer } from "../testing/answer.ts";
-import { type Question, type Transport, TRANSPORTS } from "./transports.ts";
+import { REQUEST_CHECKS } from "./request_checks.ts";
+import { NATIVE, type Question, type Transport, TRANSPORTS } from "./transports.ts";
 
 /** What is expected of an answer: all of it that is not of the transport itself. */
 interface Expected {
@@ -206,6 +207,41 @@ const BEHAVIOURS: Behaviour[] = [
     send: pattern(1_000_000),
     body: pattern(1_000_000),
   },
+  ...["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "PROPFIND"].flatMap((method) =>
+    [[], [["Content-Length", "0"]]].map((request) => ({
+      name: `an empty ${method}, ${request.length > 0 ? "of length 0" : "of no length"}`,
+      method,
+      target: "/empty-body",
+      request: request as [string, string][],
+      body: '[true,false,"",true]',
+    }))
+  ),
+  ...["GET", "HEAD"].map((method) => ({
+    name: `an empty ${method}`,
+    method,
+    target: "/empty-body",
+    body: method === "GET" ? '[false,false,"",false]' : "",
+  })),
+  {
+    name: "the info, taken for a RequestInit",
+    method: "POST",
+    target: "/info",
+    send: bytes("body"),
+    body: JSON.stringify({
+      fields: [
+        "completed",
+        "log",
+        "pathInfo",
+        "protocol",
+        "remoteAddr",
+        "scriptName",
+        "variables",
+      ],
+      copy: ["POST", "http://other/", "rewritten"],
+      request: ["POST", "/info", "PUT"],
+      body: "body",
+    }),
+  },
   { name: "an echo of nothing", method: "POST", target: "/echo", body: "" },
   {
     name: "a form with a file",
@@ -338,6 +374,13 @@ const BEHAVIOURS: Behaviour[] = [
     body: "body",
   },
   {
+    name: "an app that is moved, and headers it wants to change",
+    options: "moved",
+    target: "/app/check/headers.delete()",
+    request: [["Cookie", "a=1"]],
+    body: '["TypeError","a=1"]',
+  },
+  {
     name: "what a trusted proxy says",
     options: "moved",
     request: [
@@ -429,5 +472,29 @@ for (const [name, start] of Object.entries(TRANSPORTS)) {
       for (const transport of Object.values(running)) await transport[Symbol.asyncDispose]();
       console.error = error;
     }
+  });
+}
+
+for (const [name, start] of Object.entries(TRANSPORTS)) {
+  Deno.test(`over ${name} a request behaves as one from Deno.serve`, async (t) => {
+    const { error } = console;
+    console.error = () => {};
+    await using native = NATIVE("plain");
+    await using transport = start("plain");
+    for (const check of Object.keys(REQUEST_CHECKS)) {
+      await t.step(check, async () => {
+        const question: Question = {
+          method: "POST",
+          target: `/check/${encodeURIComponent(check)}`,
+          headers: [["Cookie", "a=1"], ["X-A", "1"]],
+          body: bytes("body"),
+        };
+        const expected = await native.ask(question);
+        assertEquals(expected.status, 200);
+        const answer = await transport.ask(question);
+        assertEquals(text(answer.body), text(expected.body));
+      });
+    }
+    console.error = error;
   });
 }

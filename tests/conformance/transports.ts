@@ -1,5 +1,5 @@
 /** Ways to ask the app of the conformance list. */
-import type { AppOptions } from "../../bridge/app.ts";
+import type { AppOptions, HandlerInfo } from "../../bridge/app.ts";
 import { serveFastCGI } from "../../fastcgi.ts";
 import { serveHTTP } from "../../http.ts";
 import { serveSCGI } from "../../scgi.ts";
@@ -45,6 +45,21 @@ export const TRANSPORTS: Record<string, (options: string) => Transport> = {
     ),
 };
 
+/** `Deno.serve` itself, which knows nothing of the options. */
+export const NATIVE: (options: string) => Transport = (options) =>
+  overTCP(
+    (app, listener) => {
+      const { port } = listener.addr as Deno.NetAddr;
+      listener.close();
+      return Deno.serve(
+        { hostname: "127.0.0.1", port, onListen: () => {} },
+        (request, info) => app.fetch(request, info as HandlerInfo),
+      );
+    },
+    options,
+    askHTTP,
+  );
+
 function overTCP(
   serve: (
     handler: typeof app,
@@ -70,14 +85,12 @@ function overTCP(
   };
 }
 
-function allHeaders({ headers, body, method }: Question): [name: string, value: string][] {
+function allHeaders({ headers, body }: Question): [name: string, value: string][] {
   const has = (wanted: string) => headers.some(([name]) => name.toLowerCase() === wanted);
   return [
     ...(has("host") ? [] : [["Host", "example.org:8080"] as [string, string]]),
     ...headers,
-    ...(body || method === "POST"
-      ? [["Content-Length", String(body?.length ?? 0)] as [string, string]]
-      : []),
+    ...(body ? [["Content-Length", String(body.length)] as [string, string]] : []),
   ];
 }
 
