@@ -11,6 +11,7 @@ export interface HeldResponse {
 
 interface Inner {
   statusMessage?: unknown;
+  bodyDecoded?: unknown;
   body?: { streamOrStatic?: { body?: unknown; consumed?: unknown } } | null;
 }
 
@@ -27,6 +28,9 @@ interface Keys {
   /** Its type. */
   type: symbol;
 }
+
+/** What Deno calls the key of what is behind a response. */
+const INNER = "response";
 
 /** How a type is told. */
 const NONE = 0;
@@ -82,7 +86,7 @@ function look(response: Response, keys: Keys): HeldResponse | undefined {
 function findKeys(): Keys | null {
   const found: Record<string, symbol> = {};
   for (const key of Object.getOwnPropertySymbols(new Response("x"))) found[key.description!] = key;
-  const { response: inner } = found;
+  const inner = found[INNER];
   return inner === undefined ? null : {
     inner,
     text: found["lazy static body"] ?? Symbol(),
@@ -114,4 +118,14 @@ function areRight(keys: Keys): boolean {
     return tells(unread, contentType) && tells(changed) && stream !== null &&
       look(asked, keys) === undefined && look(read, keys) === undefined;
   });
+}
+
+/**
+ * Whether `fetch` has decoded the body of a response whose headers still tell of the encoding. `Deno.serve` then leaves
+ * out `content-encoding` and `content-length`, of which they are no longer true. No public property says so.
+ */
+export function isBodyDecoded(response: Response): boolean {
+  const key = Object.getOwnPropertySymbols(response).find((key) => key.description === INNER);
+  return key !== undefined &&
+    (response as unknown as Record<symbol, Inner>)[key]?.bodyDecoded === true;
 }

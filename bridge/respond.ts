@@ -8,7 +8,7 @@ import { CONNECTION_FIELDS, encodeHead, reasonPhrase } from "../wire/cgi.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 import type { App, AppOptions, Handler } from "./app.ts";
 import type { Exchange } from "./exchange.ts";
-import { type HeldResponse, heldResponse } from "./held_response.ts";
+import { type HeldResponse, heldResponse, isBodyDecoded } from "./held_response.ts";
 import { localRedirectPath } from "./local_redirect.ts";
 
 /** What takes an answer to the web server. */
@@ -382,7 +382,7 @@ function nonEmpty(chunk: unknown): Uint8Array | null {
 
 function declaredLength(response: Response): number | undefined {
   const text = response.headers.get("content-length");
-  return text !== null && DIGITS.test(text) ? Number(text) : undefined;
+  return text !== null && DIGITS.test(text) && !isBodyDecoded(response) ? Number(text) : undefined;
 }
 
 /** An authorizer's variable: `Headers` has lost its capitals, and mod_fcgid does not restore them. */
@@ -402,8 +402,13 @@ function encodeResponseHead(
   let hasType = false;
   let hasLocation = false;
   let length: string | undefined;
+  let decoded = false;
   headers.forEach((value, name) => {
     if (DROPPED.has(name)) return;
+    if (name === "content-encoding" && isBodyDecoded(response)) {
+      decoded = true;
+      return;
+    }
     if (name === "content-length") {
       length = value;
       return;
@@ -412,6 +417,7 @@ function encodeResponseHead(
     else if (name === "location") hasLocation = true;
     fields.push([name.startsWith("variable-") ? variableField(name) : name, value]);
   });
+  if (decoded) length = undefined;
   if (hasBody && !hasType) fields.push(["content-type", "application/octet-stream"]);
   if (status !== 204 && status !== 205 && status !== 304 && known !== undefined) {
     if (length !== undefined && DIGITS.test(length) && Number(length) !== known) {
