@@ -49,7 +49,7 @@ export const IN_PROCESS: Record<string, (app: App) => Transport> = {
 
 /** `Deno.serve` alone, which all transports are compared with. */
 export function overDenoServe(
-  handler: (request: Request, info: Deno.ServeHandlerInfo<Deno.NetAddr>) => Promise<Response>,
+  handler: (request: Request, info: Deno.ServeHandlerInfo) => Response | Promise<Response>,
 ): Transport {
   const server = Deno.serve({
     hostname: "127.0.0.1",
