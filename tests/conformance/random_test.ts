@@ -1,6 +1,6 @@
 /** Random requests and behaviours: each transport does as `Deno.serve` does, but for what docs/differences.md lists. */
 import { assertEquals } from "@std/assert";
-import { bytes, text } from "../testing/bytes.ts";
+import { text } from "../testing/bytes.ts";
 import { IN_PROCESS, overDenoServe, type Question, type Transport } from "./transports.ts";
 
 const CASES = 200;
