@@ -11,8 +11,12 @@ export interface HeldResponse {
 
 interface Inner {
   statusMessage?: unknown;
+  bodyDecoded?: unknown;
   body?: { streamOrStatic?: { body?: unknown; consumed?: unknown } } | null;
 }
+
+/** The class as Deno has made it: an app or a test may replace the global one. */
+const { Response } = globalThis;
 
 /** Where Deno keeps what it has not made a stream or headers of. */
 interface Keys {
@@ -20,6 +24,8 @@ interface Keys {
   inner: symbol;
   /** Its text, as long as it is nothing but that. */
   text: symbol;
+  /** Whether it was sent. */
+  sent: symbol;
   /** Of one that has at most a type, and whose headers nobody has asked for: 200, else 0. */
   status: symbol;
   /** How its type is told. */
@@ -28,13 +34,24 @@ interface Keys {
   type: symbol;
 }
 
+/** What Deno calls the key of what is behind a response. */
+const INNER = "response";
+
 /** How a type is told. */
 const NONE = 0;
 const PLAIN_TEXT = 1;
 const GIVEN = 2;
 
-/** The versions that the tests have seen keep it so. */
-const TRIED = "Deno/2.9.";
+/** The versions of Deno that the tests have run on. */
+export const TRIED: readonly string[] = [
+  "Deno/2.9.0",
+  "Deno/2.9.1",
+  "Deno/2.9.2",
+  "Deno/2.9.3",
+  "Deno/2.9.4",
+  "Deno/2.9.5",
+  "Deno/2.9.6",
+];
 
 let keys: Keys | null | undefined;
 
@@ -48,18 +65,40 @@ let keys: Keys | null | undefined;
  * versions of Deno that have been tried count.
  */
 export function heldResponse(response: unknown, once = false): HeldResponse | undefined {
-  // Of a class of its own, it may say something else when asked.
-  if (!response || Object.getPrototypeOf(response) !== Response.prototype) return undefined;
+  if (typeof response !== "object" || response === null) return undefined;
   if (keys === undefined) {
-    if (once && !navigator.userAgent.startsWith(TRIED)) return undefined;
+    if (once && !TRIED.includes(navigator.userAgent)) return undefined;
     keys = findKeys();
     if (keys !== null && !once && !areRight(keys)) keys = null;
   }
-  return keys === null ? undefined : look(response as Response, keys);
+  return keys === null ? undefined : look(response, keys);
 }
 
-function look(response: Response, keys: Keys): HeldResponse | undefined {
-  const fields = response as unknown as Record<symbol, unknown>;
+/**
+ * Marks a held response as sent, as `Deno.serve` does: its body counts as read, and it cannot be sent again.
+ *
+ * @param response One that {@linkcode heldResponse} knows.
+ */
+export function markSent(response: Response): void {
+  (response as unknown as Record<symbol, unknown>)[keys!.sent] = true;
+}
+
+/**
+ * Reads a property of a response as `Deno.serve` does: what a subclass or a property of the response's own says instead
+ * does not count.
+ *
+ * @throws {TypeError} If Deno has not made the response.
+ */
+export function readNative<Key extends keyof Response>(
+  response: Response,
+  key: Key,
+): Response[Key] {
+  return Reflect.get(Response.prototype, key, response);
+}
+
+function look(response: object, keys: Keys): HeldResponse | undefined {
+  const fields = response as Record<symbol, unknown>;
+  if (fields[keys.sent] === true) return undefined;
   const inner = fields[keys.inner] as Inner | undefined;
   let body = fields[keys.text];
   if (typeof body !== "string") {
@@ -82,9 +121,11 @@ function look(response: Response, keys: Keys): HeldResponse | undefined {
 function findKeys(): Keys | null {
   const found: Record<string, symbol> = {};
   for (const key of Object.getOwnPropertySymbols(new Response("x"))) found[key.description!] = key;
-  const { response: inner } = found;
-  return inner === undefined ? null : {
+  const inner = found[INNER];
+  const sent = found["serve fast consumed"];
+  return inner === undefined || sent === undefined ? null : {
     inner,
+    sent,
     text: found["lazy static body"] ?? Symbol(),
     status: found["serve fast status"] ?? Symbol(),
     kind: found["serve fast header kind"] ?? Symbol(),
@@ -107,11 +148,22 @@ function areRight(keys: Keys): boolean {
     [() => new Response("held", { statusText: "Fine" })],
   ];
   return makers.every(([make, contentType]) => {
-    const [unread, changed, asked, read] = [make(), make(), make(), make()];
+    const [unread, changed, asked, read, sent] = [make(), make(), make(), make(), make()];
     changed.headers.set("x-a", "b");
     const stream = asked.body;
     read.text();
-    return tells(unread, contentType) && tells(changed) && stream !== null &&
-      look(asked, keys) === undefined && look(read, keys) === undefined;
+    (sent as unknown as Record<symbol, unknown>)[keys.sent] = true;
+    return tells(unread, contentType) && tells(changed) && stream !== null && sent.bodyUsed &&
+      [asked, read, sent].every((response) => look(response, keys) === undefined);
   });
+}
+
+/**
+ * Whether `fetch` has decoded the body of a response whose headers still tell of the encoding. `Deno.serve` then leaves
+ * out `content-encoding` and `content-length`, of which they are no longer true. No public property says so.
+ */
+export function isBodyDecoded(response: Response): boolean {
+  const key = Object.getOwnPropertySymbols(response).find((key) => key.description === INNER);
+  return key !== undefined &&
+    (response as unknown as Record<symbol, Inner>)[key]?.bodyDecoded === true;
 }

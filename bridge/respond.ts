@@ -8,8 +8,17 @@ import { CONNECTION_FIELDS, encodeHead, reasonPhrase } from "../wire/cgi.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 import type { App, AppOptions, Handler } from "./app.ts";
 import type { Exchange } from "./exchange.ts";
-import { type HeldResponse, heldResponse } from "./held_response.ts";
+import {
+  type HeldResponse,
+  heldResponse,
+  isBodyDecoded,
+  markSent,
+  readNative,
+} from "./held_response.ts";
 import { localRedirectPath } from "./local_redirect.ts";
+
+/** The class as Deno has made it: an app or a test may replace the global one. */
+const { Response } = globalThis;
 
 /** What takes an answer to the web server. */
 export interface ResponseSink {
@@ -132,14 +141,15 @@ export function checkResponse(response: unknown): asserts response is Response {
       `Cannot send the app's answer as it must be a Response: current value is ${response}`,
     );
   }
-  if (response.status < 200 || response.status > 599) {
+  const status = readNative(response, "status");
+  if (status < 200 || status > 599) {
     throw new RangeError(
-      `Cannot send the app's answer as its status must be from 200 to 599: current value is ${response.status}`,
+      `Cannot send the app's answer as its status must be from 200 to 599: current value is ${status}`,
     );
   }
-  if (response.bodyUsed) {
+  if (readNative(response, "bodyUsed")) {
     throw new TypeError(
-      "Cannot send the app's answer as its body must be unread: it was read already",
+      "Cannot send the app's answer as its body must be unread: it was read or sent already. Return a clone to send it twice",
     );
   }
 }
@@ -187,7 +197,7 @@ function sendResponse(
   const path = localRedirectPath(response);
   // Such a head has this field and no other: with a status it would be the client's redirect.
   if (path !== undefined) return send(sink, `Location: ${path}\r\n\r\n`, null, exchange);
-  const { body } = response;
+  const body = readNative(response, "body");
   if (body !== null) return sendStream(response, body, exchange, sink);
   const known = isBodyless(response, exchange) ? undefined : 0;
   return send(sink, encodeResponseHead(response, exchange, false, known), null, exchange);
@@ -265,6 +275,7 @@ function sendHeld(
   exchange: Exchange,
   sink: ResponseSink,
 ): Promise<boolean> {
+  markSent(response);
   const { contentType } = held;
   let { body } = held;
   const short = typeof body === "string" && body.length < SHORT && !NOT_ASCII.test(body);
@@ -299,7 +310,8 @@ function typeHead(contentType: string | null): string {
   return lastType.head;
 }
 
-function isBodyless({ status }: Response, { method }: Exchange): boolean {
+function isBodyless(response: Response, { method }: Exchange): boolean {
+  const status = readNative(response, "status");
   return method === "HEAD" || status === 204 || status === 205 || status === 304;
 }
 
@@ -386,8 +398,8 @@ function nonEmpty(chunk: unknown): Uint8Array | null {
 }
 
 function declaredLength(response: Response): number | undefined {
-  const text = response.headers.get("content-length");
-  return text !== null && DIGITS.test(text) ? Number(text) : undefined;
+  const text = readNative(response, "headers").get("content-length");
+  return text !== null && DIGITS.test(text) && !isBodyDecoded(response) ? Number(text) : undefined;
 }
 
 /** An authorizer's variable: `Headers` has lost its capitals, and mod_fcgid does not restore them. */
@@ -402,13 +414,18 @@ function encodeResponseHead(
   hasBody: boolean,
   known: number | undefined,
 ): string {
-  const { status, headers } = response;
+  const status = readNative(response, "status");
   const fields: [string, string][] = [];
   let hasType = false;
   let hasLocation = false;
   let length: string | undefined;
-  headers.forEach((value, name) => {
+  let decoded = false;
+  readNative(response, "headers").forEach((value, name) => {
     if (DROPPED.has(name)) return;
+    if (name === "content-encoding" && isBodyDecoded(response)) {
+      decoded = true;
+      return;
+    }
     if (name === "content-length") {
       length = value;
       return;
@@ -417,6 +434,7 @@ function encodeResponseHead(
     else if (name === "location") hasLocation = true;
     fields.push([name.startsWith("variable-") ? variableField(name) : name, value]);
   });
+  if (decoded) length = undefined;
   if (hasBody && !hasType) fields.push(["content-type", "application/octet-stream"]);
   if (status !== 204 && status !== 205 && status !== 304 && known !== undefined) {
     if (length !== undefined && DIGITS.test(length) && Number(length) !== known) {
@@ -432,7 +450,7 @@ function encodeResponseHead(
   if (status === 200 && hasLocation) {
     exchange.log("A response with status 200 has a Location: some servers take it for a redirect");
   }
-  const head = encodeHead(status, response.statusText, fields);
+  const head = encodeHead(status, readNative(response, "statusText"), fields);
   if (head.length > HEAD_WARNING) {
     exchange.log(
       `The response has ${head.length} bytes of headers: nginx refuses more than its fastcgi_buffer_size, 4096 or 8192`,

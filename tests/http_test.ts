@@ -68,7 +68,7 @@ Deno.test("serveHTTP() writes to options.log", async () => {
   const lines: string[] = [];
   const app: App = (_request, info) => {
     const { log } = info;
-    log.call(info, "from the app");
+    log("from the app");
     throw new Error("thrown");
   };
   await serving(app, { log: (line) => lines.push(line) }, async (url, logged) => {

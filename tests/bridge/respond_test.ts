@@ -461,7 +461,7 @@ Deno.test("an answer that is no Response, or was read, is an error of the app", 
   const cases: [unknown, string][] = [
     [undefined, "must be a Response: current value is undefined"],
     ["text", "must be a Response: current value is text"],
-    [read, "its body must be unread: it was read already"],
+    [read, "its body must be unread: it was read or sent already"],
   ];
   for (const [value, message] of cases) {
     const answer = await ask(() => value as Response);

@@ -1,8 +1,10 @@
 import { assertEquals } from "@std/assert";
+import type { HandlerInfo } from "../../bridge/app.ts";
 import { bytes, pattern, text } from "../testing/bytes.ts";
 import type { Answer } from "../testing/answer.ts";
+import app from "./app.ts";
 import { REQUEST_CHECKS } from "./request_checks.ts";
-import { NATIVE, type Question, type Transport, TRANSPORTS } from "./transports.ts";
+import { overDenoServe, type Question, type Transport, TRANSPORTS } from "./transports.ts";
 
 /** What is expected of an answer: all of it that is not of the transport itself. */
 interface Expected {
@@ -479,7 +481,7 @@ for (const [name, start] of Object.entries(TRANSPORTS)) {
   Deno.test(`over ${name} a request behaves as one from Deno.serve`, async (t) => {
     const { error } = console;
     console.error = () => {};
-    await using native = NATIVE("plain");
+    await using native = overDenoServe((request, info) => app.fetch(request, info as HandlerInfo));
     await using transport = start("plain");
     for (const check of Object.keys(REQUEST_CHECKS)) {
       await t.step(check, async () => {

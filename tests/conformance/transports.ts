@@ -1,12 +1,12 @@
 /** Ways to ask the app of the conformance list. */
-import type { AppOptions, HandlerInfo } from "../../bridge/app.ts";
+import type { App, AppOptions } from "../../bridge/app.ts";
 import { serveFastCGI } from "../../fastcgi.ts";
 import { serveHTTP } from "../../http.ts";
 import { serveSCGI } from "../../scgi.ts";
 import { encodeSCGIHeaders } from "../../wire/scgi.ts";
 import { type Answer, parseAnswer } from "../testing/answer.ts";
 import { bytes, concat, text } from "../testing/bytes.ts";
-import { runScript } from "../testing/cgi_script.ts";
+import { run, runScript } from "../testing/cgi_script.ts";
 import { deadline } from "../testing/deadline.ts";
 import { FastCGIClient, request as fastCGIRequest } from "../testing/fastcgi_client.ts";
 import app, { OPTION_SETS } from "./app.ts";
@@ -31,47 +31,62 @@ export const TRANSPORTS: Record<string, (options: string) => Transport> = {
     ask: (question) => askScript(question, options),
     [Symbol.asyncDispose]: () => Promise.resolve(),
   }),
-  FastCGI: (options) => overTCP(serveFastCGI, options, askFastCGI),
-  SCGI: (options) => overTCP(serveSCGI, options, askSCGI),
-  HTTP: (options) =>
-    overTCP(
-      (app, listener, options) => {
-        const { port } = listener.addr as Deno.NetAddr;
-        listener.close();
-        return serveHTTP(app, { ...options, hostname: "127.0.0.1", port, onListen: () => {} });
-      },
-      options,
-      askHTTP,
-    ),
+  FastCGI: (options) => overFastCGI(app, OPTION_SETS[options]),
+  SCGI: (options) => overSCGI(app, OPTION_SETS[options]),
+  HTTP: (options) => overHTTP(app, OPTION_SETS[options]),
 };
 
-/** `Deno.serve` itself, which knows nothing of the options. */
-export const NATIVE: (options: string) => Transport = (options) =>
-  overTCP(
-    (app, listener) => {
-      const { port } = listener.addr as Deno.NetAddr;
-      listener.close();
-      return Deno.serve(
-        { hostname: "127.0.0.1", port, onListen: () => {} },
-        (request, info) => app.fetch(request, info as HandlerInfo),
-      );
-    },
-    options,
-    askHTTP,
-  );
+/** Every transport, each in this process, for any app. */
+export const IN_PROCESS: Record<string, (app: App) => Transport> = {
+  CGI: (app) => ({
+    ask: (question) => run(app, variables(question), question.body),
+    [Symbol.asyncDispose]: () => Promise.resolve(),
+  }),
+  FastCGI: overFastCGI,
+  SCGI: overSCGI,
+  HTTP: overHTTP,
+};
+
+/** `Deno.serve` alone, which all transports are compared with. */
+export function overDenoServe(
+  handler: (request: Request, info: Deno.ServeHandlerInfo) => Response | Promise<Response>,
+): Transport {
+  const server = Deno.serve({
+    hostname: "127.0.0.1",
+    port: 0,
+    onListen: () => {},
+    onError: () => new Response("500 Internal Server Error\n", { status: 500 }),
+  }, handler);
+  return overTCP(server, server.addr, askHTTP);
+}
+
+function overFastCGI(app: App, options?: AppOptions): Transport {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const server = serveFastCGI(app, listener, { ...options, log: () => {} });
+  return overTCP(server, listener.addr, askFastCGI);
+}
+
+function overSCGI(app: App, options?: AppOptions): Transport {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const server = serveSCGI(app, listener, { ...options, log: () => {} });
+  return overTCP(server, listener.addr, askSCGI);
+}
+
+function overHTTP(app: App, options?: AppOptions): Transport {
+  const server = serveHTTP(app, {
+    ...options,
+    hostname: "127.0.0.1",
+    port: 0,
+    onListen: () => {},
+  });
+  return overTCP(server, server.addr, askHTTP);
+}
 
 function overTCP(
-  serve: (
-    handler: typeof app,
-    listener: Deno.TcpListener,
-    options: AppOptions,
-  ) => { shutdown(): Promise<void> },
-  options: string,
+  server: { shutdown(): Promise<void> },
+  { port }: Deno.NetAddr,
   ask: (conn: Deno.Conn, question: Question) => Promise<Answer>,
 ): Transport {
-  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  const { port } = listener.addr;
-  const server = serve(app, listener, { ...OPTION_SETS[options], log: () => {} } as AppOptions);
   return {
     async ask(question) {
       const conn = await Deno.connect({ hostname: "127.0.0.1", port });
