@@ -5,10 +5,10 @@
  */
 
 import type { App, AppOptions, HandlerInfo, Protocol } from "./bridge/app.ts";
-import { makeImmutable } from "./bridge/immutable_headers.ts";
 import {
   decodePath,
   decodePercent,
+  makeImmutable,
   NO_REQUEST,
   remoteAddress,
   requestURL,

@@ -1,4 +1,4 @@
-import { makeImmutable } from "./immutable_headers.ts";
+import { makeImmutable } from "./request.ts";
 
 /** What a request is made of, once it must be. */
 export interface RequestParts {
