@@ -12,7 +12,7 @@
 import { pathToFileURL } from "node:url";
 import { parseArgs } from "@std/cli/parse-args";
 import type { App, AppOptions } from "./bridge/app.ts";
-import { describe } from "./bridge/respond.ts";
+import { describeError } from "./bridge/error_response.ts";
 import { serveFastCGI } from "./fastcgi.ts";
 import { serveHTTP } from "./http.ts";
 import { parseAddress } from "./io/address.ts";
@@ -113,7 +113,7 @@ export async function main(args: string[]): Promise<number> {
       console.error(`${error.message}\nType --help for all options.`);
       return 2;
     }
-    console.error(args.includes("--debug") ? describe(error) : (error as Error).message);
+    console.error(args.includes("--debug") ? describeError(error) : (error as Error).message);
     return 1;
   }
 }

@@ -15,6 +15,7 @@
  */
 
 import type { App, AppObject, AppOptions, FilterInfo, Handler } from "./bridge/app.ts";
+import { describeError } from "./bridge/error_response.ts";
 import { Exchange, FilterExchange, type TransportInfo } from "./bridge/exchange.ts";
 import {
   BODY_HIGH_WATER,
@@ -24,13 +25,18 @@ import {
 } from "./bridge/limits.ts";
 import { contentLength } from "./bridge/request.ts";
 import { RequestBody, type RequestBodySource } from "./bridge/request_body.ts";
-import { describe, refuse, respond, type ResponseSink } from "./bridge/respond.ts";
-import { Channel, type ChannelUser } from "./io/channel.ts";
+import { refuse, respond, type ResponseSink } from "./bridge/respond.ts";
+import { Channel, type ChannelHandler } from "./io/channel.ts";
 import type { Duplex, Listener } from "./io/duplex.ts";
-import { checkExposure, isAllowedPeer, webServerAddresses } from "./io/peers.ts";
-import { programFile } from "./io/program.ts";
-import { type Driver, type Server, type ServerOptions, startServer } from "./io/server.ts";
-import { Standstill } from "./io/standstill.ts";
+import { addressesFromEnvironment } from "./io/peers.ts";
+import { mainModulePath } from "./io/main_module.ts";
+import {
+  type Server,
+  type ServerConnection,
+  type ServerOptions,
+  startServer,
+} from "./io/server.ts";
+import { StallTimer } from "./io/stall_timer.ts";
 import { ByteBuffer } from "./wire/byte_buffer.ts";
 import { decodeByteString, toByteString } from "./wire/byte_string.ts";
 import {
@@ -84,7 +90,7 @@ export interface FastCGIOptions extends AppOptions, LimitOptions, ServerOptions 
    */
   idleTimeout?: number;
   /**
-   * Addresses that connections may come from (section 3.2). Unix-socket peers are then refused.
+   * Addresses that connections may come from (section 3.2); others are closed, and so are those over Unix sockets.
    *
    * @default The list in FCGI_WEB_SERVER_ADDRS if that may be read and is set, else anyone
    */
@@ -119,15 +125,11 @@ const LOG_BUFFER = 16384;
  * ```
  */
 export function serveFastCGI(app: App, listener: Listener, options: FastCGIOptions = {}): Server {
+  const { webServerAddresses = addressesFromEnvironment() } = options;
   const service = new Service(app, options);
-  checkExposure(
-    listener.addr,
-    service.limits.allowRemote || service.addresses !== undefined,
-    "allowRemote: true",
-  );
   return startServer(
     listener,
-    options,
+    { ...options, webServerAddresses },
     (duplex, overloaded) => new Connection(service, duplex, overloaded),
   );
 }
@@ -158,8 +160,7 @@ class Service {
   /** Requests under way. */
   requests = 0;
   readonly app: AppObject;
-  readonly program: string | undefined = programFile();
-  readonly addresses: string[] | undefined;
+  readonly program: string | undefined = mainModulePath();
   readonly options: FastCGIOptions;
   readonly limits: Limits;
   readonly log: (message: string) => void;
@@ -167,7 +168,6 @@ class Service {
 
   constructor(app: App, options: FastCGIOptions) {
     this.app = typeof app === "function" ? { fetch: app } : app;
-    this.addresses = options.webServerAddresses ?? webServerAddresses();
     const {
       maxConnections = 1024,
       maxRequestsPerConnection = 64,
@@ -186,11 +186,10 @@ class Service {
 }
 
 /** One connection: records in, records out. */
-class Connection implements Driver, ChannelUser, RecordSink {
+class Connection implements ServerConnection, ChannelHandler, RecordSink {
   readonly service: Service;
   readonly out: ByteBuffer = new ByteBuffer();
   readonly channel: Channel;
-  #duplex: Duplex;
   #overloaded: boolean;
   #decoder = new RecordDecoder();
   #requests = new Map<number, FastCGIRequest>();
@@ -205,22 +204,16 @@ class Connection implements Driver, ChannelUser, RecordSink {
   #begun = 0;
   /** Whether the web server may still be sending the body of the last response's request. */
   #unread = false;
-  #standstill = new Standstill();
+  #idleTimer = new StallTimer();
 
   constructor(service: Service, duplex: Duplex, overloaded: boolean) {
     this.service = service;
-    this.#duplex = duplex;
     this.#overloaded = overloaded;
     this.channel = new Channel(duplex, this.out, this, service.limits.writeTimeout);
   }
 
-  async run(): Promise<void> {
-    const { addresses, log } = this.service;
-    if (addresses && !isAllowedPeer(this.#duplex.remoteAddr, addresses)) {
-      log(`Refused a connection as it must come from ${addresses.join(", ")}`);
-      return this.channel.close();
-    }
-    await this.channel.run();
+  run(): Promise<void> {
+    return this.channel.run();
   }
 
   /** Apps are asked once all is taken in that came together: then an answer sees how far its request has come. */
@@ -244,7 +237,7 @@ class Connection implements Driver, ChannelUser, RecordSink {
    * A connection waits for an app that does not read the body; not where other requests would wait as well, and later
    * where some may come, or where the web server is stuck sending the body before it reads the answer (SPEC C14).
    */
-  mustWait(stalled: boolean): boolean {
+  shouldPause(stalled: boolean): boolean {
     if (this.#requests.size === 0) return false;
     if (this.#multiplexed && this.#requests.size > 1) return false;
     const most = stalled || this.#multiplexed
@@ -368,7 +361,7 @@ class Connection implements Driver, ChannelUser, RecordSink {
     channel.check(now);
     if (channel.closed) return;
     if (this.out.length > 0) this.flush();
-    const idle = this.#standstill.of(channel.activity, now);
+    const idle = this.#idleTimer.elapsed(channel.activity, now);
     const patience = this.#closing && this.#begun === 0 ? NEW_CONNECTION : limits.idleTimeout;
     if (this.#requests.size === 0 && idle > patience) return channel.close();
     for (const request of this.#requests.values()) {
@@ -403,30 +396,36 @@ function disconnected(): DOMException {
   return new DOMException("The web server closed the connection", "AbortError");
 }
 
+/** Why a request is refused: the status of the response, and that of FCGI_END_REQUEST. */
+interface Refusal {
+  status: number;
+  protocolStatus: number;
+}
+
 /** One request on a connection, from FCGI_BEGIN_REQUEST to FCGI_END_REQUEST. */
 class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   readonly protocol = "fastcgi";
   readonly id: number;
   readonly keepConnection: boolean;
-  readonly overloaded: boolean;
   body: RequestBody | null = null;
   data: RequestBody | null = null;
+  /** Prepared: the variables are complete, or not needed to refuse it. Running: the app was called, or the refusal sent. */
+  #phase: "variables" | "prepared" | "running" | "ended" = "variables";
+  #refusal: Refusal | null = null;
   #connection: Connection;
   #role: number;
   /** What responds in this role, if the app has it. */
   #handler: Handler | undefined;
-  /** FCGI_PARAMS so far, a byte string; nothing once it is too long. */
+  /** Whether it counts among the service's requests: one that comes while the server is overloaded does not. */
+  #counted: boolean;
+  /** FCGI_PARAMS so far, a byte string; empty once it is too long. */
   #variables = "";
   #variableBytes = 0;
   #exchange: Exchange | null = null;
   #begunAt = 0;
-  #protocolStatus: number = ProtocolStatus.requestComplete;
   /** A filter's input: resolves when FCGI_STDIN has ended. */
   #inputWhole: PromiseWithResolvers<void> | null = null;
-  /** The status to refuse it with, if not 0. */
-  #refusal = 0;
-  #started = false;
-  #ended = false;
+  /** Whether FCGI_STDERR was used. */
   #logged = false;
 
   constructor(
@@ -440,9 +439,10 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     this.id = id;
     this.#role = role;
     this.keepConnection = keepConnection;
-    this.overloaded = overloaded;
     this.#handler = this.#findHandler(connection.service.app);
-    if (!overloaded) connection.service.requests++;
+    this.#counted = !overloaded;
+    if (overloaded) this.#refuse(503, ProtocolStatus.overloaded);
+    else connection.service.requests++;
   }
 
   get program(): string | undefined {
@@ -463,9 +463,14 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
 
   /** Whether its variables have not come in time. */
   isLate(now: number): boolean {
-    if (this.#exchange !== null) return false;
+    if (this.#phase !== "variables") return false;
     this.#begunAt ||= now;
     return now - this.#begunAt > this.#connection.service.limits.variablesTimeout;
+  }
+
+  /** Keeps the first reason to refuse the request. */
+  #refuse(status: number, protocolStatus: number = ProtocolStatus.requestComplete): void {
+    this.#refusal ??= { status, protocolStatus };
   }
 
   /** Refuses a role that the app lacks, without waiting for the variables (SPEC C7). */
@@ -473,23 +478,17 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     if (this.#handler !== undefined) return;
     const wanted = ROLE_METHODS[this.#role] ?? "a role from 1 to 3";
     this.log(`Refused a request of role ${this.#role} as the app must have ${wanted}`);
-    this.#protocolStatus = ProtocolStatus.unknownRole;
-    this.#refusal = 500;
-    this.#exchange = new Exchange(this, new Variables([]), null, this.#connection.service.options);
-    this.#connection.prepared(this);
+    this.#refuse(500, ProtocolStatus.unknownRole);
+    this.#prepared(this.#emptyExchange());
   }
 
   addVariables(content: Uint8Array): void {
-    if (this.#exchange !== null) return;
+    if (this.#phase !== "variables") return;
     if (content.length === 0) return this.#prepare();
     this.#variableBytes += content.length;
-    if (
-      this.overloaded || this.#variableBytes > this.#connection.service.limits.maxVariableBytes
-    ) {
-      this.#variables = "";
-      return;
-    }
-    this.#variables += decodeByteString(content);
+    const { maxVariableBytes } = this.#connection.service.limits;
+    if (this.#refusal !== null || this.#variableBytes > maxVariableBytes) this.#variables = "";
+    else this.#variables += decodeByteString(content);
   }
 
   /**
@@ -498,7 +497,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
    */
   addInput(content: Uint8Array, body: RequestBody | null, mayKeep: boolean): boolean {
     if (body === null) {
-      if (this.#exchange !== null) return false;
+      if (this.#phase !== "variables") return false;
       throw new ProtocolError("Cannot take FCGI_STDIN as FCGI_PARAMS must end before: it has not");
     }
     if (content.length === 0) {
@@ -512,7 +511,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     if (body.buffered > maxBufferedBody + BODY_HIGH_WATER) {
       body.fail(
         new ProtocolError(
-          `Cannot hold request body as it must have at most ${maxBufferedBody} unread bytes: raise maxBufferedBody, or read it sooner`,
+          `Cannot buffer request body as it must have at most ${maxBufferedBody} unread bytes: raise maxBufferedBody, or read it sooner`,
           413,
         ),
       );
@@ -520,40 +519,41 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     return kept;
   }
 
-  /** The variables are whole: all is there that the app needs to begin. */
+  /** Creates the exchange: the variables are complete. */
   #prepare(): void {
-    const { options, limits } = this.#connection.service;
+    const { limits } = this.#connection.service;
     let exchange: Exchange | undefined;
     if (this.#role !== Role.authorizer) this.body = new RequestBody(this, limits.maxBodyBytes);
     try {
       const variables = this.#decodeVariables(limits);
       this.body?.declare(contentLength(variables));
-      exchange = this.#createExchange(variables, options);
+      exchange = this.#createExchange(variables);
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error;
-      this.#refusal = error.status;
+      this.#refuse(error.status);
       this.log(error.message);
     }
-    this.#exchange = exchange ?? new Exchange(this, new Variables([]), this.body, options);
     this.#variables = "";
+    this.#prepared(exchange ?? this.#emptyExchange());
+  }
+
+  #prepared(exchange: Exchange): void {
+    this.#phase = "prepared";
+    this.#exchange = exchange;
     this.#connection.prepared(this);
   }
 
-  /** Asks the app, whatever of the body is still to come (SPEC C12). */
+  /** Calls the app, whatever of the body is still to come (SPEC C12), or refuses the request. */
   start(): void {
-    if (this.#ended) return;
+    if (this.#phase === "ended") return;
+    this.#phase = "running";
     const exchange = this.#exchange!;
-    if (this.overloaded) {
-      this.#protocolStatus = ProtocolStatus.overloaded;
-      this.#refusal = 503;
-    }
-    this.#started = true;
-    const answer = this.#refusal > 0
-      ? refuse(this.#refusal, exchange, this)
+    const responded = this.#refusal !== null
+      ? refuse(this.#refusal.status, exchange, this)
       : respond(this.#handler!, exchange, this, this.#connection.service.options);
-    answer.then((sent) => this.#answered(sent), (error) => {
-      this.log(describe(error));
-      this.#answered(false);
+    responded.then((sent) => this.#responded(sent), (error) => {
+      this.log(describeError(error));
+      this.#responded(false);
     });
   }
 
@@ -575,8 +575,18 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     }
   }
 
-  /** Makes the exchange; a filter's has FCGI_DATA as well, whose length and time must be told (section 6.4). */
-  #createExchange(variables: Variables, options: FastCGIOptions): Exchange {
+  #emptyExchange(): Exchange {
+    return new Exchange(
+      this,
+      new Variables([]),
+      this.body,
+      this.#connection.service.options,
+    );
+  }
+
+  /** Creates the exchange; a filter's has FCGI_DATA as well, whose length and time must be given (section 6.4). */
+  #createExchange(variables: Variables): Exchange {
+    const { options } = this.#connection.service;
     if (this.#role !== Role.filter) return new Exchange(this, variables, this.body, options);
     const length = Number(variables.byteString("FCGI_DATA_LENGTH") ?? NaN);
     const seconds = Number(variables.byteString("FCGI_DATA_LAST_MOD") ?? NaN);
@@ -596,8 +606,8 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     return exchange;
   }
 
-  #answered(sent: boolean): void {
-    if (!sent && !this.#ended) this.#breakOff();
+  #responded(sent: boolean): void {
+    if (!sent && this.#phase !== "ended") this.#truncate();
     this.#release();
   }
 
@@ -612,7 +622,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   }
 
   send(head: string | null, chunk: Uint8Array | null, last: boolean): Promise<void> | void {
-    if (this.#ended || this.#connection.channel.closed) throw disconnected();
+    if (this.#phase === "ended" || this.#connection.channel.closed) throw disconnected();
     const { out, channel } = this.#connection;
     const { id } = this;
     if (head !== null) encodeStreamText(out, RecordType.stdout, id, head);
@@ -625,7 +635,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   }
 
   log(message: string): void {
-    if (this.#ended || this.#connection.channel.closed || this.#isFromHAProxy()) {
+    if (this.#phase === "ended" || this.#connection.channel.closed || this.#isFromHAProxy()) {
       return this.#connection.service.log(message);
     }
     encodeStreamText(
@@ -635,11 +645,11 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
       toByteString(message) + "\n",
     );
     this.#logged = true;
-    // It goes with the next part of the answer, or when check() comes by.
+    // It goes with the next part of the response, or at the next check().
     if (this.#connection.out.length > LOG_BUFFER) this.#connection.flush();
   }
 
-  /** HAProxy drops FCGI_STDERR unless told otherwise, and 2.6 dies of one that comes alone. */
+  /** HAProxy drops FCGI_STDERR unless configured otherwise, and 2.6 crashes if it comes alone. */
   #isFromHAProxy(): boolean {
     const server = this.#exchange?.variables.byteString("SERVER_SOFTWARE");
     return server?.startsWith("HAProxy") === true;
@@ -656,18 +666,19 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     this.data?.check(now, bodyTimeout);
   }
 
-  /** The web server calls the request off (section 5.4). */
+  /** The web server aborts the request (section 5.4). */
   abortedByPeer(): void {
+    const running = this.#phase === "running";
     this.#exchange?.abort(new DOMException("The web server aborted the request", "AbortError"));
     this.#end(0, false);
-    if (!this.#started) this.#release();
+    if (!running) this.#release();
     this.#connection.flush();
   }
 
-  /** The connection is gone, or will be. */
+  /** Aborts it without a response: the connection is closed, or will be. */
   abort(reason: unknown): void {
-    if (this.#ended) return;
-    if (!this.#started) this.#release();
+    if (this.#phase === "ended") return;
+    if (this.#phase !== "running") this.#release();
     this.#forget(false);
     this.data?.fail(reason);
     this.#inputWhole?.resolve();
@@ -675,10 +686,10 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   }
 
   /**
-   * An answer went wrong after its head (SPEC B17): the connection is closed without the end of the stream, or where
-   * others share it, the request ended with a status other than 0.
+   * Truncates a response that failed after its head (SPEC B17): closes the connection without the end of the stream, or
+   * where other requests share it, ends the request with a status other than 0.
    */
-  #breakOff(): void {
+  #truncate(): void {
     if (this.#connection.alone) return this.#forget(true);
     this.#end(1, false);
     this.#connection.flush();
@@ -686,20 +697,21 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
 
   #end(appStatus: number, broken: boolean): void {
     const { out } = this.#connection;
+    const { protocolStatus = ProtocolStatus.requestComplete } = this.#refusal ?? {};
     if (this.#logged) encodeStreamEnd(out, RecordType.stderr, this.id);
-    encodeEndRequest(out, this.id, appStatus, this.#protocolStatus);
+    encodeEndRequest(out, this.id, appStatus, protocolStatus);
     this.#forget(broken);
   }
 
   #forget(broken: boolean): void {
-    this.#ended = true;
+    this.#phase = "ended";
     if (this.body && !this.body.ended) this.body.discard();
     if (this.data && !this.data.ended) this.data.discard();
     this.#connection.ended(this, broken);
   }
 
   #release(): void {
-    if (!this.overloaded) this.#connection.service.requests--;
+    if (this.#counted) this.#connection.service.requests--;
   }
 }
 

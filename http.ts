@@ -5,6 +5,7 @@
  */
 
 import type { App, AppOptions, HandlerInfo, Protocol } from "./bridge/app.ts";
+import { errorResponse, plainResponse } from "./bridge/error_response.ts";
 import {
   decodePath,
   decodePercent,
@@ -13,8 +14,9 @@ import {
   remoteAddress,
   requestURL,
 } from "./bridge/request.ts";
-import { checkResponse, describe, plainResponse, toHandler } from "./bridge/respond.ts";
-import { createVariables } from "./bridge/variables.ts";
+import { toHandler } from "./bridge/respond.ts";
+import { checkResponse } from "./bridge/response_head.ts";
+import { createVariables } from "./bridge/request_variables.ts";
 import type { ServerOptions } from "./io/server.ts";
 import { Variables } from "./wire/variables.ts";
 
@@ -74,7 +76,7 @@ export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<
       return response;
     } catch (error) {
       if (request.signal.aborted) throw error;
-      return await answerError(error, request, info, options);
+      return await errorResponse(error, request, info, options);
     }
   }
 }
@@ -125,28 +127,6 @@ function endInTime(
     unref: () => server.unref(),
     [Symbol.asyncDispose]: shutdown,
   };
-}
-
-async function answerError(
-  error: unknown,
-  request: Request,
-  info: HTTPInfo,
-  options: AppOptions,
-): Promise<Response> {
-  try {
-    if (options.onError) {
-      const response = await options.onError(error);
-      checkResponse(response);
-      return response;
-    }
-  } catch (nested) {
-    info.log(describe(error));
-    error = nested;
-  }
-  info.log(describe(error));
-  if (!options.debug) return plainResponse(500);
-  const { debugPage } = await import("./bridge/debug_page.ts");
-  return debugPage(error, describe(error), request, info);
 }
 
 class HTTPInfo implements HandlerInfo {

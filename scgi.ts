@@ -15,6 +15,7 @@
  */
 
 import type { App, AppOptions, Handler } from "./bridge/app.ts";
+import { describeError } from "./bridge/error_response.ts";
 import { Exchange, type TransportInfo } from "./bridge/exchange.ts";
 import {
   BODY_HIGH_WATER,
@@ -24,12 +25,16 @@ import {
 } from "./bridge/limits.ts";
 import { contentLength } from "./bridge/request.ts";
 import { RequestBody, type RequestBodySource } from "./bridge/request_body.ts";
-import { describe, refuse, respond, type ResponseSink, toHandler } from "./bridge/respond.ts";
-import { Channel, type ChannelUser } from "./io/channel.ts";
+import { refuse, respond, type ResponseSink, toHandler } from "./bridge/respond.ts";
+import { Channel, type ChannelHandler } from "./io/channel.ts";
 import type { Duplex, Listener } from "./io/duplex.ts";
-import { checkExposure, isAllowedPeer } from "./io/peers.ts";
-import { programFile } from "./io/program.ts";
-import { type Driver, type Server, type ServerOptions, startServer } from "./io/server.ts";
+import { mainModulePath } from "./io/main_module.ts";
+import {
+  type Server,
+  type ServerConnection,
+  type ServerOptions,
+  startServer,
+} from "./io/server.ts";
 import { ByteBuffer } from "./wire/byte_buffer.ts";
 import { ProtocolError } from "./wire/protocol_error.ts";
 import { SCGIHeaderDecoder } from "./wire/scgi.ts";
@@ -52,12 +57,6 @@ export interface SCGIOptions extends AppOptions, LimitOptions, ServerOptions {
    * @default false
    */
   lenient?: boolean;
-  /**
-   * Addresses that connections may come from. Unix-socket peers are then refused.
-   *
-   * @default undefined, anyone
-   */
-  webServerAddresses?: string[];
 }
 
 /** What all connections of one server share. */
@@ -91,19 +90,13 @@ interface Service {
  * ```
  */
 export function serveSCGI(app: App, listener: Listener, options: SCGIOptions = {}): Server {
-  const { webServerAddresses, log = console.error } = options;
-  const limits = resolveLimits(options);
-  checkExposure(
-    listener.addr,
-    limits.allowRemote || webServerAddresses !== undefined,
-    "allowRemote: true",
-  );
+  const { log = console.error } = options;
   const service: Service = {
     requests: 0,
     handler: toHandler(app),
     options,
-    limits,
-    program: programFile(),
+    limits: resolveLimits(options),
+    program: mainModulePath(),
     log,
   };
   return startServer(
@@ -114,10 +107,10 @@ export function serveSCGI(app: App, listener: Listener, options: SCGIOptions = {
 }
 
 /** One connection: one request and its answer. */
-class Connection implements Driver, ChannelUser, ResponseSink, RequestBodySource, TransportInfo {
+class Connection
+  implements ServerConnection, ChannelHandler, ResponseSink, RequestBodySource, TransportInfo {
   readonly protocol = "scgi";
   #service: Service;
-  #duplex: Duplex;
   #overloaded: boolean;
   #out = new ByteBuffer();
   #channel: Channel;
@@ -132,7 +125,6 @@ class Connection implements Driver, ChannelUser, ResponseSink, RequestBodySource
 
   constructor(service: Service, duplex: Duplex, overloaded: boolean) {
     this.#service = service;
-    this.#duplex = duplex;
     this.#overloaded = overloaded || service.requests >= service.limits.maxRequests;
     this.#headers = new SCGIHeaderDecoder(service.limits.maxVariableBytes);
     this.#channel = new Channel(duplex, this.#out, this, service.limits.writeTimeout);
@@ -143,12 +135,6 @@ class Connection implements Driver, ChannelUser, ResponseSink, RequestBodySource
   }
 
   async run(): Promise<void> {
-    const { options, log } = this.#service;
-    const addresses = options.webServerAddresses;
-    if (addresses && !isAllowedPeer(this.#duplex.remoteAddr, addresses)) {
-      log(`Refused a connection as it must come from ${addresses.join(", ")}`);
-      return this.#channel.close();
-    }
     if (!this.#overloaded) this.#service.requests++;
     await this.#channel.run();
     if (!this.#overloaded) this.#service.requests--;
@@ -161,7 +147,7 @@ class Connection implements Driver, ChannelUser, ResponseSink, RequestBodySource
   }
 
   /** Waits for an app that does not read; not where the web server is stuck sending the body first (SPEC D6). */
-  mustWait(stalled: boolean): boolean {
+  shouldPause(stalled: boolean): boolean {
     const most = stalled ? this.#service.limits.maxBufferedBody : BODY_HIGH_WATER;
     return this.#body !== null && this.#body.buffered >= most;
   }
@@ -196,7 +182,7 @@ class Connection implements Driver, ChannelUser, ResponseSink, RequestBodySource
     const answer = refusal > 0
       ? refuse(refusal, this.#exchange, this)
       : respond(this.#service.handler, this.#exchange, this, options);
-    answer.catch((error) => log(describe(error))).then(() => this.#finish());
+    answer.catch((error) => log(describeError(error))).then(() => this.#finish());
   }
 
   send(head: string | null, chunk: Uint8Array | null, last: boolean): Promise<void> | void {

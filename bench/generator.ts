@@ -1,4 +1,4 @@
-/** Runs the load generator: load.c where there is a C compiler, load.ts where there is none. */
+/** Runs the load generator, load.c. */
 
 import { cores, output, pinned, Process, which } from "./process.ts";
 import type { Protocol, RequestBytes } from "./requests.ts";
@@ -44,21 +44,13 @@ export interface Held {
 
 /** Asks one server after the other. */
 export class Generator {
-  /** Which of the two it is. */
-  readonly name: string;
-  /** Runs a program many times; where there is no C compiler, undefined. */
-  readonly starter: string | undefined;
+  /** A program that runs another many times, and times it. */
+  readonly starter: string;
   #command: string[];
   #directory: string;
   #files = new Map<RequestBytes, string>();
 
-  private constructor(
-    name: string,
-    command: string[],
-    starter: string | undefined,
-    directory: string,
-  ) {
-    this.name = name;
+  private constructor(command: string[], starter: string, directory: string) {
     this.#command = command;
     this.starter = starter;
     this.#directory = directory;
@@ -67,28 +59,15 @@ export class Generator {
   /** @param directory Where it may leave files. */
   static async create(directory: string): Promise<Generator> {
     const compiler = which("cc", "gcc", "clang");
-    if (compiler !== undefined && Deno.build.os === "linux") {
-      const compile = (name: string) =>
-        output([compiler, "-O2", "-o", `${directory}/${name}`, `${import.meta.dirname}/${name}.c`]);
-      try {
-        await Promise.all([compile("load"), compile("start")]);
-        return new Generator(
-          "load.c",
-          [`${directory}/load`],
-          `${directory}/start`,
-          directory,
-        );
-      } catch (error) {
-        console.error(`load.c does not compile: ${(error as Error).message}`);
-      }
+    if (compiler === undefined || Deno.build.os !== "linux") {
+      throw new Error(
+        "Cannot measure as the load generator needs Linux and a C compiler: apt-get install gcc libc6-dev",
+      );
     }
-    const command = [Deno.execPath(), "run", "--no-config", "-A", `${import.meta.dirname}/load.ts`];
-    return new Generator(
-      "load.ts, as there is no C compiler for Linux",
-      command,
-      undefined,
-      directory,
-    );
+    const compile = (name: string) =>
+      output([compiler, "-O2", "-o", `${directory}/${name}`, `${import.meta.dirname}/${name}.c`]);
+    await Promise.all([compile("load"), compile("start")]);
+    return new Generator([`${directory}/load`], `${directory}/start`, directory);
   }
 
   /** Asks, and tells what was seen. */

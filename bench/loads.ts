@@ -427,20 +427,11 @@ export const LOADS: Load[] = [
       }
     },
     async measure({ command, env }, { generator: { starter } }) {
-      const runs: number[][] = [];
-      if (starter !== undefined) {
-        const text = await output(
-          pinned(cores?.server, [starter, String(STARTS), ...command!]),
-          { env },
-        );
-        runs.push(...text.trim().split("\n").map((line) => line.split(" ").map(Number)));
-      } else {
-        for (let i = 0; i < STARTS; i++) {
-          const began = performance.now();
-          await output(pinned(cores?.server, command!), { env });
-          runs.push([performance.now() - began, NaN]);
-        }
-      }
+      const text = await output(
+        pinned(cores?.server, [starter, String(STARTS), ...command!]),
+        { env },
+      );
+      const runs = text.trim().split("\n").map((line) => line.split(" ").map(Number));
       return {
         wall: middle(runs.map(([wall]) => wall)),
         processor: middle(runs.map(([_, cpu]) => cpu)),

@@ -114,7 +114,7 @@ async function surroundings(plan: Plan, results: Result[]): Promise<string> {
     cores
       ? "Each server has one core and the load generator another."
       : "Server and load generator share all cores, as there is no `taskset` or just one core.",
-    `The load comes from \`bench/${plan.generator.name}\`; medians of ${plan.rounds} rounds.`,
+    `The load comes from \`bench/load.c\`; medians of ${plan.rounds} rounds.`,
     disturbance(results),
   ].filter(Boolean).join(" ");
 }
@@ -180,7 +180,7 @@ try {
   if (targets !== undefined) console.log(`\nTargets:\n\n${targets}`);
   console.log(`\n${about}`);
   if (!quick && options.only === undefined && !options["no-write"]) {
-    const root = new URL("../", import.meta.url);
+    const root = new URL("..", import.meta.url);
     const tables = results.map(loadTable).join("\n\n");
     await replaceSection(new URL("README.md", root), readmeSection(results, about));
     await replaceSection(

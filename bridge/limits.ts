@@ -57,12 +57,6 @@ export interface LimitOptions {
    * @default 60_000
    */
   writeTimeout?: number;
-  /**
-   * Allows a listener that other machines can reach. Who can connect can pretend to be any client and any user.
-   *
-   * @default false
-   */
-  allowRemote?: boolean;
 }
 
 /** The limits in force: an option that is absent, or undefined, has its default. */
@@ -75,7 +69,6 @@ export function resolveLimits({
   variablesTimeout = 10_000,
   bodyTimeout = 60_000,
   writeTimeout = 60_000,
-  allowRemote = false,
 }: LimitOptions): Required<LimitOptions> {
   return {
     maxVariableBytes,
@@ -86,7 +79,6 @@ export function resolveLimits({
     variablesTimeout,
     bodyTimeout,
     writeTimeout,
-    allowRemote,
   };
 }
 

@@ -4,20 +4,26 @@
  * @module
  */
 
-import { CONNECTION_FIELDS, encodeHead, reasonPhrase } from "../wire/cgi.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 import type { App, AppOptions, Handler } from "./app.ts";
-import type { Exchange } from "./exchange.ts";
 import {
-  type HeldResponse,
-  heldResponse,
-  isBodyDecoded,
+  type BufferedResponse,
+  bufferedResponse,
   markSent,
   readNative,
-} from "./held_response.ts";
+} from "./buffered_response.ts";
+import { describeError, errorResponse, plainResponse } from "./error_response.ts";
+import type { Exchange } from "./exchange.ts";
 import { localRedirectPath } from "./local_redirect.ts";
+import {
+  checkResponse,
+  declaredLength,
+  encodePlainHead,
+  encodeResponseHead,
+  isBodyless,
+} from "./response_head.ts";
 
-/** The class as Deno has made it: an app or a test may replace the global one. */
+/** The class as Deno created it: an app or a test may replace the global one. */
 const { Response } = globalThis;
 
 /** What takes an answer to the web server. */
@@ -33,12 +39,7 @@ export interface ResponseSink {
   send(head: string | null, chunk: Uint8Array | null, last: boolean): Promise<void> | void;
 }
 
-/** Fields that speak of the connection to the web server, or that the head has already (B10). */
-const DROPPED = new Set([...CONNECTION_FIELDS, "status"]);
-/** Servers give up on longer header blocks, each at its own length; nginx's is the shortest (B14). */
-const HEAD_WARNING = 4096;
-const DIGITS = /^\d+$/;
-/** How long a body that is held in memory may take to come, in turns of the microtask queue. */
+/** How long a body that is buffered in memory may take to come, in turns of the microtask queue. */
 const SOON = 16;
 const encoder = new TextEncoder();
 /** Up to this length a text is sent without being encoded for itself. */
@@ -86,7 +87,7 @@ function failureResponse(
     exchange.log(error.message);
     return plainResponse(error.status);
   }
-  return errorResponse(error, request, exchange, options);
+  return errorResponse(error, request, exchange.info(), options);
 }
 
 /** Sends another answer, since the app's cannot be sent. */
@@ -98,11 +99,11 @@ async function sendError(
   options: AppOptions,
 ): Promise<boolean> {
   if (exchange.aborted) return false;
-  const response = await errorResponse(error, request, exchange, options);
+  const response = await errorResponse(error, request, exchange.info(), options);
   try {
     return await sendResponse(response, exchange, sink);
   } catch (error) {
-    exchange.log(describe(error));
+    exchange.log(describeError(error));
     return await sendResponse(plainResponse(500), exchange, sink);
   }
 }
@@ -110,14 +111,6 @@ async function sendError(
 /** The handler that an app is, or has. */
 export function toHandler(app: App): Handler {
   return typeof app === "function" ? app : (request, info) => app.fetch(request, info);
-}
-
-/** An answer that says its status and no more. */
-export function plainResponse(status: number): Response {
-  return new Response(`${status} ${reasonPhrase(status)}\n`, {
-    status,
-    headers: { "content-type": "text/plain;charset=UTF-8" },
-  });
 }
 
 /** A refused request's answer: what the transport itself refuses, no app asked. */
@@ -129,70 +122,13 @@ export function refuse(
   return sendResponse(plainResponse(status), exchange, sink);
 }
 
-/**
- * Refuses what cannot be sent.
- *
- * @throws {TypeError} If it is no `Response`, or its body was read.
- * @throws {RangeError} If its status is out of range, as that of `Response.error()` is.
- */
-export function checkResponse(response: unknown): asserts response is Response {
-  if (!(response instanceof Response)) {
-    throw new TypeError(
-      `Cannot send the app's answer as it must be a Response: current value is ${response}`,
-    );
-  }
-  const status = readNative(response, "status");
-  if (status < 200 || status > 599) {
-    throw new RangeError(
-      `Cannot send the app's answer as its status must be from 200 to 599: current value is ${status}`,
-    );
-  }
-  if (readNative(response, "bodyUsed")) {
-    throw new TypeError(
-      "Cannot send the app's answer as its body must be unread: it was read or sent already. Return a clone to send it twice",
-    );
-  }
-}
-
-async function errorResponse(
-  error: unknown,
-  request: Request | undefined,
-  exchange: Exchange,
-  options: AppOptions,
-): Promise<Response> {
-  if (options.onError) {
-    try {
-      const response = await options.onError(error);
-      checkResponse(response);
-      return response;
-    } catch (nested) {
-      exchange.log(describe(error));
-      error = nested;
-    }
-  }
-  exchange.log(describe(error));
-  if (exchange.variables.has("HTTP_UPGRADE")) {
-    exchange.log(
-      `The client requested an upgrade, which only HTTP carries: proxy this path to serveHTTP(), not over ${exchange.protocol}`,
-    );
-  }
-  if (!options.debug) return plainResponse(500);
-  const { debugPage } = await import("./debug_page.ts");
-  return debugPage(error, describe(error), request, exchange.info());
-}
-
-/** An error as the log shows it. */
-export function describe(error: unknown): string {
-  return error instanceof Error ? error.stack ?? String(error) : String(error);
-}
-
 function sendResponse(
   response: Response,
   exchange: Exchange,
   sink: ResponseSink,
 ): Promise<boolean> {
-  const held = heldResponse(response, exchange.protocol === "cgi");
-  if (held !== undefined) return sendHeld(response, held, exchange, sink);
+  const buffered = bufferedResponse(response, exchange.protocol === "cgi");
+  if (buffered !== undefined) return sendBuffered(response, buffered, exchange, sink);
   checkResponse(response);
   const path = localRedirectPath(response);
   // Such a head has this field and no other: with a status it would be the client's redirect.
@@ -260,7 +196,7 @@ async function sendStream(
     }
   } catch (error) {
     source.cancel(error);
-    if (!exchange.aborted) exchange.log(describe(error));
+    if (!exchange.aborted) exchange.log(describeError(error));
     exchange.settle("failed");
     return false;
   }
@@ -268,23 +204,23 @@ async function sendStream(
   return true;
 }
 
-/** Sends an answer whose body is held in memory: as the stream of it would be sent, but without one. */
-function sendHeld(
+/** Sends an answer whose body is buffered in memory: as the stream of it would be sent, but without one. */
+function sendBuffered(
   response: Response,
-  held: HeldResponse,
+  buffered: BufferedResponse,
   exchange: Exchange,
   sink: ResponseSink,
 ): Promise<boolean> {
   markSent(response);
-  const { contentType } = held;
-  let { body } = held;
+  const { contentType } = buffered;
+  let { body } = buffered;
   const short = typeof body === "string" && body.length < SHORT && !NOT_ASCII.test(body);
   if (typeof body === "string" && !short) body = encoder.encode(body);
   let head: string;
   let bodyless = exchange.method === "HEAD";
   // A long type is for encodeResponseHead() to warn of.
   if (contentType !== undefined && (contentType?.length ?? 0) < SHORT) {
-    head = `${typeHead(contentType)}content-length: ${body.length}\r\n\r\n`;
+    head = encodePlainHead(contentType, body.length);
   } else {
     bodyless = isBodyless(response, exchange);
     const known = bodyless && exchange.method !== "HEAD" ? undefined : body.length;
@@ -295,24 +231,6 @@ function sendHeld(
   return typeof body === "string"
     ? send(sink, head + body, null, exchange)
     : send(sink, head, body, exchange);
-}
-
-/** The type that was sent last, and the beginning of its head: usually the next one as well. */
-const lastType: { contentType: string | null; head: string } = { contentType: null, head: "" };
-
-/** The beginning of the head of an answer with status 200 that has nothing but a type and a length. */
-function typeHead(contentType: string | null): string {
-  contentType ??= "application/octet-stream";
-  if (contentType !== lastType.contentType) {
-    lastType.head = encodeHead(200, "", [["content-type", contentType]]).slice(0, -2);
-    lastType.contentType = contentType;
-  }
-  return lastType.head;
-}
-
-function isBodyless(response: Response, { method }: Exchange): boolean {
-  const status = readNative(response, "status");
-  return method === "HEAD" || status === 204 || status === 205 || status === 304;
 }
 
 /** Sends an answer that is whole. */
@@ -328,15 +246,15 @@ async function send(
     exchange.settle("complete");
     return true;
   } catch (error) {
-    if (!exchange.aborted) exchange.log(describe(error));
+    if (!exchange.aborted) exchange.log(describeError(error));
     exchange.settle("failed");
     return false;
   }
 }
 
-/** A body read chunk by chunk, which can tell what is held in memory from what is still to come. */
+/** A body read chunk by chunk, which can tell what is buffered in memory from what is still to come. */
 class BodySource {
-  /** The first chunk, if it is held in memory. */
+  /** The first chunk, if it is buffered in memory. */
   chunk: Uint8Array | null = null;
   /** Whether that, or nothing, is all of the body. */
   last = false;
@@ -354,7 +272,7 @@ class BodySource {
   }
 
   /**
-   * Reads what is held in memory: the first chunk, and the end if it follows.
+   * Reads what is buffered in memory: the first chunk, and the end if it follows.
    *
    * @throws What the body fails with.
    */
@@ -395,66 +313,4 @@ function nonEmpty(chunk: unknown): Uint8Array | null {
     );
   }
   return chunk.length > 0 ? chunk : null;
-}
-
-function declaredLength(response: Response): number | undefined {
-  const text = readNative(response, "headers").get("content-length");
-  return text !== null && DIGITS.test(text) && !isBodyDecoded(response) ? Number(text) : undefined;
-}
-
-/** An authorizer's variable: `Headers` has lost its capitals, and mod_fcgid does not restore them. */
-function variableField(name: string): string {
-  return "Variable-" + name.slice("variable-".length).toUpperCase();
-}
-
-/** @param known The body's length, where it is known better than the app may have declared it. */
-function encodeResponseHead(
-  response: Response,
-  exchange: Exchange,
-  hasBody: boolean,
-  known: number | undefined,
-): string {
-  const status = readNative(response, "status");
-  const fields: [string, string][] = [];
-  let hasType = false;
-  let hasLocation = false;
-  let length: string | undefined;
-  let decoded = false;
-  readNative(response, "headers").forEach((value, name) => {
-    if (DROPPED.has(name)) return;
-    if (name === "content-encoding" && isBodyDecoded(response)) {
-      decoded = true;
-      return;
-    }
-    if (name === "content-length") {
-      length = value;
-      return;
-    }
-    if (name === "content-type") hasType = true;
-    else if (name === "location") hasLocation = true;
-    fields.push([name.startsWith("variable-") ? variableField(name) : name, value]);
-  });
-  if (decoded) length = undefined;
-  if (hasBody && !hasType) fields.push(["content-type", "application/octet-stream"]);
-  if (status !== 204 && status !== 205 && status !== 304 && known !== undefined) {
-    if (length !== undefined && DIGITS.test(length) && Number(length) !== known) {
-      exchange.log(
-        `Content-Length was ${length}, but the body has ${known} bytes: sent as ${known}`,
-      );
-    }
-    length = String(known);
-  }
-  if (length !== undefined && DIGITS.test(length) && status !== 204 && status !== 205) {
-    fields.push(["content-length", length]);
-  }
-  if (status === 200 && hasLocation) {
-    exchange.log("A response with status 200 has a Location: some servers take it for a redirect");
-  }
-  const head = encodeHead(status, readNative(response, "statusText"), fields);
-  if (head.length > HEAD_WARNING) {
-    exchange.log(
-      `The response has ${head.length} bytes of headers: nginx refuses more than its fastcgi_buffer_size, 4096 or 8192`,
-    );
-  }
-  return head;
 }

@@ -1,9 +1,9 @@
 import type { Duplex } from "./duplex.ts";
-import { Output, type Pending } from "./output.ts";
-import { Standstill } from "./standstill.ts";
+import { type Pending, WriteQueue } from "./write_queue.ts";
+import { StallTimer } from "./stall_timer.ts";
 
 /** What a channel tells its driver. */
-export interface ChannelUser {
+export interface ChannelHandler {
   /**
    * Bytes came; they are valid during the call only, unless their buffer is kept.
    *
@@ -15,7 +15,7 @@ export interface ChannelUser {
    *
    * @param stalled The peer takes nothing of what is sent to it, perhaps because it sends all of its own first.
    */
-  mustWait(stalled: boolean): boolean;
+  shouldPause(stalled: boolean): boolean;
   /** The peer sends no more. It may still read. */
   inputEnded(): void;
   /** The peer is gone or was given up, and the channel closed; or `received` threw this. */
@@ -50,8 +50,8 @@ export class Channel {
   /** Counts reads. */
   reads = 0;
   #duplex: Duplex;
-  #user: ChannelUser;
-  #output: Output;
+  #user: ChannelHandler;
+  #queue: WriteQueue;
   #writeTimeout: number;
   /** The count of writes at which the peer was last seen to stall. */
   #stalledAt = -1;
@@ -61,18 +61,18 @@ export class Channel {
   #lingerUntil = 0;
   #resume: (() => void) | null = null;
   #end: (() => void) | null = null;
-  #readStandstill = new Standstill();
-  #writeStandstill = new Standstill();
+  #readStall = new StallTimer();
+  #writeStall = new StallTimer();
 
   /**
    * @param pending What the driver encodes into.
    * @param writeTimeout How long the peer may take nothing, in milliseconds.
    */
-  constructor(duplex: Duplex, pending: Pending, user: ChannelUser, writeTimeout: number) {
+  constructor(duplex: Duplex, pending: Pending, user: ChannelHandler, writeTimeout: number) {
     this.#duplex = duplex;
     this.#user = user;
     this.#writeTimeout = writeTimeout;
-    this.#output = new Output(duplex, pending, (error) => this.#fail(error));
+    this.#queue = new WriteQueue(duplex, pending, (error) => this.#fail(error));
     duplex.setNoDelay?.(true);
   }
 
@@ -94,7 +94,7 @@ export class Channel {
     let buffer = small;
     while (!this.closed) {
       // To read while it is being closed would only be called off.
-      if (this.#finishing || this.#user.mustWait(this.#stalled)) {
+      if (this.#finishing || this.#user.shouldPause(this.#stalled)) {
         await this.#pause();
         continue;
       }
@@ -119,14 +119,14 @@ export class Channel {
 
   /** Whether the write under way has made no progress since the peer was seen to stall. */
   get #stalled(): boolean {
-    return this.#output.writing && this.#output.writes === this.#stalledAt;
+    return this.#queue.writing && this.#queue.writes === this.#stalledAt;
   }
 
   /** Waits for {@linkcode resume}. A peer that stalls meanwhile may be waiting for its own bytes to be read. */
   #pause(): Promise<void> {
-    let before = this.#output.writing ? this.#output.writes : NaN;
+    let before = this.#queue.writing ? this.#queue.writes : NaN;
     this.#stallTimer = setInterval(() => {
-      const { writing, writes } = this.#output;
+      const { writing, writes } = this.#queue;
       if (writing && writes === before) {
         this.#stalledAt = writes;
         this.resume();
@@ -138,7 +138,7 @@ export class Channel {
 
   /** Counts what moves in either direction. */
   get activity(): number {
-    return this.reads + this.#output.writes;
+    return this.reads + this.#queue.writes;
   }
 
   /** Reads on, where the driver had it wait. */
@@ -156,12 +156,12 @@ export class Channel {
    * @throws What the failed write threw.
    */
   flush(): Promise<void> | void {
-    return this.#output.flush();
+    return this.#queue.flush();
   }
 
   /** Resolves when all that is pending is sent, or the peer is gone. */
   sent(): Promise<void> {
-    return this.#output.finish();
+    return this.#queue.finish();
   }
 
   /** Resolves when what has come by now has been read: a turn of the event loop completes the read under way. */
@@ -177,7 +177,7 @@ export class Channel {
    */
   async finish(unread: boolean): Promise<void> {
     if (!unread) this.#finishing = true;
-    await this.#output.finish();
+    await this.#queue.finish();
     if (this.closed) return;
     if (this.inputEnded || !unread) return this.close();
     this.#lingerUntil = performance.now() + LINGER;
@@ -187,9 +187,9 @@ export class Channel {
 
   /** Sees to deadlines; to be called about twice a second with `performance.now()`. */
   check(now: number): void {
-    const unread = this.#readStandstill.of(this.reads, now);
-    const { writing, writes } = this.#output;
-    const unwritten = this.#writeStandstill.of(writing ? writes : NaN, now);
+    const unread = this.#readStall.elapsed(this.reads, now);
+    const { writing, writes } = this.#queue;
+    const unwritten = this.#writeStall.elapsed(writing ? writes : NaN, now);
     if (this.#lingerUntil > 0) {
       if (now > this.#lingerUntil || unread > LINGER_IDLE) this.close();
     } else if (unwritten > this.#writeTimeout) {
@@ -210,7 +210,7 @@ export class Channel {
   probe(): boolean {
     const { remoteAddr, ignoresEmptyWrites } = this.#duplex;
     if (remoteAddr.transport !== "unix" || ignoresEmptyWrites) return false;
-    if (!this.#output.writing) this.#duplex.write(NOTHING).catch((error) => this.#fail(error));
+    if (!this.#queue.writing) this.#duplex.write(NOTHING).catch((error) => this.#fail(error));
     return true;
   }
 

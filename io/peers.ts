@@ -24,7 +24,7 @@ export function checkExposure(addr: Deno.Addr, meant: boolean, option: string): 
  * @returns The addresses, or undefined if the variable is not set or may not be read.
  * @throws {Error} If it is set and lists no addresses.
  */
-export function webServerAddresses(): string[] | undefined {
+export function addressesFromEnvironment(): string[] | undefined {
   const variable = "FCGI_WEB_SERVER_ADDRS";
   if (Deno.permissions.querySync({ name: "env", variable }).state !== "granted") return undefined;
   const list = Deno.env.get(variable);

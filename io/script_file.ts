@@ -29,6 +29,11 @@ export interface ScriptRules {
 const WORLD_WRITABLE = 0o002;
 const EXECUTABLE = 0o111;
 
+/** A path as it is from any working directory. */
+export function absolutePath(path: string): string {
+  return path.startsWith("/") ? path : `${Deno.cwd()}/${path}`;
+}
+
 /** Finds the script that the longest existing part of a path names, and sees whether it may be run. */
 export async function findScript(
   root: string,

@@ -1,4 +1,5 @@
 import type { Duplex, Listener } from "./duplex.ts";
+import { checkExposure, isAllowedPeer } from "./peers.ts";
 
 /** A running server: the shape of `Deno.HttpServer`. */
 export interface Server extends AsyncDisposable {
@@ -32,12 +33,24 @@ export interface ServerOptions {
    * @default 10_000
    */
   shutdownTimeout?: number;
+  /**
+   * Allows a listener that other machines can reach. Who can connect can pretend to be any client and any user.
+   *
+   * @default false
+   */
+  allowRemote?: boolean;
+  /**
+   * Addresses that connections may come from; others are closed, and so are those over Unix sockets.
+   *
+   * @default undefined, any address
+   */
+  webServerAddresses?: string[];
   /** Where errors of no request go. @default console.error */
   log?: (message: string) => void;
 }
 
-/** One connection's driver, as the server sees it. */
-export interface Driver {
+/** The protocol's side of one connection. */
+export interface ServerConnection {
   /** Serves the connection to its end; never rejects. */
   run(): Promise<void>;
   /** Finishes the requests under way, or on a new connection the one to come, and closes. */
@@ -55,17 +68,30 @@ const REFUSALS = 64;
 const ACCEPT_PAUSE = 100;
 
 /**
- * Accepts connections and gives each its driver.
+ * Accepts connections and serves each.
  *
- * @param open Makes the driver of a new connection, which is to refuse requests if there are too many already.
+ * @param open Creates the protocol's side of a connection. It refuses requests if the server is overloaded.
+ * @throws {Error} If other machines can reach the listener and no option allows this.
  */
 export function startServer(
   listener: Listener,
   options: ServerOptions,
-  open: (duplex: Duplex, overloaded: boolean) => Driver,
+  open: (duplex: Duplex, overloaded: boolean) => ServerConnection,
 ): Server {
-  const { maxConnections = 1024, shutdownTimeout = 10_000, log = console.error, signal } = options;
-  const drivers = new Set<Driver>();
+  const {
+    maxConnections = 1024,
+    shutdownTimeout = 10_000,
+    allowRemote = false,
+    webServerAddresses,
+    log = console.error,
+    signal,
+  } = options;
+  checkExposure(
+    listener.addr,
+    allowRemote || webServerAddresses !== undefined,
+    "allowRemote: true",
+  );
+  const connections = new Set<ServerConnection>();
   const finished = Promise.withResolvers<void>();
   let stopping: Promise<void> | null = null;
   let room: (() => void) | null = null;
@@ -73,14 +99,18 @@ export function startServer(
   let accepting = true;
 
   function serve(duplex: Duplex): void {
-    const driver = open(duplex, drivers.size >= maxConnections);
-    drivers.add(driver);
-    if (!accepting) driver.drain();
+    if (webServerAddresses && !isAllowedPeer(duplex.remoteAddr, webServerAddresses)) {
+      log(`Refused a connection as it must come from ${webServerAddresses.join(", ")}`);
+      return duplex.close();
+    }
+    const connection = open(duplex, connections.size >= maxConnections);
+    connections.add(connection);
+    if (!accepting) connection.drain();
     timer ??= startTimer();
-    driver.run().catch((error) => log(String(error))).finally(() => {
-      drivers.delete(driver);
+    connection.run().catch((error) => log(String(error))).finally(() => {
+      connections.delete(connection);
       room?.();
-      if (drivers.size > 0) return;
+      if (connections.size > 0) return;
       clearInterval(timer);
       timer = undefined;
       if (!accepting) finished.resolve();
@@ -90,18 +120,18 @@ export function startServer(
   function startTimer(): ReturnType<typeof setInterval> {
     const started = setInterval(() => {
       const now = performance.now();
-      for (const driver of drivers) driver.check(now);
+      for (const connection of connections) connection.check(now);
     }, TICK);
     Deno.unrefTimer(started as unknown as number);
     return started;
   }
 
   async function accept(): Promise<void> {
-    const connections = listener[Symbol.asyncIterator]();
+    const accepted = listener[Symbol.asyncIterator]();
     // To the listener's end: what it had accepted when it was closed is served as well.
     while (true) {
       try {
-        const { done, value } = await connections.next();
+        const { done, value } = await accepted.next();
         if (done) break;
         serve(value);
       } catch (error) {
@@ -109,7 +139,7 @@ export function startServer(
         log(`Cannot accept a connection: ${(error as Error).message}`);
         await new Promise((resolve) => setTimeout(resolve, ACCEPT_PAUSE));
       }
-      if (accepting && drivers.size >= maxConnections + REFUSALS) {
+      if (accepting && connections.size >= maxConnections + REFUSALS) {
         await new Promise<void>((resolve) => room = resolve);
         room = null;
       }
@@ -127,21 +157,21 @@ export function startServer(
     }
     room?.();
     signal?.removeEventListener("abort", abort);
-    if (drivers.size === 0) finished.resolve();
+    if (connections.size === 0) finished.resolve();
   }
 
   function abort(): void {
     stop();
-    for (const driver of drivers) driver.abort(signal?.reason);
+    for (const connection of connections) connection.abort(signal?.reason);
   }
 
   function shutdown(): Promise<void> {
     return stopping ??= (async () => {
       stop();
-      for (const driver of drivers) driver.drain();
+      for (const connection of connections) connection.drain();
       const deadline = setTimeout(() => {
         const reason = new DOMException("The server shut down", "AbortError");
-        for (const driver of drivers) driver.abort(reason);
+        for (const connection of connections) connection.abort(reason);
       }, shutdownTimeout);
       await finished.promise;
       clearTimeout(deadline);

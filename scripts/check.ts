@@ -7,7 +7,7 @@ import { cpSync, globSync } from "node:fs";
 import config from "../deno.json" with { type: "json" };
 import { jsrAnswers, standInImports, toImportMapUrl } from "./import_map.ts";
 
-const root = new URL("../", import.meta.url);
+const root = new URL("..", import.meta.url);
 const answers = await jsrAnswers();
 const failures: string[] = [];
 

@@ -18,7 +18,7 @@ const EXAMPLES = [
 const TRANSPORTS = ["cgi", "fastcgi", "http"] as const;
 const PORT = 8000;
 
-const root = new URL("../", import.meta.url).pathname;
+const root = new URL("..", import.meta.url).pathname;
 const sockets = await Deno.makeTempDir({ prefix: "gatehouse-demo-" });
 const daemons: Deno.ChildProcess[] = [];
 

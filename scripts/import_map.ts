@@ -52,7 +52,7 @@ if (import.meta.main) {
     const answers = await jsrAnswers();
     if (!answers) console.error("JSR does not answer: @std/* is taken from scripts/stand_ins");
     url = toImportMapUrl(
-      answers ? config.imports : standInImports(new URL("../", import.meta.url).href),
+      answers ? config.imports : standInImports(new URL("..", import.meta.url).href),
     );
   }
   console.log(url);

@@ -952,7 +952,7 @@ Deno.test("maxBufferedBody: past it a request fails, and others on the connectio
       assertEquals([past.status, past.complete], [413, true]);
       assertStringIncludes(
         past.stderr,
-        "Cannot hold request body as it must have at most 500000 unread bytes",
+        "Cannot buffer request body as it must have at most 500000 unread bytes",
       );
       await client.send(request({ id: 3, keep: true }));
       assertEquals((await client.answer(3)).status, 200);

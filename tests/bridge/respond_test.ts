@@ -82,7 +82,7 @@ Deno.test("a status that no server takes is an error of the app (SPEC B4)", asyn
   assertEquals(text(answer.body), "500 Internal Server Error\n");
   assertStringIncludes(
     answer.stderr,
-    "Cannot send the app's answer as its status must be from 200 to 599: current value is 0",
+    "Cannot send response as its status must be from 200 to 599: current value is 0",
   );
 });
 
@@ -466,7 +466,7 @@ Deno.test("an answer that is no Response, or was read, is an error of the app", 
   for (const [value, message] of cases) {
     const answer = await ask(() => value as Response);
     assertEquals(answer.status, 500);
-    assertStringIncludes(answer.stderr, `Cannot send the app's answer as `);
+    assertStringIncludes(answer.stderr, `Cannot send response as `);
     assertStringIncludes(answer.stderr, message);
   }
   const answer = await ask(() => locked);

@@ -309,7 +309,7 @@ Deno.test("fastCGIGateway() answers 504 where the application does not move", as
   using gateway = ask(application.address, { timeout: 50 });
   assertEquals((await gateway.fetch("/")).status, 504);
   assertEquals((await gateway.fetch("/", { method: "POST", body: "x" })).status, 504);
-  assertStringIncludes(gateway.log[0], "application must move within 50 ms");
+  assertStringIncludes(gateway.log[0], "application must make progress within 50 ms");
 });
 
 Deno.test("fastCGIGateway() breaks off an answer that goes on no more", async () => {

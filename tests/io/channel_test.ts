@@ -14,7 +14,7 @@ Deno.test("Channel reads on for a peer that sends all of its bytes before it rea
       received += bytes.length;
       return false;
     },
-    mustWait(stalled) {
+    shouldPause(stalled) {
       return received > 0 && !stalled;
     },
     inputEnded: () => channel.close(),
@@ -41,7 +41,7 @@ Deno.test("Channel stays paused while its peer reads, however long", async () =>
   const stalls: boolean[] = [];
   const channel: Channel = new Channel(ours, out, {
     received: () => false,
-    mustWait(stalled) {
+    shouldPause(stalled) {
       stalls.push(stalled);
       return channel.reads > 0;
     },

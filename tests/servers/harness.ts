@@ -6,7 +6,7 @@ import { find, testWith } from "../testing/needs.ts";
 
 const DEADLINE = 10_000;
 const POLL = 20;
-const ROOT = new URL("../../", import.meta.url).pathname;
+const ROOT = new URL("../..", import.meta.url).pathname;
 
 /** Waits for a promise, and says what was waited for if it takes too long. */
 export async function within<T>(label: string, promise: Promise<T>, ms = DEADLINE): Promise<T> {
@@ -98,7 +98,7 @@ export class Rig {
 
   constructor() {
     Deno.chmodSync(this.dir, 0o755);
-    for (const file of ["", "wire/", "bridge/", "io/", "examples/", "tests/servers/"]) {
+    for (const file of ["", "wire/", "bridge/", "gateway/", "io/", "examples/", "tests/servers/"]) {
       this.#copy(file);
     }
     // So must be Deno itself, which npx keeps in the home directory.

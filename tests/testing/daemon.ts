@@ -67,4 +67,4 @@ export class Daemon extends Program {
 }
 
 /** The root of the project. */
-export const ROOT: string = new URL("../../", import.meta.url).pathname;
+export const ROOT: string = new URL("../..", import.meta.url).pathname;

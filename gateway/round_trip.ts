@@ -1,8 +1,8 @@
+import { createVariables } from "../bridge/request_variables.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
-import { type Answer, AnswerReader } from "./cgi_response.ts";
-import { DEFAULTS, type GatewayInfo, type GatewayOptions } from "./gateway_options.ts";
+import { DEFAULTS, type GatewayInfo, type GatewayOptions } from "./options.ts";
+import { type ApplicationResponse, ResponseReader } from "./response.ts";
 import type { ScriptPath } from "./script_path.ts";
-import { createVariables } from "./variables.ts";
 import { Watchdog } from "./watchdog.ts";
 
 /** Where a script is. */
@@ -13,30 +13,33 @@ export interface ScriptFiles {
   documentRoot: string;
 }
 
-/** A request under way: what goes to the application and what comes back, whatever the transport. */
-export class Inquiry {
+/** Names and values as byte strings. */
+export type VariablePairs = [name: string, value: string][];
+
+/** One request to an application and its response, whatever the transport. */
+export class RoundTrip {
   readonly request: Request;
   /** How long the body is; undefined if that is not known. */
   length: number | undefined;
   /** Takes what the application writes. */
-  readonly reader: AnswerReader;
-  /** Ends it when nothing moves. */
+  readonly reader: ResponseReader;
+  /** Aborts the round trip when nothing moves. */
   readonly watchdog: Watchdog;
   /** Writes a line to the gateway's log. */
   readonly log: (message: string) => void;
-  /** Set by the transport: the answer is whole, and the body will not be. */
-  onunsent: () => void = () => {};
-  /** Set by the transport: ends its side of it. */
+  /** Set by the transport: the response is complete, and the rest of the body will not be sent. */
+  oncomplete: () => void = () => {};
+  /** Set by the transport: aborts its side. */
   onabort: (reason: unknown) => void = () => {};
   #options: GatewayOptions;
   #maxBodyBytes: number;
   #body: ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>> | undefined;
-  #held: Uint8Array<ArrayBuffer>[] = [];
-  #over = false;
-  #stopped = false;
+  #buffered: Uint8Array<ArrayBuffer>[] = [];
+  /** Complete: the response is, before the whole body was sent. Over: the transport has finished, or it was aborted. */
+  #phase: "open" | "complete" | "over" = "open";
   #abort = () => {
-    // Deno.serve aborts the signal after a whole answer as well.
-    if (!this.reader.answered) this.abort(this.request.signal.reason);
+    // Deno.serve aborts the signal after a complete response as well.
+    if (!this.reader.complete) this.abort(this.request.signal.reason);
   };
 
   /** @throws {ProtocolError} If the request's body is longer than allowed (status 413). */
@@ -55,17 +58,17 @@ export class Inquiry {
     this.length = bodyLength(request);
     if ((this.length ?? 0) > maxBodyBytes) throw tooLarge(maxBodyBytes);
     this.#body = request.body?.getReader();
-    this.reader = new AnswerReader({
+    this.reader = new ResponseReader({
       method: request.method,
       maxHeaderBytes,
       oncancel: (reason) => this.abort(reason),
-      onwhole: () => this.#stopSending(),
+      oncomplete: () => this.#complete(),
       log,
     });
     this.watchdog = new Watchdog({ application: timeout, client: clientTimeout }, (waited) => {
       const [limit, status] = waited === "client" ? [clientTimeout, 408] : [timeout, 504];
       const error = new ProtocolError(
-        `Cannot finish the answer as the ${waited} must move within ${limit} ms: it did not`,
+        `Cannot complete the response as the ${waited} must make progress within ${limit} ms: it made none`,
         status,
       );
       if (this.reader.begun) log(error.message);
@@ -75,18 +78,18 @@ export class Inquiry {
     else request.signal.addEventListener("abort", this.#abort);
   }
 
-  /** The answer, once its header block is whole. */
-  get answer(): Promise<Answer> {
-    return this.reader.answer;
+  /** The response, once its header block is complete. */
+  get response(): Promise<ApplicationResponse> {
+    return this.reader.response;
   }
 
-  /** Whether it has been called off. */
+  /** Whether the transport has finished, or the round trip was aborted. */
   get over(): boolean {
-    return this.#over;
+    return this.#phase === "over";
   }
 
   /**
-   * Tells the request as variables, names and values as byte strings.
+   * Creates the variables of the request.
    *
    * @throws {ProtocolError} If one has a NUL: it would end a C string, or an SCGI header.
    */
@@ -94,7 +97,7 @@ export class Inquiry {
     info: GatewayInfo | undefined,
     path: ScriptPath,
     files?: ScriptFiles,
-  ): [name: string, value: string][] {
+  ): VariablePairs {
     const { request, length } = this;
     const { variables: given, passAuthorization } = this.#options;
     const variables = createVariables(request, {
@@ -114,9 +117,9 @@ export class Inquiry {
   }
 
   /**
-   * Finds out how long the body is, by reading all of it if need be.
+   * Finds out how long the body is. Buffers a body of unknown length.
    *
-   * @param most How many bytes are held.
+   * @param most How many bytes are buffered.
    * @throws {ProtocolError} If there are more (status 413).
    */
   async measure(most: number): Promise<number> {
@@ -127,30 +130,30 @@ export class Inquiry {
       if (length > Math.min(most, this.#maxBodyBytes)) {
         throw tooLarge(Math.min(most, this.#maxBodyBytes));
       }
-      this.#held.push(chunk);
+      this.#buffered.push(chunk);
     }
     return this.length = length;
   }
 
   /**
-   * Sends the body as it comes.
+   * Sends the body as it arrives.
    *
-   * @param write Takes a chunk; rejects when the application reads no more.
-   * @returns Whether all of it was sent: an application may answer without reading it.
+   * @param write Writes a chunk; rejects once the application reads no more.
+   * @returns Whether all of it was sent: an application may respond without reading it.
    */
   async send(write: (chunk: Uint8Array<ArrayBuffer>) => Promise<void> | void): Promise<boolean> {
     let sent = 0;
     try {
-      const next = async () => this.#held.shift() ?? await this.#read();
+      const next = async () => this.#buffered.shift() ?? await this.#read();
       for (let chunk = await next(); chunk !== null; chunk = await next()) {
         sent += chunk.length;
         if (sent > this.#maxBodyBytes) throw tooLarge(this.#maxBodyBytes);
         if (sent > (this.length ?? Infinity)) throw wrongLength(this.length!, "more");
         await write(chunk);
         this.watchdog.moved();
-        if (this.#over || this.#stopped) return false;
+        if (this.#phase !== "open") return false;
       }
-      if (this.#over || this.#stopped) return false;
+      if (this.#phase !== "open") return false;
       if (sent < (this.length ?? 0)) throw wrongLength(this.length!, String(sent));
       return true;
     } catch (error) {
@@ -159,7 +162,7 @@ export class Inquiry {
     }
   }
 
-  /** The next of the body from the client. */
+  /** Reads the next chunk of the body from the client. */
   async #read(): Promise<Uint8Array<ArrayBuffer> | null> {
     if (this.#body === undefined) return null;
     try {
@@ -174,23 +177,23 @@ export class Inquiry {
     return null;
   }
 
-  /** Takes no more of the body: Deno.serve would wait for it to be read, and not read it. */
-  #stopSending(): void {
+  /** Cancels the rest of the body, which `Deno.serve` would otherwise wait for. */
+  #complete(): void {
     const body = this.#body;
-    if (body === undefined) return;
-    this.#stopped = true;
+    if (body === undefined || this.over) return;
+    this.#phase = "complete";
     this.#body = undefined;
     body.cancel().catch(() => {});
-    this.onunsent();
+    this.oncomplete();
   }
 
-  /** Waits while the client does not take what has come. */
+  /** Waits until the client has read enough of the response. */
   async room(): Promise<void> {
     const room = this.reader.room();
     if (room) await this.watchdog.client(room);
   }
 
-  /** Ends it with what the application did wrong: never the client's fault. */
+  /** Fails the response with an error of the application, which is never the client's fault. */
   fail(error: unknown): void {
     if (error instanceof ProtocolError && error.status >= 500) return this.abort(error);
     const { message } = error as Error;
@@ -198,24 +201,24 @@ export class Inquiry {
       new ProtocolError(
         error instanceof ProtocolError
           ? message
-          : `Cannot take the answer as the application must send all of it: ${message}`,
+          : `Cannot read response as the application must send all of it: ${message}`,
         502,
       ),
     );
   }
 
-  /** Calls it off: the client is gone, or something went wrong. */
+  /** Aborts it: the client has disconnected, or something failed. */
   abort(reason: unknown): void {
-    if (this.#over) return;
+    if (this.over) return;
     this.finish();
     this.reader.fail(reason);
     this.onabort(reason);
   }
 
-  /** Says that the transport is done with it. */
+  /** Called by the transport when it has finished. */
   finish(): void {
-    if (this.#over) return;
-    this.#over = true;
+    if (this.over) return;
+    this.#phase = "over";
     this.watchdog.stop();
     this.request.signal.removeEventListener("abort", this.#abort);
     this.#body?.cancel().catch(() => {});

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
-import { AnswerReader, type LocalRedirect } from "../../bridge/cgi_response.ts";
+import { type LocalRedirect, ResponseReader } from "../../gateway/response.ts";
 import { ProtocolError } from "../../wire/protocol_error.ts";
 import { deadline } from "../testing/deadline.ts";
 
@@ -8,7 +8,7 @@ const bytes = (text: string) => Uint8Array.from(text, (char) => char.charCodeAt(
 
 interface Read {
   answer: Promise<Response | LocalRedirect>;
-  reader: AnswerReader;
+  reader: ResponseReader;
   log: string[];
   canceled: unknown[];
   whole: { count: number };
@@ -19,12 +19,12 @@ function read(text: string, { method = "GET", step = Infinity, end = true } = {}
   const log: string[] = [];
   const canceled: unknown[] = [];
   const whole = { count: 0 };
-  const reader = new AnswerReader({
+  const reader = new ResponseReader({
     method,
     maxHeaderBytes: 1000,
     log: (line) => log.push(line),
     oncancel: (reason) => canceled.push(reason),
-    onwhole: () => whole.count++,
+    oncomplete: () => whole.count++,
   });
   const all = bytes(text);
   try {
@@ -33,7 +33,7 @@ function read(text: string, { method = "GET", step = Infinity, end = true } = {}
   } catch (error) {
     reader.fail(error);
   }
-  return { answer: reader.answer, reader, log, canceled, whole };
+  return { answer: reader.response, reader, log, canceled, whole };
 }
 
 async function response(text: string, options = {}): Promise<Response> {
@@ -113,7 +113,7 @@ const GOOD: Record<string, [
   ],
 };
 
-Deno.test("AnswerReader makes a response, whatever the pieces", async () => {
+Deno.test("ResponseReader makes a response, whatever the pieces", async () => {
   for (const [name, [text, status, headers, body]] of Object.entries(GOOD)) {
     for (const step of [Infinity, 1, 7]) {
       const answer = await response(text, { step });
@@ -145,7 +145,7 @@ const BAD: Record<string, string> = {
   "a head without end": "Status: 200\nX: " + "a".repeat(2000),
 };
 
-Deno.test("AnswerReader refuses with 502 what is no answer", async () => {
+Deno.test("ResponseReader refuses with 502 what is no answer", async () => {
   for (const [name, text] of Object.entries(BAD)) {
     for (const step of [Infinity, 1]) {
       const error = await assertRejects(() => read(text, { step }).answer, ProtocolError, "", name);
@@ -154,12 +154,12 @@ Deno.test("AnswerReader refuses with 502 what is no answer", async () => {
   }
 });
 
-Deno.test("AnswerReader tells a local redirect from one for the client", async () => {
+Deno.test("ResponseReader tells a local redirect from one for the client", async () => {
   const { answer } = read("Location: /other?x=1\n\n");
   assertEquals(await answer, { location: "/other?x=1" });
 });
 
-Deno.test("AnswerReader gives no body to HEAD, 204, 205 and 304", async () => {
+Deno.test("ResponseReader gives no body to HEAD, 204, 205 and 304", async () => {
   const head = await response("Status: 200\nContent-Length: 5\n\nhello", { method: "HEAD" });
   assertEquals([head.body, head.headers.get("content-length")], [null, "5"]);
   for (const status of [204, 205, 304]) {
@@ -168,7 +168,7 @@ Deno.test("AnswerReader gives no body to HEAD, 204, 205 and 304", async () => {
   }
 });
 
-Deno.test("AnswerReader has an application stopped that goes on with a body nobody gets", () => {
+Deno.test("ResponseReader has an application stopped that goes on with a body nobody gets", () => {
   const { reader, canceled } = read("Status: 200\n\n", { method: "HEAD", end: false });
   reader.push(new Uint8Array(1_000_000));
   assertEquals(canceled.length, 0);
@@ -176,12 +176,12 @@ Deno.test("AnswerReader has an application stopped that goes on with a body nobo
   assertEquals(canceled.length, 1);
 });
 
-Deno.test("AnswerReader breaks the body off where it is short of its length", async () => {
+Deno.test("ResponseReader breaks the body off where it is short of its length", async () => {
   const answer = await response("Status: 200\nContent-Length: 9\n\nshort");
   await assertRejects(() => answer.text(), Error, "4 bytes shorter");
 });
 
-Deno.test("AnswerReader breaks the body off where chunks end before the last", async () => {
+Deno.test("ResponseReader breaks the body off where chunks end before the last", async () => {
   const start = "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n";
   await assertRejects(
     async () => await (await response(start + "5\r\nhel")).text(),
@@ -193,13 +193,13 @@ Deno.test("AnswerReader breaks the body off where chunks end before the last", a
   await assertRejects(() => answer.text(), ProtocolError, "chunked");
 });
 
-Deno.test("AnswerReader keeps a whole body where the application breaks off after it", async () => {
+Deno.test("ResponseReader keeps a whole body where the application breaks off after it", async () => {
   const { answer, reader } = read("Status: 200\nContent-Length: 2\n\nab", { end: false });
   reader.fail(new Error("gone"));
   assertEquals(await (await answer as Response).text(), "ab");
 });
 
-Deno.test("AnswerReader ends a body that has its length, whatever the application does", async () => {
+Deno.test("ResponseReader ends a body that has its length, whatever the application does", async () => {
   for (
     const text of ["Status: 200\nContent-Length: 2\n\nab", "Status: 200\nContent-Length: 0\n\n"]
   ) {
@@ -209,20 +209,20 @@ Deno.test("AnswerReader ends a body that has its length, whatever the applicatio
   }
 });
 
-Deno.test("AnswerReader logs what exceeds the length, once", async () => {
+Deno.test("ResponseReader logs what exceeds the length, once", async () => {
   const { answer, log } = read("Status: 200\nContent-Length: 1\n\nabc", { step: 1 });
   assertEquals(await (await answer as Response).text(), "a");
   assertEquals(log.length, 1);
   assertStringIncludes(log[0], "longer than its Content-Length");
 });
 
-Deno.test("AnswerReader has an application stopped that goes on after a whole body", () => {
+Deno.test("ResponseReader has an application stopped that goes on after a whole body", () => {
   const { reader, canceled, log } = read("Status: 200\nContent-Length: 1\n\na", { end: false });
   for (let i = 0; i < 20; i++) reader.push(new Uint8Array(60_000));
   assertEquals([canceled.length > 0, log.length], [true, 1]);
 });
 
-Deno.test("AnswerReader.room() waits until the client has taken what came", async () => {
+Deno.test("ResponseReader.room() waits until the client has taken what came", async () => {
   const { answer, reader } = read("Status: 200\n\n", { end: false });
   assertEquals(reader.room(), undefined);
   reader.push(new Uint8Array(100_000));
@@ -234,7 +234,7 @@ Deno.test("AnswerReader.room() waits until the client has taken what came", asyn
   await body.cancel();
 });
 
-Deno.test("AnswerReader.room() waits no more when the client goes", async () => {
+Deno.test("ResponseReader.room() waits no more when the client goes", async () => {
   const { answer, reader, canceled } = read("Status: 200\n\n", { end: false });
   reader.push(new Uint8Array(100_000));
   const room = reader.room();

@@ -1,84 +1,92 @@
 /**
- * What an application writes (a header block and a body) -> `Response`. Item numbers are SPEC's.
+ * The bytes that an application writes (a header block and a body) -> `Response`. Item numbers are SPEC's.
  *
  * @module
  */
 
+import { ChunkedDecoder } from "../wire/chunked.ts";
 import { CONNECTION_FIELDS, HeadDecoder, type ResponseHead } from "../wire/cgi.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
-import { ChunkedDecoder } from "./chunked.ts";
 
-/** The path of another resource whose answer is to be sent instead (RFC 3875 section 6.2.2). */
+/** The path of another resource, whose response is to be sent instead (RFC 3875 section 6.2.2). */
 export interface LocalRedirect {
   /** Path and query. */
   location: string;
 }
 
-/** What an application answers. */
-export type Answer = Response | LocalRedirect;
+/** What an application responds with. */
+export type ApplicationResponse = Response | LocalRedirect;
 
-/** What the reader of an answer is told. */
-export interface AnswerOptions {
-  /** The method of the request: HEAD has no body. */
+/** Options of {@linkcode ResponseReader}. */
+export interface ResponseReaderOptions {
+  /** The method of the request: the response to HEAD has no body. */
   method: string;
   /** How many bytes the header block may have; past it, 502. */
   maxHeaderBytes: number;
-  /** Called when nobody reads the body any more. */
+  /** Called when the client cancels the body. */
   oncancel(reason: unknown): void;
-  /** Called when the body is as long as it was said to be: the client has its answer, and sends no more. */
-  onwhole(): void;
+  /** Called when the body has all of its declared bytes: the client sends no more of the request. */
+  oncomplete(): void;
   /** Writes a line to the log. */
   log(message: string): void;
 }
 
-/** Fields that speak of the connection to the application (B10). */
+/** Fields of the connection to the application (B10). */
 const HOP_BY_HOP = new Set([...CONNECTION_FIELDS, "proxy-authenticate"]);
-/** CGI fields (RFC 3875 section 6.3): one at least, none twice. */
+/** CGI fields (RFC 3875 section 6.3): at least one, none twice. */
 const CGI_FIELDS = new Set(["content-type", "location"]);
-/** How much of a body waits for the client before the application is read no further, in bytes. */
+/** How many bytes of a body wait for the client before reading from the application pauses. */
 const HIGH_WATER = 65536;
-/** How much is read that no client gets before the application is stopped, in bytes. */
-const MAX_DROPPED = 1_048_576;
+/** How many surplus bytes are read before the application is stopped. */
+const MAX_SURPLUS = 1_048_576;
 
-/** An answer in the making: takes what the application writes, in any pieces. */
-export class AnswerReader {
-  /** The answer, once its header block is whole. */
-  readonly answer: Promise<Answer>;
-  /** Whether the header block is whole. */
-  begun = false;
-  /** Whether nothing more is taken. */
-  ended = false;
-  /** Whether the client has, or will have, all that the answer is. */
-  get answered(): boolean {
-    return this.ended || this.begun && this.#controller === null;
-  }
-  #options: AnswerOptions;
-  #settle = Promise.withResolvers<Answer>();
+/** Reads a response from the bytes that an application writes, in chunks of any size. */
+export class ResponseReader {
+  /** The response, once its header block is complete. */
+  readonly response: Promise<ApplicationResponse>;
+  /** Bodyless: the head is all of the response, though the application may go on writing. */
+  #phase: "head" | "body" | "bodyless" | "complete" | "failed" = "head";
+  #options: ResponseReaderOptions;
+  #settle = Promise.withResolvers<ApplicationResponse>();
   #decoder: HeadDecoder;
-  /** Where the script parses no headers, and sends chunks. */
+  /** The chunked coding that a script which parses no headers may send. */
   #chunks: ChunkedDecoder | null = null;
-  #controller: ReadableStreamDefaultController<Uint8Array<ArrayBuffer>> | null = null;
+  #controller!: ReadableStreamDefaultController<Uint8Array<ArrayBuffer>>;
   #room: (() => void) | null = null;
-  /** How many bytes of the body are still to come, if it was told. */
+  /** How many bytes of the body are still to come, if its length was declared. */
   #left: number | undefined;
-  #dropped = 0;
+  #surplus = 0;
 
-  /** @param options What it is an answer to. */
-  constructor(options: AnswerOptions) {
+  /** @param options What it reads a response to. */
+  constructor(options: ResponseReaderOptions) {
     this.#options = options;
     this.#decoder = new HeadDecoder(options.maxHeaderBytes);
-    this.answer = this.#settle.promise;
-    this.answer.catch(() => {});
+    this.response = this.#settle.promise;
+    this.response.catch(() => {});
+  }
+
+  /** Whether the header block is complete. */
+  get begun(): boolean {
+    return this.#phase !== "head";
+  }
+
+  /** Whether the client has, or will have, the whole response. */
+  get complete(): boolean {
+    return this.#phase !== "head" && this.#phase !== "body";
+  }
+
+  /** Whether nothing more is read. */
+  get ended(): boolean {
+    return this.#phase === "complete" || this.#phase === "failed";
   }
 
   /**
    * Takes the next bytes, and keeps them.
    *
-   * @throws {ProtocolError} If the header block is none (status 502).
+   * @throws {ProtocolError} If they are no header block (status 502).
    */
   push(bytes: Uint8Array<ArrayBuffer>): void {
-    if (this.ended) return this.#drop(bytes);
-    if (this.begun) return this.#pushContent(bytes);
+    if (this.#phase !== "head") return this.#pushContent(bytes);
     const decoded = this.#decoder.push(bytes);
     if (decoded === null) return;
     this.#begin(decoded.head);
@@ -86,42 +94,43 @@ export class AnswerReader {
   }
 
   #pushContent(bytes: Uint8Array<ArrayBuffer>): void {
+    if (this.#phase !== "body") return this.#drop(bytes);
     if (this.#chunks === null) return this.#pushBody(bytes);
     for (const content of this.#chunks.push(bytes)) this.#pushBody(content);
   }
 
-  /** A promise if the client has not taken what came so far: it resolves when more may come. */
+  /** Returns a promise if the client has not yet read enough: it resolves when more may come. */
   room(): Promise<void> | void {
-    if (this.ended || this.#controller === null || this.#controller.desiredSize! > 0) return;
+    if (this.#phase !== "body" || this.#controller.desiredSize! > 0) return;
     return new Promise<void>((resolve) => this.#room = resolve);
   }
 
   /**
-   * The application has written all.
+   * Called when the application has written everything.
    *
-   * @throws {ProtocolError} If the header block is not whole (status 502).
+   * @throws {ProtocolError} If the header block is not complete (status 502).
    */
   end(): void {
     if (this.ended) return;
-    if (!this.begun) this.#decoder.end();
-    if (this.#controller && this.#left) {
-      return this.fail(
-        new Error(`The body is ${this.#left} bytes shorter than its Content-Length`),
-      );
+    if (this.#phase === "head") this.#decoder.end();
+    if (this.#phase === "body") {
+      if (this.#left) {
+        return this.fail(
+          new Error(`The body is ${this.#left} bytes shorter than its Content-Length`),
+        );
+      }
+      if (this.#chunks?.ended === false) return this.fail(new Error("The body has no last chunk"));
+      this.#controller.close();
     }
-    if (this.#chunks?.ended === false && this.#controller) {
-      return this.fail(new Error("The body has no last chunk"));
-    }
-    this.ended = true;
-    this.#controller?.close();
+    this.#phase = "complete";
   }
 
-  /** The application, or the way to it, broke off. A body that has come whole stays whole. */
+  /** Called when the application, or the connection to it, fails. A complete body stays complete. */
   fail(error: unknown): void {
     if (this.ended) return;
-    this.ended = true;
+    if (this.#phase === "body") this.#controller.error(error);
+    this.#phase = "failed";
     this.#settle.reject(error);
-    this.#controller?.error(error);
     this.#room?.();
   }
 
@@ -131,11 +140,11 @@ export class AnswerReader {
     const location = headers.get("location");
     if (head.status === undefined && location === null && !headers.has("content-type")) {
       throw new ProtocolError(
-        "Cannot take the answer as it must have Content-Type, Location or Status: it has none",
+        "Cannot read response as it must have Content-Type, Location or Status: it has none",
         502,
       );
     }
-    this.begun = true;
+    this.#phase = "bodyless";
     if (nonParsed && fields.some(isChunked)) {
       this.#chunks = new ChunkedDecoder();
       headers.delete("content-length");
@@ -157,10 +166,11 @@ export class AnswerReader {
     const length = headers.get("content-length");
     if (length !== null) this.#left = Number(length);
     if (this.#left === 0) {
-      this.ended = true;
+      this.#phase = "complete";
       this.#settle.resolve(new Response(null, init));
-      return this.#options.onwhole();
+      return this.#options.oncomplete();
     }
+    this.#phase = "body";
     const body = new ReadableStream<Uint8Array<ArrayBuffer>>({
       start: (controller) => {
         this.#controller = controller;
@@ -168,7 +178,7 @@ export class AnswerReader {
       pull: () => this.#room?.(),
       cancel: (reason) => {
         if (this.ended) return;
-        this.ended = true;
+        this.#phase = "failed";
         this.#room?.();
         this.#options.oncancel(reason);
       },
@@ -177,31 +187,32 @@ export class AnswerReader {
   }
 
   #pushBody(bytes: Uint8Array<ArrayBuffer>): void {
-    const controller = this.#controller;
     if (bytes.length === 0) return;
-    if (controller === null) return this.#drop(bytes);
+    if (this.#phase !== "body") return this.#drop(bytes);
     const chunk = bytes.subarray(0, this.#left);
-    controller.enqueue(chunk);
+    this.#controller.enqueue(chunk);
     if (this.#left === undefined) return;
     this.#left -= chunk.length;
     if (this.#left > 0) return;
     this.end();
-    this.#options.onwhole();
+    this.#options.oncomplete();
     this.#drop(bytes.subarray(chunk.length));
   }
 
-  /** Takes what no client gets: the body of HEAD, or what comes after a whole one. */
+  /** Drops what no client gets: the body of HEAD, and bytes after a complete body. */
   #drop(bytes: Uint8Array): void {
     if (bytes.length === 0) return;
-    if (this.#left === 0 && this.#dropped === 0) {
-      this.#options.log("The body is longer than its Content-Length: the rest is left out");
+    if (this.#left === 0 && this.#surplus === 0) {
+      this.#options.log("The body is longer than its Content-Length: it was truncated");
     }
-    this.#dropped += bytes.length;
-    if (this.#dropped > MAX_DROPPED) this.#options.oncancel(new Error("Nobody wants the body"));
+    this.#surplus += bytes.length;
+    if (this.#surplus > MAX_SURPLUS) {
+      this.#options.oncancel(new Error("The application writes more than the response may have"));
+    }
   }
 }
 
-/** Makes headers of fields: hop-by-hop ones left out, and those that must be unique found to be so. */
+/** Creates headers of fields. Leaves hop-by-hop fields out, and rejects a field that must be unique and is not. */
 function createHeaders(fields: [name: string, value: string][]): Headers {
   const headers = new Headers();
   const dropped = new Set(HOP_BY_HOP);
@@ -215,13 +226,13 @@ function createHeaders(fields: [name: string, value: string][]): Headers {
     const unique = CGI_FIELDS.has(field) || field === "content-length";
     if (unique && headers.has(field) && headers.get(field) !== value) {
       throw new ProtocolError(
-        `Cannot take the answer as it must have one ${name}: it has several`,
+        `Cannot read response as it must have one ${name}: it has several`,
         502,
       );
     }
     if (field === "content-length" && !isLength(value)) {
       throw new ProtocolError(
-        `Cannot take the answer as its Content-Length must be a whole number: current value is ${
+        `Cannot read response as its Content-Length must be a whole number: current value is ${
           JSON.stringify(value)
         }`,
         502,

@@ -1,4 +1,4 @@
-import { ProtocolError } from "../wire/protocol_error.ts";
+import { ProtocolError } from "./protocol_error.ts";
 
 const CR = 0x0d;
 const LF = 0x0a;

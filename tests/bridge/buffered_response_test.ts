@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { heldResponse, markSent, TRIED } from "../../bridge/held_response.ts";
+import { bufferedResponse, markSent, TRIED } from "../../bridge/buffered_response.ts";
 import { ask } from "../testing/fastcgi_client.ts";
 
 const bytes = new Uint8Array([0, 128, 255]);
@@ -72,15 +72,15 @@ const OTHER: Record<string, () => Response | Promise<Response>> = {
   },
   "one that was sent": () => {
     const response = new Response("held");
-    heldResponse(response);
+    bufferedResponse(response);
     markSent(response);
     return response;
   },
 };
 
 for (const [name, make] of Object.entries(HELD)) {
-  Deno.test(`heldResponse() is what reading would give: ${name}`, async () => {
-    const held = heldResponse(make());
+  Deno.test(`bufferedResponse() is what reading would give: ${name}`, async () => {
+    const held = bufferedResponse(make());
     assert(held !== undefined);
     const { body, contentType } = held;
     assertEquals(
@@ -106,23 +106,23 @@ for (const [name, make] of Object.entries(HELD)) {
 }
 
 for (const [name, make] of Object.entries(OTHER)) {
-  Deno.test(`heldResponse() leaves a body to be read: ${name}`, async () => {
-    assertEquals(heldResponse(await make()), undefined);
+  Deno.test(`bufferedResponse() leaves a body to be read: ${name}`, async () => {
+    assertEquals(bufferedResponse(await make()), undefined);
   });
 }
 
-Deno.test("heldResponse() takes nothing: what it tells can be read as well", async () => {
+Deno.test("bufferedResponse() takes nothing: what it tells can be read as well", async () => {
   for (const make of Object.values(HELD)) {
     const response = make();
-    heldResponse(response);
+    bufferedResponse(response);
     assertEquals(response.bodyUsed, false);
     assertEquals(await response.bytes(), await make().bytes());
   }
 });
 
-Deno.test("heldResponse() tells the type of the usual ones", () => {
+Deno.test("bufferedResponse() tells the type of the usual ones", () => {
   const tells = Object.entries(HELD)
-    .filter(([, make]) => heldResponse(make())?.contentType !== undefined)
+    .filter(([, make]) => bufferedResponse(make())?.contentType !== undefined)
     .map(([name]) => name);
   assertEquals(tells, [
     "a text",
@@ -140,16 +140,16 @@ Deno.test("heldResponse() tells the type of the usual ones", () => {
   ]);
 });
 
-Deno.test("heldResponse() knows what is no Response", () => {
+Deno.test("bufferedResponse() knows what is no Response", () => {
   for (const value of [undefined, null, "held", {}, Response]) {
-    assertEquals(heldResponse(value), undefined);
+    assertEquals(bufferedResponse(value), undefined);
   }
 });
 
 Deno.test("markSent() has the body count as read", async () => {
   for (const make of Object.values(HELD)) {
     const response = make();
-    heldResponse(response);
+    bufferedResponse(response);
     markSent(response);
     assertEquals(response.bodyUsed, true);
     await assertRejects(() => response.text(), TypeError);
@@ -160,24 +160,24 @@ Deno.test("the running version of Deno is one of those that a script relies on",
   assert(TRIED.includes(navigator.userAgent), navigator.userAgent);
 });
 
-Deno.test("heldResponse() leaves the only response to be read on a version that was not tried", async () => {
+Deno.test("bufferedResponse() leaves the only response to be read on a version that was not tried", async () => {
   const original = Object.getOwnPropertyDescriptor(Navigator.prototype, "userAgent")!;
   // Modules of their own, which have not looked yet.
-  const load = (name: string): Promise<typeof import("../../bridge/held_response.ts")> =>
-    import(`../../bridge/held_response.ts?${name}`);
+  const load = (name: string): Promise<typeof import("../../bridge/buffered_response.ts")> =>
+    import(`../../bridge/buffered_response.ts?${name}`);
   const versions = [
     ["Deno/2.9.99", undefined],
     ["Deno/2.9.60", undefined],
     [TRIED[0], "held"],
   ] as const;
   for (const [userAgent, body] of versions) {
-    const { heldResponse } = await load(userAgent);
+    const { bufferedResponse } = await load(userAgent);
     Object.defineProperty(Navigator.prototype, "userAgent", {
       value: userAgent,
       configurable: true,
     });
     try {
-      assertEquals(heldResponse(new Response("held"), true)?.body, body);
+      assertEquals(bufferedResponse(new Response("held"), true)?.body, body);
     } finally {
       Object.defineProperty(Navigator.prototype, "userAgent", original);
     }

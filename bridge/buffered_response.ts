@@ -1,5 +1,5 @@
 /** What can be told of a response whose body is held in memory. */
-export interface HeldResponse {
+export interface BufferedResponse {
   /** Its body, unread. */
   body: string | Uint8Array;
   /**
@@ -64,7 +64,7 @@ let keys: Keys | null | undefined;
  * @param once Whether it is the only response, for which it does not pay to see that what is found is right: then only
  * versions of Deno that have been tried count.
  */
-export function heldResponse(response: unknown, once = false): HeldResponse | undefined {
+export function bufferedResponse(response: unknown, once = false): BufferedResponse | undefined {
   if (typeof response !== "object" || response === null) return undefined;
   if (keys === undefined) {
     if (once && !TRIED.includes(navigator.userAgent)) return undefined;
@@ -77,7 +77,7 @@ export function heldResponse(response: unknown, once = false): HeldResponse | un
 /**
  * Marks a held response as sent, as `Deno.serve` does: its body counts as read, and it cannot be sent again.
  *
- * @param response One that {@linkcode heldResponse} knows.
+ * @param response One that {@linkcode bufferedResponse} knows.
  */
 export function markSent(response: Response): void {
   (response as unknown as Record<symbol, unknown>)[keys!.sent] = true;
@@ -96,15 +96,15 @@ export function readNative<Key extends keyof Response>(
   return Reflect.get(Response.prototype, key, response);
 }
 
-function look(response: object, keys: Keys): HeldResponse | undefined {
+function look(response: object, keys: Keys): BufferedResponse | undefined {
   const fields = response as Record<symbol, unknown>;
   if (fields[keys.sent] === true) return undefined;
   const inner = fields[keys.inner] as Inner | undefined;
   let body = fields[keys.text];
   if (typeof body !== "string") {
-    const held = inner?.body?.streamOrStatic;
-    if (held?.consumed !== false) return undefined;
-    body = held.body;
+    const found = inner?.body?.streamOrStatic;
+    if (found?.consumed !== false) return undefined;
+    body = found.body;
     if (typeof body !== "string" && !(body instanceof Uint8Array)) return undefined;
   }
   let contentType: unknown;
@@ -114,7 +114,7 @@ function look(response: object, keys: Keys): HeldResponse | undefined {
     else if (kind === NONE) contentType = null;
     else if (kind === GIVEN) contentType = fields[keys.type];
   }
-  return { body, contentType } as HeldResponse;
+  return { body, contentType } as BufferedResponse;
 }
 
 /** Finds the keys in a response; a version of Deno that lacks one tells less. */
@@ -136,9 +136,9 @@ function findKeys(): Keys | null {
 /** Sees in responses of its own that what the keys tell is right. */
 function areRight(keys: Keys): boolean {
   const tells = (response: Response, contentType?: string) => {
-    const held = look(response, keys);
-    return held?.body === "held" &&
-      (held.contentType === undefined || held.contentType === contentType);
+    const found = look(response, keys);
+    return found?.body === "held" &&
+      (found.contentType === undefined || found.contentType === contentType);
   };
   const makers: [make: () => Response, contentType?: string][] = [
     [() => new Response("held"), "text/plain;charset=UTF-8"],

@@ -4,9 +4,9 @@
  * @module
  */
 
-import { toText } from "../wire/byte_string.ts";
+import { toByteString, toText } from "../wire/byte_string.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
-import { decodePercent } from "./request.ts";
+import { decodePercent } from "../bridge/request.ts";
 
 /** A path, split where its script's name ends; both parts decoded, byte strings. */
 export interface ScriptPath {
@@ -35,6 +35,11 @@ export function decodeTarget(pathname: string): string {
   if (path.includes("\0")) throw badPath("no NUL", pathname);
   if (/(?:^|[/\\])\.\.(?:[/\\]|$)/.test(path)) throw badPath('no ".." segment', pathname);
   return path;
+}
+
+/** Decodes a request's path and takes the prefix off. Returns undefined if the path is not below the prefix. */
+export function pathBelow(request: Request, prefix: string): string | undefined {
+  return stripPrefix(decodeTarget(new URL(request.url).pathname), toByteString(prefix));
 }
 
 /**

@@ -18,7 +18,7 @@ const NOTHING = new Uint8Array(0);
  * Sends what collects in a buffer, one write at a time: what comes while a write is under way goes with the next, so
  * that many small answers cost one system call.
  */
-export class Output {
+export class WriteQueue {
   /** Whether a write is under way that the peer has not taken. */
   writing = false;
   /** Counts completed writes: where it stands still, the peer has stalled. */

@@ -1,5 +1,5 @@
 /** The file of the running program, if it is one. */
-export function programFile(): string | undefined {
+export function mainModulePath(): string | undefined {
   try {
     const url = new URL(Deno.mainModule);
     return url.protocol === "file:" ? decodeURIComponent(url.pathname) : undefined;

@@ -1,0 +1,48 @@
+import { reasonPhrase } from "../wire/cgi.ts";
+import type { AppOptions, HandlerInfo } from "./app.ts";
+import { checkResponse } from "./response_head.ts";
+
+/** A response that has its status for a body. */
+export function plainResponse(status: number): Response {
+  return new Response(`${status} ${reasonPhrase(status)}\n`, {
+    status,
+    headers: { "content-type": "text/plain;charset=UTF-8" },
+  });
+}
+
+/** An error as the log shows it. */
+export function describeError(error: unknown): string {
+  return error instanceof Error ? error.stack ?? String(error) : String(error);
+}
+
+/**
+ * Creates the response to a request whose handler failed: that of `onError`, the debug page, or a plain 500.
+ *
+ * @param request The request, if it could be created.
+ */
+export async function errorResponse(
+  error: unknown,
+  request: Request | undefined,
+  info: HandlerInfo,
+  options: AppOptions,
+): Promise<Response> {
+  if (options.onError) {
+    try {
+      const response = await options.onError(error);
+      checkResponse(response);
+      return response;
+    } catch (nested) {
+      info.log(describeError(error));
+      error = nested;
+    }
+  }
+  info.log(describeError(error));
+  if (info.protocol !== "http" && info.variables.has("HTTP_UPGRADE")) {
+    info.log(
+      `The client requested an upgrade, which only HTTP carries: proxy this path to serveHTTP(), not over ${info.protocol}`,
+    );
+  }
+  if (!options.debug) return plainResponse(500);
+  const { debugPage } = await import("./debug_page.ts");
+  return debugPage(error, describeError(error), request, info);
+}

@@ -1,0 +1,265 @@
+/**
+ * The gateway to CGI scripts: runs a process for each request.
+ *
+ * @module
+ */
+
+import { plainResponse } from "../bridge/error_response.ts";
+import { ProcessGroup } from "../io/process.ts";
+import { absolutePath, checkScript, findScript, type ScriptRules } from "../io/script_file.ts";
+import { toByteString, toText } from "../wire/byte_string.ts";
+import { ProtocolError } from "../wire/protocol_error.ts";
+import { createGateway, fetchOnce, redirectToFolder } from "./handler.ts";
+import { type CGIGatewayOptions, DEFAULTS, type Gateway, type GatewayInfo } from "./options.ts";
+import type { ApplicationResponse } from "./response.ts";
+import { RoundTrip } from "./round_trip.ts";
+import { decodeTarget, fileNames, isUTF8, type ScriptPath, stripPrefix } from "./script_path.ts";
+
+const DENO_SCRIPT = /\.m?[tj]s$/;
+const DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin";
+
+/**
+ * Creates a handler that runs CGI scripts (RFC 3875): a process for each request, without a shell, with an environment that
+ * holds the request and nothing of this process.
+ *
+ * Needs `--allow-read` of the scripts, and `--allow-run`. With a list, as `--allow-run=/srv/cgi-bin/app.pl,kill`, name
+ * `kill` too: a script that takes too long is killed with all its children.
+ *
+ * @param options Where the scripts are: `root` or `script`.
+ * @throws {TypeError} If neither or both are given.
+ *
+ * @example
+ * ```ts no-assert
+ * import { cgiGateway } from "@gatehouse/cgi/gateway";
+ *
+ * using gateway = cgiGateway({ root: "/usr/lib/cgi-bin", prefix: "/cgi-bin" });
+ * const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, gateway);
+ * await server.shutdown();
+ * ```
+ */
+export function cgiGateway(options: CGIGatewayOptions): Gateway {
+  const scripts = new Scripts(options);
+  return createGateway(
+    options,
+    (request, info) => scripts.run(request, info),
+    () => scripts.close(),
+  );
+}
+
+/**
+ * Sends one request to a CGI script.
+ *
+ * @param request A request, or its URL.
+ * @param script The script's file, or options as {@linkcode cgiGateway} has them.
+ * @throws {Error} If it cannot be run, or does not respond as CGI defines.
+ *
+ * @example
+ * ```ts
+ * import { fetchCGI } from "@gatehouse/cgi/gateway";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const folder = await Deno.makeTempDir();
+ * const text = `#!/bin/sh
+ * echo "Content-Type: text/plain"; echo
+ * echo "Hello"`;
+ * await Deno.writeTextFile(`${folder}/hello`, text, { mode: 0o755 });
+ * const response = await fetchCGI("http://localhost/", `${folder}/hello`);
+ * assertEquals(await response.text(), "Hello\n");
+ * ```
+ */
+export function fetchCGI(
+  request: Request | string | URL,
+  script: string | CGIGatewayOptions,
+): Promise<Response> {
+  const scripts = new Scripts(typeof script === "string" ? { script } : script);
+  return fetchOnce((sent) => scripts.run(sent, undefined), request);
+}
+
+/** The scripts of a CGI gateway, and the processes that run them. */
+class Scripts {
+  #options: CGIGatewayOptions;
+  #root: string;
+  #script: string | undefined;
+  #rules: ScriptRules;
+  #env: Record<string, string>;
+  #running = new Set<ProcessGroup>();
+
+  constructor(options: CGIGatewayOptions) {
+    const { root, script } = options;
+    if ((root === undefined) === (script === undefined)) {
+      throw new TypeError(
+        `Cannot create a CGI gateway as it must have a root or a script: it has ${
+          root === undefined ? "neither" : "both"
+        }`,
+      );
+    }
+    for (const flag of Object.values(options.permissions ?? {}).flat()) {
+      if (!flag.startsWith("--") || /^--allow-all\b/.test(flag)) {
+        throw new TypeError(
+          `Cannot run scripts as a permission must be a flag such as "--allow-env": current value is ${
+            JSON.stringify(flag)
+          }`,
+        );
+      }
+    }
+    this.#options = options;
+    this.#script = script === undefined ? undefined : absolutePath(script);
+    this.#root = root === undefined ? folderOf(this.#script!) : absolutePath(root);
+    this.#rules = {
+      index: options.index ?? [],
+      extensions: options.extensions,
+      needsRunBit: (file) => this.#command(file).length === 1,
+    };
+    this.#env = { PATH: searchPath(), ...options.env };
+  }
+
+  /** Kills all processes. */
+  close(): void {
+    for (const process of this.#running) process.kill();
+  }
+
+  /** Runs the script that a request names, and resolves to its response. */
+  async run(request: Request, info: GatewayInfo | undefined): Promise<ApplicationResponse> {
+    const options = this.#options;
+    const { log = console.error, maxBufferedBody = DEFAULTS.maxBufferedBody } = options;
+    const found = await this.#find(request);
+    if (found instanceof Response) return found;
+    if ("status" in found) {
+      if (found.status !== 404 || this.#script !== undefined) {
+        log(`Cannot run script: ${found.reason}`);
+      }
+      return plainResponse(found.status);
+    }
+    const roundTrip = new RoundTrip(request, options);
+    try {
+      await roundTrip.measure(maxBufferedBody);
+      if (!roundTrip.over) this.#start(roundTrip, info, found);
+    } catch (error) {
+      roundTrip.abort(error);
+    }
+    return await roundTrip.response;
+  }
+
+  #start(
+    roundTrip: RoundTrip,
+    info: GatewayInfo | undefined,
+    found: { file: string; path: ScriptPath },
+  ): void {
+    const { maxProcesses = DEFAULTS.maxProcesses } = this.#options;
+    if (this.#running.size >= maxProcesses) {
+      throw new ProtocolError(
+        `Cannot run script as there must be at most ${maxProcesses} processes: all are running`,
+        503,
+      );
+    }
+    const env = { ...this.#env };
+    const files = { scriptFilename: found.file, documentRoot: this.#root };
+    for (const [name, value] of roundTrip.variables(info, found.path, files)) {
+      if ((name === "PATH_INFO" || name === "SCRIPT_NAME") && !isUTF8(value)) {
+        throw new ProtocolError(`Cannot run script as ${name} must be UTF-8: it is not`);
+      }
+      env[name] = toText(value);
+    }
+    let process: ProcessGroup;
+    try {
+      const command = this.#command(found.file);
+      process = new ProcessGroup({ command, cwd: folderOf(found.file), env }, roundTrip.log);
+    } catch (error) {
+      throw new ProtocolError(
+        `Cannot run ${found.file} as it must be a program, or have an interpreter: ${
+          (error as Error).message
+        }`,
+        502,
+      );
+    }
+    this.#running.add(process);
+    process.status.finally(() => this.#running.delete(process));
+    runScript(roundTrip, process);
+  }
+
+  async #find(
+    request: Request,
+  ): Promise<{ file: string; path: ScriptPath } | { status: number; reason: string } | Response> {
+    const { prefix = "" } = this.#options;
+    const script = this.#script;
+    const { pathname } = new URL(request.url);
+    decodeTarget(pathname);
+    const encoded = stripPrefix(pathname, encodeURI(prefix));
+    if (encoded === undefined) return plainResponse(404);
+    if (script !== undefined) {
+      const found = await checkScript(this.#root, script, 0, this.#rules);
+      if ("status" in found) return found;
+      const path = { scriptName: toByteString(prefix), pathInfo: decodeTarget(encoded) };
+      return { file: script, path };
+    }
+    const found = await findScript(this.#root, fileNames(encoded || "/"), this.#rules);
+    if ("status" in found) return found;
+    if (found.needsSlash) return redirectToFolder(request);
+    const left = encoded.split("/").slice(1 + found.taken);
+    const path = {
+      scriptName: toByteString(prefix + this.#nameOf(found.file)),
+      pathInfo: left.map((segment) => "/" + decodeTarget(segment)).join(""),
+    };
+    return { file: found.file, path };
+  }
+
+  /** A file's path below the root. */
+  #nameOf(file: string): string {
+    return file.slice(this.#root.replace(/\/+$/, "").length);
+  }
+
+  /** The program and arguments that run a script. */
+  #command(file: string): string[] {
+    const { interpreters = {}, permissions } = this.#options;
+    if (permissions !== undefined && DENO_SCRIPT.test(file)) {
+      let folder = this.#nameOf(file);
+      while (folder !== "") {
+        folder = folder.slice(0, folder.lastIndexOf("/"));
+        const flags = permissions[`/${folder.slice(1)}`];
+        if (flags) return [Deno.execPath(), "run", "--quiet", "--no-prompt", ...flags, file];
+      }
+    }
+    for (const [end, program] of Object.entries(interpreters)) {
+      if (file.endsWith(end)) return [...program, file];
+    }
+    return [file];
+  }
+}
+
+function folderOf(file: string): string {
+  const slash = file.lastIndexOf("/");
+  return slash < 0 ? "." : file.slice(0, slash) || "/";
+}
+
+async function runScript(roundTrip: RoundTrip, process: ProcessGroup): Promise<void> {
+  const output = process.stdout.getReader();
+  roundTrip.onabort = () => {
+    process.kill();
+    // A child that left the group may still hold it open.
+    output.cancel().catch(() => {});
+  };
+  roundTrip.send((chunk) => process.write(chunk)).then(() => process.closeInput());
+  try {
+    while (true) {
+      const { done, value } = await output.read();
+      if (done) break;
+      roundTrip.watchdog.moved();
+      roundTrip.reader.push(value);
+      await roundTrip.room();
+    }
+    if (!roundTrip.over) roundTrip.reader.end();
+  } catch (error) {
+    roundTrip.fail(error);
+  }
+  // A script that goes on after its response may run for as long again.
+  const { success, code, signal } = await process.status;
+  if (!success && !roundTrip.over) {
+    roundTrip.log(`The script ended with ${signal ?? `exit code ${code}`}`);
+  }
+  roundTrip.finish();
+}
+
+function searchPath(): string {
+  const { state } = Deno.permissions.querySync({ name: "env", variable: "PATH" });
+  return state === "granted" ? Deno.env.get("PATH") ?? DEFAULT_PATH : DEFAULT_PATH;
+}

@@ -1,0 +1,97 @@
+import { describeError, plainResponse } from "../bridge/error_response.ts";
+import { ProtocolError } from "../wire/protocol_error.ts";
+import type { Gateway, GatewayInfo, GatewayOptions } from "./options.ts";
+import type { ApplicationResponse } from "./response.ts";
+
+/** How many local redirects may follow one another (SPEC F16). */
+const MAX_REDIRECTS = 5;
+/** How many local redirects have led to a request. */
+const redirects = new WeakMap<Request, number>();
+
+/**
+ * Wraps a call of an application as a fetch handler: follows local redirects and turns failures into error responses.
+ *
+ * @param call Sends a request to the application; throws a {@linkcode ProtocolError} with the status to respond with.
+ * @param close Closes what is kept open between requests.
+ */
+export function createGateway(
+  options: GatewayOptions,
+  call: (request: Request, info: GatewayInfo | undefined) => Promise<ApplicationResponse>,
+  close: () => void,
+): Gateway {
+  const { log = console.error, allowedHosts } = options;
+  async function respond(request: Request, info: GatewayInfo | undefined): Promise<Response> {
+    const response = await call(request, info);
+    if (response instanceof Response) return response;
+    const next = redirectedRequest(request, response.location);
+    return options.redirect ? await options.redirect(next, info) : await respond(next, info);
+  }
+  async function gateway(request: Request, info?: GatewayInfo) {
+    try {
+      // Deno.serve makes a URL of any Host field.
+      if (!URL.canParse(request.url)) {
+        throw new ProtocolError(
+          `Cannot respond as the request's URL must be valid: current value is ${request.url}`,
+        );
+      }
+      if (allowedHosts !== undefined && !isAllowedHost(request, allowedHosts)) {
+        throw new ProtocolError(
+          `Cannot respond as the host must be this machine or in allowedHosts: current value is ${
+            JSON.stringify(request.headers.get("host") ?? new URL(request.url).host)
+          }`,
+          421,
+        );
+      }
+      return await respond(request, info);
+    } catch (error) {
+      if (!request.signal.aborted) {
+        log(error instanceof ProtocolError ? error.message : describeError(error));
+      }
+      return plainResponse(error instanceof ProtocolError ? error.status : 500);
+    }
+  }
+  return Object.assign(gateway, { [Symbol.dispose]: close });
+}
+
+/** Calls an application once. A local redirect becomes one of the client. */
+export async function fetchOnce(
+  call: (request: Request) => Promise<ApplicationResponse>,
+  request: Request | string | URL,
+): Promise<Response> {
+  const response = await call(request instanceof Request ? request : new Request(request));
+  if (response instanceof Response) return response;
+  return new Response(null, { status: 302, headers: { location: response.location } });
+}
+
+/** Redirects the client to a folder's own URL, which its page's relative links need. */
+export function redirectToFolder(request: Request): Response {
+  const { pathname, search } = new URL(request.url);
+  // Not "//host", which is another server.
+  const location = pathname.replace(/^\/+/, "/") + "/" + search;
+  return new Response(null, { status: 301, headers: { location } });
+}
+
+function redirectedRequest(request: Request, location: string): Request {
+  const count = (redirects.get(request) ?? 0) + 1;
+  if (count > MAX_REDIRECTS) {
+    throw new ProtocolError(
+      `Cannot follow local redirects as there must be at most ${MAX_REDIRECTS}: the next is to ${location}`,
+      502,
+    );
+  }
+  const headers = new Headers(request.headers);
+  for (const name of ["content-length", "content-type", "transfer-encoding"]) headers.delete(name);
+  const next = new Request(new URL(request.url).origin + location, {
+    method: request.method === "HEAD" ? "HEAD" : "GET",
+    headers,
+    signal: request.signal,
+  });
+  redirects.set(next, count);
+  return next;
+}
+
+function isAllowedHost(request: Request, allowed: string[]): boolean {
+  // The URL's host comes from the Host field. An invalid one has been rejected.
+  const { hostname } = new URL(request.url);
+  return /^(?:localhost|127(?:\.\d+){3}|\[::1\])$/.test(hostname) || allowed.includes(hostname);
+}

@@ -1,0 +1,43 @@
+/** How long a line of the log may be, in characters. */
+const MAX_LINE = 8192;
+
+/** What a terminal that shows the log would obey. */
+// deno-lint-ignore no-control-regex
+const CONTROL = /[\x00-\x08\x0b-\x1f\x7f-\x9f]/g;
+
+function escape(char: string): string {
+  return "\\x" + char.charCodeAt(0).toString(16).padStart(2, "0");
+}
+
+/** Gathers what comes in pieces into lines. */
+export class LineLog {
+  #decoder = new TextDecoder();
+  #line = "";
+  #onlog: (line: string) => void;
+
+  /** @param onlog Called with each line. */
+  constructor(onlog: (line: string) => void) {
+    this.#onlog = onlog;
+  }
+
+  /** Takes the next piece. */
+  push(bytes: Uint8Array): void {
+    const lines = (this.#line + this.#decoder.decode(bytes, { stream: true })).split(/\r?\n/);
+    this.#line = lines.pop()!;
+    for (const line of lines) this.#log(line);
+    while (this.#line.length > MAX_LINE) {
+      this.#log(this.#line.slice(0, MAX_LINE));
+      this.#line = this.#line.slice(MAX_LINE);
+    }
+  }
+
+  /** Logs what has no line end. */
+  end(): void {
+    this.#log(this.#line + this.#decoder.decode());
+    this.#line = "";
+  }
+
+  #log(line: string): void {
+    if (line !== "") this.#onlog(line.replace(CONTROL, escape));
+  }
+}
