@@ -75,7 +75,7 @@ export interface CGIOptions extends AppOptions {
 const READ_SIZE = 65536;
 /** How long the next part of a body that nobody wants may take, in milliseconds. */
 const LINGER_IDLE = 5_000;
-/** How long a write may take before the web server is thought to wait for its body to be read (SPEC B20). */
+/** How long a write may take before the web server is thought to wait for its body to be read (rule B20). */
 const STALL = 100;
 /** What any pipe holds: so much can be written though nobody reads. */
 const PIPE = 4096;
@@ -165,7 +165,7 @@ function transport(log: (message: string) => void) {
   return { protocol: "cgi", program: undefined, log } as const;
 }
 
-/** Reads the environment, and takes HTTP_PROXY out of it: child processes would use it (SPEC A27). */
+/** Reads the environment, and takes HTTP_PROXY out of it: child processes would use it (rule A27). */
 function readVariables(given: Record<string, string> | undefined): Variables {
   let env = given && { ...given };
   let byteStrings: Record<string, string> | undefined;
@@ -190,7 +190,7 @@ function readVariables(given: Record<string, string> | undefined): Variables {
   return variables;
 }
 
-/** The variables that `Deno.env.toObject()` omits since they are not UTF-8, as byte strings (SPEC A18). */
+/** The variables that `Deno.env.toObject()` omits since they are not UTF-8, as byte strings (rule A18). */
 function recoverVariables(env: Record<string, string>): Record<string, string> | undefined {
   let byteStrings: Record<string, string> | undefined;
   for (const name of RECOVERABLE.split(" ")) {
@@ -212,7 +212,7 @@ function writeLog(stderr: CGIOutput, message: string): void {
   else stderr.write(bytes).catch(() => {});
 }
 
-/** Has the console write to stderr what it would write to stdout (SPEC B19). Its methods do not use one another. */
+/** Has the console write to stderr what it would write to stdout (rule B19). Its methods do not use one another. */
 function keepStdoutClean(): void {
   const counts = new Map<string, number>();
   const timers = new Map<string, number>();
@@ -337,7 +337,7 @@ class ScriptBody {
     };
   }
 
-  /** Without a length there is a body only if the server took chunks apart, and then it goes to the end (SPEC A20). */
+  /** Without a length there is a body only if the server took chunks apart, and then it goes to the end (rule A20). */
   begin(variables: Variables, length: number | undefined): void {
     const coding = variables.byteString("HTTP_TRANSFER_ENCODING") ?? "";
     const declared = length ?? (/chunked/i.test(coding) ? undefined : 0);

@@ -235,7 +235,7 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
 
   /**
    * A connection waits for an app that does not read the body; not where other requests would wait as well, and later
-   * where some may come, or where the web server is stuck sending the body before it reads the answer (SPEC C14).
+   * where some may come, or where the web server is stuck sending the body before it reads the answer (rule C14).
    */
   shouldPause(stalled: boolean): boolean {
     if (this.#requests.size === 0) return false;
@@ -321,7 +321,7 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
     if (this.#requests.size === 0 && this.#decoder.idle) this.channel.finish(this.#unread);
   }
 
-  /** The web server sends no more: what came whole may still be answered (SPEC C22). */
+  /** The web server sends no more: what came whole may still be answered (rule C22). */
   inputEnded(): void {
     this.#closing = true;
     for (const request of this.#requests.values()) {
@@ -454,7 +454,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     return (this.body?.buffered ?? 0) + (this.data?.buffered ?? 0);
   }
 
-  /** Whether all that belongs to the request has come. An authorizer gets no FCGI_STDIN (SPEC C27). */
+  /** Whether all that belongs to the request has come. An authorizer gets no FCGI_STDIN (rule C27). */
   get inputEnded(): boolean {
     if (this.#exchange === null || this.#handler === undefined) return false;
     return this.#role === Role.authorizer ||
@@ -473,7 +473,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     this.#refusal ??= { status, protocolStatus };
   }
 
-  /** Refuses a role that the app lacks, without waiting for the variables (SPEC C7). */
+  /** Refuses a role that the app lacks, without waiting for the variables (rule C7). */
   checkRole(): void {
     if (this.#handler !== undefined) return;
     const wanted = ROLE_METHODS[this.#role] ?? "a role from 1 to 3";
@@ -543,7 +543,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     this.#connection.prepared(this);
   }
 
-  /** Calls the app, whatever of the body is still to come (SPEC C12), or refuses the request. */
+  /** Calls the app, whatever of the body is still to come (rule C12), or refuses the request. */
   start(): void {
     if (this.#phase === "ended") return;
     this.#phase = "running";
@@ -686,7 +686,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   }
 
   /**
-   * Truncates a response that failed after its head (SPEC B17): closes the connection without the end of the stream, or
+   * Truncates a response that failed after its head (rule B17): closes the connection without the end of the stream, or
    * where other requests share it, ends the request with a status other than 0.
    */
   #truncate(): void {

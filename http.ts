@@ -34,7 +34,7 @@ export interface HTTPOptions
 
 /** The status of the response that `Deno.upgradeWebSocket` creates. No other response can have it. */
 const SWITCHING_PROTOCOLS = 101;
-/** What may be a dot segment: `Deno.serve` leaves these in the URL, where `Request` resolves them (SPEC A14). */
+/** What may be a dot segment: `Deno.serve` leaves these in the URL, where `Request` resolves them (rule A14). */
 const DOTS = /\/(?:\.|%2e)/i;
 
 /**

@@ -72,7 +72,7 @@ export async function serve(app: App, options: ServeOptions = {}): Promise<void>
   await runUntilTerminated(server);
 }
 
-/** Serves FastCGI on a socket that was handed down, if one was (SPEC A1). */
+/** Serves FastCGI on a socket that was handed down, if one was (rule A1). */
 async function serveInherited(
   app: App,
   options: ServeOptions,

@@ -146,7 +146,7 @@ class Connection
     return false;
   }
 
-  /** Waits for an app that does not read; not where the web server is stuck sending the body first (SPEC D6). */
+  /** Waits for an app that does not read; not where the web server is stuck sending the body first (rule D6). */
   shouldPause(stalled: boolean): boolean {
     const most = stalled ? this.#service.limits.maxBufferedBody : BODY_HIGH_WATER;
     return this.#body !== null && this.#body.buffered >= most;
@@ -203,7 +203,7 @@ class Connection
     this.#channel.resume();
   }
 
-  /** The end of the answer is the end of the connection (SPEC D5), be the answer whole or broken (SPEC B17). */
+  /** The end of the answer is the end of the connection (rule D5), be the answer whole or broken (rule B17). */
   #finish(): void {
     if (this.#answered) return;
     this.#answered = true;
@@ -212,7 +212,7 @@ class Connection
     this.#channel.finish(unread);
   }
 
-  /** The web server sends no more, as it may once the body is whole (SPEC D4). */
+  /** The web server sends no more, as it may once the body is whole (rule D4). */
   inputEnded(): void {
     if (this.#answered) return;
     if (this.#exchange === null || this.#body?.ended !== true) this.abort(disconnected());

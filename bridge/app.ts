@@ -17,7 +17,7 @@ export interface HandlerInfo extends Deno.ServeHandlerInfo<Deno.Addr> {
   readonly protocol: Protocol;
   /**
    * The meta-variables as they came, under their RFC 3875 names. `HTTP_PROXY` is left out. REMOTE_USER and AUTH_TYPE
-   * prove something only if the web server authenticates: some copy them from an unverified header (SPEC A29).
+   * prove something only if the web server authenticates: some copy them from an unverified header (rule A29).
    */
   readonly variables: ReadonlyMap<string, string>;
   /** The path that the script or application is mounted at, as the web server and the URL agree on it; else "". */

@@ -1,6 +1,6 @@
 import type { HandlerInfo } from "./app.ts";
 
-/** Variables whose values stay secret even from the developer's own screen (SPEC F6). */
+/** Variables whose values stay secret even from the developer's own screen (rule F6). */
 const SECRET = /AUTHORIZATION|COOKIE|PASSWD|PASSWORD|SECRET|TOKEN|KEY/;
 
 /**

@@ -1,5 +1,5 @@
 /**
- * CGI meta-variables -> `Request`. Item numbers are SPEC's.
+ * CGI meta-variables -> `Request`. Rules are those of docs/protocols.md.
  *
  * @module
  */

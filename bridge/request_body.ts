@@ -16,7 +16,7 @@ const WORTH_KEEPING = 16_384;
 
 /**
  * A request's body between the transport that receives it and the app that reads it: a queue whose stream is made when
- * asked for. It ends after the declared length, and fails if fewer bytes come (SPEC A21).
+ * asked for. It ends after the declared length, and fails if fewer bytes come (rule A21).
  */
 export class RequestBody {
   /** How many bytes are held for the app. */

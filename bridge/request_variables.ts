@@ -1,6 +1,6 @@
 /**
  * `Request` -> CGI meta-variables: what a gateway tells an application. Read back by `request.ts`, they make the same
- * request. Item numbers are SPEC's.
+ * request. Rules are those of docs/protocols.md.
  *
  * @module
  */

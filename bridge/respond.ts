@@ -1,5 +1,5 @@
 /**
- * App and request -> head and body, for any transport. Item numbers are SPEC's.
+ * App and request -> head and body, for any transport. Rules are those of docs/protocols.md.
  *
  * @module
  */

@@ -1,5 +1,5 @@
 /**
- * The head of a response to the web server: every rule of it. Item numbers are SPEC's.
+ * The head of a response to the web server: every rule of it. Rules are those of docs/protocols.md.
  *
  * @module
  */

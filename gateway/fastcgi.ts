@@ -177,7 +177,7 @@ async function findScript(
 }
 
 /**
- * Checks that the script's name is what the URL has, segment for segment (SPEC F14).
+ * Checks that the script's name is what the URL has, segment for segment (rule F14).
  *
  * @throws {ProtocolError} If it is not.
  */
@@ -279,7 +279,7 @@ class FastCGIClient implements RecordSink {
     }
   }
 
-  /** FCGI_END_REQUEST (section 5.5): its statuses matter where there is no response (SPEC C19). */
+  /** FCGI_END_REQUEST (section 5.5): its statuses matter where there is no response (rule C19). */
   #end(content: Uint8Array): void {
     const { reader } = this.#roundTrip;
     const { appStatus, protocolStatus } = decodeEndRequest(content);
@@ -290,7 +290,7 @@ class FastCGIClient implements RecordSink {
         protocolStatus === ProtocolStatus.overloaded ? 503 : 502,
       );
     }
-    // The application failed after the head of its response (SPEC B17).
+    // The application failed after the head of its response (rule B17).
     if (reader.begun && appStatus !== 0 && !this.#stdoutEnded) {
       throw new Error(`it ended the request with status ${appStatus}`);
     }

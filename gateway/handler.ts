@@ -3,7 +3,7 @@ import { ProtocolError } from "../wire/protocol_error.ts";
 import type { Gateway, GatewayInfo, GatewayOptions } from "./options.ts";
 import type { ApplicationResponse } from "./response.ts";
 
-/** How many local redirects may follow one another (SPEC F16). */
+/** How many local redirects may follow one another (rule F16). */
 const MAX_REDIRECTS = 5;
 /** How many local redirects have led to a request. */
 const redirects = new WeakMap<Request, number>();

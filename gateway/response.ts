@@ -1,5 +1,5 @@
 /**
- * The bytes that an application writes (a header block and a body) -> `Response`. Item numbers are SPEC's.
+ * The bytes that an application writes (a header block and a body) -> `Response`. Rules are those of docs/protocols.md.
  *
  * @module
  */

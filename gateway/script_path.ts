@@ -1,5 +1,5 @@
 /**
- * The path of a URL -> the script that it names and the rest. Item numbers are SPEC's.
+ * The path of a URL -> the script that it names and the rest. Rules are those of docs/protocols.md.
  *
  * @module
  */
@@ -16,7 +16,7 @@ export interface ScriptPath {
   pathInfo: string;
 }
 
-/** How paths name scripts: SPEC's rule for PHP. */
+/** How paths name scripts (rule A16). */
 export interface SplitOptions {
   /** The ends of scripts' names. */
   split: string[];

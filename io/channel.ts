@@ -33,7 +33,7 @@ const TURNS = 8;
 /** How long a write may make no progress, while reading is paused, before the peer counts as stalled, in milliseconds. */
 const STALL = 50;
 const NOTHING = new Uint8Array(0);
-/** How long what still comes is read after the answer (SPEC C15), in all and without a byte, in milliseconds. */
+/** How long what still comes is read after the answer (rule C15), in all and without a byte, in milliseconds. */
 const LINGER = 30_000;
 const LINGER_IDLE = 5_000;
 

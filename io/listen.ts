@@ -78,7 +78,7 @@ function groupId(group: number | string): number {
 }
 
 /**
- * Removes a socket that nobody listens on (SPEC F7).
+ * Removes a socket that nobody listens on (rule F7).
  *
  * @throws {Error} If somebody does, or it is no socket.
  */

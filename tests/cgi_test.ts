@@ -83,14 +83,14 @@ class Counted implements CGIInput {
   }
 }
 
-Deno.test("serveCGI() reads CONTENT_LENGTH bytes and no more (SPEC A20)", async () => {
+Deno.test("serveCGI() reads CONTENT_LENGTH bytes and no more (rule A20)", async () => {
   const stdin = new Counted(bytes("bodyrest"));
   const read = (request: Request) => request.text().then((text) => new Response(text));
   const answer = await run(read, env("", post(bytes("body"))), undefined, { stdin });
   assertEquals([text(answer.body), stdin.count], ["body", 4]);
 });
 
-Deno.test("serveCGI() does not touch stdin without a length, nor before the app reads (SPEC A20)", async () => {
+Deno.test("serveCGI() does not touch stdin without a length, nor before the app reads (rule A20)", async () => {
   const read = async (request: Request) => {
     assertEquals(await request.text(), "");
     return new Response("Hello");
@@ -109,14 +109,14 @@ Deno.test("serveCGI() does not touch stdin without a length, nor before the app 
   assertEquals([answer.status, text(answer.body)], [200, "0"]);
 });
 
-Deno.test("serveCGI() reads what is left of a body once it has answered (SPEC B20)", async () => {
+Deno.test("serveCGI() reads what is left of a body once it has answered (rule B20)", async () => {
   const stdin = new Counted(bytes("body, and then more"));
   const length = { REQUEST_METHOD: "POST", CONTENT_LENGTH: "4" };
   const answer = await run(() => new Response("Hello"), env("", length), undefined, { stdin });
   assertEquals([answer.status, stdin.count], [200, 4]);
 });
 
-Deno.test("serveCGI() reads to the end where the server took chunks apart (SPEC A20)", async () => {
+Deno.test("serveCGI() reads to the end where the server took chunks apart (rule A20)", async () => {
   const read = (request: Request) => request.text().then((text) => new Response(text));
   const chunked = env("", { REQUEST_METHOD: "POST", HTTP_TRANSFER_ENCODING: "chunked" });
   assertEquals(text((await run(read, chunked, bytes("body"))).body), "body");
@@ -124,7 +124,7 @@ Deno.test("serveCGI() reads to the end where the server took chunks apart (SPEC 
   assertEquals(text((await run(read, both, bytes("body"))).body), "bo");
 });
 
-Deno.test("serveCGI() fails a body that ends early (SPEC A21)", async () => {
+Deno.test("serveCGI() fails a body that ends early (rule A21)", async () => {
   let error: unknown;
   const answer = await run(
     async (request) => {
@@ -145,7 +145,7 @@ Deno.test("serveCGI() fails a body that ends early (SPEC A21)", async () => {
   );
 });
 
-Deno.test("maxBodyBytes: at the limit an answer, past it 413, declared or not (SPEC F8)", async () => {
+Deno.test("maxBodyBytes: at the limit an answer, past it 413, declared or not (rule F8)", async () => {
   const read = (request: Request) => request.text().then((text) => new Response(text));
   const cases: [Record<string, string>, string, number][] = [
     [{ CONTENT_LENGTH: "4" }, "body", 200],
@@ -161,7 +161,7 @@ Deno.test("maxBodyBytes: at the limit an answer, past it 413, declared or not (S
   }
 });
 
-Deno.test("serveCGI() refuses what no request can be made of, and says why (SPEC A2, A5, A8, A19)", async () => {
+Deno.test("serveCGI() refuses what no request can be made of, and says why (rules A2, A5, A8, A19)", async () => {
   const cases: [Record<string, string>, number, string][] = [
     [{ REQUEST_METHOD: "" }, 500, "as REQUEST_METHOD must be set"],
     [{ REQUEST_METHOD: "TRACE" }, 501, "its method must be one that fetch allows"],
@@ -176,7 +176,7 @@ Deno.test("serveCGI() refuses what no request can be made of, and says why (SPEC
   }
 });
 
-Deno.test("serveCGI() writes head and small body at once, and a stream chunk by chunk (SPEC B15, B16)", async () => {
+Deno.test("serveCGI() writes head and small body at once, and a stream chunk by chunk (rules B15, B16)", async () => {
   const writes: string[] = [];
   const stdout = {
     write: (part: Uint8Array) => (writes.push(text(part)), Promise.resolve(part.length)),
@@ -214,7 +214,7 @@ Deno.test("serveCGI() goes on where a write takes only a part", async () => {
   assertEquals(stdout.bytes().slice(-1000), body);
 });
 
-Deno.test("serveCGI() aborts the signal when stdout takes no more (SPEC B22)", async () => {
+Deno.test("serveCGI() aborts the signal when stdout takes no more (rule B22)", async () => {
   const cancelled = Promise.withResolvers<unknown>();
   let signal: AbortSignal | undefined;
   const stderr = new Buffer();
@@ -235,7 +235,7 @@ Deno.test("serveCGI() aborts the signal when stdout takes no more (SPEC B22)", a
   assertEquals(text(stderr.bytes()), "");
 });
 
-Deno.test("serveCGI() holds no more than maxBufferedBody while stdout takes nothing (SPEC B20)", async () => {
+Deno.test("serveCGI() holds no more than maxBufferedBody while stdout takes nothing (rule B20)", async () => {
   const body = pattern(1_000_000);
   const stdin = new Counted(body);
   const held = Promise.withResolvers<void>();
@@ -301,7 +301,7 @@ Deno.test("a script answers by its environment, with no more than --allow-env", 
   });
 });
 
-Deno.test("a script without --allow-env says so, and answers 500 (SPEC B18)", async () => {
+Deno.test("a script without --allow-env says so, and answers 500 (rule B18)", async () => {
   for (const permissions of [[], ["--allow-env=HOME"]]) {
     const outcome = await runScript(script, env("/"), undefined, { permissions });
     assertEquals([outcome.status, text(outcome.body)], [500, "500 Internal Server Error\n"]);
@@ -310,13 +310,13 @@ Deno.test("a script without --allow-env says so, and answers 500 (SPEC B18)", as
   }
 });
 
-Deno.test("a script without REQUEST_METHOD refuses to run (SPEC A2, B18)", async () => {
+Deno.test("a script without REQUEST_METHOD refuses to run (rules A2, B18)", async () => {
   const outcome = await runScript(script, env("/", { REQUEST_METHOD: "" }));
   assertEquals([outcome.status, outcome.code], [500, 1]);
   assertMatch(outcome.stderr, /REQUEST_METHOD must be set/);
 });
 
-Deno.test("a script takes a path that is not UTF-8 from REQUEST_URI (SPEC A18)", async () => {
+Deno.test("a script takes a path that is not UTF-8 from REQUEST_URI (rule A18)", async () => {
   // No string of ours becomes such an environment; a shell's does.
   const child = new Deno.Command("sh", {
     args: [
@@ -363,7 +363,7 @@ async function runWithBytes(variables: Record<string, string>): Promise<Record<s
   return JSON.parse(new TextDecoder().decode(stdout).split("\r\n\r\n")[1]);
 }
 
-Deno.test("a script has the query and the cookies that are not UTF-8 (SPEC A18)", async () => {
+Deno.test("a script has the query and the cookies that are not UTF-8 (rule A18)", async () => {
   const seen = await runWithBytes({
     REQUEST_URI: "/cgi-bin/script.ts/variables?q=caf\xe9",
     QUERY_STRING: "q=caf\xe9",
@@ -373,7 +373,7 @@ Deno.test("a script has the query and the cookies that are not UTF-8 (SPEC A18)"
   assertEquals(seen.cookie, "a=caf\xe9; b=2");
 });
 
-Deno.test("a script has its variables byte for byte, whatever the bytes (SPEC A18)", async () => {
+Deno.test("a script has its variables byte for byte, whatever the bytes (rule A18)", async () => {
   const names = "AUTH_TYPE PATH_TRANSLATED QUERY_STRING REMOTE_HOST REMOTE_IDENT REMOTE_USER " +
     "SERVER_SOFTWARE DOCUMENT_ROOT SCRIPT_FILENAME REDIRECT_URL HTTP_ACCEPT HTTP_ACCEPT_LANGUAGE " +
     "HTTP_AUTHORIZATION HTTP_COOKIE HTTP_FROM HTTP_IF_NONE_MATCH HTTP_RANGE HTTP_REFERER HTTP_USER_AGENT " +
@@ -452,18 +452,18 @@ Deno.test("exitTimeout: Infinity lets a script live on", async () => {
   await child.status;
 });
 
-Deno.test("a script has no HTTP_PROXY, nor have its children (SPEC A27)", async () => {
+Deno.test("a script has no HTTP_PROXY, nor have its children (rule A27)", async () => {
   const outcome = await runScript(script, env("/proxy", { HTTP_PROXY: "http://127.0.0.1:1/" }));
   assertEquals(JSON.parse(text(outcome.body)), [false, false, false]);
 });
 
-Deno.test("a script takes nothing from its arguments (SPEC A31, F11)", async () => {
+Deno.test("a script takes nothing from its arguments (rules A31, F11)", async () => {
   const args = ["--help", "-d", "x=1"];
   const outcome = await runScript(script, env("/arguments"), undefined, { args });
   assertEquals(JSON.parse(text(outcome.body)), "http://example.org/cgi-bin/script.ts/arguments");
 });
 
-Deno.test("what a script logs goes to stderr, whatever method of the console it uses (SPEC B19)", async () => {
+Deno.test("what a script logs goes to stderr, whatever method of the console it uses (rule B19)", async () => {
   const outcome = await runScript(script, env("/console"));
   assertEquals(text(outcome.stdout), outcome.head + "clean");
   assertEquals([outcome.status, outcome.code], [200, 0]);
@@ -473,13 +473,13 @@ Deno.test("what a script logs goes to stderr, whatever method of the console it 
   assertFalse(/\x1b/.test(outcome.stderr));
 });
 
-Deno.test("a script that throws: 500, the stack on stderr (SPEC B17, B18)", async () => {
+Deno.test("a script that throws: 500, the stack on stderr (rules B17, B18)", async () => {
   const outcome = await runScript(script, env("/throw"));
   assertEquals([outcome.status, text(outcome.body)], [500, "500 Internal Server Error\n"]);
   assertMatch(outcome.stderr, /^Error: the secret\n\s+at .*script\.ts/);
 });
 
-Deno.test("a script whose answer breaks off exits with 1 (SPEC B17, B18)", async () => {
+Deno.test("a script whose answer breaks off exits with 1 (rules B17, B18)", async () => {
   const outcome = await runScript(script, env("/break"));
   assertEquals([outcome.status, text(outcome.body), outcome.code], [200, "xxx", 1]);
   assertStringIncludes(outcome.stderr, "Error: broken");
@@ -493,7 +493,7 @@ Deno.test("a script echoes what is written while it is read", async () => {
 });
 
 for (const path of ["/echo", "/echo-small", "/length", "/unread"]) {
-  Deno.test(`a script does ${path} for a server that writes all 10 MB before it reads (SPEC B20)`, async () => {
+  Deno.test(`a script does ${path} for a server that writes all 10 MB before it reads (rule B20)`, async () => {
     const body = pattern(10_000_000);
     const child = spawn(script, env(path, post(body)));
     // As mod_cgi: nothing is read before all is written.
@@ -507,7 +507,7 @@ for (const path of ["/echo", "/echo-small", "/length", "/unread"]) {
   });
 }
 
-Deno.test("a script does not wait for a body that it no longer wants (SPEC B20)", async () => {
+Deno.test("a script does not wait for a body that it no longer wants (rule B20)", async () => {
   const child = spawn(script, env("/begun", { REQUEST_METHOD: "POST", CONTENT_LENGTH: "1000" }));
   const writer = child.stdin.getWriter();
   await writer.write(bytes("some"));
@@ -518,7 +518,7 @@ Deno.test("a script does not wait for a body that it no longer wants (SPEC B20)"
   await writer.abort().catch(() => {});
 });
 
-Deno.test("a script ends quietly when the server reads no more (SPEC B22)", async () => {
+Deno.test("a script ends quietly when the server reads no more (rule B22)", async () => {
   const child = spawn(script, env("/endless"));
   await child.stdin.close();
   const reader = child.stdout.getReader();
@@ -532,7 +532,7 @@ Deno.test("a script ends quietly when the server reads no more (SPEC B22)", asyn
   assertEquals([stderr, code], ["aborted\n", 0]);
 });
 
-Deno.test("examples/hello.ts is a CGI script by its environment (SPEC A1)", async () => {
+Deno.test("examples/hello.ts is a CGI script by its environment (rule A1)", async () => {
   const hello = new URL("../examples/hello.ts", import.meta.url);
   const outcome = await runScript(hello, env(""));
   assertEquals([outcome.status, outcome.code, outcome.stderr], [200, 0, ""]);

@@ -57,7 +57,7 @@ const types = (records: Received[]) => records.map(({ type }) => type);
 const post = { REQUEST_METHOD: "POST" };
 
 for (const over of MEDIA) {
-  Deno.test(`serveFastCGI() answers over ${over}, and closes as asked (SPEC C8, C16)`, async () => {
+  Deno.test(`serveFastCGI() answers over ${over}, and closes as asked (rules C8, C16)`, async () => {
     await serving(
       echo,
       {},
@@ -85,7 +85,7 @@ for (const over of MEDIA) {
     );
   });
 
-  Deno.test(`serveFastCGI() keeps a connection over ${over} (SPEC C8)`, async () => {
+  Deno.test(`serveFastCGI() keeps a connection over ${over} (rule C8)`, async () => {
     await serving(
       echo,
       {},
@@ -104,7 +104,7 @@ for (const over of MEDIA) {
     );
   });
 
-  Deno.test(`serveFastCGI() answers over ${over} after a half-close; the signal does not fire (SPEC C22)`, async () => {
+  Deno.test(`serveFastCGI() answers over ${over} after a half-close; the signal does not fire (rule C22)`, async () => {
     const started = Promise.withResolvers<AbortSignal>();
     const gate = Promise.withResolvers<void>();
     await serving(
@@ -131,7 +131,7 @@ for (const over of MEDIA) {
     );
   });
 
-  Deno.test(`serveFastCGI() aborts the signal when the web server goes away over ${over} (SPEC C22)`, async () => {
+  Deno.test(`serveFastCGI() aborts the signal when the web server goes away over ${over} (rule C22)`, async () => {
     for (const whole of [true, false]) {
       const started = Promise.withResolvers<Request>();
       const read = Promise.withResolvers<unknown>();
@@ -172,7 +172,7 @@ for (const over of MEDIA) {
   });
 }
 
-Deno.test("serveFastCGI() fails a body that is being read when the web server goes away (SPEC C22)", async () => {
+Deno.test("serveFastCGI() fails a body that is being read when the web server goes away (rule C22)", async () => {
   const started = Promise.withResolvers<void>();
   const read = Promise.withResolvers<unknown>();
   await serving(
@@ -193,7 +193,7 @@ Deno.test("serveFastCGI() fails a body that is being read when the web server go
   );
 });
 
-Deno.test("serveFastCGI() takes a request cut at any byte (SPEC C2)", async () => {
+Deno.test("serveFastCGI() takes a request cut at any byte (rule C2)", async () => {
   const whole = request({ keep: true, variables: { ...post, HTTP_X_A: "a" }, body: bytes("body") });
   await serving(echo, {}, async ({ connect }) => {
     const client = await connect();
@@ -208,7 +208,7 @@ Deno.test("serveFastCGI() takes a request cut at any byte (SPEC C2)", async () =
   });
 });
 
-Deno.test("serveFastCGI() takes variables and body in records of any size and padding (SPEC C1, C10)", async () => {
+Deno.test("serveFastCGI() takes variables and body in records of any size and padding (rules C1, C10)", async () => {
   const pairs = params(1, variables({ ...post, HTTP_X_LONG: "x".repeat(300) }));
   const content = pairs.subarray(8, -8);
   const body = bytes("a body of some bytes");
@@ -231,7 +231,7 @@ Deno.test("serveFastCGI() takes variables and body in records of any size and pa
   });
 });
 
-Deno.test("serveFastCGI() answers under the id it was asked with, all 16 bits of it (SPEC C20)", async () => {
+Deno.test("serveFastCGI() answers under the id it was asked with, all 16 bits of it (rule C20)", async () => {
   await serving(hello, {}, async ({ connect }) => {
     const client = await connect();
     for (const id of [1, 2, 255, 256, 0x1234, 65535]) {
@@ -243,7 +243,7 @@ Deno.test("serveFastCGI() answers under the id it was asked with, all 16 bits of
   });
 });
 
-Deno.test("serveFastCGI() starts the app when the variables end, whatever of the body is to come (SPEC C12)", async () => {
+Deno.test("serveFastCGI() starts the app when the variables end, whatever of the body is to come (rule C12)", async () => {
   await serving((request) => new Response(request.body), {}, async ({ connect }) => {
     const client = await connect();
     await client.send(beginRequest(1), params(1, variables(post)));
@@ -260,7 +260,7 @@ Deno.test("serveFastCGI() starts the app when the variables end, whatever of the
   });
 });
 
-Deno.test("serveFastCGI() serves requests interleaved on one connection (SPEC C9)", async () => {
+Deno.test("serveFastCGI() serves requests interleaved on one connection (rule C9)", async () => {
   await serving(echo, {}, async ({ connect }) => {
     const client = await connect();
     const ids = Array.from({ length: 10 }, (_, i) => 2 * i + 1);
@@ -292,7 +292,7 @@ Deno.test("serveFastCGI() serves requests interleaved on one connection (SPEC C9
   });
 });
 
-Deno.test("serveFastCGI() keeps large bodies apart that come in the same reads (SPEC C9)", async () => {
+Deno.test("serveFastCGI() keeps large bodies apart that come in the same reads (rule C9)", async () => {
   for (const read of [(request: Request) => request.body, (request: Request) => request.bytes()]) {
     const app: App = async (request) => new Response(await read(request));
     await serving(app, {}, async ({ connect }) => {
@@ -319,7 +319,7 @@ Deno.test("serveFastCGI() keeps large bodies apart that come in the same reads (
   }
 });
 
-Deno.test("serveFastCGI() lets no request wait for another (SPEC C9)", async () => {
+Deno.test("serveFastCGI() lets no request wait for another (rule C9)", async () => {
   const gate = Promise.withResolvers<void>();
   await serving(
     async (request) => {
@@ -345,7 +345,7 @@ Deno.test("serveFastCGI() lets no request wait for another (SPEC C9)", async () 
   );
 });
 
-Deno.test("serveFastCGI() tells its capacity, first thing and at any time (SPEC C5)", async () => {
+Deno.test("serveFastCGI() tells its capacity, first thing and at any time (rule C5)", async () => {
   const gate = Promise.withResolvers<void>();
   await serving(
     async () => (await gate.promise, new Response("Hello")),
@@ -378,7 +378,7 @@ Deno.test("serveFastCGI() tells its capacity, first thing and at any time (SPEC 
   );
 });
 
-Deno.test("serveFastCGI() answers unknown management types, and sends none unasked (SPEC C3)", async () => {
+Deno.test("serveFastCGI() answers unknown management types, and sends none unasked (rule C3)", async () => {
   await serving(hello, {}, async ({ connect }) => {
     const client = await connect();
     for (const type of [10, 11, 12, 200, 255]) {
@@ -397,7 +397,7 @@ Deno.test("serveFastCGI() answers unknown management types, and sends none unask
   });
 });
 
-Deno.test("serveFastCGI() skips unknown types and records of no request (SPEC C4, C13)", async () => {
+Deno.test("serveFastCGI() skips unknown types and records of no request (rules C4, C13)", async () => {
   await serving(echo, {}, async ({ connect }) => {
     const client = await connect();
     await client.send(
@@ -426,23 +426,23 @@ Deno.test("serveFastCGI() skips unknown types and records of no request (SPEC C4
 });
 
 const PROTOCOL_ERRORS: Record<string, [Uint8Array[], string]> = {
-  "another version (SPEC C1)": [
+  "another version (rule C1)": [
     [bytes("GET / HTTP/1.1\r\n\r\n")],
     "Cannot decode FastCGI record as version must be 1: current value is 71",
   ],
-  "an application record of id 0 (SPEC C3)": [
+  "an application record of id 0 (rule C3)": [
     [stdin(0, bytes("x"))],
     "Cannot take FastCGI record as its request id must not be 0: its type is 5",
   ],
-  "a request of id 0 (SPEC C3)": [
+  "a request of id 0 (rule C3)": [
     [beginRequest(0)],
     "Cannot take FastCGI record as its request id must not be 0: its type is 1",
   ],
-  "a short FCGI_BEGIN_REQUEST (SPEC C6)": [
+  "a short FCGI_BEGIN_REQUEST (rule C6)": [
     [record(RecordType.beginRequest, 1, bytes("\0\x01\0"))],
     "Cannot decode FCGI_BEGIN_REQUEST as its content must be 8 bytes: current length is 3",
   ],
-  "an id in use (SPEC C6)": [
+  "an id in use (rule C6)": [
     [beginRequest(5), beginRequest(5)],
     "Cannot begin request as its id must not be in use: current value is 5",
   ],
@@ -450,7 +450,7 @@ const PROTOCOL_ERRORS: Record<string, [Uint8Array[], string]> = {
     [beginRequest(1), stdin(1, bytes("x"))],
     "Cannot take FCGI_STDIN as FCGI_PARAMS must end before: it has not",
   ],
-  "values that are cut off (SPEC C5, C10)": [
+  "values that are cut off (rules C5, C10)": [
     [record(RecordType.getValues, 0, bytes("\x05"))],
     "Cannot decode name-value pairs as a value's length must have 1 bytes: 0 are left",
   ],
@@ -490,7 +490,7 @@ Deno.test("serveFastCGI() calls off what is under way when a connection breaks t
   );
 });
 
-Deno.test("serveFastCGI() ends an aborted request soon, and goes on (SPEC C21)", async () => {
+Deno.test("serveFastCGI() ends an aborted request soon, and goes on (rule C21)", async () => {
   const started = Promise.withResolvers<Request>();
   const cancelled = Promise.withResolvers<void>();
   await serving(
@@ -537,7 +537,7 @@ Deno.test("serveFastCGI() ends an aborted request soon, and goes on (SPEC C21)",
   );
 });
 
-Deno.test("serveFastCGI() sends nothing for an aborted request whose app answers late (SPEC C18)", async () => {
+Deno.test("serveFastCGI() sends nothing for an aborted request whose app answers late (rule C18)", async () => {
   const gate = Promise.withResolvers<void>();
   await serving(
     async (request) => {
@@ -562,7 +562,7 @@ Deno.test("serveFastCGI() sends nothing for an aborted request whose app answers
   );
 });
 
-Deno.test("serveFastCGI() answers without waiting for the body, and drops what comes late (SPEC C13)", async () => {
+Deno.test("serveFastCGI() answers without waiting for the body, and drops what comes late (rule C13)", async () => {
   await serving(
     (request) => {
       if (request.method === "GET") return new Response("next");
@@ -584,7 +584,7 @@ Deno.test("serveFastCGI() answers without waiting for the body, and drops what c
 });
 
 for (const over of MEDIA) {
-  Deno.test(`serveFastCGI() reads on after an early answer over ${over}, so that it is not lost (SPEC C15)`, async () => {
+  Deno.test(`serveFastCGI() reads on after an early answer over ${over}, so that it is not lost (rule C15)`, async () => {
     await serving(
       () => new Response("too large", { status: 413 }),
       {},
@@ -608,7 +608,7 @@ for (const over of MEDIA) {
   });
 }
 
-Deno.test("serveFastCGI() closes in the end on a web server that neither sends nor closes (SPEC C15)", async () => {
+Deno.test("serveFastCGI() closes in the end on a web server that neither sends nor closes (rule C15)", async () => {
   await serving(
     () => new Response("enough", { status: 413 }),
     { shutdownTimeout: 60_000 },
@@ -625,7 +625,7 @@ Deno.test("serveFastCGI() closes in the end on a web server that neither sends n
   );
 });
 
-Deno.test("serveFastCGI() stops reading while the app does not read (SPEC C14, F8)", async () => {
+Deno.test("serveFastCGI() stops reading while the app does not read (rules C14, F8)", async () => {
   const gate = Promise.withResolvers<void>();
   await serving(
     async (request) => {
@@ -657,7 +657,7 @@ Deno.test("serveFastCGI() stops reading while the app does not read (SPEC C14, F
   );
 });
 
-Deno.test("serveFastCGI() asks no more of the app than the web server takes (SPEC B16)", async () => {
+Deno.test("serveFastCGI() asks no more of the app than the web server takes (rule B16)", async () => {
   let made = 0;
   const cancelled = Promise.withResolvers<void>();
   const app = () =>
@@ -683,7 +683,7 @@ Deno.test("serveFastCGI() asks no more of the app than the web server takes (SPE
   });
 });
 
-Deno.test("serveFastCGI() echoes 40 MB to a web server that sends all of it before it reads (SPEC C14)", async () => {
+Deno.test("serveFastCGI() echoes 40 MB to a web server that sends all of it before it reads (rule C14)", async () => {
   const body = pattern(40_000_000);
   await serving(
     (request) => new Response(request.body),
@@ -710,7 +710,7 @@ Deno.test("serveFastCGI() echoes 40 MB to a web server that sends all of it befo
   );
 });
 
-Deno.test("serveFastCGI() holds no more than maxBufferedBody for a web server that does not read (SPEC C14)", async () => {
+Deno.test("serveFastCGI() holds no more than maxBufferedBody for a web server that does not read (rule C14)", async () => {
   await serving(
     (request) => new Response(request.body),
     { maxBufferedBody: 1_000_000 },
@@ -748,7 +748,7 @@ function breaking(gate: Promise<void>): App {
     );
 }
 
-Deno.test("serveFastCGI() closes over an answer that breaks off, without its end (SPEC B17)", async () => {
+Deno.test("serveFastCGI() closes over an answer that breaks off, without its end (rule B17)", async () => {
   for (const keep of [true, false]) {
     const gate = Promise.withResolvers<void>();
     await serving(breaking(gate.promise), {}, async ({ connect }) => {
@@ -766,7 +766,7 @@ Deno.test("serveFastCGI() closes over an answer that breaks off, without its end
   }
 });
 
-Deno.test("serveFastCGI() ends an answer that breaks off with a status where others share the connection (SPEC B17)", async () => {
+Deno.test("serveFastCGI() ends an answer that breaks off with a status where others share the connection (rule B17)", async () => {
   const gate = Promise.withResolvers<void>();
   await serving(breaking(gate.promise), {}, async ({ connect }) => {
     const client = await connect();
@@ -784,7 +784,7 @@ Deno.test("serveFastCGI() ends an answer that breaks off with a status where oth
   });
 });
 
-Deno.test("serveFastCGI() writes the log to FCGI_STDERR and ends that stream (SPEC C17)", async () => {
+Deno.test("serveFastCGI() writes the log to FCGI_STDERR and ends that stream (rule C17)", async () => {
   await serving(
     (_request, info) => {
       info.log("one");
@@ -840,7 +840,7 @@ Deno.test("info.log() after the answer goes to the server's log", async () => {
   );
 });
 
-Deno.test("maxVariableBytes: at the limit an answer, past it 431 (SPEC F8)", async () => {
+Deno.test("maxVariableBytes: at the limit an answer, past it 431 (rule F8)", async () => {
   const pairs = variables({ HTTP_X_LONG: "x".repeat(1000) });
   const { length } = nameValuePairs(pairs);
   const at = await ask(hello, { variables: pairs }, { maxVariableBytes: length });
@@ -856,7 +856,7 @@ Deno.test("maxVariableBytes: at the limit an answer, past it 431 (SPEC F8)", asy
   assertEquals((await ask(hello, long(263_000))).status, 431);
 });
 
-Deno.test("maxVariables: at the limit an answer, past it 431 (SPEC F8)", async () => {
+Deno.test("maxVariables: at the limit an answer, past it 431 (rule F8)", async () => {
   const others = Array.from({ length: 7 }, (_, i): [string, string] => [`X${i}`, ""]);
   assertEquals((await ask(hello, { variables: others }, { maxVariables: 10 })).status, 200);
   const past = await ask(hello, { variables: others }, { maxVariables: 9 });
@@ -895,7 +895,7 @@ Deno.test("an option that is undefined has its default", async () => {
   assertThrows(() => serveFastCGI(hello, remote, options), Error, "must be on loopback");
 });
 
-Deno.test("a cut-off pair is answered 400 (SPEC C10)", async () => {
+Deno.test("a cut-off pair is answered 400 (rule C10)", async () => {
   await serving(hello, {}, async ({ connect }) => {
     const client = await connect();
     await client.send(beginRequest(1, { keep: true }));
@@ -907,7 +907,7 @@ Deno.test("a cut-off pair is answered 400 (SPEC C10)", async () => {
   });
 });
 
-Deno.test("maxBodyBytes: at the limit an answer, past it 413, declared or not (SPEC F8)", async () => {
+Deno.test("maxBodyBytes: at the limit an answer, past it 413, declared or not (rule F8)", async () => {
   for (const declared of [true, false]) {
     const parts = (length: number) => ({
       variables: { ...post, CONTENT_LENGTH: declared ? String(length) : "" },
@@ -930,7 +930,7 @@ Deno.test("maxBodyBytes: at the limit an answer, past it 413, declared or not (S
   }
 });
 
-Deno.test("maxBufferedBody: past it a request fails, and others on the connection do not (SPEC C9)", async () => {
+Deno.test("maxBufferedBody: past it a request fails, and others on the connection do not (rule C9)", async () => {
   const gate = Promise.withResolvers<void>();
   await serving(
     async (request) => {
@@ -960,7 +960,7 @@ Deno.test("maxBufferedBody: past it a request fails, and others on the connectio
   );
 });
 
-Deno.test("maxRequestsPerConnection: at the limit answers, past it 503 and OVERLOADED (SPEC C19, F8)", async () => {
+Deno.test("maxRequestsPerConnection: at the limit answers, past it 503 and OVERLOADED (rules C19, F8)", async () => {
   const gate = Promise.withResolvers<void>();
   await serving(
     async () => (await gate.promise, new Response("Hello")),
@@ -979,7 +979,7 @@ Deno.test("maxRequestsPerConnection: at the limit answers, past it 503 and OVERL
   );
 });
 
-Deno.test("maxRequests: at the limit answers, past it 503, over all connections (SPEC C19, F8)", async () => {
+Deno.test("maxRequests: at the limit answers, past it 503, over all connections (rules C19, F8)", async () => {
   const gate = Promise.withResolvers<void>();
   await serving(
     async (request) => {
@@ -1016,7 +1016,7 @@ Deno.test("maxRequests: at the limit answers, past it 503, over all connections 
   );
 });
 
-Deno.test("maxConnections: at the limit answers, past it 503 (SPEC C19, F8)", async () => {
+Deno.test("maxConnections: at the limit answers, past it 503 (rules C19, F8)", async () => {
   await serving(hello, { maxConnections: 2 }, async ({ connect }) => {
     const clients = [await connect(), await connect()];
     for (const client of clients) {
@@ -1035,7 +1035,7 @@ Deno.test("maxConnections: at the limit answers, past it 503 (SPEC C19, F8)", as
   });
 });
 
-Deno.test("variablesTimeout: a request whose variables do not end is closed over (SPEC F9)", async () => {
+Deno.test("variablesTimeout: a request whose variables do not end is closed over (rule F9)", async () => {
   await serving(hello, { variablesTimeout: 1 }, async ({ connect, logged }) => {
     const client = await connect();
     await client.send(beginRequest(1), stream(RecordType.params, 1, bytes("\x05")));
@@ -1046,7 +1046,7 @@ Deno.test("variablesTimeout: a request whose variables do not end is closed over
   });
 });
 
-Deno.test("bodyTimeout: reading fails, and 408 is the answer unless the app has another (SPEC F8)", async () => {
+Deno.test("bodyTimeout: reading fails, and 408 is the answer unless the app has another (rule F8)", async () => {
   await serving(
     async (request) => {
       const text = request.text();
@@ -1087,7 +1087,7 @@ Deno.test("bodyTimeout: an app that does not read is not hurried", async () => {
   );
 });
 
-Deno.test("idleTimeout: a connection without a request is closed, one with a request is not (SPEC C30, F9)", async () => {
+Deno.test("idleTimeout: a connection without a request is closed, one with a request is not (rules C30, F9)", async () => {
   const gate = Promise.withResolvers<void>();
   await serving(
     async () => (await gate.promise, new Response("Hello")),
@@ -1105,7 +1105,7 @@ Deno.test("idleTimeout: a connection without a request is closed, one with a req
   );
 });
 
-Deno.test("writeTimeout: a web server that takes nothing is closed on (SPEC F8)", async () => {
+Deno.test("writeTimeout: a web server that takes nothing is closed on (rule F8)", async () => {
   const cancelled = Promise.withResolvers<void>();
   let signal: AbortSignal | undefined;
   const app: App = (request) => {
@@ -1127,7 +1127,7 @@ Deno.test("writeTimeout: a web server that takes nothing is closed on (SPEC F8)"
   });
 });
 
-Deno.test("ten thousand unfinished requests cost the connection (SPEC C9, F8)", async () => {
+Deno.test("ten thousand unfinished requests cost the connection (rules C9, F8)", async () => {
   let asked = 0;
   await serving(() => (asked++, new Response("Hello")), {}, async ({ connect, logged }) => {
     const client = await connect();
@@ -1146,7 +1146,7 @@ Deno.test("ten thousand unfinished requests cost the connection (SPEC C9, F8)", 
   });
 });
 
-Deno.test("a role that nobody knows is answered in full, with UNKNOWN_ROLE (SPEC C7, C19)", async () => {
+Deno.test("a role that nobody knows is answered in full, with UNKNOWN_ROLE (rules C7, C19)", async () => {
   await serving(hello, {}, async ({ connect }) => {
     const client = await connect();
     for (const role of [0, 4, 257, 65535]) {
@@ -1166,7 +1166,7 @@ Deno.test("a role that nobody knows is answered in full, with UNKNOWN_ROLE (SPEC
   });
 });
 
-Deno.test("serveFastCGI() refuses an unknown role at FCGI_BEGIN_REQUEST (SPEC C7)", async () => {
+Deno.test("serveFastCGI() refuses an unknown role at FCGI_BEGIN_REQUEST (rule C7)", async () => {
   for (const over of MEDIA) {
     await serving(
       hello,
@@ -1194,7 +1194,7 @@ Deno.test("serveFastCGI() refuses an unknown role at FCGI_BEGIN_REQUEST (SPEC C7
   }
 });
 
-Deno.test("an authorizer is asked when the variables end: no FCGI_STDIN comes (SPEC C27, C28)", async () => {
+Deno.test("an authorizer is asked when the variables end: no FCGI_STDIN comes (rules C27, C28)", async () => {
   const app = {
     fetch: () => new Response("not asked"),
     authorize(request: Request) {
@@ -1235,7 +1235,7 @@ Deno.test("an authorizer is asked when the variables end: no FCGI_STDIN comes (S
 
 const file = { FCGI_DATA_LENGTH: "8", FCGI_DATA_LAST_MOD: "1700000000" };
 
-Deno.test("a filter gets the body and the file, and answers after the body (SPEC C29)", async () => {
+Deno.test("a filter gets the body and the file, and answers after the body (rule C29)", async () => {
   const app = {
     fetch: () => new Response("not asked"),
     async filter(request: Request, info: FilterInfo) {
@@ -1273,7 +1273,7 @@ Deno.test("a filter gets the body and the file, and answers after the body (SPEC
   });
 });
 
-Deno.test("a filter sends nothing before all of FCGI_STDIN has come (SPEC C29)", async () => {
+Deno.test("a filter sends nothing before all of FCGI_STDIN has come (rule C29)", async () => {
   const answered = Promise.withResolvers<void>();
   const app = {
     fetch: () => new Response("not asked"),
@@ -1296,7 +1296,7 @@ Deno.test("a filter sends nothing before all of FCGI_STDIN has come (SPEC C29)",
   });
 });
 
-Deno.test("webServerAddresses: others are closed on, Unix peers too (SPEC C25)", async () => {
+Deno.test("webServerAddresses: others are closed on, Unix peers too (rule C25)", async () => {
   const cases: [Deno.Addr, boolean][] = [
     [{ transport: "tcp", hostname: "192.0.2.1", port: 1 }, true],
     [{ transport: "tcp", hostname: "::ffff:192.0.2.1", port: 1 }, true],
@@ -1323,7 +1323,7 @@ Deno.test("webServerAddresses: others are closed on, Unix peers too (SPEC C25)",
   }
 });
 
-Deno.test("FCGI_WEB_SERVER_ADDRS is the list where the option is none (SPEC C25)", async () => {
+Deno.test("FCGI_WEB_SERVER_ADDRS is the list where the option is none (rule C25)", async () => {
   const variable = "FCGI_WEB_SERVER_ADDRS";
   try {
     Deno.env.set(variable, "127.0.0.1, 192.0.2.7");
@@ -1350,7 +1350,7 @@ Deno.test("FCGI_WEB_SERVER_ADDRS is the list where the option is none (SPEC C25)
   }
 });
 
-Deno.test("a listener that other machines can reach is refused unless that is meant (SPEC F4)", async () => {
+Deno.test("a listener that other machines can reach is refused unless that is meant (rule F4)", async () => {
   const serve = (addr: Deno.Addr, options?: FastCGIOptions) => {
     const listener = new FakeListener();
     listener.addr = addr;
@@ -1397,7 +1397,7 @@ Deno.test("the handle has the shape of Deno.HttpServer", async () => {
 });
 
 for (const over of MEDIA) {
-  Deno.test(`shutdown() over ${over} finishes what is under way and closes what is idle (SPEC C26)`, async () => {
+  Deno.test(`shutdown() over ${over} finishes what is under way and closes what is idle (rule C26)`, async () => {
     const gate = Promise.withResolvers<void>();
     const started = Promise.withResolvers<void>();
     const app: App = async (request) => {
@@ -1431,7 +1431,7 @@ for (const over of MEDIA) {
   });
 }
 
-Deno.test("shutdown() serves what still comes on a connection that it waits for (SPEC C26)", async () => {
+Deno.test("shutdown() serves what still comes on a connection that it waits for (rule C26)", async () => {
   const gate = Promise.withResolvers<void>();
   const app: App = async (request) => {
     if (request.url.endsWith("/wait")) await gate.promise;
@@ -1452,7 +1452,7 @@ Deno.test("shutdown() serves what still comes on a connection that it waits for 
   });
 });
 
-Deno.test("shutdown() closes an idle connection in both directions (SPEC C26)", async () => {
+Deno.test("shutdown() closes an idle connection in both directions (rule C26)", async () => {
   await serving(hello, {}, async ({ connect, server }) => {
     const client = await connect();
     await client.send(request({ keep: true }));
@@ -1467,7 +1467,7 @@ Deno.test("shutdown() closes an idle connection in both directions (SPEC C26)", 
 });
 
 for (const over of MEDIA) {
-  Deno.test(`shutdown() serves a request whose first bytes have come over ${over} (SPEC C26)`, async () => {
+  Deno.test(`shutdown() serves a request whose first bytes have come over ${over} (rule C26)`, async () => {
     await serving(
       hello,
       {},
@@ -1490,7 +1490,7 @@ for (const over of MEDIA) {
   });
 }
 
-Deno.test("shutdown() calls off what takes longer than shutdownTimeout (SPEC C26)", async () => {
+Deno.test("shutdown() calls off what takes longer than shutdownTimeout (rule C26)", async () => {
   const started = Promise.withResolvers<AbortSignal>();
   await serving(
     (request) => {
@@ -1611,7 +1611,7 @@ Deno.test("what is sent is what concat() of the parts is, whatever the pipe take
 });
 
 for (const over of ["TCP", "Unix"] as const) {
-  Deno.test(`serveFastCGI() sees over ${over} that a web server goes away after its half-close (SPEC C22)`, async () => {
+  Deno.test(`serveFastCGI() sees over ${over} that a web server goes away after its half-close (rule C22)`, async () => {
     const started = Promise.withResolvers<AbortSignal>();
     await serving(
       (request) => {
@@ -1634,7 +1634,7 @@ for (const over of ["TCP", "Unix"] as const) {
   });
 }
 
-Deno.test("serveFastCGI() sends nothing over a Unix socket to see whether the web server is there (SPEC C22)", async () => {
+Deno.test("serveFastCGI() sends nothing over a Unix socket to see whether the web server is there (rule C22)", async () => {
   const gate = Promise.withResolvers<void>();
   await serving(
     async () => {

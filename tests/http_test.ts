@@ -170,7 +170,7 @@ Deno.test("serveHTTP() takes an object with fetch", async () => {
   });
 });
 
-Deno.test("serveHTTP() answers an error with 500, its stack in the log alone (SPEC F6)", async () => {
+Deno.test("serveHTTP() answers an error with 500, its stack in the log alone (rule F6)", async () => {
   const app = () => {
     throw new Error("the secret");
   };
@@ -208,7 +208,7 @@ Deno.test("serveHTTP() asks onError, and answers 500 where that fails", async ()
   }
 });
 
-Deno.test("serveHTTP() shows the debug page if asked to, without secrets (SPEC F6)", async () => {
+Deno.test("serveHTTP() shows the debug page if asked to, without secrets (rule F6)", async () => {
   const app = () => {
     throw new Error("<broken>");
   };
@@ -259,7 +259,7 @@ Deno.test("serveHTTP() streams both ways at once", async () => {
   });
 });
 
-Deno.test("serve() serves HTTP where nothing else is found, until it is stopped (SPEC A1)", async () => {
+Deno.test("serve() serves HTTP where nothing else is found, until it is stopped (rule A1)", async () => {
   const stop = new AbortController();
   const listening = Promise.withResolvers<Deno.NetAddr>();
   const served = serve(() => new Response("Hello"), {

@@ -89,7 +89,7 @@ const hello: App = () => new Response("Hello");
 const echo: App = async (request) => new Response(await request.bytes());
 
 for (const over of MEDIA) {
-  Deno.test(`serveSCGI() answers over ${over}; the end of the answer is that of the connection (SPEC D4, D5)`, async () => {
+  Deno.test(`serveSCGI() answers over ${over}; the end of the answer is that of the connection (rules D4, D5)`, async () => {
     await serving(
       async (request, info) =>
         new Response(`${info.protocol} ${request.url} ${await request.text()}`),
@@ -106,7 +106,7 @@ for (const over of MEDIA) {
     );
   });
 
-  Deno.test(`serveSCGI() answers over ${over} after a half-close (SPEC D4)`, async () => {
+  Deno.test(`serveSCGI() answers over ${over} after a half-close (rule D4)`, async () => {
     const gate = Promise.withResolvers<void>();
     let signal: AbortSignal | undefined;
     await serving(
@@ -129,7 +129,7 @@ for (const over of MEDIA) {
     );
   });
 
-  Deno.test(`serveSCGI() calls a request off over ${over} when its body ends early (SPEC A21)`, async () => {
+  Deno.test(`serveSCGI() calls a request off over ${over} when its body ends early (rule A21)`, async () => {
     const started = Promise.withResolvers<AbortSignal>();
     const read = Promise.withResolvers<unknown>();
     await serving(
@@ -150,7 +150,7 @@ for (const over of MEDIA) {
     );
   });
 
-  Deno.test(`serveSCGI() reads on after an early answer over ${over} (SPEC D5, C15)`, async () => {
+  Deno.test(`serveSCGI() reads on after an early answer over ${over} (rules D5, C15)`, async () => {
     await serving(
       () => new Response("too large", { status: 413 }),
       {},
@@ -164,7 +164,7 @@ for (const over of MEDIA) {
     );
   });
 
-  Deno.test(`shutdown() over ${over} lets an answer finish (SPEC C26)`, async () => {
+  Deno.test(`shutdown() over ${over} lets an answer finish (rule C26)`, async () => {
     const gate = Promise.withResolvers<void>();
     const started = Promise.withResolvers<void>();
     await serving(
@@ -189,7 +189,7 @@ for (const over of MEDIA) {
   });
 }
 
-Deno.test("serveSCGI() takes a request cut at any byte (SPEC D1)", async () => {
+Deno.test("serveSCGI() takes a request cut at any byte (rule D1)", async () => {
   const whole = request("body", { HTTP_X_A: "a" });
   await serving(echo, {}, async ({ connect }) => {
     for (let at = 0; at <= whole.length; at++) {
@@ -202,7 +202,7 @@ Deno.test("serveSCGI() takes a request cut at any byte (SPEC D1)", async () => {
   });
 });
 
-Deno.test("serveSCGI() takes CONTENT_LENGTH bytes and no more (SPEC D4)", async () => {
+Deno.test("serveSCGI() takes CONTENT_LENGTH bytes and no more (rule D4)", async () => {
   await serving(echo, {}, async ({ connect }) => {
     const client = await connect();
     await client.send(head(4), bytes("bodyrest"));
@@ -210,7 +210,7 @@ Deno.test("serveSCGI() takes CONTENT_LENGTH bytes and no more (SPEC D4)", async 
   });
 });
 
-Deno.test("serveSCGI() joins header fields that come twice (SPEC D3, A26)", async () => {
+Deno.test("serveSCGI() joins header fields that come twice (rules D3, A26)", async () => {
   await serving(
     (request) => Response.json([request.headers.get("x-a"), request.headers.get("cookie")]),
     {},
@@ -248,7 +248,7 @@ const BAD: Record<string, [raw: string, status: number, message: string]> = {
 };
 
 for (const [name, [raw, status, message]] of Object.entries(BAD)) {
-  Deno.test(`serveSCGI() refuses ${name} and closes (SPEC D1, D2)`, async () => {
+  Deno.test(`serveSCGI() refuses ${name} and closes (rules D1, D2)`, async () => {
     let asked = false;
     await serving(() => (asked = true, new Response()), {}, async ({ connect, logged }) => {
       const client = await connect();
@@ -260,7 +260,7 @@ for (const [name, [raw, status, message]] of Object.entries(BAD)) {
   });
 }
 
-Deno.test("serveSCGI() is strict about CONTENT_LENGTH and SCGI, unless told to be lenient (SPEC D3)", async () => {
+Deno.test("serveSCGI() is strict about CONTENT_LENGTH and SCGI, unless told to be lenient (rule D3)", async () => {
   const lists: [string, string][][] = [
     [["SCGI", "1"], ["CONTENT_LENGTH", "0"], ["REQUEST_METHOD", "GET"]],
     [["SCGI", "1"], ["REQUEST_METHOD", "GET"]],
@@ -312,7 +312,7 @@ Deno.test("serveSCGI() aborts the signal when the web server goes away", async (
   );
 });
 
-Deno.test("serveSCGI() sees over a Unix socket that the web server goes away after its half-close (SPEC C22)", async () => {
+Deno.test("serveSCGI() sees over a Unix socket that the web server goes away after its half-close (rule C22)", async () => {
   for (const closed of ["before the app runs", "later"]) {
     const started = Promise.withResolvers<AbortSignal>();
     await serving(
@@ -352,7 +352,7 @@ Deno.test("an option that is undefined has its default", async () => {
   });
 });
 
-Deno.test("serveSCGI() logs to the server's log, and closes over an answer that breaks off (SPEC D7, B17)", async () => {
+Deno.test("serveSCGI() logs to the server's log, and closes over an answer that breaks off (rules D7, B17)", async () => {
   await serving(
     (_request, info) => {
       info.log("logged");
@@ -381,7 +381,7 @@ Deno.test("serveSCGI() logs to the server's log, and closes over an answer that 
   );
 });
 
-Deno.test("serveSCGI() echoes 10 MB to a web server that sends all of it before it reads (SPEC D6)", async () => {
+Deno.test("serveSCGI() echoes 10 MB to a web server that sends all of it before it reads (rule D6)", async () => {
   const body = pattern(10_000_000);
   await serving(
     (request) => new Response(request.body),
@@ -395,7 +395,7 @@ Deno.test("serveSCGI() echoes 10 MB to a web server that sends all of it before 
   );
 });
 
-Deno.test("serveSCGI() stops reading while the app does not read (SPEC D6, F8)", async () => {
+Deno.test("serveSCGI() stops reading while the app does not read (rules D6, F8)", async () => {
   const gate = Promise.withResolvers<void>();
   await serving(
     async (request) => {
@@ -419,7 +419,7 @@ Deno.test("serveSCGI() stops reading while the app does not read (SPEC D6, F8)",
   );
 });
 
-Deno.test("maxVariableBytes and maxVariables: at the limit an answer, past it 431 (SPEC F8)", async () => {
+Deno.test("maxVariableBytes and maxVariables: at the limit an answer, past it 431 (rule F8)", async () => {
   const raw = head(0, { HTTP_X_LONG: "x".repeat(1000) });
   const length = Number(text(raw).split(":")[0]);
   const statusOf = async (options: SCGIOptions) => {
@@ -437,7 +437,7 @@ Deno.test("maxVariableBytes and maxVariables: at the limit an answer, past it 43
   assertEquals(await statusOf({ maxVariables: 5 }), 431);
 });
 
-Deno.test("maxBodyBytes: at the limit an answer, past it 413, no app asked (SPEC F8)", async () => {
+Deno.test("maxBodyBytes: at the limit an answer, past it 413, no app asked (rule F8)", async () => {
   let asked = 0;
   await serving(
     (request) => (asked++, new Response(request.body)),
@@ -453,7 +453,7 @@ Deno.test("maxBodyBytes: at the limit an answer, past it 413, no app asked (SPEC
   );
 });
 
-Deno.test("maxRequests and maxConnections: at the limit answers, past it 503 (SPEC C19, F8)", async () => {
+Deno.test("maxRequests and maxConnections: at the limit answers, past it 503 (rules C19, F8)", async () => {
   for (const options of [{ maxRequests: 2 }, { maxConnections: 2 }]) {
     const gate = Promise.withResolvers<void>();
     await serving(
@@ -478,7 +478,7 @@ Deno.test("maxRequests and maxConnections: at the limit answers, past it 503 (SP
   }
 });
 
-Deno.test("variablesTimeout, bodyTimeout, writeTimeout: what is late is closed on or answered 408 (SPEC F8, F9)", async () => {
+Deno.test("variablesTimeout, bodyTimeout, writeTimeout: what is late is closed on or answered 408 (rules F8, F9)", async () => {
   const cancelled = Promise.withResolvers<void>();
   const app: App = async (request) => {
     if (request.method === "POST") return new Response(await request.text());
@@ -503,7 +503,7 @@ Deno.test("variablesTimeout, bodyTimeout, writeTimeout: what is late is closed o
   });
 });
 
-Deno.test("a listener that other machines can reach, and a peer that is not listed, are refused (SPEC F4, C25)", async () => {
+Deno.test("a listener that other machines can reach, and a peer that is not listed, are refused (rules F4, C25)", async () => {
   const listener = new FakeListener();
   listener.addr = { transport: "tcp", hostname: "0.0.0.0", port: 4000 };
   const error = assertThrows(() => serveSCGI(hello, listener), Error);

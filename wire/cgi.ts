@@ -7,7 +7,7 @@
 import { decodeByteString } from "./byte_string.ts";
 import { ProtocolError } from "./protocol_error.ts";
 
-/** Reason phrases (RFC 9110 section 15 and the registry). A status line without one breaks servers (SPEC B3). */
+/** Reason phrases (RFC 9110 section 15 and the registry). A status line without one breaks servers (rule B3). */
 const REASONS: Record<number, string> = {
   200: "OK",
   201: "Created",
@@ -93,7 +93,7 @@ export function reasonPhrase(status: number): string {
 }
 
 /**
- * Writes a header block as a byte string: `Status` always, since servers differ on what its absence means (SPEC B1), and
+ * Writes a header block as a byte string: `Status` always, since servers differ on what its absence means (rule B1), and
  * first, but for `Location`, which HAProxy takes for a 302 unless `Status` comes after it; CRLF throughout, and the empty
  * line.
  *

@@ -7,8 +7,8 @@ const LINE_BREAKS = ["\0", "\n", "\r"];
  * The meta-variables of one request, under their RFC 3875 names. Read-only.
  *
  * A name that comes twice: `HTTP_*` values are joined as the header field's own rule says, of any other name the last
- * value counts (SPEC A26), and of `HTTP_HOST` too: one in an nginx configuration comes after that of `fastcgi_params`.
- * `HTTP_PROXY` is never among them (httpoxy, SPEC A27).
+ * value counts (rule A26), and of `HTTP_HOST` too: one in an nginx configuration comes after that of `fastcgi_params`.
+ * `HTTP_PROXY` is never among them (httpoxy, rule A27).
  */
 export class Variables implements ReadonlyMap<string, string> {
   /** Names and values; null as long as what they are made of will do. */

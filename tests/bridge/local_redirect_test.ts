@@ -2,7 +2,7 @@ import { assertEquals, assertThrows } from "@std/assert";
 import { localRedirect } from "../../cgi.ts";
 import { run } from "../testing/cgi_script.ts";
 
-Deno.test("localRedirect() is sent as a lone Location (SPEC B6)", async () => {
+Deno.test("localRedirect() is sent as a lone Location (rule B6)", async () => {
   const { head, body } = await run(() => localRedirect("/other?a=b%20c"));
   assertEquals(head, "Location: /other?a=b%20c\r\n\r\n");
   assertEquals(body.length, 0);

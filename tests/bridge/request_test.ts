@@ -35,7 +35,7 @@ type URLCase = [Record<string, string>, string | number, AppOptions?];
 const noHost = { HTTP_HOST: "" };
 
 const URLS: Record<string, URLCase[]> = {
-  "scheme (SPEC A7)": [
+  "scheme (rule A7)": [
     [{}, "http://example.org/"],
     [{ HTTPS: "on" }, "https://example.org/"],
     [{ HTTPS: "1" }, "https://example.org/"],
@@ -48,7 +48,7 @@ const URLS: Record<string, URLCase[]> = {
     [{ HTTPS: "off", REQUEST_SCHEME: "https" }, "https://example.org/"],
     [{ SERVER_PORT: "443" }, "http://example.org/"],
   ],
-  "forwarded scheme and host, by option only (SPEC A7)": [
+  "forwarded scheme and host, by option only (rule A7)": [
     [{ HTTP_X_FORWARDED_PROTO: "https" }, "http://example.org/"],
     [{ HTTP_X_FORWARDED_HOST: "evil.example" }, "http://example.org/"],
     [{ HTTP_X_FORWARDED_PROTO: "https" }, "https://example.org/", { trustForwarded: true }],
@@ -61,7 +61,7 @@ const URLS: Record<string, URLCase[]> = {
     [{ HTTP_X_FORWARDED_HOST: "a b" }, 400, { trustForwarded: true }],
     [{}, "http://example.org/", { trustForwarded: true }],
   ],
-  "authority of Host (SPEC A8)": [
+  "authority of Host (rule A8)": [
     [{ HTTP_HOST: "example.org:8080" }, "http://example.org:8080/"],
     [{ HTTP_HOST: "example.org", SERVER_PORT: "8080" }, "http://example.org/"],
     [{ HTTP_HOST: "example.org", SERVER_NAME: "other" }, "http://example.org/"],
@@ -70,7 +70,7 @@ const URLS: Record<string, URLCase[]> = {
     [{ HTTP_HOST: "[::1]:8080" }, "http://[::1]:8080/"],
     [{ HTTP_HOST: "my_host" }, "http://my_host/"],
   ],
-  "authority of SERVER_NAME (SPEC A8, A9)": [
+  "authority of SERVER_NAME (rules A8, A9)": [
     [{ ...noHost }, "http://localhost/"],
     [{ ...noHost, SERVER_NAME: "" }, "http://localhost/"],
     [{ ...noHost, SERVER_NAME: "_" }, "http://localhost/"],
@@ -92,7 +92,7 @@ const URLS: Record<string, URLCase[]> = {
     [{ ...noHost, SERVER_NAME: "a.example", SERVER_PORT: "99999" }, "http://localhost/"],
     [{ ...noHost, SERVER_NAME: "~^www\\d+$" }, "http://localhost/"],
   ],
-  "an invalid Host is refused (SPEC A8)": [
+  "an invalid Host is refused (rule A8)": [
     [{ HTTP_HOST: "a b" }, 400],
     [{ HTTP_HOST: "a/b" }, 400],
     [{ HTTP_HOST: "user@a" }, 400],
@@ -107,7 +107,7 @@ const URLS: Record<string, URLCase[]> = {
     [{ HTTP_HOST: "1.2.3.999" }, 400],
     [{ HTTP_HOST: "a\tb" }, 400],
   ],
-  "REQUEST_URI as it stands (SPEC A10)": [
+  "REQUEST_URI as it stands (rule A10)": [
     [{ REQUEST_URI: "/a/b?c=d&e" }, "http://example.org/a/b?c=d&e"],
     [{ REQUEST_URI: "/a?" }, "http://example.org/a?"],
     [{ REQUEST_URI: "/caf%C3%A9%2Fx?q=a+b" }, "http://example.org/caf%C3%A9%2Fx?q=a+b"],
@@ -121,12 +121,12 @@ const URLS: Record<string, URLCase[]> = {
       "http://example.org/a",
     ],
   ],
-  "dots are resolved, slashes not merged (SPEC A14)": [
+  "dots are resolved, slashes not merged (rule A14)": [
     [{ REQUEST_URI: "/a/./b/../c//d" }, "http://example.org/a/c//d"],
     [{ REQUEST_URI: "/a/%2e%2E/b" }, "http://example.org/b"],
     [{ REQUEST_URI: "/../../x" }, "http://example.org/x"],
   ],
-  "absolute-form REQUEST_URI (SPEC A11)": [
+  "absolute-form REQUEST_URI (rule A11)": [
     [{ REQUEST_URI: "http://evil.example:99/t?u" }, "http://example.org/t?u"],
     [{ REQUEST_URI: "HTTP://user:pass@evil.example" }, "http://example.org/"],
     [{ REQUEST_URI: "https://evil.example?q" }, "http://example.org/?q"],
@@ -137,7 +137,7 @@ const URLS: Record<string, URLCase[]> = {
     [{ REQUEST_URI: "?q" }, 400],
     [{ REQUEST_URI: " /a" }, 400],
   ],
-  "characters that URL would drop or change (SPEC A12)": [
+  "characters that URL would drop or change (rule A12)": [
     [{ REQUEST_URI: "/a\tb\nc\rd" }, "http://example.org/a%09b%0Ac%0Dd"],
     [{ REQUEST_URI: "/a\\b" }, "http://example.org/a%5Cb"],
     [{ REQUEST_URI: "/\\evil.example" }, "http://example.org/%5Cevil.example"],
@@ -150,7 +150,7 @@ const URLS: Record<string, URLCase[]> = {
     [{ REQUEST_URI: "/?a='b'" }, "http://example.org/?a=%27b%27"],
     [{ REQUEST_URI: "/~!$&'()*+,;=:@-._[]" }, "http://example.org/~!$&'()*+,;=:@-._[]"],
   ],
-  "no REQUEST_URI (SPEC A13)": [
+  "no REQUEST_URI (rule A13)": [
     [{ REQUEST_URI: "" }, "http://example.org/"],
     [{ REQUEST_URI: "", SCRIPT_NAME: "/s", PATH_INFO: "/p" }, "http://example.org/s/p"],
     [
@@ -216,7 +216,7 @@ type MountCase = [
   pathInfo: string,
 ];
 
-/** What servers send for `/t/a`, the app being mounted at `/t` (SPEC A16). */
+/** What servers send for `/t/a`, the app being mounted at `/t` (rule A16). */
 const MOUNTS: MountCase[] = [
   [
     "nginx, SCRIPT_NAME and PATH_INFO set",
@@ -331,7 +331,7 @@ const MOUNTS: MountCase[] = [
     "/a b",
   ],
   [
-    "merged slashes (SPEC A14)",
+    "merged slashes (rule A14)",
     {
       REQUEST_URI: "/t/a//b",
       SCRIPT_NAME: "/t",
@@ -341,7 +341,7 @@ const MOUNTS: MountCase[] = [
     "/a//b",
   ],
   [
-    "resolved dots (SPEC A14)",
+    "resolved dots (rule A14)",
     {
       REQUEST_URI: "/t/x/../a",
       SCRIPT_NAME: "/t",
@@ -351,7 +351,7 @@ const MOUNTS: MountCase[] = [
     "/a",
   ],
   [
-    "a decoded slash (SPEC A15)",
+    "a decoded slash (rule A15)",
     {
       REQUEST_URI: "/t/a%2Fb",
       SCRIPT_NAME: "/t",
@@ -361,7 +361,7 @@ const MOUNTS: MountCase[] = [
     "/a/b",
   ],
   [
-    "a slash that Apache leaves encoded (SPEC A15)",
+    "a slash that Apache leaves encoded (rule A15)",
     {
       REQUEST_URI: "/t/a%2Fb%25",
       SCRIPT_NAME: "/t",
@@ -373,7 +373,7 @@ const MOUNTS: MountCase[] = [
   ["no REQUEST_URI", { REQUEST_URI: "", SCRIPT_NAME: "/t", PATH_INFO: "/a" }, "/t", "/a"],
 ];
 
-Deno.test('info.scriptName and pathInfo are what web server and URL agree on; "auto" takes the mount off (SPEC A16, A17)', async () => {
+Deno.test('info.scriptName and pathInfo are what web server and URL agree on; "auto" takes the mount off (rules A16, A17)', async () => {
   for (const [server, pairs, scriptName, pathInfo] of MOUNTS) {
     const split = await seen(pairs, (_request, info) => [info.scriptName, info.pathInfo]);
     assertEquals(split, [scriptName, pathInfo], server);
@@ -384,7 +384,7 @@ Deno.test('info.scriptName and pathInfo are what web server and URL agree on; "a
   }
 });
 
-Deno.test("info.scriptName is the mount itself where SCRIPT_FILENAME is the program (SPEC A17)", async () => {
+Deno.test("info.scriptName is the mount itself where SCRIPT_FILENAME is the program (rule A17)", async () => {
   const program = decodeURIComponent(new URL(Deno.mainModule).pathname);
   const pairs = { REQUEST_URI: "/t?q", SCRIPT_NAME: "/t", SCRIPT_FILENAME: program };
   assertEquals(await seen(pairs, (_, info) => [info.scriptName, info.pathInfo]), ["/t", ""]);
@@ -393,7 +393,7 @@ Deno.test("info.scriptName is the mount itself where SCRIPT_FILENAME is the prog
   assertEquals(await seen(other, (_, info) => [info.scriptName, info.pathInfo]), ["", "/t"]);
 });
 
-Deno.test("mountPrefix() takes no path for the mount where the program is no file (SPEC A17)", () => {
+Deno.test("mountPrefix() takes no path for the mount where the program is no file (rule A17)", () => {
   for (const file of [[], [["SCRIPT_FILENAME", "/srv/t"] as const]]) {
     const variables = new Variables([["SCRIPT_NAME", "/t"], ...file]);
     for (const protocol of ["fastcgi", "scgi"] as const) {
@@ -402,7 +402,7 @@ Deno.test("mountPrefix() takes no path for the mount where the program is no fil
   }
 });
 
-Deno.test("info.scriptName of a CGI script needs no PATH_INFO (SPEC A17, A18)", async () => {
+Deno.test("info.scriptName of a CGI script needs no PATH_INFO (rules A17, A18)", async () => {
   const split = async (env: Record<string, string>) => {
     let split;
     await run((_request, info) => {
@@ -425,7 +425,7 @@ Deno.test("info.scriptName of a CGI script needs no PATH_INFO (SPEC A17, A18)", 
   assertEquals(await split({ REQUEST_URI: "/other", SCRIPT_NAME: script }), ["", "/other"]);
 });
 
-Deno.test("basePath takes a path off where the URL begins with it (SPEC A17)", async () => {
+Deno.test("basePath takes a path off where the URL begins with it (rule A17)", async () => {
   const cases: [string, `/${string}`, string, string, string][] = [
     ["/app/users?q", "/app", "/users?q", "/app", "/users"],
     ["/app", "/app", "/", "/app", ""],
@@ -447,7 +447,7 @@ Deno.test("basePath takes a path off where the URL begins with it (SPEC A17)", a
   }
 });
 
-Deno.test("request.method is the method, in the case that fetch gives it (SPEC A5)", async () => {
+Deno.test("request.method is the method, in the case that fetch gives it (rule A5)", async () => {
   const methods: Record<string, string | number> = {
     GET: "GET",
     get: "GET",
@@ -478,7 +478,7 @@ Deno.test("request.method is the method, in the case that fetch gives it (SPEC A
   }
 });
 
-Deno.test("a request without a method is answered 500, and the log says why (SPEC A2)", async () => {
+Deno.test("a request without a method is answered 500, and the log says why (rule A2)", async () => {
   const answer = await ask(() => new Response("asked"), { variables: { REQUEST_METHOD: "" } });
   assertEquals(answer.status, 500);
   assertEquals(text(answer.body), "500 Internal Server Error\n");
@@ -488,7 +488,7 @@ Deno.test("a request without a method is answered 500, and the log says why (SPE
   );
 });
 
-Deno.test("a request needs neither GATEWAY_INTERFACE nor SERVER_PROTOCOL (SPEC A3, A4)", async () => {
+Deno.test("a request needs neither GATEWAY_INTERFACE nor SERVER_PROTOCOL (rules A3, A4)", async () => {
   const pairs: Pairs = [["REQUEST_METHOD", "GET"], ["REQUEST_URI", ""], ["HTTP_HOST", ""]];
   assertEquals(await urlOf(pairs), "http://localhost/");
 });
@@ -496,7 +496,7 @@ Deno.test("a request needs neither GATEWAY_INTERFACE nor SERVER_PROTOCOL (SPEC A
 const headersOf = (pairs: Record<string, string> | Pairs, options?: AppOptions) =>
   seen(pairs, (request) => Object.fromEntries(request.headers), options);
 
-Deno.test("request.headers: names are mapped, and those that are no tokens left out (SPEC A24)", async () => {
+Deno.test("request.headers: names are mapped, and those that are no tokens left out (rule A24)", async () => {
   const headers = await headersOf([
     ["HTTP_ACCEPT_LANGUAGE", "en"],
     ["HTTP_X.DOT", "1"],
@@ -520,7 +520,7 @@ Deno.test("request.headers: names are mapped, and those that are no tokens left 
   });
 });
 
-Deno.test("request.headers: those of the connection are left out, and Proxy (SPEC A23, A27)", async () => {
+Deno.test("request.headers: those of the connection are left out, and Proxy (rules A23, A27)", async () => {
   const names = [
     "CONNECTION",
     "KEEP_ALIVE",
@@ -543,7 +543,7 @@ Deno.test("request.headers: those of the connection are left out, and Proxy (SPE
   assertEquals(proxy, [false, false]);
 });
 
-Deno.test("request.headers: type and length are those of the request (SPEC A23, A25)", async () => {
+Deno.test("request.headers: type and length are those of the request (rules A23, A25)", async () => {
   const headers = await seen(
     {
       REQUEST_METHOD: "POST",
@@ -563,7 +563,7 @@ Deno.test("request.headers: type and length are those of the request (SPEC A23, 
   );
 });
 
-Deno.test("request.headers: a length of 0 that GET was given is left out (SPEC A23, D3)", async () => {
+Deno.test("request.headers: a length of 0 that GET was given is left out (rules A23, D3)", async () => {
   const lengthOf = (REQUEST_METHOD: string) =>
     seen(
       { REQUEST_METHOD, CONTENT_LENGTH: "0" },
@@ -575,7 +575,7 @@ Deno.test("request.headers: a length of 0 that GET was given is left out (SPEC A
   assertEquals(await lengthOf("DELETE"), "0");
 });
 
-Deno.test("request.headers: the type that Caddy makes up is left out (SPEC A25)", async () => {
+Deno.test("request.headers: the type that Caddy makes up is left out (rule A25)", async () => {
   const type = "application/x-www-form-urlencoded";
   const post = { REQUEST_METHOD: "POST", CONTENT_TYPE: type, SERVER_SOFTWARE: "Caddy/v2.6.2" };
   const typeOf = (pairs: Record<string, string>) =>
@@ -585,7 +585,7 @@ Deno.test("request.headers: the type that Caddy makes up is left out (SPEC A25)"
   assertEquals(await typeOf({ ...post, SERVER_SOFTWARE: "nginx/1.22.1" }), type);
 });
 
-Deno.test("request.headers: a field that comes twice is joined (SPEC A24, A26)", async () => {
+Deno.test("request.headers: a field that comes twice is joined (rules A24, A26)", async () => {
   assertEquals<unknown>(
     await headersOf([
       ["HTTP_COOKIE", "a=1"],
@@ -597,14 +597,14 @@ Deno.test("request.headers: a field that comes twice is joined (SPEC A24, A26)",
   );
 });
 
-Deno.test("request.headers: a line break or NUL in a value is refused (SPEC F1)", async () => {
+Deno.test("request.headers: a line break or NUL in a value is refused (rule F1)", async () => {
   for (const value of ["a\r\nb: c", "a\nb", "a\rb", "a\0b"]) {
     assertEquals(await headersOf({ HTTP_X_A: value }), 400, JSON.stringify(value));
     assertEquals(await headersOf({ CONTENT_TYPE: value }), 400, JSON.stringify(value));
   }
 });
 
-Deno.test("request.headers: Authorization, redirected by option only (SPEC A28)", async () => {
+Deno.test("request.headers: Authorization, redirected by option only (rule A28)", async () => {
   const get = (pairs: Record<string, string>, options?: AppOptions) =>
     seen(pairs, (request) => request.headers.get("authorization"), options);
   const redirected = { REDIRECT_HTTP_AUTHORIZATION: "Basic b" };
@@ -617,7 +617,7 @@ Deno.test("request.headers: Authorization, redirected by option only (SPEC A28)"
   );
 });
 
-Deno.test("info tells of the client and of all variables (SPEC A29, A30, F10)", async () => {
+Deno.test("info tells of the client and of all variables (rules A29, A30, F10)", async () => {
   const pairs: Pairs = [
     ["REMOTE_ADDR", "2001:db8::1"],
     ["REMOTE_PORT", "4711"],
@@ -664,7 +664,7 @@ Deno.test("info.remoteAddr: port 0 where none is told, forwarded by option only"
   assertEquals(await get(forwarded, { trustForwarded: true }), "2001:db8::2 0");
 });
 
-Deno.test("request.body: a length that is none is refused (SPEC A19, F2)", async () => {
+Deno.test("request.body: a length that is none is refused (rules A19, F2)", async () => {
   const bad = ["+5", "5,5", "5, 5", " 5", "5 ", "0x5", "-2", "5.0", "1e3", "a", "9007199254740992"];
   for (const CONTENT_LENGTH of bad) {
     assertEquals(
@@ -675,7 +675,7 @@ Deno.test("request.body: a length that is none is refused (SPEC A19, F2)", async
   }
 });
 
-Deno.test("request.body: it is FCGI_STDIN, with a length or without (SPEC A19, A21)", async () => {
+Deno.test("request.body: it is FCGI_STDIN, with a length or without (rules A19, A21)", async () => {
   const get = (CONTENT_LENGTH: string, body: string) =>
     seen(
       { REQUEST_METHOD: "POST", CONTENT_LENGTH },
@@ -691,7 +691,7 @@ Deno.test("request.body: it is FCGI_STDIN, with a length or without (SPEC A19, A
   assertEquals(await get("", ""), ["", null]);
 });
 
-Deno.test("request.body: one that ends early fails, and 400 is the answer (SPEC A21)", async () => {
+Deno.test("request.body: one that ends early fails, and 400 is the answer (rule A21)", async () => {
   let error: unknown;
   const answer = await ask(
     async (request) => {
@@ -711,7 +711,7 @@ Deno.test("request.body: one that ends early fails, and 400 is the answer (SPEC 
   assertStringIncludes(answer.stderr, message);
 });
 
-Deno.test("request.body: GET and HEAD have none, and what came with them is dropped (SPEC A6)", async () => {
+Deno.test("request.body: GET and HEAD have none, and what came with them is dropped (rule A6)", async () => {
   for (const REQUEST_METHOD of ["GET", "HEAD", "get"]) {
     const body = await seen(
       { REQUEST_METHOD },
@@ -723,7 +723,7 @@ Deno.test("request.body: GET and HEAD have none, and what came with them is drop
   }
 });
 
-Deno.test("any variables make a request or a status from 400 to 501, and pollute nothing (SPEC F1, F10)", async () => {
+Deno.test("any variables make a request or a status from 400 to 501, and pollute nothing (rules F1, F10)", async () => {
   const wild = fc.uint8Array({ maxLength: 12 }).map((array) => text(array));
   const known = fc.constantFrom(
     "REQUEST_METHOD",

@@ -50,7 +50,7 @@ function turn(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, 0));
 }
 
-Deno.test("the head begins with Status, also 200, and every line ends in CRLF (SPEC B1, B13)", async () => {
+Deno.test("the head begins with Status, also 200, and every line ends in CRLF (rules B1, B13)", async () => {
   const answer = await ask(() =>
     new Response("Hello", { headers: { "x-a": "1", "content-type": "text/plain" } })
   );
@@ -61,7 +61,7 @@ Deno.test("the head begins with Status, also 200, and every line ends in CRLF (S
   assertEquals(text(answer.body), "Hello");
 });
 
-Deno.test("the reason is the app's, or the usual one, and holds no control characters (SPEC B3, F1)", async () => {
+Deno.test("the reason is the app's, or the usual one, and holds no control characters (rules B3, F1)", async () => {
   const cases: [number, string | undefined, string][] = [
     [200, undefined, "200 OK"],
     [404, undefined, "404 Not Found"],
@@ -76,7 +76,7 @@ Deno.test("the reason is the app's, or the usual one, and holds no control chara
   }
 });
 
-Deno.test("a status that no server takes is an error of the app (SPEC B4)", async () => {
+Deno.test("a status that no server takes is an error of the app (rule B4)", async () => {
   const answer = await ask(() => Response.error());
   assertEquals(answer.status, 500);
   assertEquals(text(answer.body), "500 Internal Server Error\n");
@@ -86,7 +86,7 @@ Deno.test("a status that no server takes is an error of the app (SPEC B4)", asyn
   );
 });
 
-Deno.test("a Location under status 200 is sent, and warned of (SPEC B5)", async () => {
+Deno.test("a Location under status 200 is sent, and warned of (rule B5)", async () => {
   const answer = await ask(() => new Response(null, { headers: { location: "/x" } }));
   assertEquals([answer.status, answer.headers.get("location")], [200, "/x"]);
   assertStringIncludes(answer.stderr, "A response with status 200 has a Location");
@@ -96,7 +96,7 @@ Deno.test("a Location under status 200 is sent, and warned of (SPEC B5)", async 
   assert(redirect.head.startsWith("location: http://example.org/x\r\nStatus: 308 "));
 });
 
-Deno.test("a body without a type is application/octet-stream; no body has no type (SPEC B7)", async () => {
+Deno.test("a body without a type is application/octet-stream; no body has no type (rule B7)", async () => {
   const typeOf = async (response: Response) =>
     (await ask(() => response)).headers.get("content-type");
   assertEquals(await typeOf(new Response(bytes("x"))), "application/octet-stream");
@@ -108,7 +108,7 @@ Deno.test("a body without a type is application/octet-stream; no body has no typ
   );
 });
 
-Deno.test("each Set-Cookie has its own line; other fields one in all (SPEC B7, B8)", async () => {
+Deno.test("each Set-Cookie has its own line; other fields one in all (rules B7, B8)", async () => {
   const answer = await ask(() =>
     new Response(null, {
       headers: [
@@ -127,7 +127,7 @@ Deno.test("each Set-Cookie has its own line; other fields one in all (SPEC B7, B
   assertEquals(answer.fields.filter(([name]) => name === "vary"), [["vary", "a, b"]]);
 });
 
-Deno.test("fields of the connection, and Status, are left out (SPEC B10, F2)", async () => {
+Deno.test("fields of the connection, and Status, are left out (rules B10, F2)", async () => {
   const names = [
     "connection",
     "keep-alive",
@@ -151,12 +151,12 @@ Deno.test("fields of the connection, and Status, are left out (SPEC B10, F2)", a
   ]);
 });
 
-Deno.test("header values are sent byte for byte (SPEC B9)", async () => {
+Deno.test("header values are sent byte for byte (rule B9)", async () => {
   const answer = await ask(() => new Response(null, { headers: { "x-a": "caf\xe9 \x80\t;" } }));
   assertEquals(answer.fields.find(([name]) => name === "x-a")?.[1], "caf\xe9 \x80\t;");
 });
 
-Deno.test("a header value with a control character is an error of the app (SPEC B9, F1)", async () => {
+Deno.test("a header value with a control character is an error of the app (rules B9, F1)", async () => {
   for (const value of ["\x01", "a\x1bb", "\x7f"]) {
     const answer = await ask(() => new Response("x", { headers: { "x-a": value } }));
     assertEquals(answer.status, 500);
@@ -165,7 +165,7 @@ Deno.test("a header value with a control character is an error of the app (SPEC 
   }
 });
 
-Deno.test("no names, values, statuses or reasons an app uses inject a line (SPEC F1, F10)", async () => {
+Deno.test("no names, values, statuses or reasons an app uses inject a line (rules F1, F10)", async () => {
   const wild = fc.oneof(
     fc.string({ unit: "binary", maxLength: 12 }),
     fc.constantFrom("a\r\nset-cookie: evil=1", "x\n\nbody", "Status", "__proto__", "location"),
@@ -207,7 +207,7 @@ Deno.test("no names, values, statuses or reasons an app uses inject a line (SPEC
   );
 });
 
-Deno.test("the length of a body held in memory is told, whatever the app said (SPEC B11)", async () => {
+Deno.test("the length of a body held in memory is told, whatever the app said (rule B11)", async () => {
   const cases: [BodyInit | null, string | undefined, string][] = [
     ["Hello", undefined, "5"],
     ["", undefined, "0"],
@@ -233,7 +233,7 @@ Deno.test("the length of a body held in memory is told, whatever the app said (S
   assertStringIncludes(wrong.stderr, "Content-Length was 3, but the body has 5 bytes: sent as 5");
 });
 
-Deno.test("a stream's declared length is kept, what exceeds it left out (SPEC B11)", async () => {
+Deno.test("a stream's declared length is kept, what exceeds it left out (rule B11)", async () => {
   const answer = await ask(() =>
     new Response(slowStream("Hel", "lo", " and more"), { headers: { "content-length": "5" } })
   );
@@ -245,7 +245,7 @@ Deno.test("a stream's declared length is kept, what exceeds it left out (SPEC B1
   );
 });
 
-Deno.test("a stream shorter than its declared length breaks off (SPEC B11, B17)", async () => {
+Deno.test("a stream shorter than its declared length breaks off (rules B11, B17)", async () => {
   const answer = await ask(() =>
     new Response(slowStream("Hel"), { headers: { "content-length": "5" } })
   );
@@ -253,7 +253,7 @@ Deno.test("a stream shorter than its declared length breaks off (SPEC B11, B17)"
   assertStringIncludes(answer.stderr, "The body is 2 bytes shorter than its Content-Length of 5");
 });
 
-Deno.test("a stream with an invalid length is sent without one (SPEC B11)", async () => {
+Deno.test("a stream with an invalid length is sent without one (rule B11)", async () => {
   for (const length of ["-1", "x", "5, 5", "0x5"]) {
     const answer = await ask(() =>
       new Response(slowStream("Hello"), { headers: { "content-length": length } })
@@ -262,7 +262,7 @@ Deno.test("a stream with an invalid length is sent without one (SPEC B11)", asyn
   }
 });
 
-Deno.test("HEAD, 204, 205 and 304 have no body, and the app's is cancelled (SPEC B12)", async () => {
+Deno.test("HEAD, 204, 205 and 304 have no body, and the app's is cancelled (rule B12)", async () => {
   const cases: [method: string, status: number, body: boolean][] = [
     ["HEAD", 200, true],
     ["HEAD", 404, true],
@@ -292,7 +292,7 @@ Deno.test("HEAD, 204, 205 and 304 have no body, and the app's is cancelled (SPEC
   }
 });
 
-Deno.test("HEAD keeps the length that GET would have (SPEC B12)", async () => {
+Deno.test("HEAD keeps the length that GET would have (rule B12)", async () => {
   const lengthOf = async (response: Response) =>
     (await ask(() => response, { variables: { REQUEST_METHOD: "HEAD" } }))
       .headers.get("content-length");
@@ -306,7 +306,7 @@ Deno.test("HEAD keeps the length that GET would have (SPEC B12)", async () => {
   assertEquals(await lengthOf(new Response(slowStream("x"), declared)), "9");
 });
 
-Deno.test("a long head is sent whole, and warned of (SPEC B14)", async () => {
+Deno.test("a long head is sent whole, and warned of (rule B14)", async () => {
   const long = "x".repeat(5000);
   const answer = await ask(() => new Response(null, { headers: { "x-long": long } }));
   assertEquals(answer.headers.get("x-long"), long);
@@ -333,7 +333,7 @@ async function using(
   }
 }
 
-Deno.test("a small answer is one write: head, body and end (SPEC B15)", async () => {
+Deno.test("a small answer is one write: head, body and end (rule B15)", async () => {
   const bodies: (() => BodyInit | null)[] = [
     () => "Hello",
     () => null,
@@ -351,7 +351,7 @@ Deno.test("a small answer is one write: head, body and end (SPEC B15)", async ()
   }
 });
 
-Deno.test("the head is one record, however long its lines (SPEC B15, C16)", async () => {
+Deno.test("the head is one record, however long its lines (rules B15, C16)", async () => {
   const headers = { "x-a": "a".repeat(20000), "x-b": "b".repeat(20000) };
   await using(() => new Response("Hello", { headers }), {}, async (client) => {
     await client.send(requestBytes());
@@ -360,7 +360,7 @@ Deno.test("the head is one record, however long its lines (SPEC B15, C16)", asyn
   });
 });
 
-Deno.test("a stream is sent chunk by chunk, each when it comes (SPEC B16)", async () => {
+Deno.test("a stream is sent chunk by chunk, each when it comes (rule B16)", async () => {
   const gates = [0, 1, 2].map(() => Promise.withResolvers<void>());
   const chunks = ["one", "two", "three"];
   const body = () => {
@@ -386,7 +386,7 @@ Deno.test("a stream is sent chunk by chunk, each when it comes (SPEC B16)", asyn
   });
 });
 
-Deno.test("empty chunks of a body are left out: an empty record would end it (SPEC C16)", async () => {
+Deno.test("empty chunks of a body are left out: an empty record would end it (rule C16)", async () => {
   const answer = await ask(() => new Response(stream("", "a", new Uint8Array(), "", "b", "")));
   assertEquals([text(answer.body), answer.complete], ["ab", true]);
   const slow = await ask(() => new Response(slowStream("", "a", "", "b", "")));
@@ -402,7 +402,7 @@ Deno.test("empty chunks of a body are left out: an empty record would end it (SP
   assertEquals(text((await ask(() => new Response(mixed))).body), "late");
 });
 
-Deno.test("a body of bytes that are no Uint8Array breaks off (SPEC B17)", async () => {
+Deno.test("a body of bytes that are no Uint8Array breaks off (rule B17)", async () => {
   const body = () =>
     new ReadableStream<Uint8Array>({
       async pull(controller) {
@@ -415,7 +415,7 @@ Deno.test("a body of bytes that are no Uint8Array breaks off (SPEC B17)", async 
   assertStringIncludes(answer.stderr, "chunks must be Uint8Array: one is of type string");
 });
 
-Deno.test("long bodies come whole, of one chunk or of many (SPEC C16)", async () => {
+Deno.test("long bodies come whole, of one chunk or of many (rule C16)", async () => {
   for (const length of [65528, 65529, 300000]) {
     const whole = pattern(length);
     assertEquals((await ask(() => new Response(whole))).body, whole);
@@ -444,7 +444,7 @@ const THROWERS: Record<string, App> = {
 };
 
 for (const [name, app] of Object.entries(THROWERS)) {
-  Deno.test(`an app that ${name}: 500 without a word of it, the stack in the log (SPEC B17, F6)`, async () => {
+  Deno.test(`an app that ${name}: 500 without a word of it, the stack in the log (rules B17, F6)`, async () => {
     const answer = await ask(app);
     assertEquals(answer.status, 500);
     assertEquals(answer.headers.get("content-type"), "text/plain;charset=UTF-8");
@@ -515,7 +515,7 @@ Deno.test("onError is not asked about what the web server sent wrong", async () 
   assertStringIncludes(answer.stderr, "its host must be a valid one");
 });
 
-Deno.test("an answer whose body was begun is none to start anew with (SPEC B17)", async () => {
+Deno.test("an answer whose body was begun is none to start anew with (rule B17)", async () => {
   const onError = () => new Response("asked");
   const failing = () =>
     new ReadableStream({
@@ -532,7 +532,7 @@ Deno.test("an answer whose body was begun is none to start anew with (SPEC B17)"
   assertStringIncludes(answer.stderr, "the secret");
 });
 
-Deno.test("the debug page shows the error, escaped, and hides secrets (SPEC F6)", async () => {
+Deno.test("the debug page shows the error, escaped, and hides secrets (rule F6)", async () => {
   const app = () => {
     throw new TypeError("<b>broken</b>");
   };
@@ -583,7 +583,7 @@ Deno.test("info.completed resolves when the answer is sent, rejects when it brok
   assertInstanceOf(broken, Error);
 });
 
-Deno.test("info.log() writes to FCGI_STDERR, as UTF-8 (SPEC B19, C17)", async () => {
+Deno.test("info.log() writes to FCGI_STDERR, as UTF-8 (rules B19, C17)", async () => {
   const answer = await ask((_request, info) => {
     info.log("café");
     return new Response("x");

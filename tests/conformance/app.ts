@@ -2,7 +2,7 @@
 import type { AppObject, AppOptions, HandlerInfo } from "../../bridge/app.ts";
 import { REQUEST_CHECKS } from "./request_checks.ts";
 
-/** Fields that each transport has its own of (SPEC A23). */
+/** Fields that each transport has its own of (rule A23). */
 const OF_THE_TRANSPORT = [
   "connection",
   "keep-alive",

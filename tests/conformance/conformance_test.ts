@@ -54,7 +54,7 @@ const multipart = bytes(
     "content-type: text/plain\r\n\r\nfile\r\n--x--\r\n",
 );
 
-/** The one list: each line holds over every transport (SPEC B23). */
+/** The one list: each line holds over every transport (rule B23). */
 const BEHAVIOURS: Behaviour[] = [
   { name: "a plain answer", target: "/hello", ...hello },
   { name: "no body", target: "/nothing", headers: { "x-a": "1", "content-length": "0" }, body: "" },
@@ -452,7 +452,7 @@ function utf8(body: string): string {
 }
 
 for (const [name, start] of Object.entries(TRANSPORTS)) {
-  Deno.test(`over ${name} (SPEC B23)`, async (t) => {
+  Deno.test(`over ${name} (rule B23)`, async (t) => {
     const { error } = console;
     console.error = () => {};
     const running: Record<string, Transport> = {};

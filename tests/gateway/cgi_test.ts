@@ -135,7 +135,7 @@ Deno.test("cgiGateway() adds variables, and leaves Authorization out where that 
   assertEquals(await gateway.text("/a.cgi?user=ann", { headers }), "ann mine .\n");
 });
 
-Deno.test("cgiGateway() gives no arguments for an indexed query (SPEC A31)", async () => {
+Deno.test("cgiGateway() gives no arguments for an indexed query (rule A31)", async () => {
   await using scripts = new Scripts({ "a.cgi": HELLO + `echo "$# $*"` });
   assertEquals(await scripts.gateway().text("/a.cgi?-d+allow_url_include"), "0 \n");
 });
@@ -185,7 +185,7 @@ Deno.test("cgiGateway() runs one script for all paths", async () => {
   assertEquals(await (await fetchCGI("http://localhost/z", script)).text(), " /z\n");
 });
 
-Deno.test("cgiGateway() lets no path out of its root (SPEC F14)", async () => {
+Deno.test("cgiGateway() lets no path out of its root (rule F14)", async () => {
   await using outside = new Scripts({ "secret.cgi": HELLO + "echo secret" });
   await using scripts = new Scripts({
     "in/a.cgi": HELLO + "echo a",
@@ -234,7 +234,7 @@ Deno.test("cgiGateway() lets no path out of its root (SPEC F14)", async () => {
   }
 });
 
-Deno.test("cgiGateway() runs nothing that others may change, or that is not to be run (SPEC F15)", async () => {
+Deno.test("cgiGateway() runs nothing that others may change, or that is not to be run (rule F15)", async () => {
   await using scripts = new Scripts({ "good/a.cgi": HELLO + "echo a" });
   const secret = HELLO + "echo source";
   scripts.write("good/plain.cgi", secret, 0o644);
@@ -527,7 +527,7 @@ Deno.test("cgiGateway() runs no more processes than it may", async () => {
   assertEquals(await first.text(), "begun\ngo\n");
 });
 
-Deno.test("cgiGateway() refuses hosts that are not its own where it is told (SPEC F13)", async () => {
+Deno.test("cgiGateway() refuses hosts that are not its own where it is told (rule F13)", async () => {
   await using scripts = new Scripts({ "a.cgi": HELLO + `echo "$HTTP_HOST"` });
   const gateway = cgiGateway({
     root: scripts.root,

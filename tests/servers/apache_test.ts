@@ -56,7 +56,7 @@ const site = (port: number, differences: Partial<Site> = {}): Site => ({
 });
 const cgi = { base: "/cgi-bin/app.ts", protocol: "cgi", leaves: "killed" } as const;
 behaviours(prefork, "CGI (mod_cgi)", (port) => site(port.cgi, cgi));
-/** mod_proxy_fcgi does not split the path: all of it is SCRIPT_NAME (SPEC A16). */
+/** mod_proxy_fcgi does not split the path: all of it is SCRIPT_NAME (rule A16). */
 const unsplit = { scriptName: "/café/x", pathInfo: undefined };
 
 behaviours(apache, "CGI (mod_cgid)", (port) => site(port.cgi, cgi));

@@ -10,27 +10,27 @@ export interface Site {
   /** What stands before the app's routes. */
   base?: string;
   protocol?: "cgi" | "fastcgi" | "scgi";
-  /** The Host that reaches the app, where it is not what the client sent (SPEC A9). */
+  /** The Host that reaches the app, where it is not what the client sent (rule A9). */
   seenHost?: string;
-  /** SCRIPT_NAME and PATH_INFO of /caf%C3%A9%2Fx, and what becomes of the path in them (SPEC A15, A16). */
+  /** SCRIPT_NAME and PATH_INFO of /caf%C3%A9%2Fx, and what becomes of the path in them (rules A15, A16). */
   split?: { scriptName?: string; pathInfo?: string };
-  /** PATH_INFO, or SCRIPT_NAME where the server sends no PATH_INFO, of /d/./x/../y//z (SPEC A14). */
+  /** PATH_INFO, or SCRIPT_NAME where the server sends no PATH_INFO, of /d/./x/../y//z (rule A14). */
   dots?: string;
-  /** What an upload in chunked coding comes as: with a length, without one, or refused by a status (SPEC A21, A22). */
+  /** What an upload in chunked coding comes as: with a length, without one, or refused by a status (rules A21, A22). */
   chunked?: "buffered" | "streamed" | number;
-  /** Whether the rest of the body still comes once the answer has begun (SPEC C13). */
+  /** Whether the rest of the body still comes once the answer has begun (rule C13). */
   pipes?: boolean | "perhaps";
-  /** Whether Authorization reaches the app (SPEC A28). */
+  /** Whether Authorization reaches the app (rule A28). */
   authorization?: boolean;
-  /** What becomes of the app when the client leaves in mid-answer (SPEC B22, C21). */
+  /** What becomes of the app when the client leaves in mid-answer (rules B22, C21). */
   leaves?: "aborted" | "killed";
-  /** Whether a client can tell that an answer broke off (SPEC B17). */
+  /** Whether a client can tell that an answer broke off (rule B17). */
   breaks?: "seen" | "hidden" | "page";
   /** Where the log of the app is found, if not in error.log; false where the server drops it. */
   log?: ((rig: Rig) => string) | false;
   /** Whether the server closes the connection after HEAD. */
   closesAfterHead?: boolean;
-  /** Whether the Status field is passed on to the client (SPEC B1). */
+  /** Whether the Status field is passed on to the client (rule B1). */
   leaksStatus?: boolean;
 }
 

@@ -34,13 +34,13 @@ Deno.test("toByteString() and toText() are UTF-8", () => {
   }
 });
 
-Deno.test("toText() keeps what is not UTF-8 byte for byte (SPEC A18)", () => {
+Deno.test("toText() keeps what is not UTF-8 byte for byte (rule A18)", () => {
   for (const byteString of ["/caf\xe9", "\xff", "\xc3", "\xed\xa0\x80", "\x80\x9f"]) {
     assertStrictEquals(toText(byteString), byteString);
   }
 });
 
-Deno.test("decodeDebugFormat() reads Rust's Debug escapes (SPEC A18)", () => {
+Deno.test("decodeDebugFormat() reads Rust's Debug escapes (rule A18)", () => {
   const formats: [text: string, byteString: string][] = [
     ["", ""],
     ["caf\\xE9", "caf\xe9"],

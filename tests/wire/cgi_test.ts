@@ -59,7 +59,7 @@ const BOTH_WAYS: Record<string, [string, ResponseHead]> = {
 };
 
 for (const [name, [raw, expected]] of Object.entries(BOTH_WAYS)) {
-  Deno.test(`CGI response head: ${name} (SPEC B1, B13)`, () => {
+  Deno.test(`CGI response head: ${name} (rules B1, B13)`, () => {
     assertEquals(encodeHead(expected.status!, expected.reason, expected.fields), raw);
     assertDecodes(raw, expected);
   });
@@ -112,7 +112,7 @@ const BAD: Record<string, [string, string]> = {
   "an empty name": [": x\r\n\r\n", NOT_A_LINE(": x")],
   "a space in a name": ["A B: x\r\n\r\n", NOT_A_LINE("A B: x")],
   "a space before the colon": ["A : x\r\n\r\n", NOT_A_LINE("A : x")],
-  "folding (SPEC B9)": ["A: x\r\n y\r\n\r\n", NOT_A_LINE(" y")],
+  "folding (rule B9)": ["A: x\r\n y\r\n\r\n", NOT_A_LINE(" y")],
   "a NUL in a value": ["A: x\0\r\n\r\n", NOT_A_LINE("A: x\0")],
   "a CR in a value": ["A: x\ry\r\n\r\n", NOT_A_LINE("A: x\ry")],
   "a control character": ["A: \x01\r\n\r\n", NOT_A_LINE("A: \x01")],
@@ -120,7 +120,7 @@ const BAD: Record<string, [string, string]> = {
   "an empty status": ["Status:\r\n\r\n", NOT_A_STATUS("")],
   "a status of two digits": ["Status: 99\r\n\r\n", NOT_A_STATUS("99")],
   "a status of four digits": ["Status: 2000\r\n\r\n", NOT_A_STATUS("2000")],
-  "a status below 200 (SPEC B4)": ["Status: 103 Early Hints\r\n\r\n", NOT_A_STATUS("103")],
+  "a status below 200 (rule B4)": ["Status: 103 Early Hints\r\n\r\n", NOT_A_STATUS("103")],
   "a status above 599": ["Status: 600\r\n\r\n", NOT_A_STATUS("600")],
   "a status line below 200": ["HTTP/1.1 101 Switching\r\n\r\n", NOT_A_STATUS("101")],
   "a status line after the first line": [
@@ -144,7 +144,7 @@ Deno.test("HeadDecoder shows no more than 80 characters of a bad line", () => {
   assertEquals(error.message, NOT_A_LINE("x".repeat(80)));
 });
 
-Deno.test("HeadDecoder refuses a block past its limit, also one without an end (SPEC F16)", () => {
+Deno.test("HeadDecoder refuses a block past its limit, also one without an end (rule F16)", () => {
   const block = "A: b\r\n\r\n";
   for (const feed of [(raw: string) => [bytes(raw)], (raw: string) => split(bytes(raw))]) {
     assertEquals(decode(feed(block), block.length)?.head.fields, [["A", "b"]]);
@@ -175,7 +175,7 @@ Deno.test("HeadDecoder.end() says that the block was cut off, or was none", () =
   );
 });
 
-Deno.test("encodeHead() always has a reason (SPEC B3)", () => {
+Deno.test("encodeHead() always has a reason (rule B3)", () => {
   const reasons: [number, string, string][] = [
     [200, "", "200 OK"],
     [404, "", "404 Not Found"],
@@ -191,14 +191,14 @@ Deno.test("encodeHead() always has a reason (SPEC B3)", () => {
   for (let status = 200; status < 600; status++) assertMatch(reasonPhrase(status), /^[\w' -]+$/);
 });
 
-Deno.test("encodeHead() puts Location before Status, all else after it (SPEC B1)", () => {
+Deno.test("encodeHead() puts Location before Status, all else after it (rule B1)", () => {
   assertEquals(
     encodeHead(307, "", [["A", "1"], ["Location", "/x"], ["B", "2"]]),
     "Location: /x\r\nStatus: 307 Temporary Redirect\r\nA: 1\r\nB: 2\r\n\r\n",
   );
 });
 
-Deno.test("encodeHead() refuses names that are no tokens (SPEC B9, F1)", () => {
+Deno.test("encodeHead() refuses names that are no tokens (rules B9, F1)", () => {
   for (const name of ["", "a b", "a:b", "a\r\nb", "caf\xe9", "a\0", "(a)", 'a"']) {
     const error = assertThrows(() => encodeHead(200, "", [[name, "x"]]), TypeError);
     assertEquals(
@@ -208,7 +208,7 @@ Deno.test("encodeHead() refuses names that are no tokens (SPEC B9, F1)", () => {
   }
 });
 
-Deno.test("encodeHead() refuses values with control characters (SPEC B9, F1)", () => {
+Deno.test("encodeHead() refuses values with control characters (rules B9, F1)", () => {
   for (const value of ["a\r\nb: c", "\n", "\r", "\0", "\x01", "\x1b[m", "\x7f", "\u0100", "€"]) {
     const error = assertThrows(() => encodeHead(200, "", [["x", value]]), TypeError);
     assertEquals(
@@ -247,7 +247,7 @@ Deno.test("a CGI response head comes back as it was written, in any chunking", (
   ));
 });
 
-Deno.test("encodeHead() writes one line for each field, or throws TypeError, whatever it is given (SPEC F1)", () => {
+Deno.test("encodeHead() writes one line for each field, or throws TypeError, whatever it is given (rule F1)", () => {
   const wild = fc.oneof(
     fc.string({ unit: "binary" }),
     name,

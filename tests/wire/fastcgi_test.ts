@@ -138,7 +138,7 @@ const RECORDS: Record<string, [string, Decoded[], (out: ByteBuffer) => void]> = 
 };
 
 for (const [name, [raw, records, encode]] of Object.entries(RECORDS)) {
-  Deno.test(`FastCGI records: ${name} (SPEC C1, C2)`, () => {
+  Deno.test(`FastCGI records: ${name} (rules C1, C2)`, () => {
     assertEquals(text(encoded(encode)), raw);
     assertEquals(decode([bytes(raw)]), records);
     assertEquals(decode(split(bytes(raw))), records);
@@ -150,7 +150,7 @@ for (const [name, [raw, records, encode]] of Object.entries(RECORDS)) {
   });
 }
 
-Deno.test("RecordDecoder skips padding, of content and of nothing (SPEC C1)", () => {
+Deno.test("RecordDecoder skips padding, of content and of nothing (rule C1)", () => {
   const raw = concat([
     record(RecordType.stdin, 1, bytes("ab"), 6),
     record(RecordType.stdin, 1, bytes(""), 255),
@@ -167,7 +167,7 @@ Deno.test("RecordDecoder skips padding, of content and of nothing (SPEC C1)", ()
   assertEquals(decode(split(raw)), records);
 });
 
-Deno.test("RecordDecoder tells of an unknown type once, without its content (SPEC C4)", () => {
+Deno.test("RecordDecoder tells of an unknown type once, without its content (rule C4)", () => {
   for (const type of [0, 12, 99, 255]) {
     for (const id of [0, 7]) {
       const raw = concat([record(type, id, bytes("xyz"), 5), record(type, id, bytes(""))]);
@@ -177,7 +177,7 @@ Deno.test("RecordDecoder tells of an unknown type once, without its content (SPE
   }
 });
 
-Deno.test("RecordDecoder takes the longest record (SPEC C1)", () => {
+Deno.test("RecordDecoder takes the longest record (rule C1)", () => {
   const content = pattern(65535);
   const raw = record(RecordType.stdin, 1, content, 255);
   assertEquals(decode([raw]), [[RecordType.stdin, 1, text(content)]]);
@@ -203,7 +203,7 @@ Deno.test("RecordDecoder hands stream content on as it comes", () => {
   assertEquals(decoder.idle, true);
 });
 
-Deno.test("RecordDecoder refuses another version at its first byte (SPEC C1)", () => {
+Deno.test("RecordDecoder refuses another version at its first byte (rule C1)", () => {
   for (const version of [0, 2, 71]) {
     for (const chunk of [[version], [version, 1, 0, 1, 0, 0, 0, 0]]) {
       const error = assertThrows(
@@ -218,7 +218,7 @@ Deno.test("RecordDecoder refuses another version at its first byte (SPEC C1)", (
   }
 });
 
-Deno.test("encodeStream() cuts long content into aligned records (SPEC C16)", () => {
+Deno.test("encodeStream() cuts long content into aligned records (rule C16)", () => {
   for (const length of [65527, 65528, 65529, 131056, 131057, 200000]) {
     const content = pattern(length);
     const raw = encoded((out) => encodeStream(out, RecordType.stdout, 3, content));
@@ -245,7 +245,7 @@ Deno.test("records are padded to 8 bytes with zeroes, whatever their storage hel
   }
 });
 
-Deno.test("decodeBeginRequest() reads role and flag, whatever else is set (SPEC C6, C8)", () => {
+Deno.test("decodeBeginRequest() reads role and flag, whatever else is set (rules C6, C8)", () => {
   assertEquals(decodeBeginRequest(bytes("\0\x02\xff\0\0\0\0\0")), {
     role: Role.authorizer,
     keepConnection: true,
@@ -261,7 +261,7 @@ Deno.test("decodeBeginRequest() reads role and flag, whatever else is set (SPEC 
   );
 });
 
-Deno.test("decodeEndRequest() reads a 32-bit status (SPEC C18)", () => {
+Deno.test("decodeEndRequest() reads a 32-bit status (rule C18)", () => {
   assertEquals(decodeEndRequest(bytes("\xff\xff\xff\xff\x03\0\0\0")), {
     appStatus: 0xffffffff,
     protocolStatus: ProtocolStatus.unknownRole,
@@ -291,7 +291,7 @@ const PAIRS: Record<string, [string, [string, string][]]> = {
 };
 
 for (const [name, [raw, pairs]] of Object.entries(PAIRS)) {
-  Deno.test(`FastCGI name-value pairs: ${name} (SPEC C10)`, () => {
+  Deno.test(`FastCGI name-value pairs: ${name} (rule C10)`, () => {
     assertEquals(decodePairs(bytes(raw)), pairs);
     assertEquals(decodePairs(bytes(raw + raw)), [...pairs, ...pairs]);
     const out = encoded((out) => pairs.forEach(([name, value]) => encodePair(out, name, value)));
@@ -299,7 +299,7 @@ for (const [name, [raw, pairs]] of Object.entries(PAIRS)) {
   });
 }
 
-Deno.test("decodePairs() takes a long form of a short length (SPEC C10)", () => {
+Deno.test("decodePairs() takes a long form of a short length (rule C10)", () => {
   assertEquals(decodePairs(bytes("\x80\x00\x00\x01\x80\x00\x00\x02Nab")), [["N", "ab"]]);
 });
 
@@ -320,14 +320,14 @@ const BAD_PAIRS: Record<string, [string, string]> = {
 };
 
 for (const [name, [raw, message]] of Object.entries(BAD_PAIRS)) {
-  Deno.test(`decodePairs() refuses ${name} (SPEC C10)`, () => {
+  Deno.test(`decodePairs() refuses ${name} (rule C10)`, () => {
     const error = assertThrows(() => decodePairs(bytes(raw)), ProtocolError);
     assertEquals(error.message, `Cannot decode name-value pairs as ${message}`);
     assertEquals(error.status, 400);
   });
 }
 
-Deno.test("decodePairs() refuses more pairs than allowed (SPEC F8)", () => {
+Deno.test("decodePairs() refuses more pairs than allowed (rule F8)", () => {
   const raw = bytes("\x01\x01Na".repeat(3));
   assertEquals(decodePairs(raw, 3).length, 3);
   const error = assertThrows(() => decodePairs(raw, 2), ProtocolError);

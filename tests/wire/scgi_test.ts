@@ -32,7 +32,7 @@ const CASES: Record<string, [string, Pairs]> = {
 };
 
 for (const [name, [raw, pairs]] of Object.entries(CASES)) {
-  Deno.test(`SCGI headers: ${name} (SPEC D1, D2)`, () => {
+  Deno.test(`SCGI headers: ${name} (rules D1, D2)`, () => {
     assertEquals(text(encodeSCGIHeaders(pairs)), raw);
     assertEquals(decode([bytes(raw)]), { pairs, rest: "" });
     assertEquals(decode(split(bytes(raw))), { pairs, rest: "" });
@@ -83,7 +83,7 @@ const BAD: Record<string, [string, string, number?]> = {
 };
 
 for (const [name, [raw, message, status = 400]] of Object.entries(BAD)) {
-  Deno.test(`SCGIHeaderDecoder refuses ${name} (SPEC D1, D2)`, () => {
+  Deno.test(`SCGIHeaderDecoder refuses ${name} (rules D1, D2)`, () => {
     for (const chunks of [[bytes(raw)], split(bytes(raw))]) {
       const error = assertThrows(() => decode(chunks), ProtocolError);
       assertEquals(error.message, `Cannot decode SCGI ${message}`);
@@ -92,7 +92,7 @@ for (const [name, [raw, message, status = 400]] of Object.entries(BAD)) {
   });
 }
 
-Deno.test("SCGIHeaderDecoder refuses an announcement past its limit, before its data (SPEC F8)", () => {
+Deno.test("SCGIHeaderDecoder refuses an announcement past its limit, before its data (rule F8)", () => {
   const pairs: Pairs = [["A", "x".repeat(96)]];
   const raw = encodeSCGIHeaders(pairs);
   assertEquals(decode([raw], 99)?.pairs, pairs);

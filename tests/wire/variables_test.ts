@@ -5,7 +5,7 @@ import { decodeByteString, toByteString } from "../../wire/byte_string.ts";
 import { decodeVariables, encodePair } from "../../wire/fastcgi.ts";
 import { Variables } from "../../wire/variables.ts";
 
-Deno.test("Variables joins fields that come twice, and takes the last of others (SPEC A26)", () => {
+Deno.test("Variables joins fields that come twice, and takes the last of others (rule A26)", () => {
   const variables = new Variables([
     ["SCRIPT_NAME", "/index.php"],
     ["HTTP_X_A", "1"],
@@ -25,14 +25,14 @@ Deno.test("Variables joins fields that come twice, and takes the last of others 
   assertEquals(variables.size, 4);
 });
 
-Deno.test("Variables leaves HTTP_PROXY out (SPEC A27)", () => {
+Deno.test("Variables leaves HTTP_PROXY out (rule A27)", () => {
   const variables = new Variables([["HTTP_PROXY", "http://evil"], ["HTTP_PROXY", "http://evil"]]);
   assertEquals(variables.has("HTTP_PROXY"), false);
   assertEquals(variables.get("HTTP_PROXY"), undefined);
   assertEquals([...variables], []);
 });
 
-Deno.test("Variables tells empty from absent, but for byteString() (SPEC A4)", () => {
+Deno.test("Variables tells empty from absent, but for byteString() (rule A4)", () => {
   const variables = new Variables([["CONTENT_LENGTH", ""]]);
   assertEquals(variables.has("CONTENT_LENGTH"), true);
   assertEquals(variables.get("CONTENT_LENGTH"), "");
@@ -41,14 +41,14 @@ Deno.test("Variables tells empty from absent, but for byteString() (SPEC A4)", (
   assertEquals(variables.get("QUERY_STRING"), undefined);
 });
 
-Deno.test("Variables reads UTF-8 as text, and the rest byte for byte (SPEC A18)", () => {
+Deno.test("Variables reads UTF-8 as text, and the rest byte for byte (rule A18)", () => {
   const variables = new Variables([["PATH_INFO", "/caf\xc3\xa9"], ["OTHER", "/caf\xe9"]]);
   assertStrictEquals(variables.get("PATH_INFO"), "/café");
   assertStrictEquals(variables.byteString("PATH_INFO"), "/caf\xc3\xa9");
   assertStrictEquals(variables.get("OTHER"), "/caf\xe9");
 });
 
-Deno.test("Variables is a map to read, of any names (SPEC F10)", () => {
+Deno.test("Variables is a map to read, of any names (rule F10)", () => {
   const pairs: [string, string][] = [
     ["__proto__", "polluted"],
     ["constructor", "c\xc3\xa9"],
