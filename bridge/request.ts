@@ -178,8 +178,8 @@ export function mountPrefix(
   protocol: Protocol,
   program: string | undefined,
 ): string {
-  const script = variables.byteString("SCRIPT_NAME")?.replace(/\/+$/, "");
-  if (!script) return "";
+  const script = trimSlashes(variables.byteString("SCRIPT_NAME") ?? "");
+  if (script === "") return "";
   const info = variables.byteString("PATH_INFO");
   const prefix = encodedPrefix(path, script);
   if (prefix === undefined) return "";
@@ -193,6 +193,13 @@ export function mountPrefix(
 /** Whether SCRIPT_FILENAME is the running program: not where it is absent, or the program is no file. */
 function namesProgram(variables: Variables, program: string | undefined): boolean {
   return program !== undefined && variables.byteString("SCRIPT_FILENAME") === program;
+}
+
+/** Trims slashes at the end. A regular expression would take quadratic time. */
+function trimSlashes(path: string): string {
+  let end = path.length;
+  while (end > 0 && path[end - 1] === "/") end--;
+  return path.slice(0, end);
 }
 
 /**
@@ -273,7 +280,7 @@ export function requestURL(
   const base = options.basePath;
   let prefix: string;
   if (base !== undefined && base !== "auto") {
-    const path = base.replace(/\/+$/, "");
+    const path = trimSlashes(base);
     prefix = url.pathname === path || url.pathname.startsWith(path + "/") ? path : "";
   } else {
     prefix = mountPrefix(variables, url.pathname, protocol, program);

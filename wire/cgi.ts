@@ -142,7 +142,10 @@ export interface ResponseHead {
 
 /** Reads the header block of a CGI response from chunks that may be cut anywhere; lines end in CRLF or LF. */
 export class HeadDecoder {
-  #text = "";
+  #parts: string[] = [];
+  #length = 0;
+  /** The last bytes so far. */
+  #tail = "";
   #most: number;
 
   /** @param most How many bytes the block may have. */
@@ -157,21 +160,28 @@ export class HeadDecoder {
    * @throws {ProtocolError} If a line is no header, or the block is longer than allowed (status 502).
    */
   push(chunk: Uint8Array): { head: ResponseHead; rest: Uint8Array } | null {
-    const before = this.#text.length;
-    this.#text += decodeByteString(chunk.subarray(0, this.#most + 1));
-    const from = Math.max(before - 3, 0);
-    const end = (from > 0 ? EMPTY_LINE : EMPTY_LINE_OR_BLOCK).exec(this.#text.slice(from));
-    const length = end ? from + end.index + end[0].length : this.#text.length;
+    const before = this.#length;
+    const text = decodeByteString(chunk.subarray(0, this.#most + 1));
+    // The empty line may begin in the chunks before.
+    const searched = this.#tail + text;
+    const end = (before > 3 ? EMPTY_LINE : EMPTY_LINE_OR_BLOCK).exec(searched);
+    const length = end === null
+      ? before + text.length
+      : before - this.#tail.length + end.index + end[0].length;
     if (length > this.#most) {
       throw new ProtocolError(
         `Cannot decode response as its header block must have at most ${this.#most} bytes: there are more`,
         502,
       );
     }
-    if (!end) return null;
-    const block = this.#text.slice(0, length);
-    this.#text = "";
-    return { head: decodeHead(block), rest: chunk.subarray(length - before) };
+    this.#parts.push(text);
+    this.#length += text.length;
+    this.#tail = searched.slice(-3);
+    if (end === null) return null;
+    return {
+      head: decodeHead(this.#parts.join("").slice(0, length)),
+      rest: chunk.subarray(length - before),
+    };
   }
 
   /**
@@ -181,10 +191,10 @@ export class HeadDecoder {
    */
   end(): never {
     throw new ProtocolError(
-      this.#text === ""
+      this.#length === 0
         ? "Cannot decode response as it must have a header block: it is empty"
         : `Cannot decode response as its header block must end with an empty line: it ends after ${
-          JSON.stringify(this.#text.slice(-40))
+          JSON.stringify(this.#parts.join("").slice(-40))
         }`,
       502,
     );
@@ -196,16 +206,16 @@ function decodeHead(block: string): ResponseHead {
   const lines = block.split(/\r?\n/);
   for (const [index, line] of lines.entries()) {
     if (line === "") continue;
-    const statusLine = index === 0 && /^HTTP\/\d\.\d +(\d{3})(?: +(.*))?$/.exec(line);
+    const statusLine = index === 0 && /^HTTP\/\d\.\d +(\d{3})(?= |$)/.exec(line);
     if (statusLine) {
       head.nonParsed = true;
       head.status = decodeStatus(statusLine[1]);
-      head.reason = statusLine[2] ?? "";
+      head.reason = trimBlanks(line.slice(statusLine[0].length));
       continue;
     }
     const colon = line.indexOf(":");
     const name = line.slice(0, Math.max(colon, 0));
-    const value = line.slice(colon + 1).replace(/^[ \t]+|[ \t]+$/g, "");
+    const value = trimBlanks(line.slice(colon + 1));
     if (!TOKEN.test(name) || NOT_A_VALUE.test(value)) {
       throw new ProtocolError(
         `Cannot decode response as its header line must be "Name: value": current line is ${
@@ -218,11 +228,24 @@ function decodeHead(block: string): ResponseHead {
       head.fields.push([name, value]);
       continue;
     }
-    const status = /^(\d{3})(?:[ \t]+(.*))?$/.exec(value);
+    const status = /^(\d{3})(?=[ \t]|$)/.exec(value);
     head.status = decodeStatus(status?.[1] ?? value);
-    head.reason = status?.[2] ?? "";
+    head.reason = trimBlanks(value.slice(3));
   }
   return head;
+}
+
+/** Trims spaces and tabs. A regular expression for the end would take quadratic time. */
+function trimBlanks(text: string): string {
+  let start = 0;
+  let end = text.length;
+  while (start < end && isBlank(text.charCodeAt(start))) start++;
+  while (end > start && isBlank(text.charCodeAt(end - 1))) end--;
+  return text.slice(start, end);
+}
+
+function isBlank(code: number): boolean {
+  return code === 0x20 || code === 0x09;
 }
 
 function decodeStatus(text: string): number {
