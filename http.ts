@@ -9,6 +9,7 @@ import { errorResponse, plainResponse } from "./bridge/error_response.ts";
 import {
   decodePath,
   decodePercent,
+  isAuthority,
   makeImmutable,
   NO_REQUEST,
   remoteAddress,
@@ -68,6 +69,9 @@ export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<
     { remoteAddr, completed }: Deno.ServeHandlerInfo<Deno.NetAddr>,
   ): Promise<Response> {
     if (NO_REQUEST.test(request.method)) return plainResponse(501);
+    const host = request.headers.get("host");
+    // Deno.serve makes a URL of any: "x/y?" would choose another path.
+    if (host && !isAuthority(host)) return plainResponse(400);
     const info = new HTTPInfo(request, remoteAddr, completed, options);
     try {
       const normal = moved || DOTS.test(request.url) ? HTTPInfo.normalize(info) : request;

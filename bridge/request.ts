@@ -83,6 +83,11 @@ function isSecure(variables: Variables, options: AppOptions): boolean {
   return variables.byteString("REQUEST_SCHEME")?.toLowerCase() === "https";
 }
 
+/** Whether a Host field is a host with perhaps a port, and nothing that changes the URL around it. */
+export function isAuthority(host: string): boolean {
+  return AUTHORITY.test(host) && URL.canParse(`http://${host}/`);
+}
+
 /** The URL's scheme and authority (A7 to A9). */
 function requestOrigin(variables: Variables, options: AppOptions): string {
   const scheme = isSecure(variables, options) ? "https" : "http";
@@ -91,7 +96,7 @@ function requestOrigin(variables: Variables, options: AppOptions): string {
     : undefined;
   const host = forwarded || variables.byteString("HTTP_HOST");
   const authority = host ?? serverAuthority(variables, scheme);
-  if (!AUTHORITY.test(authority) || !URL.canParse(`${scheme}://${authority}/`)) {
+  if (!isAuthority(authority)) {
     throw new ProtocolError(
       `Cannot create request as its host must be a valid one: current value is ${
         JSON.stringify(authority)
@@ -114,9 +119,7 @@ function serverAuthority(variables: Variables, scheme: string): string {
   const authority = port === undefined || port === usual || !/^\d{1,5}$/.test(port)
     ? host
     : `${host}:${port}`;
-  return AUTHORITY.test(authority) && URL.canParse(`${scheme}://${authority}/`)
-    ? authority
-    : "localhost";
+  return isAuthority(authority) ? authority : "localhost";
 }
 
 /** Path and query as they stand in the URL (A10 to A13). */

@@ -53,7 +53,7 @@ export function createVariables(
   set("REQUEST_METHOD", request.method);
   set("REQUEST_SCHEME", url.protocol.slice(0, -1));
   // Not of the URL's parts, which do not tell an empty query from none.
-  set("REQUEST_URI", url.href.slice(url.origin.length).replace(/#.*/s, ""));
+  set("REQUEST_URI", url.href.replace(/^[a-z]+:\/\/[^/?#]*/, "").replace(/#.*/s, ""));
   set("QUERY_STRING", url.search.slice(1));
   set("SCRIPT_NAME", scriptName);
   set("PATH_INFO", options.pathInfo);

@@ -1,4 +1,5 @@
 import { describeError, plainResponse } from "../bridge/error_response.ts";
+import { isAuthority } from "../bridge/request.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 import type { Gateway, GatewayInfo, GatewayOptions } from "./options.ts";
 import type { ApplicationResponse } from "./response.ts";
@@ -28,12 +29,7 @@ export function createGateway(
   }
   async function gateway(request: Request, info?: GatewayInfo) {
     try {
-      // Deno.serve makes a URL of any Host field.
-      if (!URL.canParse(request.url)) {
-        throw new ProtocolError(
-          `Cannot respond as the request's URL must be valid: current value is ${request.url}`,
-        );
-      }
+      checkHost(request);
       if (allowedHosts !== undefined && !isAllowedHost(request, allowedHosts)) {
         throw new ProtocolError(
           `Cannot respond as the host must be this machine or in allowedHosts: current value is ${
@@ -69,6 +65,19 @@ export function redirectToFolder(request: Request): Response {
   // Not "//host", which is another server.
   const location = pathname.replace(/^\/+/, "/") + "/" + search;
   return new Response(null, { status: 301, headers: { location } });
+}
+
+/**
+ * Checks the Host field: `Deno.serve` makes a URL of any, and `x/i.php?` would choose another path.
+ *
+ * @throws {ProtocolError} If it is no host.
+ */
+function checkHost(request: Request): void {
+  const host = request.headers.get("host");
+  if (host ? isAuthority(host) : URL.canParse(request.url)) return;
+  throw new ProtocolError(
+    `Cannot respond as the host must be valid: current value is ${JSON.stringify(host)}`,
+  );
 }
 
 function redirectedRequest(request: Request, location: string): Request {

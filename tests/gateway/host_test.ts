@@ -1,0 +1,79 @@
+/** Host fields that would choose another path or another server. */
+import { assertEquals, assertStringIncludes } from "@std/assert";
+import { fastCGIGateway } from "../../gateway.ts";
+import { serveFastCGI } from "../../fastcgi.ts";
+import { serveHTTP } from "../../http.ts";
+import { deadline } from "../testing/deadline.ts";
+
+/** Sends a request with a Host field as it is, and returns the whole response. */
+async function send(port: number, host: string | null, target = "/public"): Promise<string> {
+  using conn = await Deno.connect({ hostname: "127.0.0.1", port });
+  const field = host === null ? "" : `Host: ${host}\r\n`;
+  const version = host === null ? "1.0" : "1.1";
+  const text = `GET ${target} HTTP/${version}\r\n${field}Connection: close\r\n\r\n`;
+  await conn.write(new TextEncoder().encode(text));
+  return await deadline(new Response(conn.readable).text(), "the response");
+}
+
+const BAD = [
+  "x/i.php?",
+  "x/i.php",
+  "x?",
+  "x#",
+  "user@evil",
+  "user:secret@evil",
+  "@",
+  "x\\y",
+  "a b",
+  "[::1",
+  "::1",
+  "x:99999999",
+  "x:y",
+  "x\ty",
+  "x<y",
+];
+const GOOD = ["x", "x:80", "example.org:8080", "127.0.0.1", "[::1]", "[::1]:99", "a_b"];
+
+Deno.test("gateways and serveHTTP() reject a Host that is no host, and keep the path", async () => {
+  const seen: string[] = [];
+  await using application = serveFastCGI((_request, info) => {
+    seen.push(info.variables.get("REQUEST_URI")!);
+    return new Response("served");
+  }, Deno.listen({ hostname: "127.0.0.1", port: 0 }));
+  const logged: string[] = [];
+  using gateway = fastCGIGateway(`127.0.0.1:${(application.addr as Deno.NetAddr).port}`, {
+    log: (line) => logged.push(line),
+  });
+  const options = { hostname: "127.0.0.1", port: 0, onListen() {} };
+  await using front = Deno.serve(options, gateway);
+  await using http = serveHTTP(
+    (request) => {
+      seen.push(new URL(request.url).pathname);
+      return new Response("served");
+    },
+    options,
+  );
+  for (const { addr: { port } } of [front, http]) {
+    for (const host of BAD) {
+      const response = await send(port, host);
+      assertStringIncludes(response, " 400 ", host);
+      assertEquals(seen, [], host);
+    }
+    for (const host of GOOD) {
+      const response = await send(port, host);
+      assertStringIncludes(response, " 200 ", host);
+      assertEquals(seen.splice(0), ["/public"], host);
+    }
+  }
+  assertStringIncludes(logged[0], 'the host must be valid: current value is "x/i.php?"');
+});
+
+Deno.test("gateways take a request without a Host", async () => {
+  await using application = serveFastCGI(
+    (_request, info) => new Response(info.variables.get("REQUEST_URI")),
+    Deno.listen({ hostname: "127.0.0.1", port: 0 }),
+  );
+  using gateway = fastCGIGateway(`127.0.0.1:${(application.addr as Deno.NetAddr).port}`);
+  await using front = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, gateway);
+  assertStringIncludes(await send(front.addr.port, null, "/a?b"), "/a?b");
+});
