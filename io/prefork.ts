@@ -151,11 +151,17 @@ async function supervise(count: number, command: string[]): Promise<number> {
   async function replaceAll(): Promise<void> {
     for (const child of [...children]) {
       if (phase === "stopping") return;
+      // It ended meanwhile, and was replaced.
+      if (!children.has(child)) continue;
+      // Its successor replaces it, even if it ends first.
+      retired.add(child);
       if (!await start(false)) {
+        retired.delete(child);
+        if (!children.has(child)) start(true);
         console.error("Kept the workers as a new one must start to replace them: it ended");
         return;
       }
-      retired.add(child);
+      if (!children.has(child)) continue;
       send(child, "SIGTERM");
       await ended(child);
     }

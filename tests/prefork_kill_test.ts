@@ -1,0 +1,84 @@
+/** Workers that are killed while others replace them. */
+import { assertEquals, assertNotEquals } from "@std/assert";
+import { Daemon, ROOT } from "./testing/daemon.ts";
+import { deadline } from "./testing/deadline.ts";
+
+/** A worker that loads as long as a file is there. */
+const WORKER = `
+import { serve } from "${ROOT}mod.ts";
+const [directory] = Deno.args;
+console.error("loads " + Deno.pid + ".");
+while (await Deno.stat(directory + "/hold").catch(() => null)) {
+  await new Promise((resolve) => setTimeout(resolve, 10));
+}
+const serving = serve(() => new Response("served"));
+console.error("serves " + Deno.pid + ".");
+await serving;
+`;
+const SUPERVISOR = `
+import { prefork } from "${ROOT}prefork.ts";
+const [directory] = Deno.args;
+await prefork({
+  listen: "127.0.0.1:0",
+  workers: 2,
+  command: ["run", "--no-prompt", "--allow-read", "--allow-env", directory + "/worker.ts", directory],
+});
+`;
+
+/** The process ids that a daemon has logged after a word. */
+function pidsOf(daemon: Daemon, word: string): number[] {
+  return [...daemon.log.matchAll(new RegExp(`${word} (\\d+)\\.`, "g"))].map(([, pid]) =>
+    Number(pid)
+  );
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    Deno.kill(pid, "SIGCONT");
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+const living = (daemon: Daemon) => pidsOf(daemon, "loads").filter(isAlive);
+
+/** Waits until two workers are there that are no others than these. */
+async function settled(daemon: Daemon, before: number[]): Promise<number[]> {
+  const check = async () => {
+    while (true) {
+      const pids = living(daemon);
+      const serving = pidsOf(daemon, "serves");
+      const fresh = pids.length === 2 && pids.every((pid) => !before.includes(pid));
+      if (fresh && pids.every((pid) => serving.includes(pid))) return pids;
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+  };
+  return await deadline(check(), `two new workers instead of ${before}: ${daemon.log}`);
+}
+
+for (const victims of [[0], [1], [0, 1]]) {
+  const which = victims.map((victim) => ["first", "second"][victim]).join(" and ");
+  Deno.test(`prefork() has as many workers as before when the ${which} is killed during SIGHUP`, async () => {
+    const directory = await Deno.makeTempDir();
+    await Deno.writeTextFile(`${directory}/worker.ts`, WORKER);
+    await Deno.writeTextFile(`${directory}/supervisor.ts`, SUPERVISOR);
+    {
+      await using daemon = new Daemon(["--allow-all", `${directory}/supervisor.ts`, directory]);
+      await daemon.says("serves", 2);
+      const before = living(daemon);
+      assertEquals(before.length, 2);
+      await Deno.writeTextFile(`${directory}/hold`, "");
+      daemon.child.kill("SIGHUP");
+      await daemon.says("loads", 3);
+      for (const victim of victims) Deno.kill(before[victim], "SIGKILL");
+      if (victims.includes(1)) await daemon.says(`Worker ${before[1]} ended with SIGKILL`);
+      await Deno.remove(`${directory}/hold`);
+      const after = await settled(daemon, before);
+      // SIGHUP still works.
+      daemon.child.kill("SIGHUP");
+      assertNotEquals(await settled(daemon, after), after);
+    }
+    await Deno.remove(directory, { recursive: true });
+  });
+}
