@@ -101,6 +101,8 @@ type Limits = Required<
   LimitOptions & Pick<FastCGIOptions, "maxRequestsPerConnection" | "idleTimeout">
 >;
 
+/** How much may wait for a web server that sends more requests or management records, in bytes. */
+const MAX_UNREAD = 4_194_304;
 /** How much of a log waits for the answer, in bytes. */
 const LOG_BUFFER = 16384;
 
@@ -212,8 +214,10 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
     this.channel = new Channel(duplex, this.out, this, service.limits.writeTimeout);
   }
 
-  run(): Promise<void> {
-    return this.channel.run();
+  async run(): Promise<void> {
+    await this.channel.run();
+    // Requests that began while the channel was closing.
+    for (const request of [...this.#requests.values()]) request.abort(disconnected());
   }
 
   /** Apps are asked once all is taken in that came together: then an answer sees how far its request has come. */
@@ -238,6 +242,7 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
    * where some may come, or where the web server is stuck sending the body before it reads the answer (rule C14).
    */
   shouldPause(stalled: boolean): boolean {
+    if (this.#isFlooded()) return true;
     if (this.#requests.size === 0) return false;
     if (this.#multiplexed && this.#requests.size > 1) return false;
     const most = stalled || this.#multiplexed
@@ -245,6 +250,15 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
       : BODY_HIGH_WATER;
     for (const request of this.#requests.values()) if (request.buffered >= most) return true;
     return false;
+  }
+
+  /**
+   * Whether the web server sends on without reading what it gets. One that sends a whole body first may (rule C14), but
+   * only one request at a time.
+   */
+  #isFlooded(): boolean {
+    if (this.out.length <= MAX_UNREAD) return false;
+    return this.#multiplexed || [...this.#requests.values()].every(({ inputEnded }) => inputEnded);
   }
 
   record(type: number, id: number, content: Uint8Array): void {
@@ -263,6 +277,11 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
 
   /** Management records (section 4). */
   #manage(type: number, content: Uint8Array): void {
+    if (this.out.length > MAX_UNREAD) {
+      throw new ProtocolError(
+        `Cannot respond to FastCGI management record as the web server must read: ${this.out.length} bytes wait`,
+      );
+    }
     if (type === RecordType.getValues) {
       this.#multiplexed = true;
       const asked = new Set(decodePairs(content).map(([name]) => name));
@@ -418,8 +437,10 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   #handler: Handler | undefined;
   /** Whether it counts among the service's requests: one that comes while the server is overloaded does not. */
   #counted: boolean;
-  /** FCGI_PARAMS so far, a byte string; empty once it is too long. */
+  /** The first record of FCGI_PARAMS, a byte string; mostly it is the only one. Empty once they are too long. */
   #variables = "";
+  /** The further records: as bytes, since a string of many small parts takes many times their size. */
+  #moreVariables: ByteBuffer | null = null;
   #variableBytes = 0;
   #exchange: Exchange | null = null;
   #begunAt = 0;
@@ -487,8 +508,11 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     if (content.length === 0) return this.#prepare();
     this.#variableBytes += content.length;
     const { maxVariableBytes } = this.#connection.service.limits;
-    if (this.#refusal !== null || this.#variableBytes > maxVariableBytes) this.#variables = "";
-    else this.#variables += decodeByteString(content);
+    if (this.#refusal !== null || this.#variableBytes > maxVariableBytes) {
+      this.#variables = "";
+      this.#moreVariables = null;
+    } else if (this.#variables === "") this.#variables = decodeByteString(content);
+    else (this.#moreVariables ??= new ByteBuffer()).append(content);
   }
 
   /**
@@ -534,6 +558,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
       this.log(error.message);
     }
     this.#variables = "";
+    this.#moreVariables = null;
     this.#prepared(exchange ?? this.#emptyExchange());
   }
 
@@ -551,9 +576,9 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     const responded = this.#refusal !== null
       ? refuse(this.#refusal.status, exchange, this)
       : respond(this.#handler!, exchange, this, this.#connection.service.options);
-    responded.then((sent) => this.#responded(sent), (error) => {
+    responded.then((sent) => sent || this.#truncate(), (error) => {
       this.log(describeError(error));
-      this.#responded(false);
+      this.#truncate();
     });
   }
 
@@ -606,11 +631,6 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     return exchange;
   }
 
-  #responded(sent: boolean): void {
-    if (!sent && this.#phase !== "ended") this.#truncate();
-    this.#release();
-  }
-
   #decodeVariables(limits: Limits): Variables {
     if (this.#variableBytes > limits.maxVariableBytes) {
       throw new ProtocolError(
@@ -618,7 +638,9 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
         431,
       );
     }
-    return decodeVariables(this.#variables, limits.maxVariables);
+    const more = this.#moreVariables?.take();
+    const text = more === undefined ? this.#variables : this.#variables + decodeByteString(more);
+    return decodeVariables(text, limits.maxVariables);
   }
 
   send(head: string | null, chunk: Uint8Array | null, last: boolean): Promise<void> | void {
@@ -668,17 +690,14 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
 
   /** The web server aborts the request (section 5.4). */
   abortedByPeer(): void {
-    const running = this.#phase === "running";
     this.#exchange?.abort(new DOMException("The web server aborted the request", "AbortError"));
     this.#end(0, false);
-    if (!running) this.#release();
     this.#connection.flush();
   }
 
   /** Aborts it without a response: the connection is closed, or will be. */
   abort(reason: unknown): void {
     if (this.#phase === "ended") return;
-    if (this.#phase !== "running") this.#release();
     this.#forget(false);
     this.data?.fail(reason);
     this.#inputWhole?.resolve();
@@ -690,6 +709,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
    * where other requests share it, ends the request with a status other than 0.
    */
   #truncate(): void {
+    if (this.#phase === "ended") return;
     if (this.#connection.alone) return this.#forget(true);
     this.#end(1, false);
     this.#connection.flush();
@@ -703,15 +723,13 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     this.#forget(broken);
   }
 
+  /** Ends it as the server counts: its response is in the queue, or there is none. A handler may still be running. */
   #forget(broken: boolean): void {
     this.#phase = "ended";
+    if (this.#counted) this.#connection.service.requests--;
     if (this.body && !this.body.ended) this.body.discard();
     if (this.data && !this.data.ended) this.data.discard();
     this.#connection.ended(this, broken);
-  }
-
-  #release(): void {
-    if (this.#counted) this.#connection.service.requests--;
   }
 }
 

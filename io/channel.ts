@@ -133,6 +133,8 @@ export class Channel {
       }
       before = writing ? writes : NaN;
     }, STALL);
+    // What was pending may have been the reason.
+    if (this.#queue.writing) this.#queue.drained().then(() => this.resume(), () => {});
     return new Promise((resolve) => this.#resume = resolve);
   }
 

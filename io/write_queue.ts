@@ -48,18 +48,19 @@ export class WriteQueue {
   flush(): Promise<void> | void {
     if (this.#failure) throw this.#failure.error;
     if (!this.writing) this.#write();
-    if (this.#pending.length > HIGH_WATER) return this.#drained();
+    if (this.#pending.length > HIGH_WATER) return this.drained();
   }
 
   /** Resolves when all is sent, or the peer is gone. */
   async finish(): Promise<void> {
     while (!this.#failure && (this.writing || this.#pending.length > 0)) {
       if (!this.writing) this.#write();
-      await this.#drained().catch(() => {});
+      await this.drained().catch(() => {});
     }
   }
 
-  #drained(): Promise<void> {
+  /** Resolves when little enough is pending for more; rejects if a write fails. */
+  drained(): Promise<void> {
     this.#waiting ??= Promise.withResolvers();
     return this.#waiting.promise;
   }
