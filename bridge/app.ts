@@ -1,93 +1,94 @@
 /**
- * What an app is, and what it is told: the types that all transports share.
+ * The types of an app, its handler's arguments and its options, for all transports.
  *
  * @module
  */
 
-/** How a request came in. */
+/** The protocol that a request arrived over. */
 export type Protocol = "cgi" | "fastcgi" | "scgi" | "http";
 
-/** What a handler is told beside the request. */
+/** The second argument of a handler: what a `Request` cannot express. */
 export interface HandlerInfo extends Deno.ServeHandlerInfo<Deno.Addr> {
-  /** The client's address, of REMOTE_ADDR and REMOTE_PORT. A Unix-socket web server without them gives port 0. */
+  /** The client's address, from REMOTE_ADDR and REMOTE_PORT. Without these the host name is empty and the port 0. */
   readonly remoteAddr: Deno.Addr;
-  /** Resolves when the answer has been sent, rejects when it could not be. */
+  /** Resolves when the response has been sent; rejects if it cannot be sent completely. */
   readonly completed: Promise<void>;
-  /** How the request came in. */
+  /** The protocol that the request arrived over. */
   readonly protocol: Protocol;
   /**
-   * The meta-variables as they came, under their RFC 3875 names. `HTTP_PROXY` is left out. REMOTE_USER and AUTH_TYPE
-   * prove something only if the web server authenticates: some copy them from an unverified header (rule A29).
+   * The meta-variables as received, under their RFC 3875 names, without `HTTP_PROXY`. REMOTE_USER and AUTH_TYPE prove
+   * something only if the web server authenticates: some copy them from an unverified header (rule A29).
    */
   readonly variables: ReadonlyMap<string, string>;
-  /** The path that the script or application is mounted at, as the web server and the URL agree on it; else "". */
+  /** The path that the app is mounted at, decoded; empty unless SCRIPT_NAME, PATH_INFO and the URL agree (rule A17). */
   readonly scriptName: string;
-  /** The rest of the URL's path, decoded. */
+  /** The path of the URL after {@linkcode scriptName}, decoded. */
   readonly pathInfo: string;
-  /** Writes a line where the web server collects errors. */
+  /** Writes a line to the web server's error log, or to the daemon's own where the protocol has none. */
   log(message: string): void;
 }
 
-/** What FastCGI's filter role adds. */
+/** The second argument of a filter: what FastCGI's filter role adds. */
 export interface FilterInfo extends HandlerInfo {
-  /** The file to filter: the FCGI_DATA stream. */
+  /** The content of the file to filter: the FCGI_DATA stream. */
   readonly data: ReadableStream<Uint8Array<ArrayBuffer>>;
   /** The file's length in bytes (FCGI_DATA_LENGTH). */
   readonly dataLength: number;
-  /** When the file was last changed (FCGI_DATA_LAST_MOD). */
+  /** When the file was last modified (FCGI_DATA_LAST_MOD). */
   readonly dataLastModified: Date;
 }
 
-/** A fetch handler. One written for `Deno.serve` fits. */
+/** A fetch handler. A handler for `Deno.serve` is one too. */
 export type Handler = (request: Request, info: HandlerInfo) => Response | Promise<Response>;
 
-/** An app as an object, such as a Hono app or what a `deno serve` module exports. */
+/** An app as an object, such as a Hono app or the default export of a `deno serve` module. */
 export interface AppObject {
-  /** Answers a request. */
+  /** Responds to a request. */
   fetch: Handler;
   /**
-   * FastCGI's authorizer role: status 200 lets the request pass, any other refuses it with this response. Of a 200
-   * only `Variable-*` headers count. See `allow()` in `fastcgi.ts`.
+   * Responds in FastCGI's authorizer role. Status 200 allows the request, and only its `Variable-*` headers count; any
+   * other status refuses the request with this response. See `allow()` in `fastcgi.ts`.
    */
   authorize?: Handler;
-  /** FastCGI's filter role: answers with `info.data` filtered. */
+  /** Responds in FastCGI's filter role, with a filtered `info.data`. */
   filter?: (request: Request, info: FilterInfo) => Response | Promise<Response>;
 }
 
-/** A handler, or an object that has one as `fetch`. */
+/** A handler, or an object with a handler as `fetch`. */
 export type App = Handler | AppObject;
 
 /** Options that all transports share. */
 export interface AppOptions {
   /**
-   * Answers when the app throws. What it returns is sent; if it throws as well, a plain 500 is.
+   * Creates the response if the app throws or its response cannot be sent. If it throws itself, the response is a plain
+   * 500 (or the debug page), and both errors are logged; otherwise it does its own logging.
    *
-   * @default `500 Internal Server Error` without a word of the cause
+   * @default undefined, the error is logged and the response is a `500 Internal Server Error` that shows no cause
    */
   onError?: (error: unknown) => Response | Promise<Response>;
   /**
-   * The part of the URL's path that the app does not see, so that its routes do not depend on where it is mounted.
-   * `"auto"` takes SCRIPT_NAME off where the web server split the path (`/cgi-bin/app.ts/users` is seen as `/users`);
-   * a path such as `"/app"` is taken off where the URL begins with it.
+   * The part of the URL's path to remove, so that the app's routes do not depend on where it is mounted. `"auto"`
+   * removes SCRIPT_NAME if the web server splits the path (`/cgi-bin/app.ts/users` becomes `/users`). A path such as
+   * `"/app"` is removed if the URL's path begins with it.
    *
-   * @default undefined, the app sees the path that the client asked for
+   * @default undefined, the app gets the path that the client requested
    */
   basePath?: "auto" | `/${string}`;
   /**
-   * Takes scheme, host and client address from `X-Forwarded-Proto`, `-Host` and `-For`. Any client can send these:
-   * only for a web server behind a proxy that sets them all.
+   * Whether to take scheme, host and client address from `X-Forwarded-Proto`, `-Host` and `-For`. Any client can send
+   * these: set it only if the web server is behind a proxy that sets them all.
    *
    * @default false
    */
   trustForwarded?: boolean;
   /**
-   * Takes the Authorization header from REDIRECT_HTTP_AUTHORIZATION, where Apache's rewriting puts it.
+   * Whether to take a missing Authorization header from REDIRECT_HTTP_AUTHORIZATION, where Apache's rewriting puts it.
    *
    * @default false
    */
   redirectAuthorization?: boolean;
   /**
-   * Answers an error with a page that shows it, and the request, to whoever asked. For development only.
+   * Whether the response to an error is a page that shows the error and the request to any client. For development only.
    *
    * @default false
    */

@@ -1,12 +1,13 @@
 import type { HandlerInfo } from "./app.ts";
 
-/** Variables whose values stay secret even from the developer's own screen (rule F6). */
+/** Names of variables whose values the page hides, even from the developer (rule F6). */
 const SECRET = /AUTHORIZATION|COOKIE|PASSWD|PASSWORD|SECRET|TOKEN|KEY/;
 
 /**
- * The page that shows a developer what the app threw, and at which request.
+ * Creates a page that shows a developer what the app threw, and the request.
  *
  * @param stack The error as the log shows it.
+ * @param request The request, if it could be created.
  */
 export function debugPage(
   error: unknown,
@@ -26,7 +27,7 @@ th{text-align:left;font-weight:normal;color:#666;padding-right:1rem;vertical-ali
 <p>${escape(request?.method ?? "")} ${escape(request?.url ?? "")} over ${info.protocol}</p>
 <pre>${escape(stack)}</pre>
 <table>${rows.join("\n")}</table>
-<p>This page is shown because of the option <code>debug</code>. Leave it out where others can see it.</p>
+<p>The option <code>debug</code> shows this page. Do not set it where others can see the page.</p>
 `;
   return new Response(html, {
     status: 500,

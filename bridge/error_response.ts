@@ -2,7 +2,7 @@ import { reasonPhrase } from "../wire/cgi.ts";
 import type { AppOptions, HandlerInfo } from "./app.ts";
 import { checkResponse } from "./response_head.ts";
 
-/** A response that has its status for a body. */
+/** Creates a response whose body is its status as plain text. */
 export function plainResponse(status: number): Response {
   return new Response(`${status} ${reasonPhrase(status)}\n`, {
     status,
@@ -10,13 +10,14 @@ export function plainResponse(status: number): Response {
   });
 }
 
-/** An error as the log shows it. */
+/** Formats an error for the log: with its stack, if it has one. */
 export function describeError(error: unknown): string {
   return error instanceof Error ? error.stack ?? String(error) : String(error);
 }
 
 /**
- * Creates the response to a request whose handler failed: that of `onError`, the debug page, or a plain 500.
+ * Creates the response to a request whose handler failed: that of `onError`, the debug page, or a plain 500. Logs the
+ * error unless `onError` handles it.
  *
  * @param request The request, if it could be created.
  */

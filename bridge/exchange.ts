@@ -12,25 +12,25 @@ import {
 } from "./request.ts";
 import type { RequestBody } from "./request_body.ts";
 
-/** What a transport knows of itself. */
+/** What an exchange needs to know of its transport. */
 export interface TransportInfo {
-  /** The transport. */
+  /** The transport's protocol. */
   protocol: Protocol;
-  /** The file of the running program, where the transport can tell. */
+  /** The path of the running program, or undefined if it has no file. */
   program: string | undefined;
-  /** Writes a line where the web server collects errors. */
+  /** Writes a line to the web server's error log, or to the daemon's own where the protocol has none. */
   log(message: string): void;
 }
 
-/** One request and its answer, whatever brought it, and how the transport calls it off. */
+/** One request and its response, whatever the transport, and how the transport aborts them. */
 export class Exchange implements RequestParts {
   method = "";
   url = "";
   readonly protocol: Protocol;
   readonly variables: Variables;
-  /** Called once when the exchange is called off. */
+  /** Called once, when the exchange is aborted. */
   onabort: ((reason: unknown) => void) | null = null;
-  /** Whether it has been called off. */
+  /** Whether the exchange was aborted before its response was complete. */
   aborted = false;
   #transport: TransportInfo;
   #options: AppOptions;
@@ -42,7 +42,7 @@ export class Exchange implements RequestParts {
   #completed: PromiseWithResolvers<void> | null = null;
   #outcome: "pending" | "complete" | "failed" = "pending";
 
-  /** @param body The request's body, or null where the protocol rules one out. */
+  /** @param body The request's body, or null if the request cannot have one. */
   constructor(
     transport: TransportInfo,
     variables: Variables,
@@ -56,7 +56,7 @@ export class Exchange implements RequestParts {
     this.#options = options;
   }
 
-  /** Creates what the handler gets beside the request. */
+  /** Creates the second argument of the handler. */
   info(): HandlerInfo {
     return new ExchangeInfo(this);
   }
@@ -76,7 +76,7 @@ export class Exchange implements RequestParts {
   get completed(): Promise<void> {
     if (this.#completed === null) {
       this.#completed = Promise.withResolvers();
-      // Nobody has to look at it.
+      // An app that ignores the promise must not end with an unhandled rejection.
       this.#completed.promise.catch(() => {});
       this.#settle();
     }
@@ -87,7 +87,7 @@ export class Exchange implements RequestParts {
     this.#transport.log(message);
   }
 
-  /** Aborts when the web server calls the request off or goes away. */
+  /** Aborts when the web server aborts the request or closes the connection. */
   get signal(): AbortSignal {
     if (this.#controller === null) {
       this.#controller = new AbortController();
@@ -97,9 +97,9 @@ export class Exchange implements RequestParts {
   }
 
   /**
-   * Makes the request.
+   * Creates the request.
    *
-   * @throws {ProtocolError} If no `Request` can be made of the variables, with the status to answer.
+   * @throws {ProtocolError} If no `Request` can be created from the variables; has the status to respond with.
    */
   request(): Request {
     const { variables } = this;
@@ -126,17 +126,17 @@ export class Exchange implements RequestParts {
     return this.#readable()?.collect() ?? null;
   }
 
-  /** The body, be it empty; as under `Deno.serve`, a GET or HEAD request has none. */
+  /** Returns the body, even if it is empty. As under `Deno.serve`, a GET or HEAD request has none (rule A6). */
   #readable(): RequestBody | null {
     return this.method === "GET" || this.method === "HEAD" ? null : this.#body;
   }
 
-  /** Whether an error is the body's own: what was received, and not the app, is at fault. */
+  /** Returns whether an error is the body's own: then the client is at fault, not the app. */
   isBodyError(error: unknown): boolean {
     return this.#body?.error === error;
   }
 
-  /** Calls the exchange off: the app's signal aborts, and what is left of the body fails. */
+  /** Aborts the exchange: aborts the request's signal and fails an incomplete body. Does nothing once it is settled. */
   abort(reason: unknown): void {
     if (this.aborted || this.#outcome !== "pending") return;
     this.aborted = true;
@@ -146,7 +146,7 @@ export class Exchange implements RequestParts {
     this.onabort?.(reason);
   }
 
-  /** Says how the answer ended. */
+  /** Records how the response ended. The first call counts. */
   settle(outcome: "complete" | "failed"): void {
     if (this.#outcome !== "pending") return;
     this.#outcome = outcome;
@@ -156,7 +156,7 @@ export class Exchange implements RequestParts {
   #settle(): void {
     if (this.#outcome === "complete") this.#completed?.resolve();
     if (this.#outcome === "failed") {
-      this.#completed?.reject(this.#reason ?? new Error("The answer broke off"));
+      this.#completed?.reject(this.#reason ?? new Error("The response was aborted"));
     }
   }
 
@@ -171,8 +171,8 @@ export class Exchange implements RequestParts {
 }
 
 /**
- * What the handler gets beside the request. It is no Exchange, whose `method`, `body` and `signal` would make it a
- * `RequestInit`: apps hand it on as the second argument of their router's `fetch()`.
+ * The second argument of the handler. Not the Exchange itself, whose `method`, `body` and `signal` would make it a
+ * `RequestInit`: apps pass this object on as the second argument of their router's `fetch()`.
  */
 class ExchangeInfo implements HandlerInfo {
   readonly #exchange: Exchange;
@@ -211,14 +211,14 @@ class ExchangeInfo implements HandlerInfo {
   }
 }
 
-/** What FastCGI's filter role adds. */
+/** What FastCGI's filter role adds to the second argument. */
 type Filtered = Pick<FilterInfo, "data" | "dataLength" | "dataLastModified">;
 
 /** An exchange in FastCGI's filter role. */
 export class FilterExchange extends Exchange {
   readonly #filtered: Filtered;
 
-  /** @param filtered The file to filter. */
+  /** @param filtered The file to filter: its content, length and time. */
   constructor(
     transport: TransportInfo,
     variables: Variables,

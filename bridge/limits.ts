@@ -1,65 +1,66 @@
 /**
- * What a daemon takes of its web servers.
+ * Limits on what a daemon accepts from web servers.
  *
  * @module
  */
 
-/** Limits that FastCGI and SCGI share. */
+/** Limits of FastCGI and SCGI servers. */
 export interface LimitOptions {
   /**
-   * How many bytes of variables a request may have; past it, 431.
+   * How many bytes of variables a request may have. Beyond it the response is 431.
    *
    * @default 262_144
    */
   maxVariableBytes?: number;
   /**
-   * How many variables a request may have; past it, 431. Go, PHP-FPM and libfcgi accept a thousand and more.
+   * How many variables a request may have. Beyond it the response is 431. Go, PHP-FPM and libfcgi accept 1,000.
    *
    * @default 2000
    */
   maxVariables?: number;
   /**
-   * How many bytes a request's body may have; past it, 413. Bodies stream, and web servers have a limit of their own.
+   * How many bytes the body of a request may have. Beyond it the response is 413, unless the app handles the error.
+   * Bodies stream, and web servers have limits of their own.
    *
    * @default Infinity
    */
   maxBodyBytes?: number;
   /**
-   * How many bytes of a body are held for an app that does not read them, where the connection cannot just wait: it
-   * carries other requests, or the web server sends all of the body before it reads the answer. Past it the request
-   * ends with an error, or the connection waits.
+   * How many bytes of a body are buffered for an app that does not read them, where the connection cannot just pause:
+   * it carries other requests, or the web server sends the whole body before it reads the response. Beyond it the body
+   * fails with 413 in the first case (rule C9), and the connection pauses in the second (rule C14).
    *
    * @default 67_108_864
    */
   maxBufferedBody?: number;
   /**
-   * How many requests may be under way in all; past it, 503.
+   * How many requests may be in progress in total. Beyond it the response is 503.
    *
    * @default 1024
    */
   maxRequests?: number;
   /**
-   * How long a request's variables may take to come, in milliseconds; past it the connection is closed.
+   * How long the variables of a request may take to arrive, in milliseconds. Beyond it the connection closes.
    *
    * @default 10_000
    */
   variablesTimeout?: number;
   /**
-   * How long the next part of a body that the app reads may take, in milliseconds; past it reading fails, and 408 is the
-   * answer unless the app has another.
+   * How long the next part of a body may take to arrive while the app reads it, in milliseconds. Beyond it the read
+   * fails, and the response is 408 unless the app handles the error.
    *
    * @default 60_000
    */
   bodyTimeout?: number;
   /**
-   * How long the web server may take no byte of an answer, in milliseconds; past it the connection is closed.
+   * How long a write may make no progress, in milliseconds. Beyond it the connection closes.
    *
    * @default 60_000
    */
   writeTimeout?: number;
 }
 
-/** The limits in force: an option that is absent, or undefined, has its default. */
+/** Returns the limits in force. An option that is absent or undefined gets its default. */
 export function resolveLimits({
   maxVariableBytes = 262_144,
   maxVariables = 2000,
@@ -82,7 +83,7 @@ export function resolveLimits({
   };
 }
 
-/** How much of a body is held before a connection waits for the app, in bytes. */
+/** How many unread bytes of a body are buffered before a connection pauses reading (rule C9). */
 export const BODY_HIGH_WATER = 262_144;
 /** How long a new connection may take to send its first request while the server shuts down, in milliseconds. */
 export const NEW_CONNECTION = 1000;

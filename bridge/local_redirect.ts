@@ -1,13 +1,13 @@
-/** Responses that are a path of the same server, for it to answer instead. */
+/** The paths of local redirects. */
 const paths = new WeakMap<Response, string>();
 
 /**
- * Makes a response that has the web server answer with another of its paths, without the client's doing (RFC 3875 section
- * 6.2.2). Apache's mod_cgi, mod_cgid, mod_fcgid and mod_proxy_scgi do, and lighttpd with `cgi.local-redir`; elsewhere, and
- * over HTTP, it is a redirect of status 302.
+ * Creates a response that makes the web server respond with another of its paths, without involving the client (RFC 3875
+ * section 6.2.2). Apache's mod_cgi, mod_cgid, mod_fcgid and mod_proxy_scgi support it, and lighttpd with
+ * `cgi.local-redir`. Elsewhere, and over HTTP, the client gets a redirect with status 302.
  *
- * @param path The path, and a query if need be.
- * @throws {TypeError} If it does not begin with one slash.
+ * @param path The path and an optional query, percent-encoded.
+ * @throws {TypeError} If the path does not begin with exactly one slash, or has a space or a character beyond ASCII.
  *
  * @example
  * ```ts
@@ -30,7 +30,7 @@ export function localRedirect(path: string): Response {
   return response;
 }
 
-/** The path that a response has the web server answer with, if it does. */
+/** Returns the path of a local redirect, or undefined if the response is not one. */
 export function localRedirectPath(response: Response): string | undefined {
   return paths.get(response);
 }

@@ -1,5 +1,5 @@
 /**
- * `Request` -> CGI meta-variables: what a gateway tells an application. Read back by `request.ts`, they make the same
+ * `Request` -> CGI meta-variables, which a gateway sends to an application. `request.ts` turns them back into the same
  * request. Rules are those of docs/protocols.md.
  *
  * @module
@@ -8,31 +8,31 @@
 import { toByteString } from "../wire/byte_string.ts";
 import { NO_VARIABLE } from "./request.ts";
 
-/** What the variables say beside the request itself. */
+/** What the variables contain besides the request. */
 export interface VariableOptions {
-  /** The part of the path that names the script, decoded, a byte string. @default "" */
+  /** The part of the path that names the script, a decoded byte string. @default "" */
   scriptName?: string;
-  /** The rest of the path, decoded, a byte string. */
+  /** The rest of the path, a decoded byte string. */
   pathInfo: string;
-  /** The script's file. */
+  /** The path of the script's file. */
   scriptFilename?: string;
-  /** The directory that paths are looked up in. */
+  /** The root directory of the scripts. */
   documentRoot?: string;
-  /** The length of the body, if it is known. */
+  /** The length of the body in bytes, if it is known. */
   contentLength?: number;
-  /** Where the client is. */
+  /** The client's address. */
   remoteAddr?: Deno.Addr;
-  /** The version of HTTP that the client speaks. @default "HTTP/1.1" */
+  /** The client's HTTP version. @default "HTTP/1.1" */
   serverProtocol?: string;
-  /** What the server calls itself. @default "Gatehouse" */
+  /** The name of the server software. @default "Gatehouse" */
   serverSoftware?: string;
-  /** Leaves the Authorization header out. @default false */
+  /** Whether to leave out the Authorization header. @default false */
   dropAuthorization?: boolean;
-  /** More variables, texts; they replace those of the same name. */
+  /** Additional variables, as text. They replace those of the same name. */
   variables?: Record<string, string>;
 }
 
-/** Tells a request as meta-variables (RFC 3875 section 4.1), names and values as byte strings. */
+/** Creates the meta-variables of a request (RFC 3875 section 4.1): names and values as byte strings, in order. */
 export function createVariables(
   request: Request,
   options: VariableOptions,
@@ -41,18 +41,18 @@ export function createVariables(
   const secure = url.protocol === "https:";
   const scriptName = options.scriptName ?? "";
   const variables: [string, string][] = [];
-  const given = options.variables ?? {};
+  const overrides = options.variables ?? {};
   const set = (name: string, value: string | undefined) => {
-    if (value !== undefined && !Object.hasOwn(given, name)) variables.push([name, value]);
+    if (value !== undefined && !Object.hasOwn(overrides, name)) variables.push([name, value]);
   };
-  // SCGI wants it first.
+  // SCGI requires it to be first (D3).
   set("CONTENT_LENGTH", options.contentLength?.toString() ?? "");
   set("GATEWAY_INTERFACE", "CGI/1.1");
   set("SERVER_PROTOCOL", options.serverProtocol ?? "HTTP/1.1");
   set("SERVER_SOFTWARE", options.serverSoftware ?? "Gatehouse");
   set("REQUEST_METHOD", request.method);
   set("REQUEST_SCHEME", url.protocol.slice(0, -1));
-  // Not of the URL's parts, which do not tell an empty query from none.
+  // Not from the URL's parts, which do not distinguish an empty query from none.
   set("REQUEST_URI", url.href.replace(/^[a-z]+:\/\/[^/?#]*/, "").replace(/#.*/s, ""));
   set("QUERY_STRING", url.search.slice(1));
   set("SCRIPT_NAME", scriptName);
@@ -71,15 +71,15 @@ export function createVariables(
     set("REMOTE_PORT", String(remoteAddr.port));
   }
   set("CONTENT_TYPE", request.headers.get("content-type") ?? undefined);
-  let host = false;
+  let hasHost = false;
   request.headers.forEach((value, name) => {
-    // "a_b" and "a-b" would be one variable.
+    // "a_b" would become the same variable as "a-b" (A24).
     if (NO_VARIABLE.has(name) || name.includes("_")) return;
     if (name === "authorization" && options.dropAuthorization) return;
-    if (name === "host") host = true;
+    if (name === "host") hasHost = true;
     set(`HTTP_${name.replaceAll("-", "_").toUpperCase()}`, value);
   });
-  if (!host) set("HTTP_HOST", url.host);
-  for (const [name, value] of Object.entries(given)) variables.push([name, toByteString(value)]);
+  if (!hasHost) set("HTTP_HOST", url.host);
+  for (const [name, value] of Object.entries(overrides)) variables.push([name, toByteString(value)]);
   return variables;
 }

@@ -1,5 +1,5 @@
 /**
- * The head of a response to the web server: every rule of it. Rules are those of docs/protocols.md.
+ * The head of a response to the web server, with all of its rules. Rules are those of docs/protocols.md.
  *
  * @module
  */
@@ -8,23 +8,23 @@ import { CONNECTION_FIELDS, encodeHead } from "../wire/cgi.ts";
 import { isBodyDecoded, readNative } from "./buffered_response.ts";
 import type { Exchange } from "./exchange.ts";
 
-/** The class as Deno created it: an app or a test may replace the global one. */
+/** Deno's own class: an app or a test may replace the global one. */
 const { Response } = globalThis;
 
-/** Fields of the connection to the web server, and one that the head has already (B10). */
+/** Fields that are removed: those of the connection, and `Status`, which the head has already (B10). */
 const DROPPED = new Set([...CONNECTION_FIELDS, "status"]);
 const DEFAULT_TYPE = "application/octet-stream";
-/** The type of a response whose body is a string. */
+/** The type that `Response` gives to a string body. */
 const TEXT_TYPE = "text/plain;charset=UTF-8";
-/** Servers reject longer header blocks, each from another length on; nginx's limit is the lowest (B14). */
+/** The length beyond which a header block is logged: servers reject long ones, nginx at the lowest limit (B14). */
 const HEAD_WARNING = 4096;
 const DIGITS = /^\d+$/;
 
 /**
- * Rejects what cannot be sent.
+ * Rejects a response that cannot be sent.
  *
- * @throws {TypeError} If it is no `Response`, or its body was read.
- * @throws {RangeError} If its status is out of range, as that of `Response.error()` is.
+ * @throws {TypeError} If it is not a `Response`, or its body was read.
+ * @throws {RangeError} If its status is not from 200 to 599, as that of `Response.error()` (B4).
  */
 export function checkResponse(response: unknown): asserts response is Response {
   if (!(response instanceof Response)) {
@@ -45,15 +45,15 @@ export function checkResponse(response: unknown): asserts response is Response {
   }
 }
 
-/** Whether a response has no body (B12). */
+/** Returns whether a response is sent without a body (B12). */
 export function isBodyless(response: Response, { method }: Exchange): boolean {
   const status = readNative(response, "status");
   return method === "HEAD" || status === 204 || status === 205 || status === 304;
 }
 
 /**
- * Encodes the head of a response with status 200 that has no fields but its type and length: what
- * {@linkcode encodeResponseHead} returns for it.
+ * Encodes the head of a response with status 200 and no fields but type and length. Returns the same as
+ * {@linkcode encodeResponseHead}, faster.
  */
 export function encodePlainHead(contentType: string | null, length: number): string {
   if (contentType === TEXT_TYPE) {
@@ -65,13 +65,13 @@ export function encodePlainHead(contentType: string | null, length: number): str
   ]);
 }
 
-/** The length that a response declares for its body, if it is one. */
+/** Returns the length that a response declares for its body; undefined if it is absent, invalid or not the sent body's. */
 export function declaredLength(response: Response): number | undefined {
   const text = readNative(response, "headers").get("content-length");
   return text !== null && DIGITS.test(text) && !isBodyDecoded(response) ? Number(text) : undefined;
 }
 
-/** The name of an authorizer's variable: `Headers` lowercases it, and mod_fcgid does not restore the capitals. */
+/** Returns an authorizer's field name in capitals again (C28): `Headers` lowercases it, and mod_fcgid leaves it so. */
 function variableField(name: string): string {
   return "Variable-" + name.slice("variable-".length).toUpperCase();
 }
@@ -79,8 +79,8 @@ function variableField(name: string): string {
 /**
  * Encodes the head of a response.
  *
- * @param hasBody Whether the response has a body, and so needs a type.
- * @param known The length of the body, if it is known, whatever the app declares.
+ * @param hasBody Whether the app's response has a body, and so needs a type.
+ * @param known The length of the body, if it is known. Replaces the length that the app declares (B11).
  */
 export function encodeResponseHead(
   response: Response,
@@ -127,7 +127,7 @@ export function encodeResponseHead(
   const head = encodeHead(status, readNative(response, "statusText"), fields);
   if (head.length > HEAD_WARNING) {
     exchange.log(
-      `The response has ${head.length} bytes of headers: nginx refuses more than its fastcgi_buffer_size, 4096 or 8192`,
+      `The response has ${head.length} bytes of headers: nginx rejects more than its fastcgi_buffer_size, 4096 or 8192`,
     );
   }
   return head;

@@ -1,32 +1,31 @@
-/** Up to this length a loop is faster than the native encoder. */
+/** Below this length a loop is faster than the native encoder. */
 const SHORT = 256;
-/** More storage than this is not kept. */
-const MOST_SPARE = 262_144;
-const NOTHING = new Uint8Array(0);
+/** The largest storage that is kept for reuse, in bytes. */
+const MAX_SPARE = 262_144;
+const EMPTY = new Uint8Array(0);
 const encoder = new TextEncoder();
 
-/** Bytes waiting to be sent: grows as needed, and gives its storage back for the next round. */
+/** Buffers bytes to be written. Grows as needed, and reuses its storage once a write is complete. */
 export class ByteBuffer {
-  /** The storage; the first {@linkcode length} bytes of it count. */
-  bytes: Uint8Array<ArrayBuffer> = NOTHING;
-  /** How many bytes are held. */
+  /** The storage; its first {@linkcode length} bytes are in use. */
+  bytes: Uint8Array<ArrayBuffer> = EMPTY;
+  /** How many bytes are buffered. */
   length = 0;
   #spare: Uint8Array<ArrayBuffer> | null = null;
-  #lent: Uint8Array<ArrayBuffer> | null = null;
+  #taken: Uint8Array<ArrayBuffer> | null = null;
+  #initialCapacity: number;
 
-  #least: number;
-
-  /** @param capacity The storage to start with, in bytes, once some is needed. */
+  /** @param capacity How many bytes to allocate at first, once some are needed. */
   constructor(capacity = 1024) {
-    this.#least = capacity;
+    this.#initialCapacity = capacity;
   }
 
-  /** Makes room for `count` more bytes and tells where they begin. */
+  /** Makes room for `count` more bytes, and returns the offset of the first. Their content is undefined. */
   reserve(count: number): number {
     const at = this.length;
     const needed = at + count;
     if (needed > this.bytes.length) {
-      const grown = new Uint8Array(Math.max(needed, this.bytes.length * 2, this.#least));
+      const grown = new Uint8Array(Math.max(needed, this.bytes.length * 2, this.#initialCapacity));
       grown.set(this.bytes.subarray(0, at));
       this.bytes = grown;
     }
@@ -34,18 +33,18 @@ export class ByteBuffer {
     return at;
   }
 
-  /** Adds bytes. */
+  /** Appends bytes. */
   append(bytes: Uint8Array): void {
     const at = this.reserve(bytes.length);
     this.bytes.set(bytes, at);
   }
 
-  /** Adds a byte string. */
+  /** Appends a byte string. */
   appendByteString(text: string): void {
     this.writeByteString(text, this.reserve(text.length));
   }
 
-  /** Writes a byte string where there is room for it. */
+  /** Writes a byte string at an offset that {@linkcode reserve} returned. */
   writeByteString(text: string, at: number): void {
     if (text.length < SHORT) {
       const { bytes } = this;
@@ -53,25 +52,25 @@ export class ByteBuffer {
       return;
     }
     const room = this.bytes.subarray(at, at + text.length);
-    // All of it fits one byte a character only if it is ASCII, where UTF-8 has the same bytes.
+    // The whole text fits at one byte a character only if it is ASCII, and then UTF-8 has the same bytes.
     if (encoder.encodeInto(text, room).read === text.length) return;
     for (let i = 0; i < text.length; i++) room[i] = text.charCodeAt(i);
   }
 
-  /** Hands out all bytes held and starts anew in other storage. */
+  /** Returns all buffered bytes, and empties the buffer by switching to other storage. */
   take(): Uint8Array<ArrayBuffer> {
     const { bytes } = this;
     const taken = bytes.subarray(0, this.length);
-    this.bytes = this.#spare ?? NOTHING;
+    this.bytes = this.#spare ?? EMPTY;
     this.#spare = null;
-    this.#lent = bytes;
+    this.#taken = bytes;
     this.length = 0;
     return taken;
   }
 
-  /** Takes back the storage of what {@linkcode take} handed out last, so that it serves again. */
+  /** Reuses the storage of the bytes that {@linkcode take} returned last. Those bytes must no longer be needed. */
   recycle(): void {
-    if (this.#lent !== null && this.#lent.length <= MOST_SPARE) this.#spare = this.#lent;
-    this.#lent = null;
+    if (this.#taken !== null && this.#taken.length <= MAX_SPARE) this.#spare = this.#taken;
+    this.#taken = null;
   }
 }

@@ -1,6 +1,6 @@
 /**
- * Byte strings: one UTF-16 code unit per byte, as `Headers` has them. `TextDecoder("iso-8859-1")` is
- * windows-1252 and would change the bytes 0x80 to 0x9f.
+ * Byte strings: one UTF-16 code unit per byte, as in `Headers`. `TextDecoder("iso-8859-1")` decodes windows-1252 and
+ * would change the bytes 0x80 to 0x9f.
  *
  * @module
  */
@@ -8,25 +8,25 @@
 // deno-lint-ignore no-control-regex
 const NOT_ASCII = /[^\x00-\x7f]/;
 const CHUNK = 8192;
-/** From this length on the runtime's own decoder, where it has one, is the faster. */
+/** From this length on the runtime's native decoder is faster. */
 const LONG = 64;
 
 type Decoder = (this: Uint8Array, start: number, end: number) => string;
 let native: Decoder | null | undefined;
 
-/** Node's latin1, which Deno has as well; looked up when first needed, since to load it takes its time. */
+/** Returns Node's latin1 decoder, or null if the runtime has none. Looked up on first use, as loading it takes time. */
 function nativeDecoder(): Decoder | null {
   const { Buffer } = globalThis as { Buffer?: { prototype: { latin1Slice?: Decoder } } };
   return native ??= Buffer?.prototype.latin1Slice ?? null;
 }
 
-/** Reads bytes as a byte string. */
+/** Decodes bytes as a byte string. */
 export function decodeByteString(bytes: Uint8Array): string {
   const decode = bytes.length < LONG ? null : native === undefined ? nativeDecoder() : native;
   return decode === null ? decodePortably(bytes) : decode.call(bytes, 0, bytes.length);
 }
 
-/** As {@linkcode decodeByteString}, by means that every runtime has. */
+/** Does the same as {@linkcode decodeByteString} without the native decoder. */
 export function decodePortably(bytes: Uint8Array): string {
   if (bytes.length <= CHUNK) return String.fromCharCode.apply(null, bytes as unknown as number[]);
   let text = "";
@@ -36,19 +36,19 @@ export function decodePortably(bytes: Uint8Array): string {
   return text;
 }
 
-/** Writes a byte string as bytes. */
+/** Encodes a byte string as bytes. */
 export function encodeByteString(text: string): Uint8Array {
   const bytes = new Uint8Array(text.length);
   for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
   return bytes;
 }
 
-/** The byte string of a text in UTF-8. */
+/** Converts text to the byte string of its UTF-8 encoding. */
 export function toByteString(text: string): string {
   return NOT_ASCII.test(text) ? decodeByteString(new TextEncoder().encode(text)) : text;
 }
 
-/** The text of a byte string: read as UTF-8 where it is valid UTF-8, else byte for byte. */
+/** Converts a byte string to text: decodes it if it is valid UTF-8, else returns it unchanged. */
 export function toText(byteString: string): string {
   if (!NOT_ASCII.test(byteString)) return byteString;
   try {
@@ -63,8 +63,8 @@ const DEBUG_ESCAPE = /\\(?:x([0-9A-F]{2})|u\{([0-9a-f]+)\}|(.))|[^\\]+/gs;
 const DEBUG_CONTROLS: Record<string, string> = { "0": "\0", t: "\t", n: "\n", r: "\r" };
 
 /**
- * Decodes an operating system's string as Rust's `Debug` formats it, without its quotes: valid UTF-8 with escapes as in a
- * string literal, other bytes as `\xE9`.
+ * Decodes an operating system string in Rust's `Debug` format, without the quotes, to a byte string. The format has
+ * valid UTF-8 with the escapes of a string literal, and other bytes as `\xE9`.
  */
 export function decodeDebugFormat(text: string): string {
   return text.replace(DEBUG_ESCAPE, (plain, byte, codePoint, char) => {

@@ -1,5 +1,5 @@
 /**
- * The header block of a CGI response (RFC 3875 section 6), written and read.
+ * Encodes and decodes the header block of a CGI response (RFC 3875 section 6).
  *
  * @module
  */
@@ -7,7 +7,7 @@
 import { decodeByteString } from "./byte_string.ts";
 import { ProtocolError } from "./protocol_error.ts";
 
-/** Reason phrases (RFC 9110 section 15 and the registry). A status line without one breaks servers (rule B3). */
+/** Reason phrases (RFC 9110 section 15 and the IANA registry). A status line without one breaks servers (rule B3). */
 const REASONS: Record<number, string> = {
   200: "OK",
   201: "Created",
@@ -69,7 +69,7 @@ const REASONS: Record<number, string> = {
   511: "Network Authentication Required",
 };
 
-/** Fields that speak of one connection, and not of the request or the response (RFC 9110 section 7.6.1). */
+/** Fields that apply to one connection, not to the request or response (RFC 9110 section 7.6.1), in lower case. */
 export const CONNECTION_FIELDS: readonly string[] = [
   "connection",
   "keep-alive",
@@ -80,26 +80,27 @@ export const CONNECTION_FIELDS: readonly string[] = [
   "upgrade",
 ];
 
-/** A field name (RFC 9110 section 5.6.2). */
+/** A token, such as a field name or a method (RFC 9110 section 5.6.2). */
 export const TOKEN: RegExp = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 const NOT_A_VALUE = /[^\t\x20-\x7e\x80-\xff]/;
 const NOT_A_REASON = /[^\x20-\x7e]/g;
 const EMPTY_LINE = /\r?\n\r?\n/;
 const EMPTY_LINE_OR_BLOCK = /\r?\n\r?\n|^\r?\n/;
 
-/** The usual reason phrase of a status. */
+/** Returns the standard reason phrase of a status, or `Unassigned`. */
 export function reasonPhrase(status: number): string {
   return REASONS[status] ?? "Unassigned";
 }
 
 /**
- * Writes a header block as a byte string: `Status` always, since servers differ on what its absence means (rule B1), and
- * first, but for `Location`, which HAProxy takes for a 302 unless `Status` comes after it; CRLF throughout, and the empty
- * line.
+ * Encodes a header block as a byte string, with CRLF line ends and the empty line. `Status` is always present, since
+ * servers differ on what its absence means (rule B1). It comes first, except that `Location` goes before it: HAProxy
+ * turns a `Location` after `Status` into a 302.
  *
- * @param reason The reason phrase; what is not printable ASCII is left out; empty for the usual one.
- * @param fields Names and values, in order.
- * @throws {TypeError} If a name is no token, or a value holds a control character other than the tab.
+ * @param status The status code; not checked here.
+ * @param reason The reason phrase. All but printable ASCII is removed; the standard phrase replaces an empty one.
+ * @param fields Names and values, as byte strings, in order.
+ * @throws {TypeError} If a name is not a token, or a value has a control character other than TAB.
  */
 export function encodeHead(
   status: number,
@@ -112,7 +113,9 @@ export function encodeHead(
   for (const [name, value] of fields) {
     if (!TOKEN.test(name)) {
       throw new TypeError(
-        `Cannot encode header as its name must be a token: current name is ${JSON.stringify(name)}`,
+        `Cannot encode header as its name must be a token: current value is ${
+          JSON.stringify(name)
+        }`,
       );
     }
     if (NOT_A_VALUE.test(value)) {
@@ -128,49 +131,49 @@ export function encodeHead(
   return location + head + "\r\n";
 }
 
-/** A header block as it was read. */
+/** A decoded header block. */
 export interface ResponseHead {
-  /** The status, if the block names one. */
+  /** The status, or undefined if the block has none. */
   status: number | undefined;
   /** The reason phrase, empty if there is none. */
   reason: string;
-  /** All fields but `Status`, as byte strings, in order. */
+  /** All fields except `Status`, as byte strings, in order. */
   fields: [name: string, value: string][];
-  /** Whether it began with an HTTP status line: a script that parses no headers (section 5). */
+  /** Whether it begins with an HTTP status line: a non-parsed header script wrote it (section 5, rule B21). */
   nonParsed: boolean;
 }
 
-/** Reads the header block of a CGI response from chunks that may be cut anywhere; lines end in CRLF or LF. */
+/** Decodes the header block of a CGI response from chunks of any size. Lines end in CRLF or LF (rule B13). */
 export class HeadDecoder {
   #parts: string[] = [];
   #length = 0;
   /** The last bytes so far. */
   #tail = "";
-  #most: number;
+  #maxBytes: number;
 
-  /** @param most How many bytes the block may have. */
-  constructor(most = 65536) {
-    this.#most = most;
+  /** @param maxBytes How many bytes the block may have, the empty line included. */
+  constructor(maxBytes = 65536) {
+    this.#maxBytes = maxBytes;
   }
 
   /**
-   * Takes the next chunk.
+   * Decodes the next chunk.
    *
-   * @returns The head and the bytes of the body that came with it, or null while the block goes on.
-   * @throws {ProtocolError} If a line is no header, or the block is longer than allowed (status 502).
+   * @returns The head and the first bytes of the body, or null while the block is incomplete.
+   * @throws {ProtocolError} If a line is not a header, or the block is longer than allowed (status 502).
    */
   push(chunk: Uint8Array): { head: ResponseHead; rest: Uint8Array } | null {
     const before = this.#length;
-    const text = decodeByteString(chunk.subarray(0, this.#most + 1));
+    const text = decodeByteString(chunk.subarray(0, this.#maxBytes + 1));
     // The empty line may begin in the chunks before.
     const searched = this.#tail + text;
     const end = (before > 3 ? EMPTY_LINE : EMPTY_LINE_OR_BLOCK).exec(searched);
     const length = end === null
       ? before + text.length
       : before - this.#tail.length + end.index + end[0].length;
-    if (length > this.#most) {
+    if (length > this.#maxBytes) {
       throw new ProtocolError(
-        `Cannot decode response as its header block must have at most ${this.#most} bytes: there are more`,
+        `Cannot decode response as its header block must have at most ${this.#maxBytes} bytes: there are more`,
         502,
       );
     }
@@ -185,9 +188,9 @@ export class HeadDecoder {
   }
 
   /**
-   * Says that no more comes.
+   * Reports that the response ended inside the header block.
    *
-   * @throws {ProtocolError} Always: a head without its empty line is cut off (status 502).
+   * @throws {ProtocolError} Always (status 502).
    */
   end(): never {
     throw new ProtocolError(

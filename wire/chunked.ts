@@ -2,30 +2,30 @@ import { ProtocolError } from "./protocol_error.ts";
 
 const CR = 0x0d;
 const LF = 0x0a;
-/** How long a line between chunks may be, in bytes: a size and its extensions, or a trailer field. */
+/** How long a line outside the chunk data may be, in bytes: a size with its extensions, or a trailer field. */
 const MAX_LINE = 4096;
 
-/** Takes chunked coding off (RFC 9112 section 7.1): a script that parses no headers may send it. */
+/** Decodes chunked coding (RFC 9112 section 7.1), which a non-parsed header script may send (rule B21). */
 export class ChunkedDecoder {
-  /** Whether the last chunk and the trailer have come. */
+  /** Whether the last chunk and the trailer are complete. Later bytes are ignored. */
   ended = false;
   #line = "";
-  #left = 0;
-  #expects: "size" | "data" | "data's end" | "trailer" = "size";
+  #chunkLeft = 0;
+  #expects: "size" | "data" | "data end" | "trailer" = "size";
 
   /**
-   * Takes the next bytes, cut anywhere, and hands out the content in them.
+   * Decodes the next bytes, cut anywhere, and yields the content in them, as views.
    *
-   * @throws {ProtocolError} If they are no chunks (status 502).
+   * @throws {ProtocolError} If the coding is invalid (status 502).
    */
   *push(bytes: Uint8Array<ArrayBuffer>): Generator<Uint8Array<ArrayBuffer>> {
     let at = 0;
     while (at < bytes.length && !this.ended) {
       if (this.#expects === "data") {
-        const part = bytes.subarray(at, at + this.#left);
+        const part = bytes.subarray(at, at + this.#chunkLeft);
         at += part.length;
-        this.#left -= part.length;
-        if (this.#left === 0) this.#expects = "data's end";
+        this.#chunkLeft -= part.length;
+        if (this.#chunkLeft === 0) this.#expects = "data end";
         yield part;
         continue;
       }
@@ -41,21 +41,21 @@ export class ChunkedDecoder {
     this.#line = "";
     if (this.#expects === "trailer") {
       this.ended = line === "";
-    } else if (this.#expects === "data's end") {
+    } else if (this.#expects === "data end") {
       if (line !== "") throw notChunked(line);
       this.#expects = "size";
     } else {
       const size = /^([0-9a-f]{1,12})[ \t]*(?:;.*)?$/i.exec(line)?.[1];
       if (size === undefined) throw notChunked(line);
-      this.#left = parseInt(size, 16);
-      this.#expects = this.#left === 0 ? "trailer" : "data";
+      this.#chunkLeft = parseInt(size, 16);
+      this.#expects = this.#chunkLeft === 0 ? "trailer" : "data";
     }
   }
 }
 
 function notChunked(line: string): ProtocolError {
   return new ProtocolError(
-    `Cannot take the answer as its Transfer-Encoding must be what it says, chunked: current line is ${
+    `Cannot decode response as its body must be valid chunked coding: current line is ${
       JSON.stringify(line.slice(0, 40))
     }`,
     502,

@@ -1,6 +1,6 @@
 /**
- * FastCGI 1.0 records and name-value pairs: bytes in, records out, and the other way round. Both sides of the protocol
- * use it. Section numbers are the FastCGI specification's.
+ * Encodes and decodes FastCGI 1.0 records and name-value pairs, for both sides of the protocol. Section numbers refer
+ * to the FastCGI specification.
  *
  * @module
  */
@@ -25,10 +25,10 @@ export const RecordType = {
   unknownType: 11,
 } as const;
 
-/** Roles that a request may ask for (section 6). */
+/** Roles of an application, one of which each request names (section 6). */
 export const Role = { responder: 1, authorizer: 2, filter: 3 } as const;
 
-/** How a request ended, as the protocol sees it (section 5.5). */
+/** The protocol status of FCGI_END_REQUEST (section 5.5). */
 export const ProtocolStatus = {
   requestComplete: 0,
   cantMultiplex: 1,
@@ -36,44 +36,44 @@ export const ProtocolStatus = {
   unknownRole: 3,
 } as const;
 
-/** The flag of FCGI_BEGIN_REQUEST that leaves the connection open (section 5.1). */
+/** The flag of FCGI_BEGIN_REQUEST that keeps the connection open after the response (section 5.1). */
 export const KEEP_CONNECTION = 1;
 
 const VERSION = 1;
 const HEADER_LENGTH = 8;
 const MAX_RECORD_CONTENT = 65528;
-const NOTHING = new Uint8Array(0);
+const EMPTY = new Uint8Array(0);
 
-/** What receives decoded records. */
+/** Receives decoded records. */
 export interface RecordSink {
   /**
-   * One record, or a part of one. Content of a stream type comes in pieces, as it arrives, and once empty at the
-   * stream's end; that of any other known type comes whole; that of an unknown type is left out.
+   * Called for each record or part of one. A stream record is passed on in parts as it arrives, and empty content
+   * ends the stream. Other known types are passed on whole. Records of unknown types are passed on without content.
    *
-   * @param content A part of the chunk that was pushed, or a copy of it.
+   * @param content A view of the pushed chunk, or a copy.
    */
   record(type: number, requestId: number, content: Uint8Array): void;
 }
 
-/** Whether content of this type is a stream: cut into records at will and ended by an empty one (section 3.3). */
+/** Returns whether a type is a stream: cut into records anywhere, and ended by an empty record (section 3.3). */
 function isStream(type: number): boolean {
   return type >= RecordType.params && type <= RecordType.data;
 }
 
-/** Decodes records from chunks that may be cut anywhere (section 3.3). */
+/** Decodes records from chunks of any size (section 3.3). */
 export class RecordDecoder {
-  /** A header that came in parts. */
-  #header: Uint8Array = NOTHING;
+  /** A header that is cut across chunks. */
+  #header: Uint8Array = EMPTY;
   #headerLength = 0;
   #type = 0;
   #requestId = 0;
   #contentLeft = 0;
   #paddingLeft = 0;
-  /** What has come so far of a record that must be whole. */
+  /** The content so far of a record that is passed on whole. */
   #partial: Uint8Array | null = null;
   #partialLength = 0;
 
-  /** Whether the bytes so far end where a record ends. */
+  /** Whether the decoder is between records. */
   get idle(): boolean {
     return this.#headerLength === 0;
   }
@@ -91,12 +91,12 @@ export class RecordDecoder {
         at = this.#pushHeader(chunk, at);
         if (this.#headerLength < HEADER_LENGTH) return;
         if (this.#contentLeft === 0) {
-          // An empty stream record is the end of its stream.
-          sink.record(this.#type, this.#requestId, NOTHING);
+          // An empty stream record ends its stream.
+          sink.record(this.#type, this.#requestId, EMPTY);
           if (this.#paddingLeft === 0) this.#headerLength = 0;
           continue;
         }
-        // Content of no bytes would be the end of a stream.
+        // Without this, empty content would end the stream.
         if (at === end) return;
       }
       if (this.#contentLeft > 0) {
@@ -118,7 +118,7 @@ export class RecordDecoder {
     let header = chunk;
     let from = at;
     if (this.#headerLength > 0 || chunk.length - at < HEADER_LENGTH) {
-      if (this.#header === NOTHING) this.#header = new Uint8Array(HEADER_LENGTH);
+      if (this.#header === EMPTY) this.#header = new Uint8Array(HEADER_LENGTH);
       while (this.#headerLength < HEADER_LENGTH && at < chunk.length) {
         this.#header[this.#headerLength++] = chunk[at++];
       }
@@ -143,7 +143,7 @@ export class RecordDecoder {
     if (isStream(type)) return sink.record(type, this.#requestId, content);
     const whole = this.#contentLeft === 0;
     if (type < RecordType.beginRequest || type > RecordType.unknownType) {
-      if (whole) sink.record(type, this.#requestId, NOTHING);
+      if (whole) sink.record(type, this.#requestId, EMPTY);
       return;
     }
     if (this.#partial === null) {
@@ -168,14 +168,16 @@ function checkVersion(version: number): void {
   }
 }
 
-/** How much padding rounds a record up to a multiple of 8 bytes, as section 3.3 recommends. */
+/** Returns how many bytes pad a record to a multiple of 8, as section 3.3 recommends. */
 function paddingOf(length: number): number {
   return -length & 7;
 }
 
 /**
- * Adds a record's header, room for its content, and its padding; returns where the content begins (section 3.3).
- * The padding is zeroed: the storage may hold bytes of other requests.
+ * Appends a record's header, room for its content, and its padding (section 3.3). Clears the padding, as the storage
+ * may contain bytes of other requests.
+ *
+ * @returns The offset of the content.
  */
 function beginRecord(out: ByteBuffer, type: number, requestId: number, length: number): number {
   const padding = paddingOf(length);
@@ -193,7 +195,7 @@ function beginRecord(out: ByteBuffer, type: number, requestId: number, length: n
   return at + HEADER_LENGTH;
 }
 
-/** Adds stream content, cut into as many records as it takes; none for no content. */
+/** Appends stream content, in as many records as it needs. Empty content needs none. */
 export function encodeStream(
   out: ByteBuffer,
   type: number,
@@ -209,7 +211,7 @@ export function encodeStream(
   }
 }
 
-/** Adds a byte string as one stream record, so that nobody sees half of it, or as many as it takes. */
+/** Appends a byte string as stream content: one record if it fits, so that the peer reads it whole, else several. */
 export function encodeStreamText(
   out: ByteBuffer,
   type: number,
@@ -223,12 +225,12 @@ export function encodeStreamText(
   }
 }
 
-/** Adds the empty record that ends a stream (section 3.3). */
+/** Appends the empty record that ends a stream (section 3.3). */
 export function encodeStreamEnd(out: ByteBuffer, type: number, requestId: number): void {
   beginRecord(out, type, requestId, 0);
 }
 
-/** Adds FCGI_BEGIN_REQUEST (section 5.1). */
+/** Appends FCGI_BEGIN_REQUEST (section 5.1). */
 export function encodeBeginRequest(
   out: ByteBuffer,
   requestId: number,
@@ -242,16 +244,16 @@ export function encodeBeginRequest(
   out.bytes[at + 2] = flags;
 }
 
-/** FCGI_BEGIN_REQUEST's content (section 5.1). */
+/** The content of FCGI_BEGIN_REQUEST (section 5.1). */
 export interface BeginRequest {
-  /** What the application is asked to be; see {@linkcode Role}. */
+  /** The role of the application for this request; see {@linkcode Role}. */
   role: number;
-  /** Whether the connection stays open after the answer. */
+  /** Whether the connection stays open after the response. */
   keepConnection: boolean;
 }
 
 /**
- * Reads FCGI_BEGIN_REQUEST's content.
+ * Decodes the content of FCGI_BEGIN_REQUEST.
  *
  * @throws {ProtocolError} If it is shorter than 8 bytes.
  */
@@ -267,12 +269,12 @@ export function decodeBeginRequest(content: Uint8Array): BeginRequest {
   };
 }
 
-/** Adds FCGI_ABORT_REQUEST (section 5.4). */
+/** Appends FCGI_ABORT_REQUEST (section 5.4). */
 export function encodeAbortRequest(out: ByteBuffer, requestId: number): void {
   beginRecord(out, RecordType.abortRequest, requestId, 0);
 }
 
-/** Adds FCGI_END_REQUEST (section 5.5). */
+/** Appends FCGI_END_REQUEST (section 5.5). */
 export function encodeEndRequest(
   out: ByteBuffer,
   requestId: number,
@@ -289,16 +291,16 @@ export function encodeEndRequest(
   bytes.fill(0, at + 5, at + 8);
 }
 
-/** FCGI_END_REQUEST's content (section 5.5). */
+/** The content of FCGI_END_REQUEST (section 5.5). */
 export interface EndRequest {
-  /** The application's own status, as a process's exit code. */
+  /** The application's status, like the exit code of a process. */
   appStatus: number;
-  /** See {@linkcode ProtocolStatus}. */
+  /** How the request ended; see {@linkcode ProtocolStatus}. */
   protocolStatus: number;
 }
 
 /**
- * Reads FCGI_END_REQUEST's content.
+ * Decodes the content of FCGI_END_REQUEST.
  *
  * @throws {ProtocolError} If it is shorter than 8 bytes.
  */
@@ -314,14 +316,14 @@ export function decodeEndRequest(content: Uint8Array): EndRequest {
   };
 }
 
-/** Adds FCGI_UNKNOWN_TYPE: the answer to a management record that is not known (section 4.2). */
+/** Appends FCGI_UNKNOWN_TYPE, the response to a management record of an unknown type (section 4.2). */
 export function encodeUnknownType(out: ByteBuffer, type: number): void {
   const at = beginRecord(out, RecordType.unknownType, 0, 8);
   out.bytes.fill(0, at, at + 8);
   out.bytes[at] = type;
 }
 
-/** Adds FCGI_GET_VALUES or FCGI_GET_VALUES_RESULT (section 4.1). */
+/** Appends FCGI_GET_VALUES or FCGI_GET_VALUES_RESULT (section 4.1). */
 export function encodeValues(
   out: ByteBuffer,
   type: typeof RecordType.getValues | typeof RecordType.getValuesResult,
@@ -333,7 +335,7 @@ export function encodeValues(
   out.bytes.set(content.take(), start);
 }
 
-/** Adds one name-value pair of byte strings (section 3.4). */
+/** Appends one name-value pair of byte strings (section 3.4). */
 export function encodePair(out: ByteBuffer, name: string, value: string): void {
   encodeLength(out, name.length);
   encodeLength(out, value.length);
@@ -355,34 +357,34 @@ function encodeLength(out: ByteBuffer, length: number): void {
 }
 
 /**
- * Reads name-value pairs as byte strings (section 3.4).
+ * Decodes name-value pairs to byte strings (section 3.4).
  *
  * @param bytes The whole stream or content.
- * @param most How many pairs there may be.
- * @throws {ProtocolError} If a pair is cut off (status 400), or if there are more than `most` (status 431).
+ * @param maxPairs How many pairs there may be.
+ * @throws {ProtocolError} If a pair is cut off (status 400), or there are more than `maxPairs` (status 431).
  */
 export function decodePairs(
   bytes: Uint8Array,
-  most = Number.MAX_SAFE_INTEGER,
+  maxPairs = Number.MAX_SAFE_INTEGER,
 ): [name: string, value: string][] {
-  return decodeVariables(decodeByteString(bytes), most).pairs();
+  return decodeVariables(decodeByteString(bytes), maxPairs).pairs();
 }
 
 /**
- * Reads name-value pairs as variables.
+ * Decodes name-value pairs to variables (section 3.4).
  *
- * @param text The whole stream, a byte string.
- * @param most How many pairs there may be.
- * @throws {ProtocolError} As {@linkcode decodePairs} does.
+ * @param text The whole stream, as a byte string.
+ * @param maxPairs How many pairs there may be.
+ * @throws {ProtocolError} If a pair is cut off (status 400), or there are more than `maxPairs` (status 431).
  */
-export function decodeVariables(text: string, most: number): Variables {
+export function decodeVariables(text: string, maxPairs: number): Variables {
   const ranges: number[] = [];
   const end = text.length;
   let at = 0;
   while (at < end) {
-    if (ranges.length === most * 3) {
+    if (ranges.length === maxPairs * 3) {
       throw new ProtocolError(
-        `Cannot decode name-value pairs as there must be at most ${most}: there are more`,
+        `Cannot decode name-value pairs as there must be at most ${maxPairs}: there are more`,
         431,
       );
     }
@@ -410,8 +412,8 @@ function decodeLongLength(text: string, at: number, what: string): number {
     text.charCodeAt(at + 2) << 8 | text.charCodeAt(at + 3);
 }
 
-function cutOff(what: string, wanted: number, left: number): ProtocolError {
+function cutOff(what: string, needed: number, left: number): ProtocolError {
   return new ProtocolError(
-    `Cannot decode name-value pairs as ${what} must have ${wanted} bytes: ${left} are left`,
+    `Cannot decode name-value pairs as ${what} must have ${needed} bytes: ${left} are left`,
   );
 }

@@ -1,11 +1,11 @@
-/** What a peer sent wrong, and the status that says so to whoever asked. */
+/** Thrown when a peer sends invalid data, or more than a limit allows. */
 export class ProtocolError extends Error {
-  /** The HTTP status to answer with, where an answer is still possible. */
+  /** The HTTP status to respond with, if a response can still be sent. */
   readonly status: number;
 
   /**
-   * @param message What was seen, what was wanted and, where it helps, what to do.
-   * @param status The HTTP status to answer with.
+   * @param message What is wrong, what is expected and, where it helps, what to do.
+   * @param status The HTTP status to respond with.
    */
   constructor(message: string, status = 400) {
     super(message);

@@ -1,5 +1,6 @@
 /**
- * SCGI's request header: a netstring of names and values. Section numbers are the SCGI specification's.
+ * Encodes and decodes the headers of an SCGI request: a netstring of names and values. Section numbers refer to the
+ * SCGI specification.
  *
  * @module
  */
@@ -13,24 +14,25 @@ const ZERO = 0x30;
 const NINE = 0x39;
 const MAX_DIGITS = 7;
 
-/** Decodes the headers from chunks that may be cut anywhere (section 4). */
+/** Decodes the headers of a request from chunks of any size (section 4). */
 export class SCGIHeaderDecoder {
-  #most: number;
+  #maxLength: number;
   #length = -1;
   #digits = "";
   #bytes: Uint8Array = new Uint8Array(0);
-  #have = 0;
+  #received = 0;
 
-  /** @param most How many bytes the netstring may have. */
-  constructor(most = 262_144) {
-    this.#most = most;
+  /** @param maxLength How many bytes the netstring's data may have. */
+  constructor(maxLength = 262_144) {
+    this.#maxLength = maxLength;
   }
 
   /**
-   * Takes the next chunk.
+   * Decodes the next chunk.
    *
-   * @returns Names and values as byte strings and the bytes of the body that came with them, or null while they go on.
-   * @throws {ProtocolError} If it is no netstring, or no list of names and values, or longer than allowed (status 431).
+   * @returns Names and values as byte strings and the first bytes of the body; null while the netstring is incomplete.
+   * @throws {ProtocolError} If the netstring or its list of names and values is invalid (status 400), or if it is
+   * longer than allowed (status 431).
    */
   push(chunk: Uint8Array): { pairs: [name: string, value: string][]; rest: Uint8Array } | null {
     let at = 0;
@@ -38,10 +40,10 @@ export class SCGIHeaderDecoder {
       if (at === chunk.length) return null;
       this.#pushDigit(chunk[at++]);
     }
-    const taken = Math.min(this.#length + 1 - this.#have, chunk.length - at);
+    const taken = Math.min(this.#length + 1 - this.#received, chunk.length - at);
     this.#store(chunk.subarray(at, at + taken));
     at += taken;
-    if (this.#have <= this.#length) return null;
+    if (this.#received <= this.#length) return null;
     if (this.#bytes[this.#length] !== COMMA) {
       throw new ProtocolError(
         `Cannot decode SCGI netstring as a comma must follow its data: current byte is ${
@@ -58,9 +60,9 @@ export class SCGIHeaderDecoder {
   #pushDigit(byte: number): void {
     if (byte === COLON && this.#digits !== "") {
       const length = Number(this.#digits);
-      if (length > this.#most) {
+      if (length > this.#maxLength) {
         throw new ProtocolError(
-          `Cannot decode SCGI netstring as its length must be at most ${this.#most}: current value is ${length}`,
+          `Cannot decode SCGI netstring as its length must be at most ${this.#maxLength}: current value is ${length}`,
           431,
         );
       }
@@ -86,16 +88,16 @@ export class SCGIHeaderDecoder {
     this.#digits += String.fromCharCode(byte);
   }
 
-  /** Grows by what came, not by what was announced: an announcement costs the peer nothing. */
+  /** Stores bytes. Grows by what is received, not to the announced length: announcing costs a peer nothing. */
   #store(part: Uint8Array): void {
-    const needed = this.#have + part.length;
+    const needed = this.#received + part.length;
     if (needed > this.#bytes.length) {
       const grown = new Uint8Array(Math.min(Math.max(needed, needed * 2), this.#length + 1));
-      grown.set(this.#bytes.subarray(0, this.#have));
+      grown.set(this.#bytes.subarray(0, this.#received));
       this.#bytes = grown;
     }
-    this.#bytes.set(part, this.#have);
-    this.#have = needed;
+    this.#bytes.set(part, this.#received);
+    this.#received = needed;
   }
 }
 
@@ -123,7 +125,10 @@ function decodeHeaders(data: Uint8Array): [name: string, value: string][] {
   return pairs;
 }
 
-/** Writes names and values, byte strings, as a netstring (section 4). `CONTENT_LENGTH` must be the first (section 3). */
+/**
+ * Encodes names and values, byte strings, as a netstring (section 4). The caller puts `CONTENT_LENGTH` first, as
+ * section 3 requires.
+ */
 export function encodeSCGIHeaders(
   pairs: Iterable<readonly [name: string, value: string]>,
 ): Uint8Array {

@@ -6,28 +6,28 @@ const LINE_BREAKS = ["\0", "\n", "\r"];
 /**
  * The meta-variables of one request, under their RFC 3875 names. Read-only.
  *
- * A name that comes twice: `HTTP_*` values are joined as the header field's own rule says, of any other name the last
- * value counts (rule A26), and of `HTTP_HOST` too: one in an nginx configuration comes after that of `fastcgi_params`.
- * `HTTP_PROXY` is never among them (httpoxy, rule A27).
+ * Values of a repeated `HTTP_*` name are joined, as header fields are. Of any other repeated name, and of `HTTP_HOST`,
+ * the last value counts (rule A26): with `include fastcgi_params` and then a `fastcgi_param` of the same name nginx
+ * sends both. The map never has `HTTP_PROXY` (httpoxy, rule A27).
  */
 export class Variables implements ReadonlyMap<string, string> {
-  /** Names and values; null as long as what they are made of will do. */
+  /** Names and values as byte strings; null until a method needs all of them. The fields below are its sources. */
   #map: Map<string, string> | null = null;
   #text = "";
   #ranges: number[] = [];
   #environment: Readonly<Record<string, string>> | null = null;
   #byteStrings: Readonly<Record<string, string>> = NONE;
 
-  /** @param pairs Names and values as byte strings, in the order that they came. */
+  /** @param pairs Names and values as byte strings, in the order received. */
   constructor(pairs?: Iterable<readonly [name: string, value: string]>) {
     if (pairs !== undefined) this.#map = collect(pairs);
   }
 
   /**
-   * Variables that are cut out of a text when asked for.
+   * Creates variables that are cut from a text on demand.
    *
-   * @param text A byte string that holds all names and values, each value right after its name.
-   * @param ranges Of each variable: where its name begins, where its value begins, and where that ends.
+   * @param text A byte string with all names and values, each value right after its name.
+   * @param ranges Three offsets for each variable: the start of its name, the start of its value, and the value's end.
    */
   static cutFrom(text: string, ranges: number[]): Variables {
     const variables = new Variables();
@@ -37,10 +37,10 @@ export class Variables implements ReadonlyMap<string, string> {
   }
 
   /**
-   * Variables that are looked up in an environment when asked for.
+   * Creates variables that are looked up in an environment on demand.
    *
-   * @param environment Names and values as texts.
-   * @param byteStrings Names and values that are not text, as byte strings.
+   * @param environment Names and values as text.
+   * @param byteStrings Names and values that are not valid UTF-8, as byte strings.
    */
   static lookUpIn(
     environment: Readonly<Record<string, string>>,
@@ -52,7 +52,7 @@ export class Variables implements ReadonlyMap<string, string> {
     return variables;
   }
 
-  /** A variable's value byte for byte; one that is empty counts as absent (RFC 3875 section 4.1). */
+  /** Returns a variable's value as a byte string; undefined if absent or empty (RFC 3875 section 4.1, rule A4). */
   byteString(name: string): string | undefined {
     if (this.#map !== null) return this.#map.get(name) || undefined;
     if (this.#environment !== null) {
@@ -66,7 +66,7 @@ export class Variables implements ReadonlyMap<string, string> {
     const ranges = this.#ranges;
     const length = name.length;
     const lastChar = name.charCodeAt(length - 1);
-    // From the end, as the last value counts. Many names are of one length: few also end alike.
+    // From the end, as the last value counts. Many names have the same length, few also the same last character.
     for (let i = ranges.length - 3; i >= 0; i -= 3) {
       const start = ranges[i];
       const value = ranges[i + 1];
@@ -80,10 +80,10 @@ export class Variables implements ReadonlyMap<string, string> {
     return undefined;
   }
 
-  /** Whether any of it has NUL, CR or LF, of which no header value may be made. */
+  /** Whether a value, or a name cut from a text, contains NUL, CR or LF, which `Headers` rejects. */
   get hasLineBreaks(): boolean {
     if (this.#map === null && this.#environment === null) {
-      return LINE_BREAKS.some((char) => this.#holds(char));
+      return LINE_BREAKS.some((char) => this.#contains(char));
     }
     const environment = this.#environment;
     const values = environment === null
@@ -93,8 +93,8 @@ export class Variables implements ReadonlyMap<string, string> {
     return LINE_BREAKS.some((char) => text.includes(char));
   }
 
-  /** Whether a name or value, and not just what is between them, has a character. */
-  #holds(char: string): boolean {
+  /** Returns whether a name or value of the text contains a character, disregarding the bytes between them. */
+  #contains(char: string): boolean {
     const text = this.#text;
     const ranges = this.#ranges;
     let i = 0;
@@ -105,7 +105,7 @@ export class Variables implements ReadonlyMap<string, string> {
     return false;
   }
 
-  /** Names and values, byte for byte, as they came and as often as they came. */
+  /** Returns the names and values that {@linkcode forEachPair} passes on, as byte strings. */
   pairs(): [name: string, value: string][] {
     const pairs: [name: string, value: string][] = [];
     this.forEachPair((name, value) => pairs.push([name, value]));
@@ -113,9 +113,11 @@ export class Variables implements ReadonlyMap<string, string> {
   }
 
   /**
-   * Calls back for each name and value, byte for byte, as they came and as often as they came.
+   * Calls a function with each name and value, as byte strings, in the order received. For variables cut from a text,
+   * repeated names and `HTTP_PROXY` are included as received, until another method builds the map.
    *
-   * @param prefix What the names begin with.
+   * @param callback The function.
+   * @param prefix Only names that begin with it are included.
    */
   forEachPair(callback: (name: string, value: string) => void, prefix = ""): void {
     if (this.#map !== null) {
@@ -133,7 +135,7 @@ export class Variables implements ReadonlyMap<string, string> {
     for (let i = 0; i < ranges.length; i += 3) {
       const start = ranges[i];
       const value = ranges[i + 1];
-      // Not of what follows the name.
+      // Without the first test the match could extend into the value.
       if (value - start < prefix.length || !text.startsWith(prefix, start)) continue;
       callback(text.slice(start, value), text.slice(value, ranges[i + 2]));
     }
@@ -143,43 +145,43 @@ export class Variables implements ReadonlyMap<string, string> {
     return this.#map ??= collect(this.pairs());
   }
 
-  /** A variable's value as text: read as UTF-8 where it is that, else byte for byte. */
+  /** Returns a variable's value as text: decoded if it is valid UTF-8, else its byte string. */
   get(name: string): string | undefined {
     const value = this.#values.get(name);
     return value === undefined ? undefined : toText(value);
   }
 
-  /** Whether a variable was sent, be it empty. */
+  /** Returns whether a variable is present, even if empty. */
   has(name: string): boolean {
     return this.#values.has(name);
   }
 
-  /** How many variables there are. */
+  /** The number of variables. */
   get size(): number {
     return this.#values.size;
   }
 
-  /** All names. */
+  /** Returns all names. */
   keys(): MapIterator<string> {
     return this.#values.keys();
   }
 
-  /** All values as text. */
+  /** Returns all values as text. */
   *values(): MapIterator<string> {
     for (const value of this.#values.values()) yield toText(value);
   }
 
-  /** All names with their values as text. */
+  /** Returns all names with their values as text. */
   *entries(): MapIterator<[string, string]> {
     for (const [name, value] of this.#values) yield [name, toText(value)];
   }
 
-  /** All names with their values as text. */
+  /** Returns all names with their values as text. */
   [Symbol.iterator](): MapIterator<[string, string]> {
     return this.entries();
   }
 
-  /** Calls back for each variable. */
+  /** Calls a function with each value, as text, and its name. */
   forEach(
     callback: (value: string, name: string, map: ReadonlyMap<string, string>) => void,
     thisArg?: unknown,
@@ -188,7 +190,7 @@ export class Variables implements ReadonlyMap<string, string> {
   }
 }
 
-/** Whether values of a name that comes twice are joined. */
+/** Returns whether the values of a repeated name are joined. */
 function joins(name: string): boolean {
   return name.startsWith("HTTP_") && name !== "HTTP_HOST";
 }
@@ -197,9 +199,9 @@ function collect(pairs: Iterable<readonly [name: string, value: string]>): Map<s
   const map = new Map<string, string>();
   for (const [name, value] of pairs) {
     if (name === "HTTP_PROXY") continue;
-    const before = joins(name) ? map.get(name) : undefined;
-    const joint = name === "HTTP_COOKIE" ? "; " : ", ";
-    map.set(name, before === undefined ? value : before + joint + value);
+    const previous = joins(name) ? map.get(name) : undefined;
+    const separator = name === "HTTP_COOKIE" ? "; " : ", ";
+    map.set(name, previous === undefined ? value : previous + separator + value);
   }
   return map;
 }

@@ -203,7 +203,7 @@ Deno.test("encodeHead() refuses names that are no tokens (rules B9, F1)", () => 
     const error = assertThrows(() => encodeHead(200, "", [[name, "x"]]), TypeError);
     assertEquals(
       error.message,
-      `Cannot encode header as its name must be a token: current name is ${JSON.stringify(name)}`,
+      `Cannot encode header as its name must be a token: current value is ${JSON.stringify(name)}`,
     );
   }
 });
