@@ -1,5 +1,5 @@
 /**
- * The gateway to CGI scripts: runs a process for each request.
+ * The gateway to CGI scripts. Runs a process for each request.
  *
  * @module
  */
@@ -19,14 +19,14 @@ const DENO_SCRIPT = /\.m?[tj]s$/;
 const DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin";
 
 /**
- * Creates a handler that runs CGI scripts (RFC 3875): a process for each request, without a shell, with an environment that
- * holds the request and nothing of this process.
+ * Creates a handler that runs CGI scripts (RFC 3875): a process for each request, without a shell. Its environment has
+ * the variables of the request, PATH and `env`, and nothing else of this process.
  *
- * Needs `--allow-read` of the scripts, and `--allow-run`. With a list, as `--allow-run=/srv/cgi-bin/app.pl,kill`, name
- * `kill` too: a script that takes too long is killed with all its children.
+ * Needs `--allow-read` of the scripts, and `--allow-run`. A list, such as `--allow-run=/srv/cgi-bin/app.pl,kill`, must
+ * include `kill`: a script that takes too long is killed together with its children.
  *
- * @param options Where the scripts are: `root` or `script`.
- * @throws {TypeError} If neither or both are given.
+ * @param options The location of the scripts, `root` or `script`, and limits.
+ * @throws {TypeError} If neither or both of `root` and `script` are set, or a permission is not a flag.
  *
  * @example
  * ```ts no-assert
@@ -50,8 +50,8 @@ export function cgiGateway(options: CGIGatewayOptions): Gateway {
  * Sends one request to a CGI script.
  *
  * @param request A request, or its URL.
- * @param script The script's file, or options as {@linkcode cgiGateway} has them.
- * @throws {Error} If it cannot be run, or does not respond as CGI defines.
+ * @param script The script's file, or the options of {@linkcode cgiGateway}.
+ * @throws {Error} If the script cannot be run, or its response is invalid.
  *
  * @example
  * ```ts
@@ -118,7 +118,7 @@ class Scripts {
     for (const process of this.#running) process.kill();
   }
 
-  /** Runs the script that a request names, and resolves to its response. */
+  /** Runs the script that a request names. Resolves to its response. */
   async run(request: Request, info: GatewayInfo | undefined): Promise<ApplicationResponse> {
     const options = this.#options;
     const { log = console.error, maxBufferedBody = DEFAULTS.maxBufferedBody } = options;
@@ -166,7 +166,7 @@ class Scripts {
       process = new ProcessGroup({ command, cwd: folderOf(found.file), env }, roundTrip.log);
     } catch (error) {
       throw new ProtocolError(
-        `Cannot run ${found.file} as it must be a program, or have an interpreter: ${
+        `Cannot run ${found.file} as it must be executable or have an interpreter: ${
           (error as Error).message
         }`,
         502,
@@ -203,12 +203,12 @@ class Scripts {
     return { file: found.file, path };
   }
 
-  /** A file's path below the root. */
+  /** Returns a file's path below the root. */
   #nameOf(file: string): string {
     return file.slice(this.#root.replace(/\/+$/, "").length);
   }
 
-  /** The program and arguments that run a script. */
+  /** Returns the program and arguments that run a script. */
   #command(file: string): string[] {
     const { interpreters = {}, permissions } = this.#options;
     if (permissions !== undefined && DENO_SCRIPT.test(file)) {
@@ -235,7 +235,7 @@ async function runScript(roundTrip: RoundTrip, process: ProcessGroup): Promise<v
   const output = process.stdout.getReader();
   roundTrip.onabort = () => {
     process.kill();
-    // A child that left the group may still hold it open.
+    // A child that has left the process group may keep it open.
     output.cancel().catch(() => {});
   };
   roundTrip.send((chunk) => process.write(chunk)).then(() => process.closeInput());
@@ -251,7 +251,7 @@ async function runScript(roundTrip: RoundTrip, process: ProcessGroup): Promise<v
   } catch (error) {
     roundTrip.fail(error);
   }
-  // A script that goes on after its response may run for as long again.
+  // The watchdog still runs: a script that goes on after its response is killed after `timeout`.
   const { success, code, signal } = await process.status;
   if (!success && !roundTrip.over) {
     roundTrip.log(`The script ended with ${signal ?? `exit code ${code}`}`);

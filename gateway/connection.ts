@@ -7,9 +7,9 @@ import { DEFAULTS } from "./options.ts";
 
 /** Limits of {@linkcode ApplicationConnections}. */
 export interface ConnectionOptions {
-  /** How many connections may be open. */
+  /** The maximum number of open connections. */
   maxConnections?: number;
-  /** How many idle connections are kept for the next request. @default 0 */
+  /** The maximum number of idle connections that are kept for the next request. @default 0 */
   maxIdleConnections?: number;
   /** How long an idle connection is kept, in milliseconds. */
   idleTimeout?: number;
@@ -21,7 +21,7 @@ export interface ConnectionOptions {
 export class ApplicationConnections {
   #pool: ConnectionPool;
 
-  /** @throws {TypeError} If the address is none that can be connected to. */
+  /** @throws {TypeError} If the address is invalid. */
   constructor(address: Address, options: ConnectionOptions) {
     const {
       maxConnections = DEFAULTS.maxConnections,
@@ -38,10 +38,10 @@ export class ApplicationConnections {
   }
 
   /**
-   * Takes an idle connection, or connects.
+   * Returns an idle connection, or opens one.
    *
    * @param fresh Whether it must be a new connection.
-   * @throws {ProtocolError} If there is none to be had: 502, 503 or 504.
+   * @throws {ProtocolError} If connecting fails: 503 if too many are open or wait, 504 if it takes too long, else 502.
    */
   async acquire(fresh: boolean, signal: AbortSignal): Promise<Connection> {
     try {
@@ -52,7 +52,7 @@ export class ApplicationConnections {
     }
   }
 
-  /** Closes all of them. */
+  /** Closes all connections. */
   close(): void {
     this.#pool.close();
   }
@@ -66,9 +66,9 @@ function connectStatus(error: unknown): number {
   return 502;
 }
 
-/** A connection to an application for one request. */
+/** A connection to an application, for one request. */
 export class Connection {
-  /** What waits to be sent. */
+  /** The bytes to send. */
   readonly out: ByteBuffer = new ByteBuffer();
   #connection: PooledConnection;
   #pool: ConnectionPool;
@@ -80,12 +80,12 @@ export class Connection {
     this.#queue = new WriteQueue(connection.duplex, this.out, () => {});
   }
 
-  /** Whether it has served another request before. */
+  /** Whether the connection has carried another request before. */
   get reused(): boolean {
     return this.#connection.reused;
   }
 
-  /** Whether all has been sent. */
+  /** Whether all bytes are sent. */
   get sent(): boolean {
     return !this.#queue.writing && this.out.length === 0;
   }
@@ -95,17 +95,17 @@ export class Connection {
     return this.#connection.read();
   }
 
-  /** Begins to send what waits. Returns a promise if there is so much that the caller should wait. */
+  /** Starts to send the bytes. Returns a promise if there are so many that the caller should wait. */
   flush(): Promise<void> | void {
     return this.#queue.flush();
   }
 
-  /** Gives the connection back. @param reusable Whether it may serve another request. */
+  /** Returns the connection to the pool. @param reusable Whether it may carry another request. */
   release(reusable: boolean): void {
     this.#pool.release(this.#connection, reusable);
   }
 
-  /** Closes it. */
+  /** Closes the connection. */
   close(): void {
     this.#connection.close();
   }

@@ -35,21 +35,21 @@ import { fileNames, hasDotName, pathBelow, type ScriptPath, splitScript } from "
 
 const IDEMPOTENT = /^(?:GET|HEAD|OPTIONS|PUT|DELETE)$/;
 const REQUEST_ID = 1;
-/** How long an application has to end a request that is aborted, in milliseconds. */
+/** How long an application may take to end an aborted request, in milliseconds. */
 const ABORT_GRACE = 1000;
 
 /**
  * Creates a handler that calls a FastCGI application: PHP-FPM, fcgiwrap, an app of `serveFastCGI`.
  *
- * Connections are kept for requests that can be repeated (GET, HEAD, OPTIONS, DELETE, PUT without a body): if the
- * application closes a kept connection before it reads the request, the request is sent again over a new one. Other
- * requests get a connection of their own. To spread requests over several applications, put a load balancer between.
+ * Requests that can be repeated (GET, HEAD, OPTIONS, PUT and DELETE without a body) reuse connections: if the
+ * application closes a kept connection before it responds, the request is sent again over a new one. Other requests
+ * get a new connection each. To spread requests over several applications, put a load balancer between.
  *
- * Needs `--allow-net` of the address, for a Unix socket `--allow-net=unix:/path` and `--allow-read` and `--allow-write` of
- * its path; `--allow-read` of `root`.
+ * Needs `--allow-net` of the address; for a Unix socket `--allow-net=unix:/path`, and `--allow-read` and
+ * `--allow-write` of its path; with `root` also `--allow-read` of it.
  *
  * @param address `host:port`, `[ipv6]:port` or `unix:/path`.
- * @throws {TypeError} If the address is none of these.
+ * @throws {TypeError} If the address is invalid.
  *
  * @example PHP
  * ```ts no-assert
@@ -72,11 +72,11 @@ export function fastCGIGateway(address: Address, options: FastCGIGatewayOptions 
 }
 
 /**
- * Sends one request to a FastCGI application, over a connection of its own.
+ * Sends one request to a FastCGI application, over a new connection.
  *
  * @param request A request, or its URL.
  * @param address `host:port`, `[ipv6]:port` or `unix:/path`.
- * @throws {Error} If it does not respond, or not as FastCGI defines.
+ * @throws {Error} If the application does not respond, or its response is invalid.
  *
  * @example
  * ```ts
@@ -100,7 +100,7 @@ export function fetchFastCGI(
   return fetchOnce((sent) => callFastCGI(sent, undefined, connections, false, options), request);
 }
 
-/** @param keeps Whether connections are kept for the next request. */
+/** Sends a request, twice if need be. @param keeps Whether connections are kept for the next request. */
 async function callFastCGI(
   request: Request,
   info: GatewayInfo | undefined,
@@ -128,7 +128,7 @@ async function callFastCGI(
       try {
         return await roundTrip.response;
       } catch (error) {
-        // The application closed the connection while it was idle, and has read nothing of the request.
+        // The application closed the connection while it was idle, before it read the request.
         if (!connection.reused || !client.lost) throw error;
         await done;
       }
@@ -139,7 +139,7 @@ async function callFastCGI(
   }
 }
 
-/** Finds the script that the path names. Without a root the application answers every path. */
+/** Finds the script that the path names. Without `root` the application handles every path. */
 async function findScript(
   request: Request,
   options: FastCGIGatewayOptions,
@@ -177,9 +177,9 @@ async function findScript(
 }
 
 /**
- * Checks that the script's name is what the URL has, segment for segment (rule F14).
+ * Checks that each segment of the script's name is one segment of the URL (rule F14).
  *
- * @throws {ProtocolError} If it is not.
+ * @throws {ProtocolError} If a segment of the URL has an encoded slash, backslash or NUL, or is not UTF-8.
  */
 function checkNames(request: Request, scriptName: string): void {
   let left = scriptName.split("/").length - 1;
@@ -188,7 +188,7 @@ function checkNames(request: Request, scriptName: string): void {
 
 /** One request to a FastCGI application. */
 class FastCGIClient implements RecordSink {
-  /** Whether the connection ended before the application had sent anything. */
+  /** Whether the connection failed or ended before the application had sent anything. */
   lost = false;
   #roundTrip: RoundTrip;
   #connection: Connection;
@@ -199,7 +199,7 @@ class FastCGIClient implements RecordSink {
   #ended = false;
   #grace: ReturnType<typeof setTimeout> | undefined;
 
-  /** @param keep Whether the connection is to stay open. */
+  /** @param keep Whether the application is to keep the connection open. */
   constructor(roundTrip: RoundTrip, connection: Connection, keep: boolean) {
     this.#roundTrip = roundTrip;
     this.#connection = connection;
@@ -208,11 +208,11 @@ class FastCGIClient implements RecordSink {
     roundTrip.onabort = roundTrip.oncomplete = () => this.#abort();
   }
 
-  /** Sends the request and reads the response. Resolves when it is over: to whether the connection can be used again. */
+  /** Sends the request and reads the response. Resolves to whether the connection can carry another request. */
   async run(variables: VariablePairs): Promise<boolean> {
     const roundTrip = this.#roundTrip;
     const connection = this.#connection;
-    let answered = false;
+    let received = false;
     let sent = false;
     try {
       this.#begin(variables);
@@ -220,13 +220,13 @@ class FastCGIClient implements RecordSink {
       while (!this.#ended) {
         const bytes = await connection.read();
         if (bytes === null) throw new Error("it closed the connection");
-        answered = true;
+        received = true;
         roundTrip.watchdog.moved();
         this.#decoder.push(bytes, this);
         await roundTrip.room();
       }
     } catch (error) {
-      this.lost = !answered && !roundTrip.over;
+      this.lost = !received && !roundTrip.over;
       roundTrip.fail(error);
     }
     clearTimeout(this.#grace);
@@ -257,7 +257,7 @@ class FastCGIClient implements RecordSink {
     encodeStreamEnd(out, RecordType.params, REQUEST_ID);
   }
 
-  /** Sends FCGI_STDIN while the response is read. Returns whether all of it was sent. */
+  /** Sends FCGI_STDIN while run() reads the response. Returns whether all of it was sent. */
   async #sendBody(): Promise<boolean> {
     const connection = this.#connection;
     const { request } = this.#roundTrip;
@@ -274,12 +274,12 @@ class FastCGIClient implements RecordSink {
       connection.flush();
       return true;
     } catch {
-      // Reading will fail as well.
+      // run() fails to read as well, and reports it.
       return false;
     }
   }
 
-  /** FCGI_END_REQUEST (section 5.5): its statuses matter where there is no response (rule C19). */
+  /** Handles FCGI_END_REQUEST (section 5.5). Its protocol status counts only if there is no response (rule C19). */
   #end(content: Uint8Array): void {
     const { reader } = this.#roundTrip;
     const { appStatus, protocolStatus } = decodeEndRequest(content);
@@ -290,14 +290,14 @@ class FastCGIClient implements RecordSink {
         protocolStatus === ProtocolStatus.overloaded ? 503 : 502,
       );
     }
-    // The application failed after the head of its response (rule B17).
+    // The application failed after the header block of its response (rule B17).
     if (reader.begun && appStatus !== 0 && !this.#stdoutEnded) {
       throw new Error(`it ended the request with status ${appStatus}`);
     }
     reader.end();
   }
 
-  /** FCGI_ABORT_REQUEST (section 5.4). An application that does not know it sees the connection close. */
+  /** Sends FCGI_ABORT_REQUEST (section 5.4). If the application does not end the request, closes the connection. */
   #abort(): void {
     if (this.#ended || this.#grace !== undefined) return;
     this.#grace = setTimeout(() => this.#connection.close(), ABORT_GRACE);

@@ -4,16 +4,16 @@ import { ProtocolError } from "../wire/protocol_error.ts";
 import type { Gateway, GatewayInfo, GatewayOptions } from "./options.ts";
 import type { ApplicationResponse } from "./response.ts";
 
-/** How many local redirects may follow one another (rule F16). */
+/** The maximum number of local redirects in a row (rule F16). */
 const MAX_REDIRECTS = 5;
-/** How many local redirects have led to a request. */
+/** The number of local redirects that led to a request. */
 const redirects = new WeakMap<Request, number>();
 
 /**
  * Wraps a call of an application as a fetch handler: follows local redirects and turns failures into error responses.
  *
  * @param call Sends a request to the application; throws a {@linkcode ProtocolError} with the status to respond with.
- * @param close Closes what is kept open between requests.
+ * @param close Closes connections or kills processes.
  */
 export function createGateway(
   options: GatewayOptions,
@@ -49,7 +49,7 @@ export function createGateway(
   return Object.assign(gateway, { [Symbol.dispose]: close });
 }
 
-/** Calls an application once. A local redirect becomes one of the client. */
+/** Calls an application once. A local redirect becomes a 302 response. */
 export async function fetchOnce(
   call: (request: Request) => Promise<ApplicationResponse>,
   request: Request | string | URL,
@@ -59,7 +59,7 @@ export async function fetchOnce(
   return new Response(null, { status: 302, headers: { location: response.location } });
 }
 
-/** Redirects the client to a folder's own URL, which its page's relative links need. */
+/** Redirects the client to a folder's URL with a final slash, which the relative links of its index need. */
 export function redirectToFolder(request: Request): Response {
   const { pathname, search } = new URL(request.url);
   // Not "//host", which is another server.

@@ -4,74 +4,74 @@
  * @module
  */
 
-/** What is told of a request's client. */
+/** The `info` of a handler of `Deno.serve`, with the client's address. */
 export type GatewayInfo = Deno.ServeHandlerInfo<Deno.Addr>;
 
-/** A handler for `Deno.serve`. Disposing of it ends what it holds open: connections, processes. */
+/** A handler for `Deno.serve`. Disposing of it closes its connections and kills its processes. */
 export interface Gateway extends Disposable {
-  /** Answers a request. Without `info` the client's address is not told. */
+  /** Responds to a request. Without `info` the application does not get the client's address. */
   (request: Request, info?: GatewayInfo): Promise<Response>;
 }
 
 /** Options that all gateways share. */
 export interface GatewayOptions {
   /**
-   * The part of the URL's path that the gateway is mounted at: it becomes the beginning of SCRIPT_NAME. Other paths are
-   * answered with 404.
+   * The path that the gateway is mounted at. SCRIPT_NAME begins with it. Other paths get 404.
    *
    * @default ""
    */
   prefix?: "" | `/${string}`;
   /**
-   * How long the application may neither take nor send a byte, in milliseconds; past it, 504, or if the answer has begun
-   * it breaks off.
+   * How long the application may neither read nor write a byte, in milliseconds. After it the client gets 504, or a
+   * truncated response if its headers have been sent.
    *
    * @default 60_000
    */
   timeout?: number;
   /**
-   * How long the client may neither send nor take a byte that the application waits for, in milliseconds; past it, 408,
-   * or the answer breaks off.
+   * How long the gateway waits for the client to send or read a byte, in milliseconds. After it the client gets 408,
+   * or a truncated response if its headers have been sent.
    *
    * @default 60_000
    */
   clientTimeout?: number;
   /**
-   * How many bytes the header block of an answer may have; past it, 502.
+   * The maximum size of a response's header block, in bytes. Beyond it the client gets 502.
    *
    * @default 65_536
    */
   maxHeaderBytes?: number;
   /**
-   * How many bytes a request's body may have; past it, 413. Bodies stream.
+   * The maximum size of a request's body, in bytes. Beyond it the client gets 413. Bodies stream, so that a large one
+   * needs no memory.
    *
    * @default Infinity
    */
   maxBodyBytes?: number;
   /**
-   * Host names that are answered beside those of this machine itself (`localhost`, `127.0.0.1`, `[::1]`); others get
-   * 421. Set it, be it to `[]`, on a server for development: without it a page in the developer's browser can reach the
-   * server by a name of its own that it has resolve to 127.0.0.1 (DNS rebinding).
+   * The host names that are served, in addition to those of this machine (`localhost`, `127.x.x.x`, `[::1]`). Others
+   * get
+   * 421. On a development server set it, at least to `[]`: without it any website open in the developer's browser can
+   * reach the server by a host name that resolves to 127.0.0.1 (DNS rebinding).
    *
    * @default undefined, any host
    */
   allowedHosts?: string[];
   /**
-   * Hands the Authorization header to the application. A script's environment may be seen by others on the machine.
+   * Whether the application gets the Authorization header. Other users of the machine may see a script's environment.
    *
    * @default true
    */
   passAuthorization?: boolean;
   /**
-   * More variables, or a function that tells them for a request, such as REMOTE_USER of who has signed in. They replace
-   * those of the same name.
+   * Additional variables, or a function that returns them for a request, for instance REMOTE_USER of an authenticated
+   * user. They replace variables of the same name.
    */
   variables?:
     | Record<string, string>
     | ((request: Request, info?: GatewayInfo) => Record<string, string>);
   /**
-   * Answers where an application sends the client to another path of the same server without the client's doing (a
-   * local redirect, RFC 3875 section 6.2.2). At most 5 follow one another; past it, 502.
+   * Handles the request that a local redirect leads to (RFC 3875 section 6.2.2). After 5 in a row the client gets 502.
    *
    * @default the gateway itself
    */
@@ -79,45 +79,46 @@ export interface GatewayOptions {
     request: Request,
     info?: GatewayInfo,
   ) => Response | Promise<Response>;
-  /** Where errors, and what the application writes to stderr, go. @default console.error */
+  /** Writes errors, and the lines that the application writes to stderr. @default console.error */
   log?: (message: string) => void;
 }
 
 /** Options of {@linkcode fastCGIGateway}. */
 export interface FastCGIGatewayOptions extends GatewayOptions {
   /**
-   * The folder of the application's scripts, as the application sees it; SCRIPT_FILENAME is in it. With it, paths must
-   * name a script. What PHP needs.
+   * The folder of the application's scripts, as the application sees it. Each path must then name a script in it, which
+   * becomes SCRIPT_FILENAME. PHP needs it.
    *
-   * @default undefined, the application answers all paths
+   * @default undefined, the application handles all paths
    */
   root?: string;
-  /** The ends of scripts' names: the path up to there is SCRIPT_NAME, the rest PATH_INFO. @default [".php"] */
+  /** Endings of scripts' names: the path up to one is SCRIPT_NAME, the rest is PATH_INFO. @default [".php"] */
   split?: string[];
-  /** The script of a folder. @default "index.php" */
+  /** The name of a folder's index script. @default "index.php" */
   index?: string;
-  /** The script for paths that name none, as `"/index.php"`. @default undefined, they are answered with 404 */
+  /** The script for paths that name none, such as `"/index.php"`. @default undefined, they get 404 */
   fallback?: `/${string}`;
   /**
-   * Sees first that the script exists. Not where the application has its own file system, such as a container: PHP
-   * must then itself keep uploaded files from being run (`cgi.fix_pathinfo=0`, `security.limit_extensions`).
+   * Checks that the script exists before calling the application. Turn it off if the application has its own file
+   * system, such as in a container: PHP must then itself refuse to run uploaded files (`cgi.fix_pathinfo=0`,
+   * `security.limit_extensions`).
    *
    * @default true
    */
   checkFiles?: boolean;
   /**
-   * Holds a body without a length until its length is known: PHP does not see one without.
+   * Buffers a body without a length to find its length: PHP ignores a body without CONTENT_LENGTH.
    *
-   * @default true with `root`, else false: the body is sent as it comes
+   * @default true with `root`, else false: the body streams
    */
   needsLength?: boolean;
-  /** How many bytes are then held; past it, 413. @default 10_485_760 */
+  /** The maximum size of a buffered body, in bytes. Beyond it the client gets 413. @default 10_485_760 */
   maxBufferedBody?: number;
-  /** How many connections may be open; past it, 503. @default 256 */
+  /** The maximum number of open connections. Beyond it clients get 503. @default 256 */
   maxConnections?: number;
   /**
-   * How many idle connections are kept for the next request; 0 for a connection each. PHP-FPM gives each connection a
-   * process, which others then wait for.
+   * The maximum number of idle connections that are kept for the next request; 0 for a new connection for each. PHP-FPM
+   * dedicates a process to each connection, so that an idle one blocks others.
    *
    * @default 0 with `root`, else 4
    */
@@ -128,18 +129,19 @@ export interface FastCGIGatewayOptions extends GatewayOptions {
    * @default 10_000
    */
   idleTimeout?: number;
-  /** How long connecting may take, in milliseconds; past it, 504. @default 10_000 */
+  /** How long connecting may take, in milliseconds. After it the client gets 504. @default 10_000 */
   connectTimeout?: number;
 }
 
 /** Options of {@linkcode scgiGateway}. */
 export interface SCGIGatewayOptions extends GatewayOptions {
-  /** How many connections may be open; past it, 503. @default 256 */
+  /** The maximum number of open connections. Beyond it clients get 503. @default 256 */
   maxConnections?: number;
-  /** How long connecting may take, in milliseconds; past it, 504. @default 10_000 */
+  /** How long connecting may take, in milliseconds. After it the client gets 504. @default 10_000 */
   connectTimeout?: number;
   /**
-   * How many bytes of a body without a length are held to find its length, which SCGI needs; past it, 413.
+   * The maximum size of a body without a length, in bytes: SCGI needs the length, so that such a body is buffered.
+   * Beyond it the client gets 413.
    *
    * @default 10_485_760
    */
@@ -148,31 +150,32 @@ export interface SCGIGatewayOptions extends GatewayOptions {
 
 /** Options of {@linkcode cgiGateway}: `root` or `script`. */
 export interface CGIGatewayOptions extends GatewayOptions {
-  /** The folder of the scripts. The longest part of the path that names a file is the script. */
+  /** The folder of the scripts. The path up to the first segment that names a file is the script's. */
   root?: string;
-  /** The one script that answers all paths. */
+  /** The one script that handles all paths. */
   script?: string;
-  /** Names of the script that answers for a folder. @default [] */
+  /** Names of a folder's index script, in order of preference. @default [] */
   index?: string[];
-  /** The ends of names of files that may be run. @default undefined, any that is executable */
+  /** Endings of the names of files that may be run. @default undefined, any file that is executable */
   extensions?: string[];
   /**
-   * Programs that run scripts, by the end of the script's name, as `{ ".php": ["php-cgi"] }`. Such scripts need no
-   * executable bit.
+   * Programs that run scripts, by the ending of the script's name, such as `{ ".php": ["php-cgi"] }`. Such scripts
+   * need no executable bit.
    */
   interpreters?: Record<string, string[]>;
   /**
-   * Permissions of Deno scripts by folder of the root, as `{ "/": ["--allow-env"], "/reports": ["--allow-env",
-   * "--allow-read=/srv/data"] }`. The nearest folder counts. Scripts that end in `.ts`, `.js`, `.mts` or `.mjs` are then
-   * run with exactly these, whatever their first line says, and need no executable bit.
+   * Permissions of Deno scripts by folder of the root, such as `{ "/": ["--allow-env"], "/reports": ["--allow-env",
+   * "--allow-read=/srv/data"] }`. The nearest folder counts. Scripts that end in `.ts`, `.js`, `.mts` or `.mjs` run
+   * with exactly these permissions, whatever their first line says, and need no executable bit.
    */
   permissions?: Record<`/${string}`, string[]>;
-  /** What scripts find in their environment beside the request. @default PATH alone */
+  /** The environment of scripts, in addition to the variables of the request. @default PATH only */
   env?: Record<string, string>;
-  /** How many processes may run; past it, 503. @default 32 */
+  /** The maximum number of running processes. Beyond it clients get 503. @default 32 */
   maxProcesses?: number;
   /**
-   * How many bytes of a body without a length are held to find its length, which CGI needs; past it, 413.
+   * The maximum size of a body without a length, in bytes: CGI needs the length, so that such a body is buffered.
+   * Beyond it the client gets 413.
    *
    * @default 10_485_760
    */

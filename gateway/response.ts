@@ -8,48 +8,48 @@ import { ChunkedDecoder } from "../wire/chunked.ts";
 import { CONNECTION_FIELDS, HeadDecoder, type ResponseHead } from "../wire/cgi.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 
-/** The path of another resource, whose response is to be sent instead (RFC 3875 section 6.2.2). */
+/** A local redirect: the client gets the response of another path (RFC 3875 section 6.2.2). */
 export interface LocalRedirect {
   /** Path and query. */
   location: string;
 }
 
-/** What an application responds with. */
+/** The response of an application. */
 export type ApplicationResponse = Response | LocalRedirect;
 
 /** Options of {@linkcode ResponseReader}. */
 export interface ResponseReaderOptions {
-  /** The method of the request: the response to HEAD has no body. */
+  /** The method of the request: a response to HEAD has no body. */
   method: string;
-  /** How many bytes the header block may have; past it, 502. */
+  /** The maximum size of the header block, in bytes. Beyond it reading fails with status 502. */
   maxHeaderBytes: number;
   /** Called when the client cancels the body. */
   oncancel(reason: unknown): void;
-  /** Called when the body has all of its declared bytes: the client sends no more of the request. */
+  /** Called when the body has all of its declared bytes. The rest of the request's body need not be sent. */
   oncomplete(): void;
   /** Writes a line to the log. */
   log(message: string): void;
 }
 
-/** Fields of the connection to the application (B10). */
+/** Fields that concern the connection to the application only (B10). */
 const HOP_BY_HOP = new Set([...CONNECTION_FIELDS, "proxy-authenticate"]);
-/** CGI fields (RFC 3875 section 6.3): at least one, none twice. */
+/** CGI fields that must not have two values (RFC 3875 section 6.3). */
 const CGI_FIELDS = new Set(["content-type", "location"]);
-/** How many bytes of a body wait for the client before reading from the application pauses. */
+/** The number of buffered bytes of a body at which reading from the application pauses. */
 const HIGH_WATER = 65536;
-/** How many surplus bytes are read before the application is stopped. */
+/** The number of surplus bytes that are read before the request is aborted. */
 const MAX_SURPLUS = 1_048_576;
 
 /** Reads a response from the bytes that an application writes, in chunks of any size. */
 export class ResponseReader {
   /** The response, once its header block is complete. */
   readonly response: Promise<ApplicationResponse>;
-  /** Bodyless: the head is all of the response, though the application may go on writing. */
+  /** In the phase "bodyless" the response is settled without a body, though the application may write one. */
   #phase: "head" | "body" | "bodyless" | "complete" | "failed" = "head";
   #options: ResponseReaderOptions;
   #settle = Promise.withResolvers<ApplicationResponse>();
   #decoder: HeadDecoder;
-  /** The chunked coding that a script which parses no headers may send. */
+  /** Decodes the chunked coding that an NPH script may use (rule B21). */
   #chunks: ChunkedDecoder | null = null;
   #controller!: ReadableStreamDefaultController<Uint8Array<ArrayBuffer>>;
   #room: (() => void) | null = null;
@@ -57,7 +57,7 @@ export class ResponseReader {
   #left: number | undefined;
   #surplus = 0;
 
-  /** @param options What it reads a response to. */
+  /** @param options The request's method, limits and callbacks. */
   constructor(options: ResponseReaderOptions) {
     this.#options = options;
     this.#decoder = new HeadDecoder(options.maxHeaderBytes);
@@ -70,20 +70,20 @@ export class ResponseReader {
     return this.#phase !== "head";
   }
 
-  /** Whether the client has, or will have, the whole response. */
+  /** Whether the client gets the whole response, whatever the application still does. */
   get complete(): boolean {
     return this.#phase !== "head" && this.#phase !== "body";
   }
 
-  /** Whether nothing more is read. */
+  /** Whether the response is complete or has failed, so that no more bytes are needed. */
   get ended(): boolean {
     return this.#phase === "complete" || this.#phase === "failed";
   }
 
   /**
-   * Takes the next bytes, and keeps them.
+   * Decodes the next bytes, and keeps them.
    *
-   * @throws {ProtocolError} If they are no header block (status 502).
+   * @throws {ProtocolError} If the header block or chunked coding is invalid (status 502).
    */
   push(bytes: Uint8Array<ArrayBuffer>): void {
     if (this.#phase !== "head") return this.#pushContent(bytes);
@@ -99,14 +99,14 @@ export class ResponseReader {
     for (const content of this.#chunks.push(bytes)) this.#pushBody(content);
   }
 
-  /** Returns a promise if the client has not yet read enough: it resolves when more may come. */
+  /** Returns a promise if too many bytes are buffered. It resolves when the client has read enough of them. */
   room(): Promise<void> | void {
     if (this.#phase !== "body" || this.#controller.desiredSize! > 0) return;
     return new Promise<void>((resolve) => this.#room = resolve);
   }
 
   /**
-   * Called when the application has written everything.
+   * Ends the response: the application has written everything.
    *
    * @throws {ProtocolError} If the header block is not complete (status 502).
    */
@@ -125,7 +125,7 @@ export class ResponseReader {
     this.#phase = "complete";
   }
 
-  /** Called when the application, or the connection to it, fails. A complete body stays complete. */
+  /** Fails the response, unless it is complete: the application or the connection to it failed. */
   fail(error: unknown): void {
     if (this.ended) return;
     if (this.#phase === "body") this.#controller.error(error);
@@ -199,7 +199,7 @@ export class ResponseReader {
     this.#drop(bytes.subarray(chunk.length));
   }
 
-  /** Drops what no client gets: the body of HEAD, and bytes after a complete body. */
+  /** Drops bytes that the client does not get: the body of a response to HEAD, and bytes after a complete body. */
   #drop(bytes: Uint8Array): void {
     if (bytes.length === 0) return;
     if (this.#left === 0 && this.#surplus === 0) {
@@ -207,12 +207,15 @@ export class ResponseReader {
     }
     this.#surplus += bytes.length;
     if (this.#surplus > MAX_SURPLUS) {
-      this.#options.oncancel(new Error("The application writes more than the response may have"));
+      this.#options.oncancel(new Error("The application writes more than its response may have"));
     }
   }
 }
 
-/** Creates headers of fields. Leaves hop-by-hop fields out, and rejects a field that must be unique and is not. */
+/**
+ * Creates headers from fields. Drops hop-by-hop fields, and rejects two different values of a field that must be
+ * unique.
+ */
 function createHeaders(fields: [name: string, value: string][]): Headers {
   const headers = new Headers();
   const dropped = new Set(HOP_BY_HOP);

@@ -5,7 +5,7 @@ import { type ApplicationResponse, ResponseReader } from "./response.ts";
 import type { ScriptPath } from "./script_path.ts";
 import { Watchdog } from "./watchdog.ts";
 
-/** Where a script is. */
+/** The files of a script, which become variables. */
 export interface ScriptFiles {
   /** SCRIPT_FILENAME. */
   scriptFilename: string;
@@ -13,36 +13,41 @@ export interface ScriptFiles {
   documentRoot: string;
 }
 
-/** Names and values as byte strings. */
+/** Names and values of variables, as byte strings. */
 export type VariablePairs = [name: string, value: string][];
 
 /** One request to an application and its response, whatever the transport. */
 export class RoundTrip {
   readonly request: Request;
-  /** How long the body is; undefined if that is not known. */
+  /** The length of the body in bytes, or undefined if it is unknown. */
   length: number | undefined;
-  /** Takes what the application writes. */
+  /** Reads the response from the bytes that the application writes. */
   readonly reader: ResponseReader;
-  /** Aborts the round trip when nothing moves. */
+  /** Aborts the round trip when it makes no progress. */
   readonly watchdog: Watchdog;
   /** Writes a line to the gateway's log. */
   readonly log: (message: string) => void;
-  /** Set by the transport: the response is complete, and the rest of the body will not be sent. */
+  /** Set by the transport. Called when the response is complete and the rest of the request's body will not be sent. */
   oncomplete: () => void = () => {};
-  /** Set by the transport: aborts its side. */
+  /** Set by the transport. Called when the round trip is aborted. */
   onabort: (reason: unknown) => void = () => {};
   #options: GatewayOptions;
   #maxBodyBytes: number;
   #body: ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>> | undefined;
   #buffered: Uint8Array<ArrayBuffer>[] = [];
-  /** Complete: the response is, before the whole body was sent. Over: the transport has finished, or it was aborted. */
+  /**
+   * "complete": the response is complete before the whole body was sent. "over": the transport has finished, or the
+   * round trip was aborted.
+   */
   #phase: "open" | "complete" | "over" = "open";
   #abort = () => {
     // Deno.serve aborts the signal after a complete response as well.
     if (!this.reader.complete) this.abort(this.request.signal.reason);
   };
 
-  /** @throws {ProtocolError} If the request's body is longer than allowed (status 413). */
+  /**
+   * @throws {ProtocolError} If the body is longer than allowed (status 413), or Content-Length invalid (status 400).
+   */
   constructor(request: Request, options: GatewayOptions) {
     const {
       timeout = DEFAULTS.timeout,
@@ -65,10 +70,10 @@ export class RoundTrip {
       oncomplete: () => this.#complete(),
       log,
     });
-    this.watchdog = new Watchdog({ application: timeout, client: clientTimeout }, (waited) => {
-      const [limit, status] = waited === "client" ? [clientTimeout, 408] : [timeout, 504];
+    this.watchdog = new Watchdog({ application: timeout, client: clientTimeout }, (side) => {
+      const [limit, status] = side === "client" ? [clientTimeout, 408] : [timeout, 504];
       const error = new ProtocolError(
-        `Cannot complete the response as the ${waited} must make progress within ${limit} ms: it made none`,
+        `Cannot complete the response as the ${side} must make progress within ${limit} ms: it made none`,
         status,
       );
       if (this.reader.begun) log(error.message);
@@ -91,7 +96,7 @@ export class RoundTrip {
   /**
    * Creates the variables of the request.
    *
-   * @throws {ProtocolError} If one has a NUL: it would end a C string, or an SCGI header.
+   * @throws {ProtocolError} If one has a NUL, which would end a C string or an SCGI header.
    */
   variables(
     info: GatewayInfo | undefined,
@@ -117,10 +122,10 @@ export class RoundTrip {
   }
 
   /**
-   * Finds out how long the body is. Buffers a body of unknown length.
+   * Returns the length of the body. Buffers a body of unknown length to find it.
    *
-   * @param most How many bytes are buffered.
-   * @throws {ProtocolError} If there are more (status 413).
+   * @param most The maximum number of buffered bytes.
+   * @throws {ProtocolError} If the body is longer (status 413).
    */
   async measure(most: number): Promise<number> {
     if (this.length !== undefined) return this.length;
@@ -136,10 +141,10 @@ export class RoundTrip {
   }
 
   /**
-   * Sends the body as it arrives.
+   * Sends the body as it arrives from the client.
    *
-   * @param write Writes a chunk; rejects once the application reads no more.
-   * @returns Whether all of it was sent: an application may respond without reading it.
+   * @param write Writes a chunk; rejects when the application has stopped reading.
+   * @returns Whether the whole body was sent: an application may respond without reading it.
    */
   async send(write: (chunk: Uint8Array<ArrayBuffer>) => Promise<void> | void): Promise<boolean> {
     let sent = 0;
@@ -177,7 +182,7 @@ export class RoundTrip {
     return null;
   }
 
-  /** Cancels the rest of the body, which `Deno.serve` would otherwise wait for. */
+  /** Cancels the rest of the body: `Deno.serve` would wait for it. */
   #complete(): void {
     const body = this.#body;
     if (body === undefined || this.over) return;
@@ -193,7 +198,7 @@ export class RoundTrip {
     if (room) await this.watchdog.client(room);
   }
 
-  /** Fails the response with an error of the application, which is never the client's fault. */
+  /** Aborts because of the application or the connection to it. The status of the response is then at least 500. */
   fail(error: unknown): void {
     if (error instanceof ProtocolError && error.status >= 500) return this.abort(error);
     const { message } = error as Error;
@@ -207,7 +212,7 @@ export class RoundTrip {
     );
   }
 
-  /** Aborts it: the client has disconnected, or something failed. */
+  /** Aborts the round trip: the client has disconnected, or something failed. */
   abort(reason: unknown): void {
     if (this.over) return;
     this.finish();
@@ -215,7 +220,7 @@ export class RoundTrip {
     this.onabort(reason);
   }
 
-  /** Called by the transport when it has finished. */
+  /** Ends the round trip. Called by the transport when it has finished. */
   finish(): void {
     if (this.over) return;
     this.#phase = "over";
@@ -225,7 +230,7 @@ export class RoundTrip {
   }
 }
 
-/** The length of a request's body, if it is known; 0 without one. */
+/** Returns the length of a request's body: 0 without a body, undefined if it is unknown. */
 function bodyLength(request: Request): number | undefined {
   if (request.body === null) return 0;
   const text = request.headers.get("content-length");

@@ -16,13 +16,13 @@ import { RoundTrip, type VariablePairs } from "./round_trip.ts";
 import { pathBelow } from "./script_path.ts";
 
 /**
- * Creates a handler that calls an SCGI application, over a connection for each request.
+ * Creates a handler that calls an SCGI application, over a new connection for each request.
  *
- * Needs `--allow-net` of the address, for a Unix socket `--allow-net=unix:/path` and `--allow-read` and `--allow-write` of
- * its path.
+ * Needs `--allow-net` of the address; for a Unix socket `--allow-net=unix:/path`, and `--allow-read` and
+ * `--allow-write` of its path.
  *
  * @param address `host:port`, `[ipv6]:port` or `unix:/path`.
- * @throws {TypeError} If the address is none of these.
+ * @throws {TypeError} If the address is invalid.
  *
  * @example
  * ```ts no-assert
@@ -47,7 +47,7 @@ export function scgiGateway(address: Address, options: SCGIGatewayOptions = {}):
  *
  * @param request A request, or its URL.
  * @param address `host:port`, `[ipv6]:port` or `unix:/path`.
- * @throws {Error} If it does not respond, or not as SCGI defines.
+ * @throws {Error} If the application does not respond, or its response is invalid.
  *
  * @example
  * ```ts

@@ -1,5 +1,5 @@
 /**
- * The path of a URL -> the script that it names and the rest. Rules are those of docs/protocols.md.
+ * The path of a URL -> SCRIPT_NAME and PATH_INFO. Rules are those of docs/protocols.md.
  *
  * @module
  */
@@ -8,7 +8,7 @@ import { toByteString, toText } from "../wire/byte_string.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 import { decodePercent } from "../bridge/request.ts";
 
-/** A path, split where its script's name ends; both parts decoded, byte strings. */
+/** A path, split where the script's name ends. Both parts are decoded byte strings. */
 export interface ScriptPath {
   /** SCRIPT_NAME. */
   scriptName: string;
@@ -16,19 +16,19 @@ export interface ScriptPath {
   pathInfo: string;
 }
 
-/** How paths name scripts (rule A16). */
+/** Options of {@linkcode splitScript} (A16). */
 export interface SplitOptions {
-  /** The ends of scripts' names. */
+  /** Endings of scripts' names. */
   split: string[];
-  /** The script of a folder. */
+  /** The name of a folder's index script, or "" for none. */
   index: string;
 }
 
 /**
  * Decodes a path, once.
  *
- * @param pathname The path as it stands in a URL.
- * @throws {ProtocolError} If it holds a NUL, which would end a C string or an SCGI header, or leaves its folder (F14).
+ * @param pathname The path of a URL.
+ * @throws {ProtocolError} If the path has a NUL, which would end a C string or an SCGI header, or a ".." segment (F14).
  */
 export function decodeTarget(pathname: string): string {
   const path = decodePercent(pathname);
@@ -37,13 +37,13 @@ export function decodeTarget(pathname: string): string {
   return path;
 }
 
-/** Decodes a request's path and takes the prefix off. Returns undefined if the path is not below the prefix. */
+/** Decodes a request's path and removes the prefix. Returns undefined if the path is not below the prefix. */
 export function pathBelow(request: Request, prefix: string): string | undefined {
   return stripPrefix(decodeTarget(new URL(request.url).pathname), toByteString(prefix));
 }
 
 /**
- * Takes the prefix off a decoded path, at a segment's boundary.
+ * Removes the prefix from a path. The prefix must end where a segment ends.
  *
  * @returns The rest, or undefined if the path does not begin with it.
  */
@@ -54,9 +54,9 @@ export function stripPrefix(path: string, prefix: string): string | undefined {
 }
 
 /**
- * Takes the names of files out of the encoded path of a URL, one after the other, as texts (F14).
+ * Yields the decoded segments of a URL's path, which are names of files (F14).
  *
- * @throws {ProtocolError} At a name that could be read as something else.
+ * @throws {ProtocolError} If a segment has a slash, backslash or NUL, or is not UTF-8.
  */
 export function* fileNames(pathname: string): Generator<string> {
   for (const segment of pathname.split("/").slice(1)) {
@@ -67,17 +67,17 @@ export function* fileNames(pathname: string): Generator<string> {
   }
 }
 
-/** Whether a byte string is a text. */
+/** Returns whether a byte string is UTF-8. */
 export function isUTF8(byteString: string): boolean {
-  // What is not is read byte for byte, and stays as it is.
+  // toText() returns a byte string that is not UTF-8 unchanged.
   // deno-lint-ignore no-control-regex
   return !/[^\x00-\x7f]/.test(byteString) || toText(byteString) !== byteString;
 }
 
 /**
- * Splits a decoded path after the first name that ends as scripts' names do.
+ * Splits a decoded path after the first segment that has the ending of a script's name.
  *
- * @returns The parts, or undefined if it names no script.
+ * @returns The parts, or undefined if the path names no script.
  */
 export function splitScript(path: string, options: SplitOptions): ScriptPath | undefined {
   const { split, index } = options;
@@ -94,7 +94,7 @@ export function splitScript(path: string, options: SplitOptions): ScriptPath | u
   return undefined;
 }
 
-/** Whether a decoded path has a segment that begins with a dot. */
+/** Returns whether a decoded path has a segment that begins with a dot. */
 export function hasDotName(path: string): boolean {
   return /(?:^|\/)\./.test(path);
 }

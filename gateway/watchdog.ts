@@ -1,36 +1,36 @@
-/** Who is waited for. */
-export type Waited = "application" | "client";
+/** The side that the round trip waits for. */
+export type Side = "application" | "client";
 
-/** Longer delays than this run at once. */
+/** The maximum delay of a timer. A timer with a longer delay fires at once. */
 const MAX_DELAY = 2_147_483_647;
 
 /**
- * Tells when nothing has moved for too long: one timer for the whole exchange, so that what moves need only say so.
- * While the exchange waits for its client, the time is the client's.
+ * Calls back when a round trip has made no progress for too long. One timer serves the whole round trip, so that
+ * progress costs only a timestamp. While the round trip waits for the client, the client's limit applies.
  */
 export class Watchdog {
-  #limits: Record<Waited, number>;
-  #onexpire: (waited: Waited) => void;
+  #limits: Record<Side, number>;
+  #onexpire: (side: Side) => void;
   #moved = performance.now();
   #timer: ReturnType<typeof setTimeout> | undefined;
   #clientWaits = 0;
 
   /**
-   * @param limits How long each may take, in milliseconds; Infinity for no limit.
-   * @param onexpire Called once.
+   * @param limits How long each side may make no progress, in milliseconds; Infinity for no limit.
+   * @param onexpire Called once, with the side that made no progress.
    */
-  constructor(limits: Record<Waited, number>, onexpire: (waited: Waited) => void) {
+  constructor(limits: Record<Side, number>, onexpire: (side: Side) => void) {
     this.#limits = limits;
     this.#onexpire = onexpire;
     this.#schedule();
   }
 
-  /** Says that something moved. */
+  /** Records progress. */
   moved(): void {
     this.#moved = performance.now();
   }
 
-  /** Waits for the client, on its own time. */
+  /** Waits for the client, with the client's limit. */
   async client<T>(waiting: Promise<T>): Promise<T> {
     if (this.#clientWaits++ === 0) this.#restart();
     try {
@@ -41,20 +41,20 @@ export class Watchdog {
     }
   }
 
-  /** Watches no more. */
+  /** Stops the timer for good. */
   stop(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     this.#limits = { application: Infinity, client: Infinity };
   }
 
-  get #waited(): Waited {
+  get #side(): Side {
     return this.#clientWaits > 0 ? "client" : "application";
   }
 
   #restart(): void {
     this.moved();
-    // The timer that runs serves for the other limit as well, unless that one is sooner.
+    // If the limits are equal, the running timer also serves for the other side.
     if (this.#timer === undefined || this.#limits.application !== this.#limits.client) {
       this.#schedule();
     }
@@ -63,13 +63,13 @@ export class Watchdog {
   #schedule(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    const left = this.#moved + this.#limits[this.#waited] - performance.now();
+    const left = this.#moved + this.#limits[this.#side] - performance.now();
     if (left === Infinity) return;
     this.#timer = setTimeout(() => {
-      const waited = this.#waited;
-      if (performance.now() - this.#moved < this.#limits[waited]) return this.#schedule();
+      const side = this.#side;
+      if (performance.now() - this.#moved < this.#limits[side]) return this.#schedule();
       this.stop();
-      this.#onexpire(waited);
+      this.#onexpire(side);
     }, Math.min(Math.max(left, 1), MAX_DELAY));
   }
 }

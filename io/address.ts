@@ -1,15 +1,15 @@
-/** Where to listen or connect, as `host:port`, `[::1]:port` or `unix:/path`. */
+/** An address to listen on or connect to: `host:port`, `[::1]:port` or `unix:/path`. */
 export type Address = string;
 
-/** An address taken apart. */
+/** A parsed {@linkcode Address}. */
 export type Endpoint =
   | { transport: "tcp"; hostname: string; port: number }
   | { transport: "unix"; path: string };
 
 /**
- * Takes an address apart. Without a host it is of this machine.
+ * Parses an address. An empty host means 127.0.0.1.
  *
- * @throws {TypeError} If it is neither `host:port` nor `unix:/path`.
+ * @throws {TypeError} If the address is neither `host:port` nor `unix:/path`.
  */
 export function parseAddress(address: Address): Endpoint {
   if (address.startsWith("unix:") && address.length > 5) {

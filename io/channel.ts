@@ -2,61 +2,64 @@ import type { Duplex } from "./duplex.ts";
 import { type Pending, WriteQueue } from "./write_queue.ts";
 import { StallTimer } from "./stall_timer.ts";
 
-/** What a channel tells its driver. */
+/** The driver of a {@linkcode Channel}, which calls these methods. */
 export interface ChannelHandler {
   /**
-   * Bytes came; they are valid during the call only, unless their buffer is kept.
+   * Called with the bytes of each read. They are valid during the call only, unless the driver keeps their buffer.
    *
-   * @returns Whether it is.
+   * @returns Whether the driver keeps the buffer.
    */
   received(bytes: Uint8Array): boolean;
   /**
-   * Whether to read no more for now; {@linkcode Channel.resume} reads on.
+   * Returns whether to pause reading, until {@linkcode Channel.resume} is called.
    *
-   * @param stalled The peer takes nothing of what is sent to it, perhaps because it sends all of its own first.
+   * @param stalled Whether the current write makes no progress, perhaps because the peer sends all of its own data
+   * before it reads.
    */
   shouldPause(stalled: boolean): boolean;
-  /** The peer sends no more. It may still read. */
+  /** Called when the input has ended. The peer may still read. */
   inputEnded(): void;
-  /** The peer is gone or was given up, and the channel closed; or `received` threw this. */
+  /** Called when the channel has closed on an error: of a read, of a write, a timeout, or one that `received` threw. */
   failed(error: unknown): void;
 }
 
-/** Enough for the usual request, so that an idle connection costs little. */
+/** Large enough for most requests, small enough for idle connections. */
 const SMALL_READ = 4096;
 const LARGE_READ = 65_536;
-/** Large buffers that no connection uses at the moment, for the next that takes in much. */
+/** Large buffers that no connection uses now, for the next one that reads much. */
 const spare: Uint8Array<ArrayBuffer>[] = [];
-const MOST_SPARE = 16;
-/** Turns of the microtask queue in which an app that took bytes comes back for more. */
+const MAX_SPARE = 16;
+/** Turns of the microtask queue within which an app that got bytes reads again. */
 const TURNS = 8;
-/** How long a write may make no progress, while reading is paused, before the peer counts as stalled, in milliseconds. */
+/**
+ * How long a write may make no progress, while reading is paused, before the peer counts as stalled, in milliseconds.
+ */
 const STALL = 50;
-const NOTHING = new Uint8Array(0);
-/** How long what still comes is read after the answer (rule C15), in all and without a byte, in milliseconds. */
+const EMPTY = new Uint8Array(0);
+/** How long the input is drained after the response (rule C15), in total and without a byte, in milliseconds. */
 const LINGER = 30_000;
 const LINGER_IDLE = 5_000;
 
-function giveBack(buffer: Uint8Array<ArrayBuffer>): void {
-  if (spare.length < MOST_SPARE) spare.push(buffer);
+function recycle(buffer: Uint8Array<ArrayBuffer>): void {
+  if (spare.length < MAX_SPARE) spare.push(buffer);
 }
 
-/** One connection's bytes: reads while the driver can take them, sends what collects, closes without losing either. */
+/** The bytes of one connection: reads while the driver accepts them, sends what it encodes, and closes without loss. */
 export class Channel {
-  /** Whether nothing can be read or sent any more. */
+  /** Whether the connection is closed. */
   closed = false;
-  /** Whether the peer sends no more. */
+  /** Whether the input has ended. */
   inputEnded = false;
-  /** Counts reads. */
+  /** The number of reads that returned bytes. */
   reads = 0;
   #duplex: Duplex;
-  #user: ChannelHandler;
+  #handler: ChannelHandler;
   #queue: WriteQueue;
   #writeTimeout: number;
-  /** The count of writes at which the peer was last seen to stall. */
+  /** The count of writes at which the peer last stalled. */
   #stalledAt = -1;
   #stallTimer: ReturnType<typeof setInterval> | undefined;
-  /** Whether it is closed as soon as all is sent. */
+  /** Whether the connection closes as soon as all bytes are sent. */
   #finishing = false;
   #lingerUntil = 0;
   #resume: (() => void) | null = null;
@@ -65,18 +68,18 @@ export class Channel {
   #writeStall = new StallTimer();
 
   /**
-   * @param pending What the driver encodes into.
-   * @param writeTimeout How long the peer may take nothing, in milliseconds.
+   * @param pending The buffer that the driver encodes into.
+   * @param writeTimeout How long a write may make no progress, in milliseconds.
    */
-  constructor(duplex: Duplex, pending: Pending, user: ChannelHandler, writeTimeout: number) {
+  constructor(duplex: Duplex, pending: Pending, handler: ChannelHandler, writeTimeout: number) {
     this.#duplex = duplex;
-    this.#user = user;
+    this.#handler = handler;
     this.#writeTimeout = writeTimeout;
     this.#queue = new WriteQueue(duplex, pending, (error) => this.#fail(error));
     duplex.setNoDelay?.(true);
   }
 
-  /** Reads to the end; resolves when the channel is closed, and never rejects. */
+  /** Reads until the input ends. Resolves when the channel is closed, and never rejects. */
   async run(): Promise<void> {
     try {
       await this.#read();
@@ -85,7 +88,7 @@ export class Channel {
     }
     this.inputEnded = true;
     if (!this.closed && this.#lingerUntil > 0) this.close();
-    if (!this.closed) this.#user.inputEnded();
+    if (!this.closed) this.#handler.inputEnded();
     if (!this.closed) await new Promise<void>((resolve) => this.#end = resolve);
   }
 
@@ -93,36 +96,36 @@ export class Channel {
     const small = new Uint8Array(SMALL_READ);
     let buffer = small;
     while (!this.closed) {
-      // To read while it is being closed would only be called off.
-      if (this.#finishing || this.#user.shouldPause(this.#stalled)) {
+      // close() would only cancel the read.
+      if (this.#finishing || this.#handler.shouldPause(this.#stalled)) {
         await this.#pause();
         continue;
       }
       const count = await this.#duplex.read(buffer);
       if (count === null) {
-        if (buffer !== small) giveBack(buffer);
+        if (buffer !== small) recycle(buffer);
         return;
       }
       this.reads++;
       if (this.#lingerUntil > 0) continue;
-      const kept = this.#user.received(buffer.subarray(0, count));
+      const kept = this.#handler.received(buffer.subarray(0, count));
       if (kept || buffer === small && count === SMALL_READ) {
         buffer = spare.pop() ?? new Uint8Array(LARGE_READ);
       } else if (buffer !== small && count < SMALL_READ) {
-        giveBack(buffer);
+        recycle(buffer);
         buffer = small;
       }
-      // What comes while the app waits with a buffer of its own goes right there, and need not be held.
+      // Bytes that arrive while a read of the app is pending go to the app at once, and are not queued.
       if (count > SMALL_READ) { for (let turn = 0; turn < TURNS; turn++) await null; }
     }
   }
 
-  /** Whether the write under way has made no progress since the peer was seen to stall. */
+  /** Whether the current write has made no progress since the peer stalled. */
   get #stalled(): boolean {
     return this.#queue.writing && this.#queue.writes === this.#stalledAt;
   }
 
-  /** Waits for {@linkcode resume}. A peer that stalls meanwhile may be waiting for its own bytes to be read. */
+  /** Waits for {@linkcode resume}. Resumes by itself if the peer stalls, which may only read once it has sent all. */
   #pause(): Promise<void> {
     let before = this.#queue.writing ? this.#queue.writes : NaN;
     this.#stallTimer = setInterval(() => {
@@ -138,12 +141,12 @@ export class Channel {
     return new Promise((resolve) => this.#resume = resolve);
   }
 
-  /** Counts what moves in either direction. */
+  /** The number of reads and writes so far. */
   get activity(): number {
     return this.reads + this.#queue.writes;
   }
 
-  /** Reads on, where the driver had it wait. */
+  /** Resumes reading where the driver paused it. */
   resume(): void {
     const resume = this.#resume;
     if (resume !== null) clearInterval(this.#stallTimer);
@@ -152,30 +155,30 @@ export class Channel {
   }
 
   /**
-   * Begins to send what is pending.
+   * Starts to send the pending bytes.
    *
-   * @returns A promise if there is so much that the caller should wait.
-   * @throws What the failed write threw.
+   * @returns A promise if so many bytes are pending that the caller should wait.
+   * @throws The error of an earlier write that failed.
    */
   flush(): Promise<void> | void {
     return this.#queue.flush();
   }
 
-  /** Resolves when all that is pending is sent, or the peer is gone. */
+  /** Resolves when all pending bytes are sent, or a write has failed. */
   sent(): Promise<void> {
     return this.#queue.finish();
   }
 
-  /** Resolves when what has come by now has been read: a turn of the event loop completes the read under way. */
+  /** Resolves when bytes that have already arrived are read: a turn of the event loop completes the pending read. */
   polled(): Promise<void> {
     return new Promise((resolve) => setTimeout(resolve, 0));
   }
 
   /**
-   * Sends what is pending, then closes.
+   * Sends the pending bytes, then closes.
    *
-   * @param unread Whether the peer may still be sending: what comes is read first, since to close over it would take the
-   * answer back.
+   * @param unread Whether the peer may still be sending. The input is then drained first, as a close over unread bytes
+   * can destroy the response (rule C15).
    */
   async finish(unread: boolean): Promise<void> {
     if (!unread) this.#finishing = true;
@@ -187,7 +190,7 @@ export class Channel {
     await this.#duplex.closeWrite?.().catch(() => {});
   }
 
-  /** Sees to deadlines; to be called about twice a second with `performance.now()`. */
+  /** Enforces the timeouts. To be called about twice a second with `performance.now()`. */
   check(now: number): void {
     const unread = this.#readStall.elapsed(this.reads, now);
     const { writing, writes } = this.#queue;
@@ -197,39 +200,39 @@ export class Channel {
     } else if (unwritten > this.#writeTimeout) {
       this.#fail(
         new Error(
-          `Closed a connection as its peer must take some of an answer within ${this.#writeTimeout} ms: it took nothing`,
+          `Closed a connection as its peer must read some of the response within ${this.#writeTimeout} ms: it read nothing`,
         ),
       );
     }
   }
 
   /**
-   * Finds out whether a peer that sends no more still reads: on a Unix socket an empty write fails once the peer has
-   * closed both directions.
+   * Checks whether a peer that has closed its writing side still reads: on a Unix socket an empty write fails once the
+   * peer has closed both directions. The channel then fails.
    *
-   * @returns Whether an empty write can tell. Over TCP it cannot.
+   * @returns Whether an empty write shows this. Over TCP it does not.
    */
   probe(): boolean {
     const { remoteAddr, ignoresEmptyWrites } = this.#duplex;
     if (remoteAddr.transport !== "unix" || ignoresEmptyWrites) return false;
-    if (!this.#queue.writing) this.#duplex.write(NOTHING).catch((error) => this.#fail(error));
+    if (!this.#queue.writing) this.#duplex.write(EMPTY).catch((error) => this.#fail(error));
     return true;
   }
 
   #fail(error: unknown): void {
     if (this.closed) return;
     this.close();
-    this.#user.failed(error);
+    this.#handler.failed(error);
   }
 
-  /** Closes at once. */
+  /** Closes the connection at once. */
   close(): void {
     if (this.closed) return;
     this.closed = true;
     try {
       this.#duplex.close();
     } catch {
-      // The peer was faster.
+      // It is closed already.
     }
     this.resume();
     this.#end?.();

@@ -3,21 +3,21 @@ import type { Duplex } from "./duplex.ts";
 
 /** Limits of a {@linkcode ConnectionPool}. */
 export interface PoolOptions {
-  /** How many connections may be open. */
+  /** The maximum number of open connections. */
   maxConnections: number;
-  /** How many of them are kept while they have nothing to do. */
+  /** The maximum number of idle connections that are kept. */
   maxIdle: number;
-  /** How long one is kept with nothing to do, in milliseconds. */
+  /** How long an idle connection is kept, in milliseconds. */
   idleTimeout: number;
   /** How long connecting may take, in milliseconds. */
   connectTimeout: number;
 }
 
-/** Enough for the usual answer; a longer one is read in larger parts. */
+/** Large enough for most responses; a longer one is read in larger parts. */
 const SMALL_READ = 8192;
 const LARGE_READ = 65536;
 
-/** Thrown when as many connections are open as may be. */
+/** Thrown when the maximum number of connections is open. */
 export class PoolFullError extends Error {
   override name = "PoolFullError";
 }
@@ -29,10 +29,11 @@ function nameOf(endpoint: Endpoint): string {
 }
 
 /**
- * Connects within a time.
+ * Connects to an endpoint.
  *
+ * @param timeout How long connecting may take, in milliseconds. A Unix socket connects or fails at once.
  * @throws {Deno.errors.TimedOut} If it takes longer.
- * @throws What `Deno.connect` throws.
+ * @throws The error of `Deno.connect`.
  */
 export async function connect(
   endpoint: Endpoint,
@@ -69,51 +70,54 @@ export async function connect(
   }
 }
 
-/** A connection to an application: it may be read ahead, to see that it is closed. */
+/** A connection to an application. While it is idle a read is pending, which shows that the application closes it. */
 export class PooledConnection {
-  /** What it is a connection of. */
+  /** The connection's bytes. */
   readonly duplex: Duplex;
-  /** Whether it has served before. */
+  /** Whether it has carried another request before. */
   reused = false;
-  /** Whether anything has been read. */
-  answered = false;
+  /** Whether any bytes have been read. */
+  hasRead = false;
   #ahead: Promise<Uint8Array<ArrayBuffer> | null> | null = null;
   #size = SMALL_READ;
   #closed = false;
 
-  /** @param duplex Both directions of it. */
+  /** @param duplex The connection's bytes. */
   constructor(duplex: Duplex) {
     this.duplex = duplex;
   }
 
-  /** The next bytes, which are the caller's to keep, or null at the end. */
+  /** Reads the next bytes, which are the caller's to keep; null at the end. */
   read(): Promise<Uint8Array<ArrayBuffer> | null> {
     const ahead = this.#ahead ?? this.#read();
     this.#ahead = null;
     return ahead;
   }
 
-  /** Begins the next read and tells when there is something: while idle, that can only be the end. */
+  /**
+   * Starts the next read and calls back when it completes. On an idle connection that means that it is no longer
+   * usable.
+   */
   watch(onevent: () => void): void {
     this.#ahead = this.#read();
     this.#ahead.then(onevent, onevent);
   }
 
-  /** Lets the process end while the connection is idle. */
+  /** Marks the connection as idle or in use. An idle one lets the process end. */
   idle(idle: boolean): void {
     const conn = this.duplex as Partial<Deno.TcpConn>;
     if (idle) conn.unref?.();
     else conn.ref?.();
   }
 
-  /** Closes it, once. */
+  /** Closes the connection; later calls do nothing. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
     try {
       this.duplex.close();
     } catch {
-      // The peer was faster.
+      // It is closed already.
     }
   }
 
@@ -121,13 +125,13 @@ export class PooledConnection {
     const buffer = new Uint8Array(this.#size);
     const count = await this.duplex.read(buffer);
     if (count === null) return null;
-    this.answered = true;
+    this.hasRead = true;
     this.#size = count === buffer.length ? LARGE_READ : SMALL_READ;
     return buffer.subarray(0, count);
   }
 }
 
-/** Connections to one application, some of them kept for the next request. */
+/** Connections to one application, of which some idle ones are kept for the next request. */
 export class ConnectionPool {
   #endpoint: Endpoint;
   #options: PoolOptions;
@@ -136,7 +140,6 @@ export class ConnectionPool {
   #connecting = 0;
   #closed = false;
 
-  /** @param endpoint What to connect to. */
   /** @throws {TypeError} If the endpoint's port is 0. */
   constructor(endpoint: Endpoint, options: PoolOptions) {
     if (endpoint.transport === "tcp" && endpoint.port === 0) {
@@ -149,15 +152,15 @@ export class ConnectionPool {
   }
 
   /**
-   * Takes an idle connection, or makes one.
+   * Returns an idle connection, or opens one.
    *
-   * @param fresh Whether it must be a new one.
-   * @throws {PoolFullError} If as many are open as may be.
+   * @param fresh Whether it must be a new connection.
+   * @throws {PoolFullError} If the maximum number is open.
    */
   async acquire(fresh: boolean, signal?: AbortSignal): Promise<PooledConnection> {
     const idle = this.#idle.pop();
     if (idle !== undefined && fresh) {
-      // It may hold the process that the new one needs.
+      // It may occupy the process that the new one needs.
       this.#idle.push(idle);
       this.#drop(idle.connection);
     } else if (idle !== undefined) {
@@ -183,14 +186,14 @@ export class ConnectionPool {
   }
 
   /**
-   * Takes a connection back.
+   * Returns a connection to the pool.
    *
-   * @param reusable Whether it may serve again.
+   * @param reusable Whether it may carry another request.
    */
   release(connection: PooledConnection, reusable: boolean): void {
     const { maxIdle, idleTimeout } = this.#options;
-    // An application with a process per connection (PHP-FPM) would not see one that waits for a process to come free.
-    const waiting = this.#connecting > 0 || [...this.#open].some((other) => !other.answered);
+    // An application with a process per connection (PHP-FPM) accepts a new one only when a process is free.
+    const waiting = this.#connecting > 0 || [...this.#open].some((other) => !other.hasRead);
     if (!reusable || waiting || this.#closed || this.#idle.length >= maxIdle) {
       return this.#drop(connection);
     }

@@ -1,28 +1,28 @@
-/** The part of `Deno.Conn` that a driver needs. */
+/** A connection: the part of `Deno.Conn` that a server uses. */
 export interface Duplex {
-  /** Reads into the buffer; null at the end. */
+  /** Reads into the buffer and returns the number of bytes; null at the end. */
   read(buffer: Uint8Array): Promise<number | null>;
-  /** Writes some of the bytes and tells how many. */
+  /** Writes some of the bytes and returns how many. */
   write(bytes: Uint8Array): Promise<number>;
-  /** Ends the direction to the peer. */
+  /** Closes the writing side. */
   closeWrite?(): Promise<void>;
-  /** Ends both directions. */
+  /** Closes both sides. */
   close(): void;
-  /** Sends small writes at once. */
+  /** Turns off Nagle's algorithm, so that small writes are sent at once. */
   setNoDelay?(on?: boolean): void;
-  /** Whether an empty write does nothing, where `Deno.UnixConn`'s fails once the peer has closed both directions. */
+  /** Whether an empty write always succeeds. That of `Deno.UnixConn` fails once the peer has closed both sides. */
   readonly ignoresEmptyWrites?: boolean;
-  /** Who is at the other end. */
+  /** The peer's address. */
   readonly remoteAddr: Deno.Addr;
 }
 
-/** The part of `Deno.Listener` that a server needs. */
+/** A listener: the part of `Deno.Listener` that a server uses. */
 export interface Listener extends AsyncIterable<Duplex> {
-  /** Where it listens. */
+  /** The address that it listens on. */
   readonly addr: Deno.Addr;
   /** Stops listening. */
   close(): void;
-  /** Lets the process live while it listens. */
+  /** Keeps the process alive while it listens. */
   ref?(): void;
   /** Lets the process end while it listens. */
   unref?(): void;

@@ -6,36 +6,36 @@ export interface InheritedListenerOptions {
   /**
    * The file descriptor of the listening socket.
    *
-   * @default 3 if LISTEN_FDS and LISTEN_PID say that systemd hands one over, else 0 (FCGI_LISTENSOCK_FILENO)
+   * @default 3 if LISTEN_FDS and LISTEN_PID show that systemd passes a socket, else 0 (FCGI_LISTENSOCK_FILENO)
    */
   fd?: number;
 }
 
-/** Where systemd's sockets begin (sd_listen_fds(3)). */
+/** The first descriptor that systemd passes (sd_listen_fds(3)). */
 const LISTEN_FDS_START = 3;
 
 /**
- * Listens on a socket that another program opened and handed down: a web server that spawns FastCGI applications,
- * spawn-fcgi, systemd or a supervisor. TCP or Unix; no permission is asked.
+ * Listens on a TCP or Unix socket that the process inherits: from a web server that spawns FastCGI applications, from
+ * spawn-fcgi, systemd or a supervisor. Needs no permission.
  *
- * @returns A listener with the shape of `Deno.listen`'s.
- * @throws {Error} If the descriptor is no listening socket.
+ * @returns A listener with the shape of `Deno.Listener`.
+ * @throws {Error} If the descriptor is not a listening socket.
  *
  * @example
  * ```ts
  * import { inheritedListener } from "@gatehouse/cgi/fastcgi";
  * import { assertRejects } from "@std/assert";
  *
- * // Here nothing was handed down.
+ * // This process inherits no socket.
  * await assertRejects(() => inheritedListener({ fd: 0 }), Error, "must be a listening socket");
  * ```
  */
 export async function inheritedListener(options: InheritedListenerOptions = {}): Promise<Listener> {
   const fd = options.fd ?? inheritedDescriptor();
-  // Deno.listen({ fd }) would open another socket; node:net takes this one.
+  // Deno.listen({ fd }) would open another socket; node:net uses this one.
   const { createServer } = await import("node:net");
   const server = createServer({ allowHalfOpen: true, pauseOnConnect: true });
-  // Before it listens: where processes share the socket, a connection may be waiting.
+  // Created before listening starts: on a shared socket a connection may be waiting.
   const listener = new InheritedListener(server);
   await new Promise<void>((resolve, reject) => {
     server.once("error", (error) => {
@@ -52,9 +52,9 @@ export async function inheritedListener(options: InheritedListenerOptions = {}):
 }
 
 /**
- * Listens on standard input if it is a listening socket, as where a web server spawns a FastCGI application. Otherwise
- * tells whether it is a stream (a pipe or a connection), as a CGI request's body is. Only an attempt to listen tells
- * sockets apart; it closes a connection.
+ * Listens on standard input if it is a listening socket, as when a web server spawns a FastCGI application. Otherwise
+ * returns whether it is a stream (a pipe or a connection), as the body of a CGI request is. Only an attempt to listen
+ * distinguishes a listening socket from a connection, and it closes a connection.
  */
 export async function openStandardInput(): Promise<Listener | "stream" | "other"> {
   const { fstatSync } = await import("node:fs");
@@ -74,9 +74,9 @@ export async function openStandardInput(): Promise<Listener | "stream" | "other"
 }
 
 /**
- * The descriptor that {@linkcode inheritedListener} listens on: 3 if systemd hands a socket over, else 0.
+ * Returns the descriptor that {@linkcode inheritedListener} listens on: 3 if systemd passes a socket, else 0.
  *
- * @throws {Error} If systemd hands several over.
+ * @throws {Error} If systemd passes several sockets.
  */
 export function inheritedDescriptor(): number {
   const read = (variable: string) =>
@@ -87,7 +87,7 @@ export function inheritedDescriptor(): number {
   if (count === undefined || read("LISTEN_PID") !== String(Deno.pid)) return 0;
   if (count !== "1") {
     throw new Error(
-      `Cannot listen on a socket handed down as LISTEN_FDS must be 1: current value is ${count}. Name one by its fd`,
+      `Cannot listen on an inherited socket as LISTEN_FDS must be 1: current value is ${count}. Choose a socket by its fd`,
     );
   }
   return LISTEN_FDS_START;

@@ -1,7 +1,7 @@
-/** How long a line of the log may be, in characters. */
+/** The maximum length of a line of the log, in characters. */
 const MAX_LINE = 8192;
 
-/** What a terminal that shows the log would obey. */
+/** Control characters, which a terminal that shows the log would obey. */
 // deno-lint-ignore no-control-regex
 const CONTROL = /[\x00-\x08\x0b-\x1f\x7f-\x9f]/g;
 
@@ -9,7 +9,7 @@ function escape(char: string): string {
   return "\\x" + char.charCodeAt(0).toString(16).padStart(2, "0");
 }
 
-/** Gathers what comes in pieces into lines. */
+/** Splits a stream of bytes into lines, with control characters escaped. */
 export class LineLog {
   #decoder = new TextDecoder();
   #line = "";
@@ -20,7 +20,7 @@ export class LineLog {
     this.#onlog = onlog;
   }
 
-  /** Takes the next piece. */
+  /** Decodes the next bytes. */
   push(bytes: Uint8Array): void {
     const lines = (this.#line + this.#decoder.decode(bytes, { stream: true })).split(/\r?\n/);
     this.#line = lines.pop()!;
@@ -31,7 +31,7 @@ export class LineLog {
     }
   }
 
-  /** Logs what has no line end. */
+  /** Logs the last line if it has no line end. */
   end(): void {
     this.#log(this.#line + this.#decoder.decode());
     this.#line = "";

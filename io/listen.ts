@@ -4,23 +4,23 @@ import type { Duplex, Listener } from "./duplex.ts";
 /** Options of {@linkcode listen}. */
 export interface ListenOptions {
   /**
-   * Who may connect to a Unix socket, as file permissions: whoever may write.
+   * The mode of a Unix socket's file: who may write may connect.
    *
    * @default 0o660
    */
   mode?: number;
-  /** The group of a Unix socket, by number, or by a name in /etc/group. @default The process's own */
+  /** The group of a Unix socket, by number, or by a name in /etc/group. @default The group of the process */
   group?: number | string;
 }
 
 /**
- * Listens on an address. A Unix socket's file gets its group and mode before others can connect; one left behind by a
- * process that is gone is replaced, and the file is removed when the listener closes.
+ * Listens on an address. The file of a Unix socket gets its group and mode before others can connect, and is removed
+ * when the listener closes. A socket file that nothing listens on is replaced.
  *
  * Needs `--allow-net`, for a Unix socket `--allow-read` and `--allow-write` of its path as well.
  *
  * @param address `host:port` or `unix:/path`.
- * @throws {Error} If another process listens there, or the path is something else than a socket.
+ * @throws {Error} If another process listens on the address, or the path is a file other than a socket.
  *
  * @example
  * ```ts
@@ -46,7 +46,7 @@ export async function listen(address: Address, options: ListenOptions = {}): Pro
   return new UnixListener(listener, path);
 }
 
-/** Gives a socket's file its group and mode. Until then only its owner can connect, under any usual umask. */
+/** Sets the group and mode of a socket's file. Until then only its owner can connect, under any usual umask. */
 export function applyOwnership(path: string, { mode = 0o660, group }: ListenOptions): void {
   if (group !== undefined) Deno.chownSync(path, null, groupId(group));
   Deno.chmodSync(path, mode);
@@ -78,9 +78,9 @@ function groupId(group: number | string): number {
 }
 
 /**
- * Removes a socket that nobody listens on (rule F7).
+ * Removes a socket file that nothing listens on (rule F7).
  *
- * @throws {Error} If somebody does, or it is no socket.
+ * @throws {Error} If a process listens on it, or the file is not a socket.
  */
 export async function removeStaleSocket(path: string): Promise<void> {
   let info: Deno.FileInfo;
@@ -102,38 +102,38 @@ export async function removeStaleSocket(path: string): Promise<void> {
   }
   throw new Error(
     `Cannot listen on ${path} as it must be free: ${
-      holder(path)
+      listeningProcess(path)
     } listens there. Stop it, or use another path`,
   );
 }
 
-/** The flag of a socket in /proc/net/unix that accepts connections. */
+/** The flags of a listening socket in /proc/net/unix. */
 const LISTENING = " 00010000 ";
 
-/** Who listens on a Unix socket, as far as /proc may be read. */
-function holder(path: string): string {
+/** Describes the process that listens on a Unix socket, as far as /proc may be read. */
+function listeningProcess(path: string): string {
   try {
     const line = Deno.readTextFileSync("/proc/net/unix").split("\n")
       .find((entry) => entry.includes(LISTENING) && entry.endsWith(` ${path}`));
     const inode = line?.trim().split(/\s+/)[6];
     for (const { name: pid } of Deno.readDirSync("/proc")) {
-      if (/^\d+$/.test(pid) && holdsSocket(pid, inode)) {
+      if (/^\d+$/.test(pid) && hasSocket(pid, inode)) {
         return `process ${pid} (${Deno.readTextFileSync(`/proc/${pid}/comm`).trim()})`;
       }
     }
   } catch {
-    // Without --allow-all Deno does not show /proc.
+    // Deno denies access to /proc without --allow-all.
   }
   return "another process";
 }
 
-function holdsSocket(pid: string, inode: string | undefined): boolean {
+function hasSocket(pid: string, inode: string | undefined): boolean {
   try {
     return [...Deno.readDirSync(`/proc/${pid}/fd`)].some(({ name }) =>
       linkTarget(`/proc/${pid}/fd/${name}`) === `socket:[${inode}]`
     );
   } catch {
-    // It ended, or belongs to someone else.
+    // The process has ended, or belongs to another user.
     return false;
   }
 }
@@ -142,21 +142,21 @@ function linkTarget(path: string): string | undefined {
   try {
     return Deno.readLinkSync(path);
   } catch {
-    // It was closed meanwhile.
+    // The process has closed the descriptor.
     return undefined;
   }
 }
 
-/** Removes a file, if it is there. */
+/** Removes a file and ignores errors. */
 export function removeQuietly(path: string): void {
   try {
     Deno.removeSync(path);
   } catch {
-    // It is gone already.
+    // It does not exist.
   }
 }
 
-/** A Unix listener whose file goes with it. */
+/** A Unix listener that removes its file when it closes. */
 class UnixListener implements Listener {
   readonly addr: Deno.Addr;
   #listener: Deno.UnixListener;

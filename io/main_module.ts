@@ -1,4 +1,4 @@
-/** The file of the running program, if it is one. */
+/** Returns the path of the main module, or undefined if it is not a file. */
 export function mainModulePath(): string | undefined {
   try {
     const url = new URL(Deno.mainModule);

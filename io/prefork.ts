@@ -1,9 +1,10 @@
 /**
- * Several processes that share one listening socket. Each has it as file descriptor 0: this process opens it, and hands it
- * to a supervisor, which never accepts and whose workers inherit it.
+ * Several processes that share one listening socket. Each has it as file descriptor 0: this process opens it and passes
+ * it to a supervisor, which never accepts and whose workers inherit it.
  *
- * The supervisor is a process of its own because only a descriptor that is inherited as it is stays as it is: one that is
- * handed down by number is made blocking, for all who share it, and a worker that finds nobody waiting would stand still.
+ * The supervisor is a process of its own because `spawn` makes a socket that it is given by descriptor number
+ * blocking for all processes that share it, and a worker would then block in accept. Only stdio `"inherit"` keeps it
+ * non-blocking.
  *
  * @module
  */
@@ -18,36 +19,37 @@ import { reportReady } from "./worker.ts";
 /** Options of {@linkcode prefork}. */
 export interface PreforkOptions extends ListenOptions {
   /**
-   * Where to listen: `host:port`, `unix:/path`, or `fd:N` for a listening socket that another program opened.
+   * The address to listen on: `host:port`, `unix:/path`, or `fd:N` for an inherited listening socket.
    *
    * @default "fd:0"
    */
   listen?: string;
-  /** How many workers to keep. */
+  /** The number of workers. */
   workers: number;
-  /** A worker's command line, after the name of the Deno executable. It has the socket as file descriptor 0. */
+  /** The arguments that Deno runs a worker with. The worker has the socket as file descriptor 0. */
   command: string[];
-  /** Called once the socket listens, but not for one that another program opened. */
+  /** Called once the socket listens; not called for an inherited socket. */
   onListen?: (addr: Deno.Addr) => void;
 }
 
-/** How long to wait before a worker that ended is replaced: longer each time, as long as none stays up. */
+/** The delay before a worker that ended is replaced, by the number of quick failures in a row, in milliseconds. */
 const BACKOFF = [0, 100, 200, 400, 800, 1600, 3200, 6400, 10_000];
-/** A worker that was up for so long has not failed at its start. */
+/** How long a worker must run for its end not to count as a quick failure, in milliseconds. */
 const HEALTHY = 10_000;
-/** How the supervisor ends where no worker starts. */
+/** The exit code of a supervisor of which no worker starts. */
 const NO_WORKER = 3;
 
 /**
- * Keeps workers running until SIGTERM or SIGINT, which drains them all; one that ends is replaced. SIGHUP replaces them one
- * by one; the socket stays open throughout, so that no connection is refused.
+ * Runs workers until SIGTERM or SIGINT, which drains them all. A worker that ends is replaced. SIGHUP replaces the
+ * workers one by one; the socket stays open, so that no connection is refused.
  *
- * Needs `--allow-run` of Deno itself and `--allow-env`. To listen on TCP, it needs `--allow-net` of the address; on a Unix
- * socket, `--allow-net`, `--allow-read` and `--allow-write` of its path, and of the same path with `.new` at its end,
- * where the socket is until it has its mode and group: `--allow-net=unix:/run/app.sock,unix:/run/app.sock.new`.
+ * Needs `--allow-run` of Deno itself and `--allow-env`. To listen on TCP, it needs `--allow-net` of the address; on a
+ * Unix socket, `--allow-net`, `--allow-read` and `--allow-write` of its path, and of the same path with `.new`
+ * appended, where the socket is until it has its mode and group:
+ * `--allow-net=unix:/run/app.sock,unix:/run/app.sock.new`.
  *
  * @returns Resolves when all workers have ended.
- * @throws {Error} If the address is in use, or none of the first workers starts.
+ * @throws {Error} If the address is in use, or all of the first workers end before one serves.
  */
 export async function prefork(options: PreforkOptions): Promise<void> {
   const { listen = "fd:0", workers, command } = options;
@@ -58,7 +60,7 @@ export async function prefork(options: PreforkOptions): Promise<void> {
   socket.remove();
   if (code === NO_WORKER) {
     throw new Error(
-      "Cannot start the workers as at least one must serve: all ended. What they wrote says why",
+      "Cannot start the workers as at least one must serve: all ended. See their output for the reason",
     );
   }
   if (code !== 0) {
@@ -68,7 +70,7 @@ export async function prefork(options: PreforkOptions): Promise<void> {
   }
 }
 
-/** Runs a supervisor that has the socket as file descriptor 0. @returns How it ended. */
+/** Runs a supervisor that has the socket as file descriptor 0. @returns Its exit code or signal. */
 async function runSupervisor(
   socket: SharedSocket,
   { workers, command, onListen }: PreforkOptions,
@@ -83,7 +85,7 @@ async function runSupervisor(
     JSON.stringify({ workers, command }),
   ], { stdio: [socket.fd, "inherit", "inherit", "ipc"] });
   const signals = ["SIGTERM", "SIGINT", "SIGHUP"] as const;
-  // Not before it minds them.
+  // Before it handles a signal, the signal would end it.
   const ready = new Promise<void>((resolve) => supervisor.once("message", () => resolve()));
   const forward = signals.map((signal) => () => void ready.then(() => send(supervisor, signal)));
   signals.forEach((signal, i) => Deno.addSignalListener(signal, forward[i]));
@@ -93,7 +95,7 @@ async function runSupervisor(
   return result;
 }
 
-/** Keeps workers running on file descriptor 0. @returns The code to exit with. */
+/** Runs workers on file descriptor 0. @returns The exit code. */
 async function supervise(count: number, command: string[]): Promise<number> {
   const children = new Set<ChildProcess>();
   const retired = new WeakSet<ChildProcess>();
@@ -104,9 +106,9 @@ async function supervise(count: number, command: string[]): Promise<number> {
   let replacing = serving.promise;
 
   /**
-   * Starts a worker; resolves when it serves, or has ended.
+   * Starts a worker. Resolves to true when it serves, or to false when it has ended.
    *
-   * @param needed Whether it must be replaced if it ends before it serves.
+   * @param needed Whether it is replaced if it ends before it serves.
    */
   function start(needed: boolean): Promise<boolean> {
     const child = spawn(Deno.execPath(), command, {
@@ -139,7 +141,7 @@ async function supervise(count: number, command: string[]): Promise<number> {
     return ready.promise;
   }
 
-  /** From now on workers that end are replaced, and those that did not start once more. */
+  /** Enters the phase in which workers that end are replaced, and replaces those that have ended at their start. */
   function serve(): void {
     if (phase !== "starting") return;
     phase = "serving";
@@ -147,7 +149,7 @@ async function supervise(count: number, command: string[]): Promise<number> {
     while (children.size < count) start(true);
   }
 
-  /** Replaces each worker once its successor serves; keeps it where the successor fails. */
+  /** Replaces each worker once its successor serves. Stops if a successor ends first. */
   async function replaceAll(): Promise<void> {
     for (const child of [...children]) {
       if (phase === "stopping") return;
@@ -179,7 +181,7 @@ async function supervise(count: number, command: string[]): Promise<number> {
   Deno.addSignalListener("SIGHUP", replace);
   await reportReady(stop);
   for (let i = 0; i < count; i++) start(true);
-  // A worker that does not report when it serves has started if it is still there.
+  // A worker that does not report that it serves has started if it still runs.
   const timer = setTimeout(serve, HEALTHY);
   const code = await done.promise;
   clearTimeout(timer);
@@ -189,7 +191,9 @@ async function supervise(count: number, command: string[]): Promise<number> {
   return code;
 }
 
-/** ChildProcess.kill() would close the channel to the child as well, and it would think itself orphaned. */
+/**
+ * Sends a signal. ChildProcess.kill() would also close the IPC channel, and the child would take itself for orphaned.
+ */
 function send(child: ChildProcess, signal: Deno.Signal): void {
   try {
     Deno.kill(child.pid!, signal);
@@ -198,7 +202,7 @@ function send(child: ChildProcess, signal: Deno.Signal): void {
   }
 }
 
-/** Resolves with its exit code, or the signal that ended it. */
+/** Resolves to the exit code of a process, or to the signal that ended it. */
 function ended(child: ChildProcess): Promise<number | string> {
   return new Promise((resolve) => {
     child.once("exit", (code, signal) => resolve(signal ?? code ?? 0));
@@ -207,12 +211,12 @@ function ended(child: ChildProcess): Promise<number | string> {
 
 interface SharedSocket {
   fd: number;
-  /** Absent where another program opened it. */
+  /** Absent if the socket is inherited. */
   addr?: Deno.Addr;
   remove(): void;
 }
 
-/** A listening socket that another program opened. */
+/** Returns an inherited listening socket. */
 function inheritedSocket(fd: number): SharedSocket {
   let isSocket = false;
   try {
@@ -222,20 +226,20 @@ function inheritedSocket(fd: number): SharedSocket {
   }
   if (!isSocket) {
     throw new Error(
-      `Cannot share file descriptor ${fd} as it must be a listening socket: it is none`,
+      `Cannot share file descriptor ${fd} as it must be a listening socket: it is not a socket`,
     );
   }
   return { fd, remove: () => {} };
 }
 
-/** Opens a listening socket and keeps a descriptor of it that no event loop accepts on. */
+/** Opens a listening socket and returns a descriptor of it on which no event loop accepts. */
 async function openSocket(listen: string, options: ListenOptions): Promise<SharedSocket> {
   const descriptor = /^fd:(\d+)$/.exec(listen);
   if (descriptor !== null) return inheritedSocket(Number(descriptor[1]));
   const address = parseAddress(listen);
   const server = createServer((socket) => socket.destroy());
   const unix = address.transport === "unix";
-  // Closing the server removes its path: it gets one of its own, and the socket another name.
+  // Closing the server removes the path that it listens on, so the socket is renamed first.
   const path = unix ? `${address.path}.new` : "";
   if (unix) await removeStaleSocket(address.path);
   await new Promise<void>((resolve, reject) => {

@@ -1,23 +1,23 @@
 import { LineLog } from "./line_log.ts";
 
-/** What to run. */
+/** The command that a {@linkcode ProcessGroup} runs. */
 export interface ProcessOptions {
-  /** The program and its arguments; no shell reads them. */
+  /** The program and its arguments, which no shell interprets. */
   command: string[];
   /** The working directory. */
   cwd: string;
-  /** All of the environment. */
+  /** The whole environment: nothing is inherited. */
   env: Record<string, string>;
 }
 
-/** How long a process has to end by itself after SIGTERM, in milliseconds. */
+/** The time between SIGTERM and SIGKILL, in milliseconds. */
 const GRACE = 1000;
 
-/** A process in a group of its own, which ends with all of its children. */
+/** A process in a group of its own, which is killed together with its children. */
 export class ProcessGroup {
-  /** Resolves when the process itself has ended. */
+  /** Resolves when the process itself has ended, whether or not its children have. */
   readonly status: Promise<Deno.CommandStatus>;
-  /** What it writes. */
+  /** The standard output of the process. */
   readonly stdout: ReadableStream<Uint8Array<ArrayBuffer>>;
   #child: Deno.ChildProcess;
   #stdin: WritableStreamDefaultWriter<Uint8Array>;
@@ -25,10 +25,10 @@ export class ProcessGroup {
   #killing = false;
 
   /**
-   * Starts it.
+   * Starts the process.
    *
-   * @param onlog Called with each line that it writes to stderr.
-   * @throws What `Deno.Command` throws if it cannot be run.
+   * @param onlog Called with each line that the process writes to stderr.
+   * @throws The error of `Deno.Command` if the program cannot be run.
    */
   constructor(options: ProcessOptions, onlog: (line: string) => void) {
     const [program, ...args] = options.command;
@@ -51,17 +51,17 @@ export class ProcessGroup {
     logLines(this.#child.stderr, onlog);
   }
 
-  /** Writes to its stdin. @throws If it reads no more. */
+  /** Writes to stdin. @throws If the process has closed it. */
   async write(bytes: Uint8Array): Promise<void> {
     await this.#stdin.write(bytes);
   }
 
-  /** Ends its stdin. */
+  /** Closes stdin. */
   async closeInput(): Promise<void> {
     await this.#stdin.close().catch(() => {});
   }
 
-  /** Ends the process and its children: asked first, then made to, at the latest when the process itself has ended. */
+  /** Kills the process and its children: SIGTERM, then SIGKILL when the process has ended or after a second. */
   kill(): void {
     if (this.#killing) return;
     this.#killing = true;
@@ -80,7 +80,7 @@ export class ProcessGroup {
     try {
       Deno.kill(-pid, signal);
     } catch (error) {
-      // A process group takes --allow-run without a list, or the program "kill" on it.
+      // To signal a process group, Deno needs --allow-run without a list; the program "kill" does not.
       if (error instanceof Deno.errors.NotCapable && !this.#killGroup(signal) && !this.#ended) {
         this.#child.kill(signal);
       }
@@ -105,7 +105,7 @@ async function logLines(
   try {
     for await (const chunk of stream) log.push(chunk);
   } catch {
-    // The process is gone.
+    // The process has ended.
   }
   log.end();
 }

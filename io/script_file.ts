@@ -1,26 +1,26 @@
 /** A script that may be run. */
 export interface ScriptFile {
-  /** The file, as the root and the URL name it. */
+  /** The path of the file, with symbolic links unresolved. */
   file: string;
-  /** How many names of the path it took. */
+  /** The number of path segments that name the file. */
   taken: number;
-  /** Whether it answers for a folder whose path lacks its slash. */
+  /** Whether the file is the index of a folder and the path lacks its final slash. */
   needsSlash: boolean;
 }
 
-/** Why none may be. */
+/** The reason why no script may be run. */
 export interface ScriptRefusal {
-  /** The HTTP status that says so. */
+  /** The HTTP status of the response. */
   status: 403 | 404;
-  /** What to tell the log. */
+  /** The reason, for the log. */
   reason: string;
 }
 
-/** What may be run. */
+/** Rules for files that may be run. */
 export interface ScriptRules {
-  /** The file that answers for a folder, if it has one. */
+  /** Names of a folder's index script, in order of preference. */
   index: string[];
-  /** The ends of names that may be run; undefined for any. */
+  /** Endings of the names of files that may be run; undefined for any. */
   extensions: string[] | undefined;
   /** Whether a file needs its executable bit. */
   needsRunBit(file: string): boolean;
@@ -29,12 +29,15 @@ export interface ScriptRules {
 const WORLD_WRITABLE = 0o002;
 const EXECUTABLE = 0o111;
 
-/** A path as it is from any working directory. */
+/** Resolves a path against the working directory. */
 export function absolutePath(path: string): string {
   return path.startsWith("/") ? path : `${Deno.cwd()}/${path}`;
 }
 
-/** Finds the script that the longest existing part of a path names, and sees whether it may be run. */
+/**
+ * Finds the script that a path names: its first segments up to a file, or the index of the folder that all of them
+ * name. Checks whether it may be run.
+ */
 export async function findScript(
   root: string,
   names: Iterable<string>,
@@ -63,7 +66,9 @@ export async function findScript(
   return missing(`${path} is a folder`);
 }
 
-/** Sees whether a file is inside the root, a regular one, and written by its owners alone. */
+/**
+ * Checks that a file may be run: a regular file inside the root that, like its folder, is not writable by all users.
+ */
 export async function checkScript(
   root: string,
   file: string,
@@ -74,16 +79,16 @@ export async function checkScript(
   if (info === null) return missing(`${file} does not exist`);
   const real = await Deno.realPath(file);
   if (!real.startsWith((await Deno.realPath(root)).replace(/\/*$/, "/"))) {
-    return missing(`${file} leads out of ${root}`);
+    return missing(`${file} is outside ${root}`);
   }
-  if (!info.isFile) return refused(`${file} is no regular file`);
+  if (!info.isFile) return refused(`${file} is not a regular file`);
   if (rules.extensions !== undefined && !rules.extensions.some((end) => file.endsWith(end))) {
     return refused(`${file} must end in ${rules.extensions.join(", ")}`);
   }
   const folder = await Deno.stat(real.slice(0, real.lastIndexOf("/")) || "/");
-  if ((info.mode ?? 0) & WORLD_WRITABLE) return refused(`${file} can be written by anyone`);
+  if ((info.mode ?? 0) & WORLD_WRITABLE) return refused(`${file} is writable by all users`);
   if ((folder.mode ?? 0) & WORLD_WRITABLE) {
-    return refused(`the folder of ${file} can be written by anyone`);
+    return refused(`the folder of ${file} is writable by all users`);
   }
   if (info.mode !== null && !(info.mode & EXECUTABLE) && rules.needsRunBit(file)) {
     return refused(`${file} is not executable`);
@@ -108,7 +113,7 @@ function refused(reason: string): ScriptRefusal {
   return { status: 403, reason };
 }
 
-/** Whether a path is a regular file, or a folder, inside the root. */
+/** Returns whether a path is a regular file or a folder inside the root. */
 export async function kindBelow(root: string, path: string): Promise<"file" | "folder" | "none"> {
   const info = await stat(path);
   if (info === null) return "none";

@@ -3,74 +3,79 @@ import { checkExposure, isAllowedPeer } from "./peers.ts";
 
 /** A running server: the shape of `Deno.HttpServer`. */
 export interface Server extends AsyncDisposable {
-  /** Where it listens. */
+  /** The address that it listens on. */
   readonly addr: Deno.Addr;
-  /** Resolves when it has stopped and every connection is closed. */
+  /** Resolves when the server has stopped and every connection is closed. */
   readonly finished: Promise<void>;
-  /** Stops accepting, lets the requests under way finish, for as long as `shutdownTimeout` allows, and stops. */
+  /**
+   * Stops accepting connections, waits until the requests in progress are finished, and stops. Aborts those that are
+   * not finished within `shutdownTimeout`.
+   */
   shutdown(): Promise<void>;
-  /** Lets the process live while the server does. */
+  /** Keeps the process alive while the server runs. */
   ref(): void;
-  /** Lets the process end while the server lives. */
+  /** Lets the process end while the server runs. */
   unref(): void;
 }
 
 /** Options that all servers share. */
 export interface ServerOptions {
-  /** Stops the server at once: requests under way are called off. */
+  /** Stops the server at once and aborts the requests in progress. */
   signal?: AbortSignal;
-  /** Called with the address once it listens. */
+  /** Called with the address once the server listens. */
   onListen?: (addr: Deno.Addr) => void;
   /**
-   * How many connections may be open. Further ones are told 503; past 64 of these, they wait in the system's queue.
+   * The maximum number of open connections. Up to 64 more get 503; beyond these, connections wait in the system's
+   * queue.
    *
    * @default 1024
    */
   maxConnections?: number;
   /**
-   * How long {@linkcode Server.shutdown} lets requests finish before they are called off, in milliseconds.
+   * How long {@linkcode Server.shutdown} waits for requests before it aborts them, in milliseconds.
    *
    * @default 10_000
    */
   shutdownTimeout?: number;
   /**
-   * Allows a listener that other machines can reach. Who can connect can pretend to be any client and any user.
+   * Allows a listener that other machines can reach. Any program that can connect can pose as any client and any user.
    *
    * @default false
    */
   allowRemote?: boolean;
   /**
-   * Addresses that connections may come from; others are closed, and so are those over Unix sockets.
+   * The addresses that connections may come from. Connections from others, and over Unix sockets, are closed.
    *
    * @default undefined, any address
    */
   webServerAddresses?: string[];
-  /** Where errors of no request go. @default console.error */
+  /** Writes errors that belong to no request. @default console.error */
   log?: (message: string) => void;
 }
 
-/** The protocol's side of one connection. */
+/** One connection, as its protocol serves it. */
 export interface ServerConnection {
-  /** Serves the connection to its end; never rejects. */
+  /** Serves the connection. Resolves when it is closed, and never rejects. */
   run(): Promise<void>;
-  /** Finishes the requests under way, or on a new connection the one to come, and closes. */
+  /** Finishes the requests in progress, or on a new connection its first request, and closes. */
   drain(): void;
-  /** Calls all requests off and closes. */
+  /** Aborts all requests and closes. */
   abort(reason: unknown): void;
-  /** Called about once a second with `performance.now()`, to see to deadlines. */
+  /** Enforces the timeouts. Called about twice a second with `performance.now()`. */
   check(now: number): void;
 }
 
+/** The time between two calls of {@linkcode ServerConnection.check}, in milliseconds. */
 const TICK = 500;
-/** Connections that are open only to be told 503. */
+/** The maximum number of connections beyond `maxConnections`, which get 503. */
 const REFUSALS = 64;
-/** After a failed accept, as when no descriptor is left, so as not to spin. */
+/** The pause after a failed accept, for instance when no descriptor is left, in milliseconds. */
 const ACCEPT_PAUSE = 100;
 
 /**
- * Accepts connections and serves each.
+ * Accepts connections and serves each of them.
  *
- * @param open Creates the protocol's side of a connection. It refuses requests if the server is overloaded.
+ * @param open Creates the protocol's side of a connection. If the server is overloaded, it refuses requests.
  * @throws {Error} If other machines can reach the listener and no option allows this.
  */
 export function startServer(
@@ -128,7 +133,7 @@ export function startServer(
 
   async function accept(): Promise<void> {
     const accepted = listener[Symbol.asyncIterator]();
-    // To the listener's end: what it had accepted when it was closed is served as well.
+    // Up to the listener's end: connections that it accepted before it closed are served too.
     while (true) {
       try {
         const { done, value } = await accepted.next();
@@ -153,7 +158,7 @@ export function startServer(
     try {
       listener.close();
     } catch {
-      // It was closed from outside.
+      // The caller has closed it.
     }
     room?.();
     signal?.removeEventListener("abort", abort);

@@ -1,8 +1,8 @@
-/** Runs a server until it stops. SIGTERM and SIGINT shut it down. */
+/** Waits until a server has stopped. SIGTERM and SIGINT shut it down. */
 export async function runUntilTerminated(
   server: { readonly finished: Promise<void>; shutdown(): Promise<void> },
 ): Promise<void> {
-  // What shutdown() rejects with, finished does too.
+  // If shutdown() rejects, so does finished.
   const remove = onTermination(() => server.shutdown().catch(() => {}));
   try {
     await server.finished;
@@ -12,10 +12,11 @@ export async function runUntilTerminated(
 }
 
 /**
- * Calls back once at SIGTERM or SIGINT, instead of ending the process. A further SIGINT ends it: who waits at a terminal
- * may lose patience. A further SIGTERM does not: a supervisor may send one after the terminal's SIGINT.
+ * Calls back once at SIGTERM or SIGINT instead of ending the process. A second SIGINT ends the process, so that a
+ * user at a terminal need not wait. A second SIGTERM does not, as a supervisor may send one after the terminal's
+ * SIGINT.
  *
- * @returns Undoes it.
+ * @returns A function that removes the signal listeners.
  */
 function onTermination(callback: () => void): () => void {
   let called = false;
@@ -37,9 +38,10 @@ function onTermination(callback: () => void): () => void {
 }
 
 /**
- * Calls back at SIGHUP instead of ending the process. At a terminal SIGHUP still ends it: it means that the terminal closes.
+ * Calls back at SIGHUP instead of ending the process. At a terminal, where SIGHUP means that the terminal closes, it
+ * still ends the process.
  *
- * @returns Undoes it.
+ * @returns A disposable that removes the signal listener.
  */
 export function onHangup(callback: () => void): Disposable {
   if (Deno.stdin.isTerminal()) return { [Symbol.dispose]() {} };

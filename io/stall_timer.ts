@@ -1,4 +1,4 @@
-/** Measures how long a counter has not changed, so that what counts need not read the clock. */
+/** Measures how long a counter has not changed, so that code on the hot path need only count and not read the clock. */
 export class StallTimer {
   #value = NaN;
   #since = 0;

@@ -1,35 +1,35 @@
 import type { Duplex } from "./duplex.ts";
 
-/** Bytes waiting to be sent, as the protocol's encoder keeps them. */
+/** Bytes to send, in the buffer of the protocol's encoder. */
 export interface Pending {
-  /** How many. */
+  /** The number of bytes. */
   readonly length: number;
-  /** Hands them out. */
+  /** Returns the bytes and empties the buffer. */
   take(): Uint8Array<ArrayBuffer>;
-  /** Takes back the storage of what was handed out last. */
+  /** Reuses the storage of the bytes that `take()` returned last. */
   recycle(): void;
 }
 
-/** What may wait before a writer is asked to wait, in bytes. */
+/** The number of pending bytes beyond which a writer waits. */
 const HIGH_WATER = 65536;
-const NOTHING = new Uint8Array(0);
+const EMPTY = new Uint8Array(0);
 
 /**
- * Sends what collects in a buffer, one write at a time: what comes while a write is under way goes with the next, so
- * that many small answers cost one system call.
+ * Sends the bytes of a buffer, one write at a time. Bytes that are added during a write go with the next one, so that
+ * many small responses cost one system call.
  */
 export class WriteQueue {
-  /** Whether a write is under way that the peer has not taken. */
+  /** Whether a write is in progress. */
   writing = false;
-  /** Counts completed writes: where it stands still, the peer has stalled. */
+  /** The number of completed writes. While it does not change during a write, the peer has stalled. */
   writes = 0;
   #duplex: Duplex;
   #pending: Pending;
   #failure: { error: unknown } | null = null;
   #waiting: PromiseWithResolvers<void> | null = null;
   #onfailure: (error: unknown) => void;
-  /** What is being sent, and how much of it has been. */
-  #bytes: Uint8Array = NOTHING;
+  /** The bytes of the current write, and how many of them are sent. */
+  #bytes: Uint8Array = EMPTY;
   #sent = 0;
 
   /** @param onfailure Called once, when a write fails. */
@@ -40,10 +40,10 @@ export class WriteQueue {
   }
 
   /**
-   * Begins to send what is pending.
+   * Starts to send the pending bytes.
    *
-   * @returns A promise if there is so much that the caller should wait.
-   * @throws What the write that failed threw.
+   * @returns A promise if so many bytes are pending that the caller should wait.
+   * @throws The error of an earlier write that failed.
    */
   flush(): Promise<void> | void {
     if (this.#failure) throw this.#failure.error;
@@ -51,7 +51,7 @@ export class WriteQueue {
     if (this.#pending.length > HIGH_WATER) return this.drained();
   }
 
-  /** Resolves when all is sent, or the peer is gone. */
+  /** Resolves when all pending bytes are sent, or a write has failed. */
   async finish(): Promise<void> {
     while (!this.#failure && (this.writing || this.#pending.length > 0)) {
       if (!this.writing) this.#write();
@@ -72,7 +72,7 @@ export class WriteQueue {
     this.#duplex.write(this.#bytes).then(this.#onwritten, this.#onerror);
   }
 
-  // No async function: that would be one more promise for each answer.
+  // Not an async function, which would create one more promise for each response.
   #onwritten = (count: number): void => {
     this.writes++;
     this.#sent += count;
@@ -80,7 +80,7 @@ export class WriteQueue {
       this.#duplex.write(this.#bytes.subarray(this.#sent)).then(this.#onwritten, this.#onerror);
       return;
     }
-    this.#bytes = NOTHING;
+    this.#bytes = EMPTY;
     this.#pending.recycle();
     this.writing = false;
     if (this.#waiting && this.#pending.length <= HIGH_WATER) {

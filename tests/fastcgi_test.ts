@@ -1340,7 +1340,7 @@ Deno.test("FCGI_WEB_SERVER_ADDRS is the list where the option is none (rule C25)
       const error = assertThrows(() => serveFastCGI(hello, new FakeListener()), Error);
       assertEquals(
         error.message,
-        `Cannot serve as ${variable} must be addresses with commas between: current value is ${
+        `Cannot serve as ${variable} must be a comma-separated list of addresses: current value is ${
           JSON.stringify(bad)
         }`,
       );
