@@ -113,7 +113,7 @@ async function surroundings(plan: Plan, results: Result[]): Promise<string> {
     `${processor}, ${navigator.hardwareConcurrency} cores, ${system}; ${parts.join(", ")}.`,
     cores
       ? "Each server has one core and the load generator another."
-      : "Server and load generator share all cores, as there is no `taskset` or just one core.",
+      : "Server and load generator share all cores: there is no `taskset`, or only one core.",
     `The load comes from \`bench/load.c\`; medians of ${plan.rounds} rounds.`,
     disturbance(results),
   ].filter(Boolean).join(" ");
@@ -126,8 +126,8 @@ function disturbance(results: Result[]): string {
   if (shares.length === 0) return "";
   const share = Math.round(middle(shares));
   const generator = Math.round(Math.max(...samples.map(({ generator = 0 }) => generator)));
-  return `The generator used ${generator}% of its core at most, and other programs ${share}% of the server's in the median turn${
-    share > 3 ? ": a busy machine, so that only ratios and CPU times mean anything." : "."
+  return `The generator used at most ${generator}% of its core; in the median turn other programs used ${share}% of the server's${
+    share > 3 ? ": the machine was busy, so only ratios and CPU times are meaningful." : "."
   }`;
 }
 

@@ -50,20 +50,21 @@ export function readmeSection(results: Result[], about: string): string {
   }
   return `## Speed
 
-FastCGI on one core, and how many times as fast that is as each peer: \`Deno.serve\` (over HTTP, with no web server
-before it), Go's \`net/http/fcgi\`, libfcgi in C, PHP-FPM with one child, node-fastcgi, and a naive responder on Deno.
+FastCGI on one core. The columns after Gatehouse's own give its speed relative to a peer's: 2.00× is twice as fast.
+The peers are \`Deno.serve\` (over HTTP, without a web server in front), Go's \`net/http/fcgi\`, libfcgi in C, PHP-FPM with
+one child, node-fastcgi, and a naive responder on Deno.
 
 ${table(rows)}
 
 ${[nginxText(find("nginx")), cgiText(find("cgi")), memoryText(find)].filter(Boolean).join(" ")}
 
-${about} \`deno task bench\` runs all of it; [docs/benchmarks.md](docs/benchmarks.md) has the rest.`;
+${about} \`deno task bench\` runs all benchmarks; [docs/benchmarks.md](docs/benchmarks.md) has all results.`;
 }
 
 function nginxText(result: Result | undefined): string | undefined {
   const spread = result && advantage(result, peers.nginxDeno);
   return spread &&
-    `Through nginx, Gatehouse answers ${
+    `Through nginx, Gatehouse serves ${
       formatRatio(spread.median)
     } as many requests as \`Deno.serve\` behind \`proxy_pass\`.`;
 }
@@ -76,7 +77,7 @@ function cgiText(result: Result | undefined): string | undefined {
   const bundled = measured(result, peers.cgiBundled, "wall") === undefined
     ? ""
     : `, ${value(result, "ms", "wall", peers.cgiBundled)} bundled`;
-  return `A CGI script takes ${value(result, "ms")} from its start to its end${bundled}; ${
+  return `A CGI script takes ${value(result, "ms")} from start to exit${bundled}; ${
     others.join(", ")
   }.`;
 }
@@ -84,9 +85,11 @@ function cgiText(result: Result | undefined): string | undefined {
 function memoryText(find: (key: string) => Result | undefined): string | undefined {
   const [up, chunks, down, idle] = ["up", "up-chunks", "down", "idle"].map(find);
   if (!up || !chunks || !down || !idle) return undefined;
-  return `1 GiB takes ${value(up, "MiB", "memory")} of memory on its way in, in chunks ${
+  return `An upload of 1 GiB takes ${
+    value(up, "MiB", "memory")
+  } of memory if it is read into one buffer and ${
     value(chunks, "MiB", "memory")
-  }, and ${value(down, "MiB", "memory")} on its way out; an idle connection takes ${
+  } in chunks, a download ${value(down, "MiB", "memory")}; an idle connection takes ${
     value(idle, "KiB", "heap")
   } of JavaScript heap and ${value(idle, "KiB", "buffers")} of buffers.`;
 }
