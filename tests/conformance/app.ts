@@ -1,9 +1,9 @@
-/** The app of the conformance list: its first path segment names what it does. */
+/** The app of the conformance tests: the first segment of the path selects what it does. */
 import type { AppObject, AppOptions, HandlerInfo } from "../../bridge/app.ts";
 import { REQUEST_CHECKS } from "./request_checks.ts";
 
-/** Fields that each transport has its own of (rule A23). */
-const OF_THE_TRANSPORT = [
+/** Header fields that differ between transports (rule A23). */
+const TRANSPORT_FIELDS = [
   "connection",
   "keep-alive",
   "proxy-connection",
@@ -13,10 +13,10 @@ const OF_THE_TRANSPORT = [
   "upgrade",
 ];
 
-/** What a handler sees of a request. */
+/** Returns the request and info as a handler sees them. */
 async function seen(request: Request, info: HandlerInfo): Promise<Record<string, unknown>> {
   const headers = Object.fromEntries(
-    [...request.headers].filter(([name]) => !OF_THE_TRANSPORT.includes(name)),
+    [...request.headers].filter(([name]) => !TRANSPORT_FIELDS.includes(name)),
   );
   const addr = info.remoteAddr as Deno.NetAddr;
   return {
@@ -36,7 +36,7 @@ async function seen(request: Request, info: HandlerInfo): Promise<Record<string,
   };
 }
 
-/** What a handler sees of the info where it takes it for something else. */
+/** Returns the results of using the info in unusual ways, such as a RequestInit. */
 async function seenInfo(request: Request, info: HandlerInfo): Promise<Record<string, unknown>> {
   const { log } = info;
   log("a line");
@@ -44,7 +44,7 @@ async function seenInfo(request: Request, info: HandlerInfo): Promise<Record<str
   for (let of: unknown = info; of !== Object.prototype; of = Object.getPrototypeOf(of)) {
     for (const key of Object.getOwnPropertyNames(of)) fields.add(key);
   }
-  // As apps do that call `router.fetch(request, info)`.
+  // A router called with `router.fetch(request, info)` does this.
   const rewritten = new Request("http://other/", { method: "POST", body: "rewritten" });
   const copy = new Request(rewritten, info as RequestInit);
   const own = Object.assign(info, { method: "PUT", url: "http://other/", body: null });
@@ -56,8 +56,8 @@ async function seenInfo(request: Request, info: HandlerInfo): Promise<Record<str
   };
 }
 
-/** A stream whose chunks come in turns of the event loop. */
-function slowly(...chunks: (string | Error)[]): ReadableStream<Uint8Array> {
+/** Creates a stream that yields one chunk per turn of the event loop; an error makes it fail. */
+function slowStream(...chunks: (string | Error)[]): ReadableStream<Uint8Array> {
   return new ReadableStream({
     async pull(controller) {
       await new Promise((resolve) => setTimeout(resolve, 0));
@@ -112,7 +112,7 @@ const app: AppObject = {
       case "long-header":
         return new Response("Hello", { headers: { "x-long": "x".repeat(6000) } });
       case "stream":
-        return new Response(slowly("one", "", "two", "three"), {
+        return new Response(slowStream("one", "", "two", "three"), {
           headers: { "content-type": "text/plain" },
         });
       case "megabyte":
@@ -132,7 +132,7 @@ const app: AppObject = {
         await null;
         throw new Error("the secret");
       case "fail":
-        return new Response(slowly(new Error("the secret")), { headers: { "x-a": "1" } });
+        return new Response(slowStream(new Error("the secret")), { headers: { "x-a": "1" } });
       case "undefined":
         return undefined as unknown as Response;
       case "error":
@@ -178,7 +178,7 @@ const app: AppObject = {
 
 export default app;
 
-/** The options that the list is run with. */
+/** The options that the tests run the app with. */
 export const OPTION_SETS: Record<string, AppOptions> = {
   plain: {},
   moved: { basePath: "/app", trustForwarded: true },

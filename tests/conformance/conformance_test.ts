@@ -4,16 +4,16 @@ import { bytes, pattern, text } from "../testing/bytes.ts";
 import type { Answer } from "../testing/answer.ts";
 import app from "./app.ts";
 import { REQUEST_CHECKS } from "./request_checks.ts";
-import { overDenoServe, type Question, type Transport, TRANSPORTS } from "./transports.ts";
+import { type ClientRequest, overDenoServe, type Transport, TRANSPORTS } from "./transports.ts";
 
-/** What is expected of an answer: all of it that is not of the transport itself. */
+/** The expected response, without the parts that differ between transports. */
 interface Expected {
   status?: number;
-  /** All fields but those of the transport; set-cookie lines are apart. */
+  /** All fields but Set-Cookie and those that differ between transports. */
   headers?: Record<string, string>;
   cookies?: string[];
   body?: string | Uint8Array | null;
-  /** What the app saw, where it answers with that; what is not named is as usual. */
+  /** The request that the app sees and returns; properties that are absent are those of `USUAL`. */
   seen?: Record<string, unknown>;
 }
 
@@ -35,7 +35,7 @@ const failed = {
 };
 const hello = { headers: { ...plain, "content-length": "5" }, body: "Hello" };
 
-/** What a GET of `/` is seen as. */
+/** A GET request for `/` as the app sees it. */
 const USUAL = {
   method: "GET",
   url: "http://example.org:8080/",
@@ -54,12 +54,17 @@ const multipart = bytes(
     "content-type: text/plain\r\n\r\nfile\r\n--x--\r\n",
 );
 
-/** The one list: each line holds over every transport (rule B23). */
+/** The behaviours that every transport must have (rule B23). */
 const BEHAVIOURS: Behaviour[] = [
-  { name: "a plain answer", target: "/hello", ...hello },
-  { name: "no body", target: "/nothing", headers: { "x-a": "1", "content-length": "0" }, body: "" },
+  { name: "a text response", target: "/hello", ...hello },
   {
-    name: "an empty body",
+    name: "a response without a body",
+    target: "/nothing",
+    headers: { "x-a": "1", "content-length": "0" },
+    body: "",
+  },
+  {
+    name: "a response with an empty body",
     target: "/empty",
     headers: { ...plain, "content-length": "0" },
     body: "",
@@ -67,7 +72,7 @@ const BEHAVIOURS: Behaviour[] = [
 
   { name: "the request as the app sees it", seen: {} },
   {
-    name: "path and query as they were sent",
+    name: "a path and query, unchanged",
     target: "/caf%C3%A9%2Fx?q=a+b&c=%20",
     seen: {
       url: "http://example.org:8080/caf%C3%A9%2Fx?q=a+b&c=%20",
@@ -79,17 +84,17 @@ const BEHAVIOURS: Behaviour[] = [
     },
   },
   {
-    name: "dots in the path",
+    name: "dot segments in the path",
     target: "/a/./b/../c//d",
     seen: { url: "http://example.org:8080/a/c//d", pathInfo: "/a/c//d" },
   },
   {
-    name: "two slashes at the front",
+    name: "a path that begins with two slashes",
     target: "//evil.example/x",
     seen: { url: "http://example.org:8080//evil.example/x", pathInfo: "//evil.example/x" },
   },
   {
-    name: "a percent sign that encodes nothing",
+    name: "a percent sign that is no escape",
     target: "/%zz%?%",
     seen: { url: "http://example.org:8080/%zz%?%", pathInfo: "/%zz%" },
   },
@@ -99,12 +104,12 @@ const BEHAVIOURS: Behaviour[] = [
     seen: { url: "http://example.org:8080/caf%E9", pathInfo: "/caf\ufffd" },
   },
   {
-    name: "an empty query, and one with question marks",
+    name: "a query with question marks",
     target: "/a?b?c=/d",
     seen: { url: "http://example.org:8080/a?b?c=/d", pathInfo: "/a" },
   },
   {
-    name: "a question mark alone",
+    name: "an empty query",
     target: "/a?",
     seen: { url: "http://example.org:8080/a?", pathInfo: "/a" },
   },
@@ -115,7 +120,7 @@ const BEHAVIOURS: Behaviour[] = [
   },
 
   {
-    name: "headers, and one that comes twice",
+    name: "headers, and one that is repeated",
     request: [
       ["X-A", "1"],
       ["Accept", "text/html, */*"],
@@ -140,7 +145,7 @@ const BEHAVIOURS: Behaviour[] = [
     seen: { headers: { host: "example.org:8080", cookie: "a=1; b=2" } },
   },
   {
-    name: "a header that Deno itself would follow",
+    name: "an Authorization header",
     request: [["Authorization", "Basic YTpi"]],
     seen: { headers: { host: "example.org:8080", authorization: "Basic YTpi" } },
   },
@@ -153,7 +158,7 @@ const BEHAVIOURS: Behaviour[] = [
     },
   },
   {
-    name: "a hundred headers",
+    name: "ninety headers",
     request: Array.from({ length: 90 }, (_, i) => [`X-${i}`, String(i)]),
     seen: {
       headers: {
@@ -189,11 +194,11 @@ const BEHAVIOURS: Behaviour[] = [
     },
   },
   {
-    name: "a body that comes with a GET",
+    name: "a GET with a body",
     send: bytes("body"),
     seen: { headers: { host: "example.org:8080", "content-length": "4" } },
   },
-  { name: "a method that no Request has", method: "TRACE", status: 501 },
+  { name: "a method that Request forbids", method: "TRACE", status: 501 },
 
   {
     name: "an echo of 1 MB",
@@ -203,7 +208,7 @@ const BEHAVIOURS: Behaviour[] = [
     body: pattern(1_000_000),
   },
   {
-    name: "1 MB read into a buffer of the app's own",
+    name: "1 MB read into the app's own buffer",
     method: "POST",
     target: "/own-buffer",
     send: pattern(1_000_000),
@@ -211,7 +216,7 @@ const BEHAVIOURS: Behaviour[] = [
   },
   ...["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "PROPFIND"].flatMap((method) =>
     [[], [["Content-Length", "0"]]].map((request) => ({
-      name: `an empty ${method}, ${request.length > 0 ? "of length 0" : "of no length"}`,
+      name: `an empty ${method}, ${request.length > 0 ? "with a length of 0" : "without a length"}`,
       method,
       target: "/empty-body",
       request: request as [string, string][],
@@ -225,7 +230,7 @@ const BEHAVIOURS: Behaviour[] = [
     body: method === "GET" ? '[false,false,"",false]' : "",
   })),
   {
-    name: "the info, taken for a RequestInit",
+    name: "the info used as a RequestInit",
     method: "POST",
     target: "/info",
     send: bytes("body"),
@@ -244,7 +249,7 @@ const BEHAVIOURS: Behaviour[] = [
       body: "body",
     }),
   },
-  { name: "an echo of nothing", method: "POST", target: "/echo", body: "" },
+  { name: "an echo of an empty body", method: "POST", target: "/echo", body: "" },
   {
     name: "a form with a file",
     method: "POST",
@@ -254,7 +259,7 @@ const BEHAVIOURS: Behaviour[] = [
     body: '["café","a.txt","text/plain","file"]',
   },
   {
-    name: "a request that is copied",
+    name: "a request that is cloned and copied",
     method: "POST",
     target: "/clone",
     send: bytes("body"),
@@ -269,7 +274,7 @@ const BEHAVIOURS: Behaviour[] = [
     body: "body",
   })),
   ...[204, 205, 304].map((status) => ({
-    name: `the status ${status}, which has no body`,
+    name: `the status ${status}, without a body`,
     target: `/status?status=${status}`,
     status,
     body: "",
@@ -288,7 +293,7 @@ const BEHAVIOURS: Behaviour[] = [
     cookies: ["a=1; Path=/; Expires=Thu, 01 Jan 2026 00:00:00 GMT", "b=2"],
   },
   {
-    name: "an answer's headers",
+    name: "the headers of a response",
     target: "/headers",
     headers: {
       "x-twice": "1, 2",
@@ -302,7 +307,7 @@ const BEHAVIOURS: Behaviour[] = [
     body: "Hello",
   },
   {
-    name: "an answer's long header",
+    name: "a long header of a response",
     target: "/long-header",
     headers: { ...hello.headers, "x-long": "x".repeat(6000) },
     body: "Hello",
@@ -314,7 +319,7 @@ const BEHAVIOURS: Behaviour[] = [
     body: "onetwothree",
   },
   {
-    name: "an answer of 1 MB",
+    name: "a response of 1 MB",
     target: "/megabyte",
     headers: { "content-type": "application/octet-stream", "content-length": "1000000" },
     body: "x".repeat(1_000_000),
@@ -329,21 +334,21 @@ const BEHAVIOURS: Behaviour[] = [
     body: "",
   },
   {
-    name: "HEAD with the length that GET would have",
+    name: "HEAD with the length of the GET response",
     method: "HEAD",
     target: "/length",
     headers: { "content-length": "1234" },
     body: "",
   },
-  { name: "HEAD of what throws", method: "HEAD", target: "/throw", status: 500, body: "" },
+  { name: "HEAD of an app that throws", method: "HEAD", target: "/throw", status: 500, body: "" },
 
   { name: "an app that throws", target: "/throw", ...failed },
   { name: "an app that rejects", target: "/reject", ...failed },
-  { name: "an app that answers nothing", target: "/undefined", ...failed },
-  { name: "an app that answers Response.error()", target: "/error", ...failed },
-  { name: "an app that answers what it has read", target: "/read", ...failed },
+  { name: "an app that returns undefined", target: "/undefined", ...failed },
+  { name: "an app that returns Response.error()", target: "/error", ...failed },
+  { name: "an app that returns a response that it has read", target: "/read", ...failed },
   ...["/throw", "/reject", "/undefined", "/error", "/read"].map((target) => ({
-    name: `onError, asked about ${target}`,
+    name: `onError for ${target}`,
     options: "caught" as const,
     target,
     status: 503,
@@ -351,7 +356,7 @@ const BEHAVIOURS: Behaviour[] = [
   })),
 
   {
-    name: "an app that is moved",
+    name: "basePath",
     options: "moved",
     target: "/app/users?q",
     seen: {
@@ -362,13 +367,13 @@ const BEHAVIOURS: Behaviour[] = [
     },
   },
   {
-    name: "an app that is moved, elsewhere",
+    name: "basePath, and a path outside it",
     options: "moved",
     target: "/apple",
     seen: { url: "http://example.org:8080/apple", pathInfo: "/apple" },
   },
   {
-    name: "an app that is moved, and a body",
+    name: "basePath, and a body",
     options: "moved",
     method: "POST",
     target: "/app/echo",
@@ -376,14 +381,14 @@ const BEHAVIOURS: Behaviour[] = [
     body: "body",
   },
   {
-    name: "an app that is moved, and headers it wants to change",
+    name: "basePath, and an app that changes the headers",
     options: "moved",
     target: "/app/check/headers.delete()",
     request: [["Cookie", "a=1"]],
     body: '["TypeError","a=1"]',
   },
   {
-    name: "what a trusted proxy says",
+    name: "X-Forwarded headers of a trusted proxy",
     options: "moved",
     request: [
       ["X-Forwarded-Proto", "https"],
@@ -402,7 +407,7 @@ const BEHAVIOURS: Behaviour[] = [
     },
   },
   {
-    name: "what a proxy says that is not trusted",
+    name: "X-Forwarded headers of an untrusted client",
     request: [["X-Forwarded-Proto", "https"], ["X-Forwarded-Host", "evil.example"]],
     seen: {
       headers: {
@@ -414,37 +419,37 @@ const BEHAVIOURS: Behaviour[] = [
   },
 ];
 
-/** Fields that HTTP servers add for themselves. */
-const OF_THE_TRANSPORT = ["connection", "date", "transfer-encoding", "vary"];
+/** Header fields that HTTP servers add. */
+const TRANSPORT_FIELDS = ["connection", "date", "transfer-encoding", "vary"];
 
-function check(behaviour: Behaviour, answer: Answer): void {
+function check(behaviour: Behaviour, response: Answer): void {
   const { seen, headers, body, cookies } = behaviour;
   const status = behaviour.status ?? 200;
-  assertEquals(answer.status, status);
+  assertEquals(response.status, status);
   if (seen) {
-    const saw = JSON.parse(new TextDecoder().decode(answer.body));
+    const actual = JSON.parse(new TextDecoder().decode(response.body));
     const { variables = {}, ...others } = seen as { variables?: Record<string, unknown> };
-    const { variables: sawVariables, ...sawOthers } = saw;
-    assertEquals(sawOthers, { ...USUAL, ...others });
+    const { variables: actualVariables, ...actualOthers } = actual;
+    assertEquals(actualOthers, { ...USUAL, ...others });
     for (const [name, value] of Object.entries(variables)) {
-      assertEquals(sawVariables[name], value, name);
+      assertEquals(actualVariables[name], value, name);
     }
   }
   if (headers) {
     const fields = Object.fromEntries(
-      answer.fields.map(([name, value]): [string, string] => [name.toLowerCase(), value]).filter((
+      response.fields.map(([name, value]): [string, string] => [name.toLowerCase(), value]).filter((
         [name],
       ) =>
-        !OF_THE_TRANSPORT.includes(name) && name !== "set-cookie" &&
+        !TRANSPORT_FIELDS.includes(name) && name !== "set-cookie" &&
         (name !== "content-length" || name in headers)
       ),
     );
-    if ("x-twice" in headers) fields["x-twice"] = answer.headers.get("x-twice")!;
+    if ("x-twice" in headers) fields["x-twice"] = response.headers.get("x-twice")!;
     assertEquals(fields, headers);
   }
-  if (headers || cookies) assertEquals(answer.headers.getSetCookie(), cookies ?? []);
-  if (typeof body === "string") assertEquals(text(answer.body), utf8(body));
-  else if (body) assertEquals(answer.body, body as Uint8Array<ArrayBuffer>);
+  if (headers || cookies) assertEquals(response.headers.getSetCookie(), cookies ?? []);
+  if (typeof body === "string") assertEquals(text(response.body), utf8(body));
+  else if (body) assertEquals(response.body, body as Uint8Array<ArrayBuffer>);
 }
 
 function utf8(body: string): string {
@@ -452,7 +457,7 @@ function utf8(body: string): string {
 }
 
 for (const [name, start] of Object.entries(TRANSPORTS)) {
-  Deno.test(`over ${name} (rule B23)`, async (t) => {
+  Deno.test(`every behaviour holds over ${name} (rule B23)`, async (t) => {
     const { error } = console;
     console.error = () => {};
     const running: Record<string, Transport> = {};
@@ -460,14 +465,14 @@ for (const [name, start] of Object.entries(TRANSPORTS)) {
       for (const behaviour of BEHAVIOURS) {
         const { options = "plain", method = "GET", target = "/" } = behaviour;
         await t.step(behaviour.name, async () => {
-          const question: Question = {
+          const request: ClientRequest = {
             method,
             target,
             headers: behaviour.request ?? [],
             body: behaviour.send,
           };
           running[options] ??= start(options);
-          check(behaviour, await running[options].ask(question));
+          check(behaviour, await running[options].send(request));
         });
       }
     } finally {
@@ -478,23 +483,23 @@ for (const [name, start] of Object.entries(TRANSPORTS)) {
 }
 
 for (const [name, start] of Object.entries(TRANSPORTS)) {
-  Deno.test(`over ${name} a request behaves as one from Deno.serve`, async (t) => {
+  Deno.test(`a request over ${name} behaves as one of Deno.serve`, async (t) => {
     const { error } = console;
     console.error = () => {};
     await using native = overDenoServe((request, info) => app.fetch(request, info as HandlerInfo));
     await using transport = start("plain");
     for (const check of Object.keys(REQUEST_CHECKS)) {
       await t.step(check, async () => {
-        const question: Question = {
+        const request: ClientRequest = {
           method: "POST",
           target: `/check/${encodeURIComponent(check)}`,
           headers: [["Cookie", "a=1"], ["X-A", "1"]],
           body: bytes("body"),
         };
-        const expected = await native.ask(question);
+        const expected = await native.send(request);
         assertEquals(expected.status, 200);
-        const answer = await transport.ask(question);
-        assertEquals(text(answer.body), text(expected.body));
+        const response = await transport.send(request);
+        assertEquals(text(response.body), text(expected.body));
       });
     }
     console.error = error;

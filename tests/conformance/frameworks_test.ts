@@ -1,4 +1,4 @@
-/** Frameworks, and what they do to a request: over each transport as under `Deno.serve`. */
+/** Frameworks must behave over each transport as under `Deno.serve`. */
 import { createRouter } from "@remix-run/fetch-router";
 import {
   createServerAdapter,
@@ -14,16 +14,16 @@ import { HTTPException } from "hono/http-exception";
 import { methodOverride } from "hono/method-override";
 import { serve } from "srvx";
 import { bytes, text } from "../testing/bytes.ts";
-import { IN_PROCESS, overDenoServe, type Question } from "./transports.ts";
+import { type ClientRequest, IN_PROCESS, overDenoServe } from "./transports.ts";
 
 type Fetch = (request: Request, info: Deno.ServeHandlerInfo) => Response | Promise<Response>;
 
-const ask = (
+const createRequest = (
   method: string,
   target: string,
   headers: Record<string, string> = {},
   body?: string,
-): Question => ({
+): ClientRequest => ({
   method,
   target,
   headers: Object.entries(headers),
@@ -37,30 +37,30 @@ const FORWARDED = {
 };
 const FORM = { "Content-Type": "application/x-www-form-urlencoded" };
 
-/** What all of them are asked. */
-const QUESTIONS: Record<string, Question> = {
-  "GET": ask("GET", "/seen/1?a=b"),
-  "GET with headers": ask("GET", "/seen/1", { "X-A": "1", "Cookie": "a=1; b=2" }),
-  "GET through a proxy": ask("GET", "/seen/2?a=b", FORWARDED),
-  "POST": ask("POST", "/seen/3", { "Content-Type": "text/plain" }, "body"),
-  "POST through a proxy": ask("POST", "/seen/3", FORWARDED, "body"),
-  "POST of more than is allowed": ask("POST", "/seen/4", {}, "body".repeat(100)),
-  "PUT without a body": ask("PUT", "/seen/5", { "Content-Length": "0" }),
-  "HEAD": ask("HEAD", "/seen/6"),
-  "OPTIONS of another origin": ask("OPTIONS", "/seen/7", {
+/** The requests that every framework receives. */
+const REQUESTS: Record<string, ClientRequest> = {
+  "GET": createRequest("GET", "/seen/1?a=b"),
+  "GET with headers": createRequest("GET", "/seen/1", { "X-A": "1", "Cookie": "a=1; b=2" }),
+  "GET through a proxy": createRequest("GET", "/seen/2?a=b", FORWARDED),
+  "POST": createRequest("POST", "/seen/3", { "Content-Type": "text/plain" }, "body"),
+  "POST through a proxy": createRequest("POST", "/seen/3", FORWARDED, "body"),
+  "POST of a body past the limit": createRequest("POST", "/seen/4", {}, "body".repeat(100)),
+  "PUT without a body": createRequest("PUT", "/seen/5", { "Content-Length": "0" }),
+  "HEAD": createRequest("HEAD", "/seen/6"),
+  "OPTIONS from another origin": createRequest("OPTIONS", "/seen/7", {
     "Origin": "http://other.example",
     "Access-Control-Request-Method": "PUT",
   }),
-  "GET of another origin": ask("GET", "/seen/7", { "Origin": "http://other.example" }),
-  "a form": ask("POST", "/form", FORM, "a=1&b=caf%C3%A9"),
-  "a form with another method": ask("POST", "/form", FORM, "_method=DELETE&a=1"),
-  "an echo": ask("POST", "/echo", {}, "body"),
-  "a wrapped request": ask("POST", "/wrapped", { "X-A": "1" }, "body"),
-  "an error": ask("GET", "/throw"),
-  "nothing there": ask("GET", "/elsewhere"),
+  "GET from another origin": createRequest("GET", "/seen/7", { "Origin": "http://other.example" }),
+  "a form": createRequest("POST", "/form", FORM, "a=1&b=caf%C3%A9"),
+  "a form with another method": createRequest("POST", "/form", FORM, "_method=DELETE&a=1"),
+  "an echo": createRequest("POST", "/echo", {}, "body"),
+  "a wrapped request": createRequest("POST", "/wrapped", { "X-A": "1" }, "body"),
+  "an error": createRequest("GET", "/throw"),
+  "a path without a route": createRequest("GET", "/elsewhere"),
 };
 
-/** What a handler sees, asked in the ways that handlers ask. */
+/** Returns the request as a handler sees it. */
 async function seen(request: Request, more: Record<string, unknown> = {}): Promise<Response> {
   const clone = request.clone();
   const body = await request.text();
@@ -72,14 +72,14 @@ async function seen(request: Request, more: Record<string, unknown> = {}): Promi
     aborted: request.signal.aborted,
     signal: request.signal instanceof AbortSignal,
     body,
-    // `Deno.serve` has a stream where nothing was sent (docs/differences.md).
+    // `Deno.serve` creates a stream for an empty body (docs/differences.md).
     used: body !== "" && request.bodyUsed,
     clone: [clone.url, clone.method, await clone.text()],
     ...more,
   }, { headers: { "x-framework": "1" } });
 }
 
-/** A request made of another, as middleware does. */
+/** Creates requests from a request, as middleware does. */
 async function wrapped(request: Request): Promise<Response> {
   const copy = new Request(request, { headers: { "x-b": "2" } });
   const moved = new Request(new URL("/moved", request.url), copy);
@@ -152,7 +152,7 @@ function whatwg(): Fetch {
         peer: [hostname, transport],
         waitUntil: typeof waitUntil,
         completed: info.completed instanceof Promise,
-        // The deadline puts a signal of its own in the place of the request's.
+        // useRequestDeadline() replaces the request's signal.
         signalReplaced: request.signal !== signals.get(request),
       });
     },
@@ -196,7 +196,7 @@ function remix(): Fetch {
   return (request) => router.fetch(request);
 }
 
-/** The router makes a request of the two arguments of `Deno.serve`: it takes `info` for the options of a request. */
+/** As a `Deno.serve` handler, the router creates a request from its two arguments, with `info` as a RequestInit. */
 function remixAsHandler(): Fetch {
   const router = createRouter();
   router.route("ANY", "/seen/:id", ({ request, params }) => seen(request, { params }));
@@ -230,23 +230,23 @@ function hono(): Fetch {
 
 const FRAMEWORKS = { srvx, whatwg, remix, remixAsHandler, hono };
 
-/** Fields that each server has its own of. */
-const OF_THE_SERVER = ["connection", "content-length", "date", "transfer-encoding", "vary"];
+/** Header fields that differ between servers. */
+const SERVER_FIELDS = ["connection", "content-length", "date", "transfer-encoding", "vary"];
 
 for (const [framework, make] of Object.entries(FRAMEWORKS)) {
   for (const [transport, start] of Object.entries(IN_PROCESS)) {
-    Deno.test(`${framework} over ${transport} does as under Deno.serve`, async (t) => {
+    Deno.test(`${framework} behaves over ${transport} as under Deno.serve`, async (t) => {
       const { error } = console;
       console.error = () => {};
       try {
         await using native = overDenoServe(make());
         await using ours = start(make());
-        for (const [name, question] of Object.entries(QUESTIONS)) {
+        for (const [name, request] of Object.entries(REQUESTS)) {
           await t.step(name, async () => {
             const [expected, actual] = await Promise.all([native, ours].map(async (over) => {
-              const { status, headers, body } = await over.ask(question);
-              const fields = [...headers].filter(([name]) => !OF_THE_SERVER.includes(name));
-              // Each server has a page of its own for what the app does not catch.
+              const { status, headers, body } = await over.send(request);
+              const fields = [...headers].filter(([name]) => !SERVER_FIELDS.includes(name));
+              // Each server has its own page for an error that the app does not catch.
               const uncaught = status === 500 && !text(body).includes("caught");
               return { status, ...(uncaught ? {} : { fields, body: text(body) }) };
             }));

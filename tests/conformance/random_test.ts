@@ -1,12 +1,12 @@
-/** Random requests and behaviours: each transport does as `Deno.serve` does, but for what docs/differences.md lists. */
+/** Random requests and apps: each transport behaves as `Deno.serve`, but for the differences in docs/differences.md. */
 import { assertEquals } from "@std/assert";
 import { text } from "../testing/bytes.ts";
-import { IN_PROCESS, overDenoServe, type Question, type Transport } from "./transports.ts";
+import { type ClientRequest, IN_PROCESS, overDenoServe, type Transport } from "./transports.ts";
 
 const CASES = 200;
 const SEED = 20_260_729;
 
-/** Numbers from 0 to 1 that are the same at each run (mulberry32). */
+/** Returns a generator of numbers from 0 to 1 that are the same in each run (mulberry32). */
 function createRandom(seed: number): () => number {
   return () => {
     seed = (seed + 0x6d2b79f5) | 0;
@@ -19,7 +19,8 @@ function createRandom(seed: number): () => number {
 const random = createRandom(SEED);
 const below = (count: number) => Math.floor(random() * count);
 const pick = <T>(items: readonly T[]): T => items[below(items.length)];
-const some = <T>(max: number, make: () => T): T[] => Array.from({ length: below(max + 1) }, make);
+const some = <T>(max: number, create: () => T): T[] =>
+  Array.from({ length: below(max + 1) }, create);
 
 const METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "PROPFIND", "patch"];
 const SEGMENTS = ["a", "b%20c", "caf%C3%A9", "%E9", "%2F", ".", "..", "", "~x;y=1", "%zz", "a+b"];
@@ -27,14 +28,14 @@ const QUERIES = ["", "?", "?a=b", "?a=b&c=%20", "?a?b=/c", "?q='x'&[]", "?%FF"];
 const VALUES = ["1", "a, b", "text/html;q=0.5", 'a "quoted" one', "a\tb", "x".repeat(900)];
 const TYPES = ["text/plain", "application/json", "text/html; charset=utf-8", "x/y"];
 
-function content(): Uint8Array<ArrayBuffer> {
+function createData(): Uint8Array<ArrayBuffer> {
   const length = pick([0, 1, 5, 100, 5000, 70_000]);
   return Uint8Array.from({ length }, () => below(256));
 }
 
-function question(): Question {
+function createRequest(): ClientRequest {
   const method = pick(METHODS);
-  const headers: Question["headers"] = [
+  const headers: ClientRequest["headers"] = [
     ...some(4, (): [string, string] => [`X-${below(5)}`, pick(VALUES)]),
     ...some(2, (): [string, string] => ["Cookie", `c${below(9)}=${below(9)}`]),
   ];
@@ -44,7 +45,7 @@ function question(): Question {
     method,
     target: "/" + some(4, () => pick(SEGMENTS)).join("/") + pick(QUERIES),
     headers,
-    ...(random() < 0.6 && method !== "HEAD" ? { body: content() } : {}),
+    ...(random() < 0.6 && method !== "HEAD" ? { body: createData() } : {}),
   };
 }
 
@@ -92,7 +93,7 @@ const USES: Record<string, (request: Request, note: Note) => Promise<void> | voi
     while (reader) {
       const { done, value } = await reader.read(new Uint8Array(777));
       if (done) break;
-      if (value.length === 0) throw new Error("a read of nothing");
+      if (value.length === 0) throw new Error("a read of no bytes");
       parts.push(value);
     }
     note("BYOB", await new Blob(parts).bytes());
@@ -119,7 +120,7 @@ const USES: Record<string, (request: Request, note: Note) => Promise<void> | voi
   },
 };
 
-/** Bodies of a response. */
+/** Ways to create the body of a response. */
 const BODIES: Record<string, (request: Request, data: Uint8Array<ArrayBuffer>) => BodyInit | null> =
   {
     "none": () => null,
@@ -129,12 +130,12 @@ const BODIES: Record<string, (request: Request, data: Uint8Array<ArrayBuffer>) =
     "blob": (_, data) => new Blob([data], { type: "x/blob" }),
     "form": (_, data) => new URLSearchParams({ a: String(data.length) }),
     "stream": (_, data) => new Blob([data]).stream(),
-    "slow stream": (_, data) => slowly(data, false),
-    "stream that fails": (_, data) => slowly(data, true),
+    "slow stream": (_, data) => slowStream(data, false),
+    "stream that fails": (_, data) => slowStream(data, true),
     "request's body": (request) => request.bodyUsed ? "used" : request.body,
   };
 
-function slowly(data: Uint8Array<ArrayBuffer>, fails: boolean): ReadableStream<Uint8Array> {
+function slowStream(data: Uint8Array<ArrayBuffer>, fails: boolean): ReadableStream<Uint8Array> {
   let at = 0;
   return new ReadableStream({
     async pull(controller) {
@@ -147,10 +148,10 @@ function slowly(data: Uint8Array<ArrayBuffer>, fails: boolean): ReadableStream<U
   }, { highWaterMark: 0 });
 }
 
-/** What Deno.serve sends in these tests where the app fails. */
+/** The body that Deno.serve sends in these tests if the app fails. */
 const FAILED = "500 Internal Server Error\n";
 
-/** What an app does instead of making a response. */
+/** Ways for an app to fail instead of returning a response. */
 const FAILURES: Record<string, () => unknown> = {
   "throws": () => {
     throw new Error("the secret");
@@ -158,7 +159,7 @@ const FAILURES: Record<string, () => unknown> = {
   "rejects": () => Promise.reject(new TypeError("the secret")),
   "returns undefined": () => undefined,
   "returns Response.error()": () => Response.error(),
-  "returns what was read": async () => {
+  "returns a response that was read": async () => {
     const response = new Response("x");
     await response.text();
     return response;
@@ -174,7 +175,7 @@ interface Behaviour {
   changesHeaders: boolean;
 }
 
-function behaviour({ body }: Question): Behaviour {
+function createBehaviour({ body }: ClientRequest): Behaviour {
   const use = pick(Object.keys(USES));
   const bodies = Object.keys(BODIES).filter((name) =>
     name !== "request's body" || body !== undefined && body.length > 0 && use !== "BYOB"
@@ -192,14 +193,14 @@ function behaviour({ body }: Question): Behaviour {
   return {
     use,
     body: [204, 205, 304].includes(status) ? "none" : pick(bodies),
-    data: content(),
+    data: createData(),
     init: { status, headers, ...(random() < 0.2 ? { statusText: "Fine" } : {}) },
     ...(random() < 0.1 ? { failure: pick(Object.keys(FAILURES)) } : {}),
     changesHeaders: random() < 0.2,
   };
 }
 
-/** What the app saw, and what the client did. */
+/** The request as the app saw it, and the response as the client received it. */
 interface Outcome {
   seen: Record<string, unknown>;
   status: number | undefined;
@@ -207,7 +208,7 @@ interface Outcome {
   body: Uint8Array;
 }
 
-/** An app that behaves as it is told, and tells what it has seen. */
+/** Creates an app that behaves as `current()` says, and passes the request as it sees it to `see()`. */
 function createApp(current: () => Behaviour, see: (seen: Record<string, unknown>) => void) {
   return async (request: Request, info: Deno.ServeHandlerInfo): Promise<Response> => {
     const { use, body, data, init, failure, changesHeaders } = current();
@@ -234,14 +235,14 @@ function createApp(current: () => Behaviour, see: (seen: Record<string, unknown>
   };
 }
 
-/** What a request tells of its body: its methods' results among them. */
-const OF_THE_BODY = ["hasBody", "used", "both", "after", "BYOB", "again"];
+/** The properties of `Outcome.seen` that depend on the request's body. */
+const BODY_PROPERTIES = ["hasBody", "used", "both", "after", "BYOB", "again"];
 
 function drop(headers: [string, string][], names: string[]): [string, string][] {
   return headers.filter(([name]) => !names.includes(name));
 }
 
-/** The rows of the table in docs/differences.md: each makes the two outcomes equal where they may differ. */
+/** The rows of the table in docs/differences.md; each function removes its difference from the two outcomes. */
 const DIFFERENCES: Record<string, (native: Outcome, ours: Outcome, test: Case) => void> = {
   "`connection` and its like in a request": (native, ours) => {
     for (const { seen } of [native, ours]) {
@@ -260,7 +261,7 @@ const DIFFERENCES: Record<string, (native: Outcome, ours: Outcome, test: Case) =
   },
   '`getReader({ mode: "byob" })`': (native, ours) => {
     if (![native, ours].some(({ seen }) => seen.BYOB === "TypeError")) return;
-    for (const { seen } of [native, ours]) for (const name of OF_THE_BODY) delete seen[name];
+    for (const { seen } of [native, ours]) for (const name of BODY_PROPERTIES) delete seen[name];
   },
   "A body without `content-type`": (native, ours) => {
     const hasType = ({ headers }: Outcome) => headers.some(([name]) => name === "content-type");
@@ -290,21 +291,22 @@ const DIFFERENCES: Record<string, (native: Outcome, ours: Outcome, test: Case) =
 };
 
 interface Case {
-  question: Question;
+  request: ClientRequest;
   behaviour: Behaviour;
 }
 
-/** Where the body is left unread, `Deno.serve` resets the connection if some of it is still on its way. */
-const READ_WHOLE = ["text", "bytes", "blob", "text twice", "JSON", "clone", "tee", "reader"];
-const ON_ITS_WAY = 100;
+/** The uses that read the whole body. After others `Deno.serve` resets the connection if the body is still in transit. */
+const WHOLE_BODY_USES = ["text", "bytes", "blob", "text twice", "JSON", "clone", "tee", "reader"];
+/** The length of a body that arrives together with the headers, in bytes. */
+const SMALL_BODY = 100;
 
 const cases: Case[] = Array.from({ length: CASES }, () => {
-  const asked = question();
-  const told = behaviour(asked);
-  if (asked.method === "GET" || !READ_WHOLE.includes(told.use)) {
-    asked.body = asked.body?.slice(0, ON_ITS_WAY);
+  const request = createRequest();
+  const behaviour = createBehaviour(request);
+  if (request.method === "GET" || !WHOLE_BODY_USES.includes(behaviour.use)) {
+    request.body = request.body?.slice(0, SMALL_BODY);
   }
-  return { question: asked, behaviour: told };
+  return { request, behaviour };
 });
 
 Deno.test("docs/differences.md has a row for each difference that the random test allows", async () => {
@@ -314,14 +316,14 @@ Deno.test("docs/differences.md has a row for each difference that the random tes
 });
 
 for (const [transport, start] of Object.entries(IN_PROCESS)) {
-  Deno.test(`${CASES} random requests and responses over ${transport} are as under Deno.serve`, async (t) => {
+  Deno.test(`${transport} handles ${CASES} random requests and responses as Deno.serve does`, async (t) => {
     const { error } = console;
     console.error = () => {};
     let test = cases[0];
     let seen: Record<string, unknown> = {};
     const app = createApp(() => test.behaviour, (value) => seen = value);
     const outcome = async (over: Transport): Promise<Outcome> => {
-      const { status, headers, body } = await over.ask(test.question);
+      const { status, headers, body } = await over.send(test.request);
       return { seen, status, headers: [...headers], body };
     };
     try {
@@ -329,7 +331,7 @@ for (const [transport, start] of Object.entries(IN_PROCESS)) {
       await using ours = start(app);
       for (const [number, current] of cases.entries()) {
         test = current;
-        const { question: { method, target }, behaviour: { use, body, failure } } = test;
+        const { request: { method, target }, behaviour: { use, body, failure } } = test;
         await t.step(`${number}: ${method} ${target}, ${use}, ${failure ?? body}`, async () => {
           const [expected, actual] = [await outcome(native), await outcome(ours)];
           for (const adapt of Object.values(DIFFERENCES)) adapt(expected, actual, test);

@@ -1,9 +1,9 @@
-/** What apps and libraries do to a request: each is to have the result that it has under `Deno.serve`. */
+/** Uses of a request by apps and libraries: each must have the same result as under `Deno.serve`. */
 import { inspect } from "node:util";
 
 const PATCHED = new Set<string>();
 
-/** Replaces a getter of `Request.prototype` while a function runs. */
+/** Wraps a getter of `Request.prototype` while a function runs. */
 function withGetter<T>(key: keyof Request, wrap: (value: unknown) => unknown, run: () => T): T {
   const original = Object.getOwnPropertyDescriptor(Request.prototype, key)!;
   Object.defineProperty(Request.prototype, key, {
@@ -20,7 +20,7 @@ function withGetter<T>(key: keyof Request, wrap: (value: unknown) => unknown, ru
   }
 }
 
-/** The name of the error that a function throws, or what it returns. */
+/** Returns the result of a function, or the name of the error that it throws. */
 function outcome(run: () => unknown): unknown {
   try {
     return run();
@@ -32,7 +32,7 @@ function outcome(run: () => unknown): unknown {
 const define = (request: Request, key: string, value: unknown, configurable = true) =>
   Object.defineProperty(request, key, { value, configurable, enumerable: true });
 
-/** Each gets a POST request with the body "body" and the headers `cookie: a=1` and `x-a: 1`. */
+/** The checks; each receives a POST request with the body "body" and the headers `cookie: a=1` and `x-a: 1`. */
 export const REQUEST_CHECKS: Record<string, (request: Request) => unknown> = {
   "a redefined url": (request) => {
     define(request, "url", "http://proxy/");
@@ -101,7 +101,7 @@ export const REQUEST_CHECKS: Record<string, (request: Request) => unknown> = {
       request.url,
     ];
   },
-  "a property of a symbol": (request) => {
+  "a property with a symbol as its key": (request) => {
     const key = Symbol("key");
     const marked = request as Request & Record<symbol, unknown>;
     marked[key] = 1;
@@ -109,7 +109,7 @@ export const REQUEST_CHECKS: Record<string, (request: Request) => unknown> = {
     request.clone();
     return [...seen, marked[key], delete marked[key], marked[key], key in marked];
   },
-  "a property while a reader has the body": async (request) => {
+  "a property while a reader locks the body": async (request) => {
     const marked = request as Request & { mark?: number };
     const reader = request.body!.getReader();
     const { mode: _mode, cache: _cache } = request;
@@ -228,7 +228,7 @@ export const REQUEST_CHECKS: Record<string, (request: Request) => unknown> = {
   ],
   "Deno.inspect()": (request) => inspected(Deno.inspect(request)),
   "inspect() of node:util": (request) => inspected(inspect(request)),
-  "Deno.inspect() of what was redefined": (request) => {
+  "Deno.inspect() of a redefined url": (request) => {
     define(request, "url", "http://proxy/");
     return inspected(Deno.inspect(request));
   },
@@ -271,7 +271,7 @@ export const REQUEST_CHECKS: Record<string, (request: Request) => unknown> = {
     const reading = reader.read();
     return [before, request.bodyUsed, (await reading).done, request.bodyUsed];
   },
-  "bodyUsed right after read() and a lock given back": async (request) => {
+  "bodyUsed right after read() and releaseLock()": async (request) => {
     const reader = request.body!.getReader();
     await reader.read();
     reader.releaseLock();
@@ -295,7 +295,7 @@ export const REQUEST_CHECKS: Record<string, (request: Request) => unknown> = {
   },
 };
 
-/** What `inspect` shows but for the headers, of which each transport has its own. */
+/** Returns the lines of an inspected request without its headers, which differ between transports. */
 function inspected(shown: string): string[] {
   return shown.split("\n").filter((line) => /^Request|bodyUsed|method|url/.test(line));
 }

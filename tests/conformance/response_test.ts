@@ -15,16 +15,16 @@ class Missing extends Response {
   }
 }
 
-/** Tells of itself what is not so. */
-function pretend(response: Response): Response {
+/** Defines properties on a response that contradict its actual status, headers and body. */
+function redefine(response: Response): Response {
   return Object.defineProperties(response, {
     status: { value: 404 },
-    headers: { value: new Headers({ "x-a": "pretended" }) },
+    headers: { value: new Headers({ "x-a": "redefined" }) },
     body: { value: null },
   });
 }
 
-/** Makes what a handler returns at each of its calls. */
+/** Functions that create a handler's function, which returns a response for each call. */
 const RESPONSES: Record<string, () => () => unknown> = {
   "a text": same(() => new Response("sent")),
   "a text with a type": same(() =>
@@ -48,10 +48,10 @@ const RESPONSES: Record<string, () => () => unknown> = {
   },
   "a text of a subclass": () => () => new Missing("sent"),
   "a stream of a subclass": () => () => new Missing(new Blob(["sent"]).stream()),
-  "a text with properties of its own": () => () => pretend(new Response("sent")),
-  "JSON with properties of its own": () => () => pretend(Response.json([1], { status: 201 })),
-  "a stream with properties of its own": () => () =>
-    pretend(new Response(new Blob(["sent"]).stream())),
+  "a text with redefined properties": () => () => redefine(new Response("sent")),
+  "JSON with redefined properties": () => () => redefine(Response.json([1], { status: 201 })),
+  "a stream with redefined properties": () => () =>
+    redefine(new Response(new Blob(["sent"]).stream())),
   "an object with the prototype alone": () => () => Object.create(Response.prototype),
   "an object like a Response": () => () => ({ status: 200, headers: new Headers(), body: null }),
 };
@@ -65,14 +65,19 @@ function same(make: () => Response): () => () => Response {
 
 const { error } = console;
 
-async function ask(start: typeof overDenoServe, make: () => unknown) {
+/** Serves a handler, sends two requests and returns the responses. */
+async function sendTwice(start: typeof overDenoServe, make: () => unknown) {
   console.error = () => {};
   try {
     await using over = start(() => Promise.resolve(make() as Response));
     const seen = [];
     for (let turn = 0; turn < 2; turn++) {
-      const { status, headers, body } = await over.ask({ method: "GET", target: "/", headers: [] });
-      // What an error's page says is the server's own.
+      const { status, headers, body } = await over.send({
+        method: "GET",
+        target: "/",
+        headers: [],
+      });
+      // Each server has its own error page.
       seen.push(status === 500 ? [status] : [status, headers.get("x-a"), text(body)]);
     }
     return seen;
@@ -83,18 +88,22 @@ async function ask(start: typeof overDenoServe, make: () => unknown) {
 
 for (const [transport, start] of Object.entries(IN_PROCESS)) {
   for (const [name, make] of Object.entries(RESPONSES)) {
-    Deno.test(`over ${transport} a response is sent twice as Deno.serve sends it: ${name}`, async () => {
-      assertEquals(await ask(start, make()), await ask(overDenoServe, make()));
+    Deno.test(`${transport} sends a response twice as Deno.serve does: ${name}`, async () => {
+      assertEquals(await sendTwice(start, make()), await sendTwice(overDenoServe, make()));
     });
   }
 
-  Deno.test(`over ${transport} a response is sent though globalThis.Response was replaced`, async () => {
+  Deno.test(`${transport} sends a response after globalThis.Response was replaced`, async () => {
     const { Response } = globalThis;
     const make = () => new Response("sent");
     globalThis.Response = class Other {} as unknown as typeof Response;
     try {
-      assertEquals(await ask(start, make), [[200, null, "sent"], [200, null, "sent"]]);
-      assertEquals(await ask(overDenoServe, make), [[200, null, "sent"], [200, null, "sent"]]);
+      assertEquals(await sendTwice(start, make), [[200, null, "sent"], [200, null, "sent"]]);
+      assertEquals(await sendTwice(overDenoServe, make), [[200, null, "sent"], [
+        200,
+        null,
+        "sent",
+      ]]);
     } finally {
       globalThis.Response = Response;
     }

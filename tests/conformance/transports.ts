@@ -1,4 +1,4 @@
-/** Ways to ask the app of the conformance list. */
+/** Transports for the conformance tests: each serves an app and sends requests to it. */
 import type { App, AppOptions } from "../../bridge/app.ts";
 import { serveFastCGI } from "../../fastcgi.ts";
 import { serveHTTP } from "../../http.ts";
@@ -12,23 +12,23 @@ import { FastCGIClient, request as fastCGIRequest } from "../testing/fastcgi_cli
 import app, { OPTION_SETS } from "./app.ts";
 
 /** A request as a client sends it. */
-export interface Question {
+export interface ClientRequest {
   method: string;
-  /** Path and query as they stand in the request line. */
+  /** Path and query as in the request line. */
   target: string;
-  /** Names and values; a name may come twice. `Host` is example.org:8080 unless it is here. */
+  /** Names and values; a name may be repeated. `Host` defaults to example.org:8080. */
   headers: [name: string, value: string][];
   body?: Uint8Array;
 }
 
 export interface Transport extends AsyncDisposable {
-  ask(question: Question): Promise<Answer>;
+  send(request: ClientRequest): Promise<Answer>;
 }
 
-/** Every transport: starts it with the options of that name. */
+/** Every transport: starts the conformance app with the option set of a name. */
 export const TRANSPORTS: Record<string, (options: string) => Transport> = {
   CGI: (options) => ({
-    ask: (question) => askScript(question, options),
+    send: (request) => sendToScript(request, options),
     [Symbol.asyncDispose]: () => Promise.resolve(),
   }),
   FastCGI: (options) => overFastCGI(app, OPTION_SETS[options]),
@@ -36,10 +36,10 @@ export const TRANSPORTS: Record<string, (options: string) => Transport> = {
   HTTP: (options) => overHTTP(app, OPTION_SETS[options]),
 };
 
-/** Every transport, each in this process, for any app. */
+/** Every transport, for any app in this process. */
 export const IN_PROCESS: Record<string, (app: App) => Transport> = {
   CGI: (app) => ({
-    ask: (question) => run(app, variables(question), question.body),
+    send: (request) => run(app, variablesOf(request), request.body),
     [Symbol.asyncDispose]: () => Promise.resolve(),
   }),
   FastCGI: overFastCGI,
@@ -47,7 +47,7 @@ export const IN_PROCESS: Record<string, (app: App) => Transport> = {
   HTTP: overHTTP,
 };
 
-/** `Deno.serve` alone, which all transports are compared with. */
+/** `Deno.serve` itself, which the tests compare the transports with. */
 export function overDenoServe(
   handler: (request: Request, info: Deno.ServeHandlerInfo) => Response | Promise<Response>,
 ): Transport {
@@ -57,19 +57,19 @@ export function overDenoServe(
     onListen: () => {},
     onError: () => new Response("500 Internal Server Error\n", { status: 500 }),
   }, handler);
-  return overTCP(server, server.addr, askHTTP);
+  return overTCP(server, server.addr, sendHTTP);
 }
 
 function overFastCGI(app: App, options?: AppOptions): Transport {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const server = serveFastCGI(app, listener, { ...options, log: () => {} });
-  return overTCP(server, listener.addr, askFastCGI);
+  return overTCP(server, listener.addr, sendFastCGI);
 }
 
 function overSCGI(app: App, options?: AppOptions): Transport {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const server = serveSCGI(app, listener, { ...options, log: () => {} });
-  return overTCP(server, listener.addr, askSCGI);
+  return overTCP(server, listener.addr, sendSCGI);
 }
 
 function overHTTP(app: App, options?: AppOptions): Transport {
@@ -79,19 +79,19 @@ function overHTTP(app: App, options?: AppOptions): Transport {
     port: 0,
     onListen: () => {},
   });
-  return overTCP(server, server.addr, askHTTP);
+  return overTCP(server, server.addr, sendHTTP);
 }
 
 function overTCP(
   server: { shutdown(): Promise<void> },
   { port }: Deno.NetAddr,
-  ask: (conn: Deno.Conn, question: Question) => Promise<Answer>,
+  send: (conn: Deno.Conn, request: ClientRequest) => Promise<Answer>,
 ): Transport {
   return {
-    async ask(question) {
+    async send(request) {
       const conn = await Deno.connect({ hostname: "127.0.0.1", port });
       try {
-        return await ask(conn, question);
+        return await send(conn, request);
       } finally {
         conn.close();
       }
@@ -100,7 +100,7 @@ function overTCP(
   };
 }
 
-function allHeaders({ headers, body }: Question): [name: string, value: string][] {
+function allHeaders({ headers, body }: ClientRequest): [name: string, value: string][] {
   const has = (wanted: string) => headers.some(([name]) => name.toLowerCase() === wanted);
   return [
     ...(has("host") ? [] : [["Host", "example.org:8080"] as [string, string]]),
@@ -109,9 +109,9 @@ function allHeaders({ headers, body }: Question): [name: string, value: string][
   ];
 }
 
-/** What a web server makes of a request (RFC 3875 section 4.1); repeated fields are joined. */
-function variables(question: Question): Record<string, string> {
-  const [path, query = ""] = question.target.split(/\?(.*)/s);
+/** Returns a request's variables, as a web server sends them (RFC 3875 section 4.1); joins repeated fields. */
+function variablesOf(request: ClientRequest): Record<string, string> {
+  const [path, query = ""] = request.target.split(/\?(.*)/s);
   const variables: Record<string, string> = {
     GATEWAY_INTERFACE: "CGI/1.1",
     SERVER_PROTOCOL: "HTTP/1.1",
@@ -120,8 +120,8 @@ function variables(question: Question): Record<string, string> {
     SERVER_PORT: "8080",
     REMOTE_ADDR: "127.0.0.1",
     REMOTE_PORT: "4711",
-    REQUEST_METHOD: question.method,
-    REQUEST_URI: question.target,
+    REQUEST_METHOD: request.method,
+    REQUEST_URI: request.target,
     QUERY_STRING: query,
     SCRIPT_NAME: "",
     PATH_INFO: path.replace(
@@ -129,7 +129,7 @@ function variables(question: Question): Record<string, string> {
       (_, hex) => String.fromCharCode(parseInt(hex, 16)),
     ),
   };
-  for (const [name, value] of allHeaders(question)) {
+  for (const [name, value] of allHeaders(request)) {
     const known = /^content-(?:type|length)$/i.test(name);
     const variable = (known ? "" : "HTTP_") + name.replaceAll("-", "_").toUpperCase();
     const joint = variable === "HTTP_COOKIE" ? "; " : ", ";
@@ -139,30 +139,30 @@ function variables(question: Question): Record<string, string> {
   return variables;
 }
 
-function askScript(question: Question, options: string): Promise<Answer> {
-  const env = { ...variables(question), CONFORMANCE_OPTIONS: options };
-  return runScript(new URL("./script.ts", import.meta.url), env, question.body);
+function sendToScript(request: ClientRequest, options: string): Promise<Answer> {
+  const env = { ...variablesOf(request), CONFORMANCE_OPTIONS: options };
+  return runScript(new URL("./script.ts", import.meta.url), env, request.body);
 }
 
-async function askFastCGI(conn: Deno.Conn, question: Question): Promise<Answer> {
+async function sendFastCGI(conn: Deno.Conn, request: ClientRequest): Promise<Answer> {
   const client = new FastCGIClient(conn);
   const sent = client.send(
-    fastCGIRequest({ variables: Object.entries(variables(question)), body: question.body }),
+    fastCGIRequest({ variables: Object.entries(variablesOf(request)), body: request.body }),
   );
-  const answer = await client.answer();
+  const response = await client.answer();
   await sent;
-  return answer;
+  return response;
 }
 
-async function askSCGI(conn: Deno.Conn, question: Question): Promise<Answer> {
-  const { CONTENT_LENGTH = "0", ...others } = variables(question);
+async function sendSCGI(conn: Deno.Conn, request: ClientRequest): Promise<Answer> {
+  const { CONTENT_LENGTH = "0", ...others } = variablesOf(request);
   const head = encodeSCGIHeaders(
     Object.entries({ CONTENT_LENGTH, SCGI: "1", ...others }),
   );
-  return parseAnswer(await converse(conn, concat([head, question.body ?? new Uint8Array()])));
+  return parseAnswer(await converse(conn, concat([head, request.body ?? new Uint8Array()])));
 }
 
-/** Sends all and reads all, at the same time. */
+/** Sends a request and reads the response at the same time. */
 async function converse(conn: Deno.Conn, request: Uint8Array): Promise<Uint8Array> {
   const sending = (async () => {
     for (let at = 0; at < request.length;) at += await conn.write(request.subarray(at));
@@ -170,7 +170,7 @@ async function converse(conn: Deno.Conn, request: Uint8Array): Promise<Uint8Arra
   const parts: Uint8Array[] = [];
   while (true) {
     const buffer = new Uint8Array(65536);
-    const count = await deadline(conn.read(buffer), "the answer");
+    const count = await deadline(conn.read(buffer), "the response");
     if (count === null) break;
     parts.push(buffer.subarray(0, count));
   }
@@ -178,13 +178,15 @@ async function converse(conn: Deno.Conn, request: Uint8Array): Promise<Uint8Arra
   return concat(parts);
 }
 
-async function askHTTP(conn: Deno.Conn, question: Question): Promise<Answer> {
-  const { method, target, body = new Uint8Array() } = question;
-  const lines = allHeaders(question).map(([name, value]) => `${name}: ${value}\r\n`).join("");
+async function sendHTTP(conn: Deno.Conn, request: ClientRequest): Promise<Answer> {
+  const { method, target, body = new Uint8Array() } = request;
+  const lines = allHeaders(request).map(([name, value]) => `${name}: ${value}\r\n`).join("");
   const head = `${method} ${target} HTTP/1.1\r\n${lines}Connection: close\r\n\r\n`;
-  const answer = parseAnswer(await converse(conn, concat([bytes(head), body])));
-  if (answer.headers.get("transfer-encoding") === "chunked") answer.body = dechunk(answer.body);
-  return answer;
+  const response = parseAnswer(await converse(conn, concat([bytes(head), body])));
+  if (response.headers.get("transfer-encoding") === "chunked") {
+    response.body = dechunk(response.body);
+  }
+  return response;
 }
 
 function dechunk(chunked: Uint8Array): Uint8Array<ArrayBuffer> {
@@ -192,7 +194,7 @@ function dechunk(chunked: Uint8Array): Uint8Array<ArrayBuffer> {
   for (let at = 0;;) {
     const line = text(chunked.subarray(at, at + 20)).split("\r\n")[0];
     const length = parseInt(line, 16);
-    // Cut off, or the end.
+    // The last chunk, or a truncated body.
     if (!(length > 0)) return concat(parts);
     at += line.length + 2;
     parts.push(chunked.subarray(at, at + length));

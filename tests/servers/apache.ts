@@ -1,9 +1,9 @@
 import type { Rig } from "./harness.ts";
 
-/** Where Debian's Apache has its modules. */
+/** The directory of Apache's modules on Debian. */
 export const MODULES = "/usr/lib/apache2/modules";
 
-/** A configuration of Apache with a virtual host for each port. */
+/** Returns an Apache configuration with one virtual host per port. */
 export function apacheConfig(rig: Rig, modules: string[], hosts: Record<number, string>): string {
   const load = ["authz_core", ...modules]
     .map((name) => `LoadModule ${name}_module ${MODULES}/mod_${name}.so`);

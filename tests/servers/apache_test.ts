@@ -32,7 +32,7 @@ const apache = new Suite("Apache", {
   });
 });
 
-/** mod_cgi is for processes that do one request at a time, mod_cgid for those with threads. */
+/** Apache with the prefork MPM and mod_cgi; a threaded MPM uses mod_cgid instead. */
 const prefork = new Suite("Apache", {
   apache2: "apache2",
   [`${MODULES}/mod_mpm_prefork.so`]: "apache2-bin",
@@ -54,9 +54,9 @@ const site = (port: number, differences: Partial<Site> = {}): Site => ({
   chunked: "streamed",
   ...differences,
 });
-const cgi = { base: "/cgi-bin/app.ts", protocol: "cgi", leaves: "killed" } as const;
+const cgi = { base: "/cgi-bin/app.ts", protocol: "cgi", disconnect: "killed" } as const;
 behaviours(prefork, "CGI (mod_cgi)", (port) => site(port.cgi, cgi));
-/** mod_proxy_fcgi does not split the path: all of it is SCRIPT_NAME (rule A16). */
+/** mod_proxy_fcgi does not split the path: it sends all of it as SCRIPT_NAME (rule A16). */
 const unsplit = { scriptName: "/café/x", pathInfo: undefined };
 
 behaviours(apache, "CGI (mod_cgid)", (port) => site(port.cgi, cgi));
@@ -74,19 +74,19 @@ behaviours(apache, "SCGI", (port) =>
     log: (rig) => rig.output("daemon (scgi)"),
   }));
 
-apache.test("an encoded slash is refused unless it is allowed", async (port) => {
+apache.test("rejects an encoded slash unless AllowEncodedSlashes is set", async (port) => {
   const { status } = await request(site(port.split).host, "GET", "/caf%C3%A9%2Fx");
   assertEquals(status, 404);
 });
 
-apache.test("an encoded slash that Apache does not decode", async (port) => {
+apache.test("passes on an encoded slash with AllowEncodedSlashes NoDecode", async (port) => {
   const seen = await see(site(port.noDecode, cgi), "/caf%C3%A9%2Fx");
   assertEquals(seen.variables.PATH_INFO, "/café%2Fx");
   assertEquals([seen.scriptName, seen.pathInfo], [cgi.base, "/café/x"]);
   assertEquals(new URL(seen.url).pathname, "/caf%C3%A9%2Fx");
 });
 
-apache.test("the path as RFC 3875 splits it", async (port) => {
+apache.test("splits the path as RFC 3875 does when configured to", async (port) => {
   const { url, variables } = await see(site(port.split), "/d/caf%C3%A9");
   assertEquals(new URL(url).pathname, "/d/caf%C3%A9");
   assertEquals([variables.SCRIPT_NAME, variables.PATH_INFO], ["", "/d/café"]);

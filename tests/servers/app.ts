@@ -1,4 +1,4 @@
-/** What every server is tested with, unchanged: as a CGI script, as a daemon, and spawned by the server. */
+/** The app that runs behind every server: as a CGI script, as a daemon, and spawned by the server. */
 import type { HandlerInfo } from "../../bridge/app.ts";
 
 const encoder = new TextEncoder();
@@ -45,16 +45,16 @@ const routes: Record<
     const mark = new URL(request.url).searchParams.get("mark");
     throw new Error(`the cause, which is secret ${mark}`);
   },
-  "/break": () => {
+  "/fail": () => {
     const parts = [encoder.encode("first\n")];
     return new Response(
       new ReadableStream({
         async pull(controller) {
           const part = parts.shift();
           if (part !== undefined) return controller.enqueue(part);
-          // What came before is on its way first.
+          // Lets the chunk before it be written first.
           await new Promise((resolve) => setTimeout(resolve));
-          controller.error(new Error("the body broke off"));
+          controller.error(new Error("the body failed"));
         },
       }, { highWaterMark: 0 }),
     );
@@ -83,7 +83,7 @@ const routes: Record<
   },
 };
 
-/** Says what the app was asked. */
+/** Returns the request as the app sees it, as JSON. */
 function see(request: Request, info: HandlerInfo): Response {
   return Response.json({
     method: request.method,
@@ -96,7 +96,7 @@ function see(request: Request, info: HandlerInfo): Response {
   });
 }
 
-/** Connects to the test that asks. */
+/** Connects to the test's witness, whose port is in the query. */
 async function callWitness(request: Request): Promise<Deno.Conn> {
   const port = Number(new URL(request.url).searchParams.get("witness"));
   return await Deno.connect({ hostname: "127.0.0.1", port });

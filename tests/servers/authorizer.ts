@@ -1,4 +1,4 @@
-/** The test app with FastCGI's authorizer role: who knows the key is let in. */
+/** The test app with FastCGI's authorizer role: it allows requests that carry the key. */
 import type { HandlerInfo } from "../../bridge/app.ts";
 import { allow } from "../../fastcgi.ts";
 import app from "./app.ts";

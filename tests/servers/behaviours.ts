@@ -1,40 +1,40 @@
-/** What must be the same behind every web server, and where servers differ, how. */
+/** The behaviours that must be the same behind every web server, and the known differences between servers. */
 import { assert, assertEquals, assertFalse, assertStringIncludes } from "@std/assert";
 import { Client, request, Witness } from "./client.ts";
 import { eventually, type Rig, type Suite } from "./harness.ts";
 
-/** One way to the app, and how it differs from the others. */
+/** One route to the app through a web server, and how it differs from the others. */
 export interface Site {
   /** Host and port. */
   host: string;
-  /** What stands before the app's routes. */
+  /** The path that the app's routes are below. */
   base?: string;
   protocol?: "cgi" | "fastcgi" | "scgi";
-  /** The Host that reaches the app, where it is not what the client sent (rule A9). */
+  /** The Host that the app sees, if not the one that the client sent (rule A9). */
   seenHost?: string;
-  /** SCRIPT_NAME and PATH_INFO of /caf%C3%A9%2Fx, and what becomes of the path in them (rules A15, A16). */
+  /** SCRIPT_NAME and PATH_INFO for /caf%C3%A9%2Fx (rules A15, A16). */
   split?: { scriptName?: string; pathInfo?: string };
-  /** PATH_INFO, or SCRIPT_NAME where the server sends no PATH_INFO, of /d/./x/../y//z (rule A14). */
+  /** PATH_INFO for /d/./x/../y//z, or SCRIPT_NAME if the server sends no PATH_INFO (rule A14). */
   dots?: string;
-  /** What an upload in chunked coding comes as: with a length, without one, or refused by a status (rules A21, A22). */
+  /** How a chunked upload reaches the app: with a length, without one, or not at all, with a status (rules A21, A22). */
   chunked?: "buffered" | "streamed" | number;
-  /** Whether the rest of the body still comes once the answer has begun (rule C13). */
+  /** Whether the server sends the rest of the body once the response has begun (rule C13). */
   pipes?: boolean | "perhaps";
   /** Whether Authorization reaches the app (rule A28). */
   authorization?: boolean;
-  /** What becomes of the app when the client leaves in mid-answer (rules B22, C21). */
-  leaves?: "aborted" | "killed";
-  /** Whether a client can tell that an answer broke off (rule B17). */
-  breaks?: "seen" | "hidden" | "page";
-  /** Where the log of the app is found, if not in error.log; false where the server drops it. */
+  /** What happens to the app when the client disconnects during the response (rules B22, C21). */
+  disconnect?: "aborted" | "killed";
+  /** What the client sees of a truncated response: an error, a complete body, or an error page after it (rule B17). */
+  truncated?: "error" | "hidden" | "page";
+  /** Reads the app's log, if it is not in error.log; false if the server drops it. */
   log?: ((rig: Rig) => string) | false;
-  /** Whether the server closes the connection after HEAD. */
+  /** Whether the server closes the connection after a HEAD request. */
   closesAfterHead?: boolean;
-  /** Whether the Status field is passed on to the client (rule B1). */
+  /** Whether the server passes the Status field on to the client (rule B1). */
   leaksStatus?: boolean;
 }
 
-/** What the app says that it was asked. */
+/** A request as the app sees it. */
 export interface Seen {
   method: string;
   url: string;
@@ -45,7 +45,7 @@ export interface Seen {
   variables: Record<string, string>;
 }
 
-/** Registers the list for one site of a server. */
+/** Registers a test of each behaviour for one site of a server. */
 export function behaviours<T>(suite: Suite<T>, name: string, site: (started: T) => Site): void {
   for (const [behaviour, run] of Object.entries(BEHAVIOURS)) {
     suite.test(`${name}: ${behaviour}`, (started, rig) => {
@@ -57,18 +57,18 @@ export function behaviours<T>(suite: Suite<T>, name: string, site: (started: T) 
 
 type Given = Site & { base: string };
 
-/** Asks the app what it sees. */
+/** Sends a GET request and returns it as the app sees it. */
 export async function see(
   { host, base = "" }: Site,
   path: string,
   fields: string[][] = [],
 ): Promise<Seen> {
-  const answer = await request(host, "GET", base + path, { fields });
-  assertEquals(answer.status, 200, answer.text);
-  return JSON.parse(answer.text);
+  const response = await request(host, "GET", base + path, { fields });
+  assertEquals(response.status, 200, response.text);
+  return JSON.parse(response.text);
 }
 
-/** Bytes that differ from place to place. */
+/** Returns bytes without a short period. */
 function sample(length: number): Uint8Array<ArrayBuffer> {
   const numbers = new Uint32Array(Math.ceil(length / 4));
   for (let i = 0; i < numbers.length; i++) numbers[i] = Math.imul(i, 2654435761);
@@ -82,17 +82,17 @@ async function sha256(bytes: Uint8Array): Promise<string> {
 const BINARY = [["Content-Type", "application/octet-stream"]];
 
 const BEHAVIOURS: Record<string, (site: Given, rig: Rig) => Promise<void>> = {
-  "GET answers": async (site) => {
+  "GET returns the body": async (site) => {
     const { status, head, text } = await request(site.host, "GET", site.base + "/hello");
     assertEquals([status, text], [200, "Hello\n"]);
     assertEquals(head.all("content-type"), ["text/plain;charset=UTF-8"]);
     assertEquals(head.all("status"), site.leaksStatus ? ["200 OK"] : []);
   },
 
-  "HEAD answers without a body": async (site) => {
+  "HEAD returns no body": async (site) => {
     using client = await Client.connect(site.host);
     await client.sendHead("HEAD", site.base + "/hello");
-    const { status, head } = await client.readAnswer("HEAD");
+    const { status, head } = await client.readResponse("HEAD");
     assertEquals(status, 200);
     assertEquals(head.all("content-type"), ["text/plain;charset=UTF-8"]);
     if (site.closesAfterHead) {
@@ -100,27 +100,33 @@ const BEHAVIOURS: Record<string, (site: Given, rig: Rig) => Promise<void>> = {
       return await client.expectEnd();
     }
     await client.sendHead("GET", site.base + "/hello");
-    assertEquals((await client.readAnswer()).text, "Hello\n");
+    assertEquals((await client.readResponse()).text, "Hello\n");
   },
 
-  "POST of 10 MB comes back": async (site) => {
+  "POST returns a body of 10 MB that the app buffers": async (site) => {
     const body = sample(10_000_000);
-    const answer = await request(site.host, "POST", site.base + "/echo", { body, fields: BINARY });
-    assertEquals([answer.status, answer.body.length], [200, body.length]);
-    assertEquals(await sha256(answer.body), await sha256(body));
+    const response = await request(site.host, "POST", site.base + "/echo", {
+      body,
+      fields: BINARY,
+    });
+    assertEquals([response.status, response.body.length], [200, body.length]);
+    assertEquals(await sha256(response.body), await sha256(body));
   },
 
-  "POST of 10 MB comes back as it is sent": async (site) => {
+  "POST returns a body of 10 MB that the app streams": async (site) => {
     const body = sample(10_000_000);
-    const answer = await request(site.host, "POST", site.base + "/pipe", { body, fields: BINARY });
-    assertEquals(answer.status, 200);
-    const { length } = answer.body;
+    const response = await request(site.host, "POST", site.base + "/pipe", {
+      body,
+      fields: BINARY,
+    });
+    assertEquals(response.status, 200);
+    const { length } = response.body;
     if (site.pipes === false) assert(length < body.length);
     else if (site.pipes !== "perhaps") assertEquals(length, body.length);
-    assertEquals(await sha256(answer.body), await sha256(body.subarray(0, length)));
+    assertEquals(await sha256(response.body), await sha256(body.subarray(0, length)));
   },
 
-  "an upload in chunked coding": async (site) => {
+  "POST uploads a chunked body": async (site) => {
     const body = sample(300_000);
     using client = await Client.connect(site.host);
     await client.sendHead("POST", site.base + "/sum", [
@@ -134,7 +140,7 @@ const BEHAVIOURS: Record<string, (site: Given, rig: Rig) => Promise<void>> = {
       await client.sendChunk(new Uint8Array());
     };
     const sent = send().catch(() => {});
-    const { status, text } = await client.readAnswer();
+    const { status, text } = await client.readResponse();
     await sent;
     if (typeof site.chunked === "number") return assertEquals(status, site.chunked);
     assertEquals(status, 200, text);
@@ -145,7 +151,7 @@ const BEHAVIOURS: Record<string, (site: Given, rig: Rig) => Promise<void>> = {
     });
   },
 
-  "what is sent first is seen before the rest is made": async (site) => {
+  "a stream sends its first chunk before the app makes the next": async (site) => {
     using witness = new Witness();
     using client = await Client.connect(site.host);
     await client.sendHead("GET", `${site.base}/stream?witness=${witness.port}`);
@@ -155,27 +161,27 @@ const BEHAVIOURS: Record<string, (site: Given, rig: Rig) => Promise<void>> = {
     let text = "";
     while (text !== "first\n") {
       const { done, value } = await parts.next();
-      assertFalse(done, `the body must go on: ${text}`);
+      assertFalse(done, `the body must continue: ${text}`);
       text += new TextDecoder().decode(value);
     }
-    await witness.say("go on");
+    await witness.write("go on");
     for await (const part of parts) text += new TextDecoder().decode(part);
     assertEquals(text, "first\nlast\n");
   },
 
-  "two cookies are two fields": async (site) => {
+  "two cookies reach the client as two fields": async (site) => {
     const { head } = await request(site.host, "GET", site.base + "/cookies");
     assertEquals(head.all("set-cookie"), ["a=1; Path=/", "b=2; HttpOnly"]);
   },
 
-  "204 has no body, and the connection goes on": async (site) => {
+  "204 has no body, and the connection stays usable": async (site) => {
     using client = await Client.connect(site.host);
     await client.sendHead("GET", site.base + "/nothing");
-    const { status, head } = await client.readAnswer();
+    const { status, head } = await client.readResponse();
     assertEquals(status, 204);
     assertEquals(head.all("content-type"), []);
     await client.sendHead("GET", site.base + "/hello");
-    assertEquals((await client.readAnswer()).text, "Hello\n");
+    assertEquals((await client.readResponse()).text, "Hello\n");
   },
 
   "a redirect reaches the client": async (site) => {
@@ -184,13 +190,13 @@ const BEHAVIOURS: Record<string, (site: Given, rig: Rig) => Promise<void>> = {
     assertEquals(new URL(head.get("location")!, "http://" + site.host).pathname, "/hello");
   },
 
-  "a Location that is no redirect": async (site) => {
+  "a Location without a redirect status reaches the client": async (site) => {
     const { status, head, text } = await request(site.host, "GET", site.base + "/created");
     assertEquals([status, text], [201, "Made\n"]);
     assertEquals(new URL(head.get("location")!, "http://" + site.host).pathname, "/hello");
   },
 
-  "an encoded path and query": async (site) => {
+  "an encoded path and query reach the app": async (site) => {
     const path = "/caf%C3%A9%2Fx?q=a+b";
     const seen = await see(site, path);
     const host = site.seenHost ?? site.host;
@@ -204,14 +210,14 @@ const BEHAVIOURS: Record<string, (site: Given, rig: Rig) => Promise<void>> = {
     );
   },
 
-  "dots and slashes in a path": async (site) => {
+  "a path with dot segments and double slashes reaches the app": async (site) => {
     const seen = await see(site, "/d/./x/../y//z");
     const { SCRIPT_NAME, PATH_INFO } = seen.variables;
     assertEquals(new URL(seen.url).pathname, "/d/y//z");
     assertEquals(PATH_INFO || SCRIPT_NAME, site.dots ?? "/d/y/z");
   },
 
-  "header fields": async (site) => {
+  "header fields reach the app": async (site) => {
     const { headers, variables } = await see(site, "/headers", [
       ["X-Text", "caf\u00e9, \u00fc"],
       ["Cookie", "a=1; b=2"],
@@ -231,7 +237,7 @@ const BEHAVIOURS: Record<string, (site: Given, rig: Rig) => Promise<void>> = {
     assertEquals(variables.REMOTE_ADDR, "127.0.0.1");
   },
 
-  "an error is not shown, and is logged": async (site, rig) => {
+  "an error is logged and not shown": async (site, rig) => {
     const mark = crypto.randomUUID();
     const { status, text } = await request(site.host, "GET", `${site.base}/throw?mark=${mark}`);
     assertEquals(status, 500);
@@ -242,27 +248,27 @@ const BEHAVIOURS: Record<string, (site: Given, rig: Rig) => Promise<void>> = {
     await eventually("the stack is in the log", () => stack.test(log(rig)));
   },
 
-  "an answer that breaks off": async (site) => {
+  "a response whose body fails is truncated": async (site) => {
     using client = await Client.connect(site.host);
-    await client.sendHead("GET", site.base + "/break", [["Connection", "close"]]);
+    await client.sendHead("GET", site.base + "/fail", [["Connection", "close"]]);
     const head = await client.readHead();
     assertEquals(head.status, 200);
     let text = "";
-    let seen = false;
+    let failed = false;
     try {
       for await (const part of client.readParts(head)) text += new TextDecoder().decode(part);
     } catch {
-      seen = true;
+      failed = true;
     }
-    // mod_fcgid puts a page of its own behind it.
-    if (site.breaks === "page") return assertStringIncludes(text, "first\n<!DOCTYPE HTML");
+    // mod_fcgid appends an error page of its own.
+    if (site.truncated === "page") return assertStringIncludes(text, "first\n<!DOCTYPE HTML");
     assertEquals(text, "first\n");
-    // Without a length, CGI and SCGI have no other end than the connection's.
-    const breaks = site.breaks ?? (site.protocol === "fastcgi" ? "seen" : "hidden");
-    assertEquals(seen ? "seen" : "hidden", breaks);
+    // Without a length, the end of a CGI or SCGI response is the end of its connection.
+    const truncated = site.truncated ?? (site.protocol === "fastcgi" ? "error" : "hidden");
+    assertEquals(failed ? "error" : "hidden", truncated);
   },
 
-  "an answer before the body is read": async (site) => {
+  "a response sent before the body is read reaches the client": async (site) => {
     const { status, text } = await request(site.host, "POST", site.base + "/early", {
       body: sample(10_000_000),
       fields: BINARY,
@@ -270,41 +276,41 @@ const BEHAVIOURS: Record<string, (site: Given, rig: Rig) => Promise<void>> = {
     assertEquals([status, text], [413, "Too much\n"]);
   },
 
-  "a path that looks like a host": async (site) => {
+  "a path that looks like a host stays a path": async (site) => {
     const seen = await see(site, "//evil.example/x");
     assertEquals(seen.url, `http://${site.seenHost ?? site.host}//evil.example/x`);
   },
 
   "TRACE does not reach the app": async (site) => {
     const { status, head, text } = await request(site.host, "TRACE", site.base + "/hello");
-    // Apache answers it by itself where it serves files.
+    // Apache responds by itself where it serves files.
     if (status === 200) assertEquals(head.get("content-type"), "message/http");
     else assert([405, 501].includes(status), `${status}`);
     assert(text !== "Hello\n");
   },
 
-  "a client that leaves": async (site) => {
+  "a client that disconnects aborts the request": async (site) => {
     using witness = new Witness();
     const client = await Client.connect(site.host);
     await client.sendHead("GET", `${site.base}/endless?witness=${witness.port}`);
-    assertEquals(await witness.next("the app begins"), "started");
+    assertEquals(await witness.next("the app starts"), "started");
     const head = await client.readHead();
     assertEquals(head.status, 200);
     const { done } = await client.readParts(head).next();
     assert(!done);
     client[Symbol.dispose]();
-    const last = await witness.next("the app learns of it");
-    if (site.leaves !== "killed") return assertEquals(last, "aborted");
-    // It may be quicker to learn of it than to die.
+    const last = await witness.next("the request aborts");
+    if (site.disconnect !== "killed") return assertEquals(last, "aborted");
+    // The app may see the abort before it is killed.
     if (last !== undefined) {
       assertEquals([last, await witness.next("the app ends")], ["aborted", undefined]);
     }
   },
 
-  "the server goes on": async (site) => {
-    const answers = await Promise.all(
+  "the server keeps serving": async (site) => {
+    const responses = await Promise.all(
       Array.from({ length: 8 }, () => request(site.host, "GET", site.base + "/hello")),
     );
-    assertEquals(answers.map(({ text }) => text), Array(8).fill("Hello\n"));
+    assertEquals(responses.map(({ text }) => text), Array(8).fill("Hello\n"));
   },
 };

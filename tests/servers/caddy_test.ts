@@ -21,7 +21,7 @@ const caddy = new Suite("Caddy", { caddy: "caddy" }, async (rig) => {
   return { ...ports, minor: await minorVersion() };
 });
 
-/** The second number of the version: what Caddy 2.7 and 2.9 changed is told apart by it. */
+/** Returns the minor version, since Caddy changed its behaviour in 2.7 and 2.9. */
 async function minorVersion(): Promise<number> {
   const { stdout } = await new Deno.Command("caddy", { args: ["version"] }).output();
   return Number(/\d+\.(\d+)/.exec(new TextDecoder().decode(stdout))![1]);
@@ -30,8 +30,8 @@ async function minorVersion(): Promise<number> {
 const site = (port: number, minor: number, differences: Partial<Site> = {}): Site => ({
   host: `127.0.0.1:${port}`,
   leaksStatus: true,
-  breaks: "hidden",
-  // Before, capture_stderr does nothing.
+  truncated: "hidden",
+  // capture_stderr has no effect before 2.7.
   log: minor >= 7 ? (rig) => rig.output("caddy") : false,
   chunked: minor >= 9 ? 411 : "streamed",
   ...differences,
@@ -48,7 +48,7 @@ behaviours(
   ({ unix, minor }) => site(unix, minor, { base: "/app" }),
 );
 
-caddy.test("a type that Caddy makes up is not passed on", async ({ tcp, minor }) => {
+caddy.test("the request omits the Content-Type that Caddy makes up", async ({ tcp, minor }) => {
   const { text } = await request(site(tcp, minor).host, "POST", "/form", {
     body: new Uint8Array(3),
   });

@@ -1,4 +1,4 @@
-/** An HTTP/1.1 client that shows what is on the wire, and can be rude. */
+/** An HTTP/1.1 client that shows what is on the wire, and may stop or disconnect at any point. */
 import { assert } from "@std/assert";
 import { within } from "./harness.ts";
 
@@ -12,7 +12,10 @@ export class Head {
   constructor(text: string) {
     const [statusLine, ...lines] = text.split("\r\n");
     const match = /^HTTP\/1\.[01] (\d{3})/.exec(statusLine);
-    assert(match, `a status line must come: ${JSON.stringify(statusLine.slice(0, 200))}`);
+    assert(
+      match,
+      `a response must begin with a status line: ${JSON.stringify(statusLine.slice(0, 200))}`,
+    );
     this.status = Number(match[1]);
     this.fields = lines.map((line) => {
       const colon = line.indexOf(":");
@@ -29,8 +32,8 @@ export class Head {
   }
 }
 
-/** A response, read whole. */
-export class Answer {
+/** A response with its whole body. */
+export class HTTPResponse {
   readonly head: Head;
   readonly body: Uint8Array;
 
@@ -52,7 +55,7 @@ export class Answer {
 export class Client implements Disposable {
   #conn: Deno.Conn;
   #host: string;
-  #held: Uint8Array<ArrayBuffer> = new Uint8Array();
+  #buffered: Uint8Array<ArrayBuffer> = new Uint8Array();
 
   private constructor(conn: Deno.Conn, host: string) {
     this.#conn = conn;
@@ -64,7 +67,7 @@ export class Client implements Disposable {
     return new Client(await Deno.connect({ hostname, port: Number(port) }), host);
   }
 
-  /** Sends a request's head. */
+  /** Sends the request line and headers. */
   async sendHead(method: string, path: string, fields: string[][] = []): Promise<void> {
     const lines = [`${method} ${path} HTTP/1.1`, `Host: ${this.#host}`];
     await this.send([...lines, ...fields.map((field) => field.join(": ")), "", ""].join("\r\n"));
@@ -75,7 +78,7 @@ export class Client implements Disposable {
     for (let at = 0; at < bytes.length;) at += await this.#conn.write(bytes.subarray(at));
   }
 
-  /** Sends a part of a body in chunked coding; an empty one ends it. */
+  /** Sends one chunk of a chunked body; an empty one ends the body. */
   async sendChunk(chunk: Uint8Array): Promise<void> {
     await this.send(chunk.length.toString(16) + "\r\n");
     await this.send(chunk);
@@ -86,14 +89,17 @@ export class Client implements Disposable {
     let text = "";
     while (!text.endsWith("\r\n\r\n")) {
       const byte = await this.#take(1);
-      assert(byte, `a response must come: ${JSON.stringify(text)}, then the connection ended`);
+      assert(
+        byte,
+        `the response head must be complete: the connection ended after ${JSON.stringify(text)}`,
+      );
       text += String.fromCharCode(byte[0]);
     }
     const head = new Head(text.slice(0, -4));
     return head.status === 100 ? await this.readHead() : head;
   }
 
-  /** The body, part by part as it comes. */
+  /** Yields the parts of the body as they arrive. */
   async *readParts(head: Head, method = "GET"): AsyncGenerator<Uint8Array> {
     if (method === "HEAD" || head.status === 204 || head.status === 304) return;
     const length = head.get("content-length");
@@ -110,16 +116,19 @@ export class Client implements Disposable {
     }
   }
 
-  async readAnswer(method = "GET"): Promise<Answer> {
+  async readResponse(method = "GET"): Promise<HTTPResponse> {
     const head = await this.readHead();
     const parts = await Array.fromAsync(this.readParts(head, method));
-    return new Answer(head, new Uint8Array(await new Blob(parts as BlobPart[]).arrayBuffer()));
+    return new HTTPResponse(
+      head,
+      new Uint8Array(await new Blob(parts as BlobPart[]).arrayBuffer()),
+    );
   }
 
-  /** Reads on, and finds that nothing comes. */
+  /** Asserts that the connection ends without more bytes. */
   async expectEnd(): Promise<void> {
     const rest = await this.#take(65536);
-    assert(rest === null, `nothing must come: ${rest?.length} bytes came`);
+    assert(rest === null, `the connection must end: received ${rest?.length} bytes`);
   }
 
   async *#readExactly(length: number): AsyncGenerator<Uint8Array> {
@@ -135,22 +144,22 @@ export class Client implements Disposable {
     let line = "";
     while (!line.endsWith("\r\n")) {
       const byte = await this.#take(1);
-      assert(byte, "a chunk must end: the connection did");
+      assert(byte, "a chunk must be complete: the connection ended");
       line += String.fromCharCode(byte[0]);
     }
     return line.slice(0, -2);
   }
 
-  /** Up to so many bytes, or null at the end. */
-  async #take(most: number): Promise<Uint8Array | null> {
-    if (this.#held.length === 0) {
+  /** Reads up to `max` bytes; returns null at the end of the connection. */
+  async #take(max: number): Promise<Uint8Array | null> {
+    if (this.#buffered.length === 0) {
       const buffer = new Uint8Array(65536);
-      const count = await within("the server answers", this.#conn.read(buffer));
+      const count = await within("a read from the server", this.#conn.read(buffer));
       if (count === null) return null;
-      this.#held = buffer.subarray(0, count);
+      this.#buffered = buffer.subarray(0, count);
     }
-    const part = this.#held.slice(0, most);
-    this.#held = this.#held.subarray(part.length);
+    const part = this.#buffered.slice(0, max);
+    this.#buffered = this.#buffered.subarray(part.length);
     return part;
   }
 
@@ -158,40 +167,39 @@ export class Client implements Disposable {
     try {
       this.#conn.close();
     } catch {
-      // The server was faster.
+      // The server closed it first.
     }
   }
 }
 
-/** One request over a connection of its own. The body is sent while the answer is read. */
+/** Sends a request over a new connection and returns the response, which it reads while it sends the body. */
 export async function request(
   host: string,
   method: string,
   path: string,
   options: { fields?: string[][]; body?: Uint8Array } = {},
-): Promise<Answer> {
+): Promise<HTTPResponse> {
   using client = await Client.connect(host);
   const { fields = [], body } = options;
   const length = body ? [["Content-Length", String(body.length)]] : [];
   await client.sendHead(method, path, [...fields, ...length, ["Connection", "close"]]);
-  // A server that has answered may take no more of the body, or be gone.
+  // A server that has responded may stop reading the body or close the connection.
   if (body) client.send(body).catch(() => {});
-  const answer = await client.readAnswer(method);
-  return answer;
+  return await client.readResponse(method);
 }
 
-/** The other end of a connection that the app makes to the test: what it says, and when it goes. */
+/** A connection that the app opens to the test: the app reports its progress on it, and the test sees when it ends. */
 export class Witness implements Disposable {
   #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   #lines: AsyncIterator<string> | undefined;
   #conn: Deno.Conn | undefined;
 
-  /** To be handed to the app. */
+  /** The port that the app connects to. */
   get port(): number {
     return this.#listener.addr.port;
   }
 
-  /** The app's next word, or undefined when it is gone. */
+  /** Returns the app's next line, or undefined when the connection has ended. */
   async next(label: string): Promise<string | undefined> {
     return await within(label, this.#next());
   }
@@ -199,14 +207,14 @@ export class Witness implements Disposable {
   async #next(): Promise<string | undefined> {
     if (this.#lines === undefined) {
       this.#conn = await this.#listener.accept();
-      this.#lines = words(this.#conn);
+      this.#lines = readLines(this.#conn);
     }
     const { done, value } = await this.#lines.next();
     return done ? undefined : value;
   }
 
-  async say(word: string): Promise<void> {
-    await this.#conn!.write(encoder.encode(word + "\n"));
+  async write(line: string): Promise<void> {
+    await this.#conn!.write(encoder.encode(line + "\n"));
   }
 
   [Symbol.dispose](): void {
@@ -214,12 +222,12 @@ export class Witness implements Disposable {
     try {
       this.#conn?.close();
     } catch {
-      // The app was faster.
+      // The app closed it first.
     }
   }
 }
 
-async function* words(conn: Deno.Conn): AsyncGenerator<string> {
+async function* readLines(conn: Deno.Conn): AsyncGenerator<string> {
   const buffer = new Uint8Array(1024);
   let text = "";
   for (let count; (count = await conn.read(buffer).catch(() => null)) !== null;) {

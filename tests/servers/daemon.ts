@@ -9,7 +9,7 @@ const serve = protocol === "scgi" ? serveSCGI : serveFastCGI;
 
 const server = serve(app, await listen(address, { mode: 0o666 }), {
   basePath: basePath as "auto",
-  // nginx leaves a body unfinished once the answer has begun: a test waits for this.
+  // nginx stops sending the body once the response has begun, and a test waits for this timeout.
   bodyTimeout: 2_000,
   shutdownTimeout: 5_000,
   onListen: (addr) =>

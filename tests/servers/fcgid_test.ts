@@ -49,47 +49,47 @@ FcgidProcessTableFile ${rig.dir}/fcgid_shm
 
 const site = (port: number): Site => ({ host: `127.0.0.1:${port}`, base: "/app/app.fcgi" });
 
-behaviours(fcgid, "AddHandler", ({ list }) => ({ ...site(list), breaks: "page" }));
+behaviours(fcgid, "AddHandler", ({ list }) => ({ ...site(list), truncated: "page" }));
 
-fcgid.test("examples/hello.ts as a .fcgi", async ({ hello }) => {
+fcgid.test("runs examples/hello.ts as a .fcgi file", async ({ hello }) => {
   const { status, text } = await request(site(hello).host, "GET", "/app/hello.fcgi");
   assertEquals([status, text], [200, "Hello from Gatehouse\n"]);
 });
 
-fcgid.test("examples/hello.ts as a wrapper", async ({ hello }) => {
+fcgid.test("runs examples/hello.ts as a wrapper", async ({ hello }) => {
   const { status, text } = await request(site(hello).host, "GET", "/hello/x");
   assertEquals([status, text], [200, "Hello from Gatehouse\n"]);
 });
 
-fcgid.test("a wrapper's path is split after its location", async ({ hello }) => {
+fcgid.test("splits a wrapper's path after its location", async ({ hello }) => {
   const { variables } = await see({ host: site(hello).host }, "/wrapped/x/y");
   assertEquals([variables.SCRIPT_NAME, variables.PATH_INFO], ["/wrapped", "/x/y"]);
 });
 
-fcgid.test("an access checker lets in who knows the key, and no one else", async (ports) => {
+fcgid.test("an access checker allows only requests that carry the key", async (ports) => {
   const { host } = site(ports.guarded);
   const path = "/secret/app.fcgi/x";
   const allowed = await request(host, "GET", path, { fields: [["X-Key", "right"]] });
   assertEquals(allowed.status, 200);
-  // mod_fcgid tells the client too.
+  // mod_fcgid sends the variable to the client too.
   assertEquals(allowed.head.get("variable-let_in_by"), "key");
   const { variables }: Seen = JSON.parse(allowed.text);
   assertEquals([variables.LET_IN_BY, variables.METHOD_SEEN], ["key", "GET"]);
   const { status, text } = await request(host, "GET", path);
-  // It has its own word for a refusal.
+  // mod_fcgid replaces the app's status.
   assertEquals(status, 401);
   assertFalse(text.includes("key"), text);
 });
 
 fcgid.test("an authenticator checks a password", async (ports) => {
   const { host } = site(ports.guarded);
-  const ask = (password: string) =>
+  const logIn = (password: string) =>
     request(host, "GET", "/login/app.fcgi/x", {
       fields: [["Authorization", `Basic ${btoa(`me:${password}`)}`]],
     });
-  const allowed = await ask("right");
+  const allowed = await logIn("right");
   assertEquals(allowed.status, 200);
   const { variables }: Seen = JSON.parse(allowed.text);
   assertEquals([variables.REMOTE_USER, variables.LET_IN_BY], ["me", "key"]);
-  assertEquals((await ask("wrong")).status, 401);
+  assertEquals((await logIn("wrong")).status, 401);
 });

@@ -1,4 +1,4 @@
-/** A real PHP application from Debian's packages that a real browser uses through our own gateway. */
+/** A PHP application from Debian's packages, used by a browser through `fastCGIGateway()`. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { fastCGIGateway } from "../../gateway.ts";
 import { eventually, type Program, type Rig, Suite, within } from "./harness.ts";
@@ -51,7 +51,7 @@ const wiki = new Suite("gateway: DokuWiki in a browser", {
   return { url: `http://127.0.0.1:${server.addr.port}`, chromium: startChromium(rig), log };
 });
 
-/** A copy of the wiki's configuration and pages, and PHP-FPM that uses them. */
+/** Copies the wiki's configuration and pages, and starts PHP-FPM with the copies. */
 async function configure(rig: Rig): Promise<void> {
   const run = (command: string, ...args: string[]) => {
     const { success, stderr } = new Deno.Command(command, { args }).outputSync();
@@ -95,7 +95,7 @@ php_admin_value[auto_prepend_file] = ${prepend}
   await eventually("PHP-FPM is ready", () => rig.read("fpm.log").includes("ready to handle"));
 }
 
-/** What no PHP is needed for. */
+/** Serves a static file; returns undefined for a path that needs PHP. */
 function serveFile(path: string): Response | undefined {
   const type = TYPES[/\.(\w+)$/.exec(path)?.[1] ?? ""];
   if (type === undefined || path.includes("..")) return undefined;
@@ -116,7 +116,7 @@ function startChromium(rig: Rig): Program {
   ], { env: { HOME: rig.dir } });
 }
 
-/** A page of the browser, driven over its own protocol. */
+/** A page of the browser, driven over the DevTools protocol. */
 class Page implements Disposable {
   #socket: WebSocket;
   #session = "";
@@ -146,7 +146,7 @@ class Page implements Disposable {
     const { sessionId } = await page.#send("Target.attachToTarget", { targetId, flatten: true });
     page.#session = sessionId;
     await page.#send("Page.enable", {});
-    // What the wiki loads by the way signs out who just signs in, if it comes late.
+    // If these background requests of the wiki arrive late, they sign out the user who has just signed in.
     await page.#send("Network.enable", {});
     await page.#send("Network.setBlockedURLs", { urls: ["*taskrunner.php*", "*fetch.php*"] });
     return page;
@@ -168,7 +168,7 @@ class Page implements Disposable {
     return result;
   }
 
-  /** Does what leads to another page, and waits until that is loaded. */
+  /** Runs an action that navigates to another page, and waits until that page has loaded. */
   async #load(action: () => Promise<unknown>): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#loads.push(resolve);
@@ -180,7 +180,7 @@ class Page implements Disposable {
     await this.#load(() => this.#send("Page.navigate", { url }));
   }
 
-  /** Runs a script in the page that leads to another. */
+  /** Runs a script in the page that navigates to another page. */
   async submit(script: string): Promise<void> {
     await this.#load(() => this.run(script));
   }
@@ -199,11 +199,11 @@ class Page implements Disposable {
   }
 }
 
-wiki.test("someone signs in, writes a page and finds it", async ({ url, chromium, log }) => {
+wiki.test("a user signs in, writes a page and finds it", async ({ url, chromium, log }) => {
   using page = await Page.open(chromium);
   await page.goto(`${url}/doku.php?id=start&do=login`);
   assertStringIncludes(await page.run("document.title"), "Wiki");
-  // The style sheet and the script of the wiki are PHP's, its images are files.
+  // PHP generates the wiki's style sheet and script; its images are files.
   const sheets = await page.run<string[]>(
     "[...document.styleSheets].filter((sheet) => sheet.cssRules.length > 0).map(({ href }) => href)",
   );
@@ -232,7 +232,7 @@ wiki.test("someone signs in, writes a page and finds it", async ({ url, chromium
   await page.goto(`${url}/doku.php?do=search&q=%C3%9Cberschrift`);
   assertStringIncludes(await page.run("document.body.innerText"), "new_page");
 
-  // A small file by the wiki's own form.
+  // A large script that PHP generates.
   const status = await page.run(`
     (() => {
       const request = new XMLHttpRequest();

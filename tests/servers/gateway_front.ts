@@ -1,23 +1,23 @@
-/** Runs gateways as a web server would: `gateway_front.ts '{"fronts": [...], "logFile": ...}'`. */
+/** Runs gateways in a server process: `gateway_front.ts '{"fronts": [...], "logFile": ...}'`. */
 import { serveFastCGI } from "../../fastcgi.ts";
 import { cgiGateway, fastCGIGateway, type Gateway, scgiGateway } from "../../gateway.ts";
 import { serveSCGI } from "../../scgi.ts";
 
-/** What to ask on which port. */
+/** A gateway and the port that it is served on. */
 export interface Front {
   port: number;
-  /** "memory" tells how much of it this process has. */
+  /** The kind of gateway; "memory" serves this process's resident set size instead. */
   kind: "cgi" | "fastcgi" | "scgi" | "memory";
   address?: string;
   // deno-lint-ignore no-explicit-any
   options: Record<string, any>;
 }
 
-/** All that is run. */
+/** The program's argument. */
 export interface Fronts {
   fronts: Front[];
   logFile: string;
-  /** Where an app listens that takes and sends large bodies, in this process. */
+  /** The ports of an app in this process that receives and sends large bodies. */
   bulkPorts?: { fastcgi: number; scgi: number };
 }
 
@@ -35,7 +35,7 @@ for (const front of fronts) {
   Deno.serve({ hostname: "127.0.0.1", port: front.port, onListen() {} }, createHandler(front));
 }
 
-/** Counts what it is sent, and sends as many bytes as it is asked for. */
+/** Returns the length of the request's body, or for an empty one a body of the length that the query gives. */
 async function bulk(request: Request): Promise<Response> {
   let left = 0;
   for await (const part of request.body ?? []) left += part.length;

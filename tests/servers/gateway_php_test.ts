@@ -1,4 +1,4 @@
-/** PHP behind our own gateway: PHP-FPM over TCP and Unix, and php-cgi as a CGI program. */
+/** PHP behind the gateways: PHP-FPM over TCP and Unix sockets, and php-cgi as a CGI program. */
 import { assert, assertEquals, assertFalse, assertMatch } from "@std/assert";
 import { cgiGateway, fastCGIGateway, type Gateway } from "../../gateway.ts";
 import { Client, request } from "./client.ts";
@@ -68,14 +68,14 @@ const php = new Suite("gateway: PHP", {
         index: ["index.php"],
         extensions: [".php"],
         interpreters: { ".php": ["php-cgi"] },
-        // php-cgi answers only who says that it was meant.
+        // php-cgi refuses requests unless this is set.
         variables: { REDIRECT_STATUS: "200" },
       }),
     ),
   };
 });
 
-/** Starts PHP-FPM with one process each: a connection that is kept must not hold up another. */
+/** Starts PHP-FPM with one process per pool, where a kept connection must not block another. */
 async function startFPM(rig: Rig): Promise<number> {
   const port = freePort();
   const pool = (name: string, listen: string) =>
@@ -167,22 +167,22 @@ each("$_FILES has the uploads", async (host) => {
   assertEquals(files, { file: ["ü.txt", 5, "5d41402abc4b2a76b9719d911017c592"] });
 });
 
-each("X-Accel-Redirect is left as it is", async (host) => {
+each("X-Accel-Redirect reaches the client unchanged", async (host) => {
   const { head } = await request(host, "GET", "/echo.php");
   assertEquals(head.all("x-accel-redirect"), ["/kept"]);
 });
 
-each("a body without a length has one for PHP", async (host) => {
+each("a chunked body reaches PHP with a length", async (host) => {
   using client = await Client.connect(host);
   await client.sendHead("POST", "/echo.php", [["Transfer-Encoding", "chunked"]]);
   await client.sendChunk(new Uint8Array(1000));
   await client.sendChunk(new Uint8Array(2000));
   await client.sendChunk(new Uint8Array());
-  const { input, server } = JSON.parse((await client.readAnswer()).text);
+  const { input, server } = JSON.parse((await client.readResponse()).text);
   assertEquals([input, server.CONTENT_LENGTH], [3000, "3000"]);
 });
 
-each("a session", async (host) => {
+each("a session persists across requests", async (host) => {
   const first = await request(host, "GET", "/session.php");
   const cookie = first.head.get("set-cookie")!.split(";")[0];
   assertEquals(first.text, "1");
@@ -190,7 +190,7 @@ each("a session", async (host) => {
   assertEquals((await request(host, "GET", "/session.php", { fields })).text, "2");
 });
 
-each("an upload and a download of 100 MB", async (host) => {
+each("100 MB are uploaded and downloaded", async (host) => {
   const length = 100 * MEGABYTE;
   using client = await Client.connect(host);
   await client.sendHead("POST", "/sum.php", [
@@ -200,7 +200,7 @@ each("an upload and a download of 100 MB", async (host) => {
   for (let sent = 0; sent < length; sent += MEGABYTE) await client.send(new Uint8Array(MEGABYTE));
   // sha256 of 100 MB of zeros.
   assertEquals(
-    (await client.readAnswer()).text,
+    (await client.readResponse()).text,
     `${length} 20492a4d0d84f8beb1767f6616229f85d44c2827b64bdbfb260ee12fa1109e0e`,
   );
   const down = await fetch(`http://${host}/download.php?length=${length}`);
@@ -213,36 +213,36 @@ each("an upload and a download of 100 MB", async (host) => {
 each("HEAD and 204 have no body", async (host) => {
   using client = await Client.connect(host);
   await client.sendHead("HEAD", "/index.php");
-  assertEquals((await client.readAnswer("HEAD")).status, 200);
+  assertEquals((await client.readResponse("HEAD")).status, 200);
   await client.sendHead("GET", "/nothing.php");
-  assertEquals((await client.readAnswer()).status, 204);
+  assertEquals((await client.readResponse()).status, 204);
   await client.sendHead("GET", "/index.php");
-  assertMatch((await client.readAnswer()).text, /^index of/);
+  assertMatch((await client.readResponse()).text, /^index of/);
 });
 
-each("a redirect of PHP reaches the client", async (host) => {
+each("a redirect reaches the client", async (host) => {
   const { status, head } = await request(host, "GET", "/redirect.php");
   assertEquals([status, head.get("location")], [302, "/echo.php?from=redirect"]);
 });
 
-each("an error is 500 without its cause, and what PHP logs is logged", async (host, { log }) => {
+each("an error is logged, and returns 500 without its cause", async (host, { log }) => {
   const { status, text } = await request(host, "GET", "/error.php");
   assertEquals(status, 500);
   assertFalse(text.includes("secret"), text);
   await eventually(
-    "PHP's log is ours",
+    "the gateway's log has PHP's line",
     () => log.some((line) => line.includes("a line for the log")),
   );
   assert(log.some((line) => line.includes("secret cause")));
 });
 
-each("a folder's index, and its slash", async (host) => {
+each("a directory serves its index, and redirects to its slash", async (host) => {
   assertEquals((await request(host, "GET", "/sub/")).text, "index of /sub/index.php");
   const { status, head } = await request(host, "GET", "/sub?x=1");
   assertEquals([status, head.get("location")], [301, "/sub/?x=1"]);
 });
 
-each("what is no script is not run, nor shown", async (host, _php, way) => {
+each("a file that is no script is neither run nor shown", async (host, _php, way) => {
   for (
     const path of [
       "/style.css",
@@ -259,27 +259,27 @@ each("what is no script is not run, nor shown", async (host, _php, way) => {
     ]
   ) {
     const { status, text } = await request(host, "GET", path);
-    // A file that exists but has another ending is known to be there by CGI's rule.
+    // cgiGateway() responds 403 for a file that exists with another extension.
     const statuses = way === "cgi" ? [400, 403, 404] : [400, 404];
     assert(statuses.includes(status), `${path}: ${status}`);
     assertFalse(/<\?php|run|root:|body \{/.test(text), `${path}: ${text}`);
   }
 });
 
-php.test("a path that names no script goes to the fallback", async ({ fallback }) => {
+php.test("the fallback receives a path that names no script", async ({ fallback }) => {
   const { text } = await request(fallback, "GET", "/posts/1?q=2");
   assertEquals(text, "index of /index.php for /posts/1?q=2");
   assertMatch((await request(fallback, "GET", "/pid.php")).text, /^\d+$/);
 });
 
-php.test("connections are kept, and one process still serves all who come at once", async ({ tcp }) => {
+php.test("one process serves concurrent requests while connections are kept", async ({ tcp }) => {
   const paths = Array.from({ length: 12 }, (_, i) => i % 3 === 0 ? "/echo.php" : "/pid.php");
-  const answers = await Promise.all(
+  const responses = await Promise.all(
     paths.map((path, i) =>
       request(tcp, i % 4 === 0 ? "POST" : "GET", path, {
         body: i % 4 === 0 ? new Uint8Array(9) : undefined,
       })
     ),
   );
-  assertEquals(answers.map(({ status }) => status), Array(12).fill(200));
+  assertEquals(responses.map(({ status }) => status), Array(12).fill(200));
 });

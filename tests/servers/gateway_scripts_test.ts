@@ -1,10 +1,10 @@
-/** CGI scripts in the languages that people have them in, and fcgiwrap and Go's FastCGI child, behind our own gateway. */
+/** CGI scripts in several languages, fcgiwrap, and Go's FastCGI server behind the gateways. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { cgiGateway, fastCGIGateway, type Gateway } from "../../gateway.ts";
 import { request } from "./client.ts";
 import { eventually, type Rig, Suite } from "./harness.ts";
 
-/** Each answers with its method, path info, query and form field "name", and the SHA-256 of an upload. */
+/** Scripts that respond with parts of their request: method, path, query, form field "name", body or its SHA-256. */
 const SCRIPTS: Record<string, string> = {
   "shell.cgi": `#!/bin/sh
 echo "Content-Type: text/plain"
@@ -57,7 +57,7 @@ import (
 	"os"
 )
 
-func answer(w http.ResponseWriter, r *http.Request) {
+func handle(w http.ResponseWriter, r *http.Request) {
 	sum := sha256.New()
 	length, err := io.Copy(sum, r.Body)
 	if err != nil {
@@ -71,7 +71,7 @@ func answer(w http.ResponseWriter, r *http.Request) {
 }
 
 func main() {
-	http.HandleFunc("/", answer)
+	http.HandleFunc("/", handle)
 	if len(os.Args) < 2 {
 		if err := cgi.Serve(nil); err != nil {
 			panic(err)
@@ -173,13 +173,13 @@ for (const way of ["cgi", "fcgiwrap"] as const) {
   const test = (name: string, run: (host: string) => Promise<void>) =>
     scripts.test(`${way}: ${name}`, (started) => run(started[way]));
 
-  test("sh", async (host) => {
+  test("sh reads the request", async (host) => {
     const body = new TextEncoder().encode("the body");
     const { text } = await request(host, "POST", "/cgi-bin/shell.cgi/p%20i?q=1", { body });
     assertEquals(text, "POST /p i q=1 the body");
   });
 
-  test("Perl with CGI.pm: a form, cookies and an upload", async (host) => {
+  test("Perl with CGI.pm reads a form and an upload, and sets cookies", async (host) => {
     const url = `http://${host}/cgi-bin/perl.cgi/info`;
     const text = await fetch(url, { method: "POST", body: new URLSearchParams({ name: "a&b" }) });
     assertEquals(await text.text(), "POST /info a&b ");
@@ -192,48 +192,48 @@ for (const way of ["cgi", "fcgiwrap"] as const) {
     assertEquals(await response.text(), `POST /info up ${await sha256(file)}`);
   });
 
-  test("Python: a status and 5 MB", async (host) => {
+  test("Python reads 5 MB and sets a status", async (host) => {
     const body = new Uint8Array(5_000_000).fill(7);
-    const answer = await request(host, "PUT", "/cgi-bin/python.cgi/x", { body });
-    assertEquals([answer.status, answer.text], [201, `PUT /x 5000000 ${await sha256(body)}`]);
+    const response = await request(host, "PUT", "/cgi-bin/python.cgi/x", { body });
+    assertEquals([response.status, response.text], [201, `PUT /x 5000000 ${await sha256(body)}`]);
   });
 
-  test("C", async (host) => {
+  test("C reads the body", async (host) => {
     const body = new Uint8Array(1000).fill(3);
     const { text } = await request(host, "POST", "/cgi-bin/c.cgi/a", { body });
     assertEquals(text, "POST /a 3000");
   });
 
-  test("a script that is not there", async (host) => {
+  test("a missing script returns 404", async (host) => {
     assertEquals((await request(host, "GET", "/cgi-bin/none.cgi")).status, 404);
   });
 }
 
-scripts.test("a script that parses no headers says all by itself", async ({ cgi }) => {
+scripts.test("a non-parsed-header script sends its own status line and headers", async ({ cgi }) => {
   const { status, head, text } = await request(cgi, "GET", "/cgi-bin/nph-shell.cgi");
   assertEquals([status, head.get("x-own"), text], [418, "yes", "short and stout"]);
 });
 
 for (const way of ["cgi", "fastcgi"] as const) {
-  go.test(`${way}: what Go reads is what was asked`, async (started) => {
+  go.test(`${way}: Go reads the request`, async (started) => {
     const body = crypto.getRandomValues(new Uint8Array(50_000));
-    const answer = await request(started[way], "POST", "/a%20b/%C3%A4?x=1&y=%2F", {
+    const response = await request(started[way], "POST", "/a%20b/%C3%A4?x=1&y=%2F", {
       body,
       fields: [["User-Agent", "test"]],
     });
-    assertEquals(answer.text, `POST 50000 ${await sha256(body)}`);
-    assertEquals(answer.head.get("x-agent"), "test");
-    assertEquals(answer.head.get("x-host"), started[way]);
-    assertStringIncludes(answer.head.get("x-url")!, "/a%20b/%C3%A4?x=1&y=%2F");
+    assertEquals(response.text, `POST 50000 ${await sha256(body)}`);
+    assertEquals(response.head.get("x-agent"), "test");
+    assertEquals(response.head.get("x-host"), started[way]);
+    assertStringIncludes(response.head.get("x-url")!, "/a%20b/%C3%A4?x=1&y=%2F");
   });
 }
 
-go.test("fastcgi: many requests over kept connections", async ({ fastcgi }) => {
+go.test("fastcgi: Go serves many requests over kept connections", async ({ fastcgi }) => {
   for (let i = 0; i < 50; i++) {
-    const answers = await Promise.all(
+    const responses = await Promise.all(
       Array.from({ length: 6 }, (_, n) => request(fastcgi, n % 2 ? "GET" : "DELETE", `/${n}`)),
     );
-    assertEquals(answers.map(({ text }) => text.split(" ")[0]), [
+    assertEquals(responses.map(({ text }) => text.split(" ")[0]), [
       "DELETE",
       "GET",
       "DELETE",

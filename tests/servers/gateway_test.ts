@@ -1,4 +1,4 @@
-/** Our own gateway in front of our own apps: what is held of every web server is held of it. */
+/** The gateways in front of the test app: they must pass the same tests as every web server. */
 import { assert, assertEquals } from "@std/assert";
 import { behaviours, see, type Site } from "./behaviours.ts";
 import { Client, request } from "./client.ts";
@@ -18,14 +18,14 @@ const NAMES = [
   "bulkSCGI",
 ] as const;
 
-/** Counts what it is sent, or sends as many bytes as it is asked for. */
+/** A script that returns the length of its body, or without one a body of the length that the query gives. */
 const BULK = `#!/bin/sh
 echo "Content-Type: application/octet-stream"
 echo
 if [ -n "$CONTENT_LENGTH" ]; then wc -c; else head -c "\${QUERY_STRING#length=}" /dev/zero; fi
 `;
 
-/** Starts gateways, each on a port of its own. */
+/** Starts each gateway on its own port. */
 async function startGateways(rig: Rig): Promise<Record<typeof NAMES[number], number>> {
   const tcp = await rig.daemon("fastcgi", "127.0.0.1:0");
   const unix = await rig.daemon("fastcgi", `unix:${rig.dir}/app.sock`);
@@ -84,11 +84,11 @@ behaviours(gateway, "CGI", (port) =>
     base: "/cgi-bin/app.ts",
     protocol: "cgi",
     chunked: "buffered",
-    leaves: "killed",
+    disconnect: "killed",
   }));
 behaviours(gateway, "FastCGI over TCP", (port) => site(port.tcp));
 behaviours(gateway, "FastCGI over a Unix socket", (port) => site(port.unix));
-behaviours(gateway, "FastCGI over a connection each", (port) => site(port.each));
+behaviours(gateway, "FastCGI over one connection per request", (port) => site(port.each));
 behaviours(gateway, "SCGI", (port) =>
   site(port.scgi, {
     protocol: "scgi",
@@ -96,7 +96,7 @@ behaviours(gateway, "SCGI", (port) =>
     log: (rig) => rig.output("daemon (scgi)"),
   }));
 
-gateway.test("a script sees the request and PATH, and nothing of the server", async (port) => {
+gateway.test("a script sees the request's variables and PATH, and no other variable of the server", async (port) => {
   const { variables } = await see(
     site(port.cgi, { base: "/cgi-bin/app.ts", protocol: "cgi" }),
     "/",
@@ -128,36 +128,36 @@ gateway.test("a script sees the request and PATH, and nothing of the server", as
 const MEGABYTE = 1_048_576;
 
 for (const way of ["bulkCGI", "bulkFastCGI", "bulkSCGI"] as const) {
-  gateway.test(`${way}: 300 MB go up and down, and memory does not grow with them`, async (port) => {
+  gateway.test(`${way}: 300 MB are uploaded and downloaded without growth in memory`, async (port) => {
     const memory = async () =>
       JSON.parse((await request(`127.0.0.1:${port.memory}`, "GET", "/")).text) / MEGABYTE;
     const before = await memory();
-    let most = 0;
+    let peak = 0;
     const length = 300 * MEGABYTE;
     using client = await Client.connect(`127.0.0.1:${port[way]}`);
     await client.sendHead("POST", "/", [["Content-Length", String(length)]]);
     for (let sent = 0; sent < length; sent += MEGABYTE) {
       await client.send(new Uint8Array(MEGABYTE));
-      if (sent % (100 * MEGABYTE) === 0) most = Math.max(most, await memory());
+      if (sent % (100 * MEGABYTE) === 0) peak = Math.max(peak, await memory());
     }
-    assertEquals((await client.readAnswer()).text.trim(), String(length));
+    assertEquals((await client.readResponse()).text.trim(), String(length));
     using reader = await Client.connect(`127.0.0.1:${port[way]}`);
     await reader.sendHead("GET", `/?length=${length}`);
     let received = 0;
     for await (const part of reader.readParts(await reader.readHead())) {
       received += part.length;
-      if (received % (100 * MEGABYTE) < part.length) most = Math.max(most, await memory());
+      if (received % (100 * MEGABYTE) < part.length) peak = Math.max(peak, await memory());
     }
     assertEquals(received, length);
-    assert(most - before < 100, `${before} MB became ${most} MB`);
+    assert(peak - before < 100, `${before} MB grew to ${peak} MB`);
   });
 }
 
-gateway.test("a server for development answers to its own names alone", async (port) => {
+gateway.test("allowedHosts rejects requests for other hosts with 421", async (port) => {
   const status = async (host: string) => {
     using client = await Client.connect(`127.0.0.1:${port.dev}`);
     await client.send(`GET /hello HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`);
-    return (await client.readAnswer()).status;
+    return (await client.readResponse()).status;
   };
   for (const host of ["localhost", `127.0.0.1:${port.dev}`, "[::1]", "dev.test:80"]) {
     assertEquals(await status(host), 200, host);
@@ -168,7 +168,7 @@ gateway.test("a server for development answers to its own names alone", async (p
   assertEquals(await status("a b"), 400);
 });
 
-gateway.test("a field of the client's becomes no other, and no variable", async (port) => {
+gateway.test("a client's header cannot replace another header or a variable", async (port) => {
   const { headers, variables } = await see(site(port.tcp), "/", [
     ["X_Real_Ip", "10.0.0.1"],
     ["Content_Length", "9"],

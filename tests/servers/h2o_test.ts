@@ -46,7 +46,7 @@ const site = (port: number, differences: Partial<Site> = {}): Site => ({
   host: `127.0.0.1:${port}`,
   dots: "/d/y//z",
   closesAfterHead: true,
-  breaks: "hidden",
+  truncated: "hidden",
   ...differences,
 });
 
@@ -59,7 +59,7 @@ behaviours(h2o, "FastCGI over a Unix socket", ({ unix }) =>
   }));
 behaviours(h2o, "FastCGI, spawned on descriptor 0", ({ spawned }) => site(spawned));
 
-h2o.test("examples/hello.ts, spawned", async ({ hello }) => {
+h2o.test("spawns examples/hello.ts", async ({ hello }) => {
   const { status, text } = await request(site(hello).host, "GET", "/");
   assertEquals([status, text], [200, "Hello from Gatehouse\n"]);
 });

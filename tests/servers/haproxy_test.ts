@@ -4,10 +4,10 @@ import { behaviours, type Site } from "./behaviours.ts";
 import { Client, request, Witness } from "./client.ts";
 import { snippet, Suite, within } from "./harness.ts";
 
-/** Passes connections on to a daemon, and notes what they carry. */
+/** Relays connections to a daemon, and tracks the requests on each. */
 class Relay implements Disposable {
   #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  /** The requests under way on each connection that was opened. */
+  /** The ids of the requests in progress, for each connection that was opened. */
   readonly connections: Set<number>[] = [];
   #daemon: Deno.ConnectOptions;
 
@@ -26,14 +26,14 @@ class Relay implements Disposable {
   }
 
   async #accept(): Promise<void> {
-    for await (const front of this.#listener) this.#pass(front);
+    for await (const front of this.#listener) this.#relay(front);
   }
 
-  async #pass(front: Deno.Conn): Promise<void> {
+  async #relay(front: Deno.Conn): Promise<void> {
     const back = await Deno.connect(this.#daemon);
     const requests = new Set<number>();
     this.connections.push(requests);
-    const note = () => {
+    const track = () => {
       const decoder = new RecordDecoder();
       return new TransformStream<Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>>({
         transform(chunk, controller) {
@@ -48,8 +48,8 @@ class Relay implements Disposable {
       });
     };
     await Promise.allSettled([
-      front.readable.pipeThrough(note()).pipeTo(back.writable),
-      back.readable.pipeThrough(note()).pipeTo(front.writable),
+      front.readable.pipeThrough(track()).pipeTo(back.writable),
+      back.readable.pipeThrough(track()).pipeTo(front.writable),
     ]);
   }
 }
@@ -92,10 +92,10 @@ ${frontend("multiplexed", { "127.0.0.1:9000": relay.address })}
 const site = (port: number, differences: Partial<Site> = {}): Site => ({
   host: `127.0.0.1:${port}`,
   dots: "/d/./x/../y//z",
-  // More than fits its buffer needs a length.
+  // A body without a length must fit in HAProxy's buffer.
   chunked: 400,
   split: { scriptName: undefined },
-  // It dies of FCGI_STDERR that comes alone: the log stays with the daemon.
+  // HAProxy crashes on a lone FCGI_STDERR record, so the daemon keeps its log.
   log: (rig) => rig.output("daemon (fastcgi)"),
   ...differences,
 });
@@ -103,9 +103,9 @@ const site = (port: number, differences: Partial<Site> = {}): Site => ({
 behaviours(haproxy, "FastCGI over TCP", ({ tcp }) => site(tcp));
 behaviours(haproxy, "FastCGI over a Unix socket", ({ unix }) => site(unix));
 
-haproxy.test("several requests at once on one connection", async ({ multiplexed, relay }) => {
+haproxy.test("multiplexes requests over one connection", async ({ multiplexed, relay }) => {
   const { host } = site(multiplexed);
-  // HAProxy shares a connection once FCGI_GET_VALUES has told it that it may.
+  // HAProxy multiplexes a connection once the response to FCGI_GET_VALUES has allowed it.
   assertEquals((await request(host, "GET", "/hello")).text, "Hello\n");
   const witnesses = Array.from({ length: 8 }, () => new Witness());
   const clients = await Promise.all(witnesses.map(() => Client.connect(host)));
@@ -114,14 +114,14 @@ haproxy.test("several requests at once on one connection", async ({ multiplexed,
     assertEquals(await witnesses[i].next("the app streams"), "ready");
   }
   assertEquals(relay.connections.map(({ size }) => size), [8]);
-  // None holds up another.
+  // No request blocks another.
   assertEquals((await request(host, "GET", "/hello")).text, "Hello\n");
   assertEquals(relay.connections.map(({ size }) => size), [8]);
-  for (const witness of witnesses.toReversed()) await witness.say("go on");
-  const answers = await within(
+  for (const witness of witnesses.toReversed()) await witness.write("go on");
+  const responses = await within(
     "all streams end",
-    Promise.all(clients.map((client) => client.readAnswer())),
+    Promise.all(clients.map((client) => client.readResponse())),
   );
-  assertEquals(answers.map(({ text }) => text), Array(8).fill("first\nlast\n"));
+  assertEquals(responses.map(({ text }) => text), Array(8).fill("first\nlast\n"));
   for (const open of [...witnesses, ...clients]) open[Symbol.dispose]();
 });

@@ -1,5 +1,5 @@
 /**
- * Real web servers for tests: each started once per file, in a temporary directory of its own, and stopped by its pid.
+ * Runs real web servers for tests: each starts once per file, in its own temporary directory, and stops by its pid.
  */
 import { assert } from "@std/assert";
 import { find, testWith } from "../testing/needs.ts";
@@ -8,27 +8,27 @@ const DEADLINE = 10_000;
 const POLL = 20;
 const ROOT = new URL("../..", import.meta.url).pathname;
 
-/** Waits for a promise, and says what was waited for if it takes too long. */
+/** Waits for a promise; throws an error with the label after `ms` milliseconds. */
 export async function within<T>(label: string, promise: Promise<T>, ms = DEADLINE): Promise<T> {
-  const late = Promise.withResolvers<never>();
-  const timer = setTimeout(() => late.reject(new Error(`${label}: not within ${ms} ms`)), ms);
+  const timeout = Promise.withResolvers<never>();
+  const timer = setTimeout(() => timeout.reject(new Error(`${label}: not within ${ms} ms`)), ms);
   try {
-    return await Promise.race([promise, late.promise]);
+    return await Promise.race([promise, timeout.promise]);
   } finally {
     clearTimeout(timer);
   }
 }
 
-/** Waits until something holds that nobody announces, such as a line in another program's log. */
-export async function eventually(label: string, holds: () => boolean | Promise<boolean>) {
-  const last = performance.now() + DEADLINE;
-  while (!await holds()) {
-    if (performance.now() > last) throw new Error(`${label}: not within ${DEADLINE} ms`);
+/** Polls until a condition holds that nothing signals, such as a line in another program's log. */
+export async function eventually(label: string, condition: () => boolean | Promise<boolean>) {
+  const end = performance.now() + DEADLINE;
+  while (!await condition()) {
+    if (performance.now() > end) throw new Error(`${label}: not within ${DEADLINE} ms`);
     await new Promise((resolve) => setTimeout(resolve, POLL));
   }
 }
 
-/** A port that was free a moment ago. */
+/** Returns a port that was free a moment ago. */
 export function freePort(): number {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   listener.close();
@@ -39,9 +39,9 @@ export function freePort(): number {
 export class Program {
   readonly name: string;
   readonly process: Deno.ChildProcess;
-  /** What it wrote to stdout and stderr. */
+  /** The text that it has written to stdout and stderr. */
   output = "";
-  /** How it ended, once it has. */
+  /** Its exit status, once it has ended. */
   status: Deno.CommandStatus | undefined;
   #read: Promise<unknown>;
 
@@ -50,7 +50,7 @@ export class Program {
     this.process = new Deno.Command(find(command) ?? command, {
       stdin: "null",
       ...options,
-      // Its own process group, so that what it spawns goes with it.
+      // A process group of its own, so that stop() also ends the processes that it spawned.
       detached: true,
       stdout: "piped",
       stderr: "piped",
@@ -62,7 +62,7 @@ export class Program {
     this.process.status.then((status) => this.status = status);
   }
 
-  /** Ends it and all that it spawned. */
+  /** Stops it and the processes that it spawned. */
   async stop(): Promise<void> {
     const { process } = this;
     this.#kill("SIGTERM");
@@ -82,17 +82,17 @@ export class Program {
   }
 }
 
-/** A temporary directory with what the servers of one test file need, and the servers themselves. */
+/** The servers of one test file, and a temporary directory with the files that they need. */
 export class Rig {
-  /** The directory, which every user may enter. */
+  /** The directory, which every user can enter. */
   readonly dir: string = Deno.makeTempDirSync({ prefix: "gatehouse" });
-  /** A copy of the module that every user may read. */
+  /** The directory of a copy of the sources that every user can read. */
   readonly root: string = `${this.dir}/gatehouse`;
-  /** Where every user may run Deno. */
+  /** The directory of a copy of Deno that every user can run. */
   readonly bin: string = `${this.dir}/bin`;
   #programs: Program[] = [];
   #logs: string[] = [];
-  #taken: number[] = [];
+  #logOffsets: number[] = [];
   #daemons = new Map<string, Program>();
   #resources = new DisposableStack();
 
@@ -101,14 +101,14 @@ export class Rig {
     for (const file of ["", "wire/", "bridge/", "gateway/", "io/", "examples/", "tests/servers/"]) {
       this.#copy(file);
     }
-    // So must be Deno itself, which npx keeps in the home directory.
+    // Deno itself may be in a home directory that other users cannot read.
     Deno.mkdirSync(this.bin);
     try {
       Deno.linkSync(Deno.execPath(), `${this.bin}/deno`);
     } catch {
       Deno.copyFileSync(Deno.execPath(), `${this.bin}/deno`);
     }
-    // The servers' users compile TypeScript too, and keep what comes of it.
+    // The servers' users write Deno's cache of compiled TypeScript here.
     for (const dir of ["deno", "cache", "www"]) {
       Deno.mkdirSync(`${this.dir}/${dir}`);
       Deno.chmodSync(`${this.dir}/${dir}`, 0o777);
@@ -123,7 +123,7 @@ export class Rig {
     }
   }
 
-  /** Writes a file below the directory. */
+  /** Writes a file below the directory and returns its path. */
   write(name: string, text: string): string {
     const path = `${this.dir}/${name}`;
     Deno.mkdirSync(path.slice(0, path.lastIndexOf("/")), { recursive: true });
@@ -131,7 +131,7 @@ export class Rig {
     return path;
   }
 
-  /** Writes a test app as a script that a server runs: by CGI, or as a FastCGI application. */
+  /** Writes a test app as a script that a server runs as a CGI script or a FastCGI application. */
   script(name: string, app: "app" | "authorizer" = "app"): string {
     const path = this.write(
       name,
@@ -146,31 +146,31 @@ await serve(app, { basePath: "auto" });
     return path;
   }
 
-  /** Names a file that a server logs to. */
+  /** Registers a log file of a server and returns its path. */
   logFile(name: string): string {
     const path = `${this.dir}/${name}`;
     if (!this.#logs.includes(path)) this.#logs.push(path);
     return path;
   }
 
-  /** What the servers and applications have logged since it was last asked. */
+  /** Returns the lines that the servers and applications have logged since the last call. */
   takeLog(): string {
     const files = this.#logs.map((path) => [path, readLog(path)]);
     const logs = [...files, ...this.#programs.map(({ name, output }) => [name, output])];
     const news = logs.map(([name, text], index) => {
-      const from = this.#taken[index] ?? 0;
-      this.#taken[index] = text.length;
+      const from = this.#logOffsets[index] ?? 0;
+      this.#logOffsets[index] = text.length;
       return text.length > from ? `--- ${name}\n${text.slice(from).slice(-8000)}` : "";
     });
     return news.filter((text) => text !== "").join("\n");
   }
 
-  /** What a server has logged to a file. */
+  /** Returns the text of a log file, or an empty string if the file does not exist. */
   read(name: string): string {
     return readLog(`${this.dir}/${name}`);
   }
 
-  /** What a program has written to stdout and stderr. */
+  /** Returns the text that the programs of a name have written to stdout and stderr. */
   output(name: string): string {
     return this.#programs.filter((program) => program.name === name)
       .map((program) => program.output).join("");
@@ -193,10 +193,11 @@ await serve(app, { basePath: "auto" });
   }
 
   /**
-   * Starts a web server and waits until it answers.
+   * Starts a web server and waits until it listens.
    *
-   * @param command Makes the command line for ports that are free.
-   * @returns The ports, by the names asked for.
+   * @param names Names of the ports that it needs.
+   * @param command Creates the command line from free ports.
+   * @returns The ports by their names.
    */
   async serve<Name extends string>(
     name: string,
@@ -217,7 +218,7 @@ await serve(app, { basePath: "auto" });
         });
       }
       if (program.status === undefined) return ports;
-      // Another program may have taken the port meanwhile.
+      // Another program may have taken a port in the meantime.
       if (attempt === 3) {
         throw new Error(`${name} exits with ${program.status.code}\n${this.takeLog()}`);
       }
@@ -228,8 +229,8 @@ await serve(app, { basePath: "auto" });
    * Starts the test app as a daemon.
    *
    * @param address A host and port, or `unix:` and a path.
-   * @param basePath Where the web server mounts it, if it does not say so.
-   * @returns Its address, in full.
+   * @param basePath The `basePath` option of the server.
+   * @returns The address that it listens on.
    */
   async daemon(protocol: string, address: string, basePath = "auto"): Promise<string> {
     const program = this.spawn(`daemon (${protocol})`, Deno.execPath(), [
@@ -252,12 +253,12 @@ await serve(app, { basePath: "auto" });
     return at!;
   }
 
-  /** The daemon that was last started at an address. */
+  /** Returns the daemon that was last started at an address. */
   daemonAt(address: string): Program {
     return this.#daemons.get(address)!;
   }
 
-  /** Has something closed when the tests are over. */
+  /** Disposes of a resource when the tests are over. */
   use<T extends Disposable>(resource: T): T {
     return this.#resources.use(resource);
   }
@@ -295,7 +296,7 @@ async function isListening(port: number): Promise<boolean> {
   }
 }
 
-/** Tests of one server, which share what `start` starts. */
+/** The tests of one server, which share the server that `start` starts. */
 export class Suite<T> {
   readonly name: string;
   readonly #needs: Record<string, string>;
@@ -305,7 +306,7 @@ export class Suite<T> {
   #failed = false;
 
   /**
-   * @param needs Programs and files, each with the package that has it.
+   * @param needs Required programs and files, each with the package that installs it.
    * @param start Starts the server when its first test runs.
    */
   constructor(name: string, needs: Record<string, string>, start: (rig: Rig) => Promise<T>) {
@@ -315,7 +316,7 @@ export class Suite<T> {
     Deno.test.afterAll(async () => await this.#rig?.[Symbol.asyncDispose]());
   }
 
-  /** Registers a test, which shares what the suite needs. */
+  /** Registers a test, which is ignored if a program that the suite needs is missing. */
   test(name: string, run: (started: T, rig: Rig) => void | Promise<void>): void {
     testWith(this.#needs, `${this.name}: ${name}`, async () => {
       const rig = this.#rig ??= new Rig();
@@ -336,11 +337,11 @@ export class Suite<T> {
 const GUIDE = Deno.readTextFileSync(ROOT + "docs/servers.md");
 
 /**
- * A configuration from docs/servers.md, so that what the page shows is what runs.
+ * Returns a configuration from docs/servers.md, so that the tests run what the page shows.
  *
- * @param language The fence's language.
- * @param name The word after it.
- * @param replace What stands in the page for an address or a directory, and what the test has instead.
+ * @param language The language of the fenced block.
+ * @param name The word after the language.
+ * @param replace The addresses and directories of the page, each with the one that replaces it in the test.
  */
 export function snippet(
   language: string,

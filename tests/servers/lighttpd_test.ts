@@ -37,7 +37,7 @@ const lighttpd = new Suite("lighttpd", { lighttpd: "lighttpd" }, async (rig) => 
   };
 });
 
-/** Starts a lighttpd of its own for a snippet, since modules cannot be loaded for one port only. */
+/** Starts a lighttpd for one snippet, since lighttpd cannot load a module for one port only. */
 async function serve(
   rig: Rig,
   name: string,
@@ -68,7 +68,7 @@ behaviours(lighttpd, "CGI (mod_cgi)", ({ cgi }) =>
   site(cgi, {
     base: "/cgi-bin/app.ts",
     protocol: "cgi",
-    leaves: "killed",
+    disconnect: "killed",
     log: (rig) => rig.read("cgi.log"),
   }));
 behaviours(lighttpd, "FastCGI over TCP", ({ tcp }) => site(tcp));
@@ -84,12 +84,12 @@ behaviours(
   ({ spawned }) => site(spawned, { base: "/app" }),
 );
 
-lighttpd.test("examples/hello.ts, spawned", async ({ hello }) => {
+lighttpd.test("spawns examples/hello.ts", async ({ hello }) => {
   const { status, text } = await request(site(hello).host, "GET", "/app");
   assertEquals([status, text], [200, "Hello from Gatehouse\n"]);
 });
 
-lighttpd.test("an authorizer lets in who knows the key, and no one else", async (ports) => {
+lighttpd.test("an authorizer allows only requests that carry the key", async (ports) => {
   const at = site(ports.authorizer, { base: "/cgi-bin/app.ts" });
   const { variables } = await see(at, "/x", [["X-Key", "right"]]);
   assertEquals([variables.LET_IN_BY, variables.METHOD_SEEN], ["key", "GET"]);
@@ -97,19 +97,19 @@ lighttpd.test("an authorizer lets in who knows the key, and no one else", async 
   assertEquals([status, text], [403, "Not without the key\n"]);
 });
 
-lighttpd.test("a key is the beginning of a path, not a part of it", async ({ unix }) => {
+lighttpd.test("a key of fastcgi.server matches any path that begins with it", async ({ unix }) => {
   const { variables } = await see(site(unix), "/apple/x");
   assertEquals([variables.SCRIPT_NAME, variables.PATH_INFO], ["/apple", "/x"]);
 });
 
-lighttpd.test("what lighttpd refuses by itself", async ({ tcp }) => {
+lighttpd.test("rejects an invalid path and an unknown method before the app", async ({ tcp }) => {
   const { host } = site(tcp);
   assertEquals((await request(host, "GET", "/%FF")).status, 400);
   assertEquals((await request(host, "FROBNICATE", "/hello")).status, 501);
 });
 
-lighttpd.test("streamed requests cannot come in chunked coding", async ({ streamed }) => {
+lighttpd.test("rejects a chunked request with server.stream-request-body", async ({ streamed }) => {
   using client = await Client.connect(site(streamed).host);
   await client.sendHead("POST", "/app/sum", [["Transfer-Encoding", "chunked"]]);
-  assertEquals((await client.readAnswer()).status, 411);
+  assertEquals((await client.readResponse()).status, 411);
 });

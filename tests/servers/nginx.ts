@@ -1,8 +1,8 @@
 import type { Rig } from "./harness.ts";
 
-/** The command line of an nginx with these blocks in its http block. */
+/** Writes a configuration with these blocks in its http block, and returns the command line that runs nginx with it. */
 export function nginxCommand(rig: Rig, blocks: string[]): [command: string, args: string[]] {
-  // Where the configuration is, nginx looks for what it includes.
+  // nginx looks for included files in the directory of the configuration.
   for (const name of ["fastcgi_params", "scgi_params"]) rig.write(name, stockParameters(name));
   const temp = ["client_body", "fastcgi", "scgi", "proxy", "uwsgi"]
     .map((name) => `${name}_temp_path ${rig.dir}/nginx-${name};`);
@@ -23,7 +23,7 @@ ${[...temp, ...blocks].join("\n")}
   return ["nginx", ["-e", rig.logFile("error.log"), "-c", file]];
 }
 
-/** A file of parameters as the package has it. */
+/** Returns the text of a parameter file of the nginx package. */
 export function stockParameters(name: string): string {
   return Deno.readTextFileSync(`/etc/nginx/${name}`);
 }

@@ -36,18 +36,18 @@ const nginx = new Suite("nginx", {
   });
 });
 
-/** Once the answer has begun, nginx sends no more of the body. */
+/** Once the response has begun, nginx may stop sending the body. */
 const site = (port: number, differences: Partial<Site> = {}): Site => ({
   host: `127.0.0.1:${port}`,
   pipes: "perhaps",
-  breaks: "hidden",
+  truncated: "hidden",
   ...differences,
 });
 
 behaviours(nginx, "FastCGI over TCP", (port) => site(port.tcp));
 behaviours(nginx, "FastCGI over a Unix socket, stock parameters", (port) =>
   site(port.stock, {
-    // Debian's parameters leave out the port.
+    // Debian's parameters omit the port.
     seenHost: /HTTP_HOST\s+\$host;/.test(stockParameters("fastcgi_params"))
       ? "127.0.0.1"
       : undefined,
@@ -55,7 +55,7 @@ behaviours(nginx, "FastCGI over a Unix socket, stock parameters", (port) =>
   }));
 behaviours(
   nginx,
-  "FastCGI over connections that are kept",
+  "FastCGI over kept connections",
   (port) => site(port.keep, { chunked: "streamed" }),
 );
 behaviours(
@@ -69,16 +69,16 @@ behaviours(
   (port) => site(port.scgi, { protocol: "scgi", log: (rig) => rig.output("daemon (scgi)") }),
 );
 
-nginx.test("a client that leaves before the answer", async (port) => {
+nginx.test("a client that disconnects before the response aborts the request", async (port) => {
   using witness = new Witness();
   const client = await Client.connect(site(port.tcp).host);
   await client.sendHead("GET", `/wait?witness=${witness.port}`);
-  assertEquals(await witness.next("the app begins"), "started");
+  assertEquals(await witness.next("the app starts"), "started");
   client[Symbol.dispose]();
-  assertEquals(await witness.next("the app learns of it"), "aborted");
+  assertEquals(await witness.next("the request aborts"), "aborted");
 });
 
-nginx.test("auth_request asks the app", async (port) => {
+nginx.test("auth_request authorizes with the app", async (port) => {
   const { host } = site(port.auth);
   const body = new Uint8Array(100_000);
   const allowed = await request(host, "POST", "/private/x", { body, fields: [["X-Key", "right"]] });

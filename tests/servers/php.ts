@@ -1,4 +1,4 @@
-/** PHP-FPM, whose file has its version in its name. */
+/** Finds PHP-FPM, whose file name contains its version. */
 function findFPM(): string {
   const folder = "/usr/sbin";
   try {
@@ -6,10 +6,10 @@ function findFPM(): string {
       if (/^php-fpm[\d.]*$/.test(name)) return `${folder}/${name}`;
     }
   } catch {
-    // Then it is missing.
+    // PHP-FPM is not installed.
   }
   return `${folder}/php-fpm`;
 }
 
-/** The program. */
+/** The path of PHP-FPM. */
 export const PHP_FPM: string = findFPM();

@@ -1,4 +1,4 @@
-/** Back ends that are restarted one after the other, while nginx asks them. */
+/** Back ends that restart one after the other while nginx sends them requests. */
 import { assert, assertEquals } from "@std/assert";
 import { Client, request, Witness } from "./client.ts";
 import { eventually, snippet, Suite, within } from "./harness.ts";
@@ -24,9 +24,9 @@ const balanced = new Suite(
   },
 );
 
-/** Asks again and again, and checks every byte of every answer. */
+/** Sends requests until it is stopped, and checks every byte of every response. */
 class Load {
-  answers = 0;
+  responses = 0;
   #host: string;
   #stopped = false;
   #done: Promise<unknown>;
@@ -34,37 +34,37 @@ class Load {
   constructor(host: string, workers: number) {
     this.#host = host;
     this.#done = Promise.all(Array.from({ length: workers }, (_, i) => this.#work(i)));
-    // Told by stop().
+    // stop() reports the error.
     this.#done.catch(() => {});
   }
 
   async #work(worker: number): Promise<void> {
     for (let round = 0; !this.#stopped; round++) {
       const body = new Uint8Array(100_000).fill(worker * 16 + round % 16);
-      const answer = await request(this.#host, "POST", "/echo", { body });
-      assertEquals([answer.status, answer.body.length], [200, body.length]);
-      assert(answer.body.every((byte) => byte === body[0]));
-      this.answers++;
+      const response = await request(this.#host, "POST", "/echo", { body });
+      assertEquals([response.status, response.body.length], [200, body.length]);
+      assert(response.body.every((byte) => byte === body[0]));
+      this.responses++;
     }
   }
 
-  /** Waits until so many more were answered. */
+  /** Waits for a number of further responses. */
   async more(count: number): Promise<void> {
-    const until = this.answers + count;
+    const target = this.responses + count;
     await Promise.race([
-      eventually(`${count} more answers come`, () => this.answers >= until),
+      eventually(`${count} more responses`, () => this.responses >= target),
       this.#done,
     ]);
   }
 
   async stop(): Promise<void> {
     this.#stopped = true;
-    await within("the last answers come", this.#done);
+    await within("the last responses", this.#done);
   }
 }
 
-/** Answers that are under way until `end` is called. */
-async function holdStreams(host: string, count: number) {
+/** Starts streamed responses; the function that it returns ends them and returns their bodies. */
+async function openStreams(host: string, count: number) {
   const witnesses = Array.from({ length: count }, () => new Witness());
   const clients = await Promise.all(witnesses.map(() => Client.connect(host)));
   for (const [i, client] of clients.entries()) {
@@ -72,10 +72,10 @@ async function holdStreams(host: string, count: number) {
     assertEquals(await witnesses[i].next("the app streams"), "ready");
   }
   return async () => {
-    for (const witness of witnesses) await witness.say("go on");
-    const answers = await Promise.all(clients.map((client) => client.readAnswer()));
+    for (const witness of witnesses) await witness.write("go on");
+    const responses = await Promise.all(clients.map((client) => client.readResponse()));
     for (const open of [...witnesses, ...clients]) open[Symbol.dispose]();
-    return answers.map(({ text }) => text);
+    return responses.map(({ text }) => text);
   };
 }
 
@@ -88,19 +88,19 @@ async function isRefused(address: string): Promise<boolean> {
   }
 }
 
-balanced.test("are restarted under load without a byte lost", async ({ host, daemons }, rig) => {
+balanced.test("restart under load without losing a byte", async ({ host, daemons }, rig) => {
   for (const address of daemons) {
     const before = rig.daemonAt(address);
-    // Before there is load: then nginx gives each back end as many.
-    const endStreams = await holdStreams(host, 4);
+    // Without load, nginx gives each back end the same number.
+    const endStreams = await openStreams(host, 4);
     const load = new Load(host, 4);
     await load.more(20);
     before.process.kill("SIGTERM");
-    await eventually("it accepts no more", () => isRefused(address));
+    await eventually("the daemon closes its listener", () => isRefused(address));
     await load.more(20);
-    assertEquals(before.status, undefined, "it must wait for its answers");
+    assertEquals(before.status, undefined, "the daemon must wait for its responses");
     assertEquals(await endStreams(), Array(4).fill("first\nlast\n"));
-    const { code } = await within("it ends", before.process.status);
+    const { code } = await within("the daemon ends", before.process.status);
     assertEquals(code, 0);
     await rig.daemon("fastcgi", address);
     await load.more(20);

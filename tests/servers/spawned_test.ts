@@ -1,11 +1,11 @@
-/** Applications that others start with a listening socket, asked by libfcgi's client. */
+/** Applications that another program starts with a listening socket, called with libfcgi's client. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { eventually, freePort, type Rig, Suite, within } from "./harness.ts";
 
 const CLIENT = { "cgi-fcgi": "libfcgi-bin" };
 
-/** Has libfcgi's client ask an application, the way a web server has a CGI script asked. */
-async function ask(address: string, env: Record<string, string>, body?: Uint8Array) {
+/** Sends a request with libfcgi's client, which takes its variables and body as a CGI script does. */
+async function sendRequest(address: string, env: Record<string, string>, body?: Uint8Array) {
   const child = new Deno.Command("cgi-fcgi", {
     args: ["-bind", "-connect", address.replace("unix:", "")],
     clearEnv: true,
@@ -52,7 +52,7 @@ const spawned = new Suite("spawn-fcgi", { "spawn-fcgi": "spawn-fcgi", ...CLIENT 
   };
 });
 
-/** Runs spawn-fcgi with examples/hello.ts, and returns the pids of what it leaves behind. */
+/** Runs spawn-fcgi with examples/hello.ts, and returns the pids of the processes that it starts. */
 async function spawn(rig: Rig, args: string[]): Promise<number[]> {
   const program = rig.spawn("spawn-fcgi", "spawn-fcgi", [
     ...args,
@@ -70,24 +70,24 @@ async function spawn(rig: Rig, args: string[]): Promise<number[]> {
   return pids;
 }
 
-/** Whether a process runs. A child that nobody waits for stays in the table; Deno reads none of it without --allow-all. */
+/** Returns whether a process runs and is no zombie. Uses `cat` since Deno reads /proc with --allow-all only. */
 function isAlive(pid: number): boolean {
   const { stdout } = new Deno.Command("cat", { args: [`/proc/${pid}/status`] }).outputSync();
   return /^State:\s+[^ZX]/m.test(new TextDecoder().decode(stdout));
 }
 
-spawned.test("examples/hello.ts in one process on a Unix socket", async ({ unix, one }) => {
-  const { head, body } = await ask(unix, {});
+spawned.test("runs examples/hello.ts in one process on a Unix socket", async ({ unix, one }) => {
+  const { head, body } = await sendRequest(unix, {});
   assertEquals([head[0], body], ["Status: 200 OK", HELLO]);
   assertEquals(one.length, 1);
 });
 
-spawned.test("examples/hello.ts in three processes that share a socket", async (started) => {
+spawned.test("runs examples/hello.ts in three processes that share a socket", async (started) => {
   const { tcp, three } = started;
   assertEquals(three.length, 3);
   for (const left of [3, 2, 1]) {
     assertEquals(three.filter(isAlive).length, left);
-    assertEquals((await ask(tcp, {})).body, HELLO);
+    assertEquals((await sendRequest(tcp, {})).body, HELLO);
     const pid = three.find(isAlive)!;
     Deno.kill(pid, "SIGTERM");
     await eventually("a process ends on SIGTERM", () => !isAlive(pid));
@@ -103,14 +103,14 @@ const systemd = new Suite(
       ...["-l", address, "-E", "PATH", "-E", "DENO_DIR"],
       `${rig.root}/examples/hello.ts`,
     ]);
-    await eventually("it listens", () => program.output.includes("Listening"));
+    await eventually("systemd-socket-activate listens", () => program.output.includes("Listening"));
     return address;
   },
 );
 
-systemd.test("examples/hello.ts on a socket of LISTEN_FDS", async (address) => {
+systemd.test("runs examples/hello.ts on a socket of LISTEN_FDS", async (address) => {
   for (let i = 0; i < 2; i++) {
-    const { head, body } = await ask(address, {});
+    const { head, body } = await sendRequest(address, {});
     assertEquals([head[0], body], ["Status: 200 OK", HELLO]);
   }
 });
@@ -121,21 +121,21 @@ const libfcgi = new Suite(
   (rig) => rig.daemon("fastcgi", `unix:${rig.dir}/app.sock`),
 );
 
-libfcgi.test("GET with what the environment says", async (address) => {
-  const { head, body } = await ask(address, { REQUEST_URI: "/x?q=1", HTTP_COOKIE: "a=1" });
+libfcgi.test("sends a GET with the variables of the environment", async (address) => {
+  const { head, body } = await sendRequest(address, { REQUEST_URI: "/x?q=1", HTTP_COOKIE: "a=1" });
   assertEquals(head[0], "Status: 200 OK");
   const { url, headers } = JSON.parse(body);
   assertEquals([url, headers.cookie], ["http://example.com/x?q=1", "a=1"]);
 });
 
-libfcgi.test("POST of more than the pipes hold", async (address) => {
+libfcgi.test("sends a POST larger than the pipe buffers", async (address) => {
   const body = new Uint8Array(2_000_000).fill(97);
-  const answer = await ask(address, { REQUEST_URI: "/pipe" }, body);
-  assertEquals(answer.body.length, body.length);
+  const response = await sendRequest(address, { REQUEST_URI: "/pipe" }, body);
+  assertEquals(response.body.length, body.length);
 });
 
-libfcgi.test("the log comes out of its stderr", async (address) => {
-  const { head, stderr } = await ask(address, { REQUEST_URI: "/throw" });
+libfcgi.test("writes the app's log to stderr", async (address) => {
+  const { head, stderr } = await sendRequest(address, { REQUEST_URI: "/throw" });
   assertEquals(head[0], "Status: 500 Internal Server Error");
   assertStringIncludes(stderr, "the cause, which is secret");
 });
