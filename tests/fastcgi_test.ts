@@ -16,23 +16,20 @@ import { bytes, concat, cut, pattern, split, text } from "./testing/bytes.ts";
 import { deadline } from "./testing/deadline.ts";
 import { FakeListener } from "./testing/duplex.ts";
 import { MEDIA, type Medium, type Served, serving as servingBy, turns } from "./testing/serving.ts";
+import { ask, FastCGIClient, request, variables } from "./testing/fastcgi_client.ts";
 import {
   abortRequest,
-  ask,
   beginRequest,
-  FastCGIClient,
   getValues,
   nameValuePairs,
   params,
   type Received,
   record,
-  request,
   stdin,
   stdinEnd,
   stream,
   streamEnd,
-  variables,
-} from "./testing/fastcgi_client.ts";
+} from "./testing/fastcgi_records.ts";
 
 /** Serves an app, and shuts the server down whatever happens. */
 const serving = (

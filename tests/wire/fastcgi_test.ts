@@ -22,6 +22,7 @@ import {
 } from "../../wire/fastcgi.ts";
 import { ProtocolError } from "../../wire/protocol_error.ts";
 import { bytes, concat, cut, pattern, split, text } from "../testing/bytes.ts";
+import { record } from "../testing/fastcgi_records.ts";
 
 type Decoded = [type: number, id: number, content: string];
 
@@ -54,21 +55,6 @@ function encoded(encode: (out: ByteBuffer) => void): Uint8Array {
   const out = new ByteBuffer(1);
   encode(out);
   return out.take();
-}
-
-/** A record laid out by hand, of section 3.3. */
-function record(type: number, id: number, content: Uint8Array, padding = 0): Uint8Array {
-  const header = [
-    1,
-    type,
-    id >> 8,
-    id & 255,
-    content.length >> 8,
-    content.length & 255,
-    padding,
-    0,
-  ];
-  return concat([new Uint8Array(header), content, new Uint8Array(padding).fill(0xee)]);
 }
 
 /** Bytes of the specification, what they say, and how to say it. */
