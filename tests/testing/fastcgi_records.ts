@@ -16,6 +16,7 @@ export const Type = {
   stdout: 6,
   stderr: 7,
   getValues: 9,
+  getValuesResult: 10,
 } as const;
 
 /** A record, its padding filled with bytes that nobody may read (section 3.3). */
@@ -100,6 +101,11 @@ export function abortRequest(id: number): Uint8Array<ArrayBuffer> {
 /** FCGI_GET_VALUES (section 4.1). */
 export function getValues(...names: string[]): Uint8Array<ArrayBuffer> {
   return record(Type.getValues, 0, nameValuePairs(names.map((name) => [name, ""])));
+}
+
+/** FCGI_END_REQUEST of a request that is complete (section 5.5). */
+export function endRequest(id: number): Uint8Array<ArrayBuffer> {
+  return record(Type.endRequest, id, new Uint8Array(8));
 }
 
 /** A record as it came. */
