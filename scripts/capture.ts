@@ -60,6 +60,14 @@ const KINDS = {
   post: [POST],
   chunked: [{ ...POST, target: "/chunked", chunked: true }],
   large: [{ method: "POST", target: "/large", headers: [HOST, BINARY], body: 66_000 }],
+  // More than mod_proxy_fcgi reads ahead to find out the length.
+  streamed: [{
+    ...POST,
+    target: "/streamed",
+    headers: [HOST, BINARY],
+    body: 20_000,
+    chunked: true,
+  }],
   head: [{ method: "HEAD", target: "/head", headers: [HOST] }],
   path: [{ method: "GET", target: "/caf%C3%A9/%E2%82%AC%20x?q=%C3%BC", headers: [HOST] }],
   long: [{
@@ -154,7 +162,12 @@ FcgidInitialEnv DENO_DIR ${rig.dir}/cache
       }, { env: ENV });
       const proxy = { protocol: "fastcgi", sender: "mod_proxy_fcgi" } as const;
       return [
-        { ...proxy, name: "fastcgi", port: port.fastcgi, kinds: [...USUAL, "large", "keep"] },
+        {
+          ...proxy,
+          name: "fastcgi",
+          port: port.fastcgi,
+          kinds: [...USUAL, "streamed", "large", "keep"],
+        },
         { ...proxy, name: "fastcgi-split", port: port.split, kinds: ["get", "path"] },
         // It refuses chunked coding with 411.
         {

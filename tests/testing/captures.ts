@@ -1,5 +1,5 @@
 /** What web servers sent, as `scripts/capture.ts` has recorded it in `tests/testdata/`. */
-import { bytes, pattern } from "./bytes.ts";
+import { bytes, pattern, text } from "./bytes.ts";
 
 /** A request, as the client sent it to the web server. */
 export interface SentRequest {
@@ -37,14 +37,23 @@ export function bodyOf({ body = "" }: SentRequest): Uint8Array<ArrayBuffer> {
   return typeof body === "number" ? pattern(body) : bytes(body);
 }
 
-/** All captures, with the names of their files and what is in these. */
-export function readCaptures(): (Capture & { name: string; raw: Uint8Array<ArrayBuffer> })[] {
+/** A capture with its bytes. */
+export interface ReadCapture extends Capture {
+  /** The file below {@linkcode TESTDATA}. */
+  name: string;
+  server: string;
+  raw: Uint8Array<ArrayBuffer>;
+}
+
+/** All captures. */
+export function readCaptures(): ReadCapture[] {
   const directories = [...Deno.readDirSync(TESTDATA)].map(({ name }) => name).sort();
   return directories.flatMap((directory) => {
     const read = (file: string) => Deno.readFileSync(new URL(`${directory}/${file}`, TESTDATA));
-    const { captures }: CaptureIndex = JSON.parse(new TextDecoder().decode(read("index.json")));
+    const { server, captures }: CaptureIndex = JSON.parse(text(read("index.json")));
     return captures.map((capture) => ({
       ...capture,
+      server,
       name: `${directory}/${capture.file}`,
       raw: read(capture.file),
     }));

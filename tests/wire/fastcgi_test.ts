@@ -23,33 +23,7 @@ import {
 import { ProtocolError } from "../../wire/protocol_error.ts";
 import { bytes, concat, cut, pattern, split, text } from "../testing/bytes.ts";
 import { record } from "../testing/fastcgi_records.ts";
-
-type Decoded = [type: number, id: number, content: string];
-
-/** What the decoder tells of chunks; pieces of one stream that follow each other are joined. */
-function decode(chunks: Uint8Array[]): Decoded[] {
-  const decoder = new RecordDecoder();
-  const records: Decoded[] = [];
-  for (const chunk of chunks) {
-    decoder.push(chunk, {
-      record: (type, id, content) => records.push([type, id, text(content)]),
-    });
-  }
-  assertEquals(decoder.idle, true, "the chunks end where a record ends");
-  return join(records);
-}
-
-function join(records: Decoded[]): Decoded[] {
-  const joined: Decoded[] = [];
-  for (const [type, id, content] of records) {
-    const last = joined.at(-1);
-    const goesOn = last && type >= RecordType.params && type <= RecordType.data &&
-      last[0] === type && last[1] === id && last[2] !== "" && content !== "";
-    if (goesOn) last[2] += content;
-    else joined.push([type, id, content]);
-  }
-  return joined;
-}
+import { type Decoded, decodeRecords as decode, joinPieces as join } from "../testing/decoded.ts";
 
 function encoded(encode: (out: ByteBuffer) => void): Uint8Array {
   const out = new ByteBuffer(1);
