@@ -60,7 +60,7 @@ const KINDS = {
   post: [POST],
   chunked: [{ ...POST, target: "/chunked", chunked: true }],
   large: [{ method: "POST", target: "/large", headers: [HOST, BINARY], body: 66_000 }],
-  // More than mod_proxy_fcgi reads ahead to find out the length.
+  // More than nginx and mod_proxy_fcgi read ahead: with less, they send a length.
   streamed: [{
     ...POST,
     target: "/streamed",
@@ -126,7 +126,7 @@ const SERVERS: Record<string, WebServer> = {
       const scgiModule = { protocol: "scgi", sender: "ngx_http_scgi_module" } as const;
       return [
         { ...fcgi, name: "fastcgi", port: port.stock, kinds: [...USUAL, "large"] },
-        { ...fcgi, name: "fastcgi-unbuffered", port: port.keep, kinds: ["chunked", "keep"] },
+        { ...fcgi, name: "fastcgi-unbuffered", port: port.keep, kinds: ["streamed", "keep"] },
         { ...scgiModule, name: "scgi", port: port.scgi, kinds: [...USUAL, "large"] },
       ];
     },
@@ -453,6 +453,16 @@ class Recorder implements Disposable {
   }
 }
 
+/** A body as two chunks and the last one. */
+function inChunks(body: Uint8Array): Uint8Array {
+  const chunks = [body.subarray(0, 5), body.subarray(5), new Uint8Array()];
+  return concat(chunks.flatMap((chunk) => [
+    bytes(`${chunk.length.toString(16)}\r\n`),
+    chunk,
+    bytes("\r\n"),
+  ]));
+}
+
 /** Sends requests over one connection to the web server. */
 async function send(host: string, requests: SentRequest[]): Promise<void> {
   using client = await Client.connect(host);
@@ -465,12 +475,9 @@ async function send(host: string, requests: SentRequest[]): Promise<void> {
       ? []
       : [["Content-Length", String(body.length)]];
     const fields = [...headers, ...length].map((field) => field.join(": "));
-    await client.send([`${method} ${target} HTTP/1.1`, ...fields, "", ""].join("\r\n"));
-    if (chunked) {
-      await client.sendChunk(body.subarray(0, 5));
-      await client.sendChunk(body.subarray(5));
-      await client.sendChunk(new Uint8Array());
-    } else await client.send(body);
+    const head = [`${method} ${target} HTTP/1.1`, ...fields, "", ""].join("\r\n");
+    // At once: what nginx and mod_proxy_fcgi send depends on how much of the body comes with the head.
+    await client.send(concat([bytes(head), chunked ? inChunks(body) : body]));
     const { status } = await client.readAnswer(method);
     if (status !== 204) throw new Error(`${method} ${target}: ${status}`);
   }
