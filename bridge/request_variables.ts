@@ -80,6 +80,8 @@ export function createVariables(
     set(`HTTP_${name.replaceAll("-", "_").toUpperCase()}`, value);
   });
   if (!hasHost) set("HTTP_HOST", url.host);
-  for (const [name, value] of Object.entries(overrides)) variables.push([name, toByteString(value)]);
+  for (const [name, value] of Object.entries(overrides)) {
+    variables.push([name, toByteString(value)]);
+  }
   return variables;
 }

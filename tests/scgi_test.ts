@@ -9,51 +9,14 @@ import {
 } from "@std/assert";
 import fc from "fast-check";
 import type { App } from "../bridge/app.ts";
-import type { Duplex } from "../io/duplex.ts";
 import { type SCGIOptions, serveSCGI } from "../scgi.ts";
 import { encodeSCGIHeaders } from "../wire/scgi.ts";
-import { type Answer, parseAnswer } from "./testing/answer.ts";
+import { parseAnswer } from "./testing/answer.ts";
 import { bytes, concat, cut, pattern, split, text } from "./testing/bytes.ts";
 import { deadline } from "./testing/deadline.ts";
 import { FakeListener } from "./testing/duplex.ts";
+import { SCGIClient as Client } from "./testing/scgi_client.ts";
 import { MEDIA, type Medium, type Served, serving as servingBy, turns } from "./testing/serving.ts";
-
-/** The web server's end of a connection. */
-class Client {
-  readonly conn: Duplex;
-
-  constructor(conn: Duplex) {
-    this.conn = conn;
-  }
-
-  async send(...parts: Uint8Array[]): Promise<void> {
-    const all = concat(parts);
-    for (let at = 0; at < all.length;) at += await this.conn.write(all.subarray(at));
-  }
-
-  /** All that comes until the connection ends. */
-  async rest(): Promise<Uint8Array> {
-    const parts: Uint8Array[] = [];
-    while (true) {
-      const buffer = new Uint8Array(65536);
-      const count = await deadline(this.conn.read(buffer), "the connection's end");
-      if (count === null) return concat(parts);
-      parts.push(buffer.subarray(0, count));
-    }
-  }
-
-  async answer(): Promise<Answer> {
-    return parseAnswer(await this.rest());
-  }
-
-  close(): void {
-    try {
-      this.conn.close();
-    } catch {
-      // It is closed.
-    }
-  }
-}
 
 /** Serves an app, and shuts the server down whatever happens. */
 const serving = (

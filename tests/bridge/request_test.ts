@@ -5,7 +5,8 @@ import { mountPrefix } from "../../bridge/request.ts";
 import { Variables } from "../../wire/variables.ts";
 import { bytes, text } from "../testing/bytes.ts";
 import { run } from "../testing/cgi_script.ts";
-import { ask, type Pairs } from "../testing/fastcgi_client.ts";
+import { ask } from "../testing/fastcgi_client.ts";
+import type { Pairs } from "../testing/fastcgi_records.ts";
 
 /** What an app sees of variables, or the status it is not asked for. */
 async function seen<T>(

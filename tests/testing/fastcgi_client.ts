@@ -1,25 +1,22 @@
 import type { Duplex } from "../../io/duplex.ts";
-import { ByteBuffer } from "../../wire/byte_buffer.ts";
-import {
-  decodeEndRequest,
-  encodeAbortRequest,
-  encodeBeginRequest,
-  encodePair,
-  encodeStream,
-  encodeStreamEnd,
-  encodeValues,
-  type EndRequest,
-  RecordType,
-  Role,
-} from "../../wire/fastcgi.ts";
 import { type FastCGIOptions, serveFastCGI } from "../../fastcgi.ts";
 import type { App } from "../../bridge/app.ts";
 import { type Answer, parseAnswer } from "./answer.ts";
 import { concat, text } from "./bytes.ts";
 import { deadline } from "./deadline.ts";
 import { FakeListener } from "./duplex.ts";
-
-export type Pairs = [name: string, value: string][];
+import {
+  beginRequest,
+  type EndRequest,
+  firstRecord,
+  type Pairs,
+  params,
+  readEndRequest,
+  type Received,
+  stdin,
+  stdinEnd,
+  Type,
+} from "./fastcgi_records.ts";
 
 /** The variables of a GET of `/`, but for those given. */
 export function variables(others: Record<string, string> | Pairs = {}): Pairs {
@@ -27,76 +24,6 @@ export function variables(others: Record<string, string> | Pairs = {}): Pairs {
   const given = Array.isArray(others) ? others : Object.entries(others);
   const names = new Set(given.map(([name]) => name));
   return [...Object.entries(usual).filter(([name]) => !names.has(name)), ...given];
-}
-
-function encoded(encode: (out: ByteBuffer) => void): Uint8Array<ArrayBuffer> {
-  const out = new ByteBuffer();
-  encode(out);
-  return out.take();
-}
-
-export function beginRequest(id: number, { role = Role.responder as number, keep = false } = {}) {
-  return encoded((out) => encodeBeginRequest(out, id, role, keep ? 1 : 0));
-}
-
-/** The content of FCGI_PARAMS. */
-export function nameValuePairs(pairs: Pairs): Uint8Array<ArrayBuffer> {
-  return encoded((out) => pairs.forEach(([name, value]) => encodePair(out, name, value)));
-}
-
-/** FCGI_PARAMS with their end. */
-export function params(id: number, pairs: Pairs): Uint8Array<ArrayBuffer> {
-  return concat([
-    stream(RecordType.params, id, nameValuePairs(pairs)),
-    streamEnd(RecordType.params, id),
-  ]);
-}
-
-export function stream(type: number, id: number, content: Uint8Array): Uint8Array<ArrayBuffer> {
-  return encoded((out) => encodeStream(out, type, id, content));
-}
-
-export function streamEnd(type: number, id: number): Uint8Array<ArrayBuffer> {
-  return encoded((out) => encodeStreamEnd(out, type, id));
-}
-
-/** FCGI_STDIN without its end. */
-export function stdin(id: number, content: Uint8Array): Uint8Array<ArrayBuffer> {
-  return stream(RecordType.stdin, id, content);
-}
-
-export function stdinEnd(id: number): Uint8Array<ArrayBuffer> {
-  return streamEnd(RecordType.stdin, id);
-}
-
-export function abortRequest(id: number): Uint8Array<ArrayBuffer> {
-  return encoded((out) => encodeAbortRequest(out, id));
-}
-
-export function getValues(...names: string[]): Uint8Array<ArrayBuffer> {
-  return encoded((out) =>
-    encodeValues(out, RecordType.getValues, names.map((name) => [name, ""] as const))
-  );
-}
-
-/** A record laid out by hand. */
-export function record(
-  type: number,
-  id: number,
-  content: Uint8Array = new Uint8Array(),
-  padding = 0,
-): Uint8Array<ArrayBuffer> {
-  const header = [
-    1,
-    type,
-    id >> 8,
-    id & 255,
-    content.length >> 8,
-    content.length & 255,
-    padding,
-    0,
-  ];
-  return concat([new Uint8Array(header), content, new Uint8Array(padding).fill(0xee)]);
 }
 
 export interface RequestParts {
@@ -120,13 +47,6 @@ export function request(parts: RequestParts = {}): Uint8Array<ArrayBuffer> {
     stdin(id, body),
     stdinEnd(id),
   ]);
-}
-
-/** A record as it came. */
-export interface Received {
-  type: number;
-  id: number;
-  content: Uint8Array;
 }
 
 /** What came for one request. */
@@ -160,16 +80,11 @@ export class FastCGIClient {
   /** The next record, or null at the end. */
   async next(label = "a record"): Promise<Received | null> {
     while (!this.ended) {
-      const { length } = this.#bytes;
-      const end = 8 + (this.#bytes[4] << 8 | this.#bytes[5]) + this.#bytes[6];
-      if (length >= 8 && length >= end) {
-        const [, type, high, low] = this.#bytes;
-        const id = high << 8 | low;
-        const content = this.#bytes.slice(8, end - this.#bytes[6]);
-        this.#bytes = this.#bytes.subarray(end);
-        const received = { type, id, content };
-        this.records.push(received);
-        return received;
+      const first = firstRecord(this.#bytes);
+      if (first !== undefined) {
+        this.#bytes = first.rest;
+        this.records.push(first.record);
+        return first.record;
       }
       const count = await deadline(this.conn.read(this.#buffer), label).catch((error) => {
         if (error instanceof Deno.errors.ConnectionReset) return null;
@@ -194,26 +109,24 @@ export class FastCGIClient {
   /** Reads to the end of the request with this id, and takes its records out of the list. */
   async answer(id = 1): Promise<FastCGIAnswer> {
     await this.until(
-      (record) => record.id === id && record.type === RecordType.endRequest,
+      (record) => record.id === id && record.type === Type.endRequest,
       `the end of request ${id}`,
     );
     const mine: Received[] = [];
     let last: Received | undefined;
-    for (let at = 0; at < this.records.length && last?.type !== RecordType.endRequest;) {
+    for (let at = 0; at < this.records.length && last?.type !== Type.endRequest;) {
       if (this.records[at].id !== id) at++;
       else mine.push(last = this.records.splice(at, 1)[0]);
     }
     const contents = (type: number) =>
       concat(mine.filter((record) => record.type === type).map(({ content }) => content));
-    const stdout = contents(RecordType.stdout);
-    const end = last?.type === RecordType.endRequest ? decodeEndRequest(last.content) : null;
+    const stdout = contents(Type.stdout);
+    const end = last?.type === Type.endRequest ? readEndRequest(last.content) : null;
     return {
       ...(stdout.length > 0 ? parseAnswer(stdout) : NOTHING),
-      stderr: text(contents(RecordType.stderr)),
+      stderr: text(contents(Type.stderr)),
       end,
-      complete: mine.some(({ type, content }) =>
-        type === RecordType.stdout && content.length === 0
-      ),
+      complete: mine.some(({ type, content }) => type === Type.stdout && content.length === 0),
     };
   }
 

@@ -22,53 +22,13 @@ import {
 } from "../../wire/fastcgi.ts";
 import { ProtocolError } from "../../wire/protocol_error.ts";
 import { bytes, concat, cut, pattern, split, text } from "../testing/bytes.ts";
-
-type Decoded = [type: number, id: number, content: string];
-
-/** What the decoder tells of chunks; pieces of one stream that follow each other are joined. */
-function decode(chunks: Uint8Array[]): Decoded[] {
-  const decoder = new RecordDecoder();
-  const records: Decoded[] = [];
-  for (const chunk of chunks) {
-    decoder.push(chunk, {
-      record: (type, id, content) => records.push([type, id, text(content)]),
-    });
-  }
-  assertEquals(decoder.idle, true, "the chunks end where a record ends");
-  return join(records);
-}
-
-function join(records: Decoded[]): Decoded[] {
-  const joined: Decoded[] = [];
-  for (const [type, id, content] of records) {
-    const last = joined.at(-1);
-    const goesOn = last && type >= RecordType.params && type <= RecordType.data &&
-      last[0] === type && last[1] === id && last[2] !== "" && content !== "";
-    if (goesOn) last[2] += content;
-    else joined.push([type, id, content]);
-  }
-  return joined;
-}
+import { record } from "../testing/fastcgi_records.ts";
+import { type Decoded, decodeRecords as decode, joinPieces as join } from "../testing/decoded.ts";
 
 function encoded(encode: (out: ByteBuffer) => void): Uint8Array {
   const out = new ByteBuffer(1);
   encode(out);
   return out.take();
-}
-
-/** A record laid out by hand, of section 3.3. */
-function record(type: number, id: number, content: Uint8Array, padding = 0): Uint8Array {
-  const header = [
-    1,
-    type,
-    id >> 8,
-    id & 255,
-    content.length >> 8,
-    content.length & 255,
-    padding,
-    0,
-  ];
-  return concat([new Uint8Array(header), content, new Uint8Array(padding).fill(0xee)]);
 }
 
 /** Bytes of the specification, what they say, and how to say it. */

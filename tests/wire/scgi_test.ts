@@ -1,22 +1,11 @@
 import { assertEquals, assertInstanceOf, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { ProtocolError } from "../../wire/protocol_error.ts";
-import { encodeSCGIHeaders, SCGIHeaderDecoder } from "../../wire/scgi.ts";
+import { encodeSCGIHeaders } from "../../wire/scgi.ts";
 import { bytes, concat, cut, split, text } from "../testing/bytes.ts";
+import { decodeSCGI as decode } from "../testing/decoded.ts";
 
 type Pairs = [string, string][];
-
-/** Feeds chunks; returns the headers and all that followed them. */
-function decode(chunks: Uint8Array[], most?: number): { pairs: Pairs; rest: string } | null {
-  const decoder = new SCGIHeaderDecoder(most);
-  for (const [i, chunk] of chunks.entries()) {
-    const done = decoder.push(chunk);
-    if (done) {
-      return { pairs: done.pairs, rest: text(concat([done.rest, ...chunks.slice(i + 1)])) };
-    }
-  }
-  return null;
-}
 
 const CASES: Record<string, [string, Pairs]> = {
   "the specification's example": [

@@ -1,0 +1,394 @@
+import { assert, assertEquals, assertFalse, assertInstanceOf, assertRejects } from "@std/assert";
+import type { App } from "../../bridge/app.ts";
+import { type Listener, serveFastCGI } from "../../fastcgi.ts";
+import { RecordType } from "../../wire/fastcgi.ts";
+import { bytes, pattern, text } from "../testing/bytes.ts";
+import { deadline } from "../testing/deadline.ts";
+import { FakeListener } from "../testing/duplex.ts";
+import { MEDIA, turns } from "../testing/serving.ts";
+import { FastCGIClient, request, variables } from "../testing/fastcgi_client.ts";
+import { beginRequest, params, stdin } from "../testing/fastcgi_records.ts";
+import { hello, post, serving, types } from "../testing/fastcgi_serving.ts";
+
+for (const over of MEDIA) {
+  Deno.test(`serveFastCGI() answers over ${over} after a half-close; the signal does not fire (rule C22)`, async () => {
+    const started = Promise.withResolvers<AbortSignal>();
+    const gate = Promise.withResolvers<void>();
+    await serving(
+      async (request) => {
+        started.resolve(request.signal);
+        await gate.promise;
+        return new Response(await request.text());
+      },
+      {},
+      async ({ connect }) => {
+        for (const keep of [true, false]) {
+          const client = await connect();
+          await client.send(request({ keep, variables: post, body: bytes("body") }));
+          await client.conn.closeWrite!();
+          const signal = await deadline(started.promise, "the app");
+          await turns();
+          gate.resolve();
+          const answer = await client.answer();
+          assertEquals([text(answer.body), signal.aborted], ["body", false]);
+          await client.end();
+        }
+      },
+      over,
+    );
+  });
+
+  Deno.test(`serveFastCGI() aborts the signal when the web server goes away over ${over} (rule C22)`, async () => {
+    for (const whole of [true, false]) {
+      const started = Promise.withResolvers<Request>();
+      const read = Promise.withResolvers<unknown>();
+      const cancelled = Promise.withResolvers<void>();
+      await serving(
+        (request) => {
+          started.resolve(request);
+          request.text().then(() => read.resolve("read"), read.resolve);
+          return new Response(
+            new ReadableStream({
+              pull: () => new Promise<void>(() => {}),
+              cancel: () => cancelled.resolve(),
+            }),
+          );
+        },
+        {},
+        async ({ connect, logged }) => {
+          const client = await connect();
+          const all = request({ variables: post, body: bytes("body") });
+          // Without the last record, and with.
+          await client.send(whole ? all : all.subarray(0, -8));
+          const { signal } = await deadline(started.promise, "the app");
+          await client.next("the head");
+          client.close();
+          await deadline(
+            new Promise((resolve) => signal.addEventListener("abort", resolve)),
+            "the signal",
+          );
+          assertInstanceOf(signal.reason, DOMException);
+          assertEquals(signal.reason.name, "AbortError");
+          await deadline(cancelled.promise, "the cancelling of the body");
+          if (whole) assertEquals(await deadline(read.promise, "the body"), "read");
+          assertEquals(logged, []);
+        },
+        over,
+      );
+    }
+  });
+}
+
+Deno.test("serveFastCGI() fails a body that is being read when the web server goes away (rule C22)", async () => {
+  const started = Promise.withResolvers<void>();
+  const read = Promise.withResolvers<unknown>();
+  await serving(
+    async (request) => {
+      const text = request.text();
+      started.resolve();
+      return new Response(await text.catch((error) => (read.resolve(error), "")));
+    },
+    {},
+    async ({ connect }) => {
+      const client = await connect();
+      await client.send(beginRequest(1), params(1, variables(post)), stdin(1, bytes("half")));
+      await deadline(started.promise, "the app");
+      client.close();
+      const error = await deadline(read.promise, "the body's failure");
+      assertInstanceOf(error, DOMException);
+    },
+  );
+});
+
+Deno.test("serveFastCGI() calls off what is under way when a connection breaks the protocol", async () => {
+  const started = Promise.withResolvers<AbortSignal>();
+  await serving(
+    (request) => {
+      started.resolve(request.signal);
+      return new Promise(() => {});
+    },
+    {},
+    async ({ connect }) => {
+      const client = await connect();
+      await client.send(request({ keep: true }));
+      const signal = await deadline(started.promise, "the app");
+      await client.send(bytes("x"));
+      await client.end();
+      assert(signal.aborted);
+    },
+  );
+});
+
+Deno.test("serveFastCGI() closes in the end on a web server that neither sends nor closes (rule C15)", async () => {
+  await serving(
+    () => new Response("enough", { status: 413 }),
+    { shutdownTimeout: 60_000 },
+    async ({ connect, server }) => {
+      const client = await connect();
+      await client.send(beginRequest(1), params(1, variables({ ...post, CONTENT_LENGTH: "10" })));
+      await client.end();
+      assertEquals((await client.answer()).status, 413);
+      // Half closed, it waits for what is still on its way; not for ever.
+      await client.send(stdin(1, bytes("some")));
+      await deadline(server.shutdown(), "the connection's close", 20_000);
+      await assertRejects(() => client.send(stdin(1, bytes("more"))), Deno.errors.BrokenPipe);
+    },
+  );
+});
+
+Deno.test("the handle has the shape of Deno.HttpServer", async () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  let told: Deno.Addr | undefined;
+  const server = serveFastCGI(hello, listener, { onListen: (addr) => told = addr });
+  const handle: Pick<
+    Deno.HttpServer,
+    "addr" | "finished" | "shutdown" | "ref" | "unref" | typeof Symbol.asyncDispose
+  > = server;
+  assertEquals(handle.addr, listener.addr);
+  assertEquals(told, listener.addr);
+  server.unref();
+  server.ref();
+  const { port } = listener.addr as Deno.NetAddr;
+  await deadline(Promise.all([server.shutdown(), server.shutdown()]), "the server's end");
+  await deadline(server.finished, "finished");
+  await assertRejects(() => Deno.connect({ hostname: "127.0.0.1", port }));
+  {
+    await using disposed = serveFastCGI(hello, Deno.listen({ hostname: "127.0.0.1", port }));
+    assertEquals(disposed.addr.transport, "tcp");
+  }
+  await assertRejects(() => Deno.connect({ hostname: "127.0.0.1", port }));
+});
+
+for (const over of MEDIA) {
+  Deno.test(`shutdown() over ${over} finishes what is under way and closes what is idle (rule C26)`, async () => {
+    const gate = Promise.withResolvers<void>();
+    const started = Promise.withResolvers<void>();
+    const app: App = async (request) => {
+      if (!request.url.endsWith("/wait")) return new Response("Hello");
+      started.resolve();
+      await gate.promise;
+      return new Response(pattern(500_000));
+    };
+    await serving(
+      app,
+      {},
+      async ({ connect, server }) => {
+        const [idle, busy] = [await connect(), await connect()];
+        await idle.send(request({ keep: true }));
+        await idle.answer();
+        await busy.send(request({ keep: true, variables: { REQUEST_URI: "/wait" } }));
+        await deadline(started.promise, "the app");
+        const down = server.shutdown();
+        await idle.end();
+        idle.close();
+        gate.resolve();
+        const answer = await busy.answer();
+        assertEquals([answer.body, answer.complete], [pattern(500_000), true]);
+        await busy.end();
+        busy.close();
+        await deadline(down, "the server's end");
+        await deadline(server.finished, "finished");
+      },
+      over,
+    );
+  });
+}
+
+Deno.test("shutdown() serves what still comes on a connection that it waits for (rule C26)", async () => {
+  const gate = Promise.withResolvers<void>();
+  const app: App = async (request) => {
+    if (request.url.endsWith("/wait")) await gate.promise;
+    return new Response("Hello");
+  };
+  await serving(app, {}, async ({ connect, server }) => {
+    const client = await connect();
+    await client.send(request({ id: 1, keep: true, variables: { REQUEST_URI: "/wait" } }));
+    await turns();
+    const down = server.shutdown();
+    await client.send(request({ id: 2, keep: true }));
+    assertEquals((await client.answer(2)).status, 200);
+    gate.resolve();
+    assertEquals((await client.answer(1)).status, 200);
+    await client.end();
+    client.close();
+    await deadline(down, "the server's end");
+  });
+});
+
+Deno.test("shutdown() closes an idle connection in both directions (rule C26)", async () => {
+  await serving(hello, {}, async ({ connect, server }) => {
+    const client = await connect();
+    await client.send(request({ keep: true }));
+    assertEquals((await client.answer()).status, 200);
+    const down = server.shutdown();
+    await client.end();
+    // After a half-close this would be read.
+    await turns();
+    await assertRejects(() => client.send(request({ keep: true })), Deno.errors.BrokenPipe);
+    await deadline(down, "the server's end");
+  });
+});
+
+for (const over of MEDIA) {
+  Deno.test(`shutdown() serves a request whose first bytes have come over ${over} (rule C26)`, async () => {
+    await serving(
+      hello,
+      {},
+      async ({ connect, server }) => {
+        for (const cut of [1, 8, 16, 30]) {
+          const client = await connect();
+          await client.send(request({ keep: true }));
+          assertEquals((await client.answer()).status, 200);
+          const next = request({ keep: true });
+          await client.send(next.subarray(0, cut));
+          if (cut === 30) server.shutdown();
+          await turns();
+          await client.send(next.subarray(cut));
+          assertEquals((await client.answer()).status, 200, `cut at ${cut}`);
+          if (cut === 30) await client.end();
+        }
+      },
+      over,
+    );
+  });
+}
+
+Deno.test("shutdown() calls off what takes longer than shutdownTimeout (rule C26)", async () => {
+  const started = Promise.withResolvers<AbortSignal>();
+  await serving(
+    (request) => {
+      started.resolve(request.signal);
+      return new Promise(() => {});
+    },
+    { shutdownTimeout: 1 },
+    async ({ connect, server }) => {
+      const client = await connect();
+      await client.send(request());
+      const signal = await deadline(started.promise, "the app");
+      await deadline(server.shutdown(), "the server's end");
+      assert(signal.aborted);
+      await client.end();
+      assertEquals(client.records, []);
+    },
+  );
+});
+
+Deno.test("options.signal stops at once", async () => {
+  const stop = new AbortController();
+  const started = Promise.withResolvers<AbortSignal>();
+  await serving(
+    (request) => {
+      started.resolve(request.signal);
+      return new Promise(() => {});
+    },
+    { signal: stop.signal },
+    async ({ connect, server, listener }) => {
+      const client = await connect();
+      await client.send(request());
+      const signal = await deadline(started.promise, "the app");
+      stop.abort(new Error("enough"));
+      await deadline(server.finished, "finished");
+      assert(signal.aborted);
+      assert((listener as FakeListener).closed);
+      await client.end();
+    },
+  );
+  const server = serveFastCGI(hello, new FakeListener(), { signal: AbortSignal.abort() });
+  await deadline(server.finished, "finished");
+});
+
+Deno.test("a listener that is closed from outside ends the server", async () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const server = serveFastCGI(hello, listener);
+  listener.close();
+  await deadline(server.finished, "finished");
+});
+
+Deno.test("an accept that fails is logged, and the next one served", async () => {
+  const logged: string[] = [];
+  const inner = new FakeListener();
+  const iterator = inner[Symbol.asyncIterator]();
+  let failed = false;
+  const listener: Listener = {
+    addr: inner.addr,
+    close: () => inner.close(),
+    [Symbol.asyncIterator]: () => ({
+      next() {
+        if (failed) return iterator.next();
+        failed = true;
+        return Promise.reject(new Error("Too many open files"));
+      },
+    }),
+  };
+  const server = serveFastCGI(hello, listener, { log: (message) => logged.push(message) });
+  const client = new FastCGIClient(inner.connect()[0]);
+  await client.send(request());
+  assertEquals((await client.answer()).status, 200);
+  assertEquals(logged, ["Cannot accept a connection: Too many open files"]);
+  await deadline(server.shutdown(), "the server's end");
+});
+
+for (const over of ["TCP", "Unix"] as const) {
+  Deno.test(`serveFastCGI() sees over ${over} that a web server goes away after its half-close (rule C22)`, async () => {
+    const started = Promise.withResolvers<AbortSignal>();
+    await serving(
+      (request) => {
+        started.resolve(request.signal);
+        return new Promise(() => {});
+      },
+      {},
+      async ({ connect }) => {
+        const client = await connect();
+        await client.send(request());
+        await client.conn.closeWrite!();
+        const signal = await deadline(started.promise, "the app");
+        const aborted = new Promise((resolve) => signal.addEventListener("abort", resolve));
+        assertFalse(signal.aborted);
+        client.close();
+        await deadline(aborted, "the signal");
+      },
+      over,
+    );
+  });
+}
+
+Deno.test("serveFastCGI() sends nothing over a Unix socket to see whether the web server is there (rule C22)", async () => {
+  const gate = Promise.withResolvers<void>();
+  await serving(
+    async () => {
+      await gate.promise;
+      return new Response("Hello");
+    },
+    {},
+    async ({ connect }) => {
+      const client = await connect();
+      await client.send(request());
+      await client.conn.closeWrite!();
+      await turns();
+      gate.resolve();
+      await client.end();
+      assertEquals(types(client.records).includes(RecordType.stderr), false);
+    },
+    "Unix",
+  );
+});
+
+Deno.test("unref() lets the process end while the server lives", async () => {
+  const module = new URL("../../fastcgi.ts", import.meta.url).href;
+  const code = `
+    import { serveFastCGI } from "${module}";
+    const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    serveFastCGI(() => new Response(), listener).unref();
+    console.log("unreferenced");`;
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["run", "--no-prompt", "--no-config", "--allow-net=127.0.0.1", "-"],
+    stdin: "piped",
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+  const writer = child.stdin.getWriter();
+  await writer.write(bytes(code));
+  await writer.close();
+  const output = await deadline(child.output(), "the process's end");
+  assertEquals([output.code, text(output.stdout), text(output.stderr)], [0, "unreferenced\n", ""]);
+});

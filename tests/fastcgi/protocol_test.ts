@@ -1,0 +1,772 @@
+import { assert, assertEquals, assertFalse, assertLess, assertStringIncludes } from "@std/assert";
+import fc from "fast-check";
+import type { App, FilterInfo } from "../../bridge/app.ts";
+import { serveFastCGI } from "../../fastcgi.ts";
+import { ProtocolStatus, RecordType } from "../../wire/fastcgi.ts";
+import { bytes, concat, cut, pattern, split, text } from "../testing/bytes.ts";
+import { deadline } from "../testing/deadline.ts";
+import { FakeListener } from "../testing/duplex.ts";
+import { MEDIA, turns } from "../testing/serving.ts";
+import { FastCGIClient, request, variables } from "../testing/fastcgi_client.ts";
+import {
+  abortRequest,
+  beginRequest,
+  getValues,
+  nameValuePairs,
+  params,
+  record,
+  stdin,
+  stdinEnd,
+  stream,
+  streamEnd,
+} from "../testing/fastcgi_records.ts";
+import { echo, hello, post, serving, types } from "../testing/fastcgi_serving.ts";
+
+for (const over of MEDIA) {
+  Deno.test(`serveFastCGI() answers over ${over}, and closes as asked (rules C8, C16)`, async () => {
+    await serving(
+      echo,
+      {},
+      async ({ connect }) => {
+        const client = await connect();
+        await client.send(
+          request({ variables: { ...post, REQUEST_URI: "/a" }, body: bytes("body") }),
+        );
+        await client.end();
+        assertEquals(types(client.records), [
+          ...client.records.slice(0, -2).map(() => RecordType.stdout),
+          RecordType.stdout,
+          RecordType.endRequest,
+        ]);
+        const answer = await client.answer();
+        assertEquals([answer.status, text(answer.body), answer.headers.get("x-url")], [
+          200,
+          "body",
+          "http://example.org/a",
+        ]);
+        assertEquals(answer.end, { appStatus: 0, protocolStatus: ProtocolStatus.requestComplete });
+        assertEquals([answer.complete, answer.stderr], [true, ""]);
+      },
+      over,
+    );
+  });
+
+  Deno.test(`serveFastCGI() keeps a connection over ${over} (rule C8)`, async () => {
+    await serving(
+      echo,
+      {},
+      async ({ connect }) => {
+        const client = await connect();
+        for (const body of ["one", "", "three"]) {
+          await client.send(request({ keep: true, variables: post, body: bytes(body) }));
+          assertEquals(text((await client.answer()).body), body);
+        }
+        assertFalse(client.ended);
+        await client.send(request({ keep: false }));
+        await client.end();
+        assertEquals((await client.answer()).status, 200);
+      },
+      over,
+    );
+  });
+}
+
+Deno.test("serveFastCGI() takes a request cut at any byte (rule C2)", async () => {
+  const whole = request({ keep: true, variables: { ...post, HTTP_X_A: "a" }, body: bytes("body") });
+  await serving(echo, {}, async ({ connect }) => {
+    const client = await connect();
+    for (let at = 0; at < whole.length; at++) {
+      for (const part of cut(whole, [at])) await client.send(part);
+      assertEquals(text((await client.answer()).body), "body", `cut at ${at}`);
+    }
+    for (const byte of split(whole)) await client.send(byte);
+    assertEquals(text((await client.answer()).body), "body");
+    await client.send(...[1, 2, 3].map((id) => request({ id, keep: true })));
+    for (const id of [1, 2, 3]) assertEquals((await client.answer(id)).status, 200);
+  });
+});
+
+Deno.test("serveFastCGI() takes variables and body in records of any size and padding (rules C1, C10)", async () => {
+  const pairs = params(1, variables({ ...post, HTTP_X_LONG: "x".repeat(300) }));
+  const content = pairs.subarray(8, -8);
+  const body = bytes("a body of some bytes");
+  await serving(echo, {}, async ({ connect }) => {
+    const client = await connect();
+    for (const size of [1, 2, 3, 7, 64, 1000]) {
+      const cutUp = (type: number, whole: Uint8Array) =>
+        cut(whole, Array.from({ length: whole.length }, (_, i) => i * size))
+          .map((part, i) => record(type, 1, part, (i * 37 + size) & 255));
+      await client.send(
+        record(RecordType.beginRequest, 1, bytes("\0\x01\x01\0\0\0\0\0"), 5),
+        ...cutUp(RecordType.params, content),
+        record(RecordType.params, 1, new Uint8Array(), 255),
+        ...cutUp(RecordType.stdin, body),
+        record(RecordType.stdin, 1, new Uint8Array(), 1),
+      );
+      const answer = await client.answer();
+      assertEquals([answer.status, text(answer.body)], [200, text(body)], `records of ${size}`);
+    }
+  });
+});
+
+Deno.test("serveFastCGI() answers under the id it was asked with, all 16 bits of it (rule C20)", async () => {
+  await serving(hello, {}, async ({ connect }) => {
+    const client = await connect();
+    for (const id of [1, 2, 255, 256, 0x1234, 65535]) {
+      await client.send(request({ id, keep: true }));
+      const answer = await client.answer(id);
+      assertEquals([answer.status, text(answer.body)], [200, "Hello"]);
+      assertEquals(client.records, []);
+    }
+  });
+});
+
+Deno.test("serveFastCGI() starts the app when the variables end, whatever of the body is to come (rule C12)", async () => {
+  await serving((request) => new Response(request.body), {}, async ({ connect }) => {
+    const client = await connect();
+    await client.send(beginRequest(1), params(1, variables(post)));
+    for (const part of ["one", "two", "three"]) {
+      await client.send(stdin(1, bytes(part)));
+      const came = await client.until(
+        ({ type, content }) => type === RecordType.stdout && text(content).endsWith(part),
+        `the echo of ${part}`,
+      );
+      assert(came);
+    }
+    await client.send(stdinEnd(1));
+    assertEquals(text((await client.answer()).body), "onetwothree");
+  });
+});
+
+Deno.test("serveFastCGI() serves requests interleaved on one connection (rule C9)", async () => {
+  await serving(echo, {}, async ({ connect }) => {
+    const client = await connect();
+    const ids = Array.from({ length: 10 }, (_, i) => 2 * i + 1);
+    const bodies = ids.map((id) => pattern(1000 + id));
+    // The requests' records in turns: each has its own part of each.
+    for (const id of ids) await client.send(beginRequest(id, { keep: true }));
+    const pairs = ids.map((id) => nameValuePairs(variables({ ...post, REQUEST_URI: `/${id}` })));
+    for (const [i, id] of ids.entries()) {
+      await client.send(stream(RecordType.params, id, pairs[i].subarray(0, 20)));
+    }
+    for (const [i, id] of ids.entries()) {
+      await client.send(
+        stream(RecordType.params, id, pairs[i].subarray(20)),
+        streamEnd(RecordType.params, id),
+      );
+    }
+    for (let at = 0; at < 1100; at += 100) {
+      for (const [i, id] of ids.entries()) {
+        await client.send(stdin(id, bodies[i].subarray(at, at + 100)));
+      }
+    }
+    for (const id of ids.toReversed()) await client.send(stdinEnd(id));
+    for (const [i, id] of ids.entries()) {
+      const answer = await client.answer(id);
+      assertEquals(answer.body, bodies[i]);
+      assertEquals(answer.headers.get("x-url"), `http://example.org/${id}`);
+    }
+    assertEquals(client.records, []);
+  });
+});
+
+Deno.test("serveFastCGI() keeps large bodies apart that come in the same reads (rule C9)", async () => {
+  for (const read of [(request: Request) => request.body, (request: Request) => request.bytes()]) {
+    const app: App = async (request) => new Response(await read(request));
+    await serving(app, {}, async ({ connect }) => {
+      const client = await connect();
+      const ids = [1, 2, 3];
+      const bodies = ids.map((id) => pattern(300_000 + id).map((byte) => byte ^ (id * 85)));
+      for (const [i, id] of ids.entries()) {
+        const pairs = variables({ ...post, CONTENT_LENGTH: String(bodies[i].length) });
+        await client.send(beginRequest(id, { keep: true }), params(id, pairs));
+      }
+      const records: Uint8Array[] = [];
+      for (let at = 0; at < 300_100; at += 20_000) {
+        for (const [i, id] of ids.entries()) {
+          records.push(stdin(id, bodies[i].subarray(at, at + 20_000)));
+        }
+      }
+      await client.send(...records, ...ids.map((id) => stdinEnd(id)));
+      for (const [i, id] of ids.entries()) {
+        const { body } = await client.answer(id);
+        assertEquals(body.length, bodies[i].length);
+        assertEquals(body.findIndex((byte, at) => byte !== bodies[i][at]), -1);
+      }
+    });
+  }
+});
+
+Deno.test("serveFastCGI() lets no request wait for another (rule C9)", async () => {
+  const gate = Promise.withResolvers<void>();
+  await serving(
+    async (request) => {
+      if (request.url.endsWith("/slow")) await gate.promise;
+      return new Response(await request.bytes());
+    },
+    {},
+    async ({ connect }) => {
+      const client = await connect();
+      const slow = variables({ ...post, REQUEST_URI: "/slow" });
+      await client.send(beginRequest(1, { keep: true }), params(1, slow));
+      await client.send(beginRequest(2, { keep: true }), params(2, variables(post)));
+      // More than a connection holds for one request alone.
+      const body = pattern(2_000_000);
+      await deadline(client.send(stdin(1, body), stdinEnd(1)), "the slow request's body");
+      await client.send(stdin(2, bytes("quick")), stdinEnd(2));
+      assertEquals(text((await client.answer(2)).body), "quick");
+      await client.send(request({ id: 3, keep: true }));
+      assertEquals((await client.answer(3)).status, 200);
+      gate.resolve();
+      assertEquals((await client.answer(1)).body, body);
+    },
+  );
+});
+
+Deno.test("serveFastCGI() tells its capacity, first thing and at any time (rule C5)", async () => {
+  const gate = Promise.withResolvers<void>();
+  await serving(
+    async () => (await gate.promise, new Response("Hello")),
+    { maxConnections: 7, maxRequests: 300 },
+    async ({ connect }) => {
+      const client = await connect();
+      const ask = async (...names: string[]) => {
+        await client.send(getValues(...names));
+        const { type, id, content } = (await client.next("the values"))!;
+        assertEquals([type, id], [RecordType.getValuesResult, 0]);
+        return text(content);
+      };
+      const all = await ask("FCGI_MAX_CONNS", "FCGI_MAX_REQS", "FCGI_MPXS_CONNS");
+      assertEquals(
+        all,
+        "\x0e\x01FCGI_MAX_CONNS7\x0d\x03FCGI_MAX_REQS300\x0f\x01FCGI_MPXS_CONNS1",
+      );
+      assertEquals(
+        await ask("FCGI_MPXS_CONNS", "UNKNOWN", "__proto__"),
+        "\x0f\x01FCGI_MPXS_CONNS1",
+      );
+      assertEquals(await ask(), "");
+      await client.send(beginRequest(1, { keep: true }));
+      assertEquals(await ask("FCGI_MAX_CONNS"), "\x0e\x01FCGI_MAX_CONNS7");
+      await client.send(params(1, variables()), stdinEnd(1));
+      assertEquals(await ask("FCGI_MAX_CONNS"), "\x0e\x01FCGI_MAX_CONNS7");
+      gate.resolve();
+      assertEquals(text((await client.answer()).body), "Hello");
+    },
+  );
+});
+
+Deno.test("serveFastCGI() answers unknown management types, and sends none unasked (rule C3)", async () => {
+  await serving(hello, {}, async ({ connect }) => {
+    const client = await connect();
+    for (const type of [10, 11, 12, 200, 255]) {
+      await client.send(record(type, 0, bytes("what?"), 3));
+      const answer = (await client.next("the answer"))!;
+      assertEquals(answer, {
+        type: RecordType.unknownType,
+        id: 0,
+        content: new Uint8Array([type, 0, 0, 0, 0, 0, 0, 0]),
+      });
+    }
+    client.records.length = 0;
+    await client.send(request());
+    await client.end();
+    assertEquals(client.records.filter(({ id }) => id === 0), []);
+  });
+});
+
+Deno.test("serveFastCGI() skips unknown types and records of no request (rules C4, C13)", async () => {
+  await serving(echo, {}, async ({ connect }) => {
+    const client = await connect();
+    await client.send(
+      stdin(1, bytes("late")),
+      stdinEnd(1),
+      params(7, variables()),
+      abortRequest(9),
+      record(99, 4, bytes("unknown"), 7),
+      beginRequest(1, { keep: true }),
+      record(99, 1, bytes("unknown"), 7),
+      params(1, variables(post)),
+      record(99, 1),
+      // What only an application sends.
+      record(RecordType.stdout, 1, bytes("x")),
+      record(RecordType.endRequest, 1, new Uint8Array(8)),
+      record(RecordType.data, 1, bytes("x")),
+      stdin(1, bytes("body")),
+      stdin(2, bytes("other")),
+      stdinEnd(1),
+      stdinEnd(1),
+    );
+    assertEquals(text((await client.answer()).body), "body");
+    await client.send(request({ id: 7, keep: true }));
+    assertEquals((await client.answer(7)).status, 200);
+  });
+});
+
+const PROTOCOL_ERRORS: Record<string, [Uint8Array[], string]> = {
+  "another version (rule C1)": [
+    [bytes("GET / HTTP/1.1\r\n\r\n")],
+    "Cannot decode FastCGI record as version must be 1: current value is 71",
+  ],
+  "an application record of id 0 (rule C3)": [
+    [stdin(0, bytes("x"))],
+    "Cannot take FastCGI record as its request id must not be 0: its type is 5",
+  ],
+  "a request of id 0 (rule C3)": [
+    [beginRequest(0)],
+    "Cannot take FastCGI record as its request id must not be 0: its type is 1",
+  ],
+  "a short FCGI_BEGIN_REQUEST (rule C6)": [
+    [record(RecordType.beginRequest, 1, bytes("\0\x01\0"))],
+    "Cannot decode FCGI_BEGIN_REQUEST as its content must be 8 bytes: current length is 3",
+  ],
+  "an id in use (rule C6)": [
+    [beginRequest(5), beginRequest(5)],
+    "Cannot begin request as its id must not be in use: current value is 5",
+  ],
+  "a body before the variables' end": [
+    [beginRequest(1), stdin(1, bytes("x"))],
+    "Cannot take FCGI_STDIN as FCGI_PARAMS must end before: it has not",
+  ],
+  "values that are cut off (rules C5, C10)": [
+    [record(RecordType.getValues, 0, bytes("\x05"))],
+    "Cannot decode name-value pairs as a value's length must have 1 bytes: 0 are left",
+  ],
+};
+
+for (const [name, [parts, message]] of Object.entries(PROTOCOL_ERRORS)) {
+  Deno.test(`serveFastCGI() closes a connection over ${name}, and the log says why`, async () => {
+    await serving(hello, {}, async ({ connect, logged }) => {
+      const client = await connect();
+      await client.send(...parts);
+      await client.end();
+      assertEquals(logged, [message]);
+      assertEquals(client.records, []);
+      const other = await connect();
+      await other.send(request());
+      assertEquals((await other.answer()).status, 200);
+    });
+  });
+}
+
+Deno.test("serveFastCGI() ends an aborted request soon, and goes on (rule C21)", async () => {
+  const started = Promise.withResolvers<Request>();
+  const cancelled = Promise.withResolvers<void>();
+  await serving(
+    (request) => {
+      if (request.url.endsWith("/never")) {
+        started.resolve(request);
+        return new Promise(() => {});
+      }
+      if (!request.url.endsWith("/stream")) return new Response("Hello");
+      return new Response(
+        new ReadableStream({
+          start: (controller) => controller.enqueue(bytes("begun")),
+          pull: () => new Promise<void>(() => {}),
+          cancel: () => cancelled.resolve(),
+        }),
+      );
+    },
+    {},
+    async ({ connect, logged }) => {
+      const client = await connect();
+      const end = { appStatus: 0, protocolStatus: ProtocolStatus.requestComplete };
+      // Before its variables ended.
+      await client.send(beginRequest(1, { keep: true }), abortRequest(1));
+      assertEquals((await client.answer()).end, end);
+      // While the app works.
+      await client.send(request({ keep: true, variables: { REQUEST_URI: "/never" } }));
+      const { signal } = await deadline(started.promise, "the app");
+      assertFalse(signal.aborted);
+      await client.send(abortRequest(1));
+      assertEquals((await client.answer()).end, end);
+      assert(signal.aborted);
+      // In the midst of an answer.
+      await client.send(request({ keep: true, variables: { REQUEST_URI: "/stream" } }));
+      await client.until(({ type }) => type === RecordType.stdout, "the head");
+      await client.send(abortRequest(1));
+      assertEquals((await client.answer()).end, end);
+      await deadline(cancelled.promise, "the cancelling of the body");
+      // The connection goes on.
+      await client.send(request({ keep: true }), abortRequest(2));
+      assertEquals(text((await client.answer()).body), "Hello");
+      assertEquals(client.records, []);
+      assertEquals(logged, []);
+    },
+  );
+});
+
+Deno.test("serveFastCGI() sends nothing for an aborted request whose app answers late (rule C18)", async () => {
+  const gate = Promise.withResolvers<void>();
+  await serving(
+    async (request) => {
+      if (request.url.endsWith("/late")) await gate.promise;
+      return new Response("Hello");
+    },
+    {},
+    async ({ connect }) => {
+      const client = await connect();
+      await client.send(request({ keep: true, variables: { REQUEST_URI: "/late" } }));
+      await client.send(abortRequest(1));
+      assertEquals((await client.answer()).status, undefined);
+      // The same id, for another request: it is not to get the late answer.
+      await client.send(beginRequest(1, { keep: true }));
+      gate.resolve();
+      await turns();
+      await client.send(params(1, variables()), stdinEnd(1));
+      const answer = await client.answer();
+      assertEquals([answer.status, text(answer.body)], [200, "Hello"]);
+      assertEquals(client.records, []);
+    },
+  );
+});
+
+Deno.test("serveFastCGI() answers without waiting for the body, and drops what comes late (rule C13)", async () => {
+  await serving(
+    (request) => {
+      if (request.method === "GET") return new Response("next");
+      return new Response("too large", { status: 413 });
+    },
+    {},
+    async ({ connect }) => {
+      const client = await connect();
+      const long = { ...post, CONTENT_LENGTH: "1000000" };
+      await client.send(beginRequest(1, { keep: true }), params(1, variables(long)));
+      await client.send(stdin(1, pattern(1000)));
+      const answer = await client.answer();
+      assertEquals([answer.status, answer.complete], [413, true]);
+      await client.send(stdin(1, pattern(999000)), stdinEnd(1));
+      await client.send(request({ keep: true }));
+      assertEquals(text((await client.answer()).body), "next");
+    },
+  );
+});
+
+for (const over of MEDIA) {
+  Deno.test(`serveFastCGI() reads on after an early answer over ${over}, so that it is not lost (rule C15)`, async () => {
+    await serving(
+      () => new Response("too large", { status: 413 }),
+      {},
+      async ({ connect, server }) => {
+        const client = await connect();
+        const body = pattern(3_000_000);
+        await client.send(
+          beginRequest(1),
+          params(1, variables({ ...post, CONTENT_LENGTH: "3000000" })),
+        );
+        // As Caddy does: all of it before the answer is read.
+        await deadline(client.send(stdin(1, body), stdinEnd(1)), "the body's end");
+        await client.end();
+        const answer = await client.answer();
+        assertEquals([answer.status, text(answer.body), answer.complete], [413, "too large", true]);
+        client.close();
+        await deadline(server.shutdown(), "the server's end");
+      },
+      over,
+    );
+  });
+}
+
+Deno.test("serveFastCGI() echoes 40 MB to a web server that sends all of it before it reads (rule C14)", async () => {
+  const body = pattern(40_000_000);
+  await serving(
+    (request) => new Response(request.body),
+    {},
+    async ({ connect }) => {
+      const client = await connect();
+      const sent = client.send(request({ variables: post, body }));
+      await deadline(sent, "the end of the body", 30_000);
+      let at = 0;
+      let head = true;
+      while (true) {
+        const record = await client.next();
+        client.records.length = 0;
+        if (record === null || record.type === RecordType.endRequest) break;
+        if (head) head = false;
+        else {
+          assertEquals(record.content, body.slice(at, at + record.content.length));
+          at += record.content.length;
+        }
+      }
+      assertEquals(at, body.length);
+    },
+    "TCP",
+  );
+});
+
+/** Answers with a head and one chunk, then breaks at the gate. */
+function breaking(gate: Promise<void>): App {
+  return (request) =>
+    request.url.endsWith("/whole") ? new Response("whole") : new Response(
+      new ReadableStream({
+        start: (controller) => controller.enqueue(bytes("begun")),
+        async pull(controller) {
+          await gate;
+          controller.error(new Error("broken"));
+        },
+      }, { highWaterMark: 0 }),
+    );
+}
+
+Deno.test("serveFastCGI() closes over an answer that breaks off, without its end (rule B17)", async () => {
+  for (const keep of [true, false]) {
+    const gate = Promise.withResolvers<void>();
+    await serving(breaking(gate.promise), {}, async ({ connect }) => {
+      const client = await connect();
+      await client.send(request({ keep }));
+      await client.until(({ type }) => type === RecordType.stdout, "the head");
+      gate.resolve();
+      await client.end();
+      assertEquals(client.records.some(({ type }) => type === RecordType.endRequest), false);
+      const answer = await client.answer();
+      assertEquals([answer.status, text(answer.body)], [200, "begun"]);
+      assertEquals([answer.complete, answer.end], [false, null]);
+      assertStringIncludes(answer.stderr, "Error: broken\n");
+    });
+  }
+});
+
+Deno.test("serveFastCGI() ends an answer that breaks off with a status where others share the connection (rule B17)", async () => {
+  const gate = Promise.withResolvers<void>();
+  await serving(breaking(gate.promise), {}, async ({ connect }) => {
+    const client = await connect();
+    await client.send(request({ id: 1, keep: true }));
+    const whole = variables({ ...post, REQUEST_URI: "/whole" });
+    await client.send(beginRequest(2, { keep: true }));
+    await client.until(({ type }) => type === RecordType.stdout, "the head");
+    gate.resolve();
+    const answer = await client.answer(1);
+    assertEquals([text(answer.body), answer.complete], ["begun", false]);
+    assertEquals(answer.end, { appStatus: 1, protocolStatus: ProtocolStatus.requestComplete });
+    await client.send(params(2, whole), stdinEnd(2));
+    assertEquals(text((await client.answer(2)).body), "whole");
+    assertFalse(client.ended);
+  });
+});
+
+Deno.test("serveFastCGI() writes the log to FCGI_STDERR and ends that stream (rule C17)", async () => {
+  await serving(
+    (_request, info) => {
+      info.log("one");
+      info.log("two");
+      return new Response("Hello");
+    },
+    {},
+    async ({ connect }) => {
+      const client = await connect();
+      await client.send(request());
+      await client.end();
+      const stderr = client.records.filter(({ type }) => type === RecordType.stderr);
+      assertEquals(stderr.map(({ content }) => text(content)), ["one\n", "two\n", ""]);
+      assertEquals(client.records.at(-1)?.type, RecordType.endRequest);
+    },
+  );
+});
+
+Deno.test("info.log() behind HAProxy, which drops FCGI_STDERR or dies of it, goes to the server's log", async () => {
+  await serving(
+    (_request, info) => {
+      info.log("one");
+      return new Response("Hello");
+    },
+    {},
+    async ({ connect, logged }) => {
+      const client = await connect();
+      await client.send(request({ variables: { SERVER_SOFTWARE: "HAProxy 2.6.12" } }));
+      await client.end();
+      assertEquals(logged, ["one"]);
+      assertEquals(client.records.filter(({ type }) => type === RecordType.stderr), []);
+    },
+  );
+});
+
+Deno.test("info.log() after the answer goes to the server's log", async () => {
+  const gate = Promise.withResolvers<void>();
+  await serving(
+    (_request, info) => {
+      gate.promise.then(() => info.log("afterwards"));
+      return new Response("Hello");
+    },
+    {},
+    async ({ connect, logged }) => {
+      const client = await connect();
+      await client.send(request({ keep: true }));
+      await client.answer();
+      gate.resolve();
+      await turns();
+      assertEquals(logged, ["afterwards"]);
+      assertEquals(client.records, []);
+    },
+  );
+});
+
+Deno.test("a cut-off pair is answered 400 (rule C10)", async () => {
+  await serving(hello, {}, async ({ connect }) => {
+    const client = await connect();
+    await client.send(beginRequest(1, { keep: true }));
+    await client.send(stream(RecordType.params, 1, bytes("\x05\x05abc")));
+    await client.send(streamEnd(RecordType.params, 1), stdinEnd(1));
+    assertEquals((await client.answer()).status, 400);
+    await client.send(request({ keep: true }));
+    assertEquals((await client.answer()).status, 200);
+  });
+});
+
+Deno.test("many small answers at once share writes", async () => {
+  const listener = new FakeListener();
+  const server = serveFastCGI(hello, listener, { log: () => {} });
+  const [ours, theirs] = listener.connect();
+  const client = new FastCGIClient(ours);
+  const ids = Array.from({ length: 50 }, (_, i) => i + 1);
+  await client.send(...ids.map((id) => request({ id, keep: true })));
+  for (const id of ids) assertEquals(text((await client.answer(id)).body), "Hello");
+  assertLess(theirs.written.length, 10);
+  client.close();
+  await deadline(server.shutdown(), "the server's end");
+});
+
+Deno.test("what is sent is what concat() of the parts is, whatever the pipe takes at once", async () => {
+  const body = pattern(200_000);
+  for (const capacity of [1000, 8191, 65536]) {
+    await serving(echo, {}, async ({ connect }) => {
+      const client = await connect(capacity);
+      const sending = client.send(request({ variables: post, body: concat([body]) }));
+      const answer = await client.answer();
+      await sending;
+      assertEquals(answer.body, body);
+    });
+  }
+});
+
+Deno.test("serveFastCGI() takes no variables after their end", async () => {
+  await serving((request) => new Response(request.headers.get("x-a")), {}, async ({ connect }) => {
+    const client = await connect();
+    await client.send(beginRequest(1), params(1, variables({ HTTP_X_A: "first" })));
+    await client.send(params(1, variables({ HTTP_X_A: "second" })), stdinEnd(1));
+    assertEquals(text((await client.answer()).body), "first");
+  });
+});
+
+Deno.test("serveFastCGI() answers any requests, interleaved and cut in any way", async () => {
+  const one = fc.record({
+    method: fc.constantFrom("POST", "PUT", "DELETE"),
+    body: fc.uint8Array({ maxLength: 400 }),
+    header: fc.stringMatching(/^[!-~]{0,200}$/),
+    records: fc.integer({ min: 1, max: 90 }),
+    padding: fc.integer({ min: 0, max: 255 }),
+  });
+  const sizes = fc.array(fc.integer({ min: 1, max: 700 }), { minLength: 1, maxLength: 20 });
+  const turn = fc.array(fc.nat({ max: 1000 }), { minLength: 1, maxLength: 30 });
+  await serving(
+    async (request) => {
+      const { headers, method } = request;
+      return new Response(await request.bytes(), {
+        headers: { "x-seen": `${method} ${headers.get("x-a")} ${headers.get("content-length")}` },
+      });
+    },
+    {},
+    async ({ connect }) => {
+      const client = await connect();
+      await fc.assert(
+        fc.asyncProperty(
+          fc.array(one, { minLength: 1, maxLength: 6 }),
+          sizes,
+          turn,
+          async (requests, sizes, turn) => {
+            const queues = requests.map(({ method, body, header, records, padding }, i) => {
+              const id = i + 1;
+              const pairs = nameValuePairs(variables({
+                REQUEST_METHOD: method,
+                HTTP_X_A: header,
+                CONTENT_LENGTH: String(body.length),
+              }));
+              const pieces = (type: number, whole: Uint8Array) =>
+                cut(whole, Array.from({ length: whole.length }, (_, at) => at * records))
+                  .filter((part) => part.length > 0)
+                  .concat(new Uint8Array())
+                  .map((part) => record(type, id, part, padding));
+              return [
+                beginRequest(id, { keep: true }),
+                ...pieces(RecordType.params, pairs),
+                ...pieces(RecordType.stdin, body),
+              ];
+            });
+            const merged: Uint8Array[] = [];
+            for (let at = 0; queues.some((queue) => queue.length > 0); at++) {
+              const open = queues.filter((queue) => queue.length > 0);
+              merged.push(open[turn[at % turn.length] % open.length].shift()!);
+            }
+            const whole = concat(merged);
+            const sending = (async () => {
+              for (let at = 0, i = 0; at < whole.length; i++) {
+                const size = sizes[i % sizes.length];
+                await client.send(whole.subarray(at, at += size));
+              }
+            })();
+            for (const [i, { method, body, header }] of requests.entries()) {
+              const answer = await client.answer(i + 1);
+              assertEquals(answer.body, body as Uint8Array<ArrayBuffer>);
+              assertEquals(
+                answer.headers.get("x-seen"),
+                `${method} ${header} ${body.length}`.trim(),
+              );
+            }
+            await sending;
+            assertEquals(client.records, []);
+          },
+        ),
+        { numRuns: 100 },
+      );
+    },
+  );
+});
+
+Deno.test("serveFastCGI() stands whatever is sent to it", async () => {
+  const id = fc.integer({ min: 0, max: 3 });
+  const content = fc.oneof(
+    fc.uint8Array({ maxLength: 40 }),
+    fc.constantFrom(
+      bytes("\0\x01\x01\0\0\0\0\0"),
+      bytes("\0\x03\x01\0\0\0\0\0"),
+      nameValuePairs(variables(post)),
+      new Uint8Array(),
+    ),
+  );
+  const type = fc.oneof(fc.integer({ min: 1, max: 11 }), fc.integer({ min: 0, max: 255 }));
+  const part = fc.oneof(
+    {
+      weight: 8,
+      arbitrary: fc.tuple(type, id, content).map(([type, id, content]) =>
+        record(type, id, content)
+      ),
+    },
+    { weight: 1, arbitrary: fc.uint8Array({ maxLength: 30 }) },
+    {
+      weight: 2,
+      arbitrary: fc.integer({ min: 1, max: 3 }).map((id) => request({ id, keep: true })),
+    },
+  );
+  const app = {
+    fetch: echo as (request: Request) => Promise<Response>,
+    filter: (_request: Request, info: FilterInfo) => new Response(info.data),
+  };
+  await serving(app, {}, async ({ connect, logged }) => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(part, { maxLength: 12 }), fc.boolean(), async (parts, half) => {
+        const client = await connect();
+        await client.send(...parts).catch(() => {});
+        if (half) await client.conn.closeWrite!();
+        else client.close();
+        if (half) await client.end().finally(() => client.close());
+        const other = await connect();
+        await other.send(request());
+        assertEquals((await other.answer()).status, 200);
+        other.close();
+      }),
+      { numRuns: 200 },
+    );
+    for (const message of logged) {
+      assert(message.startsWith("Cannot ") || message.startsWith("Refused "), message);
+    }
+  });
+});

@@ -1,0 +1,199 @@
+import { assert, assertEquals, assertInstanceOf, assertThrows } from "@std/assert";
+import fc from "fast-check";
+import {
+  decodeTarget,
+  fileNames,
+  hasDotName,
+  isUTF8,
+  splitScript,
+  stripPrefix,
+} from "../../gateway/script_path.ts";
+import { ProtocolError } from "../../wire/protocol_error.ts";
+import { bytes, text } from "../testing/bytes.ts";
+
+const byteString = (value: string) => text(new TextEncoder().encode(value));
+
+/** Asserts that a path is refused with status 400, and says what it must have. */
+function assertRefused(decode: () => unknown, wanted: string, path: string): void {
+  const error = assertThrows(decode, ProtocolError);
+  assertEquals(
+    error.message,
+    `Cannot look up path as it must have ${wanted}: current value is ${JSON.stringify(path)}`,
+  );
+  assertEquals(error.status, 400);
+}
+
+Deno.test("decodeTarget() decodes a path once, to a byte string", () => {
+  const paths: Record<string, string> = {
+    "/": "/",
+    "/a%20b": "/a b",
+    "/caf%C3%A9": byteString("/café"),
+    "/%E9%FF": "/\xe9\xff",
+    "/%2e%41": "/.A",
+    "/a%2Fb": "/a/b",
+    "/%252e%252E/x": "/%2e%2E/x",
+    "/a..b/..c/d..": "/a..b/..c/d..",
+    "/...": "/...",
+    "/.": "/.",
+    "/100%": "/100%",
+    "/%zz": "/%zz",
+  };
+  for (const [path, decoded] of Object.entries(paths)) assertEquals(decodeTarget(path), decoded);
+});
+
+Deno.test("decodeTarget() refuses a path that leaves its folder, or has a NUL (rule F14)", () => {
+  for (
+    const path of [
+      "/..",
+      "/../x",
+      "/a/..",
+      "/a/%2e%2E/b",
+      "/a%2f..%2fb",
+      "/..%5Cwindows",
+      "/a%5c..",
+      "/a\\..\\b",
+      "..",
+    ]
+  ) assertRefused(() => decodeTarget(path), 'no ".." segment', path);
+  for (const path of ["/a%00", "/%00.php", "/a.php%00/../x"]) {
+    assertRefused(() => decodeTarget(path), "no NUL", path);
+  }
+});
+
+Deno.test("stripPrefix() takes a prefix off at a segment's boundary", () => {
+  const cases: [path: string, prefix: string, rest: string | undefined][] = [
+    ["/app/x", "/app", "/x"],
+    ["/app/", "/app", "/"],
+    ["/app", "/app", ""],
+    ["/apple", "/app", undefined],
+    ["/ap", "/app", undefined],
+    ["/x/app", "/app", undefined],
+    ["/x", "", "/x"],
+    ["", "", ""],
+    ["/APP/x", "/app", undefined],
+  ];
+  for (const [path, prefix, rest] of cases) assertEquals(stripPrefix(path, prefix), rest, path);
+});
+
+Deno.test("fileNames() takes the names out of a path, as texts", () => {
+  const paths: Record<string, string[]> = {
+    "/": [""],
+    "/a": ["a"],
+    "/a/b%20c/": ["a", "b c", ""],
+    "/caf%C3%A9/x": ["café", "x"],
+    "//a": ["", "a"],
+    "/%252F": ["%2F"],
+    "/..": [".."],
+  };
+  for (const [path, names] of Object.entries(paths)) assertEquals([...fileNames(path)], names);
+});
+
+Deno.test("fileNames() refuses a name that could be read as something else (rule F14)", () => {
+  const bad: Record<string, string> = {
+    "%2F": "no encoded slash, backslash or NUL",
+    "a%2fb": "no encoded slash, backslash or NUL",
+    "..%5C..": "no encoded slash, backslash or NUL",
+    "a%00": "no encoded slash, backslash or NUL",
+    "%E9": "UTF-8",
+    "%C3%A9%FF": "UTF-8",
+    "%C0%AF": "UTF-8",
+  };
+  for (const [name, wanted] of Object.entries(bad)) {
+    const path = `/good/${name}/more`;
+    const names = fileNames(path);
+    assertEquals(names.next().value, "good");
+    assertRefused(() => names.next(), wanted, path);
+  }
+});
+
+Deno.test("isUTF8() tells texts from other bytes, as TextDecoder does", () => {
+  const fatal = new TextDecoder("utf-8", { fatal: true });
+  const decodes = (value: string) => {
+    try {
+      fatal.decode(bytes(value));
+      return true;
+    } catch {
+      return false;
+    }
+  };
+  const valid = fc.string({ unit: "grapheme" }).map(byteString);
+  const any = fc.uint8Array({ maxLength: 6 }).map(text);
+  fc.assert(fc.property(fc.oneof(valid, any), (value) => {
+    assertEquals(isUTF8(value), decodes(value));
+  }));
+  for (const value of ["", "a", byteString("é€😀"), "\xc2\x80", "\xff", "\xc3", "\xed\xa0\x80"]) {
+    assertEquals(isUTF8(value), decodes(value), JSON.stringify(value));
+  }
+});
+
+const PHP = { split: [".php"], index: "index.php" };
+
+Deno.test("splitScript() splits after the first name that ends as a script's", () => {
+  const cases: [path: string, scriptName: string | undefined, pathInfo?: string][] = [
+    ["/a.php", "/a.php", ""],
+    ["/a.php/b/c", "/a.php", "/b/c"],
+    ["/a.php/", "/a.php", "/"],
+    ["/a.php//b", "/a.php", "//b"],
+    ["/a.php/b.php", "/a.php", "/b.php"],
+    ["/d/a.php/b", "/d/a.php", "/b"],
+    ["/a.phpx/b.php", "/a.phpx/b.php", ""],
+    ["/a.php.txt", undefined],
+    ["/a.PHP", undefined],
+    ["/.php", "/.php", ""],
+    ["/", "/index.php", ""],
+    ["/d/", "/d/index.php", ""],
+    ["/d", undefined],
+    ["", undefined],
+  ];
+  for (const [path, scriptName, pathInfo] of cases) {
+    const expected = scriptName === undefined ? undefined : { scriptName, pathInfo };
+    assertEquals(splitScript(path, PHP), expected as ReturnType<typeof splitScript>, path);
+  }
+});
+
+Deno.test("splitScript() knows several ends, and no index", () => {
+  const options = { split: [".php", ".phtml"], index: "" };
+  assertEquals(splitScript("/a.phtml/b.php", options), {
+    scriptName: "/a.phtml",
+    pathInfo: "/b.php",
+  });
+  assertEquals(splitScript("/", options), undefined);
+  assertEquals(splitScript("/a.php", { split: [], index: "" }), undefined);
+});
+
+Deno.test("splitScript() loses nothing of a path, and ends the script at a segment's end", () => {
+  const segment = fc.constantFrom("a", "a.php", ".php", "b.php.txt", "");
+  const path = fc.array(segment, { minLength: 1, maxLength: 6 }).map((all) => "/" + all.join("/"));
+  fc.assert(fc.property(path, (path) => {
+    const found = splitScript(path, { split: [".php"], index: "" });
+    if (found === undefined) return assert(!/\.php(?:\/|$)/.test(path));
+    const { scriptName, pathInfo } = found;
+    assertEquals(scriptName + pathInfo, path);
+    assert(scriptName.endsWith(".php"));
+    assert(pathInfo === "" || pathInfo.startsWith("/"));
+    assert(!/\.php\//.test(scriptName), "the first script must be found");
+  }));
+});
+
+Deno.test("hasDotName() finds a segment that begins with a dot", () => {
+  for (const path of ["/.git", "/a/.env/b", ".x", "/..", "/.", "/a/..b"]) assert(hasDotName(path));
+  for (const path of ["/", "/a.b", "/a./b.", "/a..", ""]) assert(!hasDotName(path), path);
+});
+
+Deno.test("the functions of paths throw nothing but ProtocolError, whatever comes", () => {
+  const part = fc.constantFrom("/", "..", ".", "%2e", "%2F", "%5C", "%00", "%", "%C3", "a", "\\");
+  const path = fc.oneof(
+    fc.array(part, { maxLength: 12 }).map((parts) => "/" + parts.join("")),
+    fc.webPath(),
+  );
+  fc.assert(fc.property(path, (path) => {
+    for (const decode of [() => decodeTarget(path), () => [...fileNames(path)]]) {
+      try {
+        const names = [decode()].flat();
+        for (const name of names) assert(!name.includes("\0"));
+      } catch (error) {
+        assertInstanceOf(error, ProtocolError);
+      }
+    }
+  }));
+});

@@ -1,0 +1,318 @@
+import { assertEquals, assertFalse, assertRejects, assertThrows } from "@std/assert";
+import {
+  ConnectionPool,
+  PooledConnection,
+  PoolFullError,
+  type PoolOptions,
+} from "../../io/connection_pool.ts";
+import { bytes, text } from "../testing/bytes.ts";
+import { deadline } from "../testing/deadline.ts";
+import { connected } from "../testing/duplex.ts";
+
+const DEFAULTS: PoolOptions = {
+  maxConnections: 8,
+  maxIdle: 8,
+  idleTimeout: 60_000,
+  connectTimeout: 60_000,
+};
+
+/** Both ends of a connection. */
+interface Pair {
+  ours: PooledConnection;
+  theirs: Deno.Conn;
+}
+
+/** A pool, and the application that it connects to. */
+class Rig implements Disposable {
+  readonly pool: ConnectionPool;
+  #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  #accepted: Deno.Conn[] = [];
+
+  constructor(options: Partial<PoolOptions> = {}) {
+    const { hostname, port } = this.#listener.addr;
+    this.pool = new ConnectionPool({ transport: "tcp", hostname, port }, {
+      ...DEFAULTS,
+      ...options,
+    });
+  }
+
+  /** Acquires a connection that is a new one. */
+  async connect(fresh = false): Promise<Pair> {
+    const ours = await deadline(this.pool.acquire(fresh), "the connection");
+    assertFalse(ours.reused, "the connection must be a new one: it has served before");
+    const theirs = await deadline(this.#listener.accept(), "the application's accept");
+    this.#accepted.push(theirs);
+    return { ours, theirs };
+  }
+
+  /** Acquires a new connection, over which the application sends something. */
+  async connectAndRead(fresh = false): Promise<Pair> {
+    const pair = await this.connect(fresh);
+    await send(pair);
+    return pair;
+  }
+
+  [Symbol.dispose](): void {
+    this.pool.close();
+    this.#listener.close();
+    for (const conn of this.#accepted) conn.close();
+  }
+}
+
+async function send({ ours, theirs }: Pair): Promise<void> {
+  await theirs.write(bytes("hello"));
+  assertEquals(text((await deadline(ours.read(), "the bytes"))!), "hello");
+}
+
+/** Waits until the pool has closed a connection. */
+async function seesClose({ theirs }: Pair): Promise<void> {
+  assertEquals(await deadline(theirs.read(new Uint8Array(1)), "the connection's close"), null);
+}
+
+/** Resolves when the pool closes a connection of its own accord. */
+function closing({ ours: { duplex } }: Pair): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const close = duplex.close.bind(duplex);
+  duplex.close = () => {
+    close();
+    resolve();
+  };
+  return deadline(promise, "the pool to close the connection");
+}
+
+Deno.test("ConnectionPool keeps a released connection for the next request", async () => {
+  using rig = new Rig();
+  const pair = await rig.connectAndRead();
+  for (let i = 0; i < 3; i++) {
+    rig.pool.release(pair.ours, true);
+    assertEquals(await rig.pool.acquire(false), pair.ours);
+    assertEquals(pair.ours.reused, true);
+    await send(pair);
+  }
+});
+
+Deno.test("ConnectionPool hands out the connection that was released last", async () => {
+  using rig = new Rig();
+  const pairs = [await rig.connectAndRead(), await rig.connectAndRead()];
+  for (const { ours } of pairs) rig.pool.release(ours, true);
+  assertEquals(await rig.pool.acquire(false), pairs[1].ours);
+  assertEquals(await rig.pool.acquire(false), pairs[0].ours);
+});
+
+Deno.test("ConnectionPool closes an idle connection where a fresh one is wanted", async () => {
+  using rig = new Rig({ maxConnections: 1 });
+  const idle = await rig.connectAndRead();
+  rig.pool.release(idle.ours, true);
+  await rig.connect(true);
+  await seesClose(idle);
+});
+
+Deno.test("ConnectionPool closes a connection that may not serve again", async () => {
+  using rig = new Rig();
+  const pair = await rig.connectAndRead();
+  rig.pool.release(pair.ours, false);
+  await seesClose(pair);
+  await rig.connect();
+});
+
+Deno.test("ConnectionPool closes what exceeds maxIdle", async () => {
+  using rig = new Rig({ maxIdle: 1 });
+  const [first, second] = [await rig.connectAndRead(), await rig.connectAndRead()];
+  rig.pool.release(first.ours, true);
+  rig.pool.release(second.ours, true);
+  await seesClose(second);
+  assertEquals(await rig.pool.acquire(false), first.ours);
+});
+
+Deno.test("ConnectionPool keeps no connection while another waits for its first byte", async () => {
+  using rig = new Rig();
+  const first = await rig.connectAndRead();
+  const waiting = await rig.connect();
+  rig.pool.release(first.ours, true);
+  // PHP-FPM has a process for each connection: this one may now have the second request.
+  await seesClose(first);
+  await send(waiting);
+  rig.pool.release(waiting.ours, true);
+  assertEquals(await rig.pool.acquire(false), waiting.ours);
+});
+
+Deno.test("ConnectionPool closes a connection that is idle for idleTimeout", async () => {
+  using rig = new Rig({ idleTimeout: 1 });
+  const pair = await rig.connectAndRead();
+  const closed = closing(pair);
+  rig.pool.release(pair.ours, true);
+  await closed;
+  await seesClose(pair);
+  await rig.connect();
+});
+
+Deno.test("ConnectionPool drops an idle connection that the application closes", async () => {
+  using rig = new Rig();
+  const pair = await rig.connectAndRead();
+  const closed = closing(pair);
+  rig.pool.release(pair.ours, true);
+  await pair.theirs.closeWrite();
+  await closed;
+  await rig.connect();
+});
+
+Deno.test("ConnectionPool drops an idle connection over which bytes come", async () => {
+  using rig = new Rig();
+  const pair = await rig.connectAndRead();
+  const closed = closing(pair);
+  rig.pool.release(pair.ours, true);
+  await pair.theirs.write(bytes("nobody sent a request"));
+  await closed;
+  await rig.connect();
+});
+
+Deno.test("ConnectionPool leaves a connection alone that is in use again when bytes come", async () => {
+  using rig = new Rig();
+  const pair = await rig.connectAndRead();
+  rig.pool.release(pair.ours, true);
+  assertEquals(await rig.pool.acquire(false), pair.ours);
+  // The read that began while it was idle.
+  await send(pair);
+  await send(pair);
+});
+
+Deno.test("ConnectionPool refuses more than maxConnections, and has room again after a release", async () => {
+  using rig = new Rig({ maxConnections: 2 });
+  const pairs = [await rig.connectAndRead(), await rig.connectAndRead()];
+  for (const fresh of [false, true]) {
+    await assertRejects(
+      () => rig.pool.acquire(fresh),
+      PoolFullError,
+      "Cannot connect as there must be at most 2 connections: all are in use",
+    );
+  }
+  rig.pool.release(pairs[0].ours, false);
+  await rig.connect();
+  rig.pool.release(pairs[1].ours, true);
+});
+
+Deno.test("ConnectionPool counts a connection that is being made", async () => {
+  using rig = new Rig({ maxConnections: 1 });
+  const first = rig.connect();
+  await assertRejects(() => rig.pool.acquire(false), PoolFullError);
+  await first;
+});
+
+/** An address where connecting takes for ever: its queue is full, and nobody accepts. */
+async function withFullQueue(use: (endpoint: Deno.NetAddr) => Promise<void>): Promise<void> {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0, tcpBacklog: 1 });
+  const { port } = listener.addr;
+  const waiting = await Promise.all(
+    [1, 2].map(() => Deno.connect({ hostname: "127.0.0.1", port })),
+  );
+  try {
+    await use(listener.addr);
+  } finally {
+    for (const conn of waiting) conn.close();
+    listener.close();
+  }
+}
+
+Deno.test("ConnectionPool stops connecting after connectTimeout, and has room again", async () => {
+  await withFullQueue(async ({ port }) => {
+    const endpoint = { transport: "tcp", hostname: "127.0.0.1", port } as const;
+    const pool = new ConnectionPool(endpoint, {
+      ...DEFAULTS,
+      maxConnections: 1,
+      connectTimeout: 1,
+    });
+    for (let i = 0; i < 2; i++) {
+      await assertRejects(
+        () => deadline(pool.acquire(false), "the timeout"),
+        Deno.errors.TimedOut,
+        `Cannot connect to 127.0.0.1:${port} as it must take at most 1 ms: it takes longer`,
+      );
+    }
+    pool.close();
+  });
+});
+
+Deno.test("ConnectionPool stops connecting when the signal aborts", async () => {
+  await withFullQueue(async ({ port }) => {
+    const endpoint = { transport: "tcp", hostname: "127.0.0.1", port } as const;
+    const pool = new ConnectionPool(endpoint, { ...DEFAULTS, maxConnections: 1 });
+    const controller = new AbortController();
+    const acquire = () => deadline(pool.acquire(false, controller.signal), "the abort");
+    const connecting = assertRejects(acquire, Error, "the client left");
+    controller.abort(new Error("the client left"));
+    await connecting;
+    await assertRejects(acquire, Error, "the client left");
+    pool.close();
+  });
+});
+
+Deno.test("ConnectionPool says what it cannot connect to", async () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = listener.addr;
+  listener.close();
+  const endpoint = { transport: "tcp", hostname: "127.0.0.1", port } as const;
+  await assertRejects(
+    () => new ConnectionPool(endpoint, DEFAULTS).acquire(false),
+    Deno.errors.ConnectionRefused,
+    `Cannot connect to 127.0.0.1:${port}: `,
+  );
+  const directory = await Deno.makeTempDir();
+  const unix = { transport: "unix", path: `${directory}/none.sock` } as const;
+  await assertRejects(
+    () => new ConnectionPool(unix, DEFAULTS).acquire(false),
+    Deno.errors.NotFound,
+    `Cannot connect to unix:${directory}/none.sock: `,
+  );
+  await Deno.remove(directory);
+  assertThrows(
+    () => new ConnectionPool({ ...endpoint, port: 0 }, DEFAULTS),
+    TypeError,
+    'Cannot connect as the port must be from 1 to 65535: current address is "127.0.0.1:0"',
+  );
+});
+
+Deno.test("ConnectionPool keeps connections over a Unix socket", async () => {
+  const directory = await Deno.makeTempDir();
+  const path = `${directory}/socket`;
+  const listener = Deno.listen({ transport: "unix", path });
+  const pool = new ConnectionPool({ transport: "unix", path }, DEFAULTS);
+  const ours = await deadline(pool.acquire(false), "the connection");
+  const theirs = await deadline(listener.accept(), "the application's accept");
+  await send({ ours, theirs });
+  pool.release(ours, true);
+  assertEquals(await pool.acquire(false), ours);
+  pool.close();
+  await seesClose({ ours, theirs });
+  theirs.close();
+  listener.close();
+  await Deno.remove(directory, { recursive: true });
+});
+
+Deno.test("ConnectionPool.close() closes all connections, and those that are released later", async () => {
+  using rig = new Rig();
+  const [idle, busy] = [await rig.connectAndRead(), await rig.connectAndRead()];
+  rig.pool.release(idle.ours, true);
+  rig.pool.close();
+  await seesClose(idle);
+  await seesClose(busy);
+  rig.pool.release(busy.ours, true);
+  const late = await rig.connectAndRead();
+  rig.pool.release(late.ours, true);
+  await seesClose(late);
+});
+
+Deno.test("PooledConnection reads what came while it was watched", async () => {
+  const [theirs, duplex] = connected();
+  const connection = new PooledConnection(duplex);
+  const event = Promise.withResolvers<void>();
+  connection.watch(event.resolve);
+  await theirs.write(bytes("first"));
+  await deadline(event.promise, "the event");
+  await theirs.write(bytes("second"));
+  assertEquals(text((await connection.read())!), "first");
+  assertEquals(text((await connection.read())!), "second");
+  theirs.close();
+  assertEquals(await deadline(connection.read(), "the end"), null);
+  connection.close();
+  connection.close();
+});
