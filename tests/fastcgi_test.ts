@@ -1466,6 +1466,29 @@ Deno.test("shutdown() closes an idle connection in both directions (SPEC C26)", 
   });
 });
 
+Deno.test("shutdown() closes a connection whose last request ended after its response (SPEC C26)", async () => {
+  await serving(hello, {}, async ({ connect, server }) => {
+    const client = await connect();
+    const pairs = variables({ REQUEST_METHOD: "POST", CONTENT_LENGTH: "4" });
+    await client.send(beginRequest(1, { keep: true }), params(1, pairs));
+    assertEquals((await client.answer()).status, 200);
+    await client.send(stdin(1, bytes("late")), stdinEnd(1));
+    // Answered only once the input before it has been read.
+    await client.send(request({ id: 2, keep: true }));
+    assertEquals((await client.answer(2)).status, 200);
+    await client.send(beginRequest(3, { keep: true }), params(3, variables()));
+    assertEquals((await client.answer(3)).status, 200);
+    await client.send(stdinEnd(3));
+    await turns();
+    const down = server.shutdown();
+    await client.end();
+    // After a half-close this would be read.
+    await turns();
+    await assertRejects(() => client.send(request({ keep: true })), Deno.errors.BrokenPipe);
+    await deadline(down, "the server's end");
+  });
+});
+
 for (const over of MEDIA) {
   Deno.test(`shutdown() serves a request whose first bytes have come over ${over} (SPEC C26)`, async () => {
     await serving(
