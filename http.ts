@@ -32,6 +32,8 @@ export interface HTTPOptions
 
 /** The status of the response that `Deno.upgradeWebSocket` creates. No other response can have it. */
 const SWITCHING_PROTOCOLS = 101;
+/** An Upgrade field that `Deno.upgradeWebSocket` accepts: not that of a client that offers HTTP/2. */
+const WEBSOCKET = /(?:^|,)\s*websocket\s*(?:,|$)/i;
 /** What may be a dot segment: `Deno.serve` leaves these in the URL, where `Request` resolves them (SPEC A14). */
 const DOTS = /\/(?:\.|%2e)/i;
 
@@ -150,10 +152,9 @@ async function answerError(
 }
 
 class HTTPInfo implements HandlerInfo {
-  readonly protocol: Protocol = "http";
-  readonly completed: Promise<void>;
   #request: Request;
   #remoteAddr: Deno.NetAddr;
+  #completed: Promise<void>;
   #options: HTTPOptions;
   #variables: Variables | null = null;
   #url: ReturnType<typeof requestURL> | null = null;
@@ -166,8 +167,16 @@ class HTTPInfo implements HandlerInfo {
   ) {
     this.#request = request;
     this.#remoteAddr = remoteAddr;
-    this.completed = completed;
+    this.#completed = completed;
     this.#options = options;
+  }
+
+  get protocol(): Protocol {
+    return "http";
+  }
+
+  get completed(): Promise<void> {
+    return this.#completed;
   }
 
   get remoteAddr(): Deno.NetAddr {
@@ -206,7 +215,7 @@ class HTTPInfo implements HandlerInfo {
     const { href } = info.#requestURL();
     const request = info.#request;
     // Deno would not upgrade a copy.
-    if (request.headers.has("upgrade")) {
+    if (WEBSOCKET.test(request.headers.get("upgrade") ?? "")) {
       return Object.defineProperty(request, "url", { value: href, configurable: true });
     }
     const copy = new Request(href, request);
