@@ -325,10 +325,13 @@ class Connection implements Driver, ChannelUser, RecordSink {
     else this.channel.finish(this.#unread.size > 0);
   }
 
-  /** Closes a kept connection, unless bytes of another request have come: that one is served first. */
+  /**
+   * Closes a kept connection, unless bytes of another request have come: that one is served first. A web server with one
+   * request at a time sends the next as soon as it has the response: the end must come with that, not a turn later.
+   */
   async #finishKept(): Promise<void> {
     await this.channel.sent();
-    await this.channel.polled();
+    if (this.#multiplexed) await this.channel.polled();
     if (this.#requests.size === 0 && this.#decoder.idle) this.channel.finish(this.#unread.size > 0);
   }
 
@@ -389,7 +392,8 @@ class Connection implements Driver, ChannelUser, RecordSink {
 
   drain(): void {
     this.#closing = true;
-    if (this.#requests.size === 0 && this.#begun > 0) this.#finishKept();
+    if (this.#requests.size > 0 || this.#begun === 0) return;
+    this.channel.polled().then(() => this.#finishKept());
   }
 
   abort(reason: unknown): void {

@@ -1466,6 +1466,28 @@ Deno.test("shutdown() closes an idle connection in both directions (SPEC C26)", 
   });
 });
 
+Deno.test("shutdown() ends a connection right behind its response: no request may meet the end (SPEC C26)", async () => {
+  const gate = Promise.withResolvers<void>();
+  const app: App = async () => {
+    await gate.promise;
+    return new Response("Hello");
+  };
+  await serving(app, {}, async ({ connect, server }) => {
+    const client = await connect();
+    await client.send(request({ keep: true }));
+    await turns();
+    const down = server.shutdown();
+    gate.resolve();
+    assertEquals((await client.answer()).status, 200);
+    let ended = false;
+    client.end().then(() => ended = true);
+    // Microtasks only: the event loop does not turn.
+    for (let i = 0; i < 100; i++) await null;
+    assert(ended);
+    await deadline(down, "the server's end");
+  });
+});
+
 Deno.test("shutdown() closes a connection whose last request ended after its response (SPEC C26)", async () => {
   await serving(hello, {}, async ({ connect, server }) => {
     const client = await connect();
