@@ -15,7 +15,7 @@ import {
 } from "./bridge/request.ts";
 import { checkResponse, describe, plainResponse, toHandler } from "./bridge/respond.ts";
 import { createVariables } from "./bridge/variables.ts";
-import type { ServerOptions } from "./io/server.ts";
+import { LONGEST_TIMER, type ServerOptions } from "./io/server.ts";
 import { Variables } from "./wire/variables.ts";
 
 export type { App, AppObject, AppOptions, Handler, HandlerInfo, Protocol } from "./bridge/app.ts";
@@ -101,7 +101,7 @@ function endInTime(
           new Error(
             `Cannot shut down as requests must end within ${shutdownTimeout} ms: some have not. End the process`,
           ),
-        ), shutdownTimeout);
+        ), Math.min(shutdownTimeout, LONGEST_TIMER));
       try {
         await Promise.race([server.shutdown(), late.promise]);
       } finally {

@@ -27,7 +27,8 @@ export interface ServerOptions {
    */
   maxConnections?: number;
   /**
-   * How long {@linkcode Server.shutdown} lets requests finish before they are called off, in milliseconds.
+   * How long {@linkcode Server.shutdown} lets requests finish before they are called off, in milliseconds; Infinity for
+   * without end.
    *
    * @default 10_000
    */
@@ -48,6 +49,8 @@ export interface Driver {
   check(now: number): void;
 }
 
+/** The longest time that a timer takes, about 25 days, in milliseconds: it would take a longer one for 1 ms. */
+export const LONGEST_TIMER: number = 2 ** 31 - 1;
 const TICK = 500;
 /** Connections that are open only to be told 503. */
 const REFUSALS = 64;
@@ -142,7 +145,7 @@ export function startServer(
       const deadline = setTimeout(() => {
         const reason = new DOMException("The server shut down", "AbortError");
         for (const driver of drivers) driver.abort(reason);
-      }, shutdownTimeout);
+      }, Math.min(shutdownTimeout, LONGEST_TIMER));
       await finished.promise;
       clearTimeout(deadline);
     })();

@@ -1555,6 +1555,25 @@ Deno.test("shutdown() calls off what takes longer than shutdownTimeout (SPEC C26
   );
 });
 
+Deno.test("shutdown() waits without end where shutdownTimeout is Infinity (SPEC C26)", async () => {
+  const gate = Promise.withResolvers<void>();
+  const app: App = async () => {
+    await gate.promise;
+    return new Response("Hello");
+  };
+  await serving(app, { shutdownTimeout: Infinity }, async ({ connect, server }) => {
+    const client = await connect();
+    await client.send(request());
+    await turns();
+    const down = server.shutdown();
+    await turns();
+    gate.resolve();
+    assertEquals((await client.answer()).status, 200);
+    client.close();
+    await deadline(down, "the server's end");
+  });
+});
+
 Deno.test("options.signal stops at once", async () => {
   const stop = new AbortController();
   const started = Promise.withResolvers<AbortSignal>();

@@ -9,6 +9,7 @@ import type { App } from "../bridge/app.ts";
 import { type HTTPOptions, serveHTTP } from "../http.ts";
 import { serve } from "../mod.ts";
 import { deadline } from "./testing/deadline.ts";
+import { turns } from "./testing/serving.ts";
 
 /** Serves an app, with what it logs caught. */
 async function serving(
@@ -92,6 +93,26 @@ Deno.test("serveHTTP() gives an info that can be spread and cloned, as under Den
   await serving(app, {}, async (url) => {
     assertEquals(await (await get(url)).json(), [{}, {}]);
   });
+});
+
+Deno.test("serveHTTP() waits for its requests without end where shutdownTimeout is Infinity", async () => {
+  const gate = Promise.withResolvers<void>();
+  const started = Promise.withResolvers<void>();
+  const app: App = async () => {
+    started.resolve();
+    await gate.promise;
+    return new Response("whole");
+  };
+  const options = { hostname: "127.0.0.1", port: 0, onListen: () => {} };
+  const server = serveHTTP(app, { ...options, shutdownTimeout: Infinity });
+  const response = fetch(`http://127.0.0.1:${server.addr.port}`);
+  await deadline(started.promise, "the app");
+  const down = server.shutdown();
+  // Node's and Deno's timers take a longer time than they can count for 1 ms.
+  await turns();
+  gate.resolve();
+  assertEquals(await (await deadline(response, "the response")).text(), "whole");
+  await deadline(down, "the server's end");
 });
 
 Deno.test("serveHTTP() writes to options.log", async () => {
