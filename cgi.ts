@@ -208,7 +208,7 @@ function recoverVariables(env: Record<string, string>): Record<string, string> |
 
 function writeLog(stderr: CGIOutput, message: string): void {
   const bytes = new TextEncoder().encode(message + "\n");
-  if (stderr === Deno.stderr) Deno.stderr.writeSync(bytes);
+  if (stderr.writeSync !== undefined) stderr.writeSync(bytes);
   else stderr.write(bytes).catch(() => {});
 }
 
