@@ -151,7 +151,8 @@ export async function serveCGI(app: App, options: CGIOptions = {}): Promise<void
 function exitWithin(timeout: number, log: (message: string) => void): void {
   if (timeout === Infinity) return;
   const never = new Int32Array(new SharedArrayBuffer(4));
-  const { value } = Atomics.waitAsync(never, 0, 0, Math.max(timeout, 1));
+  // Not Math.max(): to wait for NaN is to wait without end.
+  const { value } = Atomics.waitAsync(never, 0, 0, timeout > 1 ? timeout : 1);
   Promise.resolve(value).then(() => {
     log(
       `Exited the script as it must end within ${timeout} ms of its response: something kept it alive, ` +
@@ -208,7 +209,7 @@ function recoverVariables(env: Record<string, string>): Record<string, string> |
 
 function writeLog(stderr: CGIOutput, message: string): void {
   const bytes = new TextEncoder().encode(message + "\n");
-  if (stderr === Deno.stderr) Deno.stderr.writeSync(bytes);
+  if (stderr.writeSync !== undefined) stderr.writeSync(bytes);
   else stderr.write(bytes).catch(() => {});
 }
 

@@ -21,9 +21,6 @@ import { inheritedDescriptor, inheritedListener } from "./io/inherited.ts";
 import { listen } from "./io/listen.ts";
 import { checkExposure } from "./io/peers.ts";
 import type { Server } from "./io/server.ts";
-using _ = onHangup(() =>
-  console.error("Ignored SIGHUP as it replaces workers: it needs --workers 2 or more")
-);
 import { onHangup, runUntilTerminated } from "./io/signals.ts";
 import { serveSCGI } from "./scgi.ts";
 

@@ -204,8 +204,8 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
   #closing = false;
   /** How many requests have begun. */
   #begun = 0;
-  /** Whether the web server may still be sending the body of the last response's request. */
-  #unread = false;
+  /** The ids of ended requests whose input the web server may still be sending. */
+  #unread = new Set<number>();
   #idleTimer = new StallTimer();
 
   constructor(service: Service, duplex: Duplex, overloaded: boolean) {
@@ -266,7 +266,10 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
     if (id === 0) return this.#manage(type, content);
     if (type === RecordType.beginRequest) return this.#begin(id, content);
     const request = this.#requests.get(id);
-    if (request === undefined) return;
+    if (request === undefined) {
+      if (content.length === 0 && type !== RecordType.params) this.#unread.delete(id);
+      return;
+    }
     if (type === RecordType.params) request.addVariables(content);
     else if (type === RecordType.stdin || type === RecordType.data) {
       const body = type === RecordType.stdin ? request.body : request.data;
@@ -316,6 +319,7 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
     const overloaded = this.#overloaded || requests >= limits.maxRequests ||
       this.#requests.size >= most;
     this.#begun++;
+    this.#unread.delete(id);
     const request = new FastCGIRequest(this, id, role, keepConnection, overloaded);
     this.#requests.set(id, request);
     request.checkRole();
@@ -327,17 +331,20 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
     if (this.channel.closed) return;
     this.channel.resume();
     if (broken || !request.keepConnection) this.#closing = true;
-    this.#unread = !request.inputEnded;
+    if (!request.inputEnded) this.#unread.add(request.id);
     if (!this.#closing || this.#requests.size > 0) return;
     if (request.keepConnection && !broken) this.#finishKept();
-    else this.channel.finish(this.#unread);
+    else this.channel.finish(this.#unread.size > 0);
   }
 
-  /** Closes a kept connection, unless bytes of another request have come: that one is served first. */
+  /**
+   * Closes a kept connection, unless bytes of another request have come: that one is served first. A web server with one
+   * request at a time sends the next as soon as it has the response: the end must come with that, not a turn later.
+   */
   async #finishKept(): Promise<void> {
     await this.channel.sent();
-    await this.channel.polled();
-    if (this.#requests.size === 0 && this.#decoder.idle) this.channel.finish(this.#unread);
+    if (this.#multiplexed) await this.channel.polled();
+    if (this.#requests.size === 0 && this.#decoder.idle) this.channel.finish(this.#unread.size > 0);
   }
 
   /** The web server sends no more: what came whole may still be answered (rule C22). */
@@ -397,7 +404,8 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
 
   drain(): void {
     this.#closing = true;
-    if (this.#requests.size === 0 && this.#begun > 0) this.#finishKept();
+    if (this.#requests.size > 0 || this.#begun === 0) return;
+    this.channel.polled().then(() => this.#finishKept());
   }
 
   abort(reason: unknown): void {

@@ -18,7 +18,7 @@ import {
 import { toHandler } from "./bridge/respond.ts";
 import { checkResponse } from "./bridge/response_head.ts";
 import { createVariables } from "./bridge/request_variables.ts";
-import type { ServerOptions } from "./io/server.ts";
+import { MAX_DELAY, type ServerOptions } from "./io/server.ts";
 import { Variables } from "./wire/variables.ts";
 
 export type { App, AppObject, AppOptions, Handler, HandlerInfo, Protocol } from "./bridge/app.ts";
@@ -35,6 +35,8 @@ export interface HTTPOptions
 
 /** The status of the response that `Deno.upgradeWebSocket` creates. No other response can have it. */
 const SWITCHING_PROTOCOLS = 101;
+/** An Upgrade field that `Deno.upgradeWebSocket` accepts: not that of a client that offers HTTP/2. */
+const WEBSOCKET = /(?:^|,)\s*websocket\s*(?:,|$)/i;
 /** What may be a dot segment: `Deno.serve` leaves these in the URL, where `Request` resolves them (rule A14). */
 const DOTS = /\/(?:\.|%2e)/i;
 
@@ -105,7 +107,7 @@ function endInTime(
           new Error(
             `Cannot shut down as requests must end within ${shutdownTimeout} ms: some have not. End the process`,
           ),
-        ), shutdownTimeout);
+        ), Math.min(shutdownTimeout, MAX_DELAY));
       try {
         await Promise.race([server.shutdown(), late.promise]);
       } finally {
@@ -134,10 +136,9 @@ function endInTime(
 }
 
 class HTTPInfo implements HandlerInfo {
-  readonly protocol: Protocol = "http";
-  readonly completed: Promise<void>;
   #request: Request;
   #remoteAddr: Deno.NetAddr;
+  #completed: Promise<void>;
   #options: HTTPOptions;
   #variables: Variables | null = null;
   #url: ReturnType<typeof requestURL> | null = null;
@@ -150,8 +151,16 @@ class HTTPInfo implements HandlerInfo {
   ) {
     this.#request = request;
     this.#remoteAddr = remoteAddr;
-    this.completed = completed;
+    this.#completed = completed;
     this.#options = options;
+  }
+
+  get protocol(): Protocol {
+    return "http";
+  }
+
+  get completed(): Promise<void> {
+    return this.#completed;
   }
 
   get remoteAddr(): Deno.NetAddr {
@@ -190,7 +199,7 @@ class HTTPInfo implements HandlerInfo {
     const { href } = info.#requestURL();
     const request = info.#request;
     // Deno would not upgrade a copy.
-    if (request.headers.has("upgrade")) {
+    if (WEBSOCKET.test(request.headers.get("upgrade") ?? "")) {
       return Object.defineProperty(request, "url", { value: href, configurable: true });
     }
     const copy = new Request(href, request);

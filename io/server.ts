@@ -32,7 +32,8 @@ export interface ServerOptions {
    */
   maxConnections?: number;
   /**
-   * How long {@linkcode Server.shutdown} waits for requests before it aborts them, in milliseconds.
+   * How long {@linkcode Server.shutdown} waits for requests before it aborts them, in milliseconds. Infinity
+   * means no limit.
    *
    * @default 10_000
    */
@@ -65,6 +66,8 @@ export interface ServerConnection {
   check(now: number): void;
 }
 
+/** The maximum delay of a timer, about 25 days, in milliseconds. A timer with a longer delay fires at once. */
+export const MAX_DELAY: number = 2 ** 31 - 1;
 /** The time between two calls of {@linkcode ServerConnection.check}, in milliseconds. */
 const TICK = 500;
 /** The maximum number of connections beyond `maxConnections`, which get 503. */
@@ -177,7 +180,7 @@ export function startServer(
       const deadline = setTimeout(() => {
         const reason = new DOMException("The server shut down", "AbortError");
         for (const connection of connections) connection.abort(reason);
-      }, shutdownTimeout);
+      }, Math.min(shutdownTimeout, MAX_DELAY));
       await finished.promise;
       clearTimeout(deadline);
     })();

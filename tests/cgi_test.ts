@@ -9,7 +9,7 @@ import {
 } from "@std/assert";
 import { Buffer } from "@std/io/buffer";
 import fc from "fast-check";
-import { type CGIInput, type CGIOptions, serveCGI } from "../cgi.ts";
+import { type App, type CGIInput, type CGIOptions, serveCGI } from "../cgi.ts";
 import { bytes, concat, pattern, text } from "./testing/bytes.ts";
 import { feed, run, runScript, spawn } from "./testing/cgi_script.ts";
 import { deadline } from "./testing/deadline.ts";
@@ -415,6 +415,7 @@ Deno.test("a script that leaves something alive ends after exitTimeout, and the 
   const runs: [path: string, timeout: string | undefined, code: number][] = [
     ["/timer", "100", 0],
     ["/timer", "0", 0],
+    ["/timer", "NaN", 0],
     ["/timer", undefined, 0],
     ["/channel", "100", 1],
   ];
@@ -432,6 +433,23 @@ Deno.test("a script that leaves something alive ends after exitTimeout, and the 
   }
   const outcome = await runScript(aliveScript, env("/over", { X_EXIT_TIMEOUT: "0" }));
   assertEquals([outcome.status, outcome.code, outcome.stderr], [200, 0, after]);
+});
+
+Deno.test("what a script logs is written at once where options.stderr can: the script may exit next", async () => {
+  let log = "";
+  const stderr = {
+    write: () => new Promise<number>(() => {}),
+    writeSync(bytes: Uint8Array): number {
+      log += text(bytes);
+      return bytes.length;
+    },
+  };
+  const app: App = (_request, { log }) => {
+    log("from the app");
+    return new Response();
+  };
+  await serveCGI(app, { env: env("/"), stdin: new Buffer(), stdout: new Buffer(), stderr });
+  assertEquals(log, "from the app\n");
 });
 
 Deno.test("exitTimeout: Infinity lets a script live on", async () => {

@@ -209,6 +209,24 @@ for (const workers of [[], ["--workers", "1"]]) {
   });
 }
 
+Deno.test("cli with workers replaces them at SIGHUP, and does not say that it ignores it", async () => {
+  await using daemon = new Daemon([
+    "--allow-all",
+    `${ROOT}cli.ts`,
+    "serve",
+    HELLO,
+    "--listen",
+    "127.0.0.1:0",
+    "--workers",
+    "2",
+    `--worker-flags=${[...importMap(), "--allow-read"].join(" ")}`,
+  ]);
+  await daemon.says("Serving ", 2);
+  daemon.child.kill("SIGHUP");
+  await daemon.says("Serving ", 4);
+  assertEquals(daemon.log.includes("Ignored SIGHUP"), false, daemon.log);
+});
+
 Deno.test("cli serves a module whose path has what a URL sets apart", async () => {
   const directory = await Deno.makeTempDir();
   await Deno.writeTextFile(`${directory}/a`, "throw new Error('another module')");

@@ -1,8 +1,15 @@
-import { assertEquals, assertFalse, assertRejects, assertStringIncludes } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertFalse,
+  assertRejects,
+  assertStringIncludes,
+} from "@std/assert";
 import type { App } from "../bridge/app.ts";
 import { type HTTPOptions, serveHTTP } from "../http.ts";
 import { serve } from "../mod.ts";
 import { deadline } from "./testing/deadline.ts";
+import { turns } from "./testing/serving.ts";
 
 /** Serves an app, with what it logs caught. */
 async function serving(
@@ -63,6 +70,50 @@ for (const [name, options, seen] of upgrades) {
     });
   });
 }
+
+Deno.test("serveHTTP() gives a copied request its URL where an upgrade to no WebSocket is requested", async () => {
+  const app: App = (request) => new Response(new Request(request).url);
+  await serving(app, { basePath: "/app" }, async (url) => {
+    const { hostname, port } = new URL(url);
+    using conn = await Deno.connect({ hostname, port: Number(port) });
+    const lines = ["GET /app/a HTTP/1.1", "Host: a", "Connection: close, Upgrade", "Upgrade: h2c"];
+    await conn.write(new TextEncoder().encode(`${lines.join("\r\n")}\r\n\r\n`));
+    const buffer = new Uint8Array(1024);
+    let text = "";
+    while (!text.endsWith("http://a/a")) {
+      const count = await deadline(conn.read(buffer), "the response");
+      assert(count !== null, text);
+      text += new TextDecoder().decode(buffer.subarray(0, count));
+    }
+  });
+});
+
+Deno.test("serveHTTP() gives an info that can be spread and cloned, as under Deno.serve", async () => {
+  const app: App = (_request, info) => Response.json([{ ...info }, structuredClone(info)]);
+  await serving(app, {}, async (url) => {
+    assertEquals(await (await get(url)).json(), [{}, {}]);
+  });
+});
+
+Deno.test("serveHTTP() waits for its requests without end where shutdownTimeout is Infinity", async () => {
+  const gate = Promise.withResolvers<void>();
+  const started = Promise.withResolvers<void>();
+  const app: App = async () => {
+    started.resolve();
+    await gate.promise;
+    return new Response("whole");
+  };
+  const options = { hostname: "127.0.0.1", port: 0, onListen: () => {} };
+  const server = serveHTTP(app, { ...options, shutdownTimeout: Infinity });
+  const response = fetch(`http://127.0.0.1:${server.addr.port}`);
+  await deadline(started.promise, "the app");
+  const down = server.shutdown();
+  // Node's and Deno's timers take a longer time than they can count for 1 ms.
+  await turns();
+  gate.resolve();
+  assertEquals(await (await deadline(response, "the response")).text(), "whole");
+  await deadline(down, "the server's end");
+});
 
 Deno.test("serveHTTP() writes to options.log", async () => {
   const lines: string[] = [];

@@ -7,7 +7,7 @@ import { deadline } from "../testing/deadline.ts";
 import { FakeListener } from "../testing/duplex.ts";
 import { MEDIA, turns } from "../testing/serving.ts";
 import { FastCGIClient, request, variables } from "../testing/fastcgi_client.ts";
-import { beginRequest, params, stdin } from "../testing/fastcgi_records.ts";
+import { beginRequest, params, stdin, stdinEnd } from "../testing/fastcgi_records.ts";
 import { hello, post, serving, types } from "../testing/fastcgi_serving.ts";
 
 for (const over of MEDIA) {
@@ -391,4 +391,68 @@ Deno.test("unref() lets the process end while the server lives", async () => {
   await writer.close();
   const output = await deadline(child.output(), "the process's end");
   assertEquals([output.code, text(output.stdout), text(output.stderr)], [0, "unreferenced\n", ""]);
+});
+
+Deno.test("shutdown() ends a connection right behind its response: no request may meet the end (rule C26)", async () => {
+  const gate = Promise.withResolvers<void>();
+  const app: App = async () => {
+    await gate.promise;
+    return new Response("Hello");
+  };
+  await serving(app, {}, async ({ connect, server }) => {
+    const client = await connect();
+    await client.send(request({ keep: true }));
+    await turns();
+    const down = server.shutdown();
+    gate.resolve();
+    assertEquals((await client.answer()).status, 200);
+    let ended = false;
+    client.end().then(() => ended = true);
+    // Microtasks only: the event loop does not turn.
+    for (let i = 0; i < 100; i++) await null;
+    assert(ended);
+    await deadline(down, "the server's end");
+  });
+});
+
+Deno.test("shutdown() closes a connection whose last request ended after its response (rule C26)", async () => {
+  await serving(hello, {}, async ({ connect, server }) => {
+    const client = await connect();
+    const pairs = variables({ REQUEST_METHOD: "POST", CONTENT_LENGTH: "4" });
+    await client.send(beginRequest(1, { keep: true }), params(1, pairs));
+    assertEquals((await client.answer()).status, 200);
+    await client.send(stdin(1, bytes("late")), stdinEnd(1));
+    // Answered only once the input before it has been read.
+    await client.send(request({ id: 2, keep: true }));
+    assertEquals((await client.answer(2)).status, 200);
+    await client.send(beginRequest(3, { keep: true }), params(3, variables()));
+    assertEquals((await client.answer(3)).status, 200);
+    await client.send(stdinEnd(3));
+    await turns();
+    const down = server.shutdown();
+    await client.end();
+    // After a half-close this would be read.
+    await turns();
+    await assertRejects(() => client.send(request({ keep: true })), Deno.errors.BrokenPipe);
+    await deadline(down, "the server's end");
+  });
+});
+
+Deno.test("shutdown() waits without end where shutdownTimeout is Infinity (rule C26)", async () => {
+  const gate = Promise.withResolvers<void>();
+  const app: App = async () => {
+    await gate.promise;
+    return new Response("Hello");
+  };
+  await serving(app, { shutdownTimeout: Infinity }, async ({ connect, server }) => {
+    const client = await connect();
+    await client.send(request());
+    await turns();
+    const down = server.shutdown();
+    await turns();
+    gate.resolve();
+    assertEquals((await client.answer()).status, 200);
+    client.close();
+    await deadline(down, "the server's end");
+  });
 });
