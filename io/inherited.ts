@@ -1,5 +1,5 @@
-import type { Server as NodeServer, Socket } from "node:net";
-import type { Duplex, Listener } from "./duplex.ts";
+import type { Listener } from "./duplex.ts";
+import { InheritedListener } from "./inherited_listener.ts";
 
 /** Options of {@linkcode inheritedListener}. */
 export interface InheritedListenerOptions {
@@ -32,23 +32,16 @@ const LISTEN_FDS_START = 3;
  */
 export async function inheritedListener(options: InheritedListenerOptions = {}): Promise<Listener> {
   const fd = options.fd ?? inheritedDescriptor();
-  // Deno.listen({ fd }) would open another socket; node:net uses this one.
-  const { createServer } = await import("node:net");
-  const server = createServer({ allowHalfOpen: true, pauseOnConnect: true });
-  // Created before listening starts: on a shared socket a connection may be waiting.
-  const listener = new InheritedListener(server);
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", (error) => {
-      reject(
-        new Error(
-          `Cannot listen on file descriptor ${fd} as it must be a listening socket: ${error.message}`,
-          { cause: error },
-        ),
-      );
-    });
-    server.listen({ fd }, resolve);
-  });
-  return listener;
+  try {
+    return await InheritedListener.open(fd);
+  } catch (error) {
+    throw new Error(
+      `Cannot listen on file descriptor ${fd} as it must be a listening socket: ${
+        (error as Error).message
+      }`,
+      { cause: error },
+    );
+  }
 }
 
 /**
@@ -91,136 +84,4 @@ export function inheritedDescriptor(): number {
     );
   }
   return LISTEN_FDS_START;
-}
-
-class InheritedListener implements Listener {
-  #server: NodeServer;
-  #sockets: Socket[] = [];
-  #waiting: PromiseWithResolvers<void> | null = null;
-  #closed = false;
-  #error: Error | null = null;
-
-  constructor(server: NodeServer) {
-    this.#server = server;
-    server.on("connection", (socket) => {
-      this.#sockets.push(socket);
-      this.#wake();
-    });
-    server.on("error", (error) => {
-      this.#error = error;
-      this.#wake();
-    });
-  }
-
-  get addr(): Deno.Addr {
-    return toAddr(this.#server.address());
-  }
-
-  async *[Symbol.asyncIterator](): AsyncIterator<Duplex> {
-    while (true) {
-      const socket = this.#sockets.shift();
-      if (socket !== undefined) yield new SocketDuplex(socket);
-      else if (this.#error !== null) throw this.#error;
-      else if (this.#closed) return;
-      else await (this.#waiting = Promise.withResolvers()).promise;
-    }
-  }
-
-  close(): void {
-    this.#closed = true;
-    this.#server.close();
-    this.#wake();
-  }
-
-  ref(): void {
-    this.#server.ref();
-  }
-
-  unref(): void {
-    this.#server.unref();
-  }
-
-  #wake(): void {
-    this.#waiting?.resolve();
-    this.#waiting = null;
-  }
-}
-
-function toAddr(address: ReturnType<NodeServer["address"]>): Deno.Addr {
-  if (address === null || typeof address === "string") {
-    return { transport: "unix", path: address ?? "" };
-  }
-  return { transport: "tcp", hostname: address.address, port: address.port };
-}
-
-/** A node:net socket with the shape of `Deno.Conn`. */
-class SocketDuplex implements Duplex {
-  readonly remoteAddr: Deno.Addr;
-  readonly ignoresEmptyWrites = true;
-  #socket: Socket;
-  #chunk: Uint8Array | null = null;
-  #ended = false;
-  #error: Error | null = null;
-  #waiting: PromiseWithResolvers<void> | null = null;
-
-  constructor(socket: Socket) {
-    this.#socket = socket;
-    this.remoteAddr = socket.remoteAddress === undefined
-      ? { transport: "unix", path: "" }
-      : { transport: "tcp", hostname: socket.remoteAddress, port: socket.remotePort ?? 0 };
-    socket.on("data", (chunk: Uint8Array) => {
-      socket.pause();
-      this.#chunk = chunk;
-      this.#wake();
-    });
-    socket.on("end", () => {
-      this.#ended = true;
-      this.#wake();
-    });
-    socket.on("error", (error) => {
-      this.#error = error;
-      this.#wake();
-    });
-    socket.on("close", () => {
-      this.#ended = true;
-      this.#wake();
-    });
-  }
-
-  async read(buffer: Uint8Array): Promise<number | null> {
-    while (this.#chunk === null) {
-      if (this.#error !== null) throw this.#error;
-      if (this.#ended) return null;
-      this.#socket.resume();
-      await (this.#waiting = Promise.withResolvers()).promise;
-    }
-    const part = this.#chunk.subarray(0, buffer.length);
-    buffer.set(part);
-    this.#chunk = part.length < this.#chunk.length ? this.#chunk.subarray(part.length) : null;
-    return part.length;
-  }
-
-  write(bytes: Uint8Array): Promise<number> {
-    return new Promise((resolve, reject) => {
-      this.#socket.write(bytes, (error) => error ? reject(error) : resolve(bytes.length));
-    });
-  }
-
-  closeWrite(): Promise<void> {
-    return new Promise((resolve) => this.#socket.end(resolve));
-  }
-
-  close(): void {
-    this.#socket.destroy();
-    this.#wake();
-  }
-
-  setNoDelay(on?: boolean): void {
-    this.#socket.setNoDelay(on);
-  }
-
-  #wake(): void {
-    this.#waiting?.resolve();
-    this.#waiting = null;
-  }
 }

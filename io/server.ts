@@ -5,7 +5,7 @@ import { checkExposure, isAllowedPeer } from "./peers.ts";
 export interface Server extends AsyncDisposable {
   /** The address that it listens on. */
   readonly addr: Deno.Addr;
-  /** Resolves when the server has stopped and every connection is closed. */
+  /** Resolves when the server has stopped and every connection is closed. Rejects if the listener breaks. */
   readonly finished: Promise<void>;
   /**
    * Stops accepting connections, waits until the requests in progress are finished, and stops. Aborts those that are
@@ -74,6 +74,8 @@ const TICK = 500;
 const REFUSALS = 64;
 /** The pause after a failed accept, for instance when no descriptor is left, in milliseconds. */
 const ACCEPT_PAUSE = 100;
+/** The time without a failed accept after which the next one is logged again, in milliseconds. */
+const REPORT_PAUSE = 10_000;
 
 /**
  * Accepts connections and serves each of them.
@@ -105,6 +107,9 @@ export function startServer(
   let room: (() => void) | null = null;
   let timer: ReturnType<typeof setInterval> | undefined;
   let accepting = true;
+  /** The error of the last accept, if it failed. */
+  let failure: Error | null = null;
+  let silentUntil = 0;
 
   function serve(duplex: Duplex): void {
     if (webServerAddresses && !isAllowedPeer(duplex.remoteAddr, webServerAddresses)) {
@@ -141,10 +146,13 @@ export function startServer(
       try {
         const { done, value } = await accepted.next();
         if (done) break;
+        failure = null;
         serve(value);
       } catch (error) {
         if (!accepting) break;
-        log(`Cannot accept a connection: ${(error as Error).message}`);
+        failure = error as Error;
+        if (performance.now() > silentUntil) log(`Cannot accept a connection: ${failure.message}`);
+        silentUntil = performance.now() + REPORT_PAUSE;
         await new Promise((resolve) => setTimeout(resolve, ACCEPT_PAUSE));
       }
       if (accepting && connections.size >= maxConnections + REFUSALS) {
@@ -152,6 +160,8 @@ export function startServer(
         room = null;
       }
     }
+    // A listener that ends by itself after an error has broken: let the program end, so that its supervisor restarts it.
+    if (accepting && failure !== null) finished.reject(failure);
     stop();
   }
 

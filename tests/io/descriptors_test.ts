@@ -1,0 +1,132 @@
+/** Servers whose process runs out of file descriptors. */
+import { assert, assertEquals } from "@std/assert";
+import { fetchFastCGI } from "../../gateway.ts";
+import type { Address } from "../../io/address.ts";
+import { Program, ROOT } from "../testing/daemon.ts";
+import { deadline } from "../testing/deadline.ts";
+import { handDown, type HandedDown } from "../testing/hand_down.ts";
+
+const LIMIT = "64";
+
+/** Connects, whatever the other side does with it. */
+function connect(address: string): Promise<Deno.Conn> {
+  return address.startsWith("unix:")
+    ? Deno.connect({ transport: "unix", path: address.slice(5) })
+    : Deno.connect({ hostname: "127.0.0.1", port: Number(address.split(":")[1]) });
+}
+
+/** Opens more connections than the process has descriptors for, closes them, and sends a request. */
+async function exhaust(address: string, noticed: () => Promise<void>): Promise<void> {
+  const opened: Deno.Conn[] = [];
+  for (let i = 0; i < 100; i++) opened.push(await connect(address));
+  await noticed();
+  for (const conn of opened) conn.close();
+  await respondsWell(address);
+}
+
+/** Sends requests until one gets the app's response: as long as old connections are open, 503 is right. */
+async function respondsWell(address: string): Promise<void> {
+  let response: Response;
+  do {
+    const fetched = fetchFastCGI("http://localhost/", address as Address);
+    response = await deadline(fetched, "a response");
+    assertEquals(
+      await response.text(),
+      response.ok ? "Hello from Gatehouse\n" : "503 Service Unavailable\n",
+    );
+  } while (!response.ok);
+}
+
+/** Starts a program with a listening socket as standard input. */
+async function inherit(
+  medium: "TCP" | "Unix",
+  directory: string,
+  args: string[],
+  limit?: string,
+): Promise<HandedDown> {
+  if (medium === "TCP") {
+    const program = await handDown({ host: "127.0.0.1", port: 0 }, 0, {}, args, limit);
+    program.closeOurs();
+    return program;
+  }
+  const path = `${directory}/app.sock`;
+  const program = await handDown({ path: `${path}.new` }, 0, {}, args, limit);
+  // The listener that closes removes its path.
+  await Deno.rename(`${path}.new`, path);
+  program.closeOurs();
+  return { ...program, address: `unix:${path}` };
+}
+
+for (const medium of ["TCP", "Unix"] as const) {
+  Deno.test(`an inherited ${medium} listener accepts again after the process had no descriptors`, async () => {
+    const directory = await Deno.makeTempDir();
+    const args = ["--allow-env", `${ROOT}examples/hello.ts`];
+    const program = await inherit(medium, directory, args, LIMIT);
+    await exhaust(
+      program.address,
+      () => program.says("Cannot accept a connection: All file descriptors are in use"),
+    );
+    assertEquals(await program.stop(), 0);
+    await Deno.remove(directory, { recursive: true });
+  });
+
+  Deno.test(`a ${medium} listener accepts again after the process had no descriptors`, async () => {
+    const directory = await Deno.makeTempDir();
+    const address = medium === "TCP" ? "127.0.0.1:0" : `unix:${directory}/app.sock`;
+    const source = `
+      import { listen, serveFastCGI } from "${ROOT}fastcgi.ts";
+      const onListen = (addr) => console.error("listens on " + (addr.path ?? addr.port) + ".");
+      const app = () => new Response("Hello from Gatehouse\\n");
+      const server = serveFastCGI(app, await listen("${address}"), { onListen });
+      await server.finished;`;
+    await Deno.writeTextFile(`${directory}/server.ts`, source);
+    await using program = new Program("/bin/sh", {
+      args: [
+        "-c",
+        `ulimit -n ${LIMIT}; exec "$0" run --no-prompt --allow-net --allow-read --allow-write "$1"`,
+        Deno.execPath(),
+        `${directory}/server.ts`,
+      ],
+    });
+    await program.says("listens on");
+    const [, where] = /listens on (.*)\./.exec(program.log)!;
+    await exhaust(
+      medium === "TCP" ? `127.0.0.1:${where}` : `unix:${where}`,
+      () => program.says("Cannot accept a connection: Too many open files"),
+    );
+    assertEquals(program.log.split("Cannot accept").length, 2, program.log);
+    await program.stop();
+    await Deno.remove(directory, { recursive: true });
+  });
+}
+
+/** The number of descriptors of a process. */
+async function countDescriptors(pid: number): Promise<number> {
+  const { stdout } = await new Deno.Command("ls", { args: [`/proc/${pid}/fd`] }).output();
+  return new TextDecoder().decode(stdout).split("\n").length;
+}
+
+for (const medium of ["TCP", "Unix"] as const) {
+  Deno.test(`maxConnections holds for an inherited ${medium} listener`, async () => {
+    const directory = await Deno.makeTempDir();
+    await Deno.writeTextFile(
+      `${directory}/server.ts`,
+      `import { inheritedListener, serveFastCGI } from "${ROOT}fastcgi.ts";
+      const app = () => new Response("Hello from Gatehouse\\n");
+      await serveFastCGI(app, await inheritedListener(), { maxConnections: 4 }).finished;`,
+    );
+    const program = await inherit(medium, directory, ["--allow-env", `${directory}/server.ts`]);
+    const before = await countDescriptors(program.pid);
+    const opened: Deno.Conn[] = [];
+    for (let i = 0; i < 400; i++) opened.push(await connect(program.address));
+    for (let i = 0; i < 50; i++) {
+      const more = await countDescriptors(program.pid) - before;
+      // 4 are served, 64 wait for their 503, and 64 wait to be served; more may come before accepting pauses.
+      assert(more < 250, `${more} descriptors`);
+    }
+    for (const conn of opened) conn.close();
+    await respondsWell(program.address);
+    await program.stop();
+    await Deno.remove(directory, { recursive: true });
+  });
+}
