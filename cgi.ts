@@ -348,7 +348,7 @@ class ScriptBody {
   }
 
   /** The app wants bytes. */
-  wanted(): void {
+  pull(): void {
     if (this.body!.discarded) return;
     this.#wanted = true;
     this.#read();

@@ -77,22 +77,23 @@ export type {
 /** Options of {@linkcode serveFastCGI}. */
 export interface FastCGIOptions extends AppOptions, LimitOptions, ServerOptions {
   /**
-   * How many requests may be under way on one connection; past it, 503.
+   * How many requests may be in progress on one connection. Beyond it the response is 503.
    *
    * @default 64
    */
   maxRequestsPerConnection?: number;
   /**
-   * How long a connection without a request stays open, in milliseconds. Longer than the web server's own: a request
-   * must not meet a connection that is being closed.
+   * How long a connection without a request stays open, in milliseconds. It must exceed the web server's own timeout,
+   * so that no request meets a connection that closes (rule C30).
    *
    * @default 90_000
    */
   idleTimeout?: number;
   /**
-   * Addresses that connections may come from (section 3.2); others are closed, and so are those over Unix sockets.
+   * The addresses that connections may come from (section 3.2). Connections from others, and over Unix sockets, are
+   * closed.
    *
-   * @default The list in FCGI_WEB_SERVER_ADDRS if that may be read and is set, else anyone
+   * @default The list in FCGI_WEB_SERVER_ADDRS if it is set and may be read, else any address
    */
   webServerAddresses?: string[];
 }
@@ -101,19 +102,19 @@ type Limits = Required<
   LimitOptions & Pick<FastCGIOptions, "maxRequestsPerConnection" | "idleTimeout">
 >;
 
-/** How much may wait for a web server that sends more requests or management records, in bytes. */
+/** How many unsent bytes may be pending while the web server sends more requests or management records. */
 const MAX_UNREAD = 4_194_304;
-/** How much of a log waits for the answer, in bytes. */
+/** How many bytes may be pending before a log message flushes them. */
 const LOG_BUFFER = 16384;
 
 /**
- * Serves an app over FastCGI: responder, and the roles authorizer and filter if the app has them. Connections are kept if
- * the web server asks for it, and may carry several requests at once.
+ * Serves an app over FastCGI: in the responder role, and in the roles authorizer and filter if the app has them. A
+ * connection stays open if the web server requests it, and may carry several requests at once.
  *
  * @param app A handler, or an object with `fetch`.
- * @param listener What `Deno.listen` returns, TCP or Unix, or `inheritedListener()`.
+ * @param listener The result of `Deno.listen`, TCP or Unix, or of `inheritedListener()`.
  * @returns A handle with the shape of `Deno.HttpServer`.
- * @throws {Error} If the listener is open to other machines and nothing says that this is meant.
+ * @throws {Error} If other machines can reach the listener and no option allows this.
  *
  * @example A daemon for nginx's `fastcgi_pass 127.0.0.1:9000`
  * ```ts no-assert
@@ -121,7 +122,7 @@ const LOG_BUFFER = 16384;
  *
  * const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
  * await using server = serveFastCGI(
- *   (request) => new Response(`You asked for ${new URL(request.url).pathname}`),
+ *   (request) => new Response(`You requested ${new URL(request.url).pathname}`),
  *   listener,
  * );
  * ```
@@ -137,9 +138,9 @@ export function serveFastCGI(app: App, listener: Listener, options: FastCGIOptio
 }
 
 /**
- * Makes the response of an authorizer that lets a request pass (section 6.3).
+ * Creates an authorizer's response that allows a request (section 6.3).
  *
- * @param variables What becomes variables of the protected request.
+ * @param variables The variables to add to the protected request.
  *
  * @example
  * ```ts
@@ -157,9 +158,9 @@ export function allow(variables: Record<string, string> = {}): Response {
   return new Response(null, { headers });
 }
 
-/** What all connections of one server share. */
+/** The state that all connections of one server share. */
 class Service {
-  /** Requests under way. */
+  /** The number of requests in progress. */
   requests = 0;
   readonly app: AppObject;
   readonly program: string | undefined = mainModulePath();
@@ -187,7 +188,7 @@ class Service {
   }
 }
 
-/** One connection: records in, records out. */
+/** One connection: passes received records on to its requests, and sends theirs. */
 class Connection implements ServerConnection, ChannelHandler, RecordSink {
   readonly service: Service;
   readonly out: ByteBuffer = new ByteBuffer();
@@ -196,13 +197,13 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
   #decoder = new RecordDecoder();
   #requests = new Map<number, FastCGIRequest>();
   #prepared: FastCGIRequest[] = [];
-  /** The body that keeps the buffer of what was received last: one at the most. */
+  /** The body that keeps the buffer of the last read, at most one. */
   #keeper: RequestBody | null = null;
-  /** Whether it has shown that it carries several requests at once: then one of them never holds up the rest. */
+  /** Whether the connection may carry several requests at once: then none of them may block the others. */
   #multiplexed = false;
-  /** Whether it closes when no request is under way. */
+  /** Whether the connection closes when no request is in progress. */
   #closing = false;
-  /** How many requests have begun. */
+  /** The number of requests that have begun. */
   #begun = 0;
   /** The ids of ended requests whose input the web server may still be sending. */
   #unread = new Set<number>();
@@ -216,11 +217,11 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
 
   async run(): Promise<void> {
     await this.channel.run();
-    // Requests that began while the channel was closing.
+    // Requests may have begun while the channel was closing.
     for (const request of [...this.#requests.values()]) request.abort(disconnected());
   }
 
-  /** Apps are asked once all is taken in that came together: then an answer sees how far its request has come. */
+  /** Starts requests once the whole read is decoded: a response then knows whether its request is complete. */
   received(bytes: Uint8Array): boolean {
     this.#keeper = null;
     this.#decoder.push(bytes, this);
@@ -232,29 +233,30 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
     return this.#keeper !== null;
   }
 
-  /** A request waits to be started. */
+  /** Queues a request, which starts once the current read is decoded. */
   prepared(request: FastCGIRequest): void {
     this.#prepared.push(request);
   }
 
   /**
-   * A connection waits for an app that does not read the body; not where other requests would wait as well, and later
-   * where some may come, or where the web server is stuck sending the body before it reads the answer (rule C14).
+   * Pauses reading while an app does not read its body, unless other requests would wait too (rule C9). Buffers more
+   * before it pauses where other requests may follow, or the web server sends the whole body before it reads the
+   * response (rule C14).
    */
   shouldPause(stalled: boolean): boolean {
     if (this.#isFlooded()) return true;
     if (this.#requests.size === 0) return false;
     if (this.#multiplexed && this.#requests.size > 1) return false;
-    const most = stalled || this.#multiplexed
+    const limit = stalled || this.#multiplexed
       ? this.service.limits.maxBufferedBody
       : BODY_HIGH_WATER;
-    for (const request of this.#requests.values()) if (request.buffered >= most) return true;
+    for (const request of this.#requests.values()) if (request.buffered >= limit) return true;
     return false;
   }
 
   /**
-   * Whether the web server sends on without reading what it gets. One that sends a whole body first may (rule C14), but
-   * only one request at a time.
+   * Returns whether the web server keeps sending and does not read. One that sends a whole body first may do so (rule
+   * C14), but it sends one request at a time.
    */
   #isFlooded(): boolean {
     if (this.out.length <= MAX_UNREAD) return false;
@@ -278,21 +280,21 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
     } else if (type === RecordType.abortRequest) request.abortedByPeer();
   }
 
-  /** Management records (section 4). */
+  /** Handles a management record (section 4). */
   #manage(type: number, content: Uint8Array): void {
     if (this.out.length > MAX_UNREAD) {
       throw new ProtocolError(
-        `Cannot respond to FastCGI management record as the web server must read: ${this.out.length} bytes wait`,
+        `Cannot respond to FastCGI management record as the web server must read: ${this.out.length} bytes are pending`,
       );
     }
     if (type === RecordType.getValues) {
       this.#multiplexed = true;
-      const asked = new Set(decodePairs(content).map(([name]) => name));
-      const known = this.service.capacity.filter(([name]) => asked.has(name));
+      const requested = new Set(decodePairs(content).map(([name]) => name));
+      const known = this.service.capacity.filter(([name]) => requested.has(name));
       encodeValues(this.out, RecordType.getValuesResult, known);
     } else if (type >= RecordType.beginRequest && type <= RecordType.data) {
       throw new ProtocolError(
-        `Cannot take FastCGI record as its request id must not be 0: its type is ${type}`,
+        `Cannot accept FastCGI record as its request id must not be 0: its type is ${type}`,
       );
     } else {
       encodeUnknownType(this.out, type);
@@ -308,16 +310,16 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
       );
     }
     const { limits, requests } = this.service;
-    const most = limits.maxRequestsPerConnection;
-    if (this.#requests.size >= most * 2 + 64) {
+    const limit = limits.maxRequestsPerConnection;
+    if (this.#requests.size >= limit * 2 + 64) {
       throw new ProtocolError(
-        `Cannot begin request as a connection must have at most ${most}: ${this.#requests.size} are unfinished`,
+        `Cannot begin request as a connection must have at most ${limit}: ${this.#requests.size} are unfinished`,
       );
     }
-    // A filter answers after all of FCGI_STDIN, so that this must not wait for the app.
+    // A filter's response waits for all of FCGI_STDIN, so reading must not wait for the app.
     if (id !== 1 || this.#requests.size > 0 || role === Role.filter) this.#multiplexed = true;
     const overloaded = this.#overloaded || requests >= limits.maxRequests ||
-      this.#requests.size >= most;
+      this.#requests.size >= limit;
     this.#begun++;
     this.#unread.delete(id);
     const request = new FastCGIRequest(this, id, role, keepConnection, overloaded);
@@ -325,7 +327,11 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
     request.checkRole();
   }
 
-  /** Forgets a request that is over. */
+  /**
+   * Removes a request that has ended, and closes the connection if it is the last one.
+   *
+   * @param broken Whether closing the connection truncates its response.
+   */
   ended(request: FastCGIRequest, broken: boolean): void {
     this.#requests.delete(request.id);
     if (this.channel.closed) return;
@@ -338,8 +344,9 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
   }
 
   /**
-   * Closes a kept connection, unless bytes of another request have come: that one is served first. A web server with one
-   * request at a time sends the next as soon as it has the response: the end must come with that, not a turn later.
+   * Closes a kept connection, unless part of another request has arrived: that one is served first. A web server that
+   * sends one request at a time sends the next as soon as it has the response, so the close must come with that, not
+   * a turn of the event loop later.
    */
   async #finishKept(): Promise<void> {
     await this.channel.sent();
@@ -347,7 +354,7 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
     if (this.#requests.size === 0 && this.#decoder.idle) this.channel.finish(this.#unread.size > 0);
   }
 
-  /** The web server sends no more: what came whole may still be answered (rule C22). */
+  /** The web server has closed its writing side: aborts incomplete requests and finishes the others (rule C22). */
   inputEnded(): void {
     this.#closing = true;
     for (const request of this.#requests.values()) {
@@ -358,8 +365,8 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
   }
 
   /**
-   * Finds out whether a web server that sends no more still reads. Where an empty write cannot tell, an empty STDERR
-   * record is sent, which means nothing: the second one fails if the web server has closed the connection.
+   * Checks whether a web server that has closed its writing side still reads (rule C22). Where an empty write cannot
+   * show it, sends an empty FCGI_STDERR record, which has no effect: the second one fails on a closed connection.
    */
   #probe(): void {
     if (this.channel.probe()) return;
@@ -368,12 +375,12 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
     this.flush();
   }
 
-  /** Sends what is pending; if that fails, failed() is told. */
+  /** Starts to send the pending bytes. If that fails, the channel calls failed(). */
   flush(): void {
     try {
       this.channel.flush();
     } catch {
-      // failed() has been told.
+      // The channel has called failed().
     }
   }
 
@@ -388,12 +395,12 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
     if (channel.closed) return;
     if (this.out.length > 0) this.flush();
     const idle = this.#idleTimer.elapsed(channel.activity, now);
-    const patience = this.#closing && this.#begun === 0 ? NEW_CONNECTION : limits.idleTimeout;
-    if (this.#requests.size === 0 && idle > patience) return channel.close();
+    const timeout = this.#closing && this.#begun === 0 ? NEW_CONNECTION : limits.idleTimeout;
+    if (this.#requests.size === 0 && idle > timeout) return channel.close();
     for (const request of this.#requests.values()) {
       if (request.isLate(now)) {
         log(
-          `Closed a connection as a request's variables must come within ${limits.variablesTimeout} ms: they did not`,
+          `Closed a connection as a request's variables must arrive within ${limits.variablesTimeout} ms: they did not`,
         );
         return this.abort(disconnected());
       }
@@ -413,7 +420,7 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
     for (const request of this.#requests.values()) request.abort(reason);
   }
 
-  /** Whether it carries no more than one request. */
+  /** Whether exactly one request is in progress. */
   get alone(): boolean {
     return this.#requests.size === 1;
   }
@@ -423,7 +430,7 @@ function disconnected(): DOMException {
   return new DOMException("The web server closed the connection", "AbortError");
 }
 
-/** Why a request is refused: the status of the response, and that of FCGI_END_REQUEST. */
+/** How a request is refused: the status of the response, and the protocol status of FCGI_END_REQUEST. */
 interface Refusal {
   status: number;
   protocolStatus: number;
@@ -436,23 +443,26 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   readonly keepConnection: boolean;
   body: RequestBody | null = null;
   data: RequestBody | null = null;
-  /** Prepared: the variables are complete, or not needed to refuse it. Running: the app was called, or the refusal sent. */
+  /**
+   * Prepared: the variables are complete, or the request is refused without them. Running: the app was called, or the
+   * refusal was sent.
+   */
   #phase: "variables" | "prepared" | "running" | "ended" = "variables";
   #refusal: Refusal | null = null;
   #connection: Connection;
   #role: number;
-  /** What responds in this role, if the app has it. */
+  /** The app's handler for the role, if it has one. */
   #handler: Handler | undefined;
-  /** Whether it counts among the service's requests: one that comes while the server is overloaded does not. */
+  /** Whether it counts among the service's requests. One that arrives while the server is overloaded does not. */
   #counted: boolean;
-  /** The first record of FCGI_PARAMS, a byte string; mostly it is the only one. Empty once they are too long. */
+  /** The first record of FCGI_PARAMS as a byte string, usually the only one. Empty if the variables are too long. */
   #variables = "";
-  /** The further records: as bytes, since a string of many small parts takes many times their size. */
+  /** The later records, as bytes: a string that is joined from many small parts takes many times their size. */
   #moreVariables: ByteBuffer | null = null;
   #variableBytes = 0;
   #exchange: Exchange | null = null;
   #begunAt = 0;
-  /** A filter's input: resolves when FCGI_STDIN has ended. */
+  /** In the filter role, resolves when FCGI_STDIN has ended. */
   #inputWhole: PromiseWithResolvers<void> | null = null;
   /** Whether FCGI_STDERR was used. */
   #logged = false;
@@ -478,26 +488,26 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     return this.#connection.service.program;
   }
 
-  /** How many bytes wait for the app. */
+  /** How many bytes are buffered for the app. */
   get buffered(): number {
     return (this.body?.buffered ?? 0) + (this.data?.buffered ?? 0);
   }
 
-  /** Whether all that belongs to the request has come. An authorizer gets no FCGI_STDIN (rule C27). */
+  /** Whether the whole request has arrived. An authorizer gets no FCGI_STDIN (rule C27). */
   get inputEnded(): boolean {
     if (this.#exchange === null || this.#handler === undefined) return false;
     return this.#role === Role.authorizer ||
       (this.body?.closed === true && this.data?.closed !== false);
   }
 
-  /** Whether its variables have not come in time. */
+  /** Returns whether its variables are late. */
   isLate(now: number): boolean {
     if (this.#phase !== "variables") return false;
     this.#begunAt ||= now;
     return now - this.#begunAt > this.#connection.service.limits.variablesTimeout;
   }
 
-  /** Keeps the first reason to refuse the request. */
+  /** Refuses the request. The first reason counts. */
   #refuse(status: number, protocolStatus: number = ProtocolStatus.requestComplete): void {
     this.#refusal ??= { status, protocolStatus };
   }
@@ -505,12 +515,13 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   /** Refuses a role that the app lacks, without waiting for the variables (rule C7). */
   checkRole(): void {
     if (this.#handler !== undefined) return;
-    const wanted = ROLE_METHODS[this.#role] ?? "a role from 1 to 3";
-    this.log(`Refused a request of role ${this.#role} as the app must have ${wanted}`);
+    const method = ROLE_METHODS[this.#role] ?? "a role from 1 to 3";
+    this.log(`Refused a request of role ${this.#role} as the app must have ${method}`);
     this.#refuse(500, ProtocolStatus.unknownRole);
     this.#prepared(this.#emptyExchange());
   }
 
+  /** Adds content of FCGI_PARAMS. Empty content ends the stream. */
   addVariables(content: Uint8Array): void {
     if (this.#phase !== "variables") return;
     if (content.length === 0) return this.#prepare();
@@ -524,13 +535,16 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   }
 
   /**
-   * @param mayKeep Whether the content may be kept where it is.
-   * @returns Whether it is.
+   * Adds content of FCGI_STDIN or FCGI_DATA. Empty content ends the stream.
+   *
+   * @param body The body that the stream belongs to, or null if there is none.
+   * @param mayKeep Whether the body may keep the content's buffer.
+   * @returns Whether it keeps the buffer.
    */
   addInput(content: Uint8Array, body: RequestBody | null, mayKeep: boolean): boolean {
     if (body === null) {
       if (this.#phase !== "variables") return false;
-      throw new ProtocolError("Cannot take FCGI_STDIN as FCGI_PARAMS must end before: it has not");
+      throw new ProtocolError("Cannot accept FCGI_STDIN as FCGI_PARAMS must end first: it has not");
     }
     if (content.length === 0) {
       body.end();
@@ -551,7 +565,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     return kept;
   }
 
-  /** Creates the exchange: the variables are complete. */
+  /** Creates the exchange, or refuses the request, once the variables are complete. */
   #prepare(): void {
     const { limits } = this.#connection.service;
     let exchange: Exchange | undefined;
@@ -576,7 +590,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     this.#connection.prepared(this);
   }
 
-  /** Calls the app, whatever of the body is still to come (rule C12), or refuses the request. */
+  /** Calls the app without waiting for the rest of the body (rule C12), or sends the refusal. */
   start(): void {
     if (this.#phase === "ended") return;
     this.#phase = "running";
@@ -599,7 +613,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
       case Role.filter:
         return app.filter && (async (request, info) => {
           const response = await app.filter!(request, info as FilterInfo);
-          // Nothing may be sent before all of FCGI_STDIN has come (section 6.4).
+          // The response must wait for all of FCGI_STDIN (section 6.4).
           await this.#inputWhole?.promise;
           return response;
         });
@@ -617,7 +631,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     );
   }
 
-  /** Creates the exchange; a filter's has FCGI_DATA as well, whose length and time must be given (section 6.4). */
+  /** Creates the exchange. A filter's has FCGI_DATA too, whose length and time are required (section 6.4). */
   #createExchange(variables: Variables): Exchange {
     const { options } = this.#connection.service;
     if (this.#role !== Role.filter) return new Exchange(this, variables, this.body, options);
@@ -642,7 +656,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   #decodeVariables(limits: Limits): Variables {
     if (this.#variableBytes > limits.maxVariableBytes) {
       throw new ProtocolError(
-        `Cannot take request as its variables must have at most ${limits.maxVariableBytes} bytes: they have ${this.#variableBytes}`,
+        `Cannot accept request as its variables must have at most ${limits.maxVariableBytes} bytes: they have ${this.#variableBytes}`,
         431,
       );
     }
@@ -675,35 +689,35 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
       toByteString(message) + "\n",
     );
     this.#logged = true;
-    // It goes with the next part of the response, or at the next check().
+    // The next part of the response sends it, or the next check().
     if (this.#connection.out.length > LOG_BUFFER) this.#connection.flush();
   }
 
-  /** HAProxy drops FCGI_STDERR unless configured otherwise, and 2.6 crashes if it comes alone. */
+  /** Returns whether the peer is HAProxy: it drops FCGI_STDERR by default, and crashes if it comes alone (rule C17). */
   #isFromHAProxy(): boolean {
     const server = this.#exchange?.variables.byteString("SERVER_SOFTWARE");
     return server?.startsWith("HAProxy") === true;
   }
 
-  wanted(): void {
+  pull(): void {
     this.#connection.channel.resume();
   }
 
-  /** Fails a body that the app waits for and that does not come. */
+  /** Fails a body whose next bytes do not arrive in time while the app reads it. */
   checkBody(now: number): void {
     const { bodyTimeout } = this.#connection.service.limits;
     this.body?.check(now, bodyTimeout);
     this.data?.check(now, bodyTimeout);
   }
 
-  /** The web server aborts the request (section 5.4). */
+  /** Aborts the request, as FCGI_ABORT_REQUEST arrived (section 5.4). */
   abortedByPeer(): void {
     this.#exchange?.abort(new DOMException("The web server aborted the request", "AbortError"));
     this.#end(0, false);
     this.#connection.flush();
   }
 
-  /** Aborts it without a response: the connection is closed, or will be. */
+  /** Aborts the request without a response: the connection is closed, or is about to close. */
   abort(reason: unknown): void {
     if (this.#phase === "ended") return;
     this.#forget(false);
@@ -713,8 +727,8 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   }
 
   /**
-   * Truncates a response that failed after its head (rule B17): closes the connection without the end of the stream, or
-   * where other requests share it, ends the request with a status other than 0.
+   * Truncates a response that failed after its head (rule B17): closes the connection without ending the stream, or
+   * where other requests share it, ends the request with an appStatus other than 0.
    */
   #truncate(): void {
     if (this.#phase === "ended") return;
@@ -731,7 +745,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     this.#forget(broken);
   }
 
-  /** Ends it as the server counts: its response is in the queue, or there is none. A handler may still be running. */
+  /** Ends the request on its connection: its response is queued, or there is none. The handler may still run. */
   #forget(broken: boolean): void {
     this.#phase = "ended";
     if (this.#counted) this.#connection.service.requests--;

@@ -199,7 +199,7 @@ class Connection
     this.#service.log(message);
   }
 
-  wanted(): void {
+  pull(): void {
     this.#channel.resume();
   }
 
@@ -233,7 +233,7 @@ class Connection
       this.#channel.close();
     } else if (this.#headers !== null && now - this.#startedAt > limits.variablesTimeout) {
       log(
-        `Closed a connection as a request's variables must come within ${limits.variablesTimeout} ms: they did not`,
+        `Closed a connection as a request's variables must arrive within ${limits.variablesTimeout} ms: they did not`,
       );
       this.abort(disconnected());
     } else {

@@ -1,85 +1,82 @@
 import { ProtocolError } from "../wire/protocol_error.ts";
 
-/** What a transport is told about the body it feeds. */
+/** The transport that receives a body. */
 export interface RequestBodySource {
-  /** The app wants bytes and none are held. */
-  wanted(): void;
+  /** Called when the app needs bytes and none are buffered, and when the body is discarded. */
+  pull(): void;
 }
 
 /**
- * With so small a buffer asks who reads in chunks. Without one, bytes for a reader with a buffer that has given up would
- * never reach who reads on in chunks.
+ * A one-byte auto-allocated view marks a default (non-BYOB) read. Without it, bytes pending for a BYOB reader that
+ * released its lock would never reach the next default reader.
  */
-const ASKING = 1;
-/** From this length on bytes are kept where they are, rather than copied. */
-const WORTH_KEEPING = 16_384;
+const AUTO_ALLOCATED = 1;
+/** The length from which received bytes stay in their buffer. Shorter ones are copied. */
+const MIN_KEPT = 16_384;
 
 /**
- * A request's body between the transport that receives it and the app that reads it: a queue whose stream is made when
- * asked for. It ends after the declared length, and fails if fewer bytes come (rule A21).
+ * The body of a request: a queue from the transport to the app, whose stream is created on first need. It ends after
+ * the declared length, and fails if it has fewer bytes (rule A21).
  */
 export class RequestBody {
-  /** How many bytes are held for the app. */
+  /** How many bytes are buffered for the app. */
   buffered = 0;
-  /** Whether all of it has come, or no more will. */
+  /** Whether the body is complete or has failed: the app gets no more bytes than are buffered. */
   ended = false;
-  /** Whether the transport has seen its end. */
+  /** Whether the transport has received the end of its stream. */
   closed = false;
-  /** Whether nobody will read it: what comes is dropped. */
+  /** Whether the app will not read it: received bytes are dropped. */
   discarded = false;
-  /** Why it cannot be read to its end. */
+  /** The error that ended it before it was complete. */
   error: unknown;
-  /** Whether its stream has wanted bytes, or was cancelled. */
+  /** Whether the stream has requested bytes or was cancelled. */
   #pulled = false;
   #chunks: Uint8Array<ArrayBuffer>[] = [];
   #received = 0;
   #declared: number | undefined;
   #stream: ReadableStream<Uint8Array<ArrayBuffer>> | null = null;
   #controller: ReadableByteStreamController | null = null;
-  /** The app's own buffer, where it waits for bytes with one, and how many are in it. */
+  /** The buffer of a pending BYOB read, and how many bytes are in it. */
   #view: Uint8Array | null = null;
   #filled = 0;
   #waiting: (() => void) | null = null;
   #waitingSince = 0;
   #source: RequestBodySource;
-  #most: number;
+  #maxBytes: number;
 
-  /**
-   * @param source Asked for bytes.
-   * @param most How many bytes there may be.
-   */
-  constructor(source: RequestBodySource, most = Infinity) {
+  /** @param maxBytes How many bytes the body may have. */
+  constructor(source: RequestBodySource, maxBytes = Infinity) {
     this.#source = source;
-    this.#most = most;
+    this.#maxBytes = maxBytes;
   }
 
   /**
-   * Says what length was announced.
+   * Sets the declared length.
    *
-   * @param length In bytes; undefined if none was.
-   * @throws {ProtocolError} If it is more than allowed (status 413).
+   * @param length In bytes, or undefined if none was declared.
+   * @throws {ProtocolError} If it is above the maximum (status 413).
    */
   declare(length: number | undefined): void {
     this.#declared = length;
     if (length === 0) this.ended = true;
-    if (length !== undefined && length > this.#most) throw this.#tooLong();
+    if (length !== undefined && length > this.#maxBytes) throw this.#tooLong();
   }
 
-  /** How many bytes have come, the dropped ones included. */
+  /** How many bytes were received, including dropped ones. */
   get received(): number {
     return this.#received;
   }
 
-  /** Whether its stream has been read from, or cancelled. */
+  /** Whether the stream was read from or cancelled. */
   get used(): boolean {
     return this.#pulled || this.#stream !== null && isDisturbed(this.#stream);
   }
 
-  /** The body as the app reads it: in chunks that are its own, or into buffers that it brings. */
+  /** The body as a byte stream, created on first need. Its chunks belong to the app. */
   get stream(): ReadableStream<Uint8Array<ArrayBuffer>> {
     return this.#stream ??= new ReadableStream({
       type: "bytes",
-      autoAllocateChunkSize: ASKING,
+      autoAllocateChunkSize: AUTO_ALLOCATED,
       start: (controller) => {
         this.#controller = controller;
       },
@@ -92,9 +89,9 @@ export class RequestBody {
   }
 
   /**
-   * All of it at once, without a stream.
+   * Reads the whole body without a stream.
    *
-   * @returns Null if the stream has been asked for, and has to be read.
+   * @returns Null if the stream exists: only the stream can then be read.
    */
   collect(): Promise<Uint8Array<ArrayBuffer>> | null {
     return this.#stream === null ? this.#collect() : null;
@@ -106,7 +103,7 @@ export class RequestBody {
       parts.push(...this.#chunks.splice(0));
       this.buffered = 0;
       if (this.ended || this.discarded) break;
-      this.#source.wanted();
+      this.#source.pull();
       await new Promise<void>((resolve) => this.#waiting = resolve);
     }
     const error = this.#failure();
@@ -116,11 +113,10 @@ export class RequestBody {
   }
 
   /**
-   * Takes bytes that came. What exceeds the declared length is dropped.
+   * Adds received bytes. Those beyond the declared length are dropped.
    *
-   * @param mayKeep Whether their buffer may be kept, and what is before them in it written over: no other body may have
-   * kept it.
-   * @returns Whether they are kept where they are, as many are: their buffer is then the app's. Others are copied.
+   * @param mayKeep Whether their buffer may be kept, and overwritten before their offset, as no other body keeps it.
+   * @returns Whether the buffer is kept, as it is for long chunks, and then is the app's. Short ones are copied.
    */
   push(bytes: Uint8Array, mayKeep: boolean): boolean {
     const room = this.#declared === undefined ? bytes.length : this.#declared - this.#received;
@@ -131,17 +127,17 @@ export class RequestBody {
     let kept = false;
     if (filled < part.length) {
       const rest = filled === 0 ? part : part.subarray(filled);
-      // Nobody reads into shared memory.
-      kept = this.#hold(rest as Uint8Array<ArrayBuffer>, mayKeep);
+      // The cast is safe, as no transport reads into a SharedArrayBuffer.
+      kept = this.#enqueue(rest as Uint8Array<ArrayBuffer>, mayKeep);
       this.buffered += rest.length;
     }
     if (this.#declared !== undefined && this.#received >= this.#declared) this.ended = true;
-    if (this.#received > this.#most) this.fail(this.#tooLong());
+    if (this.#received > this.#maxBytes) this.fail(this.#tooLong());
     this.#wake();
     return kept;
   }
 
-  /** Copies bytes into the buffer that the app waits with, as far as they fit, and tells how many. */
+  /** Copies as many bytes as fit into the buffer of a pending BYOB read, and returns their number. */
   #fill(bytes: Uint8Array): number {
     const view = this.#view;
     if (view === null) return 0;
@@ -151,10 +147,10 @@ export class RequestBody {
     return count;
   }
 
-  #hold(part: Uint8Array<ArrayBuffer>, mayKeep: boolean): boolean {
+  #enqueue(part: Uint8Array<ArrayBuffer>, mayKeep: boolean): boolean {
     const last = this.#chunks.at(-1);
     if (mayKeep && last !== undefined && last.buffer === part.buffer) {
-      // Moved up to what came before it, so that no two chunks share a buffer: the app may hand one on.
+      // Joined to the previous chunk, as no two may share a buffer: the app may transfer one.
       const end = last.byteOffset + last.length;
       new Uint8Array(part.buffer).copyWithin(end, part.byteOffset, part.byteOffset + part.length);
       this.#chunks[this.#chunks.length - 1] = new Uint8Array(
@@ -164,12 +160,12 @@ export class RequestBody {
       );
       return true;
     }
-    const kept = mayKeep && part.length >= WORTH_KEEPING;
+    const kept = mayKeep && part.length >= MIN_KEPT;
     this.#chunks.push(kept ? part : part.slice());
     return kept;
   }
 
-  /** Says that no more comes. */
+  /** Ends the body, with an error if it is shorter than declared. */
   end(): void {
     if (this.ended) return;
     this.ended = true;
@@ -181,7 +177,7 @@ export class RequestBody {
     this.#wake();
   }
 
-  /** Ends the body with an error; a body that has come whole stays whole. */
+  /** Ends the body with an error, unless it has ended. */
   fail(error: unknown): void {
     if (this.ended) return;
     this.ended = true;
@@ -190,10 +186,10 @@ export class RequestBody {
   }
 
   /**
-   * Fails it if the app has waited too long for its next bytes.
+   * Fails the body if its next bytes do not arrive within a timeout while the app reads it.
    *
    * @param now The time, in milliseconds.
-   * @param timeout How long it may wait.
+   * @param timeout How long the app may wait, in milliseconds.
    */
   check(now: number, timeout: number): void {
     if (this.#waiting === null) return;
@@ -201,19 +197,19 @@ export class RequestBody {
     if (now - this.#waitingSince <= timeout) return;
     this.fail(
       new ProtocolError(
-        `Cannot read request body as its next bytes must come within ${timeout} ms: none came`,
+        `Cannot read request body as its next bytes must arrive within ${timeout} ms: none did`,
         408,
       ),
     );
   }
 
-  /** Drops what is held and what still comes: nobody may read it any more. */
+  /** Drops the buffered bytes and all that follow. The app can no longer read the body. */
   discard(): void {
     this.discarded = true;
     this.#chunks = [];
     this.buffered = 0;
     this.#wake();
-    this.#source.wanted();
+    this.#source.pull();
   }
 
   #wake(): void {
@@ -228,21 +224,21 @@ export class RequestBody {
     const controller = this.#controller!;
     const request = controller.byobRequest;
     const view = this.#view ?? request?.view as Uint8Array | null | undefined;
-    let given = 0;
-    if (request && view && view.length > ASKING) {
+    let delivered = 0;
+    if (request && view && view.length > AUTO_ALLOCATED) {
       this.#view = view;
-      while (this.#chunks.length > 0 && this.#filled < view.length) this.#fillFromHeld();
-      given = this.#filled;
-      if (given > 0) {
+      while (this.#chunks.length > 0 && this.#filled < view.length) this.#fillFromQueue();
+      delivered = this.#filled;
+      if (delivered > 0) {
         this.#view = null;
         this.#filled = 0;
-        request.respond(given);
+        request.respond(delivered);
       }
     } else {
       const chunk = this.#chunks.shift();
       if (chunk !== undefined) {
-        given = chunk.length;
-        this.buffered -= given;
+        delivered = chunk.length;
+        this.buffered -= delivered;
         clearAround(chunk);
         controller.enqueue(chunk);
       }
@@ -255,14 +251,14 @@ export class RequestBody {
       controller.byobRequest?.respond(0);
       return;
     }
-    this.#source.wanted();
-    if (given > 0) return;
+    this.#source.pull();
+    if (delivered > 0) return;
     return new Promise<void>((resolve) => {
       this.#waiting = resolve;
     }).then(() => this.#pull());
   }
 
-  #fillFromHeld(): void {
+  #fillFromQueue(): void {
     const chunk = this.#chunks[0];
     const count = this.#fill(chunk);
     this.buffered -= count;
@@ -270,14 +266,14 @@ export class RequestBody {
     else this.#chunks.shift();
   }
 
-  /** Why it ends before its end, if it does. */
+  /** Returns the error that the app's read fails with, if it does. */
   #failure(): unknown {
     return this.error ?? (this.discarded && !this.ended ? dropped() : undefined);
   }
 
   #tooLong(): ProtocolError {
     return new ProtocolError(
-      `Cannot take request body as it must have at most ${this.#most} bytes: it has ${
+      `Cannot accept request body as it must have at most ${this.#maxBytes} bytes: it has ${
         this.#declared ?? "more"
       }`,
       413,
@@ -285,12 +281,13 @@ export class RequestBody {
   }
 }
 
-/** The field of a stream that says whether it was read from; undefined if this version of Deno has none of that name. */
+/** The private field of a stream that says whether it was read from. Undefined if Deno has no such field. */
 let disturbed: symbol | undefined;
 
 /**
- * Whether a stream was read from or cancelled. Reads a private field, as a stream wants no bytes before the turn after its
- * creation, and no public function tells of a read before then; returns false if the field is missing.
+ * Returns whether a stream was read from or cancelled. Reads a private field, as a stream calls its `pull` only in
+ * the turn after its creation, and no public function reports a read before that. Returns false if the field is
+ * missing.
  */
 function isDisturbed(stream: ReadableStream): boolean {
   disturbed ??= Object.getOwnPropertySymbols(stream).find(({ description }) =>
@@ -299,7 +296,7 @@ function isDisturbed(stream: ReadableStream): boolean {
   return disturbed !== undefined && Reflect.get(stream, disturbed) === true;
 }
 
-/** What was received before and after it is not the app's. */
+/** Clears the rest of a chunk's buffer: bytes received before and after the chunk are not the app's to read. */
 function clearAround({ buffer, byteOffset, length }: Uint8Array): void {
   if (length < buffer.byteLength) {
     new Uint8Array(buffer).fill(0, 0, byteOffset).fill(0, byteOffset + length);
@@ -308,7 +305,7 @@ function clearAround({ buffer, byteOffset, length }: Uint8Array): void {
 
 function dropped(): Error {
   return new Error(
-    "Cannot read request body as it must be read before the answer is complete: it was dropped",
+    "Cannot read request body as it must be read before the response is complete: it was discarded",
   );
 }
 

@@ -461,8 +461,8 @@ Deno.test("variablesTimeout, bodyTimeout, writeTimeout: what is late is closed o
     assertEquals(await late.rest(), new Uint8Array());
     assertEquals((await silent.answer()).status, 408);
     await deadline(cancelled.promise, "the cancelling of the body");
-    assertStringIncludes(logged.join("\n"), "a request's variables must come within 1 ms");
-    assertStringIncludes(logged.join("\n"), "its next bytes must come within 1 ms");
+    assertStringIncludes(logged.join("\n"), "a request's variables must arrive within 1 ms");
+    assertStringIncludes(logged.join("\n"), "its next bytes must arrive within 1 ms");
   });
 });
 

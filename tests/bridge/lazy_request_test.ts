@@ -12,7 +12,7 @@ function createEagerRequest(parts: RequestParts): Request {
 /** Parts as a transport has them; `made` tells whether the Request itself had to be made, which takes the signal. */
 function createParts(): RequestParts & { made: boolean; controller: AbortController } {
   const controller = new AbortController();
-  const body = new RequestBody({ wanted: () => {} });
+  const body = new RequestBody({ pull: () => {} });
   body.push(bytes("a=1&b=2"), true);
   body.end();
   return {

@@ -4,7 +4,7 @@ import { RequestBody } from "../../bridge/request_body.ts";
 import { concat } from "../testing/bytes.ts";
 import { deadline } from "../testing/deadline.ts";
 
-const source = { wanted: () => {} };
+const source = { pull: () => {} };
 
 /** Fills buffers as a connection does, with parts of the body that have others between them. */
 function fill(sizes: number[], bufferSize: number, body: RequestBody): Uint8Array {

@@ -298,7 +298,7 @@ Deno.test("variablesTimeout: a request whose variables do not end is closed over
     await client.end();
     assertEquals(client.records, []);
     assertEquals(logged.length, 1);
-    assertStringIncludes(logged[0], "a request's variables must come within 1 ms");
+    assertStringIncludes(logged[0], "a request's variables must arrive within 1 ms");
   });
 });
 
@@ -320,7 +320,7 @@ Deno.test("bodyTimeout: reading fails, and 408 is the answer unless the app has 
       await client.send(beginRequest(2, { keep: true }), params(2, own), stdin(2, bytes("some")));
       const answer = await client.answer(1);
       assertEquals([answer.status, answer.complete], [408, true]);
-      assertStringIncludes(answer.stderr, "its next bytes must come within 1 ms: none came");
+      assertStringIncludes(answer.stderr, "its next bytes must arrive within 1 ms: none did");
       assertEquals(text((await client.answer(2)).body), "own: 408");
     },
   );

@@ -310,11 +310,11 @@ const PROTOCOL_ERRORS: Record<string, [Uint8Array[], string]> = {
   ],
   "an application record of id 0 (rule C3)": [
     [stdin(0, bytes("x"))],
-    "Cannot take FastCGI record as its request id must not be 0: its type is 5",
+    "Cannot accept FastCGI record as its request id must not be 0: its type is 5",
   ],
   "a request of id 0 (rule C3)": [
     [beginRequest(0)],
-    "Cannot take FastCGI record as its request id must not be 0: its type is 1",
+    "Cannot accept FastCGI record as its request id must not be 0: its type is 1",
   ],
   "a short FCGI_BEGIN_REQUEST (rule C6)": [
     [record(RecordType.beginRequest, 1, bytes("\0\x01\0"))],
@@ -326,7 +326,7 @@ const PROTOCOL_ERRORS: Record<string, [Uint8Array[], string]> = {
   ],
   "a body before the variables' end": [
     [beginRequest(1), stdin(1, bytes("x"))],
-    "Cannot take FCGI_STDIN as FCGI_PARAMS must end before: it has not",
+    "Cannot accept FCGI_STDIN as FCGI_PARAMS must end first: it has not",
   ],
   "values that are cut off (rules C5, C10)": [
     [record(RecordType.getValues, 0, bytes("\x05"))],
