@@ -1,10 +1,10 @@
-/** What can be told of a response whose body is held in memory. */
+/** A response whose body is in memory. */
 export interface BufferedResponse {
-  /** Its body, unread. */
+  /** The unread body. */
   body: string | Uint8Array;
   /**
-   * The type, or null for none, of one that has status 200 and no other header; undefined if its status and headers must
-   * be asked for.
+   * The type, or null for none, if the response has status 200 and no other header. Undefined if its status and
+   * headers must be read.
    */
   contentType: string | null | undefined;
 }
@@ -15,34 +15,34 @@ interface Inner {
   body?: { streamOrStatic?: { body?: unknown; consumed?: unknown } } | null;
 }
 
-/** The class as Deno has made it: an app or a test may replace the global one. */
+/** Deno's own class: an app or a test may replace the global one. */
 const { Response } = globalThis;
 
-/** Where Deno keeps what it has not made a stream or headers of. */
+/** The symbols of the private fields in which Deno keeps a response before it creates its stream or Headers. */
 interface Keys {
-  /** What is behind a response. */
+  /** The inner response. */
   inner: symbol;
-  /** Its text, as long as it is nothing but that. */
+  /** The body, if it is a text that nothing has read. */
   text: symbol;
-  /** Whether it was sent. */
+  /** Whether the response was sent. */
   sent: symbol;
-  /** Of one that has at most a type, and whose headers nobody has asked for: 200, else 0. */
+  /** 200 if that is the status, there is no header but a type, and the headers were not read. Else 0. */
   status: symbol;
-  /** How its type is told. */
+  /** The kind of the type, one of the constants below. */
   kind: symbol;
-  /** Its type. */
+  /** The type, if it is explicit. */
   type: symbol;
 }
 
-/** What Deno calls the key of what is behind a response. */
+/** Deno's description of the key of the inner response. */
 const INNER = "response";
 
-/** How a type is told. */
+/** Kinds of type: none, that of a text, an explicit one. */
 const NONE = 0;
 const PLAIN_TEXT = 1;
-const GIVEN = 2;
+const EXPLICIT = 2;
 
-/** The versions of Deno that the tests have run on. */
+/** The versions of Deno that the tests have passed on. */
 export const TRIED: readonly string[] = [
   "Deno/2.9.0",
   "Deno/2.9.1",
@@ -56,38 +56,36 @@ export const TRIED: readonly string[] = [
 let keys: Keys | null | undefined;
 
 /**
- * What can be told of a response without making a stream of its body, or headers: to make these and read them takes longer
- * than all else that is done to send a small answer. It is found where Deno keeps it for its own server, which no
- * specification says: where it is not found there, or not as it should be, the answer is undefined, and the response has
- * to be asked.
+ * Returns a response's body and type without creating its stream or Headers, which cost more than the rest of a small
+ * response. Reads private fields that `Deno.serve` itself uses. Returns undefined if the body is not in memory, or if
+ * the fields are missing or fail the self-check.
  *
- * @param once Whether it is the only response, for which it does not pay to see that what is found is right: then only
- * versions of Deno that have been tried count.
+ * @param once Whether it is the process's only response, for which the self-check costs too much: the fields are then
+ * read on the versions of Deno in {@linkcode TRIED} only.
  */
 export function bufferedResponse(response: unknown, once = false): BufferedResponse | undefined {
   if (typeof response !== "object" || response === null) return undefined;
   if (keys === undefined) {
     if (once && !TRIED.includes(navigator.userAgent)) return undefined;
     keys = findKeys();
-    if (keys !== null && !once && !areRight(keys)) keys = null;
+    if (keys !== null && !once && !passSelfCheck(keys)) keys = null;
   }
-  return keys === null ? undefined : look(response, keys);
+  return keys === null ? undefined : readFields(response, keys);
 }
 
 /**
- * Marks a held response as sent, as `Deno.serve` does: its body counts as read, and it cannot be sent again.
+ * Marks a response as sent, as `Deno.serve` does: its body counts as read, and it cannot be sent again.
  *
- * @param response One that {@linkcode bufferedResponse} knows.
+ * @param response A response that {@linkcode bufferedResponse} accepted.
  */
 export function markSent(response: Response): void {
   (response as unknown as Record<symbol, unknown>)[keys!.sent] = true;
 }
 
 /**
- * Reads a property of a response as `Deno.serve` does: what a subclass or a property of the response's own says instead
- * does not count.
+ * Reads a property of a response as `Deno.serve` does: ignores what a subclass or the app has put in its place.
  *
- * @throws {TypeError} If Deno has not made the response.
+ * @throws {TypeError} If the object is not Deno's own `Response`.
  */
 export function readNative<Key extends keyof Response>(
   response: Response,
@@ -96,7 +94,7 @@ export function readNative<Key extends keyof Response>(
   return Reflect.get(Response.prototype, key, response);
 }
 
-function look(response: object, keys: Keys): BufferedResponse | undefined {
+function readFields(response: object, keys: Keys): BufferedResponse | undefined {
   const fields = response as Record<symbol, unknown>;
   if (fields[keys.sent] === true) return undefined;
   const inner = fields[keys.inner] as Inner | undefined;
@@ -112,12 +110,12 @@ function look(response: object, keys: Keys): BufferedResponse | undefined {
     const kind = fields[keys.kind];
     if (kind === PLAIN_TEXT) contentType = "text/plain;charset=UTF-8";
     else if (kind === NONE) contentType = null;
-    else if (kind === GIVEN) contentType = fields[keys.type];
+    else if (kind === EXPLICIT) contentType = fields[keys.type];
   }
   return { body, contentType } as BufferedResponse;
 }
 
-/** Finds the keys in a response; a version of Deno that lacks one tells less. */
+/** Finds the keys in a response. Returns null if a required one is missing; without another the fields show less. */
 function findKeys(): Keys | null {
   const found: Record<string, symbol> = {};
   for (const key of Object.getOwnPropertySymbols(new Response("x"))) found[key.description!] = key;
@@ -133,34 +131,34 @@ function findKeys(): Keys | null {
   };
 }
 
-/** Sees in responses of its own that what the keys tell is right. */
-function areRight(keys: Keys): boolean {
-  const tells = (response: Response, contentType?: string) => {
-    const found = look(response, keys);
-    return found?.body === "held" &&
+/** Returns whether the fields of sample responses have the expected values, before and after each kind of use. */
+function passSelfCheck(keys: Keys): boolean {
+  const matches = (response: Response, contentType?: string) => {
+    const found = readFields(response, keys);
+    return found?.body === "text" &&
       (found.contentType === undefined || found.contentType === contentType);
   };
-  const makers: [make: () => Response, contentType?: string][] = [
-    [() => new Response("held"), "text/plain;charset=UTF-8"],
-    [() => new Response("held", { headers: { "content-type": "a/b" } }), "a/b"],
-    [() => new Response("held", { headers: { "content-type": "a/b", "x-c": "d" } })],
-    [() => new Response("held", { status: 201 })],
-    [() => new Response("held", { statusText: "Fine" })],
+  const samples: [make: () => Response, contentType?: string][] = [
+    [() => new Response("text"), "text/plain;charset=UTF-8"],
+    [() => new Response("text", { headers: { "content-type": "a/b" } }), "a/b"],
+    [() => new Response("text", { headers: { "content-type": "a/b", "x-c": "d" } })],
+    [() => new Response("text", { status: 201 })],
+    [() => new Response("text", { statusText: "Fine" })],
   ];
-  return makers.every(([make, contentType]) => {
-    const [unread, changed, asked, read, sent] = [make(), make(), make(), make(), make()];
+  return samples.every(([make, contentType]) => {
+    const [unread, changed, streamed, read, sent] = [make(), make(), make(), make(), make()];
     changed.headers.set("x-a", "b");
-    const stream = asked.body;
+    const stream = streamed.body;
     read.text();
     (sent as unknown as Record<symbol, unknown>)[keys.sent] = true;
-    return tells(unread, contentType) && tells(changed) && stream !== null && sent.bodyUsed &&
-      [asked, read, sent].every((response) => look(response, keys) === undefined);
+    return matches(unread, contentType) && matches(changed) && stream !== null && sent.bodyUsed &&
+      [streamed, read, sent].every((response) => readFields(response, keys) === undefined);
   });
 }
 
 /**
- * Whether `fetch` has decoded the body of a response whose headers still tell of the encoding. `Deno.serve` then leaves
- * out `content-encoding` and `content-length`, of which they are no longer true. No public property says so.
+ * Returns whether `fetch` has decoded the body of a response, so that its `content-encoding` and `content-length` are
+ * no longer true and `Deno.serve` drops them. Reads a private field, as no public property shows this.
  */
 export function isBodyDecoded(response: Response): boolean {
   const key = Object.getOwnPropertySymbols(response).find((key) => key.description === INNER);

@@ -1,28 +1,29 @@
 import { makeImmutable } from "./request.ts";
 
-/** What a request is made of, once it must be. */
+/** The parts of a request, each created on first need. */
 export interface RequestParts {
   readonly method: string;
-  /** Normalized, as `Request` would have it. */
+  /** The URL, normalized as that of a `Request`. */
   readonly url: string;
-  /** Aborts when the request is called off. */
+  /** Aborts when the web server aborts the request or closes the connection. */
   readonly signal: AbortSignal;
-  /** The body, if there is one. */
+  /** The body as a stream, or null if the request has none. */
   readonly body: ReadableStream<Uint8Array<ArrayBuffer>> | null;
-  /** Whether somebody has begun to read it. */
+  /** Whether the body was read from or cancelled. */
   readonly bodyUsed: boolean;
-  /** Makes the headers. */
+  /** Creates the headers. */
   createHeaders(): Headers;
-  /** The body all at once; null if there is none, or it has been asked for as a stream. */
+  /** Reads the whole body. Returns null if there is none, or if its stream exists. */
   collectBody(): Promise<Uint8Array<ArrayBuffer>> | null;
 }
 
 /**
- * Creates a `Request` whose parts are created when the app first reads them. To create a Request takes longer than all
- * else that is done for a small request, and most apps read the method, the URL and some headers.
+ * Creates a `Request` whose parts are created when the app first reads them. Creating a real Request costs more than
+ * the rest of a small request, and most apps read only the method, the URL and some headers.
  *
- * It is a proxy of an object that inherits from `Request.prototype`. What the app defines on the request becomes a
- * property of that object, and comes first; then comes what the app has changed on the prototype; then the parts.
+ * The result is a proxy of an object that inherits from `Request.prototype`. A property is looked up first among
+ * those that the app has defined on the request, then among those that it has changed on the prototype, then in the
+ * parts.
  */
 export function createLazyRequest(parts: RequestParts): Request {
   supported ??= isSupported();
@@ -30,12 +31,12 @@ export function createLazyRequest(parts: RequestParts): Request {
   return supported ? new Proxy(new Target(lazy), lazy) : lazy.request;
 }
 
-/** Whether this version of Deno accepts a proxy as a Request; null until it is tested. */
+/** Whether this version of Deno accepts a proxy as a Request, or null before the test. */
 let supported: boolean | null = null;
 
-/** Tests it without creating a Request, which a CGI script may never need. */
+/** Tests this without creating a Request, which a CGI script may never need. */
 function isSupported(): boolean {
-  // A Request keeps its URL under a symbol: the getter reads the brand and that, and both times gets the key.
+  // The getter of `url` reads two fields, the brand and the URL: each is a symbol, and this proxy returns the symbol.
   const proxy = new Proxy(Object.create(PROTOTYPE), { get: (_target, key) => key });
   try {
     return typeof GETTERS.url.call(proxy) === "symbol";
@@ -46,14 +47,14 @@ function isSupported(): boolean {
 
 const PROTOTYPE = Request.prototype;
 
-/** Leads from the proxy to what is behind it. */
+/** The key under which the proxy's target has its LazyRequest. */
 const LAZY = Symbol("lazy");
-/** What `console.log()` calls, which looks at the target of a proxy. */
+/** The method that `console.log()` calls, with the target of a proxy as `this`. */
 const INSPECT = Symbol.for("Deno.customInspect");
-/** Shows a Request; not public. */
+/** The private method of Deno that formats a Request. */
 const NATIVE_INSPECT = Symbol.for("Deno.privateCustomInspect");
 
-/** The target of the proxy. It is no class, as those cannot share the prototype of another. */
+/** The target of the proxy. A function, as the prototype of a class cannot be replaced. */
 const Target = function (this: Record<symbol, unknown>, lazy: LazyRequest) {
   this[LAZY] = lazy;
   this[INSPECT] = inspectTarget;
@@ -78,7 +79,7 @@ function getterOf(key: Accessor): () => unknown {
   return Reflect.getOwnPropertyDescriptor(PROTOTYPE, key)!.get!;
 }
 
-/** The getters of `Request.prototype` that a lazy request takes the place of, unless the app has changed them. */
+/** Deno's getters of `Request.prototype`, which a lazy request replaces unless the app has changed them. */
 const GETTERS: Readonly<Record<Accessor, () => unknown>> = {
   url: getterOf("url"),
   method: getterOf("method"),
@@ -88,21 +89,21 @@ const GETTERS: Readonly<Record<Accessor, () => unknown>> = {
   bodyUsed: getterOf("bodyUsed"),
 };
 
-/** What stands for a body that somebody has. */
+/** Stands for a body that was read, or that a reader has locked. */
 const USED = new Uint8Array();
 
 class LazyRequest implements ProxyHandler<Request> {
   readonly parts: RequestParts;
-  /** Whether the body has been taken without the Request. */
+  /** Whether the body was collected without the real Request. */
   collected = false;
-  /** Whether the app has defined a property, or set another prototype. */
+  /** Whether the app has defined a property or replaced the prototype. */
   #defined = false;
   #headers: Headers | null = null;
   #body: ReadableStream<Uint8Array<ArrayBuffer>> | null | undefined;
   #request: Request | null = null;
-  /** Whether the Request was made without the body, as that had been read from. */
+  /** Whether the body had been read from when the real Request was created, which then has none of it. */
   #taken = false;
-  /** Stands for the Request as long as a reader has the body. */
+  /** A Request in place of the real one, which cannot be created while a reader has locked the body. */
   #locked: Request | null = null;
 
   constructor(parts: RequestParts) {
@@ -111,7 +112,7 @@ class LazyRequest implements ProxyHandler<Request> {
 
   get(target: Request, key: string | symbol, receiver: unknown): unknown {
     if (typeof key === "symbol") {
-      // The fields of a Request are symbols that only Deno itself knows.
+      // Deno keeps the fields of a Request under symbols of its own.
       return key in target ? Reflect.get(target, key, receiver) : Reflect.get(this.request, key);
     }
     if (
@@ -169,7 +170,7 @@ class LazyRequest implements ProxyHandler<Request> {
     return this.#headers ??= this.#request?.headers ?? this.#createHeaders();
   }
 
-  /** Headers apart from the Request's can only be the same if nobody changes them. */
+  /** Creates headers without the real Request if they can be immutable: else changes to one would miss the other. */
   #createHeaders(): Headers {
     const headers = this.parts.createHeaders();
     return makeImmutable(headers) ? headers : this.request.headers;
@@ -177,7 +178,7 @@ class LazyRequest implements ProxyHandler<Request> {
 
   get body(): ReadableStream<Uint8Array<ArrayBuffer>> | null {
     if (this.collected) return this.request.body;
-    // To clone a Request changes its body.
+    // Not cached, as clone() replaces the body of the Request.
     if (this.#request !== null && !this.#taken) return this.#request.body;
     if (this.#body === undefined) this.#body = this.parts.body;
     return this.#body;
@@ -191,15 +192,15 @@ class LazyRequest implements ProxyHandler<Request> {
   get request(): Request {
     if (this.#request !== null) return this.#request;
     const taken = this.bodyUsed;
-    if (!taken && this.body?.locked === true) return this.#locked ??= this.#make(USED);
+    if (!taken && this.body?.locked === true) return this.#locked ??= this.#create(USED);
     this.#taken = taken;
-    return this.#request = this.#make(taken ? USED : this.body);
+    return this.#request = this.#create(taken ? USED : this.body);
   }
 
-  /** No Request can be made with a body that is being read: then it gets one that is used as well. */
-  #make(body: BodyInit | null): Request {
+  /** Creates a Request. A body that was read or is locked cannot be given to it: USED, once read, stands for that. */
+  #create(body: BodyInit | null): Request {
     const { url, method, signal } = this.parts;
-    // Not kept if nobody has asked for them: then the Request's own will be the ones.
+    // Not stored if the app has not read them yet: it then gets the Request's own.
     const headers = this.#headers ?? this.parts.createHeaders();
     const request = new Request(url, { method, headers, body, signal });
     makeImmutable(GETTERS.headers.call(request) as Headers);
@@ -207,7 +208,7 @@ class LazyRequest implements ProxyHandler<Request> {
     return request;
   }
 
-  /** Takes the body, if nobody has asked for it yet. */
+  /** Reads the whole body, or returns null if the app has its stream or the real Request. */
   collect(): Promise<Uint8Array<ArrayBuffer>> | null {
     if (this.#request !== null || this.#body !== undefined || this.collected) return null;
     const body = this.parts.collectBody();
@@ -216,7 +217,7 @@ class LazyRequest implements ProxyHandler<Request> {
   }
 }
 
-/** Whether a getter of `Request.prototype` is the one that Deno made. */
+/** Returns whether a getter of `Request.prototype` is Deno's own. */
 function isUnchanged(key: Accessor): boolean {
   return Reflect.getOwnPropertyDescriptor(PROTOTYPE, key)?.get === GETTERS[key];
 }
@@ -225,7 +226,7 @@ function collect(request: Request): Promise<Uint8Array<ArrayBuffer>> | undefined
   return (request as Request & { [LAZY]?: LazyRequest })[LAZY]?.collect();
 }
 
-/** What `Request.prototype` has before the app can change it. */
+/** The methods of `Request.prototype` before the app can change them. */
 const METHODS = {
   bytes: PROTOTYPE.bytes,
   arrayBuffer: PROTOTYPE.arrayBuffer,
@@ -233,7 +234,7 @@ const METHODS = {
   json: PROTOTYPE.json,
 };
 
-/** Methods that take the body whole, which needs neither a Request nor a stream. */
+/** Methods that read the whole body, without a real Request or a stream. */
 const COLLECTORS = {
   bytes(this: Request): Promise<Uint8Array<ArrayBuffer>> {
     return collect(this) ?? METHODS.bytes.call(this);

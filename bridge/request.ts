@@ -12,12 +12,12 @@ import type { AppOptions, Protocol } from "./app.ts";
 
 /** Methods that no `Request` can have (A5). */
 export const NO_REQUEST: RegExp = /^(?:CONNECT|TRACE|TRACK)$/i;
-/** Methods that fetch writes in capitals; of others the case is kept. */
+/** Methods that `Request` capitalizes. It keeps the case of others (A5). */
 const CAPITALS = /^(?:DELETE|GET|HEAD|OPTIONS|POST|PUT)$/i;
 const AUTHORITY = /^(?:[\w.~!$&'()*+,;=%-]+|\[[0-9a-f:.]+\])(?::\d{0,5})?$/i;
 /**
- * Fields that no `HTTP_*` variable tells of: those of the connection (A23), those that have variables of their own (A25),
- * and one that harms (A27).
+ * Header fields that no `HTTP_*` variable stands for: those of the connection (A23), those that have variables of
+ * their own (A25), and `Proxy` (A27).
  */
 export const NO_VARIABLE: ReadonlySet<string> = new Set([
   ...CONNECTION_FIELDS,
@@ -27,9 +27,9 @@ export const NO_VARIABLE: ReadonlySet<string> = new Set([
 ]);
 
 /**
- * Reads the request's method (A2, A5).
+ * Returns the method of a request (A2, A5).
  *
- * @throws {ProtocolError} If there is none (status 500), if it is no token (400), or no `Request` can have it (501).
+ * @throws {ProtocolError} If it is absent (status 500), is not a token (400), or no `Request` can have it (501).
  */
 export function requestMethod(variables: Variables): string {
   const method = variables.byteString("REQUEST_METHOD");
@@ -57,7 +57,11 @@ export function requestMethod(variables: Variables): string {
   return CAPITALS.test(method) ? method.toUpperCase() : method;
 }
 
-/** Reads the declared body length, or undefined where none is (A19). */
+/**
+ * Returns the declared length of the body, or undefined if there is none (A19).
+ *
+ * @throws {ProtocolError} If it is not a safe integer in decimal digits.
+ */
 export function contentLength(variables: Variables): number | undefined {
   const text = variables.byteString("CONTENT_LENGTH");
   if (text === undefined || text === "-1") return undefined;
@@ -72,7 +76,7 @@ export function contentLength(variables: Variables): number | undefined {
   return length;
 }
 
-/** Whether the client spoke TLS to the web server (A7). */
+/** Returns whether the client used HTTPS (A7). */
 function isSecure(variables: Variables, options: AppOptions): boolean {
   if (options.trustForwarded) {
     const forwarded = variables.byteString("HTTP_X_FORWARDED_PROTO");
@@ -83,12 +87,12 @@ function isSecure(variables: Variables, options: AppOptions): boolean {
   return variables.byteString("REQUEST_SCHEME")?.toLowerCase() === "https";
 }
 
-/** Whether a Host field is a host with perhaps a port, and nothing that changes the URL around it. */
+/** Returns whether a Host field is a host with an optional port, and cannot change the rest of a URL. */
 export function isAuthority(host: string): boolean {
   return AUTHORITY.test(host) && URL.canParse(`http://${host}/`);
 }
 
-/** The URL's scheme and authority (A7 to A9). */
+/** Returns the scheme and authority of the URL (A7 to A9). */
 function requestOrigin(variables: Variables, options: AppOptions): string {
   const scheme = isSecure(variables, options) ? "https" : "http";
   const forwarded = options.trustForwarded
@@ -106,7 +110,7 @@ function requestOrigin(variables: Variables, options: AppOptions): string {
   return `${scheme}://${authority}`;
 }
 
-/** The authority of a request without a Host field: SERVER_NAME is the server's own word, and may be a placeholder. */
+/** Returns the authority of a request without a Host field, from SERVER_NAME, which may be a placeholder (A8, A9). */
 function serverAuthority(variables: Variables, scheme: string): string {
   const name = variables.byteString("SERVER_NAME");
   if (name === undefined || name === "_") return "localhost";
@@ -122,7 +126,7 @@ function serverAuthority(variables: Variables, scheme: string): string {
   return isAuthority(authority) ? authority : "localhost";
 }
 
-/** Path and query as they stand in the URL (A10 to A13). */
+/** Returns the path and query of the URL (A10 to A13). */
 function requestTarget(variables: Variables): string {
   const uri = variables.byteString("REQUEST_URI");
   if (uri === undefined) {
@@ -145,12 +149,12 @@ function requestTarget(variables: Variables): string {
   return encodeUnsafe(absolute[1].startsWith("/") ? absolute[1] : "/" + absolute[1]);
 }
 
-/** Encodes what `URL` would drop or read as something else, so that nothing sent is lost (A12). */
+/** Percent-encodes characters that `URL` would drop or interpret (A12). */
 function encodeUnsafe(text: string): string {
   return text.replace(/[^!$-;=?-[\]_a-z~]/g, percent);
 }
 
-/** Encodes a decoded path, byte by byte (A13). */
+/** Percent-encodes a decoded path, a byte string (A13). */
 function encodePath(text: string): string {
   return text.replace(/[^\w.~!$&'()*+,:@/-]/g, percent);
 }
@@ -168,12 +172,12 @@ export function decodePercent(text: string): string {
 }
 
 /**
- * Finds the part of the path that SCRIPT_NAME names (A17): only where the decoded path begins with it at a segment's
- * boundary and PATH_INFO is the rest. A FastCGI or SCGI server that does not split the path sends all of it as
- * SCRIPT_NAME; then, without PATH_INFO, it counts only if SCRIPT_FILENAME is the running program.
+ * Returns the part of the path that SCRIPT_NAME names, if the decoded path begins with it at a segment's boundary and
+ * PATH_INFO is the rest, else an empty string (A17). Over FastCGI and SCGI a server that does not split the path
+ * sends all of it as SCRIPT_NAME, so without PATH_INFO it counts only if SCRIPT_FILENAME is the running program.
  *
  * @param path The URL's path, encoded.
- * @param program The file of the running program, if it is one.
+ * @param program The path of the running program, or undefined if it has no file.
  */
 export function mountPrefix(
   variables: Variables,
@@ -193,12 +197,12 @@ export function mountPrefix(
   return samePath(rest, info ?? "") ? prefix : "";
 }
 
-/** Whether SCRIPT_FILENAME is the running program: not where it is absent, or the program is no file. */
+/** Returns whether SCRIPT_FILENAME is the running program. */
 function namesProgram(variables: Variables, program: string | undefined): boolean {
   return program !== undefined && variables.byteString("SCRIPT_FILENAME") === program;
 }
 
-/** Trims slashes at the end. A regular expression would take quadratic time. */
+/** Removes slashes at the end. A regular expression would take quadratic time. */
 function trimSlashes(path: string): string {
   let end = path.length;
   while (end > 0 && path[end - 1] === "/") end--;
@@ -206,8 +210,8 @@ function trimSlashes(path: string): string {
 }
 
 /**
- * Servers merge slashes and resolve dots in PATH_INFO, each in its own way (A14), and Apache may leave an encoded slash
- * as it is (A15): what they agree on counts.
+ * Returns whether the rest of the URL's path is PATH_INFO, in which servers may merge slashes (A14) and Apache may
+ * leave an encoded slash (A15).
  *
  * @param rest The end of the URL's path, encoded.
  */
@@ -216,7 +220,7 @@ function samePath(rest: string, info: string): boolean {
     .some((path) => path === info || path.replace(/\/{2,}/g, "/") === info);
 }
 
-/** The shortest part of an encoded path that decodes to `decoded`. */
+/** Returns the beginning of an encoded path that decodes to `decoded`, or undefined if there is none. */
 function encodedPrefix(path: string, decoded: string): string | undefined {
   let at = 0;
   for (const char of decoded) {
@@ -227,18 +231,19 @@ function encodedPrefix(path: string, decoded: string): string | undefined {
   return path.slice(0, at);
 }
 
-/** A target that `URL` leaves as it is: nothing to encode, no dots to resolve. */
+/** A target that `URL` does not change, unless it has dot segments: it has nothing to encode. */
 const PLAIN_TARGET = /^\/[\w~!$&()*+,;=:@/%.-]*(?:\?[\w~!$&()*+,;=:@/%.?-]*)?$/;
 const DOT_SEGMENT = /\/(?:\.|%2e)/i;
-/** A host that `URL` leaves as it is: no address, no Punycode, no port that may be the scheme's own. */
+/** A host that `URL` does not change: no IP address, no Punycode, no port that may be the scheme's default. */
 const PLAIN_HOST = /^(?:(?!xn--)[a-z][a-z0-9-]*\.)*(?!xn--)[a-z][a-z0-9-]*(?::[1-9]\d{3})?$/;
-/** The last Host that was asked for, and its origin: usually the next one as well. */
+/** The last Host field and its origin, which are usually those of the next request too. */
 const lastHost = { secure: false, host: "", origin: "" };
 
 /**
- * The URL of an ordinary request, without parsing it: the same as {@linkcode requestURL}'s.
+ * Returns the URL of an ordinary request without parsing it: the same as {@linkcode requestURL}, faster.
  *
- * @returns The URL, or undefined if it is not ordinary.
+ * @returns The URL, or undefined if it must be parsed.
+ * @throws {ProtocolError} If the host is invalid.
  */
 export function requestHref(variables: Variables, options: AppOptions): string | undefined {
   if (options.basePath !== undefined || options.trustForwarded) return undefined;
@@ -257,9 +262,9 @@ export function requestHref(variables: Variables, options: AppOptions): string |
   return lastHost.origin + target;
 }
 
-/** The URL of a request as the app sees it, and how its path was split. */
+/** The URL of a request as the app sees it, and how its path is split. */
 export interface RequestURL {
-  /** The normalized URL, less the mount prefix if the options say so. */
+  /** The normalized URL, without the mount prefix if `basePath` removes it. */
   href: string;
   /** The mount prefix, encoded as in the URL. */
   prefix: string;
@@ -268,7 +273,7 @@ export interface RequestURL {
 }
 
 /**
- * Builds the URL (A7 to A17).
+ * Returns the URL and its parts (A7 to A17).
  *
  * @throws {ProtocolError} If the host or the target is invalid.
  */
@@ -293,23 +298,23 @@ export function requestURL(
   return { href: url.origin + (rest || "/") + url.search, prefix, rest };
 }
 
-/** Of which variable's name which field's is made, null for none; filled as they come. */
+/** A cache of {@linkcode fieldName}. */
 const fieldNames = new Map<string, string | null>();
-const MOST_FIELD_NAMES = 256;
+const MAX_FIELD_NAMES = 256;
 
-/** The field that a variable tells of, or null (A23, A24). */
+/** Returns the name of the header field that an `HTTP_*` variable stands for, or null if none (A23, A24). */
 function fieldName(variable: string): string | null {
   let name = fieldNames.get(variable);
   if (name === undefined) {
     const field = variable.slice(5).replaceAll("_", "-").toLowerCase();
     name = TOKEN.test(field) && !NO_VARIABLE.has(field) ? field : null;
-    if (fieldNames.size < MOST_FIELD_NAMES) fieldNames.set(variable, name);
+    if (fieldNames.size < MAX_FIELD_NAMES) fieldNames.set(variable, name);
   }
   return name;
 }
 
 /**
- * Turns header variables into headers (A23 to A28).
+ * Creates the headers of a request (A23 to A28).
  *
  * @throws {ProtocolError} If a value has NUL, CR or LF.
  */
@@ -322,7 +327,7 @@ export function requestHeaders(variables: Variables, options: AppOptions): Heade
   };
   variables.forEachPair((variable, value) => {
     const name = fieldName(variable);
-    // Of names that come twice, headers join all values with commas but these.
+    // Headers joins repeated values with commas, which would be wrong for these two (A26).
     if (name === "host") host = value;
     else if (name === "cookie") cookie = cookie === undefined ? value : `${cookie}; ${value}`;
     else if (name !== null) appendHeader(headers, name, value);
@@ -340,15 +345,14 @@ export function requestHeaders(variables: Variables, options: AppOptions): Heade
   return headers;
 }
 
-/** The field of `Headers` that says who may change them; undefined if this version of Deno has none of that name. */
+/** The private field of `Headers` that says who may change them. Undefined if Deno has no such field. */
 let guard: symbol | undefined;
 
 /**
- * Makes headers immutable, as those of a request from `Deno.serve` are. Sets a private field, as no public function does
- * this.
+ * Makes headers immutable, as those of a request from `Deno.serve` are. Sets a private field, as no public function
+ * does this.
  *
- * @param headers The headers.
- * @returns Whether this version of Deno has that field; if not, the headers stay as they are.
+ * @returns Whether the headers are now immutable. They are not if this version of Deno lacks the field.
  */
 export function makeImmutable(headers: Headers): boolean {
   guard ??= Object.getOwnPropertySymbols(headers).find(({ description }) =>
@@ -367,18 +371,18 @@ function appendHeader(headers: Headers, name: string, value: string): void {
   }
 }
 
-/** SCGI demands a length, and lighttpd always sends one: with these methods the client sent none. */
+/** Returns whether a length of 0 is a filler: SCGI requires one on GET and HEAD too, and lighttpd sends it (A23). */
 function isFiller(length: number, variables: Variables): boolean {
   return length === 0 && /^(?:GET|HEAD)$/i.test(variables.byteString("REQUEST_METHOD") ?? "");
 }
 
-/** Caddy makes up a form's type where the client sent none (A25). */
+/** Returns whether Caddy invented the type, as it does if the client sent none (A25). */
 function isInvented(variables: Variables): boolean {
   return variables.byteString("SERVER_SOFTWARE")?.startsWith("Caddy") === true &&
     variables.byteString("HTTP_CONTENT_TYPE") === undefined;
 }
 
-/** The client's address (A30). */
+/** Returns the client's address (A30), or the last of `X-Forwarded-For` with `trustForwarded`. */
 export function remoteAddress(variables: Variables, options: AppOptions): Deno.NetAddr {
   let hostname = variables.byteString("REMOTE_ADDR") ?? "";
   let port = Number(variables.byteString("REMOTE_PORT"));
@@ -392,7 +396,7 @@ export function remoteAddress(variables: Variables, options: AppOptions): Deno.N
   return { transport: "tcp", hostname, port: Number.isInteger(port) ? port : 0 };
 }
 
-/** The text of a decoded path. */
+/** Decodes percent-encoding into text. Bytes that are not UTF-8 become U+FFFD. */
 export function decodePath(encoded: string): string {
   const bytes = encodeByteString(decodePercent(encoded));
   return new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes);

@@ -23,34 +23,36 @@ import {
   isBodyless,
 } from "./response_head.ts";
 
-/** The class as Deno created it: an app or a test may replace the global one. */
+/** Deno's own class: an app or a test may replace the global one. */
 const { Response } = globalThis;
 
-/** What takes an answer to the web server. */
+/** The transport, which sends a response to the web server. */
 export interface ResponseSink {
   /**
-   * Sends the next part of the answer.
+   * Sends the next part of the response.
    *
-   * @param head With the first part only: the header block, a byte string, and perhaps the beginning of the body.
+   * @param head In the first call, the header block as a byte string, with the body appended if it is a short text.
+   * Null in later calls.
    * @param chunk The next bytes of the body.
-   * @param last Whether the answer ends here.
-   * @returns A promise where the app must wait; it rejects, or the call throws, once the web server is gone.
+   * @param last Whether the response ends here.
+   * @returns A promise if so many bytes are pending that the app must wait.
+   * @throws If the web server has closed the connection or aborted the request. The promise rejects then, too.
    */
   send(head: string | null, chunk: Uint8Array | null, last: boolean): Promise<void> | void;
 }
 
-/** How long a body that is buffered in memory may take to come, in turns of the microtask queue. */
+/** How many turns of the microtask queue a body that is in memory may take to be read. */
 const SOON = 16;
 const encoder = new TextEncoder();
-/** Up to this length a text is sent without being encoded for itself. */
+/** The length below which an ASCII text is sent with the head, without a TextEncoder. */
 const SHORT = 1024;
 // deno-lint-ignore no-control-regex
 const NOT_ASCII = /[^\x00-\x7f]/;
 
 /**
- * Asks the app and sends its answer.
+ * Calls the app and sends its response.
  *
- * @returns Whether the answer was sent whole. If not, it broke off after its head, or the exchange was called off.
+ * @returns Whether the response was sent completely. If not, it failed after its head, or the exchange was aborted.
  */
 export async function respond(
   handler: Handler,
@@ -62,8 +64,8 @@ export async function respond(
   let request: Request | undefined;
   try {
     request = exchange.request();
-    const answer = handler(request, exchange.info());
-    response = answer instanceof Response ? answer : await answer;
+    const returned = handler(request, exchange.info());
+    response = returned instanceof Response ? returned : await returned;
   } catch (error) {
     if (exchange.aborted) return false;
     response = await failureResponse(error, request, exchange, options);
@@ -71,12 +73,12 @@ export async function respond(
   try {
     return await sendResponse(response, exchange, sink);
   } catch (error) {
-    // Only what goes wrong before anything was sent is thrown.
+    // sendResponse() throws only before it has sent anything.
     return await sendError(error, request, exchange, sink, options);
   }
 }
 
-/** The answer where the app has given none. */
+/** Creates the response if the app throws or the request cannot be created. */
 function failureResponse(
   error: unknown,
   request: Request | undefined,
@@ -90,7 +92,7 @@ function failureResponse(
   return errorResponse(error, request, exchange.info(), options);
 }
 
-/** Sends another answer, since the app's cannot be sent. */
+/** Sends an error response in place of a response that cannot be sent. */
 async function sendError(
   error: unknown,
   request: Request | undefined,
@@ -108,12 +110,12 @@ async function sendError(
   }
 }
 
-/** The handler that an app is, or has. */
+/** Returns the handler of an app. */
 export function toHandler(app: App): Handler {
   return typeof app === "function" ? app : (request, info) => app.fetch(request, info);
 }
 
-/** A refused request's answer: what the transport itself refuses, no app asked. */
+/** Responds to a request that the transport refuses, without calling the app. */
 export function refuse(
   status: number,
   exchange: Exchange,
@@ -131,7 +133,7 @@ function sendResponse(
   if (buffered !== undefined) return sendBuffered(response, buffered, exchange, sink);
   checkResponse(response);
   const path = localRedirectPath(response);
-  // Such a head has this field and no other: with a status it would be the client's redirect.
+  // The head has no other field: with a status it would redirect the client instead (rule B6).
   if (path !== undefined) return send(sink, `Location: ${path}\r\n\r\n`, null, exchange);
   const body = readNative(response, "body");
   if (body !== null) return sendStream(response, body, exchange, sink);
@@ -174,7 +176,7 @@ async function sendStream(
       if (exchange.aborted) throw exchange.signal.reason;
       if (chunk && chunk.length > left) {
         exchange.log(
-          `The body is longer than its Content-Length of ${declared}: the rest is left out`,
+          `The body is longer than its Content-Length of ${declared}: the rest is dropped`,
         );
         chunk = chunk.subarray(0, left);
         last = true;
@@ -204,7 +206,7 @@ async function sendStream(
   return true;
 }
 
-/** Sends an answer whose body is buffered in memory: as the stream of it would be sent, but without one. */
+/** Sends a response whose body is in memory: the same bytes as {@linkcode sendStream}, without creating the stream. */
 function sendBuffered(
   response: Response,
   buffered: BufferedResponse,
@@ -218,7 +220,7 @@ function sendBuffered(
   if (typeof body === "string" && !short) body = encoder.encode(body);
   let head: string;
   let bodyless = exchange.method === "HEAD";
-  // A long type is for encodeResponseHead() to warn of.
+  // encodeResponseHead() logs a warning of a long type.
   if (contentType !== undefined && (contentType?.length ?? 0) < SHORT) {
     head = encodePlainHead(contentType, body.length);
   } else {
@@ -227,13 +229,13 @@ function sendBuffered(
     head = encodeResponseHead(response, exchange, true, known);
   }
   if (bodyless || body.length === 0) return send(sink, head, null, exchange);
-  // A short text goes with the head, as the byte string that it is.
+  // A short ASCII text is a byte string, so it can be sent with the head.
   return typeof body === "string"
     ? send(sink, head + body, null, exchange)
     : send(sink, head, body, exchange);
 }
 
-/** Sends an answer that is whole. */
+/** Sends a complete response in one part. */
 async function send(
   sink: ResponseSink,
   head: string,
@@ -252,29 +254,29 @@ async function send(
   }
 }
 
-/** A body read chunk by chunk, which can tell what is buffered in memory from what is still to come. */
+/** Reads a body chunk by chunk, and finds out whether all of it is in memory. */
 class BodySource {
-  /** The first chunk, if it is buffered in memory. */
+  /** The first chunk, if it is in memory. */
   chunk: Uint8Array | null = null;
-  /** Whether that, or nothing, is all of the body. */
+  /** Whether the body has no more than that chunk. */
   last = false;
   #reader: ReadableStreamDefaultReader<Uint8Array>;
-  /** A read that was begun and not taken. */
+  /** A read that has begun and whose result was not used. */
   #pending: Promise<ReadableStreamReadResult<Uint8Array>> | null = null;
 
   constructor(body: ReadableStream<Uint8Array>) {
     this.#reader = body.getReader();
   }
 
-  /** Tells the app that nobody wants the rest. */
+  /** Cancels the rest of the body. */
   cancel(reason?: unknown): void {
     this.#reader.cancel(reason).catch(() => {});
   }
 
   /**
-   * Reads what is buffered in memory: the first chunk, and the end if it follows.
+   * Reads the first chunk, and the end if it follows, as far as they are in memory.
    *
-   * @throws What the body fails with.
+   * @throws The error of the body.
    */
   async readAhead(): Promise<void> {
     while (!this.last) {
@@ -298,7 +300,7 @@ class BodySource {
     }
   }
 
-  /** The next chunk; the one that was being read ahead comes first. */
+  /** Reads the next chunk, beginning with one that {@linkcode readAhead} has begun to read. */
   read(): Promise<ReadableStreamReadResult<Uint8Array>> {
     const pending = this.#pending ?? this.#reader.read();
     this.#pending = null;

@@ -241,7 +241,7 @@ Deno.test("a stream's declared length is kept, what exceeds it left out (rule B1
   assert(answer.complete);
   assertStringIncludes(
     answer.stderr,
-    "The body is longer than its Content-Length of 5: the rest is left out",
+    "The body is longer than its Content-Length of 5: the rest is dropped",
   );
 });
 
