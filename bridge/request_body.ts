@@ -13,6 +13,8 @@ export interface RequestBodySource {
 const AUTO_ALLOCATED = 1;
 /** The length from which received bytes stay in their buffer. Shorter ones are copied. */
 const MIN_KEPT = 16_384;
+/** The length up to which further bytes are copied behind those of a chunk. */
+const MAX_COPIED = 65_536;
 
 /**
  * The body of a request: a queue from the transport to the app, whose stream is created on first need. It ends after
@@ -32,6 +34,8 @@ export class RequestBody {
   /** Whether the stream has requested bytes or was cancelled. */
   #pulled = false;
   #chunks: Uint8Array<ArrayBuffer>[] = [];
+  /** The buffer of the last copied chunk, which may have room for more. */
+  #copied: ArrayBuffer | null = null;
   #received = 0;
   #declared: number | undefined;
   #stream: ReadableStream<Uint8Array<ArrayBuffer>> | null = null;
@@ -98,14 +102,14 @@ export class RequestBody {
   }
 
   async #collect(): Promise<Uint8Array<ArrayBuffer>> {
-    const parts: Uint8Array<ArrayBuffer>[] = [];
     while (true) {
-      parts.push(...this.#chunks.splice(0));
       this.buffered = 0;
       if (this.ended || this.discarded) break;
       this.#source.pull();
       await new Promise<void>((resolve) => this.#waiting = resolve);
     }
+    const parts = this.#chunks;
+    this.#chunks = [];
     const error = this.#failure();
     if (error !== undefined) throw error;
     const [first] = parts;
@@ -161,8 +165,32 @@ export class RequestBody {
       return true;
     }
     const kept = mayKeep && part.length >= MIN_KEPT;
-    this.#chunks.push(kept ? part : part.slice());
+    if (kept) this.#chunks.push(part);
+    else if (last !== undefined && last.buffer === this.#copied) this.#append(last, part);
+    else this.#copy(part, part.length);
     return kept;
+  }
+
+  /** Adds a copy of bytes to the queue, in a buffer of its own. */
+  #copy(part: Uint8Array, capacity: number): void {
+    this.#copied = new ArrayBuffer(capacity);
+    const chunk = new Uint8Array(this.#copied, 0, part.length);
+    chunk.set(part);
+    this.#chunks.push(chunk);
+  }
+
+  /** Copies bytes behind the last chunk, so that many small records make few chunks. */
+  #append(last: Uint8Array<ArrayBuffer>, part: Uint8Array): void {
+    const end = last.byteOffset + last.length;
+    if (end + part.length > last.buffer.byteLength) {
+      if (last.length >= MAX_COPIED) return this.#copy(part, part.length);
+      this.#chunks.pop();
+      this.#copy(last, Math.max(2 * last.length, last.length + part.length));
+      return this.#append(this.#chunks.at(-1)!, part);
+    }
+    const chunk = new Uint8Array(last.buffer, last.byteOffset, last.length + part.length);
+    chunk.set(part, last.length);
+    this.#chunks[this.#chunks.length - 1] = chunk;
   }
 
   /** Ends the body, with an error if it is shorter than declared. */
