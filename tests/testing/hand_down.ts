@@ -3,19 +3,19 @@ import { createServer } from "node:net";
 import { ROOT } from "./daemon.ts";
 import { deadline } from "./deadline.ts";
 
-/** A program that has a listening socket of ours. */
+/** A program that inherited a listening socket of this process. */
 export interface HandedDown {
   address: string;
-  /** Closes our end of the socket. */
+  /** Closes this process's copy of the socket. */
   closeOurs(): void;
-  /** Ends the program. @returns Its exit code. */
+  /** Sends the program SIGTERM. @returns Its exit code. */
   stop(): Promise<number | null>;
 }
 
 /**
  * Starts a program with a listening socket as a descriptor, as a web server or systemd does.
  *
- * @param args What `deno run` is given.
+ * @param args Arguments of `deno run`.
  */
 export async function handDown(
   where: { host: string; port: number } | { path: string },
@@ -29,7 +29,7 @@ export async function handDown(
   const handle = (server as unknown as { _handle: { fdForIpc(): number } })._handle;
   const stdio: (number | "ignore" | "inherit")[] = ["ignore", "ignore", "inherit"];
   stdio[descriptor] = handle.fdForIpc();
-  // The shell's process id is the program's: as systemd does it.
+  // The program keeps the process id of the shell, which LISTEN_PID names.
   const command = `${env.LISTEN_FDS ? "export LISTEN_PID=$$; " : ""}exec "$0" "$@"`;
   const child = spawn("/bin/sh", [
     "-c",
@@ -44,7 +44,7 @@ export async function handDown(
     address: typeof bound === "string" ? `unix:${bound}` : `127.0.0.1:${bound!.port}`,
     closeOurs: () => server.close(),
     async stop() {
-      // child.kill() would have the exit code told as null.
+      // With child.kill() the exit code would be null.
       Deno.kill(child.pid!, "SIGTERM");
       return await deadline(ended, "the program to end");
     },
