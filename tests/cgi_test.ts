@@ -38,7 +38,7 @@ const post = (body: Uint8Array) => ({
 });
 
 Deno.test("serveCGI() answers from what is handed in", async () => {
-  const answer = await run(
+  const response = await run(
     async (request, info) => {
       info.log("logged");
       assertEquals(info.protocol, "cgi");
@@ -54,9 +54,9 @@ Deno.test("serveCGI() answers from what is handed in", async () => {
     },
     bytes("body"),
   );
-  assertEquals(answer.head.split("\r\n")[0], "Status: 200 OK");
-  assertEquals(text(answer.body), "POST http://example.org/a body");
-  assertEquals(answer.stderr, "logged\n");
+  assertEquals(response.head.split("\r\n")[0], "Status: 200 OK");
+  assertEquals(text(response.body), "POST http://example.org/a body");
+  assertEquals(response.stderr, "logged\n");
 });
 
 /** An input that counts what is read of it, and fails past its end. */
@@ -86,8 +86,8 @@ class Counted implements CGIInput {
 Deno.test("serveCGI() reads CONTENT_LENGTH bytes and no more (rule A20)", async () => {
   const stdin = new Counted(bytes("bodyrest"));
   const read = (request: Request) => request.text().then((text) => new Response(text));
-  const answer = await run(read, env("", post(bytes("body"))), undefined, { stdin });
-  assertEquals([text(answer.body), stdin.count], ["body", 4]);
+  const response = await run(read, env("", post(bytes("body"))), undefined, { stdin });
+  assertEquals([text(response.body), stdin.count], ["body", 4]);
 });
 
 Deno.test("serveCGI() does not touch stdin without a length, nor before the app reads (rule A20)", async () => {
@@ -98,22 +98,22 @@ Deno.test("serveCGI() does not touch stdin without a length, nor before the app 
   const bodiless: Record<string, string>[] = [{}, { CONTENT_LENGTH: "" }, { CONTENT_LENGTH: "0" }];
   for (const others of bodiless) {
     const stdin = new Counted(bytes("rest"));
-    const answer = await run(read, env("", { REQUEST_METHOD: "POST", ...others }), undefined, {
+    const response = await run(read, env("", { REQUEST_METHOD: "POST", ...others }), undefined, {
       stdin,
     });
-    assertEquals([answer.status, stdin.reads], [200, 0]);
+    assertEquals([response.status, stdin.reads], [200, 0]);
   }
   const stdin = new Counted(bytes("body"));
   const count = () => new Response(String(stdin.reads));
-  const answer = await run(count, env("", post(bytes("body"))), undefined, { stdin });
-  assertEquals([answer.status, text(answer.body)], [200, "0"]);
+  const response = await run(count, env("", post(bytes("body"))), undefined, { stdin });
+  assertEquals([response.status, text(response.body)], [200, "0"]);
 });
 
 Deno.test("serveCGI() reads what is left of a body once it has answered (rule B20)", async () => {
   const stdin = new Counted(bytes("body, and then more"));
   const length = { REQUEST_METHOD: "POST", CONTENT_LENGTH: "4" };
-  const answer = await run(() => new Response("Hello"), env("", length), undefined, { stdin });
-  assertEquals([answer.status, stdin.count], [200, 4]);
+  const response = await run(() => new Response("Hello"), env("", length), undefined, { stdin });
+  assertEquals([response.status, stdin.count], [200, 4]);
 });
 
 Deno.test("serveCGI() reads to the end where the server took chunks apart (rule A20)", async () => {
@@ -126,7 +126,7 @@ Deno.test("serveCGI() reads to the end where the server took chunks apart (rule 
 
 Deno.test("serveCGI() fails a body that ends early (rule A21)", async () => {
   let error: unknown;
-  const answer = await run(
+  const response = await run(
     async (request) => {
       await request.text().catch((thrown) => {
         error = thrown;
@@ -137,7 +137,7 @@ Deno.test("serveCGI() fails a body that ends early (rule A21)", async () => {
     env("", { REQUEST_METHOD: "POST", CONTENT_LENGTH: "9" }),
     bytes("12345"),
   );
-  assertEquals(answer.status, 400);
+  assertEquals(response.status, 400);
   assertInstanceOf(error, Error);
   assertEquals(
     error.message,
@@ -154,10 +154,10 @@ Deno.test("maxBodyBytes: at the limit an answer, past it 413, declared or not (r
     [{ HTTP_TRANSFER_ENCODING: "chunked" }, "body.", 413],
   ];
   for (const [others, body, status] of cases) {
-    const answer = await run(read, env("", { REQUEST_METHOD: "POST", ...others }), bytes(body), {
+    const response = await run(read, env("", { REQUEST_METHOD: "POST", ...others }), bytes(body), {
       maxBodyBytes: 4,
     });
-    assertEquals(answer.status, status, body);
+    assertEquals(response.status, status, body);
   }
 });
 
@@ -170,9 +170,9 @@ Deno.test("serveCGI() refuses what no request can be made of, and says why (rule
     [{ CONTENT_LENGTH: "+5" }, 400, "CONTENT_LENGTH must be a whole number"],
   ];
   for (const [others, status, message] of cases) {
-    const answer = await run(() => new Response("asked"), env("", others));
-    assertEquals(answer.status, status);
-    assertStringIncludes(answer.stderr, message);
+    const response = await run(() => new Response("asked"), env("", others));
+    assertEquals(response.status, status);
+    assertStringIncludes(response.stderr, message);
   }
 });
 
@@ -485,8 +485,8 @@ Deno.test("what a script logs goes to stderr, whatever method of the console it 
   const outcome = await runScript(script, env("/console"));
   assertEquals(text(outcome.stdout), outcome.head + "clean");
   assertEquals([outcome.status, outcome.code], [200, 0]);
-  assert(outcome.stderr.split("spoilt").length > 15, outcome.stderr);
-  assertStringIncludes(outcome.stderr, "spoilt: 2\n");
+  assert(outcome.stderr.split("corrupted").length > 15, outcome.stderr);
+  assertStringIncludes(outcome.stderr, "corrupted: 2\n");
   // deno-lint-ignore no-control-regex
   assertFalse(/\x1b/.test(outcome.stderr));
 });
@@ -518,10 +518,10 @@ for (const path of ["/echo", "/echo-small", "/length", "/unread"]) {
     await deadline(feed(child, body), "the end of the body", 30_000);
     const { stdout, stderr, code } = await deadline(child.output(), "the script's end", 30_000);
     assertEquals([code, text(stderr)], [0, ""]);
-    const answer = stdout.slice(text(stdout.subarray(0, 1000)).indexOf("\r\n\r\n") + 4);
-    if (path === "/length") assertEquals(text(answer), "10000000");
-    else if (path === "/unread") assertEquals(answer.length, 10_000_000);
-    else assertEquals(concat([answer]), body);
+    const response = stdout.slice(text(stdout.subarray(0, 1000)).indexOf("\r\n\r\n") + 4);
+    if (path === "/length") assertEquals(text(response), "10000000");
+    else if (path === "/unread") assertEquals(response.length, 10_000_000);
+    else assertEquals(concat([response]), body);
   });
 }
 

@@ -1,6 +1,6 @@
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { fetchFastCGI } from "../gateway.ts";
-import { parseAnswer } from "./testing/answer.ts";
+import { parseResponse } from "./testing/response.ts";
 import { Daemon, ROOT } from "./testing/daemon.ts";
 import { deadline } from "./testing/deadline.ts";
 
@@ -39,7 +39,7 @@ function askScript(name: string): Ask {
     writer.close().catch(() => {});
     const output = await deadline(child.output(), `${name}.ts to answer`);
     assertEquals(output.code, 0, new TextDecoder().decode(output.stderr));
-    const { status, headers, body: sent } = parseAnswer(output.stdout);
+    const { status, headers, body: sent } = parseResponse(output.stdout);
     return new Response(sent.length ? sent as Uint8Array<ArrayBuffer> : null, { status, headers });
   };
 }

@@ -4,7 +4,7 @@ import { Buffer } from "node:buffer";
 import type { Readable, Writable } from "node:stream";
 import connectFastCGI from "fastcgi-client";
 import { serveFastCGI } from "../fastcgi.ts";
-import { parseAnswer } from "./testing/answer.ts";
+import { parseResponse } from "./testing/response.ts";
 import { concat, pattern } from "./testing/bytes.ts";
 import { deadline } from "./testing/deadline.ts";
 
@@ -50,6 +50,6 @@ Deno.test("npm's fastcgi-client, which misreads records that are not padded, get
       });
     });
     const response = await deadline(Promise.race([received, failed.promise]), `echo ${round}`);
-    assertEquals(parseAnswer(response).body, body);
+    assertEquals(parseResponse(response).body, body);
   }
 });

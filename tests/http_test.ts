@@ -285,11 +285,11 @@ Deno.test("serveHTTP() aborts the signal when the client leaves", async () => {
     {},
     async (url) => {
       const leave = new AbortController();
-      const answer = fetch(url, { signal: leave.signal });
+      const response = fetch(url, { signal: leave.signal });
       const signal = await deadline(started.promise, "the app");
       const aborted = new Promise((resolve) => signal.addEventListener("abort", resolve));
       leave.abort();
-      await assertRejects(() => answer, DOMException);
+      await assertRejects(() => response, DOMException);
       await deadline(aborted, "the signal");
     },
   );

@@ -1,7 +1,7 @@
 /** This package as its users run it: README's own `jsr:` lines, from a registry. */
 import { assert, assertEquals } from "@std/assert";
 import { fetchFastCGI } from "../gateway.ts";
-import { parseAnswer } from "./testing/answer.ts";
+import { parseResponse } from "./testing/response.ts";
 import { text } from "./testing/bytes.ts";
 import { Program, ROOT } from "./testing/daemon.ts";
 import { deadline } from "./testing/deadline.ts";
@@ -94,7 +94,7 @@ Deno.test("README's hello.ts is a CGI script", async () => {
   });
   const { code, stdout, stderr } = await deadline(script.output(), "the script", START);
   assertEquals(code, 0, text(stderr));
-  const { status, body } = parseAnswer(stdout);
+  const { status, body } = parseResponse(stdout);
   assertEquals([status, text(body)], [200, "Hello, Ann! This came over cgi.\n"]);
 });
 

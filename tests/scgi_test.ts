@@ -11,7 +11,7 @@ import fc from "fast-check";
 import type { App } from "../bridge/app.ts";
 import { type SCGIOptions, serveSCGI } from "../scgi.ts";
 import { encodeSCGIHeaders } from "../wire/scgi.ts";
-import { parseAnswer } from "./testing/answer.ts";
+import { parseResponse } from "./testing/response.ts";
 import { bytes, concat, cut, pattern, split, text } from "./testing/bytes.ts";
 import { deadline } from "./testing/deadline.ts";
 import { FakeListener } from "./testing/duplex.ts";
@@ -60,9 +60,9 @@ for (const over of MEDIA) {
       async ({ connect, logged }) => {
         const client = await connect();
         await client.send(request("body"));
-        const answer = await client.answer();
-        assertEquals(answer.head.split("\r\n")[0], "Status: 200 OK");
-        assertEquals(text(answer.body), "scgi http://example.org/ body");
+        const response = await client.response();
+        assertEquals(response.head.split("\r\n")[0], "Status: 200 OK");
+        assertEquals(text(response.body), "scgi http://example.org/ body");
         assertEquals(logged, []);
       },
       over,
@@ -86,7 +86,7 @@ for (const over of MEDIA) {
         await turns();
         assertFalse(signal?.aborted);
         gate.resolve();
-        assertEquals(text((await client.answer()).body), "body");
+        assertEquals(text((await client.response()).body), "body");
       },
       over,
     );
@@ -120,8 +120,8 @@ for (const over of MEDIA) {
       async ({ connect }) => {
         const client = await connect();
         await deadline(client.send(head(3_000_000), pattern(3_000_000)), "the body's end");
-        const answer = await client.answer();
-        assertEquals([answer.status, text(answer.body)], [413, "too large"]);
+        const response = await client.response();
+        assertEquals([response.status, text(response.body)], [413, "too large"]);
       },
       over,
     );
@@ -143,7 +143,7 @@ for (const over of MEDIA) {
         await deadline(started.promise, "the app");
         const down = server.shutdown();
         gate.resolve();
-        assertEquals((await client.answer()).body, pattern(500_000));
+        assertEquals((await client.response()).body, pattern(500_000));
         client.close();
         await deadline(down, "the server's end");
       },
@@ -160,7 +160,7 @@ Deno.test("serveSCGI() takes a request cut at any byte (rule D1)", async () => {
       for (const part of at === whole.length ? split(whole) : cut(whole, [at])) {
         await client.send(part);
       }
-      assertEquals(text((await client.answer()).body), "body", `cut at ${at}`);
+      assertEquals(text((await client.response()).body), "body", `cut at ${at}`);
     }
   });
 });
@@ -169,7 +169,7 @@ Deno.test("serveSCGI() takes CONTENT_LENGTH bytes and no more (rule D4)", async 
   await serving(echo, {}, async ({ connect }) => {
     const client = await connect();
     await client.send(head(4), bytes("bodyrest"));
-    assertEquals(text((await client.answer()).body), "body");
+    assertEquals(text((await client.response()).body), "body");
   });
 });
 
@@ -188,7 +188,7 @@ Deno.test("serveSCGI() joins header fields that come twice (rules D3, A26)", asy
         ["HTTP_X_A", "2"],
         ["HTTP_COOKIE", "b=2"],
       ]));
-      assertEquals(JSON.parse(text((await client.answer()).body)), ["1, 2", "a=1; b=2"]);
+      assertEquals(JSON.parse(text((await client.response()).body)), ["1, 2", "a=1; b=2"]);
     },
   );
 });
@@ -216,8 +216,8 @@ for (const [name, [raw, status, message]] of Object.entries(BAD)) {
     await serving(() => (asked = true, new Response()), {}, async ({ connect, logged }) => {
       const client = await connect();
       await client.send(bytes(raw));
-      const answer = await client.answer();
-      assertEquals([answer.status, asked, logged.length], [status, false, 1]);
+      const response = await client.response();
+      assertEquals([response.status, asked, logged.length], [status, false, 1]);
       assertStringIncludes(logged[0], message);
     });
   });
@@ -236,14 +236,14 @@ Deno.test("serveSCGI() is strict about CONTENT_LENGTH and SCGI, unless told to b
       for (const pairs of lists) {
         const client = await connect();
         await client.send(encodeSCGIHeaders(pairs));
-        assertEquals((await client.answer()).status, lenient ? 200 : 400, JSON.stringify(pairs));
+        assertEquals((await client.response()).status, lenient ? 200 : 400, JSON.stringify(pairs));
       }
       // Anywhere in the list.
       for (const after of [[], [["HTTP_X_A", "after"]]] as [string, string][][]) {
         const client = await connect();
         const before: [string, string][] = [["CONTENT_LENGTH", "0"], ["REQUEST_METHOD", "GET"]];
         await client.send(encodeSCGIHeaders([...before, ["SCGI", "1"], ...after]));
-        assertEquals((await client.answer()).status, 200);
+        assertEquals((await client.response()).status, 200);
       }
     });
   }
@@ -311,7 +311,7 @@ Deno.test("an option that is undefined has its default", async () => {
   await serving(hello, options, async ({ connect }) => {
     const client = await connect();
     await client.send(request("", many));
-    assertEquals((await client.answer()).status, 431);
+    assertEquals((await client.response()).status, 431);
   });
 });
 
@@ -335,9 +335,9 @@ Deno.test("serveSCGI() logs to the server's log, and closes over an answer that 
     async ({ connect, logged }) => {
       const client = await connect();
       await client.send(request());
-      const answer = await client.answer();
-      assertEquals([answer.status, text(answer.body)], [200, "begun"]);
-      assertEquals(answer.headers.get("content-length"), "100");
+      const response = await client.response();
+      assertEquals([response.status, text(response.body)], [200, "begun"]);
+      assertEquals(response.headers.get("content-length"), "100");
       assertEquals(logged[0], "logged");
       assertStringIncludes(logged[1], "Error: broken");
     },
@@ -352,7 +352,7 @@ Deno.test("serveSCGI() echoes 10 MB to a web server that sends all of it before 
     async ({ connect }) => {
       const client = await connect();
       await deadline(client.send(head(body.length), body), "the end of the body");
-      assertEquals((await client.answer()).body, body);
+      assertEquals((await client.response()).body, body);
     },
     "TCP",
   );
@@ -377,7 +377,7 @@ Deno.test("serveSCGI() stops reading while the app does not read (rules D6, F8)"
       assertLess(sent * 60000, 600_000);
       gate.resolve();
       await deadline(sending, "the body's end");
-      assertEquals(text((await client.answer()).body), "3000000");
+      assertEquals(text((await client.response()).body), "3000000");
     },
   );
 });
@@ -390,7 +390,7 @@ Deno.test("maxVariableBytes and maxVariables: at the limit an answer, past it 43
     await serving(hello, options, async ({ connect }) => {
       const client = await connect();
       await client.send(raw);
-      status = (await client.answer()).status;
+      status = (await client.response()).status;
     });
     return status;
   };
@@ -409,7 +409,7 @@ Deno.test("maxBodyBytes: at the limit an answer, past it 413, no app asked (rule
       for (const [body, status] of [["body", 200], ["body.", 413]] as const) {
         const client = await connect();
         await client.send(request(body));
-        assertEquals((await client.answer()).status, status);
+        assertEquals((await client.response()).status, status);
       }
       assertEquals(asked, 1);
     },
@@ -428,14 +428,14 @@ Deno.test("maxRequests and maxConnections: at the limit answers, past it 503 (ru
         await turns();
         const third = await connect();
         await third.send(request("body"));
-        assertEquals((await third.answer()).status, 503);
+        assertEquals((await third.response()).status, 503);
         gate.resolve();
-        for (const client of clients) assertEquals((await client.answer()).status, 200);
+        for (const client of clients) assertEquals((await client.response()).status, 200);
         for (const client of [...clients, third]) client.close();
         await turns();
         const fourth = await connect();
         await fourth.send(request());
-        assertEquals((await fourth.answer()).status, 200);
+        assertEquals((await fourth.response()).status, 200);
       },
     );
   }
@@ -459,7 +459,7 @@ Deno.test("variablesTimeout, bodyTimeout, writeTimeout: what is late is closed o
     await silent.send(head(10), bytes("some"));
     await stalled.send(request());
     assertEquals(await late.rest(), new Uint8Array());
-    assertEquals((await silent.answer()).status, 408);
+    assertEquals((await silent.response()).status, 408);
     await deadline(cancelled.promise, "the cancelling of the body");
     assertStringIncludes(logged.join("\n"), "a request's variables must arrive within 1 ms");
     assertStringIncludes(logged.join("\n"), "its next bytes must arrive within 1 ms");
@@ -522,13 +522,13 @@ Deno.test("serveSCGI() stands whatever is sent to it", async () => {
             await client.conn.closeWrite!();
             const came = await client.rest();
             if (came.length > 0) {
-              assert([200, 400, 431, 500, 501].includes(parseAnswer(came).status!));
+              assert([200, 400, 431, 500, 501].includes(parseResponse(came).status!));
             }
           }
           client.close();
           const other = await connect();
           await other.send(request("body"));
-          assertEquals(text((await other.answer()).body), "body");
+          assertEquals(text((await other.response()).body), "body");
           other.close();
         },
       ),

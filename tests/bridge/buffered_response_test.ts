@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { bufferedResponse, markSent, TRIED } from "../../bridge/buffered_response.ts";
-import { ask } from "../testing/fastcgi_client.ts";
+import { serveOne } from "../testing/fastcgi_client.ts";
 
 const bytes = new Uint8Array([0, 128, 255]);
 
@@ -96,8 +96,8 @@ for (const [name, make] of Object.entries(HELD)) {
 
 for (const [name, make] of Object.entries(HELD)) {
   Deno.test(`a held response is answered as its stream is: ${name}`, async () => {
-    const held = await ask(() => make());
-    const read = await ask(() => {
+    const held = await serveOne(() => make());
+    const read = await serveOne(() => {
       const { body, status, statusText, headers } = make();
       return new Response(body, { status, statusText, headers });
     });

@@ -5,7 +5,7 @@ import { mountPrefix } from "../../bridge/request.ts";
 import { Variables } from "../../wire/variables.ts";
 import { bytes, text } from "../testing/bytes.ts";
 import { run } from "../testing/cgi_script.ts";
-import { ask } from "../testing/fastcgi_client.ts";
+import { serveOne } from "../testing/fastcgi_client.ts";
 import type { Pairs } from "../testing/fastcgi_records.ts";
 
 /** What an app sees of variables, or the status it is not asked for. */
@@ -16,7 +16,7 @@ async function seen<T>(
   body?: Uint8Array,
 ): Promise<T | number> {
   let result: T | undefined;
-  const answer = await ask(
+  const response = await serveOne(
     async (request, info) => {
       result = await look(request, info);
       return new Response(null, { status: 204 });
@@ -24,7 +24,7 @@ async function seen<T>(
     { variables: pairs, body },
     options,
   );
-  return answer.status === 204 ? result! : answer.status!;
+  return response.status === 204 ? result! : response.status!;
 }
 
 const urlOf = (pairs: Record<string, string> | Pairs, options?: AppOptions) =>
@@ -480,11 +480,13 @@ Deno.test("request.method is the method, in the case that fetch gives it (rule A
 });
 
 Deno.test("a request without a method is answered 500, and the log says why (rule A2)", async () => {
-  const answer = await ask(() => new Response("asked"), { variables: { REQUEST_METHOD: "" } });
-  assertEquals(answer.status, 500);
-  assertEquals(text(answer.body), "500 Internal Server Error\n");
+  const response = await serveOne(() => new Response("asked"), {
+    variables: { REQUEST_METHOD: "" },
+  });
+  assertEquals(response.status, 500);
+  assertEquals(text(response.body), "500 Internal Server Error\n");
   assertStringIncludes(
-    answer.stderr,
+    response.stderr,
     "Cannot create request as REQUEST_METHOD must be set: it is absent. In nginx one fastcgi_param in a location drops all inherited ones: include fastcgi_params there",
   );
 });
@@ -694,7 +696,7 @@ Deno.test("request.body: it is FCGI_STDIN, with a length or without (rules A19, 
 
 Deno.test("request.body: one that ends early fails, and 400 is the answer (rule A21)", async () => {
   let error: unknown;
-  const answer = await ask(
+  const response = await serveOne(
     async (request) => {
       try {
         return new Response(await request.text());
@@ -705,11 +707,11 @@ Deno.test("request.body: one that ends early fails, and 400 is the answer (rule 
     },
     { variables: { REQUEST_METHOD: "POST", CONTENT_LENGTH: "9" }, body: bytes("12345") },
   );
-  assertEquals(answer.status, 400);
+  assertEquals(response.status, 400);
   assertInstanceOf(error, Error);
   const message = "Cannot read request body as it must have 9 bytes: it ended after 5";
   assertEquals(error.message, message);
-  assertStringIncludes(answer.stderr, message);
+  assertStringIncludes(response.stderr, message);
 });
 
 Deno.test("request.body: GET and HEAD have none, and what came with them is dropped (rule A6)", async () => {
@@ -765,7 +767,7 @@ Deno.test("any variables make a request or a status from 400 to 501, and pollute
   await fc.assert(
     fc.asyncProperty(pairs, async (pairs) => {
       let asked = 0;
-      const answer = await ask((request, info) => {
+      const response = await serveOne((request, info) => {
         asked++;
         for (const [name, value] of request.headers) {
           if (/[\r\n\0]/.test(name + value)) throw new Error("a line break");
@@ -773,8 +775,8 @@ Deno.test("any variables make a request or a status from 400 to 501, and pollute
         void [info.scriptName, info.pathInfo, info.remoteAddr, request.url];
         return new Response(null, { status: 204 });
       }, { variables: pairs });
-      if (asked === 0) assertEquals([400, 500, 501].includes(answer.status!), true);
-      else assertEquals(answer.status, 204);
+      if (asked === 0) assertEquals([400, 500, 501].includes(response.status!), true);
+      else assertEquals(response.status, 204);
       assertEquals(Object.keys(Object.prototype), []);
     }),
     { numRuns: 300 },

@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { decodePercent } from "../../bridge/request.ts";
 import { createVariables, type VariableOptions } from "../../bridge/request_variables.ts";
 import { text } from "../testing/bytes.ts";
-import { ask } from "../testing/fastcgi_client.ts";
+import { serveOne } from "../testing/fastcgi_client.ts";
 
 /** The variables of a request for a URL. */
 function create(
@@ -233,7 +233,7 @@ Deno.test("a request comes back from its variables as it was", async () => {
       const { pathname } = new URL(request.url);
       const variables = createVariables(request, { pathInfo: decodePercent(pathname) });
       let seen: unknown;
-      await ask((request) => {
+      await serveOne((request) => {
         const headers = new Headers(request.headers);
         headers.delete("host");
         seen = [request.url, request.method, [...headers]];

@@ -14,10 +14,10 @@ import { bytes, concat, pattern, text } from "../testing/bytes.ts";
 import { deadline } from "../testing/deadline.ts";
 import { FakeListener } from "../testing/duplex.ts";
 import {
-  ask,
   FastCGIClient,
   request as requestBytes,
   type RequestParts,
+  serveOne,
 } from "../testing/fastcgi_client.ts";
 
 /** A stream of these chunks, each made when it is asked for. */
@@ -51,14 +51,14 @@ function turn(): Promise<void> {
 }
 
 Deno.test("the head begins with Status, also 200, and every line ends in CRLF (rules B1, B13)", async () => {
-  const answer = await ask(() =>
+  const response = await serveOne(() =>
     new Response("Hello", { headers: { "x-a": "1", "content-type": "text/plain" } })
   );
   assertEquals(
-    answer.head,
+    response.head,
     "Status: 200 OK\r\ncontent-type: text/plain\r\nx-a: 1\r\ncontent-length: 5\r\n\r\n",
   );
-  assertEquals(text(answer.body), "Hello");
+  assertEquals(text(response.body), "Hello");
 });
 
 Deno.test("the reason is the app's, or the usual one, and holds no control characters (rules B3, F1)", async () => {
@@ -71,26 +71,26 @@ Deno.test("the reason is the app's, or the usual one, and holds no control chara
     [418, "", "418 I'm a teapot"],
   ];
   for (const [status, statusText, line] of cases) {
-    const answer = await ask(() => new Response(null, { status, statusText }));
-    assertEquals(answer.head.split("\r\n")[0], `Status: ${line}`);
+    const response = await serveOne(() => new Response(null, { status, statusText }));
+    assertEquals(response.head.split("\r\n")[0], `Status: ${line}`);
   }
 });
 
 Deno.test("a status that no server takes is an error of the app (rule B4)", async () => {
-  const answer = await ask(() => Response.error());
-  assertEquals(answer.status, 500);
-  assertEquals(text(answer.body), "500 Internal Server Error\n");
+  const response = await serveOne(() => Response.error());
+  assertEquals(response.status, 500);
+  assertEquals(text(response.body), "500 Internal Server Error\n");
   assertStringIncludes(
-    answer.stderr,
+    response.stderr,
     "Cannot send response as its status must be from 200 to 599: current value is 0",
   );
 });
 
 Deno.test("a Location under status 200 is sent, and warned of (rule B5)", async () => {
-  const answer = await ask(() => new Response(null, { headers: { location: "/x" } }));
-  assertEquals([answer.status, answer.headers.get("location")], [200, "/x"]);
-  assertStringIncludes(answer.stderr, "A response with status 200 has a Location");
-  const redirect = await ask(() => Response.redirect("http://example.org/x", 308));
+  const response = await serveOne(() => new Response(null, { headers: { location: "/x" } }));
+  assertEquals([response.status, response.headers.get("location")], [200, "/x"]);
+  assertStringIncludes(response.stderr, "A response with status 200 has a Location");
+  const redirect = await serveOne(() => Response.redirect("http://example.org/x", 308));
   assertEquals([redirect.status, redirect.stderr], [308, ""]);
   // HAProxy makes a 302 of a Location that comes after.
   assert(redirect.head.startsWith("location: http://example.org/x\r\nStatus: 308 "));
@@ -98,7 +98,7 @@ Deno.test("a Location under status 200 is sent, and warned of (rule B5)", async 
 
 Deno.test("a body without a type is application/octet-stream; no body has no type (rule B7)", async () => {
   const typeOf = async (response: Response) =>
-    (await ask(() => response)).headers.get("content-type");
+    (await serveOne(() => response)).headers.get("content-type");
   assertEquals(await typeOf(new Response(bytes("x"))), "application/octet-stream");
   assertEquals(await typeOf(new Response("x")), "text/plain;charset=UTF-8");
   assertEquals(await typeOf(new Response(null)), null);
@@ -109,7 +109,7 @@ Deno.test("a body without a type is application/octet-stream; no body has no typ
 });
 
 Deno.test("each Set-Cookie has its own line; other fields one in all (rules B7, B8)", async () => {
-  const answer = await ask(() =>
+  const response = await serveOne(() =>
     new Response(null, {
       headers: [
         ["set-cookie", "a=1; Expires=Thu, 01 Jan 2026 00:00:00 GMT"],
@@ -119,12 +119,12 @@ Deno.test("each Set-Cookie has its own line; other fields one in all (rules B7, 
       ],
     })
   );
-  assertEquals(answer.headers.getSetCookie(), [
+  assertEquals(response.headers.getSetCookie(), [
     "a=1; Expires=Thu, 01 Jan 2026 00:00:00 GMT",
     "b=2",
   ]);
-  assertEquals(answer.fields.filter(([name]) => name === "set-cookie").length, 2);
-  assertEquals(answer.fields.filter(([name]) => name === "vary"), [["vary", "a, b"]]);
+  assertEquals(response.fields.filter(([name]) => name === "set-cookie").length, 2);
+  assertEquals(response.fields.filter(([name]) => name === "vary"), [["vary", "a, b"]]);
 });
 
 Deno.test("fields of the connection, and Status, are left out (rules B10, F2)", async () => {
@@ -138,13 +138,13 @@ Deno.test("fields of the connection, and Status, are left out (rules B10, F2)", 
     "transfer-encoding",
     "upgrade",
   ];
-  const answer = await ask(() =>
+  const response = await serveOne(() =>
     new Response("x", {
       headers: [...names.map((name): [string, string] => [name, "404"]), ["x-a", "1"]],
     })
   );
-  assertEquals(answer.status, 200);
-  assertEquals(answer.fields.map(([name]) => name).sort(), [
+  assertEquals(response.status, 200);
+  assertEquals(response.fields.map(([name]) => name).sort(), [
     "content-length",
     "content-type",
     "x-a",
@@ -152,16 +152,18 @@ Deno.test("fields of the connection, and Status, are left out (rules B10, F2)", 
 });
 
 Deno.test("header values are sent byte for byte (rule B9)", async () => {
-  const answer = await ask(() => new Response(null, { headers: { "x-a": "caf\xe9 \x80\t;" } }));
-  assertEquals(answer.fields.find(([name]) => name === "x-a")?.[1], "caf\xe9 \x80\t;");
+  const response = await serveOne(() =>
+    new Response(null, { headers: { "x-a": "caf\xe9 \x80\t;" } })
+  );
+  assertEquals(response.fields.find(([name]) => name === "x-a")?.[1], "caf\xe9 \x80\t;");
 });
 
 Deno.test("a header value with a control character is an error of the app (rules B9, F1)", async () => {
   for (const value of ["\x01", "a\x1bb", "\x7f"]) {
-    const answer = await ask(() => new Response("x", { headers: { "x-a": value } }));
-    assertEquals(answer.status, 500);
-    assertFalse(answer.headers.has("x-a"));
-    assertStringIncludes(answer.stderr, 'Cannot encode header "x-a"');
+    const response = await serveOne(() => new Response("x", { headers: { "x-a": value } }));
+    assertEquals(response.status, 500);
+    assertFalse(response.headers.has("x-a"));
+    assertStringIncludes(response.stderr, 'Cannot encode header "x-a"');
   }
 });
 
@@ -179,25 +181,25 @@ Deno.test("no names, values, statuses or reasons an app uses inject a line (rule
       wild,
       async (headers, status, reason) => {
         let allowed: Headers | undefined;
-        const answer = await ask(() => {
+        const response = await serveOne(() => {
           const response = new Response(null, { headers, status, statusText: reason });
           allowed = response.headers;
           return response;
         });
-        const lines = answer.head.split(/\r\n|[\r\n]/);
-        assertEquals(lines.length, answer.fields.length + 3);
+        const lines = response.head.split(/\r\n|[\r\n]/);
+        assertEquals(lines.length, response.fields.length + 3);
         const first = lines.find((line) => !line.startsWith("location:"))!;
         assertMatch(first, /^Status: [2-5]\d\d [\x20-\x7e]+$/);
         if (
-          answer.status === 500 && answer.headers.get("content-type")?.startsWith("text/plain")
+          response.status === 500 && response.headers.get("content-type")?.startsWith("text/plain")
         ) return;
         assert(allowed);
-        for (const [name, value] of answer.fields) {
+        for (const [name, value] of response.fields) {
           if (name === "content-length") continue;
           // Whitespace around a value is not part of it: Headers joins "a" and "" to "a, ".
           assertEquals(value, allowed.get(name)?.replace(/[ \t]+$/, ""));
         }
-        assertEquals(text(answer.body), "");
+        assertEquals(text(response.body), "");
       },
     ),
     {
@@ -220,45 +222,50 @@ Deno.test("the length of a body held in memory is told, whatever the app said (r
     [null, "5", "0"],
   ];
   for (const [body, length, expected] of cases) {
-    const answer = await ask(() =>
+    const response = await serveOne(() =>
       new Response(body, { headers: length === undefined ? {} : { "content-length": length } })
     );
     assertEquals(
-      [answer.headers.get("content-length"), answer.body.length],
+      [response.headers.get("content-length"), response.body.length],
       [expected, Number(expected)],
       `${body} ${length}`,
     );
   }
-  const wrong = await ask(() => new Response("Hello", { headers: { "content-length": "3" } }));
+  const wrong = await serveOne(() => new Response("Hello", { headers: { "content-length": "3" } }));
   assertStringIncludes(wrong.stderr, "Content-Length was 3, but the body has 5 bytes: sent as 5");
 });
 
 Deno.test("a stream's declared length is kept, what exceeds it left out (rule B11)", async () => {
-  const answer = await ask(() =>
+  const response = await serveOne(() =>
     new Response(slowStream("Hel", "lo", " and more"), { headers: { "content-length": "5" } })
   );
-  assertEquals([text(answer.body), answer.headers.get("content-length")], ["Hello", "5"]);
-  assert(answer.complete);
+  assertEquals([text(response.body), response.headers.get("content-length")], ["Hello", "5"]);
+  assert(response.complete);
   assertStringIncludes(
+<<<<<<< HEAD
     answer.stderr,
     "The body is longer than its Content-Length of 5: the rest is dropped",
+=======
+    response.stderr,
+    "The body is longer than its Content-Length of 5: the rest is left out",
+>>>>>>> h-docs
   );
 });
 
 Deno.test("a stream shorter than its declared length breaks off (rules B11, B17)", async () => {
-  const answer = await ask(() =>
+  const response = await serveOne(() =>
     new Response(slowStream("Hel"), { headers: { "content-length": "5" } })
   );
-  assertEquals([text(answer.body), answer.complete], ["Hel", false]);
-  assertStringIncludes(answer.stderr, "The body is 2 bytes shorter than its Content-Length of 5");
+  assertEquals([text(response.body), response.complete], ["Hel", false]);
+  assertStringIncludes(response.stderr, "The body is 2 bytes shorter than its Content-Length of 5");
 });
 
 Deno.test("a stream with an invalid length is sent without one (rule B11)", async () => {
   for (const length of ["-1", "x", "5, 5", "0x5"]) {
-    const answer = await ask(() =>
+    const response = await serveOne(() =>
       new Response(slowStream("Hello"), { headers: { "content-length": length } })
     );
-    assertEquals([text(answer.body), answer.headers.has("content-length")], ["Hello", false]);
+    assertEquals([text(response.body), response.headers.has("content-length")], ["Hello", false]);
   }
 });
 
@@ -272,7 +279,7 @@ Deno.test("HEAD, 204, 205 and 304 have no body, and the app's is cancelled (rule
   ];
   for (const [REQUEST_METHOD, status, hasBody] of cases) {
     const cancelled = Promise.withResolvers<void>();
-    const answer = await ask(() =>
+    const response = await serveOne(() =>
       new Response(
         hasBody
           ? new ReadableStream({
@@ -285,16 +292,16 @@ Deno.test("HEAD, 204, 205 and 304 have no body, and the app's is cancelled (rule
           : null,
         { status, headers: { "x-a": "1" } },
       ), { variables: { REQUEST_METHOD } });
-    assertEquals([answer.status, answer.body.length, answer.complete], [status, 0, true]);
-    assertEquals(answer.headers.get("x-a"), "1");
+    assertEquals([response.status, response.body.length, response.complete], [status, 0, true]);
+    assertEquals(response.headers.get("x-a"), "1");
     if (hasBody) await deadline(cancelled.promise, "the cancelling of the body");
-    if (status === 204 || status === 205) assertFalse(answer.headers.has("content-length"));
+    if (status === 204 || status === 205) assertFalse(response.headers.has("content-length"));
   }
 });
 
 Deno.test("HEAD keeps the length that GET would have (rule B12)", async () => {
   const lengthOf = async (response: Response) =>
-    (await ask(() => response, { variables: { REQUEST_METHOD: "HEAD" } }))
+    (await serveOne(() => response, { variables: { REQUEST_METHOD: "HEAD" } }))
       .headers.get("content-length");
   assertEquals(
     await lengthOf(new Response(null, { headers: { "content-length": "1234" } })),
@@ -308,10 +315,12 @@ Deno.test("HEAD keeps the length that GET would have (rule B12)", async () => {
 
 Deno.test("a long head is sent whole, and warned of (rule B14)", async () => {
   const long = "x".repeat(5000);
-  const answer = await ask(() => new Response(null, { headers: { "x-long": long } }));
-  assertEquals(answer.headers.get("x-long"), long);
-  assertMatch(answer.stderr, /^The response has 50\d\d bytes of headers: nginx rejects/m);
-  const short = await ask(() => new Response(null, { headers: { "x-long": "x".repeat(4000) } }));
+  const response = await serveOne(() => new Response(null, { headers: { "x-long": long } }));
+  assertEquals(response.headers.get("x-long"), long);
+  assertMatch(response.stderr, /^The response has 50\d\d bytes of headers: nginx rejects/m);
+  const short = await serveOne(() =>
+    new Response(null, { headers: { "x-long": "x".repeat(4000) } })
+  );
   assertEquals(short.stderr, "");
 });
 
@@ -345,7 +354,7 @@ Deno.test("a small answer is one write: head, body and end (rule B15)", async ()
   for (const body of bodies) {
     await using(() => Promise.resolve(new Response(body())), {}, async (client, written) => {
       await client.send(requestBytes());
-      const { status } = await client.answer();
+      const { status } = await client.response();
       assertEquals([status, written.length], [200, 1], String(body));
     });
   }
@@ -382,14 +391,16 @@ Deno.test("a stream is sent chunk by chunk, each when it comes (rule B16)", asyn
       gate.resolve();
       assertEquals(text((await client.next(`chunk ${at}`))!.content), chunks[at]);
     }
-    assertEquals((await client.answer()).complete, true);
+    assertEquals((await client.response()).complete, true);
   });
 });
 
 Deno.test("empty chunks of a body are left out: an empty record would end it (rule C16)", async () => {
-  const answer = await ask(() => new Response(stream("", "a", new Uint8Array(), "", "b", "")));
-  assertEquals([text(answer.body), answer.complete], ["ab", true]);
-  const slow = await ask(() => new Response(slowStream("", "a", "", "b", "")));
+  const response = await serveOne(() =>
+    new Response(stream("", "a", new Uint8Array(), "", "b", ""))
+  );
+  assertEquals([text(response.body), response.complete], ["ab", true]);
+  const slow = await serveOne(() => new Response(slowStream("", "a", "", "b", "")));
   assertEquals([text(slow.body), slow.complete], ["ab", true]);
   const mixed = new ReadableStream<Uint8Array>({
     async start(controller) {
@@ -399,7 +410,7 @@ Deno.test("empty chunks of a body are left out: an empty record would end it (ru
       controller.close();
     },
   });
-  assertEquals(text((await ask(() => new Response(mixed))).body), "late");
+  assertEquals(text((await serveOne(() => new Response(mixed))).body), "late");
 });
 
 Deno.test("a body of bytes that are no Uint8Array breaks off (rule B17)", async () => {
@@ -410,17 +421,17 @@ Deno.test("a body of bytes that are no Uint8Array breaks off (rule B17)", async 
         controller.enqueue("text" as unknown as Uint8Array);
       },
     });
-  const answer = await ask(() => new Response(body()));
-  assertEquals([answer.body.length, answer.complete], [0, false]);
-  assertStringIncludes(answer.stderr, "chunks must be Uint8Array: one is of type string");
+  const response = await serveOne(() => new Response(body()));
+  assertEquals([response.body.length, response.complete], [0, false]);
+  assertStringIncludes(response.stderr, "chunks must be Uint8Array: one is of type string");
 });
 
 Deno.test("long bodies come whole, of one chunk or of many (rule C16)", async () => {
   for (const length of [65528, 65529, 300000]) {
     const whole = pattern(length);
-    assertEquals((await ask(() => new Response(whole))).body, whole);
+    assertEquals((await serveOne(() => new Response(whole))).body, whole);
     const parts = [whole.slice(0, 1000), whole.slice(1000, 200000), whole.slice(200000)];
-    assertEquals((await ask(() => new Response(stream(...parts)))).body, concat(parts));
+    assertEquals((await serveOne(() => new Response(stream(...parts)))).body, concat(parts));
   }
 });
 
@@ -445,11 +456,11 @@ const THROWERS: Record<string, App> = {
 
 for (const [name, app] of Object.entries(THROWERS)) {
   Deno.test(`an app that ${name}: 500 without a word of it, the stack in the log (rules B17, F6)`, async () => {
-    const answer = await ask(app);
-    assertEquals(answer.status, 500);
-    assertEquals(answer.headers.get("content-type"), "text/plain;charset=UTF-8");
-    assertEquals(text(answer.body), "500 Internal Server Error\n");
-    assertMatch(answer.stderr, /the secret\n\s+at .*respond_test\.ts/);
+    const response = await serveOne(app);
+    assertEquals(response.status, 500);
+    assertEquals(response.headers.get("content-type"), "text/plain;charset=UTF-8");
+    assertEquals(text(response.body), "500 Internal Server Error\n");
+    assertMatch(response.stderr, /the secret\n\s+at .*respond_test\.ts/);
   });
 }
 
@@ -464,14 +475,14 @@ Deno.test("an answer that is no Response, or was read, is an error of the app", 
     [read, "its body must be unread: it was read or sent already"],
   ];
   for (const [value, message] of cases) {
-    const answer = await ask(() => value as Response);
-    assertEquals(answer.status, 500);
-    assertStringIncludes(answer.stderr, `Cannot send response as `);
-    assertStringIncludes(answer.stderr, message);
+    const response = await serveOne(() => value as Response);
+    assertEquals(response.status, 500);
+    assertStringIncludes(response.stderr, `Cannot send response as `);
+    assertStringIncludes(response.stderr, message);
   }
-  const answer = await ask(() => locked);
-  assertEquals(answer.status, 500);
-  assertStringIncludes(answer.stderr, "locked");
+  const response = await serveOne(() => locked);
+  assertEquals(response.status, 500);
+  assertStringIncludes(response.stderr, "locked");
 });
 
 Deno.test("onError answers instead", async () => {
@@ -480,14 +491,20 @@ Deno.test("onError answers instead", async () => {
     seen = error;
     return new Response("sorry", { status: 503, headers: { "x-a": "1" } });
   };
-  const answer = await ask(THROWERS.throws, {}, { onError });
-  assertEquals([answer.status, text(answer.body), answer.headers.get("x-a")], [503, "sorry", "1"]);
+  const response = await serveOne(THROWERS.throws, {}, { onError });
+  assertEquals([response.status, text(response.body), response.headers.get("x-a")], [
+    503,
+    "sorry",
+    "1",
+  ]);
   assertInstanceOf(seen, Secret);
-  const later = await ask(THROWERS.throws, {}, {
+  const later = await serveOne(THROWERS.throws, {}, {
     onError: (error) => Promise.resolve(onError(error)),
   });
   assertEquals(later.status, 503);
-  const head = await ask(THROWERS.throws, { variables: { REQUEST_METHOD: "HEAD" } }, { onError });
+  const head = await serveOne(THROWERS.throws, { variables: { REQUEST_METHOD: "HEAD" } }, {
+    onError,
+  });
   assertEquals([head.status, head.body.length], [503, 0]);
 });
 
@@ -502,17 +519,19 @@ Deno.test("onError that fails: a plain 500, and both errors in the log", async (
     () => new Response("x", { headers: { "x-a": "\x01 the second" } }),
   ];
   for (const onError of fails) {
-    const answer = await ask(THROWERS.throws, {}, { onError });
-    assertEquals([answer.status, text(answer.body)], [500, "500 Internal Server Error\n"]);
-    assertStringIncludes(answer.stderr, "the second");
+    const response = await serveOne(THROWERS.throws, {}, { onError });
+    assertEquals([response.status, text(response.body)], [500, "500 Internal Server Error\n"]);
+    assertStringIncludes(response.stderr, "the second");
   }
 });
 
 Deno.test("onError is not asked about what the web server sent wrong", async () => {
   const onError = () => new Response("asked");
-  const answer = await ask(() => new Response(), { variables: { HTTP_HOST: "a b" } }, { onError });
-  assertEquals([answer.status, text(answer.body)], [400, "400 Bad Request\n"]);
-  assertStringIncludes(answer.stderr, "its host must be a valid one");
+  const response = await serveOne(() => new Response(), { variables: { HTTP_HOST: "a b" } }, {
+    onError,
+  });
+  assertEquals([response.status, text(response.body)], [400, "400 Bad Request\n"]);
+  assertStringIncludes(response.stderr, "its host must be a valid one");
 });
 
 Deno.test("an answer whose body was begun is none to start anew with (rule B17)", async () => {
@@ -526,10 +545,10 @@ Deno.test("an answer whose body was begun is none to start anew with (rule B17)"
         controller.error(new Secret("the secret"));
       },
     }, { highWaterMark: 0 });
-  const answer = await ask(() => new Response(failing()), {}, { onError });
-  assertEquals([answer.status, text(answer.body), answer.complete], [200, "begun", false]);
-  assertEquals(answer.end, null);
-  assertStringIncludes(answer.stderr, "the secret");
+  const response = await serveOne(() => new Response(failing()), {}, { onError });
+  assertEquals([response.status, text(response.body), response.complete], [200, "begun", false]);
+  assertEquals(response.end, null);
+  assertStringIncludes(response.stderr, "the secret");
 });
 
 Deno.test("the debug page shows the error, escaped, and hides secrets (rule F6)", async () => {
@@ -546,26 +565,26 @@ Deno.test("the debug page shows the error, escaped, and hides secrets (rule F6)"
     HTTP_X_A: '"><script>evil()</script>',
     ["HTTP_<script>"]: "evil",
   };
-  const answer = await ask(app, { variables }, { debug: true });
-  const page = text(answer.body);
-  assertEquals(answer.status, 500);
-  assertEquals(answer.headers.get("content-type"), "text/html;charset=UTF-8");
-  assertEquals(answer.headers.get("cache-control"), "no-store");
+  const response = await serveOne(app, { variables }, { debug: true });
+  const page = text(response.body);
+  assertEquals(response.status, 500);
+  assertEquals(response.headers.get("content-type"), "text/html;charset=UTF-8");
+  assertEquals(response.headers.get("cache-control"), "no-store");
   assertStringIncludes(page, "TypeError: &#60;b&#62;broken&#60;/b&#62;");
   assertStringIncludes(page, "respond_test.ts");
   assertStringIncludes(page, "over fastcgi");
   assertFalse(page.includes("hush"));
   assertFalse(page.includes("<script"));
   assertFalse(page.includes("<b>") || page.includes("<i>"));
-  assertStringIncludes(answer.stderr, "<b>broken</b>");
-  const plain = await ask(app, { variables });
+  assertStringIncludes(response.stderr, "<b>broken</b>");
+  const plain = await serveOne(app, { variables });
   assertEquals(text(plain.body), "500 Internal Server Error\n");
 });
 
 Deno.test("info.completed resolves when the answer is sent, rejects when it broke off", async () => {
   const completedOf = async (response: () => Response, parts: RequestParts = {}) => {
     let completed: Promise<void> | undefined;
-    await ask((_request, info) => {
+    await serveOne((_request, info) => {
       completed = info.completed;
       return response();
     }, parts);
@@ -584,10 +603,10 @@ Deno.test("info.completed resolves when the answer is sent, rejects when it brok
 });
 
 Deno.test("info.log() writes to FCGI_STDERR, as UTF-8 (rules B19, C17)", async () => {
-  const answer = await ask((_request, info) => {
+  const response = await serveOne((_request, info) => {
     info.log("café");
     return new Response("x");
   });
-  assertEquals(answer.stderr, "caf\xc3\xa9\n");
-  assertEquals([answer.status, answer.complete], [200, true]);
+  assertEquals(response.stderr, "caf\xc3\xa9\n");
+  assertEquals([response.status, response.complete], [200, true]);
 });

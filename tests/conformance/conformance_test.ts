@@ -1,7 +1,7 @@
 import { assertEquals } from "@std/assert";
 import type { HandlerInfo } from "../../bridge/app.ts";
 import { bytes, pattern, text } from "../testing/bytes.ts";
-import type { Answer } from "../testing/answer.ts";
+import type { ParsedResponse } from "../testing/response.ts";
 import app from "./app.ts";
 import { REQUEST_CHECKS } from "./request_checks.ts";
 import { type ClientRequest, overDenoServe, type Transport, TRANSPORTS } from "./transports.ts";
@@ -422,7 +422,7 @@ const BEHAVIOURS: Behaviour[] = [
 /** Header fields that HTTP servers add. */
 const TRANSPORT_FIELDS = ["connection", "date", "transfer-encoding", "vary"];
 
-function check(behaviour: Behaviour, response: Answer): void {
+function check(behaviour: Behaviour, response: ParsedResponse): void {
   const { seen, headers, body, cookies } = behaviour;
   const status = behaviour.status ?? 200;
   assertEquals(response.status, status);

@@ -4,7 +4,7 @@ import { serveFastCGI } from "../../fastcgi.ts";
 import { serveHTTP } from "../../http.ts";
 import { serveSCGI } from "../../scgi.ts";
 import { encodeSCGIHeaders } from "../../wire/scgi.ts";
-import { type Answer, parseAnswer } from "../testing/answer.ts";
+import { type ParsedResponse, parseResponse } from "../testing/response.ts";
 import { bytes, concat, text } from "../testing/bytes.ts";
 import { run, runScript } from "../testing/cgi_script.ts";
 import { deadline } from "../testing/deadline.ts";
@@ -22,7 +22,7 @@ export interface ClientRequest {
 }
 
 export interface Transport extends AsyncDisposable {
-  send(request: ClientRequest): Promise<Answer>;
+  send(request: ClientRequest): Promise<ParsedResponse>;
 }
 
 /** Every transport: starts the conformance app with the option set of a name. */
@@ -85,7 +85,7 @@ function overHTTP(app: App, options?: AppOptions): Transport {
 function overTCP(
   server: { shutdown(): Promise<void> },
   { port }: Deno.NetAddr,
-  send: (conn: Deno.Conn, request: ClientRequest) => Promise<Answer>,
+  send: (conn: Deno.Conn, request: ClientRequest) => Promise<ParsedResponse>,
 ): Transport {
   return {
     async send(request) {
@@ -139,27 +139,27 @@ function variablesOf(request: ClientRequest): Record<string, string> {
   return variables;
 }
 
-function sendToScript(request: ClientRequest, options: string): Promise<Answer> {
+function sendToScript(request: ClientRequest, options: string): Promise<ParsedResponse> {
   const env = { ...variablesOf(request), CONFORMANCE_OPTIONS: options };
   return runScript(new URL("./script.ts", import.meta.url), env, request.body);
 }
 
-async function sendFastCGI(conn: Deno.Conn, request: ClientRequest): Promise<Answer> {
+async function sendFastCGI(conn: Deno.Conn, request: ClientRequest): Promise<ParsedResponse> {
   const client = new FastCGIClient(conn);
   const sent = client.send(
     fastCGIRequest({ variables: Object.entries(variablesOf(request)), body: request.body }),
   );
-  const response = await client.answer();
+  const response = await client.response();
   await sent;
   return response;
 }
 
-async function sendSCGI(conn: Deno.Conn, request: ClientRequest): Promise<Answer> {
+async function sendSCGI(conn: Deno.Conn, request: ClientRequest): Promise<ParsedResponse> {
   const { CONTENT_LENGTH = "0", ...others } = variablesOf(request);
   const head = encodeSCGIHeaders(
     Object.entries({ CONTENT_LENGTH, SCGI: "1", ...others }),
   );
-  return parseAnswer(await converse(conn, concat([head, request.body ?? new Uint8Array()])));
+  return parseResponse(await converse(conn, concat([head, request.body ?? new Uint8Array()])));
 }
 
 /** Sends a request and reads the response at the same time. */
@@ -178,11 +178,11 @@ async function converse(conn: Deno.Conn, request: Uint8Array): Promise<Uint8Arra
   return concat(parts);
 }
 
-async function sendHTTP(conn: Deno.Conn, request: ClientRequest): Promise<Answer> {
+async function sendHTTP(conn: Deno.Conn, request: ClientRequest): Promise<ParsedResponse> {
   const { method, target, body = new Uint8Array() } = request;
   const lines = allHeaders(request).map(([name, value]) => `${name}: ${value}\r\n`).join("");
   const head = `${method} ${target} HTTP/1.1\r\n${lines}Connection: close\r\n\r\n`;
-  const response = parseAnswer(await converse(conn, concat([bytes(head), body])));
+  const response = parseResponse(await converse(conn, concat([bytes(head), body])));
   if (response.headers.get("transfer-encoding") === "chunked") {
     response.body = dechunk(response.body);
   }

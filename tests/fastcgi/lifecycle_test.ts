@@ -11,7 +11,7 @@ import { beginRequest, params, stdin, stdinEnd } from "../testing/fastcgi_record
 import { hello, post, serving, types } from "../testing/fastcgi_serving.ts";
 
 for (const over of MEDIA) {
-  Deno.test(`serveFastCGI() answers over ${over} after a half-close; the signal does not fire (rule C22)`, async () => {
+  Deno.test(`serveFastCGI() responds over ${over} after a half-close, and the signal does not abort (rule C22)`, async () => {
     const started = Promise.withResolvers<AbortSignal>();
     const gate = Promise.withResolvers<void>();
     await serving(
@@ -29,8 +29,8 @@ for (const over of MEDIA) {
           const signal = await deadline(started.promise, "the app");
           await turns();
           gate.resolve();
-          const answer = await client.answer();
-          assertEquals([text(answer.body), signal.aborted], ["body", false]);
+          const response = await client.response();
+          assertEquals([text(response.body), signal.aborted], ["body", false]);
           await client.end();
         }
       },
@@ -38,7 +38,7 @@ for (const over of MEDIA) {
     );
   });
 
-  Deno.test(`serveFastCGI() aborts the signal when the web server goes away over ${over} (rule C22)`, async () => {
+  Deno.test(`serveFastCGI() aborts the signal when the web server disconnects over ${over} (rule C22)`, async () => {
     for (const whole of [true, false]) {
       const started = Promise.withResolvers<Request>();
       const read = Promise.withResolvers<unknown>();
@@ -58,7 +58,7 @@ for (const over of MEDIA) {
         async ({ connect, logged }) => {
           const client = await connect();
           const all = request({ variables: post, body: bytes("body") });
-          // Without the last record, and with.
+          // With the last record, or without it.
           await client.send(whole ? all : all.subarray(0, -8));
           const { signal } = await deadline(started.promise, "the app");
           await client.next("the head");
@@ -69,7 +69,7 @@ for (const over of MEDIA) {
           );
           assertInstanceOf(signal.reason, DOMException);
           assertEquals(signal.reason.name, "AbortError");
-          await deadline(cancelled.promise, "the cancelling of the body");
+          await deadline(cancelled.promise, "the body to be cancelled");
           if (whole) assertEquals(await deadline(read.promise, "the body"), "read");
           assertEquals(logged, []);
         },
@@ -79,7 +79,7 @@ for (const over of MEDIA) {
   });
 }
 
-Deno.test("serveFastCGI() fails a body that is being read when the web server goes away (rule C22)", async () => {
+Deno.test("serveFastCGI() rejects a read of the body when the web server disconnects (rule C22)", async () => {
   const started = Promise.withResolvers<void>();
   const read = Promise.withResolvers<unknown>();
   await serving(
@@ -100,7 +100,7 @@ Deno.test("serveFastCGI() fails a body that is being read when the web server go
   );
 });
 
-Deno.test("serveFastCGI() calls off what is under way when a connection breaks the protocol", async () => {
+Deno.test("serveFastCGI() aborts the requests of a connection that breaks the protocol", async () => {
   const started = Promise.withResolvers<AbortSignal>();
   await serving(
     (request) => {
@@ -119,7 +119,7 @@ Deno.test("serveFastCGI() calls off what is under way when a connection breaks t
   );
 });
 
-Deno.test("serveFastCGI() closes in the end on a web server that neither sends nor closes (rule C15)", async () => {
+Deno.test("serveFastCGI() closes a connection after some time if the web server neither sends nor closes (rule C15)", async () => {
   await serving(
     () => new Response("enough", { status: 413 }),
     { shutdownTimeout: 60_000 },
@@ -127,8 +127,8 @@ Deno.test("serveFastCGI() closes in the end on a web server that neither sends n
       const client = await connect();
       await client.send(beginRequest(1), params(1, variables({ ...post, CONTENT_LENGTH: "10" })));
       await client.end();
-      assertEquals((await client.answer()).status, 413);
-      // Half closed, it waits for what is still on its way; not for ever.
+      assertEquals((await client.response()).status, 413);
+      // After its half-close the server waits for bytes on their way, for a limited time.
       await client.send(stdin(1, bytes("some")));
       await deadline(server.shutdown(), "the connection's close", 20_000);
       await assertRejects(() => client.send(stdin(1, bytes("more"))), Deno.errors.BrokenPipe);
@@ -136,16 +136,16 @@ Deno.test("serveFastCGI() closes in the end on a web server that neither sends n
   );
 });
 
-Deno.test("the handle has the shape of Deno.HttpServer", async () => {
+Deno.test("the server has the shape of Deno.HttpServer", async () => {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  let told: Deno.Addr | undefined;
-  const server = serveFastCGI(hello, listener, { onListen: (addr) => told = addr });
+  let listening: Deno.Addr | undefined;
+  const server = serveFastCGI(hello, listener, { onListen: (addr) => listening = addr });
   const handle: Pick<
     Deno.HttpServer,
     "addr" | "finished" | "shutdown" | "ref" | "unref" | typeof Symbol.asyncDispose
   > = server;
   assertEquals(handle.addr, listener.addr);
-  assertEquals(told, listener.addr);
+  assertEquals(listening, listener.addr);
   server.unref();
   server.ref();
   const { port } = listener.addr as Deno.NetAddr;
@@ -160,7 +160,7 @@ Deno.test("the handle has the shape of Deno.HttpServer", async () => {
 });
 
 for (const over of MEDIA) {
-  Deno.test(`shutdown() over ${over} finishes what is under way and closes what is idle (rule C26)`, async () => {
+  Deno.test(`shutdown() over ${over} finishes open requests and closes idle connections (rule C26)`, async () => {
     const gate = Promise.withResolvers<void>();
     const started = Promise.withResolvers<void>();
     const app: App = async (request) => {
@@ -175,15 +175,15 @@ for (const over of MEDIA) {
       async ({ connect, server }) => {
         const [idle, busy] = [await connect(), await connect()];
         await idle.send(request({ keep: true }));
-        await idle.answer();
+        await idle.response();
         await busy.send(request({ keep: true, variables: { REQUEST_URI: "/wait" } }));
         await deadline(started.promise, "the app");
         const down = server.shutdown();
         await idle.end();
         idle.close();
         gate.resolve();
-        const answer = await busy.answer();
-        assertEquals([answer.body, answer.complete], [pattern(500_000), true]);
+        const response = await busy.response();
+        assertEquals([response.body, response.complete], [pattern(500_000), true]);
         await busy.end();
         busy.close();
         await deadline(down, "the server's end");
@@ -194,7 +194,7 @@ for (const over of MEDIA) {
   });
 }
 
-Deno.test("shutdown() serves what still comes on a connection that it waits for (rule C26)", async () => {
+Deno.test("shutdown() serves new requests on a connection with an open request (rule C26)", async () => {
   const gate = Promise.withResolvers<void>();
   const app: App = async (request) => {
     if (request.url.endsWith("/wait")) await gate.promise;
@@ -206,9 +206,9 @@ Deno.test("shutdown() serves what still comes on a connection that it waits for 
     await turns();
     const down = server.shutdown();
     await client.send(request({ id: 2, keep: true }));
-    assertEquals((await client.answer(2)).status, 200);
+    assertEquals((await client.response(2)).status, 200);
     gate.resolve();
-    assertEquals((await client.answer(1)).status, 200);
+    assertEquals((await client.response(1)).status, 200);
     await client.end();
     client.close();
     await deadline(down, "the server's end");
@@ -219,10 +219,10 @@ Deno.test("shutdown() closes an idle connection in both directions (rule C26)", 
   await serving(hello, {}, async ({ connect, server }) => {
     const client = await connect();
     await client.send(request({ keep: true }));
-    assertEquals((await client.answer()).status, 200);
+    assertEquals((await client.response()).status, 200);
     const down = server.shutdown();
     await client.end();
-    // After a half-close this would be read.
+    // This would succeed if the server had only closed its writing side.
     await turns();
     await assertRejects(() => client.send(request({ keep: true })), Deno.errors.BrokenPipe);
     await deadline(down, "the server's end");
@@ -230,7 +230,7 @@ Deno.test("shutdown() closes an idle connection in both directions (rule C26)", 
 });
 
 for (const over of MEDIA) {
-  Deno.test(`shutdown() serves a request whose first bytes have come over ${over} (rule C26)`, async () => {
+  Deno.test(`shutdown() serves a request whose first bytes have arrived over ${over} (rule C26)`, async () => {
     await serving(
       hello,
       {},
@@ -238,13 +238,13 @@ for (const over of MEDIA) {
         for (const cut of [1, 8, 16, 30]) {
           const client = await connect();
           await client.send(request({ keep: true }));
-          assertEquals((await client.answer()).status, 200);
+          assertEquals((await client.response()).status, 200);
           const next = request({ keep: true });
           await client.send(next.subarray(0, cut));
           if (cut === 30) server.shutdown();
           await turns();
           await client.send(next.subarray(cut));
-          assertEquals((await client.answer()).status, 200, `cut at ${cut}`);
+          assertEquals((await client.response()).status, 200, `cut at ${cut}`);
           if (cut === 30) await client.end();
         }
       },
@@ -253,7 +253,7 @@ for (const over of MEDIA) {
   });
 }
 
-Deno.test("shutdown() calls off what takes longer than shutdownTimeout (rule C26)", async () => {
+Deno.test("shutdown() aborts requests that take longer than shutdownTimeout (rule C26)", async () => {
   const started = Promise.withResolvers<AbortSignal>();
   await serving(
     (request) => {
@@ -273,7 +273,7 @@ Deno.test("shutdown() calls off what takes longer than shutdownTimeout (rule C26
   );
 });
 
-Deno.test("options.signal stops at once", async () => {
+Deno.test("options.signal stops the server at once", async () => {
   const stop = new AbortController();
   const started = Promise.withResolvers<AbortSignal>();
   await serving(
@@ -297,14 +297,14 @@ Deno.test("options.signal stops at once", async () => {
   await deadline(server.finished, "finished");
 });
 
-Deno.test("a listener that is closed from outside ends the server", async () => {
+Deno.test("serveFastCGI() finishes when its listener is closed", async () => {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const server = serveFastCGI(hello, listener);
   listener.close();
   await deadline(server.finished, "finished");
 });
 
-Deno.test("an accept that fails is logged, and the next one served", async () => {
+Deno.test("serveFastCGI() logs a failed accept and serves the next connection", async () => {
   const logged: string[] = [];
   const inner = new FakeListener();
   const iterator = inner[Symbol.asyncIterator]();
@@ -323,13 +323,13 @@ Deno.test("an accept that fails is logged, and the next one served", async () =>
   const server = serveFastCGI(hello, listener, { log: (message) => logged.push(message) });
   const client = new FastCGIClient(inner.connect()[0]);
   await client.send(request());
-  assertEquals((await client.answer()).status, 200);
+  assertEquals((await client.response()).status, 200);
   assertEquals(logged, ["Cannot accept a connection: Too many open files"]);
   await deadline(server.shutdown(), "the server's end");
 });
 
 for (const over of ["TCP", "Unix"] as const) {
-  Deno.test(`serveFastCGI() sees over ${over} that a web server goes away after its half-close (rule C22)`, async () => {
+  Deno.test(`serveFastCGI() detects over ${over} that a web server disconnects after its half-close (rule C22)`, async () => {
     const started = Promise.withResolvers<AbortSignal>();
     await serving(
       (request) => {
@@ -352,7 +352,7 @@ for (const over of ["TCP", "Unix"] as const) {
   });
 }
 
-Deno.test("serveFastCGI() sends nothing over a Unix socket to see whether the web server is there (rule C22)", async () => {
+Deno.test("serveFastCGI() sends no bytes over a Unix socket to detect whether the web server has disconnected (rule C22)", async () => {
   const gate = Promise.withResolvers<void>();
   await serving(
     async () => {
@@ -373,7 +373,7 @@ Deno.test("serveFastCGI() sends nothing over a Unix socket to see whether the we
   );
 });
 
-Deno.test("unref() lets the process end while the server lives", async () => {
+Deno.test("unref() lets the process end while the server runs", async () => {
   const module = new URL("../../fastcgi.ts", import.meta.url).href;
   const code = `
     import { serveFastCGI } from "${module}";
@@ -393,7 +393,7 @@ Deno.test("unref() lets the process end while the server lives", async () => {
   assertEquals([output.code, text(output.stdout), text(output.stderr)], [0, "unreferenced\n", ""]);
 });
 
-Deno.test("shutdown() ends a connection right behind its response: no request may meet the end (rule C26)", async () => {
+Deno.test("shutdown() ends a connection right after its response, so that no request is lost in between (rule C26)", async () => {
   const gate = Promise.withResolvers<void>();
   const app: App = async () => {
     await gate.promise;
@@ -405,10 +405,10 @@ Deno.test("shutdown() ends a connection right behind its response: no request ma
     await turns();
     const down = server.shutdown();
     gate.resolve();
-    assertEquals((await client.answer()).status, 200);
+    assertEquals((await client.response()).status, 200);
     let ended = false;
     client.end().then(() => ended = true);
-    // Microtasks only: the event loop does not turn.
+    // Only microtasks run here, so that the event loop does not turn.
     for (let i = 0; i < 100; i++) await null;
     assert(ended);
     await deadline(down, "the server's end");
@@ -420,25 +420,25 @@ Deno.test("shutdown() closes a connection whose last request ended after its res
     const client = await connect();
     const pairs = variables({ REQUEST_METHOD: "POST", CONTENT_LENGTH: "4" });
     await client.send(beginRequest(1, { keep: true }), params(1, pairs));
-    assertEquals((await client.answer()).status, 200);
+    assertEquals((await client.response()).status, 200);
     await client.send(stdin(1, bytes("late")), stdinEnd(1));
-    // Answered only once the input before it has been read.
+    // Its response shows that the server has read the input before it.
     await client.send(request({ id: 2, keep: true }));
-    assertEquals((await client.answer(2)).status, 200);
+    assertEquals((await client.response(2)).status, 200);
     await client.send(beginRequest(3, { keep: true }), params(3, variables()));
-    assertEquals((await client.answer(3)).status, 200);
+    assertEquals((await client.response(3)).status, 200);
     await client.send(stdinEnd(3));
     await turns();
     const down = server.shutdown();
     await client.end();
-    // After a half-close this would be read.
+    // This would succeed if the server had only closed its writing side.
     await turns();
     await assertRejects(() => client.send(request({ keep: true })), Deno.errors.BrokenPipe);
     await deadline(down, "the server's end");
   });
 });
 
-Deno.test("shutdown() waits without end where shutdownTimeout is Infinity (rule C26)", async () => {
+Deno.test("shutdown() waits without a limit if shutdownTimeout is Infinity (rule C26)", async () => {
   const gate = Promise.withResolvers<void>();
   const app: App = async () => {
     await gate.promise;
@@ -451,7 +451,7 @@ Deno.test("shutdown() waits without end where shutdownTimeout is Infinity (rule 
     const down = server.shutdown();
     await turns();
     gate.resolve();
-    assertEquals((await client.answer()).status, 200);
+    assertEquals((await client.response()).status, 200);
     client.close();
     await deadline(down, "the server's end");
   });

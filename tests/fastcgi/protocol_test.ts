@@ -23,7 +23,7 @@ import {
 import { echo, hello, post, serving, types } from "../testing/fastcgi_serving.ts";
 
 for (const over of MEDIA) {
-  Deno.test(`serveFastCGI() answers over ${over}, and closes as asked (rules C8, C16)`, async () => {
+  Deno.test(`serveFastCGI() responds over ${over}, and closes the connection unless FCGI_KEEP_CONN is set (rules C8, C16)`, async () => {
     await serving(
       echo,
       {},
@@ -38,14 +38,17 @@ for (const over of MEDIA) {
           RecordType.stdout,
           RecordType.endRequest,
         ]);
-        const answer = await client.answer();
-        assertEquals([answer.status, text(answer.body), answer.headers.get("x-url")], [
+        const response = await client.response();
+        assertEquals([response.status, text(response.body), response.headers.get("x-url")], [
           200,
           "body",
           "http://example.org/a",
         ]);
-        assertEquals(answer.end, { appStatus: 0, protocolStatus: ProtocolStatus.requestComplete });
-        assertEquals([answer.complete, answer.stderr], [true, ""]);
+        assertEquals(response.end, {
+          appStatus: 0,
+          protocolStatus: ProtocolStatus.requestComplete,
+        });
+        assertEquals([response.complete, response.stderr], [true, ""]);
       },
       over,
     );
@@ -59,34 +62,34 @@ for (const over of MEDIA) {
         const client = await connect();
         for (const body of ["one", "", "three"]) {
           await client.send(request({ keep: true, variables: post, body: bytes(body) }));
-          assertEquals(text((await client.answer()).body), body);
+          assertEquals(text((await client.response()).body), body);
         }
         assertFalse(client.ended);
         await client.send(request({ keep: false }));
         await client.end();
-        assertEquals((await client.answer()).status, 200);
+        assertEquals((await client.response()).status, 200);
       },
       over,
     );
   });
 }
 
-Deno.test("serveFastCGI() takes a request cut at any byte (rule C2)", async () => {
+Deno.test("serveFastCGI() reads a request cut at any byte (rule C2)", async () => {
   const whole = request({ keep: true, variables: { ...post, HTTP_X_A: "a" }, body: bytes("body") });
   await serving(echo, {}, async ({ connect }) => {
     const client = await connect();
     for (let at = 0; at < whole.length; at++) {
       for (const part of cut(whole, [at])) await client.send(part);
-      assertEquals(text((await client.answer()).body), "body", `cut at ${at}`);
+      assertEquals(text((await client.response()).body), "body", `cut at ${at}`);
     }
     for (const byte of split(whole)) await client.send(byte);
-    assertEquals(text((await client.answer()).body), "body");
+    assertEquals(text((await client.response()).body), "body");
     await client.send(...[1, 2, 3].map((id) => request({ id, keep: true })));
-    for (const id of [1, 2, 3]) assertEquals((await client.answer(id)).status, 200);
+    for (const id of [1, 2, 3]) assertEquals((await client.response(id)).status, 200);
   });
 });
 
-Deno.test("serveFastCGI() takes variables and body in records of any size and padding (rules C1, C10)", async () => {
+Deno.test("serveFastCGI() reads variables and body in records of any size and padding (rules C1, C10)", async () => {
   const pairs = params(1, variables({ ...post, HTTP_X_LONG: "x".repeat(300) }));
   const content = pairs.subarray(8, -8);
   const body = bytes("a body of some bytes");
@@ -103,25 +106,25 @@ Deno.test("serveFastCGI() takes variables and body in records of any size and pa
         ...cutUp(RecordType.stdin, body),
         record(RecordType.stdin, 1, new Uint8Array(), 1),
       );
-      const answer = await client.answer();
-      assertEquals([answer.status, text(answer.body)], [200, text(body)], `records of ${size}`);
+      const response = await client.response();
+      assertEquals([response.status, text(response.body)], [200, text(body)], `records of ${size}`);
     }
   });
 });
 
-Deno.test("serveFastCGI() answers under the id it was asked with, all 16 bits of it (rule C20)", async () => {
+Deno.test("serveFastCGI() responds with the 16-bit id of the request (rule C20)", async () => {
   await serving(hello, {}, async ({ connect }) => {
     const client = await connect();
     for (const id of [1, 2, 255, 256, 0x1234, 65535]) {
       await client.send(request({ id, keep: true }));
-      const answer = await client.answer(id);
-      assertEquals([answer.status, text(answer.body)], [200, "Hello"]);
+      const response = await client.response(id);
+      assertEquals([response.status, text(response.body)], [200, "Hello"]);
       assertEquals(client.records, []);
     }
   });
 });
 
-Deno.test("serveFastCGI() starts the app when the variables end, whatever of the body is to come (rule C12)", async () => {
+Deno.test("serveFastCGI() calls the app when the variables end, before the body has arrived (rule C12)", async () => {
   await serving((request) => new Response(request.body), {}, async ({ connect }) => {
     const client = await connect();
     await client.send(beginRequest(1), params(1, variables(post)));
@@ -134,7 +137,7 @@ Deno.test("serveFastCGI() starts the app when the variables end, whatever of the
       assert(came);
     }
     await client.send(stdinEnd(1));
-    assertEquals(text((await client.answer()).body), "onetwothree");
+    assertEquals(text((await client.response()).body), "onetwothree");
   });
 });
 
@@ -143,7 +146,7 @@ Deno.test("serveFastCGI() serves requests interleaved on one connection (rule C9
     const client = await connect();
     const ids = Array.from({ length: 10 }, (_, i) => 2 * i + 1);
     const bodies = ids.map((id) => pattern(1000 + id));
-    // The requests' records in turns: each has its own part of each.
+    // The records of all requests in turn.
     for (const id of ids) await client.send(beginRequest(id, { keep: true }));
     const pairs = ids.map((id) => nameValuePairs(variables({ ...post, REQUEST_URI: `/${id}` })));
     for (const [i, id] of ids.entries()) {
@@ -162,15 +165,15 @@ Deno.test("serveFastCGI() serves requests interleaved on one connection (rule C9
     }
     for (const id of ids.toReversed()) await client.send(stdinEnd(id));
     for (const [i, id] of ids.entries()) {
-      const answer = await client.answer(id);
-      assertEquals(answer.body, bodies[i]);
-      assertEquals(answer.headers.get("x-url"), `http://example.org/${id}`);
+      const response = await client.response(id);
+      assertEquals(response.body, bodies[i]);
+      assertEquals(response.headers.get("x-url"), `http://example.org/${id}`);
     }
     assertEquals(client.records, []);
   });
 });
 
-Deno.test("serveFastCGI() keeps large bodies apart that come in the same reads (rule C9)", async () => {
+Deno.test("serveFastCGI() separates large bodies that arrive in the same reads (rule C9)", async () => {
   for (const read of [(request: Request) => request.body, (request: Request) => request.bytes()]) {
     const app: App = async (request) => new Response(await read(request));
     await serving(app, {}, async ({ connect }) => {
@@ -189,7 +192,7 @@ Deno.test("serveFastCGI() keeps large bodies apart that come in the same reads (
       }
       await client.send(...records, ...ids.map((id) => stdinEnd(id)));
       for (const [i, id] of ids.entries()) {
-        const { body } = await client.answer(id);
+        const { body } = await client.response(id);
         assertEquals(body.length, bodies[i].length);
         assertEquals(body.findIndex((byte, at) => byte !== bodies[i][at]), -1);
       }
@@ -197,7 +200,7 @@ Deno.test("serveFastCGI() keeps large bodies apart that come in the same reads (
   }
 });
 
-Deno.test("serveFastCGI() lets no request wait for another (rule C9)", async () => {
+Deno.test("serveFastCGI() never delays a request because of another (rule C9)", async () => {
   const gate = Promise.withResolvers<void>();
   await serving(
     async (request) => {
@@ -210,59 +213,59 @@ Deno.test("serveFastCGI() lets no request wait for another (rule C9)", async () 
       const slow = variables({ ...post, REQUEST_URI: "/slow" });
       await client.send(beginRequest(1, { keep: true }), params(1, slow));
       await client.send(beginRequest(2, { keep: true }), params(2, variables(post)));
-      // More than a connection holds for one request alone.
+      // More than a connection buffers if it has one request.
       const body = pattern(2_000_000);
       await deadline(client.send(stdin(1, body), stdinEnd(1)), "the slow request's body");
       await client.send(stdin(2, bytes("quick")), stdinEnd(2));
-      assertEquals(text((await client.answer(2)).body), "quick");
+      assertEquals(text((await client.response(2)).body), "quick");
       await client.send(request({ id: 3, keep: true }));
-      assertEquals((await client.answer(3)).status, 200);
+      assertEquals((await client.response(3)).status, 200);
       gate.resolve();
-      assertEquals((await client.answer(1)).body, body);
+      assertEquals((await client.response(1)).body, body);
     },
   );
 });
 
-Deno.test("serveFastCGI() tells its capacity, first thing and at any time (rule C5)", async () => {
+Deno.test("serveFastCGI() returns its capacity, before the first request and at any time (rule C5)", async () => {
   const gate = Promise.withResolvers<void>();
   await serving(
     async () => (await gate.promise, new Response("Hello")),
     { maxConnections: 7, maxRequests: 300 },
     async ({ connect }) => {
       const client = await connect();
-      const ask = async (...names: string[]) => {
+      const query = async (...names: string[]) => {
         await client.send(getValues(...names));
         const { type, id, content } = (await client.next("the values"))!;
         assertEquals([type, id], [RecordType.getValuesResult, 0]);
         return text(content);
       };
-      const all = await ask("FCGI_MAX_CONNS", "FCGI_MAX_REQS", "FCGI_MPXS_CONNS");
+      const all = await query("FCGI_MAX_CONNS", "FCGI_MAX_REQS", "FCGI_MPXS_CONNS");
       assertEquals(
         all,
         "\x0e\x01FCGI_MAX_CONNS7\x0d\x03FCGI_MAX_REQS300\x0f\x01FCGI_MPXS_CONNS1",
       );
       assertEquals(
-        await ask("FCGI_MPXS_CONNS", "UNKNOWN", "__proto__"),
+        await query("FCGI_MPXS_CONNS", "UNKNOWN", "__proto__"),
         "\x0f\x01FCGI_MPXS_CONNS1",
       );
-      assertEquals(await ask(), "");
+      assertEquals(await query(), "");
       await client.send(beginRequest(1, { keep: true }));
-      assertEquals(await ask("FCGI_MAX_CONNS"), "\x0e\x01FCGI_MAX_CONNS7");
+      assertEquals(await query("FCGI_MAX_CONNS"), "\x0e\x01FCGI_MAX_CONNS7");
       await client.send(params(1, variables()), stdinEnd(1));
-      assertEquals(await ask("FCGI_MAX_CONNS"), "\x0e\x01FCGI_MAX_CONNS7");
+      assertEquals(await query("FCGI_MAX_CONNS"), "\x0e\x01FCGI_MAX_CONNS7");
       gate.resolve();
-      assertEquals(text((await client.answer()).body), "Hello");
+      assertEquals(text((await client.response()).body), "Hello");
     },
   );
 });
 
-Deno.test("serveFastCGI() answers unknown management types, and sends none unasked (rule C3)", async () => {
+Deno.test("serveFastCGI() responds to unknown management types, and sends no management record by itself (rule C3)", async () => {
   await serving(hello, {}, async ({ connect }) => {
     const client = await connect();
     for (const type of [10, 11, 12, 200, 255]) {
       await client.send(record(type, 0, bytes("what?"), 3));
-      const answer = (await client.next("the answer"))!;
-      assertEquals(answer, {
+      const response = (await client.next("the response"))!;
+      assertEquals(response, {
         type: RecordType.unknownType,
         id: 0,
         content: new Uint8Array([type, 0, 0, 0, 0, 0, 0, 0]),
@@ -275,7 +278,7 @@ Deno.test("serveFastCGI() answers unknown management types, and sends none unask
   });
 });
 
-Deno.test("serveFastCGI() skips unknown types and records of no request (rules C4, C13)", async () => {
+Deno.test("serveFastCGI() ignores unknown types and records without a request (rules C4, C13)", async () => {
   await serving(echo, {}, async ({ connect }) => {
     const client = await connect();
     await client.send(
@@ -288,7 +291,7 @@ Deno.test("serveFastCGI() skips unknown types and records of no request (rules C
       record(99, 1, bytes("unknown"), 7),
       params(1, variables(post)),
       record(99, 1),
-      // What only an application sends.
+      // Types that only an application sends.
       record(RecordType.stdout, 1, bytes("x")),
       record(RecordType.endRequest, 1, new Uint8Array(8)),
       record(RecordType.data, 1, bytes("x")),
@@ -297,9 +300,9 @@ Deno.test("serveFastCGI() skips unknown types and records of no request (rules C
       stdinEnd(1),
       stdinEnd(1),
     );
-    assertEquals(text((await client.answer()).body), "body");
+    assertEquals(text((await client.response()).body), "body");
     await client.send(request({ id: 7, keep: true }));
-    assertEquals((await client.answer(7)).status, 200);
+    assertEquals((await client.response(7)).status, 200);
   });
 });
 
@@ -324,18 +327,18 @@ const PROTOCOL_ERRORS: Record<string, [Uint8Array[], string]> = {
     [beginRequest(5), beginRequest(5)],
     "Cannot begin request as its id must not be in use: current value is 5",
   ],
-  "a body before the variables' end": [
+  "a body before the end of the variables": [
     [beginRequest(1), stdin(1, bytes("x"))],
     "Cannot accept FCGI_STDIN as FCGI_PARAMS must end first: it has not",
   ],
-  "values that are cut off (rules C5, C10)": [
+  "truncated name-value pairs (rules C5, C10)": [
     [record(RecordType.getValues, 0, bytes("\x05"))],
     "Cannot decode name-value pairs as a value's length must have 1 bytes: 0 are left",
   ],
 };
 
 for (const [name, [parts, message]] of Object.entries(PROTOCOL_ERRORS)) {
-  Deno.test(`serveFastCGI() closes a connection over ${name}, and the log says why`, async () => {
+  Deno.test(`serveFastCGI() closes a connection after ${name}, and logs why`, async () => {
     await serving(hello, {}, async ({ connect, logged }) => {
       const client = await connect();
       await client.send(...parts);
@@ -344,12 +347,12 @@ for (const [name, [parts, message]] of Object.entries(PROTOCOL_ERRORS)) {
       assertEquals(client.records, []);
       const other = await connect();
       await other.send(request());
-      assertEquals((await other.answer()).status, 200);
+      assertEquals((await other.response()).status, 200);
     });
   });
 }
 
-Deno.test("serveFastCGI() ends an aborted request soon, and goes on (rule C21)", async () => {
+Deno.test("serveFastCGI() ends an aborted request soon, and keeps the connection (rule C21)", async () => {
   const started = Promise.withResolvers<Request>();
   const cancelled = Promise.withResolvers<void>();
   await serving(
@@ -371,32 +374,32 @@ Deno.test("serveFastCGI() ends an aborted request soon, and goes on (rule C21)",
     async ({ connect, logged }) => {
       const client = await connect();
       const end = { appStatus: 0, protocolStatus: ProtocolStatus.requestComplete };
-      // Before its variables ended.
+      // Before the end of the variables.
       await client.send(beginRequest(1, { keep: true }), abortRequest(1));
-      assertEquals((await client.answer()).end, end);
-      // While the app works.
+      assertEquals((await client.response()).end, end);
+      // While the app runs.
       await client.send(request({ keep: true, variables: { REQUEST_URI: "/never" } }));
       const { signal } = await deadline(started.promise, "the app");
       assertFalse(signal.aborted);
       await client.send(abortRequest(1));
-      assertEquals((await client.answer()).end, end);
+      assertEquals((await client.response()).end, end);
       assert(signal.aborted);
-      // In the midst of an answer.
+      // In the middle of a response.
       await client.send(request({ keep: true, variables: { REQUEST_URI: "/stream" } }));
       await client.until(({ type }) => type === RecordType.stdout, "the head");
       await client.send(abortRequest(1));
-      assertEquals((await client.answer()).end, end);
-      await deadline(cancelled.promise, "the cancelling of the body");
-      // The connection goes on.
+      assertEquals((await client.response()).end, end);
+      await deadline(cancelled.promise, "the body to be cancelled");
+      // The connection still works.
       await client.send(request({ keep: true }), abortRequest(2));
-      assertEquals(text((await client.answer()).body), "Hello");
+      assertEquals(text((await client.response()).body), "Hello");
       assertEquals(client.records, []);
       assertEquals(logged, []);
     },
   );
 });
 
-Deno.test("serveFastCGI() sends nothing for an aborted request whose app answers late (rule C18)", async () => {
+Deno.test("serveFastCGI() sends nothing for an aborted request whose app responds late (rule C18)", async () => {
   const gate = Promise.withResolvers<void>();
   await serving(
     async (request) => {
@@ -408,20 +411,20 @@ Deno.test("serveFastCGI() sends nothing for an aborted request whose app answers
       const client = await connect();
       await client.send(request({ keep: true, variables: { REQUEST_URI: "/late" } }));
       await client.send(abortRequest(1));
-      assertEquals((await client.answer()).status, undefined);
-      // The same id, for another request: it is not to get the late answer.
+      assertEquals((await client.response()).status, undefined);
+      // Another request with the same id does not get the late response.
       await client.send(beginRequest(1, { keep: true }));
       gate.resolve();
       await turns();
       await client.send(params(1, variables()), stdinEnd(1));
-      const answer = await client.answer();
-      assertEquals([answer.status, text(answer.body)], [200, "Hello"]);
+      const response = await client.response();
+      assertEquals([response.status, text(response.body)], [200, "Hello"]);
       assertEquals(client.records, []);
     },
   );
 });
 
-Deno.test("serveFastCGI() answers without waiting for the body, and drops what comes late (rule C13)", async () => {
+Deno.test("serveFastCGI() responds without waiting for the body, and discards the rest of it (rule C13)", async () => {
   await serving(
     (request) => {
       if (request.method === "GET") return new Response("next");
@@ -433,17 +436,17 @@ Deno.test("serveFastCGI() answers without waiting for the body, and drops what c
       const long = { ...post, CONTENT_LENGTH: "1000000" };
       await client.send(beginRequest(1, { keep: true }), params(1, variables(long)));
       await client.send(stdin(1, pattern(1000)));
-      const answer = await client.answer();
-      assertEquals([answer.status, answer.complete], [413, true]);
+      const response = await client.response();
+      assertEquals([response.status, response.complete], [413, true]);
       await client.send(stdin(1, pattern(999000)), stdinEnd(1));
       await client.send(request({ keep: true }));
-      assertEquals(text((await client.answer()).body), "next");
+      assertEquals(text((await client.response()).body), "next");
     },
   );
 });
 
 for (const over of MEDIA) {
-  Deno.test(`serveFastCGI() reads on after an early answer over ${over}, so that it is not lost (rule C15)`, async () => {
+  Deno.test(`serveFastCGI() reads on after an early response over ${over}, so that the response is not lost (rule C15)`, async () => {
     await serving(
       () => new Response("too large", { status: 413 }),
       {},
@@ -454,11 +457,15 @@ for (const over of MEDIA) {
           beginRequest(1),
           params(1, variables({ ...post, CONTENT_LENGTH: "3000000" })),
         );
-        // As Caddy does: all of it before the answer is read.
+        // Caddy sends all of it before it reads the response.
         await deadline(client.send(stdin(1, body), stdinEnd(1)), "the body's end");
         await client.end();
-        const answer = await client.answer();
-        assertEquals([answer.status, text(answer.body), answer.complete], [413, "too large", true]);
+        const response = await client.response();
+        assertEquals([response.status, text(response.body), response.complete], [
+          413,
+          "too large",
+          true,
+        ]);
         client.close();
         await deadline(server.shutdown(), "the server's end");
       },
@@ -494,7 +501,7 @@ Deno.test("serveFastCGI() echoes 40 MB to a web server that sends all of it befo
   );
 });
 
-/** Answers with a head and one chunk, then breaks at the gate. */
+/** Responds with a head and one chunk, then fails when the gate opens. */
 function breaking(gate: Promise<void>): App {
   return (request) =>
     request.url.endsWith("/whole") ? new Response("whole") : new Response(
@@ -508,7 +515,7 @@ function breaking(gate: Promise<void>): App {
     );
 }
 
-Deno.test("serveFastCGI() closes over an answer that breaks off, without its end (rule B17)", async () => {
+Deno.test("serveFastCGI() closes the connection if the response's stream fails, without FCGI_END_REQUEST (rule B17)", async () => {
   for (const keep of [true, false]) {
     const gate = Promise.withResolvers<void>();
     await serving(breaking(gate.promise), {}, async ({ connect }) => {
@@ -518,15 +525,15 @@ Deno.test("serveFastCGI() closes over an answer that breaks off, without its end
       gate.resolve();
       await client.end();
       assertEquals(client.records.some(({ type }) => type === RecordType.endRequest), false);
-      const answer = await client.answer();
-      assertEquals([answer.status, text(answer.body)], [200, "begun"]);
-      assertEquals([answer.complete, answer.end], [false, null]);
-      assertStringIncludes(answer.stderr, "Error: broken\n");
+      const response = await client.response();
+      assertEquals([response.status, text(response.body)], [200, "begun"]);
+      assertEquals([response.complete, response.end], [false, null]);
+      assertStringIncludes(response.stderr, "Error: broken\n");
     });
   }
 });
 
-Deno.test("serveFastCGI() ends an answer that breaks off with a status where others share the connection (rule B17)", async () => {
+Deno.test("serveFastCGI() ends a response whose stream fails with an exit status if other requests share the connection (rule B17)", async () => {
   const gate = Promise.withResolvers<void>();
   await serving(breaking(gate.promise), {}, async ({ connect }) => {
     const client = await connect();
@@ -535,11 +542,11 @@ Deno.test("serveFastCGI() ends an answer that breaks off with a status where oth
     await client.send(beginRequest(2, { keep: true }));
     await client.until(({ type }) => type === RecordType.stdout, "the head");
     gate.resolve();
-    const answer = await client.answer(1);
-    assertEquals([text(answer.body), answer.complete], ["begun", false]);
-    assertEquals(answer.end, { appStatus: 1, protocolStatus: ProtocolStatus.requestComplete });
+    const response = await client.response(1);
+    assertEquals([text(response.body), response.complete], ["begun", false]);
+    assertEquals(response.end, { appStatus: 1, protocolStatus: ProtocolStatus.requestComplete });
     await client.send(params(2, whole), stdinEnd(2));
-    assertEquals(text((await client.answer(2)).body), "whole");
+    assertEquals(text((await client.response(2)).body), "whole");
     assertFalse(client.ended);
   });
 });
@@ -563,7 +570,7 @@ Deno.test("serveFastCGI() writes the log to FCGI_STDERR and ends that stream (ru
   );
 });
 
-Deno.test("info.log() behind HAProxy, which drops FCGI_STDERR or dies of it, goes to the server's log", async () => {
+Deno.test("info.log() behind HAProxy, which ignores FCGI_STDERR or crashes on it, writes to the server's log", async () => {
   await serving(
     (_request, info) => {
       info.log("one");
@@ -580,7 +587,7 @@ Deno.test("info.log() behind HAProxy, which drops FCGI_STDERR or dies of it, goe
   );
 });
 
-Deno.test("info.log() after the answer goes to the server's log", async () => {
+Deno.test("info.log() after the response writes to the server's log", async () => {
   const gate = Promise.withResolvers<void>();
   await serving(
     (_request, info) => {
@@ -591,7 +598,7 @@ Deno.test("info.log() after the answer goes to the server's log", async () => {
     async ({ connect, logged }) => {
       const client = await connect();
       await client.send(request({ keep: true }));
-      await client.answer();
+      await client.response();
       gate.resolve();
       await turns();
       assertEquals(logged, ["afterwards"]);
@@ -600,54 +607,54 @@ Deno.test("info.log() after the answer goes to the server's log", async () => {
   );
 });
 
-Deno.test("a cut-off pair is answered 400 (rule C10)", async () => {
+Deno.test("serveFastCGI() responds with 400 to a truncated name-value pair (rule C10)", async () => {
   await serving(hello, {}, async ({ connect }) => {
     const client = await connect();
     await client.send(beginRequest(1, { keep: true }));
     await client.send(stream(RecordType.params, 1, bytes("\x05\x05abc")));
     await client.send(streamEnd(RecordType.params, 1), stdinEnd(1));
-    assertEquals((await client.answer()).status, 400);
+    assertEquals((await client.response()).status, 400);
     await client.send(request({ keep: true }));
-    assertEquals((await client.answer()).status, 200);
+    assertEquals((await client.response()).status, 200);
   });
 });
 
-Deno.test("many small answers at once share writes", async () => {
+Deno.test("many small responses at once share writes", async () => {
   const listener = new FakeListener();
   const server = serveFastCGI(hello, listener, { log: () => {} });
   const [ours, theirs] = listener.connect();
   const client = new FastCGIClient(ours);
   const ids = Array.from({ length: 50 }, (_, i) => i + 1);
   await client.send(...ids.map((id) => request({ id, keep: true })));
-  for (const id of ids) assertEquals(text((await client.answer(id)).body), "Hello");
+  for (const id of ids) assertEquals(text((await client.response(id)).body), "Hello");
   assertLess(theirs.written.length, 10);
   client.close();
   await deadline(server.shutdown(), "the server's end");
 });
 
-Deno.test("what is sent is what concat() of the parts is, whatever the pipe takes at once", async () => {
+Deno.test("serveFastCGI() sends the same bytes whatever a single write accepts", async () => {
   const body = pattern(200_000);
   for (const capacity of [1000, 8191, 65536]) {
     await serving(echo, {}, async ({ connect }) => {
       const client = await connect(capacity);
       const sending = client.send(request({ variables: post, body: concat([body]) }));
-      const answer = await client.answer();
+      const response = await client.response();
       await sending;
-      assertEquals(answer.body, body);
+      assertEquals(response.body, body);
     });
   }
 });
 
-Deno.test("serveFastCGI() takes no variables after their end", async () => {
+Deno.test("serveFastCGI() ignores variables after their end", async () => {
   await serving((request) => new Response(request.headers.get("x-a")), {}, async ({ connect }) => {
     const client = await connect();
     await client.send(beginRequest(1), params(1, variables({ HTTP_X_A: "first" })));
     await client.send(params(1, variables({ HTTP_X_A: "second" })), stdinEnd(1));
-    assertEquals(text((await client.answer()).body), "first");
+    assertEquals(text((await client.response()).body), "first");
   });
 });
 
-Deno.test("serveFastCGI() answers any requests, interleaved and cut in any way", async () => {
+Deno.test("serveFastCGI() serves any requests, interleaved and in any chunks", async () => {
   const one = fc.record({
     method: fc.constantFrom("POST", "PUT", "DELETE"),
     body: fc.uint8Array({ maxLength: 400 }),
@@ -704,10 +711,10 @@ Deno.test("serveFastCGI() answers any requests, interleaved and cut in any way",
               }
             })();
             for (const [i, { method, body, header }] of requests.entries()) {
-              const answer = await client.answer(i + 1);
-              assertEquals(answer.body, body as Uint8Array<ArrayBuffer>);
+              const response = await client.response(i + 1);
+              assertEquals(response.body, body as Uint8Array<ArrayBuffer>);
               assertEquals(
-                answer.headers.get("x-seen"),
+                response.headers.get("x-seen"),
                 `${method} ${header} ${body.length}`.trim(),
               );
             }
@@ -721,7 +728,7 @@ Deno.test("serveFastCGI() answers any requests, interleaved and cut in any way",
   );
 });
 
-Deno.test("serveFastCGI() stands whatever is sent to it", async () => {
+Deno.test("serveFastCGI() survives any input", async () => {
   const id = fc.integer({ min: 0, max: 3 });
   const content = fc.oneof(
     fc.uint8Array({ maxLength: 40 }),
@@ -760,7 +767,7 @@ Deno.test("serveFastCGI() stands whatever is sent to it", async () => {
         if (half) await client.end().finally(() => client.close());
         const other = await connect();
         await other.send(request());
-        assertEquals((await other.answer()).status, 200);
+        assertEquals((await other.response()).status, 200);
         other.close();
       }),
       { numRuns: 200 },

@@ -105,7 +105,7 @@ export class Peer {
   }
 
   /** Answers whole. */
-  async answer(text: string): Promise<void> {
+  async response(text: string): Promise<void> {
     await this.stdout(text);
     await this.end();
   }

@@ -450,10 +450,10 @@ testWith(
 
     await using silent = new Scripts({ "a.cgi": TREE + "wait" });
     const controller = new AbortController();
-    const answer = silent.gateway().fetch("/a.cgi", { signal: controller.signal });
+    const fetched = silent.gateway().fetch("/a.cgi", { signal: controller.signal });
     const others = await pidsOf(silent);
     controller.abort();
-    await answer;
+    await fetched;
     await eventually("the script's end", () => !others.some(isRunning));
   },
 );

@@ -24,7 +24,7 @@ function ask(address: string, options: FastCGIGatewayOptions = {}) {
 /** Answers each request on a connection with its path. */
 async function echoPaths(peer: Peer): Promise<void> {
   for (let asked = await peer.request(); asked; asked = await peer.request()) {
-    await peer.answer(OK + asked.variables.get("REQUEST_URI"));
+    await peer.response(OK + asked.variables.get("REQUEST_URI"));
     if (!asked.keep) return;
   }
 }
@@ -45,7 +45,7 @@ Deno.test("fastCGIGateway() makes a connection each where none is to be kept", a
   const keeps: boolean[] = [];
   await using application = new Application(async (peer) => {
     keeps.push((await peer.request())!.keep);
-    await peer.answer(OK);
+    await peer.response(OK);
   });
   using gateway = ask(application.address, { maxIdleConnections: 0 });
   for (let i = 0; i < 3; i++) await (await gateway.fetch("/")).text();
@@ -55,7 +55,7 @@ Deno.test("fastCGIGateway() makes a connection each where none is to be kept", a
 Deno.test("fastCGIGateway() repeats what a closed connection has not seen", async () => {
   await using application = new Application(async (peer, number) => {
     await peer.request();
-    await peer.answer(OK + number);
+    await peer.response(OK + number);
     // The next request is read, and never answered.
     if (number === 1) await peer.request();
   });
@@ -67,7 +67,7 @@ Deno.test("fastCGIGateway() repeats what a closed connection has not seen", asyn
 Deno.test("fastCGIGateway() repeats nothing that was begun to be answered", async () => {
   await using application = new Application(async (peer) => {
     await peer.request();
-    await peer.answer(OK + "first");
+    await peer.response(OK + "first");
     await peer.request();
     await peer.stderr("something");
   });
@@ -169,7 +169,7 @@ Deno.test("fastCGIGateway() sends a body as it comes, with its length if that is
     assert(await peer.until("the first part", ({ stdin }) => stdin.length === 5));
     await peer.stdout(OK + peer.asked.variables.get("CONTENT_LENGTH") + ";");
     assert(await peer.until("the end", ({ stdinEnded }) => stdinEnded));
-    await peer.answer(new TextDecoder().decode(peer.asked.stdin));
+    await peer.response(new TextDecoder().decode(peer.asked.stdin));
   });
   using gateway = ask(application.address);
   for (const headers of [undefined, { "content-length": "11" }]) {
@@ -244,12 +244,12 @@ Deno.test("fastCGIGateway() aborts the request where the client goes", async () 
     });
     using gateway = ask(application.address);
     const controller = new AbortController();
-    const answer = gateway.fetch("/", { signal: controller.signal });
+    const response = gateway.fetch("/", { signal: controller.signal });
     await asked.promise;
-    if (begun) await (await answer).body!.cancel();
+    if (begun) await (await response).body!.cancel();
     else {
       controller.abort();
-      await answer;
+      await response;
     }
   }
 });
@@ -259,7 +259,7 @@ Deno.test("fastCGIGateway() does not ask for a client that has gone already", as
   await using application = new Application(async (peer) => {
     for (let next = await peer.request(); next; next = await peer.request()) {
       asked.push(next.variables.get("REQUEST_URI")!);
-      await peer.answer(OK);
+      await peer.response(OK);
     }
   });
   using gateway = ask(application.address);
@@ -279,10 +279,10 @@ Deno.test("fastCGIGateway() closes on an application that does not know how to a
   });
   using gateway = ask(application.address);
   const controller = new AbortController();
-  const answer = gateway.fetch("/", { signal: controller.signal });
+  const response = gateway.fetch("/", { signal: controller.signal });
   await asked.promise;
   controller.abort();
-  await answer;
+  await response;
 });
 
 Deno.test("fastCGIGateway() tells the app of our own that the client has gone", async () => {
@@ -295,11 +295,11 @@ Deno.test("fastCGIGateway() tells the app of our own that the client has gone", 
   }, Deno.listen({ hostname: "127.0.0.1", port: 0 }));
   using gateway = ask(`127.0.0.1:${(server.addr as Deno.NetAddr).port}`);
   const controller = new AbortController();
-  const answer = gateway.fetch("/", { signal: controller.signal });
+  const response = gateway.fetch("/", { signal: controller.signal });
   await begun.promise;
   controller.abort();
   await deadline(aborted.promise, "the app's signal");
-  await answer;
+  await response;
 });
 
 Deno.test("fastCGIGateway() answers 504 where the application does not move", async () => {
@@ -327,7 +327,7 @@ Deno.test("fastCGIGateway() gives the client its own time", async () => {
   await using application = new Application(async (peer) => {
     await peer.until("the body", ({ stdinEnded, aborted }) => stdinEnded || aborted);
     const hangs = peer.asked.variables.get("REQUEST_URI") === "/hang";
-    if (!hangs && !peer.asked.aborted) return await peer.answer(OK + "late");
+    if (!hangs && !peer.asked.aborted) return await peer.response(OK + "late");
     await peer.until("the end", ({ aborted }) => aborted);
   });
   using patient = ask(application.address, { timeout: 50, clientTimeout: 10_000 });
@@ -413,7 +413,7 @@ Deno.test("fastCGIGateway() refuses with 503 what exceeds its connections", asyn
     await peer.request();
     asked.resolve();
     await go.promise;
-    await peer.answer(OK + "done");
+    await peer.response(OK + "done");
   });
   using gateway = ask(application.address, { maxConnections: 1 });
   const first = gateway.fetch("/");
@@ -446,7 +446,7 @@ Deno.test("fastCGIGateway() answers 502 to what is not FastCGI", async () => {
 Deno.test("fastCGIGateway() sends variables of more than one record", async () => {
   await using application = new Application(async (peer) => {
     const { variables } = (await peer.request())!;
-    await peer.answer(OK + variables.get("HTTP_X_LONG")!.length);
+    await peer.response(OK + variables.get("HTTP_X_LONG")!.length);
   });
   using gateway = ask(application.address);
   const headers = { "x-long": "a".repeat(200_000) };

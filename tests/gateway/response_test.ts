@@ -7,7 +7,7 @@ const encoder = new TextEncoder();
 const bytes = (text: string) => Uint8Array.from(text, (char) => char.charCodeAt(0));
 
 interface Read {
-  answer: Promise<Response | LocalRedirect>;
+  response: Promise<Response | LocalRedirect>;
   reader: ResponseReader;
   log: string[];
   canceled: unknown[];
@@ -33,13 +33,13 @@ function read(text: string, { method = "GET", step = Infinity, end = true } = {}
   } catch (error) {
     reader.fail(error);
   }
-  return { answer: reader.response, reader, log, canceled, whole };
+  return { response: reader.response, reader, log, canceled, whole };
 }
 
-async function response(text: string, options = {}): Promise<Response> {
-  const answer = await deadline(read(text, options).answer, "the answer");
-  assert(answer instanceof Response);
-  return answer;
+async function readResponse(text: string, options = {}): Promise<Response> {
+  const response = await deadline(read(text, options).response, "the answer");
+  assert(response instanceof Response);
+  return response;
 }
 
 const GOOD: Record<string, [
@@ -116,10 +116,10 @@ const GOOD: Record<string, [
 Deno.test("ResponseReader makes a response, whatever the pieces", async () => {
   for (const [name, [text, status, headers, body]] of Object.entries(GOOD)) {
     for (const step of [Infinity, 1, 7]) {
-      const answer = await response(text, { step });
-      assertEquals(answer.status, status, name);
-      assertEquals([...answer.headers], headers, name);
-      const got = String.fromCharCode(...new Uint8Array(await answer.arrayBuffer()));
+      const response = await readResponse(text, { step });
+      assertEquals(response.status, status, name);
+      assertEquals([...response.headers], headers, name);
+      const got = String.fromCharCode(...new Uint8Array(await response.arrayBuffer()));
       assertEquals(got, body, name);
     }
   }
@@ -148,22 +148,27 @@ const BAD: Record<string, string> = {
 Deno.test("ResponseReader refuses with 502 what is no answer", async () => {
   for (const [name, text] of Object.entries(BAD)) {
     for (const step of [Infinity, 1]) {
-      const error = await assertRejects(() => read(text, { step }).answer, ProtocolError, "", name);
+      const error = await assertRejects(
+        () => read(text, { step }).response,
+        ProtocolError,
+        "",
+        name,
+      );
       assertEquals(error.status, 502, name);
     }
   }
 });
 
 Deno.test("ResponseReader tells a local redirect from one for the client", async () => {
-  const { answer } = read("Location: /other?x=1\n\n");
-  assertEquals(await answer, { location: "/other?x=1" });
+  const { response } = read("Location: /other?x=1\n\n");
+  assertEquals(await response, { location: "/other?x=1" });
 });
 
 Deno.test("ResponseReader gives no body to HEAD, 204, 205 and 304", async () => {
-  const head = await response("Status: 200\nContent-Length: 5\n\nhello", { method: "HEAD" });
+  const head = await readResponse("Status: 200\nContent-Length: 5\n\nhello", { method: "HEAD" });
   assertEquals([head.body, head.headers.get("content-length")], [null, "5"]);
   for (const status of [204, 205, 304]) {
-    const { body } = await response(`Status: ${status}\nContent-Length: 5\n\nhello`);
+    const { body } = await readResponse(`Status: ${status}\nContent-Length: 5\n\nhello`);
     assertEquals(body, null, String(status));
   }
 });
@@ -177,41 +182,41 @@ Deno.test("ResponseReader has an application stopped that goes on with a body no
 });
 
 Deno.test("ResponseReader breaks the body off where it is short of its length", async () => {
-  const answer = await response("Status: 200\nContent-Length: 9\n\nshort");
-  await assertRejects(() => answer.text(), Error, "4 bytes shorter");
+  const response = await readResponse("Status: 200\nContent-Length: 9\n\nshort");
+  await assertRejects(() => response.text(), Error, "4 bytes shorter");
 });
 
 Deno.test("ResponseReader breaks the body off where chunks end before the last", async () => {
   const start = "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n";
   await assertRejects(
-    async () => await (await response(start + "5\r\nhel")).text(),
+    async () => await (await readResponse(start + "5\r\nhel")).text(),
     Error,
     "last chunk",
   );
   const bad = read(start + "5\r\nhelloX\r\n");
-  const answer = await bad.answer as Response;
-  await assertRejects(() => answer.text(), ProtocolError, "chunked");
+  const response = await bad.response as Response;
+  await assertRejects(() => response.text(), ProtocolError, "chunked");
 });
 
 Deno.test("ResponseReader keeps a whole body where the application breaks off after it", async () => {
-  const { answer, reader } = read("Status: 200\nContent-Length: 2\n\nab", { end: false });
+  const { response, reader } = read("Status: 200\nContent-Length: 2\n\nab", { end: false });
   reader.fail(new Error("gone"));
-  assertEquals(await (await answer as Response).text(), "ab");
+  assertEquals(await (await response as Response).text(), "ab");
 });
 
 Deno.test("ResponseReader ends a body that has its length, whatever the application does", async () => {
   for (
     const text of ["Status: 200\nContent-Length: 2\n\nab", "Status: 200\nContent-Length: 0\n\n"]
   ) {
-    const { answer, whole } = read(text, { end: false });
-    const body = await deadline((await answer as Response).text(), "the body");
+    const { response, whole } = read(text, { end: false });
+    const body = await deadline((await response as Response).text(), "the body");
     assertEquals([body, whole.count], [text.slice(text.indexOf("\n\n") + 2), 1]);
   }
 });
 
 Deno.test("ResponseReader logs what exceeds the length, once", async () => {
-  const { answer, log } = read("Status: 200\nContent-Length: 1\n\nabc", { step: 1 });
-  assertEquals(await (await answer as Response).text(), "a");
+  const { response, log } = read("Status: 200\nContent-Length: 1\n\nabc", { step: 1 });
+  assertEquals(await (await response as Response).text(), "a");
   assertEquals(log.length, 1);
   assertStringIncludes(log[0], "longer than its Content-Length");
 });
@@ -223,22 +228,22 @@ Deno.test("ResponseReader has an application stopped that goes on after a whole 
 });
 
 Deno.test("ResponseReader.room() waits until the client has taken what came", async () => {
-  const { answer, reader } = read("Status: 200\n\n", { end: false });
+  const { response, reader } = read("Status: 200\n\n", { end: false });
   assertEquals(reader.room(), undefined);
   reader.push(new Uint8Array(100_000));
   const room = reader.room();
   assert(room instanceof Promise);
-  const body = (await answer as Response).body!.getReader();
+  const body = (await response as Response).body!.getReader();
   await deadline(body.read(), "the body");
   await deadline(room, "room");
   await body.cancel();
 });
 
 Deno.test("ResponseReader.room() waits no more when the client goes", async () => {
-  const { answer, reader, canceled } = read("Status: 200\n\n", { end: false });
+  const { response, reader, canceled } = read("Status: 200\n\n", { end: false });
   reader.push(new Uint8Array(100_000));
   const room = reader.room();
-  await (await answer as Response).body!.cancel("gone");
+  await (await response as Response).body!.cancel("gone");
   await deadline(Promise.resolve(room), "room");
   assertEquals(canceled, ["gone"]);
   reader.push(encoder.encode("more"));

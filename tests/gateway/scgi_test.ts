@@ -118,10 +118,10 @@ Deno.test("scgiGateway() closes the connection where the client goes", async () 
   });
   using gateway = ask(application.address);
   const controller = new AbortController();
-  const answer = gateway.fetch("/", { signal: controller.signal });
+  const response = gateway.fetch("/", { signal: controller.signal });
   await begun.promise;
   controller.abort();
-  await answer;
+  await response;
 });
 
 Deno.test("fetchSCGI() throws what a gateway answers 502 for", async () => {

@@ -1,4 +1,4 @@
-/** A CGI script for tests that leaves something alive, as its path names. */
+/** A CGI script for tests: its path says what it leaves alive, if anything. */
 import { serveCGI } from "../../cgi.ts";
 
 const exitTimeout = Deno.env.get("X_EXIT_TIMEOUT");

@@ -1,15 +1,15 @@
-/** What web servers sent, as `scripts/capture.ts` has recorded it in `tests/testdata/`. */
+/** Reads what web servers sent, as `scripts/capture.ts` recorded it in `tests/testdata/`. */
 import { bytes, pattern, text } from "./bytes.ts";
 
-/** A request, as the client sent it to the web server. */
+/** A request as the client sent it to the web server. */
 export interface SentRequest {
   method: string;
   /** Path and query. */
   target: string;
   headers: [name: string, value: string][];
-  /** A byte string, or how long a {@linkcode pattern} is. */
+  /** A byte string, or the length of a {@linkcode pattern}. */
   body?: string | number;
-  /** Whether the body went in chunked coding. */
+  /** Whether the body was sent with chunked coding. */
   chunked?: boolean;
 }
 
@@ -18,12 +18,12 @@ export interface Capture {
   /** The file with the bytes. */
   file: string;
   protocol: "fastcgi" | "scgi";
-  /** The part of the web server that sent it. */
+  /** The module of the web server that sent it. */
   sender: string;
   requests: SentRequest[];
 }
 
-/** The index of a web server's directory. */
+/** The index in a web server's directory. */
 export interface CaptureIndex {
   server: string;
   version: string;
@@ -32,7 +32,7 @@ export interface CaptureIndex {
 
 export const TESTDATA = new URL("../testdata/", import.meta.url);
 
-/** A request's body. */
+/** Returns a request's body. */
 export function bodyOf({ body = "" }: SentRequest): Uint8Array<ArrayBuffer> {
   return typeof body === "number" ? pattern(body) : bytes(body);
 }
@@ -45,7 +45,7 @@ export interface ReadCapture extends Capture {
   raw: Uint8Array<ArrayBuffer>;
 }
 
-/** All captures. */
+/** Reads all captures. */
 export function readCaptures(): ReadCapture[] {
   const directories = [...Deno.readDirSync(TESTDATA)].map(({ name }) => name).sort();
   return directories.flatMap((directory) => {

@@ -1,17 +1,17 @@
 import { Buffer } from "@std/io/buffer";
 import type { App } from "../../bridge/app.ts";
 import { type CGIOptions, serveCGI } from "../../cgi.ts";
-import { type Answer, parseAnswer } from "./answer.ts";
+import { type ParsedResponse, parseResponse } from "./response.ts";
 import { text } from "./bytes.ts";
 import { deadline } from "./deadline.ts";
 
-/** Answers one request by `serveCGI()`, all handed in. */
+/** Serves one request with `serveCGI()` in this process: environment and streams are passed as options. */
 export async function run(
   app: App,
   env: Record<string, string> = {},
   body: Uint8Array = new Uint8Array(),
   options: CGIOptions = {},
-): Promise<Answer & { stderr: string }> {
+): Promise<ParsedResponse & { stderr: string }> {
   const stdout = new Buffer();
   const stderr = new Buffer();
   const served = serveCGI(app, {
@@ -27,18 +27,18 @@ export async function run(
     ...options,
   });
   await deadline(served, "the script's end");
-  return { ...parseAnswer(stdout.bytes()), stderr: text(stderr.bytes()) };
+  return { ...parseResponse(stdout.bytes()), stderr: text(stderr.bytes()) };
 }
 
-/** How a script is run. */
+/** Options for running a script. */
 export interface SpawnOptions {
-  /** What it is allowed to. */
+  /** Its Deno permission flags. */
   permissions?: string[];
   /** The program's own arguments. */
   args?: string[];
 }
 
-/** Runs a script as a web server does: with these variables and no others but what Deno itself needs. */
+/** Starts a script as a web server does: with these variables, and no others except those that Deno needs. */
 export function spawn(
   script: URL,
   env: Record<string, string>,
@@ -58,7 +58,7 @@ export function spawn(
   }).spawn();
 }
 
-/** Writes all, or as much as the script takes. */
+/** Writes the body to the script's stdin, and stops without an error if the script closes it. */
 export async function feed(child: Deno.ChildProcess, body: Uint8Array): Promise<void> {
   const writer = child.stdin.getWriter();
   try {
@@ -69,14 +69,14 @@ export async function feed(child: Deno.ChildProcess, body: Uint8Array): Promise<
   }
 }
 
-/** What a script did. */
-export interface Outcome extends Answer {
+/** A script's response, log and exit code. */
+export interface Outcome extends ParsedResponse {
   stderr: string;
   code: number;
   stdout: Uint8Array;
 }
 
-/** Runs a script for one request, body and answer at the same time. */
+/** Runs a script for one request. Writes the body and reads the response at the same time. */
 export async function runScript(
   script: URL,
   env: Record<string, string>,
@@ -89,11 +89,11 @@ export async function runScript(
     "the script's end",
     30_000,
   );
-  const answer = stdout.length > 0 ? parseAnswer(stdout) : NO_ANSWER;
-  return { ...answer, code, stdout, stderr: new TextDecoder().decode(stderr) };
+  const response = stdout.length > 0 ? parseResponse(stdout) : NO_RESPONSE;
+  return { ...response, code, stdout, stderr: new TextDecoder().decode(stderr) };
 }
 
-const NO_ANSWER: Answer = {
+const NO_RESPONSE: ParsedResponse = {
   status: undefined,
   reason: "",
   fields: [],

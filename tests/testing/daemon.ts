@@ -1,9 +1,9 @@
 import { deadline } from "./deadline.ts";
 
-/** A program that runs until it is stopped. */
+/** A program that runs until it is stopped, and its log. */
 export class Program implements AsyncDisposable {
   readonly child: Deno.ChildProcess;
-  /** What it has written to stderr. */
+  /** What it has written to stderr so far. */
   log = "";
   #changed = Promise.withResolvers<void>();
 
@@ -23,11 +23,11 @@ export class Program implements AsyncDisposable {
       this.#changed.resolve();
       this.#changed = Promise.withResolvers();
     }
-    this.#changed.reject(new Error(`The program ended. It said: ${this.log}`));
+    this.#changed.reject(new Error(`The program ended. Its log: ${this.log}`));
     this.#changed.promise.catch(() => {});
   }
 
-  /** Waits until it has written a text, so often. */
+  /** Waits until it has written a text to stderr, `times` times in all. */
   async says(text: string, times = 1, ms?: number): Promise<void> {
     while (this.log.split(text).length <= times) {
       await deadline(
@@ -38,7 +38,7 @@ export class Program implements AsyncDisposable {
     }
   }
 
-  /** Ends it. */
+  /** Sends it a signal and waits until it ends. */
   async stop(signal: Deno.Signal = "SIGTERM"): Promise<Deno.CommandStatus> {
     try {
       this.child.kill(signal);
@@ -53,11 +53,11 @@ export class Program implements AsyncDisposable {
   }
 }
 
-/** A program of the tests' own, run by Deno. */
+/** A program that Deno runs. */
 export class Daemon extends Program {
   /**
-   * @param args What `deno run` is given.
-   * @param command Another command of Deno's.
+   * @param args Arguments of `deno run`.
+   * @param command A command of Deno's to use instead of `run`.
    */
   constructor(args: string[], options: Deno.CommandOptions = {}, command = "run") {
     const importMap = Deno.env.get("GATEHOUSE_IMPORT_MAP");
@@ -66,5 +66,5 @@ export class Daemon extends Program {
   }
 }
 
-/** The root of the project. */
+/** The path of the repository, with a slash at its end. */
 export const ROOT: string = new URL("../..", import.meta.url).pathname;

@@ -1,14 +1,14 @@
-/** What the codecs of `wire/` tell of bytes that are cut in any way. */
+/** Runs the decoders of `wire/` over bytes in any chunks. */
 import { assertEquals } from "@std/assert";
 import { RecordDecoder, RecordType } from "../../wire/fastcgi.ts";
 import { SCGIHeaderDecoder } from "../../wire/scgi.ts";
 import { concat, text } from "./bytes.ts";
 import type { Pairs } from "./fastcgi_records.ts";
 
-/** A record, its content a byte string. */
+/** A record with its content as a byte string. */
 export type Decoded = [type: number, id: number, content: string];
 
-/** What the decoder tells of chunks; pieces of one stream that follow each other are joined. */
+/** Decodes chunks to records. Joins successive pieces of the same stream. */
 export function decodeRecords(chunks: Uint8Array[]): Decoded[] {
   const decoder = new RecordDecoder();
   const records: Decoded[] = [];
@@ -21,20 +21,20 @@ export function decodeRecords(chunks: Uint8Array[]): Decoded[] {
   return joinPieces(records);
 }
 
-/** Joins pieces of one stream that follow each other. */
+/** Joins successive pieces of the same stream. */
 export function joinPieces(records: Decoded[]): Decoded[] {
   const joined: Decoded[] = [];
   for (const [type, id, content] of records) {
     const last = joined.at(-1);
-    const goesOn = last && type >= RecordType.params && type <= RecordType.data &&
+    const continues = last && type >= RecordType.params && type <= RecordType.data &&
       last[0] === type && last[1] === id && last[2] !== "" && content !== "";
-    if (goesOn) last[2] += content;
+    if (continues) last[2] += content;
     else joined.push([type, id, content]);
   }
   return joined;
 }
 
-/** Feeds chunks; returns the headers and all that followed them. */
+/** Decodes chunks. Returns the headers and the bytes that follow, or null if the headers are incomplete. */
 export function decodeSCGI(
   chunks: Uint8Array[],
   most?: number,

@@ -1,8 +1,8 @@
 import type { Duplex, Listener } from "../../io/duplex.ts";
 
-/** One direction of a connection: takes as many bytes as a socket's buffer, then the writer waits. */
+/** One direction of a connection. Its buffer is limited as a socket's is: a write waits while it is full. */
 class Pipe {
-  #held: Uint8Array[] = [];
+  #buffered: Uint8Array[] = [];
   #length = 0;
   #ended = false;
   #broken = false;
@@ -16,12 +16,12 @@ class Pipe {
   async read(buffer: Uint8Array): Promise<number | null> {
     while (true) {
       if (this.#broken) throw new Deno.errors.BadResource("closed");
-      const first = this.#held[0];
+      const first = this.#buffered[0];
       if (first) {
         const part = first.subarray(0, buffer.length);
         buffer.set(part);
-        if (part.length === first.length) this.#held.shift();
-        else this.#held[0] = first.subarray(part.length);
+        if (part.length === first.length) this.#buffered.shift();
+        else this.#buffered[0] = first.subarray(part.length);
         this.#length -= part.length;
         this.#changed();
         return part.length;
@@ -37,7 +37,7 @@ class Pipe {
       const room = this.#capacity - this.#length;
       if (room > 0) {
         const part = bytes.slice(0, room);
-        this.#held.push(part);
+        this.#buffered.push(part);
         this.#length += part.length;
         this.#changed();
         return part.length;
@@ -62,10 +62,10 @@ class Pipe {
   }
 }
 
-/** One end of a connection in memory. */
+/** One end of an in-memory connection. */
 export class FakeConn implements Duplex {
   remoteAddr: Deno.Addr = { transport: "tcp", hostname: "127.0.0.1", port: 1 };
-  /** What each write took. */
+  /** The bytes that each write accepted. */
   readonly written: Uint8Array[] = [];
   #in: Pipe;
   #out: Pipe;
@@ -96,14 +96,14 @@ export class FakeConn implements Duplex {
   }
 }
 
-/** Both ends of a connection in memory. */
+/** Creates both ends of an in-memory connection. */
 export function connected(capacity = 65536): [ours: FakeConn, theirs: FakeConn] {
   const up = new Pipe(capacity);
   const down = new Pipe(capacity);
   return [new FakeConn(down, up), new FakeConn(up, down)];
 }
 
-/** A listener that hands out what {@linkcode connect} makes. */
+/** A listener that accepts the connections that {@linkcode connect} creates. */
 export class FakeListener implements Listener {
   addr: Deno.Addr = { transport: "tcp", hostname: "127.0.0.1", port: 9000 };
   closed = false;

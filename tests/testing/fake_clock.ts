@@ -1,6 +1,6 @@
-/** Time that passes when a test says so: replaces `performance.now()`, `setTimeout()` and `clearTimeout()`. */
+/** A clock that a test advances: replaces `performance.now()`, `setTimeout()` and `clearTimeout()`. */
 export class FakeClock implements Disposable {
-  /** How many timers have been set. */
+  /** The number of timers set so far. */
   timersSet = 0;
   #now = performance.now();
   #timers = new Map<number, { at: number; run: () => void }>();
@@ -21,12 +21,12 @@ export class FakeClock implements Disposable {
     }) as unknown as typeof clearTimeout;
   }
 
-  /** How many timers run. */
+  /** The number of timers that are pending. */
   get timers(): number {
     return this.#timers.size;
   }
 
-  /** Lets time pass, and runs the timers that are due in order. */
+  /** Advances the time, and runs the timers that become due in order. */
   advance(ms: number): void {
     const end = this.#now + ms;
     while (true) {

@@ -1,7 +1,7 @@
 import type { Duplex } from "../../io/duplex.ts";
 import { type FastCGIOptions, serveFastCGI } from "../../fastcgi.ts";
 import type { App } from "../../bridge/app.ts";
-import { type Answer, parseAnswer } from "./answer.ts";
+import { type ParsedResponse, parseResponse } from "./response.ts";
 import { concat, text } from "./bytes.ts";
 import { deadline } from "./deadline.ts";
 import { FakeListener } from "./duplex.ts";
@@ -18,7 +18,7 @@ import {
   Type,
 } from "./fastcgi_records.ts";
 
-/** The variables of a GET of `/`, but for those given. */
+/** Returns the variables of `GET /`, with these added or replaced. */
 export function variables(others: Record<string, string> | Pairs = {}): Pairs {
   const usual = { REQUEST_METHOD: "GET", REQUEST_URI: "/", HTTP_HOST: "example.org" };
   const given = Array.isArray(others) ? others : Object.entries(others);
@@ -34,7 +34,7 @@ export interface RequestParts {
   body?: Uint8Array;
 }
 
-/** A whole request. CONTENT_LENGTH is told where there is a body. */
+/** Returns the records of a whole request. CONTENT_LENGTH is added if there is a body. */
 export function request(parts: RequestParts = {}): Uint8Array<ArrayBuffer> {
   const { id = 1, body = new Uint8Array() } = parts;
   let pairs = variables(parts.variables);
@@ -49,18 +49,18 @@ export function request(parts: RequestParts = {}): Uint8Array<ArrayBuffer> {
   ]);
 }
 
-/** What came for one request. */
-export interface FastCGIAnswer extends Answer {
+/** The response to one request. */
+export interface FastCGIResponse extends ParsedResponse {
   stderr: string;
-  /** How the streams and the request ended: record types in order, content left out. */
+  /** The content of FCGI_END_REQUEST, or null if it did not come. */
   end: EndRequest | null;
-  /** Whether STDOUT had its end. */
+  /** Whether the empty record that ends FCGI_STDOUT came. */
   complete: boolean;
 }
 
-/** The other end of a FastCGI connection. Reads only when asked. */
+/** The web server's end of a FastCGI connection. Reads only when a method is called. */
 export class FastCGIClient {
-  /** All records that came. */
+  /** The records received so far, except those that {@linkcode response} removed. */
   readonly records: Received[] = [];
   /** Whether the connection has ended. */
   ended = false;
@@ -77,7 +77,7 @@ export class FastCGIClient {
     for (let at = 0; at < bytes.length;) at += await this.conn.write(bytes.subarray(at));
   }
 
-  /** The next record, or null at the end. */
+  /** Reads the next record. Returns null at the end of the connection. */
   async next(label = "a record"): Promise<Received | null> {
     while (!this.ended) {
       const first = firstRecord(this.#bytes);
@@ -96,18 +96,18 @@ export class FastCGIClient {
     return null;
   }
 
-  /** Reads on until there is one that is looked for, or the end. */
-  async until(found: (record: Received) => boolean, label: string): Promise<Received | null> {
-    const before = this.records.find(found);
+  /** Reads until a received record matches. Returns null at the end of the connection. */
+  async until(matches: (record: Received) => boolean, label: string): Promise<Received | null> {
+    const before = this.records.find(matches);
     if (before) return before;
     while (true) {
       const record = await this.next(label);
-      if (record === null || found(record)) return record;
+      if (record === null || matches(record)) return record;
     }
   }
 
-  /** Reads to the end of the request with this id, and takes its records out of the list. */
-  async answer(id = 1): Promise<FastCGIAnswer> {
+  /** Reads to the end of the request with this id, and removes its records from the list. */
+  async response(id = 1): Promise<FastCGIResponse> {
     await this.until(
       (record) => record.id === id && record.type === Type.endRequest,
       `the end of request ${id}`,
@@ -123,7 +123,7 @@ export class FastCGIClient {
     const stdout = contents(Type.stdout);
     const end = last?.type === Type.endRequest ? readEndRequest(last.content) : null;
     return {
-      ...(stdout.length > 0 ? parseAnswer(stdout) : NOTHING),
+      ...(stdout.length > 0 ? parseResponse(stdout) : NOTHING),
       stderr: text(contents(Type.stderr)),
       end,
       complete: mine.some(({ type, content }) => type === Type.stdout && content.length === 0),
@@ -139,7 +139,7 @@ export class FastCGIClient {
     try {
       this.conn.close();
     } catch {
-      // It is closed.
+      // It is closed already.
     }
   }
 
@@ -148,7 +148,7 @@ export class FastCGIClient {
   }
 }
 
-const NOTHING: Answer = {
+const NOTHING: ParsedResponse = {
   status: undefined,
   reason: "",
   fields: [],
@@ -157,12 +157,12 @@ const NOTHING: Answer = {
   head: "",
 };
 
-/** Serves one request over a connection in memory. What the server logs is part of the answer's stderr. */
-export async function ask(
+/** Serves one request over an in-memory connection. The response's stderr includes what the server logs. */
+export async function serveOne(
   app: App,
   parts: RequestParts = {},
   options: FastCGIOptions = {},
-): Promise<FastCGIAnswer> {
+): Promise<FastCGIResponse> {
   const listener = new FakeListener();
   const logged: string[] = [];
   const server = serveFastCGI(app, listener, {
@@ -171,9 +171,9 @@ export async function ask(
   });
   const client = new FastCGIClient(listener.connect()[0]);
   await client.send(request(parts));
-  const answer = await client.answer(parts.id);
+  const response = await client.response(parts.id);
   client.close();
   await deadline(server.shutdown(), "the server's end");
-  answer.stderr += logged.join("\n");
-  return answer;
+  response.stderr += logged.join("\n");
+  return response;
 }

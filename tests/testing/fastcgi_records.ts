@@ -1,6 +1,6 @@
 /**
- * FastCGI records and name-value pairs, laid out by hand from the specification. Nothing of `wire/` is used, so that a
- * fault of the product's codec shows. Section numbers are the FastCGI specification's.
+ * Encodes and decodes FastCGI records and name-value pairs, by hand from the specification. It uses nothing of
+ * `wire/`, so that an error in that codec shows. Section numbers are those of the FastCGI specification.
  */
 import { bytes, concat, text } from "./bytes.ts";
 
@@ -19,7 +19,7 @@ export const Type = {
   getValuesResult: 10,
 } as const;
 
-/** A record, its padding filled with bytes that nobody may read (section 3.3). */
+/** Encodes a record. Its padding has bytes that the receiver must ignore (section 3.3). */
 export function record(
   type: number,
   id: number,
@@ -39,7 +39,7 @@ export function record(
   return concat([new Uint8Array(header), content, new Uint8Array(padding).fill(0xee)]);
 }
 
-/** A stream's content in the longest records that there are; none for no content. */
+/** Encodes a stream's content in the longest records possible; in none if there is no content. */
 export function stream(type: number, id: number, content: Uint8Array): Uint8Array<ArrayBuffer> {
   const records: Uint8Array[] = [];
   for (let at = 0; at < content.length; at += 65535) {
@@ -48,12 +48,12 @@ export function stream(type: number, id: number, content: Uint8Array): Uint8Arra
   return concat(records);
 }
 
-/** The empty record that ends a stream. */
+/** Encodes the empty record that ends a stream. */
 export function streamEnd(type: number, id: number): Uint8Array<ArrayBuffer> {
   return record(type, id);
 }
 
-/** FCGI_BEGIN_REQUEST (section 5.1). */
+/** Encodes FCGI_BEGIN_REQUEST (section 5.1). */
 export function beginRequest(
   id: number,
   { role = 1, keep = false } = {},
@@ -65,7 +65,7 @@ export function beginRequest(
   );
 }
 
-/** Name-value pairs: the content of FCGI_PARAMS (section 3.4). */
+/** Encodes name-value pairs, the content of FCGI_PARAMS (section 3.4). */
 export function nameValuePairs(pairs: Pairs): Uint8Array<ArrayBuffer> {
   const length = ({ length }: string) =>
     length < 128
@@ -78,44 +78,44 @@ export function nameValuePairs(pairs: Pairs): Uint8Array<ArrayBuffer> {
   ]));
 }
 
-/** FCGI_PARAMS with their end. */
+/** Encodes FCGI_PARAMS with the end of that stream. */
 export function params(id: number, pairs: Pairs): Uint8Array<ArrayBuffer> {
   return concat([stream(Type.params, id, nameValuePairs(pairs)), streamEnd(Type.params, id)]);
 }
 
-/** FCGI_STDIN without its end. */
+/** Encodes FCGI_STDIN without the end of that stream. */
 export function stdin(id: number, content: Uint8Array): Uint8Array<ArrayBuffer> {
   return stream(Type.stdin, id, content);
 }
 
-/** The end of FCGI_STDIN. */
+/** Encodes the end of FCGI_STDIN. */
 export function stdinEnd(id: number): Uint8Array<ArrayBuffer> {
   return streamEnd(Type.stdin, id);
 }
 
-/** FCGI_ABORT_REQUEST (section 5.4). */
+/** Encodes FCGI_ABORT_REQUEST (section 5.4). */
 export function abortRequest(id: number): Uint8Array<ArrayBuffer> {
   return record(Type.abortRequest, id);
 }
 
-/** FCGI_GET_VALUES (section 4.1). */
+/** Encodes FCGI_GET_VALUES (section 4.1). */
 export function getValues(...names: string[]): Uint8Array<ArrayBuffer> {
   return record(Type.getValues, 0, nameValuePairs(names.map((name) => [name, ""])));
 }
 
-/** FCGI_END_REQUEST of a request that is complete (section 5.5). */
+/** Encodes FCGI_END_REQUEST for a request that is complete (section 5.5). */
 export function endRequest(id: number): Uint8Array<ArrayBuffer> {
   return record(Type.endRequest, id, new Uint8Array(8));
 }
 
-/** A record as it came. */
+/** A decoded record. */
 export interface Received {
   type: number;
   id: number;
   content: Uint8Array;
 }
 
-/** The record that bytes begin with, and what follows it; undefined while it is not whole (section 3.3). */
+/** Decodes the first record and returns the bytes after it; undefined while it is incomplete (section 3.3). */
 export function firstRecord(
   from: Uint8Array,
 ): { record: Received; padding: number; rest: Uint8Array } | undefined {
@@ -131,7 +131,7 @@ export function firstRecord(
   };
 }
 
-/** The pairs that bytes are (section 3.4). */
+/** Decodes name-value pairs (section 3.4). */
 export function readPairs(from: Uint8Array): Pairs {
   const pairs: Pairs = [];
   let at = 0;
@@ -148,7 +148,9 @@ export function readPairs(from: Uint8Array): Pairs {
       text(from.subarray(at, at += value)),
     ]);
   }
-  if (at !== from.length) throw new Error(`Pairs must be whole: ${at - from.length} bytes lack`);
+  if (at !== from.length) {
+    throw new Error(`Pairs must be whole: ${at - from.length} bytes are missing`);
+  }
   return pairs;
 }
 

@@ -4,7 +4,7 @@ import { FastCGIClient } from "./fastcgi_client.ts";
 import type { Received } from "./fastcgi_records.ts";
 import { type Medium, type Served, serving as servingBy } from "./serving.ts";
 
-/** Serves an app over FastCGI, and shuts the server down whatever happens. */
+/** Serves an app over FastCGI for a test, and shuts the server down even if the test fails. */
 export const serving = (
   app: App,
   options: FastCGIOptions,
@@ -25,5 +25,5 @@ export const hello: App = () => new Response("Hello");
 
 export const types = (records: Received[]): number[] => records.map(({ type }) => type);
 
-/** Variables of a POST. */
+/** The variables that make a request a POST. */
 export const post = { REQUEST_METHOD: "POST" };

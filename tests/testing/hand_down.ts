@@ -4,23 +4,23 @@ import type { Readable } from "node:stream";
 import { ROOT } from "./daemon.ts";
 import { deadline } from "./deadline.ts";
 
-/** A program that has a listening socket of ours. */
+/** A program that inherited a listening socket of this process. */
 export interface HandedDown {
   address: string;
   pid: number;
-  /** Whether it has written a text to stderr. */
+  /** Waits until it has written a text to stderr. */
   says(text: string): Promise<void>;
-  /** Closes our end of the socket. */
+  /** Closes this process's copy of the socket. */
   closeOurs(): void;
-  /** Ends the program. @returns Its exit code. */
+  /** Sends the program SIGTERM. @returns Its exit code. */
   stop(): Promise<number | null>;
 }
 
 /**
  * Starts a program with a listening socket as a descriptor, as a web server or systemd does.
  *
- * @param args What `deno run` is given.
- * @param limit The maximum number of its descriptors, as `ulimit -n` takes it.
+ * @param args Arguments of `deno run`.
+ * @param limit The maximum number of the program's descriptors, as `ulimit -n` takes it.
  */
 export async function handDown(
   where: { host: string; port: number } | { path: string },
@@ -35,8 +35,8 @@ export async function handDown(
   const handle = (server as unknown as { _handle: { fdForIpc(): number } })._handle;
   const stdio: (number | "ignore" | "pipe")[] = ["ignore", "ignore", "pipe"];
   stdio[descriptor] = handle.fdForIpc();
-  // The shell's process id is the program's: as systemd does it.
   const limited = limit === "unlimited" ? "" : `ulimit -n ${limit}; `;
+  // The program keeps the process id of the shell, which LISTEN_PID names.
   const command = `${limited}${env.LISTEN_FDS ? "export LISTEN_PID=$$; " : ""}exec "$0" "$@"`;
   const child = spawn("/bin/sh", [
     "-c",
@@ -62,7 +62,7 @@ export async function handDown(
       while (!log.includes(text)) await deadline(changed.promise, `"${text}" in the log: ${log}`);
     },
     async stop() {
-      // child.kill() would have the exit code told as null.
+      // With child.kill() the exit code would be null.
       Deno.kill(child.pid!, "SIGTERM");
       return await deadline(ended, "the program to end");
     },

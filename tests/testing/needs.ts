@@ -1,4 +1,4 @@
-/** The file of a program, or undefined if it is not installed. */
+/** Returns a program's path, or undefined if it is not installed. */
 export function find(program: string): string | undefined {
   if (program.startsWith("/")) return exists(program) ? program : undefined;
   const path = `${Deno.env.get("PATH") ?? ""}:/usr/local/sbin:/usr/sbin:/sbin`;
@@ -14,10 +14,10 @@ function exists(path: string): boolean {
 }
 
 /**
- * Registers a test that needs programs. It is ignored where one is missing, or fails where GATEHOUSE_REQUIRE_SERVERS is
- * set.
+ * Registers a test that needs programs. If one is missing, the test is ignored, or fails if
+ * GATEHOUSE_REQUIRE_SERVERS is 1.
  *
- * @param needs Programs and files, each with the package that has it.
+ * @param needs Programs and files, each with the package that contains it.
  */
 export function testWith(
   needs: Record<string, string>,

@@ -1,6 +1,6 @@
 /**
- * A JSR registry on the loopback, to run this package as its users do: it serves what `deno publish` would upload, and
- * the stand-ins as `@std/*`.
+ * A JSR registry on loopback, to run this package as its users do. It serves the files that `deno publish` would
+ * upload, and the stand-ins as `@std/*`.
  */
 import { createHash } from "node:crypto";
 import { globSync } from "node:fs";
@@ -9,23 +9,23 @@ import { ROOT } from "./daemon.ts";
 
 interface Package {
   version: string;
-  /** Entry point to file. */
+  /** The file of each entry point. */
   exports: Record<string, string>;
-  /** File to contents, each file as "/mod.ts". */
+  /** The contents of each file. Names begin with a slash: "/mod.ts". */
   files: Record<string, Uint8Array<ArrayBuffer>>;
 }
 
-/** A package of the standard library: its version, and which stand-in is which entry point. */
+/** Packages of the standard library: the version, an entry point and its stand-in. */
 const STANDARD: Record<string, [version: string, entry: string, standIn: string]> = {
   "@std/assert": ["1.0.0", ".", "assert.ts"],
   "@std/cli": ["1.0.0", "./parse-args", "cli.ts"],
   "@std/io": ["0.225.0", "./buffer", "io.ts"],
 };
 
-/** A specifier that begins with a package's name. */
+/** Matches an import specifier that begins with a package's name. */
 const PACKAGE = /(?<=\bfrom |\bimport\()"(@[\w-]+\/[\w-]+|[a-z][\w-]*)((?:\/[^"]*)?)"/g;
 
-/** Writes package names out as `deno publish` does: their meaning is in deno.json, which is not part of the package. */
+/** Replaces package names by what deno.json maps them to, as `deno publish` does. */
 function writeOutSpecifiers(source: string): string {
   const imports: Record<string, string> = config.imports;
   return source.replace(
@@ -65,7 +65,7 @@ function standardPackages(): [name: string, Package][] {
   });
 }
 
-/** The metadata of a package's version. */
+/** Returns the metadata of a package's version. */
 function metadataOf({ exports, files }: Package): unknown {
   const manifest = Object.entries(files).map(([path, contents]) => {
     const checksum = `sha256-${createHash("sha256").update(contents).digest("hex")}`;
@@ -76,7 +76,7 @@ function metadataOf({ exports, files }: Package): unknown {
 
 /** A registry that serves this package in its current version. */
 export class Registry implements AsyncDisposable {
-  /** Its address, for JSR_URL. */
+  /** The value for JSR_URL. */
   readonly url: string;
   readonly #packages = new Map([[config.name, ownPackage()], ...standardPackages()]);
   readonly #server: Deno.HttpServer<Deno.NetAddr>;
@@ -90,7 +90,7 @@ export class Registry implements AsyncDisposable {
     this.url = `http://127.0.0.1:${this.#server.addr.port}/`;
   }
 
-  /** The environment in which Deno takes packages from here, and keeps them in a directory. */
+  /** Returns variables that make Deno load packages from here and cache them in a directory. */
   env(directory: string): Record<string, string> {
     return { JSR_URL: this.url, DENO_DIR: `${directory}/deno_dir` };
   }

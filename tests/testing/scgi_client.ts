@@ -1,5 +1,5 @@
 import type { Duplex } from "../../io/duplex.ts";
-import { type Answer, parseAnswer } from "./answer.ts";
+import { type ParsedResponse, parseResponse } from "./response.ts";
 import { concat } from "./bytes.ts";
 import { deadline } from "./deadline.ts";
 
@@ -16,7 +16,7 @@ export class SCGIClient {
     for (let at = 0; at < all.length;) at += await this.conn.write(all.subarray(at));
   }
 
-  /** All that comes until the connection ends. */
+  /** Reads to the end of the connection. */
   async rest(): Promise<Uint8Array> {
     const parts: Uint8Array[] = [];
     while (true) {
@@ -27,15 +27,15 @@ export class SCGIClient {
     }
   }
 
-  async answer(): Promise<Answer> {
-    return parseAnswer(await this.rest());
+  async response(): Promise<ParsedResponse> {
+    return parseResponse(await this.rest());
   }
 
   close(): void {
     try {
       this.conn.close();
     } catch {
-      // It is closed.
+      // It is closed already.
     }
   }
 

@@ -1,9 +1,9 @@
-/** A CGI script for tests: each path is one way to behave. */
+/** A CGI script for tests: its path selects what it does. */
 import { serveCGI } from "../../cgi.ts";
 
 const ABORTED = new TextEncoder().encode("aborted\n");
 
-/** A stream of `count` pieces of `size` bytes. */
+/** Returns a stream of `count` chunks of `size` bytes. */
 function pieces(count: number, size: number): ReadableStream<Uint8Array> {
   return new ReadableStream({
     pull(controller) {
@@ -13,7 +13,7 @@ function pieces(count: number, size: number): ReadableStream<Uint8Array> {
   }, { highWaterMark: 0 });
 }
 
-/** Cuts a stream into small pieces. */
+/** Splits the chunks of a stream into small ones. */
 function small(): TransformStream<Uint8Array, Uint8Array> {
   return new TransformStream({
     transform(chunk, controller) {
@@ -44,18 +44,18 @@ await serveCGI(async (request, info) => {
       const methods = console as unknown as Record<string, (...args: unknown[]) => void>;
       const { debug, info, log, warn, error, table, dir, dirxml, trace } = methods;
       for (const method of [debug, info, log, warn, error, table, dir, dirxml, trace]) {
-        method("spoilt");
+        method("corrupted");
       }
-      console.assert(false, "spoilt");
-      console.count("spoilt");
-      console.count("spoilt");
-      console.countReset("spoilt");
-      console.time("spoilt");
-      console.timeLog("spoilt");
-      console.timeEnd("spoilt");
-      console.group("spoilt");
+      console.assert(false, "corrupted");
+      console.count("corrupted");
+      console.count("corrupted");
+      console.countReset("corrupted");
+      console.time("corrupted");
+      console.timeLog("corrupted");
+      console.timeEnd("corrupted");
+      console.group("corrupted");
       console.groupEnd();
-      console.groupCollapsed("spoilt");
+      console.groupCollapsed("corrupted");
       console.groupEnd();
       console.clear();
       return new Response("clean");

@@ -4,7 +4,7 @@ import type { Server, ServerOptions } from "../../io/server.ts";
 import { deadline } from "./deadline.ts";
 import { FakeListener } from "./duplex.ts";
 
-/** What a server is served over. */
+/** The kind of connection between the tests and a server. */
 export type Medium = "memory" | "TCP" | "Unix";
 export const MEDIA: Medium[] = ["memory", "TCP", "Unix"];
 
@@ -12,17 +12,17 @@ export const MEDIA: Medium[] = ["memory", "TCP", "Unix"];
 export interface Served<Client> {
   server: Server;
   listener: Listener;
-  /** What the server logged. */
+  /** The messages that the server has logged. */
   logged: string[];
-  /** @param capacity How much is under way in memory before a write waits, in bytes. */
+  /** @param capacity How many bytes an in-memory connection buffers before a write waits. */
   connect(capacity?: number): Promise<Client>;
 }
 
 /**
- * Runs a server, and shuts it down whatever happens.
+ * Runs a server for a test, and shuts it down even if the test fails.
  *
- * @param start Starts the server with these options beside its own.
- * @param open Makes the web server's end of a connection.
+ * @param start Starts the server with these options in addition to its own.
+ * @param open Creates the web server's end of a connection.
  */
 export async function serving<Client extends { close(): void }>(
   over: Medium,
@@ -62,7 +62,7 @@ export async function serving<Client extends { close(): void }>(
   }
 }
 
-/** Some turns of the event loop: what was going to happen by itself has happened. */
+/** Waits some turns of the event loop, so that everything that is pending has happened. */
 export async function turns(count = 20): Promise<void> {
   for (let i = 0; i < count; i++) await new Promise((resolve) => setTimeout(resolve, 0));
 }

@@ -166,7 +166,7 @@ async function serve(capture: ReadCapture, chunks: (raw: Uint8Array) => Uint8Arr
   for (const { id, raw } of requestsOf(capture)) {
     for (const chunk of chunks(raw)) await deadline(client.send(chunk), "the request");
     const { status } =
-      await (client instanceof FastCGIClient ? client.answer(id) : client.answer());
+      await (client instanceof FastCGIClient ? client.response(id) : client.response());
     assertEquals(status, 200);
   }
   client.close();

@@ -1,20 +1,20 @@
 import { HeadDecoder } from "../../wire/cgi.ts";
 import { text } from "./bytes.ts";
 
-/** A CGI response taken apart. */
-export interface Answer {
+/** A parsed CGI response. */
+export interface ParsedResponse {
   status: number | undefined;
   reason: string;
-  /** In order, each line for itself. */
+  /** The header lines in order, not joined by name. */
   fields: [name: string, value: string][];
   headers: Headers;
   body: Uint8Array<ArrayBuffer>;
-  /** The head as it stood there. */
+  /** The status line and header lines as they were sent. */
   head: string;
 }
 
-/** Takes a CGI response apart. */
-export function parseAnswer(raw: Uint8Array): Answer {
+/** Parses a CGI or HTTP response. */
+export function parseResponse(raw: Uint8Array): ParsedResponse {
   const decoder = new HeadDecoder(1 << 20);
   const done = decoder.push(raw) ?? decoder.end();
   const { status, reason, fields } = done.head;
