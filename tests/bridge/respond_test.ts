@@ -242,13 +242,8 @@ Deno.test("a stream's declared length is kept, what exceeds it left out (rule B1
   assertEquals([text(response.body), response.headers.get("content-length")], ["Hello", "5"]);
   assert(response.complete);
   assertStringIncludes(
-<<<<<<< HEAD
-    answer.stderr,
-    "The body is longer than its Content-Length of 5: the rest is dropped",
-=======
     response.stderr,
-    "The body is longer than its Content-Length of 5: the rest is left out",
->>>>>>> h-docs
+    "The body is longer than its Content-Length of 5: the rest is dropped",
   );
 });
 
