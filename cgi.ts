@@ -14,7 +14,7 @@
 import type { App, AppOptions } from "./bridge/app.ts";
 import { Exchange } from "./bridge/exchange.ts";
 import { contentLength } from "./bridge/request.ts";
-import { RequestBody } from "./bridge/request_body.ts";
+import { RequestBody, type RequestBodySource } from "./bridge/request_body.ts";
 import { refuse, respond, type ResponseSink, toHandler } from "./bridge/respond.ts";
 import { decodeDebugFormat, encodeByteString } from "./wire/byte_string.ts";
 import { ProtocolError } from "./wire/protocol_error.ts";
@@ -23,19 +23,21 @@ import { Variables } from "./wire/variables.ts";
 export { localRedirect } from "./bridge/local_redirect.ts";
 export type { App, AppObject, AppOptions, Handler, HandlerInfo, Protocol } from "./bridge/app.ts";
 
-/** Where a script reads the request's body: the part of `Deno.stdin` that is used. */
+/** The input that a script reads the body from: the part of `Deno.stdin` that is used. */
 export interface CGIInput {
-  /** Reads into the buffer; null at the end. */
+  /** Reads bytes into the buffer and returns their number, or null at the end. */
   read(buffer: Uint8Array): Promise<number | null>;
-  /** Reads no more. */
+  /** Closes the input. */
   close?(): void;
 }
 
-/** Where a script writes: the part of `Deno.stdout` and `Deno.stderr` that is used. */
+/** An output of a script: the part of `Deno.stdout` and `Deno.stderr` that is used. */
 export interface CGIOutput {
-  /** Writes some of the bytes and tells how many. */
+  /** Writes some of the bytes and returns their number. */
   write(bytes: Uint8Array): Promise<number>;
-  /** The same at once; used, where it is there, for what no pipe refuses. */
+  /**
+   * Does the same synchronously. If present, it is used for logs, and for responses that an empty pipe has room for.
+   */
   writeSync?(bytes: Uint8Array): number;
 }
 
@@ -43,29 +45,30 @@ export interface CGIOutput {
 export interface CGIOptions extends AppOptions {
   /** The meta-variables. @default Deno.env.toObject() */
   env?: Record<string, string>;
-  /** Where the body comes from. @default Deno.stdin */
+  /** The input with the body. @default Deno.stdin */
   stdin?: CGIInput;
-  /** Where the answer goes. @default Deno.stdout */
+  /** The output for the response. @default Deno.stdout */
   stdout?: CGIOutput;
-  /** Where the log goes. @default Deno.stderr */
+  /** The output for logs. @default Deno.stderr */
   stderr?: CGIOutput;
   /**
-   * How many bytes the body may have; past it, 413. Bodies stream, and web servers have a limit of their own.
+   * How many bytes the body may have. Beyond it the response is 413, unless the app handles the error. Bodies stream,
+   * and web servers have limits of their own.
    *
    * @default Infinity
    */
   maxBodyBytes?: number;
   /**
-   * How many bytes of the body are held while the web server takes nothing of the answer: Apache sends all of the body
-   * before it reads any of the answer. Past it the script waits, and both with it.
+   * How many bytes of the body are buffered while a write makes no progress: Apache sends the whole body before it
+   * reads the response (rule B20). Beyond it the script stops reading, and both sides block.
    *
    * @default 67_108_864
    */
   maxBufferedBody?: number;
   /**
-   * How long the process may live on once the response is written and the request read, in milliseconds: the web server
-   * waits for its end. Past it the process is exited with its exit code, and the log says so; 0 for at once, Infinity for
-   * never. Ignored where `stdin` or `stdout` is given.
+   * How long the process may run after it has written the response and read the request, in milliseconds: the web
+   * server waits until it ends. Beyond it the process is exited with its exit code, and this is logged. 0 exits it at
+   * once, Infinity never. Ignored if `stdin` or `stdout` is set.
    *
    * @default 1000
    */
@@ -73,15 +76,15 @@ export interface CGIOptions extends AppOptions {
 }
 
 const READ_SIZE = 65536;
-/** How long the next part of a body that nobody wants may take, in milliseconds. */
+/** How long the next part of a body that is drained may take to arrive, in milliseconds (rule B20). */
 const LINGER_IDLE = 5_000;
-/** How long a write may take before the web server is thought to wait for its body to be read (rule B20). */
+/** How long a write may take before the script reads the body meanwhile, in milliseconds (rule B20). */
 const STALL = 100;
-/** What any pipe holds: so much can be written though nobody reads. */
+/** How many bytes an empty pipe has room for on any system: writing them cannot block. */
 const PIPE = 4096;
 /**
- * Variables whose bytes are recovered where they are not UTF-8: `Deno.env` omits these, and cannot list their names. Those
- * of RFC 3875 and of web servers, and `HTTP_*` of usual header fields.
+ * Variables whose bytes are recovered if they are not UTF-8: `Deno.env` omits such variables and cannot list their
+ * names. They are those of RFC 3875 and of web servers, and the `HTTP_*` variables of usual headers.
  */
 const RECOVERABLE =
   "AUTH_TYPE CONTENT_LENGTH CONTENT_TYPE PATH_INFO PATH_TRANSLATED QUERY_STRING " +
@@ -94,14 +97,15 @@ const RECOVERABLE =
   "HTTP_X_REQUESTED_WITH";
 
 /**
- * Serves the one request that a CGI script is run for, and resolves when it is answered. Sets `Deno.exitCode` to 1 where
- * the answer failed. What the app logs goes to stderr, `console.log` included: on stdout it would break the answer.
+ * Serves the one request of a CGI script. Sets `Deno.exitCode` to 1 if the response fails. Makes the methods of
+ * `console` write to stderr, as on stdout their output would break the response.
  *
  * Needs `--allow-env`.
  *
  * @param app A handler, or an object with `fetch`.
+ * @returns Resolves when the response is sent and the rest of the request read.
  *
- * @example Handed in rather than taken from the process
+ * @example With an environment and streams other than those of the process
  * ```ts
  * import { serveCGI } from "@gatehouse/cgi/cgi";
  * import { Buffer } from "@std/io/buffer";
@@ -120,7 +124,7 @@ export async function serveCGI(app: App, options: CGIOptions = {}): Promise<void
   const { stdin = Deno.stdin, stdout = Deno.stdout, stderr = Deno.stderr, exitTimeout = 1000 } =
     options;
   const log = (message: string) => writeLog(stderr, message);
-  if (options.env === undefined) keepStdoutClean();
+  if (options.env === undefined) redirectConsole();
   const output = new ScriptOutput(stdout);
   let exchange: Exchange | undefined;
   const body = new ScriptBody(stdin, output, options);
@@ -135,23 +139,23 @@ export async function serveCGI(app: App, options: CGIOptions = {}): Promise<void
     refusal = error instanceof ProtocolError ? error.status : 500;
   }
   exchange ??= new Exchange(transport(log), new Variables([]), null, options);
-  output.ongone = (reason) => exchange.abort(reason);
+  output.onclose = (reason) => exchange.abort(reason);
   const sent = refusal
     ? await refuse(refusal, exchange, output)
     : await respond(toHandler(app), exchange, output, options);
-  if (!output.gone) await body.drain();
-  if (options.env === undefined && (!sent && !output.gone || refusal === 500)) Deno.exitCode = 1;
+  if (!output.closed) await body.drain();
+  if (options.env === undefined && (!sent && !output.closed || refusal === 500)) Deno.exitCode = 1;
   if (stdin === Deno.stdin && stdout === Deno.stdout) exitWithin(exitTimeout, log);
 }
 
 /**
- * Exits the process unless it ends by itself within a time. Waits by `Atomics.waitAsync`, which keeps no process alive and
- * costs nothing; a script's first timer would take a fifth of its whole time.
+ * Exits the process unless it ends by itself within a timeout. Uses `Atomics.waitAsync`, which does not keep the
+ * process alive and costs nothing: the first timer of a script would take a fifth of its total time.
  */
 function exitWithin(timeout: number, log: (message: string) => void): void {
   if (timeout === Infinity) return;
   const never = new Int32Array(new SharedArrayBuffer(4));
-  // Not Math.max(): to wait for NaN is to wait without end.
+  // Not Math.max(): a timeout of NaN would never elapse.
   const { value } = Atomics.waitAsync(never, 0, 0, timeout > 1 ? timeout : 1);
   Promise.resolve(value).then(() => {
     log(
@@ -166,9 +170,13 @@ function transport(log: (message: string) => void) {
   return { protocol: "cgi", program: undefined, log } as const;
 }
 
-/** Reads the environment, and takes HTTP_PROXY out of it: child processes would use it (rule A27). */
-function readVariables(given: Record<string, string> | undefined): Variables {
-  let env = given && { ...given };
+/**
+ * Reads the variables. Deletes HTTP_PROXY from the environment, as child processes would use it (rule A27).
+ *
+ * @param override The variables to use instead of the environment.
+ */
+function readVariables(override: Record<string, string> | undefined): Variables {
+  let env = override && { ...override };
   let byteStrings: Record<string, string> | undefined;
   if (env === undefined) {
     try {
@@ -191,7 +199,7 @@ function readVariables(given: Record<string, string> | undefined): Variables {
   return variables;
 }
 
-/** The variables that `Deno.env.toObject()` omits since they are not UTF-8, as byte strings (rule A18). */
+/** Returns the variables that `Deno.env.toObject()` omits as they are not UTF-8, as byte strings (rule A18). */
 function recoverVariables(env: Record<string, string>): Record<string, string> | undefined {
   let byteStrings: Record<string, string> | undefined;
   for (const name of RECOVERABLE.split(" ")) {
@@ -213,8 +221,8 @@ function writeLog(stderr: CGIOutput, message: string): void {
   else stderr.write(bytes).catch(() => {});
 }
 
-/** Has the console write to stderr what it would write to stdout (rule B19). Its methods do not use one another. */
-function keepStdoutClean(): void {
+/** Makes `console` write to stderr instead of stdout (rule B19). Replaces each method, as none calls another. */
+function redirectConsole(): void {
   const counts = new Map<string, number>();
   const timers = new Map<string, number>();
   const logTime = (label = "default", ...data: unknown[]) =>
@@ -241,15 +249,15 @@ function keepStdoutClean(): void {
   });
 }
 
-/** A script's answer on its way to the web server. */
+/** Writes a script's response to the web server. */
 class ScriptOutput implements ResponseSink {
-  /** Called when the web server takes no more. */
-  ongone: (reason: unknown) => void = () => {};
-  /** Whether the web server takes no more. */
-  gone = false;
-  /** Called when the web server has taken nothing for a while. */
+  /** Called when a write fails. */
+  onclose: (reason: unknown) => void = () => {};
+  /** Whether a write has failed: the web server has closed its end of the pipe. */
+  closed = false;
+  /** Called when a write has stalled. */
   onstall: () => void = () => {};
-  /** Whether it has taken nothing for a while. */
+  /** Whether the current write has stalled. */
   stalled = false;
   #stdout: CGIOutput;
   #sent = 0;
@@ -280,14 +288,14 @@ class ScriptOutput implements ResponseSink {
       } catch (error) {
         throw this.#fail(error);
       } finally {
-        // Only then: the first use of a timer function costs a script more than its answer.
+        // The first call of a timer function costs a script more than its response.
         if (timer !== undefined) clearTimeout(timer);
         this.stalled = false;
       }
     }
   }
 
-  /** Writes a small answer without the thread that a write in the background costs: an empty pipe has room for it. */
+  /** Writes a small response synchronously, which saves a thread: an empty pipe has room for it. */
   #writeAtOnce(bytes: Uint8Array): number {
     if (this.#sent + bytes.length > PIPE || this.#stdout.writeSync === undefined) return 0;
     try {
@@ -300,8 +308,8 @@ class ScriptOutput implements ResponseSink {
   }
 
   #fail(error: unknown): unknown {
-    this.gone = true;
-    this.ongone(new DOMException("The web server closed the connection", "AbortError"));
+    this.closed = true;
+    this.onclose(new DOMException("The web server closed the connection", "AbortError"));
     return error;
   }
 }
@@ -314,49 +322,52 @@ function join(head: Uint8Array, chunk: Uint8Array | null): Uint8Array {
   return joined;
 }
 
-/** A script's body: read when the app asks, and as far as it goes when the web server is stuck sending it. */
-class ScriptBody {
+/** Reads a script's body when the app reads it, and ahead of the app while a write stalls (rule B20). */
+class ScriptBody implements RequestBodySource {
   body: RequestBody | null = null;
   #stdin: CGIInput;
   #output: ScriptOutput;
   #left = 0;
   #buffer: Uint8Array | null = null;
-  #wanted = false;
+  /** Whether the app needs bytes. */
+  #pulled = false;
   #draining = false;
   #reading: Promise<void> | null = null;
   #reads = 0;
-  #mostHeld: number;
-  #mostRead: number;
+  #maxBuffered: number;
+  #maxBytes: number;
 
   constructor(stdin: CGIInput, output: ScriptOutput, options: CGIOptions) {
     this.#stdin = stdin;
     this.#output = output;
-    this.#mostHeld = options.maxBufferedBody ?? 67_108_864;
-    this.#mostRead = options.maxBodyBytes ?? Infinity;
+    this.#maxBuffered = options.maxBufferedBody ?? 67_108_864;
+    this.#maxBytes = options.maxBodyBytes ?? Infinity;
     output.onstall = () => {
       if (this.body !== null) this.#read();
     };
   }
 
-  /** Without a length there is a body only if the server took chunks apart, and then it goes to the end (rule A20). */
+  /**
+   * Creates the body. Without a length it is all of stdin if the server has decoded a chunked body, else empty (rule
+   * A20).
+   */
   begin(variables: Variables, length: number | undefined): void {
     const coding = variables.byteString("HTTP_TRANSFER_ENCODING") ?? "";
     const declared = length ?? (/chunked/i.test(coding) ? undefined : 0);
     this.#left = declared ?? Infinity;
-    this.body = new RequestBody(this, this.#mostRead);
+    this.body = new RequestBody(this, this.#maxBytes);
     this.body.declare(declared);
   }
 
-  /** The app wants bytes. */
   pull(): void {
     if (this.body!.discarded) return;
-    this.#wanted = true;
+    this.#pulled = true;
     this.#read();
   }
 
   /**
-   * The answer is complete, and what still comes of the body is read and dropped: Apache's mod_cgid loses the answer of a
-   * script that ends before, and fcgiwrap takes it for an error. What does not come is not waited for.
+   * Drains the rest of the body after the response, until it ends or nothing arrives for 5 seconds: Apache's mod_cgid
+   * and fcgiwrap lose the response of a script that leaves a large body unread (rule B20).
    */
   async drain(): Promise<void> {
     if (this.body === null || this.#left === 0) return;
@@ -374,18 +385,18 @@ class ScriptBody {
   }
 
   #read(): Promise<void> {
-    return this.#reading ??= this.#readOn().then(async () => {
+    return this.#reading ??= this.#readWhileNeeded().then(async () => {
       this.#reading = null;
-      // More may have been wanted meanwhile.
-      if (this.#left > 0 && this.#isWanted(this.body!)) await this.#read();
+      // The app may need bytes again by now.
+      if (this.#left > 0 && this.#shouldRead(this.body!)) await this.#read();
     });
   }
 
-  async #readOn(): Promise<void> {
+  async #readWhileNeeded(): Promise<void> {
     const body = this.body!;
     try {
-      while (this.#left > 0 && this.#isWanted(body)) {
-        this.#wanted = false;
+      while (this.#left > 0 && this.#shouldRead(body)) {
+        this.#pulled = false;
         const size = Math.min(READ_SIZE, this.#left);
         this.#buffer ??= new Uint8Array(size);
         const count = await this.#stdin.read(this.#buffer.subarray(0, size));
@@ -404,9 +415,9 @@ class ScriptBody {
     }
   }
 
-  #isWanted(body: RequestBody): boolean {
+  #shouldRead(body: RequestBody): boolean {
     if (this.#draining) return true;
     return !body.discarded && !body.ended &&
-      (this.#wanted || this.#output.stalled && body.buffered < this.#mostHeld);
+      (this.#pulled || this.#output.stalled && body.buffered < this.#maxBuffered);
   }
 }

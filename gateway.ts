@@ -1,5 +1,5 @@
 /**
- * The gateway side: lets a Deno server answer from CGI scripts and from FastCGI and SCGI applications.
+ * The gateway side: handlers with which a Deno server responds from CGI scripts and FastCGI and SCGI applications.
  *
  * ```ts no-assert
  * import { cgiGateway, fastCGIGateway } from "@gatehouse/cgi/gateway";

@@ -1,5 +1,5 @@
 /**
- * Serves an app over HTTP by `Deno.serve`, with the same `info` that the other transports give.
+ * Serves an app over HTTP with `Deno.serve`, and with the same `info` as the other transports.
  *
  * @module
  */
@@ -29,23 +29,23 @@ export interface HTTPOptions
     Omit<Deno.ServeTcpOptions, "onError" | "onListen">,
     AppOptions,
     Pick<ServerOptions, "shutdownTimeout" | "log"> {
-  /** Called with the address once it listens. @default A line on the console */
+  /** Called with the address once the server listens. @default a line on the console */
   onListen?: (addr: Deno.Addr) => void;
 }
 
 /** The status of the response that `Deno.upgradeWebSocket` creates. No other response can have it. */
 const SWITCHING_PROTOCOLS = 101;
-/** An Upgrade field that `Deno.upgradeWebSocket` accepts: not that of a client that offers HTTP/2. */
+/** Matches an Upgrade field that `Deno.upgradeWebSocket` accepts, but not that of a client that offers HTTP/2. */
 const WEBSOCKET = /(?:^|,)\s*websocket\s*(?:,|$)/i;
-/** What may be a dot segment: `Deno.serve` leaves these in the URL, where `Request` resolves them (rule A14). */
+/** Matches what may be a dot segment. `Deno.serve` leaves these in the URL, `Request` resolves them (rule A14). */
 const DOTS = /\/(?:\.|%2e)/i;
 
 /**
- * Serves an app by `Deno.serve`.
+ * Serves an app with `Deno.serve`.
  *
- * @param app A handler, or an object with `fetch`. It may upgrade to a WebSocket by `Deno.upgradeWebSocket`.
- * @returns What `Deno.serve` returns. `shutdown()` and `finished` reject if requests outlast `shutdownTimeout`: Deno
- * cannot abort them, only the end of the process can.
+ * @param app A handler, or an object with `fetch`. It may call `Deno.upgradeWebSocket`.
+ * @returns The server. Its `shutdown()` and `finished` reject if requests do not end within `shutdownTimeout`: Deno
+ * cannot abort them, so the caller must end the process.
  *
  * @example
  * ```ts no-assert
@@ -64,7 +64,7 @@ export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<
   const { onError: _onError, debug: _debug, signal, shutdownTimeout, ...serveOptions } = options;
   const stop = new AbortController();
   const server = Deno.serve({ ...serveOptions, signal: stop.signal }, serveRequest);
-  return endInTime(server, stop, signal, shutdownTimeout);
+  return limitShutdown(server, stop, signal, shutdownTimeout);
 
   async function serveRequest(
     request: Request,
@@ -72,7 +72,7 @@ export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<
   ): Promise<Response> {
     if (NO_REQUEST.test(request.method)) return plainResponse(501);
     const host = request.headers.get("host");
-    // Deno.serve makes a URL of any: "x/y?" would choose another path.
+    // Deno.serve puts any Host into the URL: "x/y?" would change its path.
     if (host && !isAuthority(host)) return plainResponse(400);
     const info = new HTTPInfo(request, remoteAddr, completed, options);
     try {
@@ -87,8 +87,8 @@ export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<
   }
 }
 
-/** Bounds how long a server waits for its requests once it shuts down; `Deno.serve` waits without end. */
-function endInTime(
+/** Limits how long a server that shuts down waits for its requests: that of `Deno.serve` has no limit. */
+function limitShutdown(
   server: Deno.HttpServer<Deno.NetAddr>,
   stop: AbortController,
   signal: AbortSignal | undefined,
@@ -96,7 +96,7 @@ function endInTime(
 ): Deno.HttpServer<Deno.NetAddr> {
   const late = Promise.withResolvers<never>();
   const finished = Promise.race([server.finished, late.promise]);
-  // Whoever awaits it sees the error.
+  // A caller that ignores the promise must not end with an unhandled rejection.
   finished.catch(() => {});
   let stopping: Promise<void> | null = null;
 
@@ -117,7 +117,7 @@ function endInTime(
   }
 
   function abort(): void {
-    // A server that is shutting down cannot be stopped otherwise.
+    // The signal of Deno.serve does not stop a server that is shutting down.
     if (stopping === null) stop.abort(signal!.reason);
     else late.reject(signal!.reason);
   }
@@ -194,11 +194,14 @@ class HTTPInfo implements HandlerInfo {
     return log;
   }
 
-  /** The request as the app sees it. No method of the info, as apps use that as a `RequestInit`. */
+  /**
+   * Returns the request with the URL that the app sees. Static, as apps pass the info on as a `RequestInit`, which
+   * reads its properties.
+   */
   static normalize(info: HTTPInfo): Request {
     const { href } = info.#requestURL();
     const request = info.#request;
-    // Deno would not upgrade a copy.
+    // Deno does not upgrade a copy.
     if (WEBSOCKET.test(request.headers.get("upgrade") ?? "")) {
       return Object.defineProperty(request, "url", { value: href, configurable: true });
     }

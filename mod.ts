@@ -8,8 +8,8 @@
  * await serve(() => new Response("Hello"));
  * ```
  *
- * The transports by name are in `@gatehouse/cgi/cgi`, `/fastcgi`, `/scgi` and `/http`: a CGI script pays for each module
- * at each request, so this one loads only what it needs.
+ * `@gatehouse/cgi/cgi`, `/fastcgi`, `/scgi` and `/http` have one function each. A CGI script pays for each
+ * module at each request, so this module loads the others only when it needs them.
  *
  * @module
  */
@@ -32,23 +32,23 @@ export type {
 export type { FastCGIOptions, LimitOptions, Server, ServerOptions } from "./fastcgi.ts";
 export type { HTTPOptions } from "./http.ts";
 
-/** Options of {@linkcode serve}: each transport takes those that it knows. */
+/** Options of {@linkcode serve}. Each transport uses those that it has. */
 export interface ServeOptions extends CGIOptions, FastCGIOptions, HTTPOptions {}
 
 /**
- * Serves an app as what the process was started as, found out from its surroundings:
+ * Serves an app over the transport that the process was started for (rule A1):
  *
- * - by a web server as a CGI script (`GATEWAY_INTERFACE` and `REQUEST_METHOD` are set): answers that request;
- * - by a web server as a FastCGI application (file descriptor 0 is a listening socket): serves FastCGI on it;
+ * - by a web server as a CGI script (`GATEWAY_INTERFACE` and `REQUEST_METHOD` are set): serves that request;
+ * - by a web server as a FastCGI application (file descriptor 0 is a listening socket): serves FastCGI on the socket;
  * - by systemd or a supervisor with a listening socket (LISTEN_FDS, or descriptor 0): the same;
- * - by hand: serves HTTP by `Deno.serve`, on port 8000 unless the options name another.
+ * - otherwise: serves HTTP with `Deno.serve`, on port 8000 unless the options set another.
  *
- * SIGTERM and SIGINT shut a server down: requests under way are finished.
+ * On SIGTERM and SIGINT a server shuts down: it finishes the requests in progress.
  *
  * Needs `--allow-env` as a CGI script, `--allow-net` for HTTP.
  *
  * @param app A handler, or an object with `fetch`.
- * @returns Resolves when the script has answered, or the server has stopped.
+ * @returns Resolves when the script has responded, or the server has stopped.
  *
  * @example
  * ```ts no-assert
@@ -67,12 +67,12 @@ export async function serve(app: App, options: ServeOptions = {}): Promise<void>
   const environment = readEnvironment();
   if (environment === "cgi") return await serveCGI(app, options);
   const server = await serveInherited(app, options, environment) ??
-    await serveByHand(app, options, environment);
+    await serveOverHTTP(app, options, environment);
   const { runUntilTerminated } = await import("./io/signals.ts");
   await runUntilTerminated(server);
 }
 
-/** Serves FastCGI on a socket that was handed down, if one was (rule A1). */
+/** Serves FastCGI on an inherited socket. Returns undefined if there is none (rule A1). */
 async function serveInherited(
   app: App,
   options: ServeOptions,
@@ -92,7 +92,7 @@ async function serveInherited(
   return server;
 }
 
-async function serveByHand(
+async function serveOverHTTP(
   app: App,
   options: ServeOptions,
   environment: Environment,
@@ -115,12 +115,12 @@ function unreadable(cause?: unknown): Error {
   );
 }
 
-/** What the environment says: a web server runs this process for one request, or not, or it may not be read. */
+/** Whether the environment is that of a CGI script, another, or may not be read. */
 type Environment = "cgi" | "other" | "unreadable";
 
 function readEnvironment(): Environment {
   const names = ["GATEWAY_INTERFACE", "REQUEST_METHOD"];
-  // At a terminal Deno would ask for the permission; elsewhere to try takes less time than to find out.
+  // At a terminal Deno would prompt for the permission. Elsewhere trying is faster than querying.
   if (Deno.stdin.isTerminal()) {
     const isReadable = (variable: string) =>
       Deno.permissions.querySync({ name: "env", variable }).state === "granted";

@@ -1,5 +1,5 @@
 /**
- * Several processes that share one listening socket, so that a daemon uses more than one core.
+ * Runs several processes that share one listening socket, so that a daemon uses more than one core.
  *
  * ```ts no-assert ignore
  * import { prefork } from "@gatehouse/cgi/prefork";

@@ -51,17 +51,17 @@ export type { App, AppObject, AppOptions, Handler, HandlerInfo, Protocol } from 
 /** Options of {@linkcode serveSCGI}. */
 export interface SCGIOptions extends AppOptions, LimitOptions, ServerOptions {
   /**
-   * Takes what the specification forbids but no harm comes of: CONTENT_LENGTH that is not the first variable or is
-   * missing, and no `SCGI=1`.
+   * Whether to accept two harmless violations of the specification: CONTENT_LENGTH that is absent or not the first
+   * header, and a missing `SCGI=1` (rule D3).
    *
    * @default false
    */
   lenient?: boolean;
 }
 
-/** What all connections of one server share. */
+/** The state that all connections of one server share. */
 interface Service {
-  /** Requests under way. */
+  /** The number of requests in progress. */
   requests: number;
   handler: Handler;
   options: SCGIOptions;
@@ -71,12 +71,12 @@ interface Service {
 }
 
 /**
- * Serves an app over SCGI: one request a connection.
+ * Serves an app over SCGI: one request per connection.
  *
  * @param app A handler, or an object with `fetch`.
- * @param listener What `Deno.listen` returns, TCP or Unix, or `inheritedListener()`.
+ * @param listener The result of `Deno.listen`, TCP or Unix, or of `inheritedListener()`.
  * @returns A handle with the shape of `Deno.HttpServer`.
- * @throws {Error} If the listener is open to other machines and nothing says that this is meant.
+ * @throws {Error} If other machines can reach the listener and no option allows this.
  *
  * @example A daemon for nginx's `scgi_pass 127.0.0.1:4000`
  * ```ts no-assert
@@ -84,7 +84,7 @@ interface Service {
  *
  * const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
  * await using server = serveSCGI(
- *   (request) => new Response(`You asked for ${new URL(request.url).pathname}`),
+ *   (request) => new Response(`You requested ${new URL(request.url).pathname}`),
  *   listener,
  * );
  * ```
@@ -106,7 +106,7 @@ export function serveSCGI(app: App, listener: Listener, options: SCGIOptions = {
   );
 }
 
-/** One connection: one request and its answer. */
+/** One connection, which carries one request and its response. */
 class Connection
   implements ServerConnection, ChannelHandler, ResponseSink, RequestBodySource, TransportInfo {
   readonly protocol = "scgi";
@@ -117,10 +117,12 @@ class Connection
   #headers: SCGIHeaderDecoder | null;
   #exchange: Exchange | null = null;
   #body: RequestBody | null = null;
-  #answered = false;
+  /** Whether the response has ended, completely or not. */
+  #finished = false;
   /** Whether the server shuts down. */
   #closing = false;
-  #patience = 0;
+  /** When the connection closes unless a request has begun to arrive, while the server shuts down. */
+  #deadline = 0;
   #startedAt = 0;
 
   constructor(service: Service, duplex: Duplex, overloaded: boolean) {
@@ -142,17 +144,17 @@ class Connection
 
   received(bytes: Uint8Array): boolean {
     if (this.#headers === null) return this.#body?.push(bytes, true) ?? false;
-    this.#takeHeaders(this.#headers, bytes);
+    this.#decodeHeaders(this.#headers, bytes);
     return false;
   }
 
-  /** Waits for an app that does not read; not where the web server is stuck sending the body first (rule D6). */
+  /** Pauses reading while the app does not read. Buffers more if the web server sends the body first (rule D6). */
   shouldPause(stalled: boolean): boolean {
-    const most = stalled ? this.#service.limits.maxBufferedBody : BODY_HIGH_WATER;
-    return this.#body !== null && this.#body.buffered >= most;
+    const limit = stalled ? this.#service.limits.maxBufferedBody : BODY_HIGH_WATER;
+    return this.#body !== null && this.#body.buffered >= limit;
   }
 
-  #takeHeaders(decoder: SCGIHeaderDecoder, bytes: Uint8Array): void {
+  #decodeHeaders(decoder: SCGIHeaderDecoder, bytes: Uint8Array): void {
     const { options, limits, log } = this.#service;
     let refusal = this.#overloaded ? 503 : 0;
     let variables = new Variables([]);
@@ -164,7 +166,7 @@ class Connection
       if (!options.lenient) checkHeaders(headers.pairs);
       if (headers.pairs.length > limits.maxVariables) {
         throw new ProtocolError(
-          `Cannot take request as it must have at most ${limits.maxVariables} variables: it has ${headers.pairs.length}`,
+          `Cannot accept request as it must have at most ${limits.maxVariables} variables: it has ${headers.pairs.length}`,
           431,
         );
       }
@@ -179,10 +181,10 @@ class Connection
     this.#headers = null;
     this.#exchange = new Exchange(this, variables, this.#body, options);
     if (rest !== null && rest.length > 0) this.#body?.push(rest, false);
-    const answer = refusal > 0
+    const responded = refusal > 0
       ? refuse(refusal, this.#exchange, this)
       : respond(this.#service.handler, this.#exchange, this, options);
-    answer.catch((error) => log(describeError(error))).then(() => this.#finish());
+    responded.catch((error) => log(describeError(error))).then(() => this.#finish());
   }
 
   send(head: string | null, chunk: Uint8Array | null, last: boolean): Promise<void> | void {
@@ -190,7 +192,7 @@ class Connection
     if (head !== null) this.#out.appendByteString(head);
     if (chunk !== null) this.#out.append(chunk);
     const flushed = this.#channel.flush();
-    // At once, before the next read, which would only be called off.
+    // Not after the write, as the channel would begin another read, only to cancel it.
     if (last) this.#finish();
     return flushed;
   }
@@ -203,18 +205,18 @@ class Connection
     this.#channel.resume();
   }
 
-  /** The end of the answer is the end of the connection (rule D5), be the answer whole or broken (rule B17). */
+  /** Closes the connection, which ends the response (rule D5), complete or truncated (rule B17). */
   #finish(): void {
-    if (this.#answered) return;
-    this.#answered = true;
+    if (this.#finished) return;
+    this.#finished = true;
     const unread = this.#body?.ended !== true;
     if (unread) this.#body?.discard();
     this.#channel.finish(unread);
   }
 
-  /** The web server sends no more, as it may once the body is whole (rule D4). */
+  /** The web server has closed its writing side, as it may once the body is complete (rule D4). */
   inputEnded(): void {
-    if (this.#answered) return;
+    if (this.#finished) return;
     if (this.#exchange === null || this.#body?.ended !== true) this.abort(disconnected());
     else this.#channel.probe();
   }
@@ -228,8 +230,8 @@ class Connection
     const { limits, log } = this.#service;
     this.#channel.check(now);
     this.#startedAt ||= now;
-    if (this.#closing && this.#channel.reads === 0) this.#patience ||= now + NEW_CONNECTION;
-    if (this.#patience > 0 && now > this.#patience && this.#channel.reads === 0) {
+    if (this.#closing && this.#channel.reads === 0) this.#deadline ||= now + NEW_CONNECTION;
+    if (this.#deadline > 0 && now > this.#deadline && this.#channel.reads === 0) {
       this.#channel.close();
     } else if (this.#headers !== null && now - this.#startedAt > limits.variablesTimeout) {
       log(
@@ -252,17 +254,21 @@ class Connection
   }
 }
 
-/** What section 3 asks of the variables. */
+/**
+ * Checks that CONTENT_LENGTH is the first header and that SCGI is 1 (section 3).
+ *
+ * @throws {ProtocolError} If not.
+ */
 function checkHeaders(pairs: [name: string, value: string][]): void {
   if (pairs[0][0] !== "CONTENT_LENGTH" || !/^\d+$/.test(pairs[0][1])) {
     throw new ProtocolError(
-      `Cannot take SCGI request as its first header must be CONTENT_LENGTH with a number: it is ${
+      `Cannot accept SCGI request as its first header must be CONTENT_LENGTH with a number: it is ${
         JSON.stringify(pairs[0])
       }`,
     );
   }
   if (!pairs.some(([name, value]) => name === "SCGI" && value === "1")) {
-    throw new ProtocolError("Cannot take SCGI request as its header SCGI must be 1: it is not");
+    throw new ProtocolError("Cannot accept SCGI request as its header SCGI must be 1: it is not");
   }
 }
 

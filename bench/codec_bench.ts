@@ -1,5 +1,5 @@
 /**
- * The parts alone: codecs, and a request through a driver with no socket below it.
+ * Benchmarks of the parts alone: the codecs, and the servers on connections in memory.
  *
  *   deno bench bench/codec_bench.ts
  */
@@ -28,13 +28,13 @@ function concat({ head, body, tail }: RequestBytes): Uint8Array<ArrayBuffer> {
   return buffer.take().slice();
 }
 
-const ask = { path: "/hello" };
-const variables = variablesOf(ask);
-const fastCGIRequest = concat(encodeRequest("fastcgi", ask, true));
+const small = { path: "/hello" };
+const variables = variablesOf(small);
+const fastCGIRequest = concat(encodeRequest("fastcgi", small, true));
 const fastCGIUpload = concat(encodeRequest("fastcgi", { path: "/upload", body: 1 << 20 }, true));
 const manyHeaders = { path: "/headers", headers: MANY_HEADERS };
 const fastCGIMany = concat(encodeRequest("fastcgi", manyHeaders, true));
-const scgiRequest = concat(encodeRequest("scgi", ask, false));
+const scgiRequest = concat(encodeRequest("scgi", small, false));
 
 const buffer = new ByteBuffer();
 for (const [name, value] of variables) encodePair(buffer, name, value);
@@ -67,14 +67,14 @@ Deno.bench("FastCGI records: decode the records of 1 MiB", () => {
   }
 });
 
-Deno.bench("FastCGI records: encode a small answer", () => {
+Deno.bench("FastCGI records: encode a small response", () => {
   const out = new ByteBuffer();
   encodeStreamText(out, RecordType.stdout, 1, "Status: 200 OK\r\n\r\nHello, world");
   encodeStreamEnd(out, RecordType.stdout, 1);
   encodeEndRequest(out, 1, 0, 0);
 });
 
-Deno.bench("FastCGI records: encode 64 KiB of an answer", () => {
+Deno.bench("FastCGI records: encode 64 KiB of a response", () => {
   encodeStream(buffer, RecordType.stdout, 1, chunk);
   buffer.take();
   buffer.recycle();
@@ -84,7 +84,7 @@ Deno.bench("name-value pairs: decode the variables of a request", () => {
   decodeVariables(decodeByteString(pairs), 500);
 });
 
-Deno.bench("name-value pairs: decode them and read them all", () => {
+Deno.bench("name-value pairs: decode and read the variables of a request", () => {
   for (const _ of decodeVariables(decodeByteString(pairs), 500).pairs());
 });
 
@@ -112,31 +112,31 @@ Deno.bench("SCGI headers: decode headers", () => {
 
 const addr: Deno.Addr = { transport: "tcp", hostname: "127.0.0.1", port: 1 };
 
-/** A connection in memory, whose peer asks when told to and counts how many bytes it is answered. */
+/** A connection in memory, whose peer sends a request on each call of {@linkcode MemoryDuplex.request}. */
 class MemoryDuplex implements Duplex {
   readonly remoteAddr = addr;
   #request = new Uint8Array();
   #sent = 0;
   #reading: { buffer: Uint8Array; resolve: (count: number | null) => void } | undefined;
-  #answered: (() => void) | undefined;
+  #ended: (() => void) | undefined;
   #ends: (bytes: Uint8Array) => boolean;
 
-  /** @param ends Whether what is written ends the answer. */
+  /** @param ends Returns whether written bytes end a response. */
   constructor(ends: (bytes: Uint8Array) => boolean) {
     this.#ends = ends;
   }
 
-  /** Sends a request; resolves when it is answered. */
-  ask(request: Uint8Array<ArrayBuffer>): Promise<void> {
+  /** Sends a request. Resolves when the response has ended. */
+  request(request: Uint8Array<ArrayBuffer>): Promise<void> {
     this.#request = request;
     this.#sent = 0;
-    const answered = new Promise<void>((resolve) => this.#answered = resolve);
+    const ended = new Promise<void>((resolve) => this.#ended = resolve);
     if (this.#reading) {
       const { buffer, resolve } = this.#reading;
       this.#reading = undefined;
       resolve(this.#copy(buffer));
     }
-    return answered;
+    return ended;
   }
 
   #copy(buffer: Uint8Array): number {
@@ -152,7 +152,7 @@ class MemoryDuplex implements Duplex {
   }
 
   write(bytes: Uint8Array): Promise<number> {
-    if (this.#ends(bytes)) this.#answered?.();
+    if (this.#ends(bytes)) this.#ended?.();
     return Promise.resolve(bytes.length);
   }
 
@@ -194,7 +194,7 @@ const apps = {
   upload: async (request: Request) => new Response(String((await request.bytes()).length)),
 };
 
-/** FCGI_END_REQUEST is the last record of an answer, and has 16 bytes. */
+/** Returns whether the bytes end with FCGI_END_REQUEST, a record of 16 bytes and the last of a response. */
 function endsFastCGI(bytes: Uint8Array): boolean {
   return bytes.length >= 16 && bytes[bytes.length - 15] === RecordType.endRequest;
 }
@@ -207,26 +207,26 @@ function connect(app: (request: Request) => Response | Promise<Response>): Memor
 
 const hello = connect(apps.hello);
 Deno.bench("no I/O: FastCGI, hello", async () => {
-  await hello.ask(fastCGIRequest);
+  await hello.request(fastCGIRequest);
 });
 
 const url = connect((request) => new Response(request.url));
 Deno.bench("no I/O: FastCGI, app reads the URL", async () => {
-  await url.ask(fastCGIRequest);
+  await url.request(fastCGIRequest);
 });
 
 const headers = connect(apps.headers);
 Deno.bench("no I/O: FastCGI, app reads one of 20 headers", async () => {
-  await headers.ask(fastCGIMany);
+  await headers.request(fastCGIMany);
 });
 
 const upload = connect(apps.upload);
 Deno.bench("no I/O: FastCGI, app reads 1 MiB", async () => {
-  await upload.ask(fastCGIUpload);
+  await upload.request(fastCGIUpload);
 });
 
 const scgi = new MemoryListener();
 serveSCGI(apps.hello, scgi).unref();
-Deno.bench("no I/O: SCGI, hello, a connection each", async () => {
-  await scgi.open(new MemoryDuplex(() => true)).ask(scgiRequest);
+Deno.bench("no I/O: SCGI, hello, a connection per request", async () => {
+  await scgi.open(new MemoryDuplex(() => true)).request(scgiRequest);
 });

@@ -3,48 +3,48 @@
 import { cores, output, pinned, Process, which } from "./process.ts";
 import type { Protocol, RequestBytes } from "./requests.ts";
 
-/** What is to be asked, and how. */
+/** What the generator sends, and how. */
 export interface Run {
   protocol: Protocol;
   port: number;
   request: RequestBytes;
   connections: number;
-  /** How long, in seconds. */
+  /** How long it sends requests, in seconds. */
   seconds: number;
-  /** How many answers are enough. @default Infinity */
-  most?: number;
-  /** Whether a connection is for many requests. @default true */
+  /** How many responses end the run. @default Infinity */
+  maxResponses?: number;
+  /** Whether a connection carries many requests. @default true */
   keep?: boolean;
 }
 
-/** What the generator saw. */
-export interface Seen {
+/** What the generator measured. */
+export interface Report {
   requests: number;
   errors: number;
-  /** How often the server closed a connection that it was asked to keep. */
+  /** How often the server closed a connection despite a request to keep it open. */
   reopened: number;
   seconds: number;
-  /** Bytes of answers. */
+  /** The bytes in the responses. */
   content: number;
-  /** Tildes in them. */
+  /** The tildes in the responses, one for each event. */
   events: number;
-  /** Latency, in microseconds. */
+  /** The median latency, and the 99th percentile, in microseconds. */
   p50: number;
   p99: number;
-  /** The share of its processor that it took. */
+  /** The share of its core that the generator used. */
   busy: number;
 }
 
 /** Connections that stay open. */
-export interface Held {
-  /** Resolves when the time is over. */
-  seen(): Promise<Seen>;
+export interface OpenConnections {
+  /** Resolves when the run is over. */
+  report(): Promise<Report>;
   stop(): Promise<void>;
 }
 
-/** Asks one server after the other. */
+/** Sends requests to one server after the other. */
 export class Generator {
-  /** A program that runs another many times, and times it. */
+  /** A program that runs another many times and measures it, start.c. */
   readonly starter: string;
   #command: string[];
   #directory: string;
@@ -56,12 +56,12 @@ export class Generator {
     this.#directory = directory;
   }
 
-  /** @param directory Where it may leave files. */
+  /** @param directory A directory for its files, which the caller removes. */
   static async create(directory: string): Promise<Generator> {
     const compiler = which("cc", "gcc", "clang");
     if (compiler === undefined || Deno.build.os !== "linux") {
       throw new Error(
-        "Cannot measure as the load generator needs Linux and a C compiler: apt-get install gcc libc6-dev",
+        "Cannot measure as the load generator needs Linux and a C compiler. On Debian: apt-get install gcc libc6-dev",
       );
     }
     const compile = (name: string) =>
@@ -70,26 +70,30 @@ export class Generator {
     return new Generator([`${directory}/load`], `${directory}/start`, directory);
   }
 
-  /** Asks, and tells what was seen. */
-  async run(run: Run): Promise<Seen> {
+  /** Sends requests, and returns what was measured. */
+  async run(run: Run): Promise<Report> {
     return JSON.parse(await output(pinned(cores?.load, await this.#arguments(run, false))));
   }
 
-  /** Asks once on each connection, and leaves all open; resolves when all have got something. */
-  async hold(run: Run): Promise<Held> {
+  /** Sends one request on each connection and keeps all open. Resolves when each has got a part of a response. */
+  async keepOpen(run: Run): Promise<OpenConnections> {
     const process = new Process(await this.#arguments(run, true), {
       core: cores?.load,
       stdout: "piped",
     });
     const word = await process.nextLine();
-    if (word !== "open") throw new Error(`it must say that all are open: it said ${word}`);
+    if (word !== "open") {
+      throw new Error(
+        `Cannot open connections as the generator must print "open": it printed ${word}`,
+      );
+    }
     return {
-      seen: async () => JSON.parse(await process.nextLine()),
+      report: async () => JSON.parse(await process.nextLine()),
       stop: () => process.stop(),
     };
   }
 
-  async #arguments(run: Run, hold: boolean): Promise<string[]> {
+  async #arguments(run: Run, keepOpen: boolean): Promise<string[]> {
     const { head, body, times, tail } = run.request;
     let path = this.#files.get(run.request);
     if (path === undefined) {
@@ -104,9 +108,9 @@ export class Generator {
       run.port,
       run.connections,
       run.seconds,
-      run.most ?? 0,
+      run.maxResponses ?? 0,
       run.keep === false ? 0 : 1,
-      hold ? 1 : 0,
+      keepOpen ? 1 : 0,
       path,
       whole ? head.length + body.length + tail.length : head.length,
       whole ? 0 : body.length,

@@ -1,15 +1,16 @@
-/* The load generator: asks the same over and over, on one core, with no allocation per request.
+/* The load generator: sends the same request over and over, on one core, without an allocation per request.
  *
  *   load PROTOCOL PORT CONNECTIONS SECONDS MOST KEEP HOLD FILE HEAD BODY TIMES
  *
- * PROTOCOL  fastcgi, scgi or http: where an answer ends
- * SECONDS   how long to ask, or after MOST answers, if that is not 0, how long at most
- * KEEP      1: a connection for many requests; 0: a connection for each
- * HOLD      1: each connection asks once and stays open; prints "open" when each has got something, and only counts
- *           from then on
+ * PROTOCOL  fastcgi, scgi or http: how to find the end of a response
+ * SECONDS   how long to send requests
+ * MOST      if not 0, how many responses end the run earlier
+ * KEEP      1: a connection carries many requests; 0: each request has a new connection
+ * HOLD      1: each connection carries one request and stays open; prints "open" when each has got a part of a
+ *           response, and begins to count then
  * FILE      the request: HEAD bytes, then BODY bytes that are sent TIMES times, then the rest
  *
- * Prints what it saw as JSON. load.ts does the same where there is no C compiler. */
+ * Prints its measurements as JSON. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -31,10 +32,10 @@ enum { HEAD, BODY, CHUNK_SIZE, CHUNK, CHUNK_END, TRAILER };
 enum { DIALED_AT_ONCE = 256, MOST_LATENCIES = 1 << 22 };
 
 typedef struct {
-  int fd, watched, open, asking, answers;
+  int fd, watched, open, pending, responses;
   size_t sent;
   uint64_t began;
-  /* The answer: content got, content left in this record, chunk or body. */
+  /* The response: received content, and content left in this record, chunk or body. */
   size_t got, left;
   int fault;
   unsigned char header[8];
@@ -67,7 +68,7 @@ static void fail(const char *what) {
   exit(1);
 }
 
-/* Writing is watched only while the server does not take all at once. */
+/* Waits for the socket to be writable only while a part of the request is unsent. */
 static void watch(connection *c, int writing) {
   if (c->watched == writing) return;
   struct epoll_event event = {.events = writing ? EPOLLIN | EPOLLOUT : EPOLLIN, .data.ptr = c};
@@ -93,18 +94,18 @@ static void send_request(connection *c) {
 static void begin(connection *c) {
   c->sent = c->got = c->left = c->line_length = 0;
   c->fault = c->header_length = c->padding = c->state = c->lines = c->chunked = 0;
-  c->asking = 1;
+  c->pending = 1;
   send_request(c);
 }
 
-static void ask(connection *c) {
+static void request_once(connection *c) {
   c->began = now(CLOCK_MONOTONIC);
   begin(c);
 }
 
 static void dial(connection *c) {
   const int on = 1;
-  c->answers = 0;
+  c->responses = 0;
   c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
   if (c->fd < 0) fail("socket");
   setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
@@ -118,7 +119,7 @@ static void dial_anew(connection *c) {
   dial(c);
 }
 
-static void take_content(connection *c, const unsigned char *bytes, size_t length) {
+static void receive_content(connection *c, const unsigned char *bytes, size_t length) {
   c->got += length;
   if (!hold) return;
   if (!c->open) {
@@ -130,8 +131,8 @@ static void take_content(connection *c, const unsigned char *bytes, size_t lengt
   while ((bytes = memchr(bytes, '~', end - bytes)) != NULL) bytes++, events += opened == count;
 }
 
-/* Each takes bytes of an answer and tells whether it is whole. */
-static int take_fastcgi(connection *c, const unsigned char *bytes, size_t length) {
+/* These functions decode bytes of a response and return whether it is complete. */
+static int receive_fastcgi(connection *c, const unsigned char *bytes, size_t length) {
   while (length > 0) {
     if (c->header_length < 8) {
       c->header[c->header_length++] = *bytes++, length--;
@@ -140,8 +141,8 @@ static int take_fastcgi(connection *c, const unsigned char *bytes, size_t length
       c->padding = c->header[6];
     }
     size_t n = length < c->left ? length : c->left;
-    if (c->header[1] == STDOUT) take_content(c, bytes, n);
-    /* Five bytes of status: nothing went wrong if they are zero. */
+    if (c->header[1] == STDOUT) receive_content(c, bytes, n);
+    /* The first five bytes are the status: zero if the request succeeded. */
     if (c->header[1] == END_REQUEST)
       for (size_t i = 0; i < n; i++) c->fault |= c->left - i > 3 && bytes[i] != 0;
     c->left -= n, bytes += n, length -= n;
@@ -154,7 +155,7 @@ static int take_fastcgi(connection *c, const unsigned char *bytes, size_t length
   return 0;
 }
 
-static int take_line(connection *c) {
+static int receive_line(connection *c) {
   const char *line = c->line;
   switch (c->state) {
     case HEAD:
@@ -175,11 +176,11 @@ static int take_line(connection *c) {
   }
 }
 
-static int take_http(connection *c, const unsigned char *bytes, size_t length) {
+static int receive_http(connection *c, const unsigned char *bytes, size_t length) {
   while (length > 0) {
     if (c->state == BODY || c->state == CHUNK) {
       const size_t n = length < c->left ? length : c->left;
-      take_content(c, bytes, n);
+      receive_content(c, bytes, n);
       c->left -= n, bytes += n, length -= n;
       if (c->left > 0) return 0;
       if (c->state == BODY) return 1;
@@ -194,14 +195,14 @@ static int take_http(connection *c, const unsigned char *bytes, size_t length) {
     }
     c->line[c->line_length] = '\0';
     c->line_length = 0;
-    if (take_line(c)) return 1;
+    if (receive_line(c)) return 1;
   }
   return 0;
 }
 
-/* The answer of SCGI ends where the connection does. */
-static int take_scgi(connection *c, const unsigned char *bytes, size_t length) {
-  take_content(c, bytes, length);
+/* An SCGI response ends with its connection. */
+static int receive_scgi(connection *c, const unsigned char *bytes, size_t length) {
+  receive_content(c, bytes, length);
   return 0;
 }
 
@@ -213,11 +214,11 @@ static void finish(connection *c, int closed) {
     if (measured < MOST_LATENCIES) latencies[measured++] = now(CLOCK_MONOTONIC) - c->began;
   }
   content += c->got;
-  c->asking = 0;
-  c->answers++;
+  c->pending = 0;
+  c->responses++;
   if (hold) return;
   if (keep && !closed) {
-    ask(c);
+    request_once(c);
     return;
   }
   close(c->fd);
@@ -229,9 +230,9 @@ static void receive(connection *c) {
   const ssize_t n = read(c->fd, bytes, sizeof bytes);
   if (n < 0 && errno == EAGAIN) return;
   if (n > 0) {
-    const int whole = protocol == FASTCGI ? take_fastcgi(c, bytes, n)
-                    : protocol == HTTP    ? take_http(c, bytes, n)
-                                          : take_scgi(c, bytes, n);
+    const int whole = protocol == FASTCGI ? receive_fastcgi(c, bytes, n)
+                    : protocol == HTTP    ? receive_http(c, bytes, n)
+                                          : receive_scgi(c, bytes, n);
     if (whole) finish(c, 0);
     return;
   }
@@ -239,9 +240,9 @@ static void receive(connection *c) {
     finish(c, 1);
     return;
   }
-  if (hold) fail("A connection that was to stay open was closed");
-  /* Some servers close although asked not to: who asks them has to ask again. */
-  if (c->answers > 0 && c->got == 0 && c->header_length == 0 && c->lines == 0) reopened++;
+  if (hold) fail("Cannot keep a connection open: the server closed it");
+  /* Some servers close kept connections: the request is then sent again. */
+  if (c->responses > 0 && c->got == 0 && c->header_length == 0 && c->lines == 0) reopened++;
   else errors++;
   close(c->fd);
   dial(c);
@@ -299,7 +300,7 @@ int main(int argc, char **argv) {
     const int n = epoll_wait(poller, ready, 256, 100);
     for (int i = 0; i < n; i++) {
       connection *c = ready[i].data.ptr;
-      if (c->asking && ready[i].events & EPOLLOUT) send_request(c);
+      if (c->pending && ready[i].events & EPOLLOUT) send_request(c);
       if (ready[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) receive(c);
     }
     const uint64_t time = now(CLOCK_MONOTONIC);

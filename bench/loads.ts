@@ -1,12 +1,12 @@
-/** What is asked of whom, and what is measured. */
+/** The loads: requests, the peers that serve them, and what is measured. */
 
-import type { Generator, Seen } from "./generator.ts";
+import type { Generator, Report } from "./generator.ts";
 import * as peers from "./peers.ts";
 import type { Peer, Running, Setting } from "./peers.ts";
 import { cores, coreTime, output, pinned } from "./process.ts";
-import { type Ask, encodeRequest, MANY_HEADERS, type RequestBytes } from "./requests.ts";
+import { encodeRequest, MANY_HEADERS, type RequestBytes, type RequestSpec } from "./requests.ts";
 
-/** What is measured. */
+/** A measured quantity. */
 export type Metric =
   | "rate"
   | "throughput"
@@ -27,7 +27,7 @@ export type Metric =
 /** One measurement of one peer. */
 export type Sample = Partial<Record<Metric, number>>;
 
-/** How a metric is shown, and which way is better. */
+/** How each metric is shown, and whether more is better. */
 export const METRICS: Record<Metric, { label: string; more?: boolean; digits?: number }> = {
   rate: { label: "requests/s", more: true },
   throughput: { label: "MB/s", more: true },
@@ -46,30 +46,30 @@ export const METRICS: Record<Metric, { label: string; more?: boolean; digits?: n
   processor: { label: "CPU, ms", digits: 1 },
 };
 
-/** How long and how often. */
+/** How long and how often to measure. */
 export interface Plan {
   generator: Generator;
   rounds: number;
-  /** Of one measurement. */
+  /** The duration of one measurement. */
   seconds: number;
 }
 
-/** One load: its first peer is the one that the others are compared with. */
+/** One load. The others are compared with its first peer. */
 export interface Load {
-  /** As `--only` takes it. */
+  /** The name, which `--only` accepts. */
   key: string;
   title: string;
   setting: Setting;
   peers: Peer[];
-  /** The first is the one that peers are compared by. */
+  /** What is measured. The first metric is the one to compare peers by. */
   metrics: Metric[];
-  /** Whether peers are not compared with the first: where the numbers are differences, near zero. */
+  /** Whether peers are not compared with the first, as the numbers are differences near zero. */
   absolute?: boolean;
-  /** How many turns each peer has in a round: more for what is over so soon that a disturbance hits one peer alone. */
+  /** How many turns each peer has in a round. A short load has several, as a disturbance would hit one peer alone. */
   turns?: number;
-  /** Whether each measurement has a new server: for what leaves traces. */
+  /** Whether each measurement has a new server, as it affects the next one. */
   fresh?: boolean;
-  /** Throws if the peer's answer is not what it should be. */
+  /** Throws if the peer's response is wrong. */
   check?(running: Running, plan: Plan): Promise<void>;
   measure(running: Running, plan: Plan): Promise<Sample>;
 }
@@ -78,7 +78,7 @@ const MIB = 1 << 20;
 const LARGE = 1024 * MIB;
 const STREAMS = 1000;
 const IDLE_CONNECTIONS = 10_000;
-/** How often a CGI script is started in one turn. */
+/** How many times a CGI script runs in one turn. */
 const STARTS = 3;
 const SERVERS: Peer[] = [
   peers.gatehouse,
@@ -90,18 +90,18 @@ const SERVERS: Peer[] = [
   peers.naive,
 ];
 const STREAMING: Peer[] = [peers.gatehouse, peers.denoServe, peers.go, peers.libfcgi];
-/** How long to wait for what ends by itself, in seconds. */
-const PATIENCE = 120;
-/** How long a server is asked before it is measured, at least: until its code is compiled, in seconds. */
+/** The timeout of a load that ends by itself, in seconds. */
+const TIMEOUT = 120;
+/** The minimum time that a server gets requests before it is measured, so that its code is compiled, in seconds. */
 const WARM_UP = 0.5;
 
 const encoded = new Map<string, RequestBytes>();
 
-function bytesOf({ protocol }: Running, ask: Ask, keep: boolean): RequestBytes {
-  const key = JSON.stringify([protocol, ask.path, ask.body, keep]);
+function bytesOf({ protocol }: Running, spec: RequestSpec, keep: boolean): RequestBytes {
+  const key = JSON.stringify([protocol, spec.path, spec.body, keep]);
   let bytes = encoded.get(key);
   if (bytes === undefined) {
-    encoded.set(key, bytes = encodeRequest(protocol, ask, keep, peers.SCRIPT));
+    encoded.set(key, bytes = encodeRequest(protocol, spec, keep, peers.SCRIPT));
   }
   return bytes;
 }
@@ -112,15 +112,15 @@ async function sum(running: Running, of: "processorTime" | "memory" | "peak"): P
   return sum;
 }
 
-function checkErrors(seen: Seen): void {
-  if (seen.requests === 0 || seen.errors > 0) {
-    throw new Error(`${seen.errors} of ${seen.requests + seen.errors} requests failed`);
+function checkErrors(report: Report): void {
+  if (report.requests === 0 || report.errors > 0) {
+    throw new Error(`${report.errors} of ${report.requests + report.errors} requests failed`);
   }
 }
 
-/** Asks once, and looks for a text in the answer. */
-async function checkAnswer(running: Running, ask: Ask, expected: string): Promise<void> {
-  const { head, body, times, tail } = bytesOf(running, ask, false);
+/** Sends one request and checks that the response contains a text. */
+async function checkResponse(running: Running, spec: RequestSpec, expected: string): Promise<void> {
+  const { head, body, times, tail } = bytesOf(running, spec, false);
   const connection = await Deno.connect({ hostname: "127.0.0.1", port: running.port });
   const timer = setTimeout(() => connection.close(), 10_000);
   let text = "";
@@ -138,7 +138,9 @@ async function checkAnswer(running: Running, ask: Ask, expected: string): Promis
   clearTimeout(timer);
   if (!text.toLowerCase().includes(expected.toLowerCase())) {
     throw new Error(
-      `its answer must have "${expected}": it is ${JSON.stringify(text.slice(0, 300))}`,
+      `Cannot measure as the response must contain "${expected}": it is ${
+        JSON.stringify(text.slice(0, 300))
+      }`,
     );
   }
 }
@@ -147,7 +149,7 @@ interface Steady {
   key: string;
   title: string;
   app: string;
-  ask: Ask;
+  spec: RequestSpec;
   connections: number;
   expected: string;
   keep?: boolean;
@@ -156,9 +158,9 @@ interface Steady {
   unpinned?: boolean;
 }
 
-/** A load that goes on for as long as it may. */
+/** Creates a load of many small requests for a fixed time. */
 function steady(load: Steady): Load {
-  const { key, title, app, ask, connections, expected, unpinned, keep = true } = load;
+  const { key, title, app, spec, connections, expected, unpinned, keep = true } = load;
   return {
     key,
     title,
@@ -166,39 +168,44 @@ function steady(load: Steady): Load {
     peers: load.peers ?? SERVERS,
     metrics: load.metrics ?? ["rate", "p50", "p99", "cpu", "busy"],
     async check(running, plan) {
-      await checkAnswer(running, ask, expected);
+      await checkResponse(running, spec, expected);
       await this.measure(running, { ...plan, seconds: Math.max(plan.seconds, WARM_UP) });
     },
     async measure(running, { generator, seconds }) {
       const before = await sum(running, "processorTime");
       const allBefore = coreTime();
-      const seen = await generator.run({
+      const report = await generator.run({
         protocol: running.protocol,
         port: running.port,
-        request: bytesOf(running, ask, keep),
+        request: bytesOf(running, spec, keep),
         connections,
         seconds,
         keep,
       });
       const allTook = coreTime() - allBefore;
       const took = await sum(running, "processorTime") - before;
-      checkErrors(seen);
+      checkErrors(report);
       return {
-        rate: seen.requests / seen.seconds,
-        throughput: seen.requests * (ask.body ?? 0) / seen.seconds / 1e6,
-        p50: seen.p50,
-        p99: seen.p99,
-        cpu: took / seen.requests,
-        busy: took / seen.seconds / 1e4,
-        generator: seen.busy * 100,
-        others: unpinned ? NaN : Math.max(allTook - took, 0) / seen.seconds / 1e4,
+        rate: report.requests / report.seconds,
+        throughput: report.requests * (spec.body ?? 0) / report.seconds / 1e6,
+        p50: report.p50,
+        p99: report.p99,
+        cpu: took / report.requests,
+        busy: took / report.seconds / 1e4,
+        generator: report.busy * 100,
+        others: unpinned ? NaN : Math.max(allTook - took, 0) / report.seconds / 1e4,
       };
     },
   };
 }
 
-/** One request with much to send or to get. */
-function large(key: string, title: string, app: string, askFor: (bytes: number) => Ask): Load {
+/** Creates a load of one request with a large request or response body. */
+function large(
+  key: string,
+  title: string,
+  app: string,
+  specFor: (bytes: number) => RequestSpec,
+): Load {
   return {
     key,
     title,
@@ -207,30 +214,32 @@ function large(key: string, title: string, app: string, askFor: (bytes: number) 
     metrics: ["throughput", "memory", "busy"],
     fresh: true,
     async measure(running, { generator }) {
-      const run = (ask: Ask) =>
+      const run = (spec: RequestSpec) =>
         generator.run({
           protocol: running.protocol,
           port: running.port,
-          request: bytesOf(running, ask, true),
+          request: bytesOf(running, spec, true),
           connections: 1,
-          seconds: PATIENCE,
-          most: 1,
+          seconds: TIMEOUT,
+          maxResponses: 1,
         });
-      // So that what is loaded at the first request counts as idle.
-      await run(askFor(MIB));
+      // Code that the first request loads counts as idle memory.
+      await run(specFor(MIB));
       for (const process of running.processes) await process.forgetPeak();
       const idle = await sum(running, "memory");
       const before = await sum(running, "processorTime");
-      const seen = await run(askFor(LARGE));
-      checkErrors(seen);
-      if (app === "download" && seen.content < LARGE) {
-        throw new Error(`it must send ${LARGE} bytes: it sent ${seen.content}`);
+      const report = await run(specFor(LARGE));
+      checkErrors(report);
+      if (app === "download" && report.content < LARGE) {
+        throw new Error(
+          `Cannot measure as the response must have ${LARGE} bytes: it has ${report.content}`,
+        );
       }
       const took = await sum(running, "processorTime") - before;
       return {
-        throughput: LARGE / seen.seconds / 1e6,
+        throughput: LARGE / report.seconds / 1e6,
         memory: (await sum(running, "peak") - idle) / MIB,
-        busy: took / seen.seconds / 1e4,
+        busy: took / report.seconds / 1e4,
       };
     },
   };
@@ -238,15 +247,15 @@ function large(key: string, title: string, app: string, askFor: (bytes: number) 
 
 const upload = (body: number) => ({ path: "/upload", body });
 
-/** What a peer on Deno holds after a collection. */
+/** Returns the memory usage of a peer on Deno after a garbage collection. */
 async function memoryOf({ processes: [process] }: Running): Promise<Deno.MemoryUsage> {
   process.kill("SIGUSR1");
   return JSON.parse(await process.nextLine());
 }
 
-const hello = { app: "hello", ask: { path: "/hello" }, expected: "Hello, world" };
+const hello = { app: "hello", spec: { path: "/hello" }, expected: "Hello, world" };
 
-/** All loads, in the order in which they run. */
+/** All loads, in the order that they run in. */
 export const LOADS: Load[] = [
   ...[16, 1, 256].map((connections) =>
     steady({
@@ -261,7 +270,7 @@ export const LOADS: Load[] = [
     key: "headers",
     title: "20 header fields and 3 cookies each way, 16 connections",
     app: "headers",
-    ask: { path: "/headers", headers: MANY_HEADERS },
+    spec: { path: "/headers", headers: MANY_HEADERS },
     expected: "X-Answer-19",
     connections: 16,
   }),
@@ -269,7 +278,7 @@ export const LOADS: Load[] = [
     key: "echo",
     title: "POST 1 KiB and get it back, 16 connections",
     app: "echo",
-    ask: { path: "/echo", body: 1024 },
+    spec: { path: "/echo", body: 1024 },
     expected: "x".repeat(1024),
     connections: 16,
   }),
@@ -277,7 +286,7 @@ export const LOADS: Load[] = [
     key: "post",
     title: "POST 1 MiB, read into one buffer, 4 connections",
     app: "upload",
-    ask: { path: "/upload", body: MIB },
+    spec: { path: "/upload", body: MIB },
     expected: String(MIB),
     connections: 4,
     peers: SERVERS.filter((peer) => peer !== peers.naive),
@@ -287,7 +296,7 @@ export const LOADS: Load[] = [
     key: "post-chunks",
     title: "POST 1 MiB, read in chunks, 4 connections",
     app: "chunks",
-    ask: { path: "/upload", body: MIB },
+    spec: { path: "/upload", body: MIB },
     expected: String(MIB),
     connections: 4,
     peers: [peers.gatehouse, peers.denoServe, peers.naive, peers.go],
@@ -347,7 +356,7 @@ export const LOADS: Load[] = [
     fresh: true,
     async measure(running, { generator, seconds }) {
       const idle = await sum(running, "memory");
-      const held = await generator.hold({
+      const open = await generator.keepOpen({
         protocol: running.protocol,
         port: running.port,
         request: bytesOf(running, { path: "/events" }, true),
@@ -355,13 +364,13 @@ export const LOADS: Load[] = [
         seconds: Math.max(seconds * 2, 1),
       });
       const before = await sum(running, "processorTime");
-      const seen = await held.seen();
+      const report = await open.report();
       const took = await sum(running, "processorTime") - before;
       const memory = await sum(running, "memory");
-      await held.stop();
+      await open.stop();
       return {
-        cpu: took / seen.events,
-        events: seen.events / seen.seconds,
+        cpu: took / report.events,
+        events: report.events / report.seconds,
         resident: (memory - idle) / 1024 / STREAMS,
       };
     },
@@ -378,20 +387,20 @@ export const LOADS: Load[] = [
       const run = {
         protocol: running.protocol,
         port: running.port,
-        request: bytesOf(running, hello.ask, true),
+        request: bytesOf(running, hello.spec, true),
         connections: 64,
         seconds: 0.2,
       };
-      // So that what is compiled for the first requests counts as idle.
+      // Code that the first requests compile counts as idle memory.
       await generator.run(run);
       const idle = await memoryOf(running);
-      const held = await generator.hold({
+      const open = await generator.keepOpen({
         ...run,
         connections: IDLE_CONNECTIONS,
-        seconds: PATIENCE,
+        seconds: TIMEOUT,
       });
       const full = await memoryOf(running);
-      await held.stop();
+      await open.stop();
       const each = (of: (usage: Deno.MemoryUsage) => number) =>
         (of(full) - of(idle)) / 1024 / IDLE_CONNECTIONS;
       return {
@@ -423,7 +432,11 @@ export const LOADS: Load[] = [
     async check({ command, env }) {
       const text = await output(command!, { env });
       if (!text.endsWith("Hello, world") && !text.endsWith("Hello, world\n")) {
-        throw new Error(`it must say hello: it says ${JSON.stringify(text.slice(0, 200))}`);
+        throw new Error(
+          `Cannot measure as the script must print "Hello, world": it prints ${
+            JSON.stringify(text.slice(0, 200))
+          }`,
+        );
       }
     },
     async measure({ command, env }, { generator: { starter } }) {
@@ -433,15 +446,15 @@ export const LOADS: Load[] = [
       );
       const runs = text.trim().split("\n").map((line) => line.split(" ").map(Number));
       return {
-        wall: middle(runs.map(([wall]) => wall)),
-        processor: middle(runs.map(([_, cpu]) => cpu)),
+        wall: median(runs.map(([wall]) => wall)),
+        processor: median(runs.map(([_, cpu]) => cpu)),
       };
     },
   },
 ];
 
-/** The median. */
-export function middle(values: number[]): number {
+/** Returns the median. */
+export function median(values: number[]): number {
   const sorted = values.toSorted((a, b) => a - b);
   const half = sorted.length >> 1;
   return sorted.length % 2 === 1 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;

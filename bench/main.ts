@@ -1,34 +1,34 @@
 /**
- * The benchmarks: Gatehouse and every peer that is installed, in one run, one after the other in each round.
+ * Runs the benchmarks: Gatehouse and every installed peer, one after the other in each round.
  *
  *   deno task bench [--quick] [--only LOAD,...] [--rounds N] [--seconds S] [--no-write] [--list]
  *
- * A whole run writes the tables of README.md and docs/benchmarks.md.
+ * A complete run writes the tables of README.md and docs/benchmarks.md.
  */
 
 import { parseArgs } from "node:util";
 import { Generator } from "./generator.ts";
-import { type Load, LOADS, middle, type Plan, type Sample } from "./loads.ts";
+import { type Load, LOADS, median, type Plan, type Sample } from "./loads.ts";
 import { type Peer, type Running, Unavailable } from "./peers.ts";
 import { cores, output } from "./process.ts";
 import { loadTable, replaceSection, type Result } from "./report.ts";
 import { readmeSection } from "./readme.ts";
 import { targetsTable } from "./targets.ts";
 
-const HELP = `Measures Gatehouse and every peer that is installed.
+const HELP = `Measures Gatehouse and every installed peer.
 
-  --quick         two minutes instead of eight; for a look, not for a number
-  --only LOADS    some loads only, by name or by how the name begins, separated by commas
-  --rounds N      how often each peer has its turn; default 7
-  --seconds S     how long a turn takes; default 0.7
-  --no-write      leave README.md and docs/benchmarks.md as they are
+  --quick         two minutes instead of eight, with less accurate numbers
+  --only LOADS    only these loads: names or beginnings of names, separated by commas
+  --rounds N      how many turns each peer has; default 7
+  --seconds S     the duration of a turn; default 0.7
+  --no-write      do not change README.md and docs/benchmarks.md
   --list          list the loads`;
 
-/** The names and versions of the software of those who take part; empty where it is told elsewhere. */
+/** The name and version of each available peer's software, or an empty string if it is shown elsewhere. */
 const versions = new Map<Peer, string>();
 const missing = new Set<Peer>();
 
-/** Readies a peer, once; tells whether it takes part. */
+/** Prepares a peer, once. Returns whether it is available. */
 async function prepare(peer: Peer, directory: string): Promise<boolean> {
   if (versions.has(peer)) return true;
   if (missing.has(peer)) return false;
@@ -37,7 +37,7 @@ async function prepare(peer: Peer, directory: string): Promise<boolean> {
     return true;
   } catch (error) {
     missing.add(peer);
-    console.log(`Without ${peer.name}: ${(error as Error).message}`);
+    console.log(`Skipped ${peer.name}: ${(error as Error).message}`);
     if (!(error instanceof Unavailable)) Deno.exitCode = 1;
     return false;
   }
@@ -47,7 +47,7 @@ async function stop(running: Running): Promise<void> {
   for (const process of running.processes.toReversed()) await process.stop();
 }
 
-/** Gives each peer its turn, round after round; those that fail take no further part. */
+/** Gives each peer its turns, round after round. A peer that fails gets no more turns. */
 async function run(load: Load, plan: Plan, directory: string): Promise<Result> {
   const samples = new Map<Peer, Sample[]>();
   const servers = new Map<Peer, Running>();
@@ -56,8 +56,8 @@ async function run(load: Load, plan: Plan, directory: string): Promise<Result> {
     try {
       await action();
     } catch (error) {
-      console.error(`Without ${peer.name} in "${load.key}": ${(error as Error).message}`);
-      for (const { complaints } of servers.get(peer)?.processes ?? []) console.error(complaints);
+      console.error(`Removed ${peer.name} from "${load.key}": ${(error as Error).message}`);
+      for (const { errors } of servers.get(peer)?.processes ?? []) console.error(errors);
       Deno.exitCode = 1;
       samples.delete(peer);
     }
@@ -83,7 +83,7 @@ async function run(load: Load, plan: Plan, directory: string): Promise<Result> {
     }
     for (let round = 0; round < plan.rounds * (load.turns ?? 1); round++) {
       const turns = [...samples.keys()];
-      // So that nobody always comes after the same one.
+      // No peer always follows the same one.
       turns.push(...turns.splice(0, round % Math.max(turns.length, 1)));
       for (const peer of turns) {
         await attempt(peer, async () => {
@@ -98,8 +98,8 @@ async function run(load: Load, plan: Plan, directory: string): Promise<Result> {
   return { load, samples };
 }
 
-/** Where and with what it was measured. */
-async function surroundings(plan: Plan, results: Result[]): Promise<string> {
+/** Describes the machine, the software and the conditions of a run. */
+async function describeRun(plan: Plan, results: Result[]): Promise<string> {
   let processor = Deno.build.arch as string;
   try {
     const info = await Deno.readTextFile("/proc/cpuinfo");
@@ -119,12 +119,12 @@ async function surroundings(plan: Plan, results: Result[]): Promise<string> {
   ].filter(Boolean).join(" ");
 }
 
-/** How much else went on. */
+/** Describes how much other programs disturbed the run. */
 function disturbance(results: Result[]): string {
   const samples = results.flatMap(({ samples }) => [...samples.values()].flat());
   const shares = samples.map(({ others = NaN }) => others).filter((share) => !Number.isNaN(share));
   if (shares.length === 0) return "";
-  const share = Math.round(middle(shares));
+  const share = Math.round(median(shares));
   const generator = Math.round(Math.max(...samples.map(({ generator = 0 }) => generator)));
   return `The generator used at most ${generator}% of its core; in the median turn other programs used ${share}% of the server's${
     share > 3 ? ": the machine was busy, so only ratios and CPU times are meaningful." : "."
@@ -136,7 +136,7 @@ function chooseLoads(only: string | undefined): Load[] {
   const names = only.split(",");
   const unknown = names.find((name) => !LOADS.some(({ key }) => key.startsWith(name)));
   if (unknown !== undefined) {
-    console.error(`There is no load "${unknown}": --list tells which there are`);
+    console.error(`There is no load "${unknown}": --list lists all`);
     Deno.exit(2);
   }
   return LOADS.filter(({ key }) => names.some((name) => key.startsWith(name)));
@@ -175,7 +175,7 @@ try {
     results.push(result);
     console.log(`\n${loadTable(result)}`);
   }
-  const about = await surroundings(plan, results);
+  const about = await describeRun(plan, results);
   const targets = targetsTable(results);
   if (targets !== undefined) console.log(`\nTargets:\n\n${targets}`);
   console.log(`\n${about}`);

@@ -1,12 +1,12 @@
-/** Who takes part: Gatehouse and its peers, each a small file in peers/. */
+/** The peers that are measured: Gatehouse and others, each a small file in peers/. */
 
 import { cores, freePort, output, Process, which } from "./process.ts";
 import { type Protocol, variablesOf } from "./requests.ts";
 
-/** Why a peer takes no part. */
+/** Thrown if a peer is not installed. */
 export class Unavailable extends Error {}
 
-/** A peer that runs: a server, or a command that is a CGI script. */
+/** A running peer: a server, or the command of a CGI script. */
 export interface Running {
   protocol: Protocol;
   port: number;
@@ -15,28 +15,32 @@ export interface Running {
   env?: Record<string, string>;
 }
 
-/** How a load wants its peers. */
+/** How a load starts its peers. */
 export interface Setting {
-  /** What is served; see peers/app.ts. */
+  /** The name of the app, see peers/app.ts. */
   app: string;
-  /** Whether peers on Deno tell their memory when asked with SIGUSR1. */
+  /** Whether peers on Deno print their memory usage on SIGUSR1. */
   reportMemory?: boolean;
-  /** Whether they may use all processors. */
+  /** Whether they may use all cores. */
   unpinned?: boolean;
 }
 
-/** One who takes part. */
+/** A program that is measured. */
 export interface Peer {
   name: string;
-  /** Its name where there is little room. */
+  /** A short name for narrow columns. */
   short: string;
-  /** Finds or builds what it needs; throws {@linkcode Unavailable}. Tells its name and version. */
+  /**
+   * Finds or builds the program, and returns the name and version of its software.
+   *
+   * @throws {Unavailable} If it is not installed.
+   */
   prepare?(directory: string): Promise<string | void>;
   start(setting: Setting): Promise<Running>;
 }
 
 const PEERS = `${import.meta.dirname}/peers`;
-/** What PHP runs; every peer is told it. */
+/** The script that PHP runs. Every peer gets it as SCRIPT_FILENAME. */
 export const SCRIPT = `${PEERS}/php.php`;
 
 function need(install: string, ...names: string[]): string {
@@ -101,7 +105,7 @@ export const denoServe: Peer = denoPeer("Deno.serve (HTTP)", "Deno.serve", "http
 export const ceiling: Peer = denoPeer("Deno.Conn, bare", "Deno.Conn", "fastcgi", "ceiling.ts");
 export const naive: Peer = denoPeer("naive responder", "naive", "fastcgi", "naive.ts");
 
-/** Gatehouse in several processes. */
+/** Creates a peer: Gatehouse in several processes. */
 export function prefork(workers: number): Peer {
   const name = `Gatehouse, ${workers} ${workers === 1 ? "worker" : "workers"}`;
   return {
@@ -121,7 +125,7 @@ export function prefork(workers: number): Peer {
   };
 }
 
-/** A program as it was found or built. */
+/** A program that was found or built. */
 interface Built {
   command(port: number): string[];
   version?: string;
@@ -207,7 +211,7 @@ export const nodeFastCGI: Peer = builtPeer("node-fastcgi", "node-fastcgi", async
   return { command: (port) => [node, `${PEERS}/node.cjs`, library, String(port)], version };
 });
 
-/** nginx before a peer, on the same processor. */
+/** Creates a peer: nginx in front of another, on the same core. */
 function throughNginx(peer: Peer, name: string, short: string): Peer {
   let nginx = "";
   let directory = "";
@@ -307,7 +311,7 @@ function cgiScript(
         processes: [],
         command: found,
         env: Object.fromEntries(
-          // What is empty, a web server leaves out, but for the query.
+          // A web server omits empty variables except the query.
           variablesOf({ path: "/" }, `${PEERS}/cgi/php.php`)
             .filter(([name, value]) => value !== "" || name === "QUERY_STRING"),
         ),
@@ -357,7 +361,7 @@ export const cgiNode: Peer = cgiScript(
 );
 export const cgiPython: Peer = cgiScript("Python wsgiref", "wsgiref", async () => {
   const python = need("python3", "python3");
-  // What is found may be a script that looks for the real one at each start.
+  // The command may be a script that finds the real interpreter at each start.
   const real = (await output([python, "-c", "import sys; print(sys.executable)"])).trim();
   return [real, `${PEERS}/cgi/python.py`];
 });

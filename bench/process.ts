@@ -1,12 +1,12 @@
-/** Processes under load: how they start, what processor time and memory they take, and how they end. */
+/** Starts, measures and ends the processes under load. */
 
 const LINUX = Deno.build.os === "linux";
 const START_TIMEOUT = 20_000;
 const POLL = 20;
-/** How many ticks of /proc/PID/stat make a second, wherever Linux runs on a usual machine. */
+/** Ticks of /proc/PID/stat per second, on all usual Linux systems. */
 const TICKS = 100;
 
-/** Runs a command to its end and tells what it printed. */
+/** Runs a command and returns its output. */
 export async function output(
   command: string[],
   options: Deno.CommandOptions = {},
@@ -23,7 +23,7 @@ export async function output(
   return new TextDecoder().decode(stdout);
 }
 
-/** Where a program is, if it is installed. */
+/** Returns the path of the first installed program. */
 export function which(...names: string[]): string | undefined {
   const directories = [...(Deno.env.get("PATH") ?? "").split(":"), "/usr/sbin", "/usr/local/sbin"];
   for (const name of names) {
@@ -31,14 +31,14 @@ export function which(...names: string[]): string | undefined {
       try {
         if (Deno.statSync(`${directory}/${name}`).isFile) return `${directory}/${name}`;
       } catch {
-        // Not there.
+        // It does not exist.
       }
     }
   }
   return undefined;
 }
 
-/** The processors that the server and the load get, each its own; undefined where they cannot be told apart. */
+/** The cores of the server and of the load, or undefined if there are no two or no `taskset`. */
 export const cores: { server: number; load: number } | undefined = chooseCores();
 
 function chooseCores(): { server: number; load: number } | undefined {
@@ -53,7 +53,7 @@ function chooseCores(): { server: number; load: number } | undefined {
   return { server, load: allowed.find((core) => !siblings(server).includes(core)) ?? allowed[1] };
 }
 
-/** The processors that are the same core as this one. */
+/** Returns the logical processors on the same core as this one, itself included. */
 function siblings(core: number): number[] {
   try {
     const path = `/sys/devices/system/cpu/cpu${core}/topology/thread_siblings_list`;
@@ -63,7 +63,7 @@ function siblings(core: number): number[] {
   }
 }
 
-/** What all programs together have had of the server's processor, in microseconds; NaN where that cannot be told. */
+/** Returns the time that all programs have used on the server's core, in microseconds, or NaN if there is none. */
 export function coreTime(): number {
   if (cores === undefined) return NaN;
   const line = new RegExp(`^cpu${cores.server} (.*)$`, "m").exec(
@@ -89,12 +89,12 @@ export function freePort(): number {
 /** A process and its children. */
 export class Process {
   readonly pid: number;
-  /** The end of what it said on stderr. */
-  complaints = "";
+  /** The end of what it wrote to stderr. */
+  errors = "";
   #child: Deno.ChildProcess;
   #ended = false;
   #lines: ReadableStreamDefaultReader<string> | undefined;
-  /** Asked for once, after it has warmed up: from then on it has the children that it has. */
+  /** The process and its children. Found once, after the warm-up: it starts no more of them later. */
   #family: Promise<number[]> | undefined;
 
   /** @param options.stdout "piped" to be read by nextLine(). */
@@ -118,7 +118,7 @@ export class Process {
 
   async #listen(): Promise<void> {
     for await (const text of this.#child.stderr.pipeThrough(new TextDecoderStream())) {
-      this.complaints = (this.complaints + text).slice(-1000);
+      this.errors = (this.errors + text).slice(-1000);
     }
   }
 
@@ -135,13 +135,13 @@ export class Process {
     }
     const fault = this.#ended ? "it ended at once" : `it did not listen in ${START_TIMEOUT} ms`;
     await this.stop();
-    throw new Error(`${fault}: ${this.complaints}`);
+    throw new Error(`Cannot start server as ${fault}: ${this.errors}`);
   }
 
-  /** The next line that it prints. */
+  /** Returns the next line that it prints. */
   async nextLine(): Promise<string> {
     const { value, done } = await this.#lines!.read();
-    if (done) throw new Error("it ended before it said what it was asked");
+    if (done) throw new Error("Cannot read a line as the process must print one: it ended");
     return value;
   }
 
@@ -161,19 +161,19 @@ export class Process {
     await this.#lines?.cancel();
   }
 
-  /** The processor time that it and its children have had, in microseconds. */
+  /** Returns the processor time of the process and its children, in microseconds. */
   async processorTime(): Promise<number> {
     let sum = 0;
     for (const pid of await this.#members()) sum += await processorTime(pid);
     return sum;
   }
 
-  /** The memory that it and its children hold, in bytes: resident, those of a fork counted twice. */
+  /** Returns the resident memory of the process and its children, in bytes. Pages that a fork shares count twice. */
   async memory(): Promise<number> {
     return await this.#sum("VmRSS", "rss");
   }
 
-  /** The most memory that they held since {@linkcode forgetPeak}, in bytes; NaN where the system does not tell. */
+  /** Returns the peak memory since {@linkcode forgetPeak}, in bytes, or NaN on systems other than Linux. */
   async peak(): Promise<number> {
     return LINUX ? await this.#sum("VmHWM", "rss") : NaN;
   }

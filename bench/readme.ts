@@ -1,4 +1,4 @@
-/** The README's section: how Gatehouse fares, in brief. */
+/** Creates the README's section about speed. */
 
 import { METRICS } from "./loads.ts";
 import * as peers from "./peers.ts";

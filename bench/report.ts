@@ -1,33 +1,38 @@
-/** Medians, ratios and tables of what was measured. */
+/** Calculates medians and ratios of measurements, and formats them as tables. */
 
-import { type Load, type Metric, METRICS, middle, type Sample } from "./loads.ts";
+import { type Load, median, type Metric, METRICS, type Sample } from "./loads.ts";
 import type { Peer } from "./peers.ts";
 
-/** What was measured under one load: a sample of each peer in each round. */
+/** The measurements of one load: the samples of each peer, one for each turn. */
 export interface Result {
   load: Load;
   samples: Map<Peer, Sample[]>;
 }
 
-/** A median and how far the rounds were from it. */
+/** A median, and the range of the rounds. */
 export interface Spread {
   median: number;
   least: number;
   most: number;
 }
 
-/** The values of a metric, or of what is made of it. */
+/** Returns the median and range of values. */
 export function spreadOf(values: number[]): Spread {
-  return { median: middle(values), least: Math.min(...values), most: Math.max(...values) };
+  return { median: median(values), least: Math.min(...values), most: Math.max(...values) };
 }
 
-/** A peer's metric over all rounds. */
+/** Returns a peer's metric over all rounds, or undefined if it was not measured. */
 export function measured({ samples }: Result, peer: Peer, metric: Metric): Spread | undefined {
   const values = samples.get(peer)?.map((sample) => sample[metric] ?? NaN) ?? [];
   return values.length === 0 || values.some(Number.isNaN) ? undefined : spreadOf(values);
 }
 
-/** A peer's metric, the load's first one's unless another is named, divided by another's of the same round. */
+/**
+ * Returns the metric of a peer divided by that of another in the same round.
+ *
+ * @param peer The peer whose metric is the divisor.
+ * @param of The peer whose metric is divided. @default the first peer of the load
+ */
 export function ratio(
   { load, samples }: Result,
   peer: Peer,
@@ -42,7 +47,7 @@ export function ratio(
   return values.length === 0 || values.some(Number.isNaN) ? undefined : spreadOf(values);
 }
 
-/** How many times as good the load's first peer is, by its first metric: above 1, it is better. */
+/** Returns how many times as good as a peer the load's first peer is. Above 1 the first is better. */
 export function advantage(
   result: Result,
   peer: Peer,
@@ -53,7 +58,7 @@ export function advantage(
   return { median: 1 / found.median, least: 1 / found.most, most: 1 / found.least };
 }
 
-/** A number with separators, or with as many digits as it needs to tell three. */
+/** Formats a number with separators and a fixed number of decimals. */
 export function format(value: number, digits = 0): string {
   return value.toLocaleString("en-US", {
     minimumFractionDigits: digits,
@@ -65,7 +70,7 @@ export function formatRatio(value: number): string {
   return `${value.toFixed(value < 10 ? 2 : 1)}×`;
 }
 
-/** A Markdown table; its first column is text, the others are numbers. */
+/** Formats a Markdown table. The first column is text, the others are numbers. */
 export function table(rows: string[][]): string {
   const widths = rows[0].map((_, column) => Math.max(3, ...rows.map((row) => row[column].length)));
   const line = (cells: string[]) => `| ${cells.join(" | ")} |`;
@@ -78,7 +83,7 @@ export function table(rows: string[][]): string {
   return [padded[0], rule, ...padded.slice(1)].join("\n");
 }
 
-/** A load's table: all peers, all metrics, and how many times as good the first is. */
+/** Formats the table of a load: all peers, all metrics, and how many times as good the first peer is. */
 export function loadTable(result: Result): string {
   const { load, samples } = result;
   const [first] = load.metrics;
@@ -110,7 +115,7 @@ export function loadTable(result: Result): string {
   return `${load.title}:\n\n${table(rows)}`;
 }
 
-/** Puts text between a file's markers. */
+/** Replaces the text between the markers of a file. */
 export async function replaceSection(file: URL, text: string): Promise<void> {
   const before = await Deno.readTextFile(file);
   const begin = "<!-- bench -->";

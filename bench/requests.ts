@@ -1,4 +1,4 @@
-/** The bytes of requests, as a web server would send them. */
+/** Encodes requests as a web server sends them. */
 
 import { ByteBuffer } from "../wire/byte_buffer.ts";
 import {
@@ -12,15 +12,15 @@ import {
 } from "../wire/fastcgi.ts";
 import { encodeSCGIHeaders } from "../wire/scgi.ts";
 
-/** What a load generator and a server speak. */
+/** The protocol of a server. */
 export type Protocol = "fastcgi" | "scgi" | "http";
 
-/** One request: what is asked. */
-export interface Ask {
+/** A request to encode. */
+export interface RequestSpec {
   path: string;
-  /** Header fields beside those of a browser. */
+  /** Header fields in addition to those of a browser. */
   headers?: [name: string, value: string][];
-  /** How many bytes of body. */
+  /** The length of the body in bytes. */
   body?: number;
 }
 
@@ -32,7 +32,7 @@ export interface RequestBytes {
   tail: Uint8Array;
 }
 
-/** What a browser sends. */
+/** The header fields that a browser sends. */
 const BROWSER: [name: string, value: string][] = [
   ["host", "localhost:8080"],
   [
@@ -48,12 +48,12 @@ const BROWSER: [name: string, value: string][] = [
   ["cookie", "session=0123456789abcdef; theme=dark"],
 ];
 
-/** As nginx cuts a body that it sends to an application. */
+/** The length of the records in which nginx sends a body. */
 const RECORD = 32768;
 const BLOCK = 1 << 20;
 const NOTHING = new Uint8Array();
 
-/** Twenty header fields, of which one has three cookies. */
+/** Header fields that make twenty with those of a browser, one with three cookies. */
 export const MANY_HEADERS: [name: string, value: string][] = [
   ["cookie", "session=0123456789abcdef; theme=dark; consent=1"],
   ...Array.from(
@@ -62,13 +62,16 @@ export const MANY_HEADERS: [name: string, value: string][] = [
   ),
 ];
 
-function fieldsOf(ask: Ask): [name: string, value: string][] {
-  return [...new Map([...BROWSER, ...(ask.headers ?? [])])];
+function fieldsOf(spec: RequestSpec): [name: string, value: string][] {
+  return [...new Map([...BROWSER, ...(spec.headers ?? [])])];
 }
 
-/** The variables of a request: those of nginx's fastcgi_params, and its header fields. */
-export function variablesOf(ask: Ask, script = "/srv/app"): [name: string, value: string][] {
-  const { path, body = 0 } = ask;
+/** Returns the variables of a request: those of nginx's fastcgi_params, and its header fields. */
+export function variablesOf(
+  spec: RequestSpec,
+  script = "/srv/app",
+): [name: string, value: string][] {
+  const { path, body = 0 } = spec;
   const [name, query = ""] = path.split("?");
   return [
     ["CONTENT_LENGTH", body > 0 ? String(body) : ""],
@@ -90,7 +93,7 @@ export function variablesOf(ask: Ask, script = "/srv/app"): [name: string, value
     ["SERVER_PORT", "8080"],
     ["SERVER_NAME", "localhost"],
     ["REDIRECT_STATUS", "200"],
-    ...fieldsOf(ask).map(([name, value]): [string, string] => [
+    ...fieldsOf(spec).map(([name, value]): [string, string] => [
       `HTTP_${name.toUpperCase().replaceAll("-", "_")}`,
       value,
     ]),
@@ -100,34 +103,34 @@ export function variablesOf(ask: Ask, script = "/srv/app"): [name: string, value
 /**
  * Encodes a request.
  *
- * @param keep Whether the connection is for more than this one.
+ * @param keep Whether the connection stays open for more requests.
  * @param script SCRIPT_FILENAME, which PHP runs.
  */
 export function encodeRequest(
   protocol: Protocol,
-  ask: Ask,
+  spec: RequestSpec,
   keep: boolean,
   script?: string,
 ): RequestBytes {
-  const length = ask.body ?? 0;
+  const length = spec.body ?? 0;
   const block = new Uint8Array(Math.min(length, BLOCK)).fill(0x78);
   const times = Math.max(length / BLOCK, 1);
   switch (protocol) {
     case "fastcgi":
-      return { times, ...encodeFastCGI(variablesOf(ask, script), block, keep) };
+      return { times, ...encodeFastCGI(variablesOf(spec, script), block, keep) };
     case "scgi":
       return {
         head: encodeSCGIHeaders([
           ["CONTENT_LENGTH", String(length)],
           ["SCGI", "1"],
-          ...variablesOf(ask, script).slice(1),
+          ...variablesOf(spec, script).slice(1),
         ]),
         body: block,
         times,
         tail: NOTHING,
       };
     case "http":
-      return { head: encodeHTTPHead(ask, keep), body: block, times, tail: NOTHING };
+      return { head: encodeHTTPHead(spec, keep), body: block, times, tail: NOTHING };
   }
 }
 
@@ -152,10 +155,10 @@ function encodeFastCGI(
   return { head, body, tail: take() };
 }
 
-function encodeHTTPHead(ask: Ask, keep: boolean): Uint8Array {
-  const { path, body = 0 } = ask;
+function encodeHTTPHead(spec: RequestSpec, keep: boolean): Uint8Array {
+  const { path, body = 0 } = spec;
   let head = `${body > 0 ? "POST" : "GET"} ${path} HTTP/1.1\r\n`;
-  for (const [name, value] of fieldsOf(ask)) head += `${name}: ${value}\r\n`;
+  for (const [name, value] of fieldsOf(spec)) head += `${name}: ${value}\r\n`;
   if (body > 0) head += `content-type: application/octet-stream\r\ncontent-length: ${body}\r\n`;
   if (!keep) head += "connection: close\r\n";
   return new TextEncoder().encode(head + "\r\n");

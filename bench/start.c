@@ -1,8 +1,8 @@
-/* Starts a program again and again, as a web server starts a CGI script, and reads what it says.
+/* Runs a program many times, as a web server runs a CGI script, and reads its output.
  *
  *   start TIMES PROGRAM ARGUMENT...
  *
- * Prints how long each run took, in milliseconds, from before it was started until it had ended, and its processor time. */
+ * Prints for each run the time from before its start to after its end and its processor time, in milliseconds. */
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-/** What Gatehouse sets out to reach, as ratios within one run. */
+/** The performance targets of Gatehouse: ratios within one run, and limits. */
 
 import type { Metric } from "./loads.ts";
 import * as peers from "./peers.ts";
@@ -8,11 +8,11 @@ interface Target {
   text: string;
   load: string;
   metric: Metric;
-  /** Whose it is, if not of the load's first peer. */
+  /** The peer that is measured. @default the first peer of the load */
   of?: peers.Peer;
-  /** Compared with; absent for what has a limit of its own. */
+  /** The peer to compare with, if the target is a ratio. */
   peer?: peers.Peer;
-  /** What is subtracted instead. */
+  /** The peer whose metric is subtracted, if the target is a difference. */
   beyond?: peers.Peer;
   least?: number;
   most?: number;
@@ -99,7 +99,7 @@ const TARGETS: Target[] = [
   },
 ];
 
-/** A table of the targets whose loads have run; undefined if none has. */
+/** Formats the targets whose loads have run. Returns undefined if there are none. */
 export function targetsTable(results: Result[]): string | undefined {
   const rows = [["", "target", "measured", "least to most", "by CPU time", ""]];
   for (const target of TARGETS) {
@@ -119,7 +119,7 @@ export function targetsTable(results: Result[]): string | undefined {
   return rows.length > 1 ? table(rows) : undefined;
 }
 
-/** The same ratio as it is where only the processor time of an answer counts: it holds on a busy machine as well. */
+/** Returns the ratio by processor time per request, which is meaningful on a busy machine too. */
 function byProcessorTime({ peer, metric }: Target, result: Result): string {
   if (peer === undefined || metric !== "rate" && metric !== "throughput") return "";
   return advantage(result, peer, "cpu")?.median.toFixed(2) ?? "";

@@ -1,5 +1,5 @@
 #!/usr/bin/env -S deno run --allow-env --allow-net
-/** Shows the meta-variables of the request as a table. */
+/** Shows the variables of the request as a table. */
 import { type Handler, serve } from "../mod.ts";
 
 const app: Handler = (_request, info) => {

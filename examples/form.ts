@@ -1,5 +1,5 @@
 #!/usr/bin/env -S deno run --allow-env --allow-net
-/** Reads what a form sends: the query, the path after the script's, fields, and a file. */
+/** Reads a form: the query, the path after the mount point, the fields and a file. */
 import { type Handler, serve } from "../mod.ts";
 
 const app: Handler = async (request, info) => {

@@ -1,5 +1,5 @@
 #!/usr/bin/env -S deno run --allow-env --allow-net
-/** A Hono app: routes, a cookie, and a session that lives in an encrypted cookie, so that it outlives a CGI process. */
+/** A Hono app with routes, a cookie and a session. The session is an encrypted cookie, so it outlives a CGI process. */
 import { type SessionEnv, useSession } from "@hono/session";
 import { Hono } from "hono";
 import { getCookie, setCookie } from "hono/cookie";
@@ -7,7 +7,7 @@ import { serve } from "../mod.ts";
 
 const app = new Hono<SessionEnv<{ visits: number }>>();
 
-// With a secret of your own, of 32 characters or more, in the environment.
+// Set SESSION_SECRET to a secret of 32 characters or more.
 app.use(useSession({
   secret: Deno.env.get("SESSION_SECRET") ?? "a secret for this demonstration, known to all",
 }));
@@ -19,7 +19,7 @@ app.get("/greet/:name", (c) => c.text(`Hello, ${c.req.param("name")}\n`));
 app.get("/color/:color", (c) => {
   const before = getCookie(c, "color") ?? "none";
   setCookie(c, "color", c.req.param("color"), { path: "/", httpOnly: true });
-  return c.text(`Your color was ${before}, and is ${c.req.param("color")}\n`);
+  return c.text(`Your color was ${before} and is now ${c.req.param("color")}\n`);
 });
 
 app.get("/visits", async (c) => {
@@ -29,5 +29,5 @@ app.get("/visits", async (c) => {
 });
 
 export default app.fetch;
-// The routes are the same wherever the script is mounted.
+// The routes do not depend on where the script is mounted.
 if (import.meta.main) await serve(app, { basePath: "auto" });

@@ -50,9 +50,8 @@ export interface GatewayOptions {
   maxBodyBytes?: number;
   /**
    * The host names that are served, in addition to those of this machine (`localhost`, `127.x.x.x`, `[::1]`). Others
-   * get
-   * 421. On a development server set it, at least to `[]`: without it any website open in the developer's browser can
-   * reach the server by a host name that resolves to 127.0.0.1 (DNS rebinding).
+   * get 421. On a development server set it, at least to `[]`: without it any website open in the developer's browser
+   * can reach the server by a host name that resolves to 127.0.0.1 (DNS rebinding).
    *
    * @default undefined, any host
    */

@@ -1,7 +1,7 @@
 /**
- * Captures anew what the installed web servers send to an application: `deno task capture`, or `deno task capture nginx`
- * for one of them. Each server runs on loopback with the configuration of docs/servers.md, as in tests/servers/; a
- * listener records what comes into tests/testdata/ and sends the same small response each time.
+ * Captures the bytes that the installed web servers send to an application: `deno task capture`, or `deno task capture
+ * nginx` for one server. Each server runs on loopback with the configuration of docs/servers.md, as in tests/servers/.
+ * A listener sends the same small response to each request and writes the received bytes to tests/testdata/.
  *
  * @module
  */
@@ -54,13 +54,13 @@ const POST: SentRequest = {
   body: "name=Ann&color=blue",
 };
 
-/** What the client sends: the requests of one connection, by the name of the file. */
+/** The requests that the client sends over one connection, by the name of the file. */
 const KINDS = {
   get: [GET],
   post: [POST],
   chunked: [{ ...POST, target: "/chunked", chunked: true }],
   large: [{ method: "POST", target: "/large", headers: [HOST, BINARY], body: 66_000 }],
-  // More than nginx and mod_proxy_fcgi read ahead: with less, they send a length.
+  // Longer than what nginx and mod_proxy_fcgi read ahead: of a shorter body they send the length.
   streamed: [{
     ...POST,
     target: "/streamed",
@@ -79,12 +79,12 @@ const KINDS = {
 } satisfies Record<string, SentRequest[]>;
 
 type Kind = keyof typeof KINDS;
-/** What is captured of each way that a server connects, but for a large body and a connection that is kept. */
+/** The kinds that are captured on each route. A large body and a kept connection are captured on some. */
 const USUAL: Kind[] = ["get", "post", "chunked", "head", "path", "long"];
 
 /** A way from a web server to an application. */
 interface Route {
-  /** What files' names begin with. */
+  /** The beginning of the names of the files. */
   name: string;
   protocol: Capture["protocol"];
   sender: string;
@@ -96,9 +96,9 @@ interface Route {
 interface WebServer {
   /** The program. */
   command: string;
-  /** Prints the version. */
+  /** The arguments with which it prints its version. */
   version: string[];
-  /** Starts it with routes to the listeners. */
+  /** Starts the server with routes to the listeners. */
   start(rig: Rig, fastcgi: string, scgi: string): Promise<Route[]>;
 }
 
@@ -169,7 +169,7 @@ FcgidInitialEnv DENO_DIR ${rig.dir}/cache
           kinds: [...USUAL, "streamed", "large", "keep"],
         },
         { ...proxy, name: "fastcgi-split", port: port.split, kinds: ["get", "path"] },
-        // It refuses chunked coding with 411.
+        // mod_proxy_scgi rejects chunked coding with 411.
         {
           name: "scgi",
           protocol: "scgi",
@@ -237,7 +237,7 @@ ${snippet("lighttpd", name, replace)}
         return ["caddy", ["run", "--config", file, "--adapter", "caddyfile"]];
       }, { env: { ...ENV, HOME: rig.dir, XDG_CONFIG_HOME: rig.dir, XDG_DATA_HOME: rig.dir } });
       const minor = Number((await versionOf(SERVERS.caddy)).split(".")[1]);
-      // Since 2.9 it refuses chunked coding with 411.
+      // Since 2.9 Caddy rejects chunked coding with 411.
       const kinds = USUAL.filter((kind) => kind !== "chunked" || minor < 9);
       return [{
         name: "fastcgi",
@@ -323,7 +323,7 @@ hosts:${hosts.join("\n")}
   },
 };
 
-/** Writes a program for mod_fcgid, which starts applications by itself: passes connections on to the listener. */
+/** Writes a program for mod_fcgid, which starts its applications itself: the program forwards to the listener. */
 function writeRelay(rig: Rig, address: string): string {
   const [hostname, port] = address.split(":");
   const path = rig.write(
@@ -354,13 +354,13 @@ async function versionOf({ command, version }: WebServer): Promise<string> {
   return /\d+\.\d+\.\d+/.exec(text(stdout) + text(stderr))![0];
 }
 
-/** Fits every method, HEAD too. */
+/** A response that is valid for every method, HEAD too. */
 const RESPONSE = bytes("Status: 204 No Content\r\n\r\n");
 
-/** Reads from one connection, and sends the response whenever a request is whole. */
+/** Decodes the bytes of one connection, and returns the response when a request is complete. */
 type Application = (received: Uint8Array) => { send?: Uint8Array; rest: Uint8Array; end?: boolean };
 
-/** Reads records; a request ends with its FCGI_STDIN. */
+/** Decodes FastCGI records. A request is complete when its FCGI_STDIN ends. */
 function fastCGIApplication(): Application {
   let keep = false;
   return (received) => {
@@ -382,7 +382,7 @@ function fastCGIApplication(): Application {
   };
 }
 
-/** Reads a netstring, and the body that CONTENT_LENGTH tells of. */
+/** Decodes a netstring and a body of CONTENT_LENGTH bytes. */
 function scgiApplication(): Application {
   return (received) => {
     const length = /^(\d+):/.exec(text(received.subarray(0, 10)));
@@ -398,10 +398,10 @@ function scgiApplication(): Application {
   };
 }
 
-/** Records what each connection carries. */
+/** Records the received bytes of each connection. */
 class Recorder implements Disposable {
   #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  /** What came over each connection since {@linkcode take} was last called. */
+  /** The bytes of each connection since the last call of {@linkcode take}. */
   #received = new Map<Deno.Conn, Uint8Array[]>();
   #application: () => Application;
 
@@ -414,12 +414,18 @@ class Recorder implements Disposable {
     return `127.0.0.1:${this.#listener.addr.port}`;
   }
 
-  /** What came since it was last called, which must be over one connection; that may be one that was kept. */
+  /**
+   * Returns the bytes received since the last call.
+   *
+   * @throws {Error} If they arrived over more than one connection, or none did.
+   */
   take(name: string): Uint8Array {
     const received = [...this.#received.values()];
     this.#received.clear();
     if (received.length !== 1) {
-      throw new Error(`${name}: there must be 1 connection: there are ${received.length}`);
+      throw new Error(
+        `Cannot capture ${name} as it must use 1 connection: current value is ${received.length}`,
+      );
     }
     return concat(received[0]);
   }
@@ -453,7 +459,7 @@ class Recorder implements Disposable {
   }
 }
 
-/** A body as two chunks and the last one. */
+/** Encodes a body as two chunks and the last, empty one. */
 function inChunks(body: Uint8Array): Uint8Array {
   const chunks = [body.subarray(0, 5), body.subarray(5), new Uint8Array()];
   return concat(chunks.flatMap((chunk) => [
@@ -476,7 +482,7 @@ async function send(host: string, requests: SentRequest[]): Promise<void> {
       : [["Content-Length", String(body.length)]];
     const fields = [...headers, ...length].map((field) => field.join(": "));
     const head = [`${method} ${target} HTTP/1.1`, ...fields, "", ""].join("\r\n");
-    // At once: what nginx and mod_proxy_fcgi send depends on how much of the body comes with the head.
+    // In one write: what nginx and mod_proxy_fcgi send depends on how much of the body arrives with the head.
     await client.send(concat([bytes(head), chunked ? inChunks(body) : body]));
     const { status } = await client.readResponse(method);
     if (status !== 204) throw new Error(`${method} ${target}: ${status}`);
@@ -522,5 +528,5 @@ async function capture(server: string): Promise<void> {
 Deno.mkdirSync(TESTDATA, { recursive: true });
 for (const server of Deno.args.length > 0 ? Deno.args : Object.keys(SERVERS)) {
   if (find(SERVERS[server].command)) await capture(server);
-  else console.log(`${server} is not installed: its captures stay as they are`);
+  else console.log(`${server} is not installed: its captures are not changed`);
 }

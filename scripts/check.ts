@@ -1,14 +1,13 @@
 /**
- * Checks all that can be checked without running the code: format, lint, types, docs and the package.
- * Where JSR does not answer, types and docs are checked against the stand-ins, and the package is
- * packed from a copy whose deno.json names them.
+ * Checks format, lint, types, docs and the package. If JSR cannot be reached, types and docs are checked against the
+ * stand-ins, and the package is packed from a copy whose deno.json names them.
  */
 import { cpSync, globSync } from "node:fs";
 import config from "../deno.json" with { type: "json" };
-import { jsrAnswers, standInImports, toImportMapUrl } from "./import_map.ts";
+import { isJSRReachable, standInImports, toImportMapUrl } from "./import_map.ts";
 
 const root = new URL("..", import.meta.url);
-const answers = await jsrAnswers();
+const reachable = await isJSRReachable();
 const failures: string[] = [];
 
 function deno(name: string, args: string[], cwd: string | URL = root): void {
@@ -23,7 +22,7 @@ function deno(name: string, args: string[], cwd: string | URL = root): void {
   if (!success) failures.push(name);
 }
 
-/** Packs a copy in which `@std/*` is the stand-ins; the slow types are looked for here, too. */
+/** Packs a copy that uses the stand-ins for `@std/*`. This checks for slow types too. */
 function publishWithStandIns(): void {
   const copy = Deno.makeTempDirSync();
   try {
@@ -40,20 +39,20 @@ function publishWithStandIns(): void {
   }
 }
 
-const imports = answers ? config.imports : standInImports(root.href);
+const imports = reachable ? config.imports : standInImports(root.href);
 const importMap = `--import-map=${toImportMapUrl(imports)}`;
 const pages = globSync(["*.md", "docs/**/*.md"], { cwd: root });
-const suffix = answers ? "" : " (stand-ins)";
+const suffix = reachable ? "" : " (stand-ins)";
 
 deno("fmt --check", ["fmt", "--check"]);
-// no-slow-types loads the module graph, and would wait for JSR.
-deno("lint", answers ? ["lint"] : ["lint", "--rules-exclude=no-slow-types"]);
+// no-slow-types loads the module graph, so it needs JSR.
+deno("lint", reachable ? ["lint"] : ["lint", "--rules-exclude=no-slow-types"]);
 deno(`check${suffix}`, ["check", "--doc", importMap, ".", ...pages]);
 deno(`doc --lint${suffix}`, ["doc", "--lint", importMap, ...Object.values(config.exports)]);
-if (answers) deno("publish --dry-run", ["publish", "--dry-run", "--allow-dirty"]);
+if (reachable) deno("publish --dry-run", ["publish", "--dry-run", "--allow-dirty"]);
 else publishWithStandIns();
 
 console.log();
-if (!answers) console.log("JSR does not answer: @std/* was taken from scripts/stand_ins");
-if (failures.length > 0) console.log(`failed: ${failures.join(", ")}`);
+if (!reachable) console.log("Cannot reach JSR: used scripts/stand_ins for @std/*");
+if (failures.length > 0) console.log(`Failed: ${failures.join(", ")}`);
 Deno.exit(failures.length > 0 ? 1 : 0);

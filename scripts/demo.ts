@@ -1,6 +1,6 @@
 /**
- * Shows the house at work: each example as a CGI script, as a FastCGI daemon and by itself, behind one gateway on
- * http://localhost:8000.
+ * Runs each example as a CGI script and as a FastCGI daemon behind one gateway on http://localhost:8000, and as an HTTP
+ * server of its own.
  *
  * @module
  */
@@ -11,7 +11,7 @@ import type { App } from "../bridge/app.ts";
 
 const EXAMPLES = [
   { name: "hello", path: "", about: "ten lines" },
-  { name: "environment", path: "/some/path?a=1", about: "what a handler is told" },
+  { name: "environment", path: "/some/path?a=1", about: "the variables of the request" },
   { name: "form", path: "/some/path?color=blue", about: "query, path, fields, a file" },
   { name: "hono", path: "/visits", about: "a Hono app with a session" },
 ];
@@ -22,7 +22,7 @@ const root = new URL("..", import.meta.url).pathname;
 const sockets = await Deno.makeTempDir({ prefix: "gatehouse-demo-" });
 const daemons: Deno.ChildProcess[] = [];
 
-/** Each example as a daemon of its own, started by the command line. */
+/** Starts an example as a daemon, with the command line interface. */
 function startDaemon(name: string): Gateway {
   const address = `unix:${sockets}/${name}.sock` as const;
   const importMap = Deno.env.get("GATEHOUSE_IMPORT_MAP");
@@ -52,7 +52,7 @@ function startDaemon(name: string): Gateway {
   return fastCGIGateway(address, { prefix: `/fastcgi/${name}.ts`, allowedHosts: [] });
 }
 
-/** A daemon says so on stderr when it listens. */
+/** Waits until a daemon prints on stderr that it listens. */
 async function ready(daemon: Deno.ChildProcess): Promise<void> {
   let text = "";
   const decoder = new TextDecoder();
@@ -95,7 +95,7 @@ function address(transport: typeof TRANSPORTS[number], name: string, path: strin
   return `http://localhost:${ports.get(name)}${path || "/"}`;
 }
 
-/** Asks once to warm up, and once by the clock. */
+/** Sends a request to warm up, and measures a second one. */
 async function measure(url: string): Promise<string> {
   await (await fetch(url)).body?.cancel();
   const start = performance.now();
@@ -132,8 +132,8 @@ td:nth-child(n+3) { font-variant-numeric: tabular-nums }
 </head>
 <body>
 <h1>Gatehouse</h1>
-<p>One fetch handler, any web server: each example is the same file over each transport. The times are of a
-second request, just now; for a CGI script each starts a process.</p>
+<p>One fetch handler, any web server: each example is the same file over each transport. The times are those
+of a second request, just now. Each request to a CGI script starts a process.</p>
 <table>
 <thead><tr><th>example</th><th></th><th>CGI</th><th>FastCGI</th><th>HTTP</th></tr></thead>
 <tbody>
@@ -147,7 +147,7 @@ ${rows.join("\n")}
   );
 }
 
-async function answer(request: Request, info: Deno.ServeHandlerInfo): Promise<Response> {
+async function respond(request: Request, info: Deno.ServeHandlerInfo): Promise<Response> {
   const { pathname } = new URL(request.url);
   if (pathname === "/") return await index();
   if (pathname.startsWith("/cgi-bin/")) return await scripts(request, info);
@@ -170,7 +170,7 @@ try {
     hostname: "127.0.0.1",
     port: PORT,
     onListen: () => console.log(`Open http://localhost:${PORT}/ in a browser. Stop with Ctrl-C.`),
-  }, answer);
+  }, respond);
 } catch (error) {
   console.error(
     error instanceof Deno.errors.AddrInUse

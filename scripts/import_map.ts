@@ -1,6 +1,6 @@
 /**
- * Prints the import map that a task runs with. Where JSR answers, it is the `imports` of deno.json;
- * where it does not, the stand-ins of `scripts/stand_ins` take the place of `@std/*`.
+ * Prints the import map of a task: the `imports` of deno.json, in which `scripts/stand_ins` replaces `@std/*` if JSR
+ * cannot be reached.
  */
 import config from "../deno.json" with { type: "json" };
 
@@ -12,8 +12,8 @@ const STAND_INS = {
   "@std/io/buffer": "scripts/stand_ins/io.ts",
 };
 
-/** Says whether the `jsr:` imports of deno.json can be loaded. */
-export async function jsrAnswers(): Promise<boolean> {
+/** Returns whether the `jsr:` imports of deno.json can be loaded. */
+export async function isJSRReachable(): Promise<boolean> {
   const specifiers = Object.values(config.imports).filter((specifier) =>
     specifier.startsWith("jsr:")
   );
@@ -29,14 +29,14 @@ export async function jsrAnswers(): Promise<boolean> {
   }
 }
 
-/** The `imports` of deno.json with every `jsr:` entry replaced by the stand-ins below `root`. */
+/** Returns the `imports` of deno.json with every `jsr:` entry replaced by a stand-in below `root`. */
 export function standInImports(root: string): Record<string, string> {
   const imports = Object.entries(config.imports).filter(([_, to]) => !to.startsWith("jsr:"));
   const standIns = Object.entries(STAND_INS).map(([from, to]) => [from, root + to]);
   return Object.fromEntries([...imports, ...standIns]);
 }
 
-/** An import map as a `data:` URL. An import map, unlike deno.json, has to name subpaths itself. */
+/** Encodes an import map as a `data:` URL. Unlike deno.json, an import map must name subpaths itself. */
 export function toImportMapUrl(imports: Record<string, string>): string {
   const entries = Object.entries(imports).flatMap(([from, to]) => {
     const subpaths = /^(jsr|npm):(.+)$/.exec(to);
@@ -49,10 +49,10 @@ export function toImportMapUrl(imports: Record<string, string>): string {
 if (import.meta.main) {
   let url = Deno.env.get("GATEHOUSE_IMPORT_MAP");
   if (!url) {
-    const answers = await jsrAnswers();
-    if (!answers) console.error("JSR does not answer: @std/* is taken from scripts/stand_ins");
+    const reachable = await isJSRReachable();
+    if (!reachable) console.error("Cannot reach JSR: using scripts/stand_ins for @std/*");
     url = toImportMapUrl(
-      answers ? config.imports : standInImports(new URL("..", import.meta.url).href),
+      reachable ? config.imports : standInImports(new URL("..", import.meta.url).href),
     );
   }
   console.log(url);

@@ -37,7 +37,7 @@ const post = (body: Uint8Array) => ({
   CONTENT_LENGTH: String(body.length),
 });
 
-Deno.test("serveCGI() answers from what is handed in", async () => {
+Deno.test("serveCGI() serves a request from the environment and streams in its options", async () => {
   const response = await run(
     async (request, info) => {
       info.log("logged");
@@ -59,7 +59,7 @@ Deno.test("serveCGI() answers from what is handed in", async () => {
   assertEquals(response.stderr, "logged\n");
 });
 
-/** An input that counts what is read of it, and fails past its end. */
+/** An input that counts the bytes read, and fails past its end. */
 class Counted implements CGIInput {
   reads = 0;
   count = 0;
@@ -109,14 +109,14 @@ Deno.test("serveCGI() does not touch stdin without a length, nor before the app 
   assertEquals([response.status, text(response.body)], [200, "0"]);
 });
 
-Deno.test("serveCGI() reads what is left of a body once it has answered (rule B20)", async () => {
+Deno.test("serveCGI() drains the rest of a body after the response (rule B20)", async () => {
   const stdin = new Counted(bytes("body, and then more"));
   const length = { REQUEST_METHOD: "POST", CONTENT_LENGTH: "4" };
   const response = await run(() => new Response("Hello"), env("", length), undefined, { stdin });
   assertEquals([response.status, stdin.count], [200, 4]);
 });
 
-Deno.test("serveCGI() reads to the end where the server took chunks apart (rule A20)", async () => {
+Deno.test("serveCGI() reads to the end if the server decoded chunks (rule A20)", async () => {
   const read = (request: Request) => request.text().then((text) => new Response(text));
   const chunked = env("", { REQUEST_METHOD: "POST", HTTP_TRANSFER_ENCODING: "chunked" });
   assertEquals(text((await run(read, chunked, bytes("body"))).body), "body");
@@ -124,7 +124,7 @@ Deno.test("serveCGI() reads to the end where the server took chunks apart (rule 
   assertEquals(text((await run(read, both, bytes("body"))).body), "bo");
 });
 
-Deno.test("serveCGI() fails a body that ends early (rule A21)", async () => {
+Deno.test("serveCGI() rejects reads of a body that ends early (rule A21)", async () => {
   let error: unknown;
   const response = await run(
     async (request) => {
@@ -145,7 +145,7 @@ Deno.test("serveCGI() fails a body that ends early (rule A21)", async () => {
   );
 });
 
-Deno.test("maxBodyBytes: at the limit an answer, past it 413, declared or not (rule F8)", async () => {
+Deno.test("maxBodyBytes: a response at the limit, 413 above it, with and without CONTENT_LENGTH (rule F8)", async () => {
   const read = (request: Request) => request.text().then((text) => new Response(text));
   const cases: [Record<string, string>, string, number][] = [
     [{ CONTENT_LENGTH: "4" }, "body", 200],
@@ -161,7 +161,7 @@ Deno.test("maxBodyBytes: at the limit an answer, past it 413, declared or not (r
   }
 });
 
-Deno.test("serveCGI() refuses what no request can be made of, and says why (rules A2, A5, A8, A19)", async () => {
+Deno.test("serveCGI() rejects variables that make no request, and logs why (rules A2, A5, A8, A19)", async () => {
   const cases: [Record<string, string>, number, string][] = [
     [{ REQUEST_METHOD: "" }, 500, "as REQUEST_METHOD must be set"],
     [{ REQUEST_METHOD: "TRACE" }, 501, "its method must be one that fetch allows"],
@@ -201,7 +201,7 @@ Deno.test("serveCGI() writes head and small body at once, and a stream chunk by 
   assertEquals(writes.slice(1), ["one", "two"]);
 });
 
-Deno.test("serveCGI() goes on where a write takes only a part", async () => {
+Deno.test("serveCGI() continues after a partial write", async () => {
   const stdout = new Buffer();
   const one = { write: (part: Uint8Array) => stdout.write(part.slice(0, 7)) };
   const body = pattern(1000);
@@ -210,11 +210,11 @@ Deno.test("serveCGI() goes on where a write takes only a part", async () => {
     stdin: new Buffer(),
     stdout: one,
   });
-  await deadline(served, "the answer");
+  await deadline(served, "the response");
   assertEquals(stdout.bytes().slice(-1000), body);
 });
 
-Deno.test("serveCGI() aborts the signal when stdout takes no more (rule B22)", async () => {
+Deno.test("serveCGI() aborts the signal when a write to stdout fails (rule B22)", async () => {
   const cancelled = Promise.withResolvers<unknown>();
   let signal: AbortSignal | undefined;
   const stderr = new Buffer();
@@ -235,7 +235,7 @@ Deno.test("serveCGI() aborts the signal when stdout takes no more (rule B22)", a
   assertEquals(text(stderr.bytes()), "");
 });
 
-Deno.test("serveCGI() holds no more than maxBufferedBody while stdout takes nothing (rule B20)", async () => {
+Deno.test("serveCGI() buffers no more than maxBufferedBody while stdout blocks (rule B20)", async () => {
   const body = pattern(1_000_000);
   const stdin = new Counted(body);
   const held = Promise.withResolvers<void>();
@@ -266,7 +266,7 @@ Deno.test("serveCGI() holds no more than maxBufferedBody while stdout takes noth
   assertEquals(stdout.bytes().slice(-body.length), body);
 });
 
-Deno.test("serveCGI() takes an object with fetch, and shares its options", async () => {
+Deno.test("serveCGI() accepts an object with fetch, and does not change its options", async () => {
   const app = {
     name: "Site",
     fetch() {
@@ -284,13 +284,13 @@ Deno.test("serveCGI() takes an object with fetch, and shares its options", async
   assertStringIncludes(text(debug.body), "the secret");
 });
 
-Deno.test("serveCGI() leaves the console and the exit code alone where all is handed in", async () => {
+Deno.test("serveCGI() leaves the console and the exit code alone if streams and environment are options", async () => {
   const { log } = console;
   await run(() => new Response(), { REQUEST_METHOD: "" });
   assertEquals([console.log === log, Deno.exitCode], [true, 0]);
 });
 
-Deno.test("a script answers by its environment, with no more than --allow-env", async () => {
+Deno.test("a script serves its environment's request with only --allow-env", async () => {
   const outcome = await runScript(script, env("/a b", { QUERY_STRING: "q=1" }));
   assertEquals([outcome.status, outcome.code, outcome.stderr], [200, 0, ""]);
   assertEquals(JSON.parse(text(outcome.body)), {
@@ -301,7 +301,7 @@ Deno.test("a script answers by its environment, with no more than --allow-env", 
   });
 });
 
-Deno.test("a script without --allow-env says so, and answers 500 (rule B18)", async () => {
+Deno.test("a script without --allow-env logs this, and responds with 500 (rule B18)", async () => {
   for (const permissions of [[], ["--allow-env=HOME"]]) {
     const outcome = await runScript(script, env("/"), undefined, { permissions });
     assertEquals([outcome.status, text(outcome.body)], [500, "500 Internal Server Error\n"]);
@@ -435,7 +435,7 @@ Deno.test("a script that leaves something alive ends after exitTimeout, and the 
   assertEquals([outcome.status, outcome.code, outcome.stderr], [200, 0, after]);
 });
 
-Deno.test("what a script logs is written at once where options.stderr can: the script may exit next", async () => {
+Deno.test("a script's log is written at once if options.stderr has writeSync(), as the script may exit next", async () => {
   let log = "";
   const stderr = {
     write: () => new Promise<number>(() => {}),
@@ -452,7 +452,7 @@ Deno.test("what a script logs is written at once where options.stderr can: the s
   assertEquals(log, "from the app\n");
 });
 
-Deno.test("exitTimeout: Infinity lets a script live on", async () => {
+Deno.test("exitTimeout: Infinity keeps a script alive", async () => {
   const child = spawn(aliveScript, env("/timer", { X_EXIT_TIMEOUT: "Infinity" }));
   await child.stdin.close();
   // stdout stays open as long as the script lives.
@@ -497,7 +497,7 @@ Deno.test("a script that throws: 500, the stack on stderr (rules B17, B18)", asy
   assertMatch(outcome.stderr, /^Error: the secret\n\s+at .*script\.ts/);
 });
 
-Deno.test("a script whose answer breaks off exits with 1 (rules B17, B18)", async () => {
+Deno.test("a script whose response is aborted exits with 1 (rules B17, B18)", async () => {
   const outcome = await runScript(script, env("/break"));
   assertEquals([outcome.status, text(outcome.body), outcome.code], [200, "xxx", 1]);
   assertStringIncludes(outcome.stderr, "Error: broken");
@@ -541,7 +541,7 @@ Deno.test("a script ends quietly when the server reads no more (rule B22)", asyn
   await child.stdin.close();
   const reader = child.stdout.getReader();
   assertStringIncludes(
-    text((await deadline(reader.read(), "the answer")).value!),
+    text((await deadline(reader.read(), "the response")).value!),
     "Status: 200 OK",
   );
   await reader.cancel();

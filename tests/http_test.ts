@@ -95,7 +95,7 @@ Deno.test("serveHTTP() gives an info that can be spread and cloned, as under Den
   });
 });
 
-Deno.test("serveHTTP() waits for its requests without end where shutdownTimeout is Infinity", async () => {
+Deno.test("serveHTTP() waits for its requests without a limit if shutdownTimeout is Infinity", async () => {
   const gate = Promise.withResolvers<void>();
   const started = Promise.withResolvers<void>();
   const app: App = async () => {
@@ -150,9 +150,9 @@ Deno.test("serveHTTP() ends in time over a response that does not", async () => 
   await reader.cancel();
 });
 
-const get = (url: string, init?: RequestInit) => deadline(fetch(url, init), `an answer of ${url}`);
+const get = (url: string, init?: RequestInit) => deadline(fetch(url, init), `a response of ${url}`);
 
-Deno.test("serveHTTP() tells the handler what other transports tell it", async () => {
+Deno.test("serveHTTP() passes the same info to the handler as other transports", async () => {
   const names = [
     "GATEWAY_INTERFACE",
     "REQUEST_METHOD",
@@ -209,7 +209,7 @@ Deno.test("serveHTTP() tells the handler what other transports tell it", async (
   });
 });
 
-Deno.test("serveHTTP() takes an object with fetch", async () => {
+Deno.test("serveHTTP() accepts an object with fetch", async () => {
   class Site {
     name = "Site";
     fetch() {
@@ -221,7 +221,7 @@ Deno.test("serveHTTP() takes an object with fetch", async () => {
   });
 });
 
-Deno.test("serveHTTP() answers an error with 500, its stack in the log alone (rule F6)", async () => {
+Deno.test("serveHTTP() responds with 500 to an error, with its stack in the log only (rule F6)", async () => {
   const app = () => {
     throw new Error("the secret");
   };
@@ -233,7 +233,7 @@ Deno.test("serveHTTP() answers an error with 500, its stack in the log alone (ru
   });
 });
 
-Deno.test("serveHTTP() asks onError, and answers 500 where that fails", async () => {
+Deno.test("serveHTTP() calls onError, and responds with 500 if that fails", async () => {
   const app = () => Promise.reject(new Error("the first"));
   const onError = (error: unknown) =>
     new Response(`sorry: ${(error as Error).message}`, { status: 503 });
@@ -273,7 +273,7 @@ Deno.test("serveHTTP() shows the debug page if asked to, without secrets (rule F
   });
 });
 
-Deno.test("serveHTTP() aborts the signal when the client leaves", async () => {
+Deno.test("serveHTTP() aborts the signal when the client disconnects", async () => {
   const started = Promise.withResolvers<AbortSignal>();
   await serving(
     (request) => {

@@ -75,7 +75,7 @@ async function start(
 async function ask(fleet: Fleet, path = "/"): Promise<string> {
   const response = await deadline(
     fetchFastCGI(`http://localhost${path}`, fleet.address, { log: () => {} }),
-    `an answer to ${path}; the log: ${fleet.daemon.log}`,
+    `a response to ${path}; the log: ${fleet.daemon.log}`,
   );
   return await response.text();
 }
@@ -141,7 +141,7 @@ Deno.test("prefork() keeps its workers at SIGHUP where a new one cannot start", 
   assertEquals((await workers(fleet, 2)).sort(), before.sort());
 });
 
-Deno.test("prefork() drains at SIGTERM: what is under way is answered", async () => {
+Deno.test("prefork() finishes open requests at SIGTERM", async () => {
   await using fleet = await start("unix");
   await workers(fleet, 2);
   const slow = ask(fleet, "/slow");
@@ -155,7 +155,7 @@ Deno.test("prefork() drains at SIGTERM: what is under way is answered", async ()
   assertEquals((await fleet.daemon.stop()).code, 0);
 });
 
-Deno.test("prefork() ends well where the socket's file is gone", async () => {
+Deno.test("prefork() exits normally if the socket's file was removed", async () => {
   await using fleet = await start("unix");
   await workers(fleet, 2);
   await Deno.remove(`${fleet.directory}/app.sock`);
@@ -163,7 +163,7 @@ Deno.test("prefork() ends well where the socket's file is gone", async () => {
   assert(fleet.daemon.log.includes("all ended"), fleet.daemon.log);
 });
 
-Deno.test("prefork() throws where no worker starts, and takes the socket's file away", async () => {
+Deno.test("prefork() throws if no worker starts, and removes the socket's file", async () => {
   await using fleet = await start("unix", "throw new Error('broken release');");
   const { code } = await deadline(fleet.daemon.child.status, "the supervisor's end");
   assertEquals(code, 1);

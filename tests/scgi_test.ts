@@ -18,7 +18,7 @@ import { FakeListener } from "./testing/duplex.ts";
 import { SCGIClient as Client } from "./testing/scgi_client.ts";
 import { MEDIA, type Medium, type Served, serving as servingBy, turns } from "./testing/serving.ts";
 
-/** Serves an app, and shuts the server down whatever happens. */
+/** Serves an app for a test, and shuts the server down even if the test fails. */
 const serving = (
   app: App,
   options: SCGIOptions,
@@ -52,7 +52,7 @@ const hello: App = () => new Response("Hello");
 const echo: App = async (request) => new Response(await request.bytes());
 
 for (const over of MEDIA) {
-  Deno.test(`serveSCGI() answers over ${over}; the end of the answer is that of the connection (rules D4, D5)`, async () => {
+  Deno.test(`serveSCGI() responds over ${over}, and the connection ends with the response (rules D4, D5)`, async () => {
     await serving(
       async (request, info) =>
         new Response(`${info.protocol} ${request.url} ${await request.text()}`),
@@ -69,7 +69,7 @@ for (const over of MEDIA) {
     );
   });
 
-  Deno.test(`serveSCGI() answers over ${over} after a half-close (rule D4)`, async () => {
+  Deno.test(`serveSCGI() responds over ${over} after a half-close (rule D4)`, async () => {
     const gate = Promise.withResolvers<void>();
     let signal: AbortSignal | undefined;
     await serving(
@@ -92,7 +92,7 @@ for (const over of MEDIA) {
     );
   });
 
-  Deno.test(`serveSCGI() calls a request off over ${over} when its body ends early (rule A21)`, async () => {
+  Deno.test(`serveSCGI() aborts a request over ${over} when its body ends early (rule A21)`, async () => {
     const started = Promise.withResolvers<AbortSignal>();
     const read = Promise.withResolvers<unknown>();
     await serving(
@@ -113,7 +113,7 @@ for (const over of MEDIA) {
     );
   });
 
-  Deno.test(`serveSCGI() reads on after an early answer over ${over} (rules D5, C15)`, async () => {
+  Deno.test(`serveSCGI() reads on after an early response over ${over} (rules D5, C15)`, async () => {
     await serving(
       () => new Response("too large", { status: 413 }),
       {},
@@ -127,7 +127,7 @@ for (const over of MEDIA) {
     );
   });
 
-  Deno.test(`shutdown() over ${over} lets an answer finish (rule C26)`, async () => {
+  Deno.test(`shutdown() over ${over} finishes a response (rule C26)`, async () => {
     const gate = Promise.withResolvers<void>();
     const started = Promise.withResolvers<void>();
     await serving(
@@ -152,7 +152,7 @@ for (const over of MEDIA) {
   });
 }
 
-Deno.test("serveSCGI() takes a request cut at any byte (rule D1)", async () => {
+Deno.test("serveSCGI() reads a request cut at any byte (rule D1)", async () => {
   const whole = request("body", { HTTP_X_A: "a" });
   await serving(echo, {}, async ({ connect }) => {
     for (let at = 0; at <= whole.length; at++) {
@@ -165,7 +165,7 @@ Deno.test("serveSCGI() takes a request cut at any byte (rule D1)", async () => {
   });
 });
 
-Deno.test("serveSCGI() takes CONTENT_LENGTH bytes and no more (rule D4)", async () => {
+Deno.test("serveSCGI() reads CONTENT_LENGTH bytes and no more (rule D4)", async () => {
   await serving(echo, {}, async ({ connect }) => {
     const client = await connect();
     await client.send(head(4), bytes("bodyrest"));
@@ -173,7 +173,7 @@ Deno.test("serveSCGI() takes CONTENT_LENGTH bytes and no more (rule D4)", async 
   });
 });
 
-Deno.test("serveSCGI() joins header fields that come twice (rules D3, A26)", async () => {
+Deno.test("serveSCGI() joins repeated headers (rules D3, A26)", async () => {
   await serving(
     (request) => Response.json([request.headers.get("x-a"), request.headers.get("cookie")]),
     {},
@@ -211,7 +211,7 @@ const BAD: Record<string, [raw: string, status: number, message: string]> = {
 };
 
 for (const [name, [raw, status, message]] of Object.entries(BAD)) {
-  Deno.test(`serveSCGI() refuses ${name} and closes (rules D1, D2)`, async () => {
+  Deno.test(`serveSCGI() rejects ${name} and closes (rules D1, D2)`, async () => {
     let asked = false;
     await serving(() => (asked = true, new Response()), {}, async ({ connect, logged }) => {
       const client = await connect();
@@ -223,7 +223,7 @@ for (const [name, [raw, status, message]] of Object.entries(BAD)) {
   });
 }
 
-Deno.test("serveSCGI() is strict about CONTENT_LENGTH and SCGI, unless told to be lenient (rule D3)", async () => {
+Deno.test("serveSCGI() is strict about CONTENT_LENGTH and SCGI, unless the option lenient is set (rule D3)", async () => {
   const lists: [string, string][][] = [
     [["SCGI", "1"], ["CONTENT_LENGTH", "0"], ["REQUEST_METHOD", "GET"]],
     [["SCGI", "1"], ["REQUEST_METHOD", "GET"]],
@@ -249,7 +249,7 @@ Deno.test("serveSCGI() is strict about CONTENT_LENGTH and SCGI, unless told to b
   }
 });
 
-Deno.test("serveSCGI() aborts the signal when the web server goes away", async () => {
+Deno.test("serveSCGI() aborts the signal when the web server disconnects", async () => {
   const started = Promise.withResolvers<AbortSignal>();
   const cancelled = Promise.withResolvers<void>();
   await serving(
@@ -275,7 +275,7 @@ Deno.test("serveSCGI() aborts the signal when the web server goes away", async (
   );
 });
 
-Deno.test("serveSCGI() sees over a Unix socket that the web server goes away after its half-close (rule C22)", async () => {
+Deno.test("serveSCGI() detects over a Unix socket that the web server disconnects after its half-close (rule C22)", async () => {
   for (const closed of ["before the app runs", "later"]) {
     const started = Promise.withResolvers<AbortSignal>();
     await serving(
@@ -315,7 +315,7 @@ Deno.test("an option that is undefined has its default", async () => {
   });
 });
 
-Deno.test("serveSCGI() logs to the server's log, and closes over an answer that breaks off (rules D7, B17)", async () => {
+Deno.test("serveSCGI() logs to the server's log, and closes the connection if a response fails (rules D7, B17)", async () => {
   await serving(
     (_request, info) => {
       info.log("logged");
@@ -382,7 +382,7 @@ Deno.test("serveSCGI() stops reading while the app does not read (rules D6, F8)"
   );
 });
 
-Deno.test("maxVariableBytes and maxVariables: at the limit an answer, past it 431 (rule F8)", async () => {
+Deno.test("maxVariableBytes and maxVariables: a response at the limit, 431 above it (rule F8)", async () => {
   const raw = head(0, { HTTP_X_LONG: "x".repeat(1000) });
   const length = Number(text(raw).split(":")[0]);
   const statusOf = async (options: SCGIOptions) => {
@@ -400,7 +400,7 @@ Deno.test("maxVariableBytes and maxVariables: at the limit an answer, past it 43
   assertEquals(await statusOf({ maxVariables: 5 }), 431);
 });
 
-Deno.test("maxBodyBytes: at the limit an answer, past it 413, no app asked (rule F8)", async () => {
+Deno.test("maxBodyBytes: a response at the limit, 413 above it without a call of the app (rule F8)", async () => {
   let asked = 0;
   await serving(
     (request) => (asked++, new Response(request.body)),
@@ -416,7 +416,7 @@ Deno.test("maxBodyBytes: at the limit an answer, past it 413, no app asked (rule
   );
 });
 
-Deno.test("maxRequests and maxConnections: at the limit answers, past it 503 (rules C19, F8)", async () => {
+Deno.test("maxRequests and maxConnections: responses at the limit, 503 above it (rules C19, F8)", async () => {
   for (const options of [{ maxRequests: 2 }, { maxConnections: 2 }]) {
     const gate = Promise.withResolvers<void>();
     await serving(
@@ -441,7 +441,7 @@ Deno.test("maxRequests and maxConnections: at the limit answers, past it 503 (ru
   }
 });
 
-Deno.test("variablesTimeout, bodyTimeout, writeTimeout: what is late is closed on or answered 408 (rules F8, F9)", async () => {
+Deno.test("variablesTimeout, bodyTimeout, writeTimeout: a late peer gets a closed connection or 408 (rules F8, F9)", async () => {
   const cancelled = Promise.withResolvers<void>();
   const app: App = async (request) => {
     if (request.method === "POST") return new Response(await request.text());
@@ -479,7 +479,7 @@ Deno.test("a listener that other machines can reach, and a peer that is not list
   });
 });
 
-Deno.test("options.signal stops at once", async () => {
+Deno.test("options.signal stops the server at once", async () => {
   const stop = new AbortController();
   const started = Promise.withResolvers<AbortSignal>();
   await serving(
@@ -500,7 +500,7 @@ Deno.test("options.signal stops at once", async () => {
   );
 });
 
-Deno.test("serveSCGI() stands whatever is sent to it", async () => {
+Deno.test("serveSCGI() survives any input", async () => {
   const anything = fc.uint8Array({ maxLength: 60 });
   const nearly = fc.array(
     fc.tuple(

@@ -1,4 +1,4 @@
-/** The app of each load, as all peers that run on Deno serve it. The peers in other languages do the same by path. */
+/** The app of each load, for all peers on Deno. The peers in other languages do the same by path. */
 
 type App = (request: Request) => Response | Promise<Response>;
 
@@ -9,7 +9,7 @@ const listeners = new Set<ReadableStreamDefaultController<Uint8Array>>();
 const encoder = new TextEncoder();
 let events = 0;
 
-/** One event for all who listen; the load generator counts the tildes. */
+/** Sends one event to all listeners. The load generator counts the tildes. */
 function publish(): void {
   const event = encoder.encode(`data: ${events++} ~\n\n`);
   for (const listener of listeners) listener.enqueue(event);
@@ -31,7 +31,7 @@ export const apps: Record<string, App> = {
     return new Response(await request.bytes());
   },
 
-  /** Into one buffer, as `io.Copy` does in Go and `FCGX_GetStr` in C. */
+  /** Reads into one buffer, as `io.Copy` does in Go and `FCGX_GetStr` in C. */
   async upload(request) {
     let length = 0;
     const reader = request.body!.getReader({ mode: "byob" });
@@ -77,7 +77,7 @@ export const apps: Record<string, App> = {
   },
 };
 
-/** Prints what the process holds after a collection, when asked with SIGUSR1; needs `--v8-flags=--expose-gc`. */
+/** On SIGUSR1 prints the memory usage after a garbage collection. Needs `--v8-flags=--expose-gc`. */
 export function reportMemory(): void {
   const { gc } = globalThis as { gc?: () => void };
   if (gc === undefined) return;

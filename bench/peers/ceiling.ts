@@ -1,9 +1,9 @@
-/** The ceiling: reads and writes of Deno.Conn with nothing between them. Each read is taken for a request of FastCGI. */
+/** The upper limit: responds to each read of a Deno.Conn as if it were one FastCGI request. */
 import { reportMemory } from "./app.ts";
 
 const [port] = Deno.args;
 const text = "content-type: text/plain;charset=UTF-8\r\n\r\nHello, world";
-const ANSWER = new Uint8Array([
+const RESPONSE = new Uint8Array([
   ...[1, 6, 0, 1, 0, text.length, 0, 0, ...new TextEncoder().encode(text)],
   ...[1, 6, 0, 1, 0, 0, 0, 0],
   ...[1, 3, 0, 1, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
@@ -15,7 +15,7 @@ async function serve(connection: Deno.TcpConn): Promise<void> {
   const buffer = new Uint8Array(4096);
   try {
     while (await connection.read(buffer) !== null) {
-      await connection.write(ANSWER);
+      await connection.write(RESPONSE);
       if (buffer[KEEP_CONNECTION] === 0) break;
     }
   } catch {

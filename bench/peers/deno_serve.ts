@@ -1,4 +1,4 @@
-/** Deno's own HTTP server: what an app gives up, or gains, by speaking FastCGI instead. */
+/** Deno's own HTTP server, to compare FastCGI with. */
 import { apps, reportMemory } from "./app.ts";
 
 const [port, load] = Deno.args;

@@ -1,4 +1,4 @@
-/** Gatehouse over FastCGI: on a port, or on the socket inherited from a prefork master. */
+/** Gatehouse over FastCGI: on a port, or on the socket that a prefork worker inherits. */
 import { inheritedListener, serveFastCGI } from "../../fastcgi.ts";
 import { apps, reportMemory } from "./app.ts";
 
@@ -8,6 +8,6 @@ const listener = port === "inherited"
   : Deno.listen({ hostname: "127.0.0.1", port: Number(port) });
 const server = serveFastCGI(apps[load], listener, { maxConnections: 20_000 });
 reportMemory();
-// Under --cpu-prof the profile is written at an ordinary end.
+// With --cpu-prof the profile is only written if the process ends by itself.
 Deno.addSignalListener("SIGINT", () => server.shutdown());
 await server.finished;

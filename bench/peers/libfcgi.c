@@ -1,4 +1,4 @@
-/* libfcgi, the specification's authors' own library: one request at a time, from one connection after the other. */
+/* libfcgi, the library of the specification's authors: serves one connection at a time, one request at a time. */
 #include <arpa/inet.h>
 #include <fcgiapp.h>
 #include <stdlib.h>
@@ -9,7 +9,7 @@ extern char **environ;
 
 static char chunk[65536];
 
-/* On the loopback only, which FCGX_OpenSocket() does not do. */
+/* Listens on loopback only, unlike FCGX_OpenSocket(). */
 static int listen_on(int port) {
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
   int fd = socket(AF_INET, SOCK_STREAM, 0), on = 1;

@@ -1,4 +1,4 @@
-/** A responder as one writes it in an afternoon: bodies whole, one request after the other, no limits. */
+/** A simple responder: buffers bodies, serves one request after the other, and has no limits. */
 import { apps } from "./app.ts";
 
 const [port, load] = Deno.args;
@@ -50,7 +50,7 @@ function createRequest(pairs: Map<string, string>, body: Uint8Array<ArrayBuffer>
   });
 }
 
-async function answer(params: Uint8Array[], stdin: Uint8Array[]): Promise<Uint8Array> {
+async function respond(params: Uint8Array[], stdin: Uint8Array[]): Promise<Uint8Array> {
   const response = await app(createRequest(decodePairs(concat(params)), concat(stdin)));
   let text = `Status: ${response.status} OK\r\n`;
   response.headers.forEach((value, name) => text += `${name}: ${value}\r\n`);
@@ -89,7 +89,7 @@ async function serve(connection: Deno.TcpConn): Promise<void> {
         else if (type === 4) params.push(content);
         else if (type === 5 && length > 0) stdin.push(content);
         else if (type === 5) {
-          const output = await answer(params, stdin);
+          const output = await respond(params, stdin);
           for (let sent = 0; sent < output.length;) {
             sent += await connection.write(output.subarray(sent));
           }

@@ -1,5 +1,5 @@
 <?php
-// PHP-FPM, whose one child takes one connection after the other.
+// PHP-FPM, whose one child serves one connection at a time.
 header('Content-Type: text/plain');
 switch (strtok($_SERVER['REQUEST_URI'], '?')) {
     case '/headers':

@@ -5,7 +5,7 @@ import { inspect, isDeepStrictEqual } from "node:util";
 // deno-lint-ignore no-explicit-any
 type Constructor<T> = abstract new (...args: any[]) => T;
 
-/** What a failed assertion throws. */
+/** Thrown by a failed assertion. */
 export class AssertionError extends Error {
   override name = "AssertionError";
 }
@@ -20,7 +20,7 @@ function isPlain(value: unknown): value is Record<PropertyKey, unknown> {
   return prototype === null || prototype === Object.prototype || prototype === Array.prototype;
 }
 
-// Node tells -0 from 0 and a null prototype from Object's; @std/assert does not.
+// Unlike @std/assert, Node distinguishes -0 from 0, and a null prototype from Object's.
 function equal(a: unknown, b: unknown): boolean {
   if (a === b) return true;
   if (isPlain(a) && isPlain(b) && Array.isArray(a) === Array.isArray(b)) {
@@ -190,7 +190,7 @@ export function fail(msg?: string): never {
   failWith("Failed assertion", msg);
 }
 
-/** Fails as it should not have been reached. */
+/** Fails, as this code must not be reached. */
 export function unreachable(msg?: string): never {
   failWith("Unreachable", msg);
 }

@@ -1,6 +1,6 @@
 /** The part of `@std/cli/parse-args` that the command line uses: no dotted names, no `negatable`. */
 
-/** What `parseArgs` returns. */
+/** The result of `parseArgs`. */
 export type Args<
   B extends string,
   S extends string,
@@ -19,7 +19,7 @@ export type Args<
 
 type ValueOf<K, B, S> = K extends B ? boolean : K extends S ? string : never;
 
-/** What `parseArgs` can be told. */
+/** Options of `parseArgs`. */
 export interface ParseOptions<
   B extends string,
   S extends string,
@@ -27,21 +27,21 @@ export interface ParseOptions<
   D extends Record<string, unknown>,
   DD extends boolean,
 > {
-  /** Whether what follows `--` is kept apart. */
+  /** Whether to return the arguments after `--` separately. */
   "--"?: DD;
   /** Other names of options. */
   alias?: Record<string, string | ReadonlyArray<string>>;
   /** Options without a value. */
   boolean?: B | ReadonlyArray<B>;
-  /** Options that may be given many times. */
+  /** Options that may be repeated. */
   collect?: C | ReadonlyArray<C>;
-  /** Values of options that are not given. */
+  /** Values of absent options. */
   default?: D;
   /** Whether the first non-option ends the options. */
   stopEarly?: boolean;
   /** Options whose value stays a string. */
   string?: S | ReadonlyArray<S>;
-  /** Called with what is not named above; false drops it. */
+  /** Called with each argument that is not named above. Returns false to drop it. */
   unknown?: (arg: string, key?: string, value?: unknown) => unknown;
 }
 

@@ -8,12 +8,12 @@ export class Buffer {
     this.#bytes = new Uint8Array(bytes);
   }
 
-  /** How many bytes are unread. */
+  /** The number of unread bytes. */
   get length(): number {
     return this.#bytes.length;
   }
 
-  /** Whether nothing is unread. */
+  /** Returns whether all bytes are read. */
   empty(): boolean {
     return this.length === 0;
   }
@@ -23,12 +23,12 @@ export class Buffer {
     return options.copy ? this.#bytes.slice() : this.#bytes;
   }
 
-  /** Forgets all. */
+  /** Empties the buffer. */
   reset(): void {
     this.#bytes = new Uint8Array();
   }
 
-  /** Reads into `p`; null at the end. */
+  /** Reads into `p` and returns the number of bytes, or null at the end. */
   readSync(p: Uint8Array): number | null {
     if (this.empty() && p.length > 0) return null;
     const read = this.#bytes.subarray(0, p.length);
@@ -37,7 +37,7 @@ export class Buffer {
     return read.length;
   }
 
-  /** Reads into `p`; null at the end. */
+  /** Reads into `p` and returns the number of bytes, or null at the end. */
   read(p: Uint8Array): Promise<number | null> {
     return Promise.resolve(this.readSync(p));
   }

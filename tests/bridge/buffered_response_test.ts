@@ -4,15 +4,15 @@ import { serveOne } from "../testing/fastcgi_client.ts";
 
 const bytes = new Uint8Array([0, 128, 255]);
 
-/** Responses whose body is held in memory. */
-const HELD: Record<string, () => Response> = {
-  "a text": () => new Response("held"),
+/** Responses whose body is in memory. */
+const BUFFERED: Record<string, () => Response> = {
+  "a text": () => new Response("buffered"),
   "a text, not ASCII": () => new Response("hé€ld"),
   "no text": () => new Response(""),
-  "a text with a status": () => new Response("held", { status: 404 }),
-  "a text with headers": () => new Response("held", { headers: { "x-a": "1" } }),
+  "a text with a status": () => new Response("buffered", { status: 404 }),
+  "a text with headers": () => new Response("buffered", { headers: { "x-a": "1" } }),
   "a text with headers set later": () => {
-    const response = new Response("held");
+    const response = new Response("buffered");
     response.headers.set("x-a", "1");
     return response;
   },
@@ -22,67 +22,68 @@ const HELD: Record<string, () => Response> = {
   "bytes with a status": () => new Response(bytes, { status: 201 }),
   "a buffer": () => new Response(bytes.buffer),
   "a form": () => new Response(new URLSearchParams({ a: "1" })),
-  "a text with a type": () => new Response("held", { headers: { "content-type": "text/html" } }),
+  "a text with a type": () =>
+    new Response("buffered", { headers: { "content-type": "text/html" } }),
   "a text with Headers": () =>
-    new Response("held", { headers: new Headers([["content-type", "text/css"]]) }),
-  "a text with an empty type": () => new Response("held", { headers: { "content-type": "" } }),
+    new Response("buffered", { headers: new Headers([["content-type", "text/css"]]) }),
+  "a text with an empty type": () => new Response("buffered", { headers: { "content-type": "" } }),
   "a text with its type changed": () => {
-    const response = new Response("held");
+    const response = new Response("buffered");
     response.headers.set("content-type", "text/html");
     return response;
   },
   "a text with its type taken": () => {
-    const response = new Response("held");
+    const response = new Response("buffered");
     response.headers.delete("content-type");
     return response;
   },
   "a text with a type and a reason": () =>
-    new Response("held", { statusText: "Fine", headers: { "content-type": "text/html" } }),
+    new Response("buffered", { statusText: "Fine", headers: { "content-type": "text/html" } }),
   "a text with two types": () =>
-    new Response("held", { headers: [["content-type", "text/html"], ["content-type", "a/b"]] }),
+    new Response("buffered", { headers: [["content-type", "text/html"], ["content-type", "a/b"]] }),
   "bytes with a type": () => new Response(bytes, { headers: { "content-type": "image/png" } }),
-  "a clone": () => new Response("held").clone(),
-  "one of a subclass": () => new (class extends Response {})("held"),
+  "a clone": () => new Response("buffered").clone(),
+  "one of a subclass": () => new (class extends Response {})("buffered"),
 };
 
-/** Others, which must be read. */
+/** Responses whose body must be read. */
 const OTHER: Record<string, () => Response | Promise<Response>> = {
   "none": () => new Response(null),
-  "a blob": () => new Response(new Blob(["held"])),
-  "a stream": () => new Response(new Blob(["held"]).stream()),
-  "one asked for as a stream": () => {
-    const response = new Response("held");
+  "a blob": () => new Response(new Blob(["buffered"])),
+  "a stream": () => new Response(new Blob(["buffered"]).stream()),
+  "one whose stream was created": () => {
+    const response = new Response("buffered");
     assert(response.body);
     return response;
   },
-  "one asked for as a stream, with a status": () => {
-    const response = new Response("held", { status: 201 });
+  "one whose stream was created, with a status": () => {
+    const response = new Response("buffered", { status: 201 });
     assert(response.body);
     return response;
   },
   "one that was read": async () => {
-    const response = new Response("held");
+    const response = new Response("buffered");
     await response.text();
     return response;
   },
   "one that was read, with a status": async () => {
-    const response = new Response("held", { status: 201 });
+    const response = new Response("buffered", { status: 201 });
     await response.text();
     return response;
   },
   "one that was sent": () => {
-    const response = new Response("held");
+    const response = new Response("buffered");
     bufferedResponse(response);
     markSent(response);
     return response;
   },
 };
 
-for (const [name, make] of Object.entries(HELD)) {
-  Deno.test(`bufferedResponse() is what reading would give: ${name}`, async () => {
-    const held = bufferedResponse(make());
-    assert(held !== undefined);
-    const { body, contentType } = held;
+for (const [name, make] of Object.entries(BUFFERED)) {
+  Deno.test(`bufferedResponse() returns the same as reading: ${name}`, async () => {
+    const buffered = bufferedResponse(make());
+    assert(buffered !== undefined);
+    const { body, contentType } = buffered;
     assertEquals(
       typeof body === "string" ? new TextEncoder().encode(body) : body,
       await make().bytes(),
@@ -94,25 +95,25 @@ for (const [name, make] of Object.entries(HELD)) {
   });
 }
 
-for (const [name, make] of Object.entries(HELD)) {
-  Deno.test(`a held response is answered as its stream is: ${name}`, async () => {
-    const held = await serveOne(() => make());
+for (const [name, make] of Object.entries(BUFFERED)) {
+  Deno.test(`a buffered response is sent as its stream is: ${name}`, async () => {
+    const buffered = await serveOne(() => make());
     const read = await serveOne(() => {
       const { body, status, statusText, headers } = make();
       return new Response(body, { status, statusText, headers });
     });
-    assertEquals(held, read);
+    assertEquals(buffered, read);
   });
 }
 
 for (const [name, make] of Object.entries(OTHER)) {
-  Deno.test(`bufferedResponse() leaves a body to be read: ${name}`, async () => {
+  Deno.test(`bufferedResponse() returns undefined for a body that must be read: ${name}`, async () => {
     assertEquals(bufferedResponse(await make()), undefined);
   });
 }
 
-Deno.test("bufferedResponse() takes nothing: what it tells can be read as well", async () => {
-  for (const make of Object.values(HELD)) {
+Deno.test("bufferedResponse() consumes nothing: the body can still be read", async () => {
+  for (const make of Object.values(BUFFERED)) {
     const response = make();
     bufferedResponse(response);
     assertEquals(response.bodyUsed, false);
@@ -120,8 +121,8 @@ Deno.test("bufferedResponse() takes nothing: what it tells can be read as well",
   }
 });
 
-Deno.test("bufferedResponse() tells the type of the usual ones", () => {
-  const tells = Object.entries(HELD)
+Deno.test("bufferedResponse() returns the content type", () => {
+  const tells = Object.entries(BUFFERED)
     .filter(([, make]) => bufferedResponse(make())?.contentType !== undefined)
     .map(([name]) => name);
   assertEquals(tells, [
@@ -140,14 +141,14 @@ Deno.test("bufferedResponse() tells the type of the usual ones", () => {
   ]);
 });
 
-Deno.test("bufferedResponse() knows what is no Response", () => {
-  for (const value of [undefined, null, "held", {}, Response]) {
+Deno.test("bufferedResponse() returns undefined for a value that is no Response", () => {
+  for (const value of [undefined, null, "buffered", {}, Response]) {
     assertEquals(bufferedResponse(value), undefined);
   }
 });
 
-Deno.test("markSent() has the body count as read", async () => {
-  for (const make of Object.values(HELD)) {
+Deno.test("markSent() marks the body as read", async () => {
+  for (const make of Object.values(BUFFERED)) {
     const response = make();
     bufferedResponse(response);
     markSent(response);
@@ -156,19 +157,19 @@ Deno.test("markSent() has the body count as read", async () => {
   }
 });
 
-Deno.test("the running version of Deno is one of those that a script relies on", () => {
+Deno.test("TRIED lists the running version of Deno", () => {
   assert(TRIED.includes(navigator.userAgent), navigator.userAgent);
 });
 
-Deno.test("bufferedResponse() leaves the only response to be read on a version that was not tried", async () => {
+Deno.test("bufferedResponse() returns undefined for a single response on an untried version", async () => {
   const original = Object.getOwnPropertyDescriptor(Navigator.prototype, "userAgent")!;
-  // Modules of their own, which have not looked yet.
+  // New instances of the module, which have not run the self-check yet.
   const load = (name: string): Promise<typeof import("../../bridge/buffered_response.ts")> =>
     import(`../../bridge/buffered_response.ts?${name}`);
   const versions = [
     ["Deno/2.9.99", undefined],
     ["Deno/2.9.60", undefined],
-    [TRIED[0], "held"],
+    [TRIED[0], "buffered"],
   ] as const;
   for (const [userAgent, body] of versions) {
     const { bufferedResponse } = await load(userAgent);
@@ -177,7 +178,7 @@ Deno.test("bufferedResponse() leaves the only response to be read on a version t
       configurable: true,
     });
     try {
-      assertEquals(bufferedResponse(new Response("held"), true)?.body, body);
+      assertEquals(bufferedResponse(new Response("buffered"), true)?.body, body);
     } finally {
       Object.defineProperty(Navigator.prototype, "userAgent", original);
     }

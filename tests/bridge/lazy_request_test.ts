@@ -3,13 +3,13 @@ import { createLazyRequest, type RequestParts } from "../../bridge/lazy_request.
 import { RequestBody } from "../../bridge/request_body.ts";
 import { bytes } from "../testing/bytes.ts";
 
-/** Makes the same request at once. */
+/** Creates the same request eagerly. */
 function createEagerRequest(parts: RequestParts): Request {
   const { url, method, body, signal } = parts;
   return new Request(url, { method, headers: parts.createHeaders(), body, signal });
 }
 
-/** Parts as a transport has them; `made` tells whether the Request itself had to be made, which takes the signal. */
+/** Creates parts as a transport does; `made` says whether the real Request was created, as that reads the signal. */
 function createParts(): RequestParts & { made: boolean; controller: AbortController } {
   const controller = new AbortController();
   const body = new RequestBody({ pull: () => {} });
@@ -36,7 +36,7 @@ function createParts(): RequestParts & { made: boolean; controller: AbortControl
   };
 }
 
-const QUESTIONS: Record<string, (request: Request) => unknown> = {
+const USES: Record<string, (request: Request) => unknown> = {
   "method": (request) => request.method,
   "url": (request) => request.url,
   "headers": (request) => [...request.headers],
@@ -83,7 +83,7 @@ const QUESTIONS: Record<string, (request: Request) => unknown> = {
     const reading = request.text();
     return [request.bodyUsed, reading instanceof Promise];
   },
-  "text() after body was asked for": async (request) => {
+  "text() after body was read": async (request) => {
     const { body } = request;
     return [body instanceof ReadableStream, await request.text()];
   },
@@ -204,14 +204,14 @@ const QUESTIONS: Record<string, (request: Request) => unknown> = {
   "WeakMap key": (request) => new WeakMap([[request, 1]]).get(request),
 };
 
-for (const [name, ask] of Object.entries(QUESTIONS)) {
-  Deno.test(`createLazyRequest() answers as Request does: ${name}`, async () => {
-    const expected = await ask(createEagerRequest(createParts()));
-    assertEquals(await ask(createLazyRequest(createParts())), expected);
+for (const [name, use] of Object.entries(USES)) {
+  Deno.test(`createLazyRequest() behaves as Request does: ${name}`, async () => {
+    const expected = await use(createEagerRequest(createParts()));
+    assertEquals(await use(createLazyRequest(createParts())), expected);
   });
 }
 
-Deno.test("createLazyRequest() tells method, url, headers and body without making a Request", async () => {
+Deno.test("createLazyRequest() has method, url, headers and body without creating a Request", async () => {
   const parts = createParts();
   const request = createLazyRequest(parts);
   assertInstanceOf(request, Request);
@@ -224,7 +224,7 @@ Deno.test("createLazyRequest() tells method, url, headers and body without makin
   assertEquals(parts.made, true);
 });
 
-Deno.test("createLazyRequest() has immutable headers, as Deno.serve's requests have", () => {
+Deno.test("createLazyRequest() has immutable headers, as requests of Deno.serve have", () => {
   const request = createLazyRequest(createParts());
   for (const { headers } of [request, request.clone(), request]) {
     assertThrows(() => headers.delete("x-a"), TypeError, "headers are immutable");
@@ -232,7 +232,7 @@ Deno.test("createLazyRequest() has immutable headers, as Deno.serve's requests h
   }
 });
 
-Deno.test("createLazyRequest() hands on the headers that it showed, and copies may change them", () => {
+Deno.test("createLazyRequest() passes its headers on to copies, which may change them", () => {
   for (const before of [["headers", "mode"], ["mode", "headers"]] as const) {
     const request = createLazyRequest(createParts());
     for (const key of before) assert(request[key]);
@@ -242,7 +242,7 @@ Deno.test("createLazyRequest() hands on the headers that it showed, and copies m
   }
 });
 
-Deno.test("createLazyRequest() makes no Request for properties of the app's own", () => {
+Deno.test("createLazyRequest() creates no Request for properties that the app sets", () => {
   const parts = createParts();
   const request = createLazyRequest(parts) as Request & { ip?: string; then?: unknown };
   assertEquals([request.ip, request.then], [undefined, undefined]);
@@ -277,7 +277,7 @@ Deno.test("createLazyRequest() creates the Request at once where Deno accepts no
   }
 });
 
-Deno.test("createLazyRequest() hands its signal to copies", () => {
+Deno.test("createLazyRequest() passes its signal on to copies", () => {
   const parts = createParts();
   const request = createLazyRequest(parts);
   const copies = [request.clone(), new Request(request)];
@@ -285,7 +285,7 @@ Deno.test("createLazyRequest() hands its signal to copies", () => {
   assertEquals([request, ...copies].map(({ signal }) => signal.aborted), [true, true, true]);
 });
 
-Deno.test("createLazyRequest() is what fetch() takes", async () => {
+Deno.test("createLazyRequest() can be passed to fetch()", async () => {
   await using server = Deno.serve(
     { hostname: "127.0.0.1", port: 0, onListen: () => {} },
     async (request) => new Response(request.method + await request.text()),
@@ -294,7 +294,7 @@ Deno.test("createLazyRequest() is what fetch() takes", async () => {
   assertEquals(await (await fetch(createLazyRequest(parts))).text(), "POSTa=1&b=2");
 });
 
-Deno.test("createLazyRequest() fails where its body does", async () => {
+Deno.test("createLazyRequest() rejects reads if its body fails", async () => {
   const failing = () =>
     new ReadableStream<Uint8Array<ArrayBuffer>>({
       start: (controller) => controller.error(new Error("cut off")),

@@ -8,7 +8,7 @@ Deno.test("localRedirect() is sent as a lone Location (rule B6)", async () => {
   assertEquals(body.length, 0);
 });
 
-Deno.test("localRedirect() is a redirect to who sees the response itself", () => {
+Deno.test("localRedirect() returns a redirect response", () => {
   const response = localRedirect("/other");
   assertEquals([response.status, response.headers.get("location")], [302, "/other"]);
 });
@@ -16,7 +16,7 @@ Deno.test("localRedirect() is a redirect to who sees the response itself", () =>
 for (
   const path of ["", "other", "//evil.example/", "http://evil.example/", "/a b", "/a\r\nX: y", "/é"]
 ) {
-  Deno.test(`localRedirect() refuses ${JSON.stringify(path)}`, () => {
+  Deno.test(`localRedirect() rejects ${JSON.stringify(path)}`, () => {
     assertThrows(() => localRedirect(path), TypeError, "must begin with one slash and be encoded");
   });
 }

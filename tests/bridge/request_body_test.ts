@@ -6,7 +6,7 @@ import { deadline } from "../testing/deadline.ts";
 
 const source = { pull: () => {} };
 
-/** Fills buffers as a connection does, with parts of the body that have others between them. */
+/** Fills buffers as a connection does: other bytes separate the parts of the body. */
 function fill(sizes: number[], bufferSize: number, body: RequestBody): Uint8Array {
   const sent: Uint8Array[] = [];
   let buffer = new Uint8Array(bufferSize);
@@ -15,7 +15,7 @@ function fill(sizes: number[], bufferSize: number, body: RequestBody): Uint8Arra
   let value = 0;
   for (const size of sizes) {
     if (at + size + 8 > bufferSize) {
-      // What is not kept is written over by the next read.
+      // The next read overwrites what is not kept.
       if (kept) buffer = new Uint8Array(bufferSize);
       else buffer.fill(255);
       kept = false;
@@ -33,7 +33,7 @@ function fill(sizes: number[], bufferSize: number, body: RequestBody): Uint8Arra
 
 const sizes = fc.array(fc.integer({ min: 1, max: 65_000 }), { maxLength: 12 });
 
-Deno.test("RequestBody gives what was pushed, kept or copied, in chunks that share no buffer", async () => {
+Deno.test("RequestBody returns what was pushed, kept or copied, in chunks that share no buffer", async () => {
   await fc.assert(
     fc.asyncProperty(sizes, async (sizes) => {
       const body = new RequestBody(source);
@@ -47,7 +47,7 @@ Deno.test("RequestBody gives what was pushed, kept or copied, in chunks that sha
   );
 });
 
-Deno.test("RequestBody.collect() gives all of it, in a buffer of its own size", async () => {
+Deno.test("RequestBody.collect() returns the whole body in a buffer of the same size", async () => {
   await fc.assert(
     fc.asyncProperty(sizes, async (sizes) => {
       const body = new RequestBody(source);
@@ -60,7 +60,7 @@ Deno.test("RequestBody.collect() gives all of it, in a buffer of its own size", 
   );
 });
 
-Deno.test("RequestBody.collect() waits for what is still to come, and holds nothing back", async () => {
+Deno.test("RequestBody.collect() waits for the rest of the body, and does not pause reading", async () => {
   const body = new RequestBody(source);
   const whole = body.collect()!;
   for (let i = 0; i < 3; i++) {
@@ -73,13 +73,13 @@ Deno.test("RequestBody.collect() waits for what is still to come, and holds noth
   assertEquals((await whole).length, 60_000);
 });
 
-Deno.test("RequestBody.collect() leaves a stream that was asked for alone", () => {
+Deno.test("RequestBody.collect() returns undefined if the stream was created", () => {
   const body = new RequestBody(source);
   assert(body.stream);
   assertEquals(body.collect(), null);
 });
 
-Deno.test("RequestBody copies what it may not keep", async () => {
+Deno.test("RequestBody copies bytes that it may not keep", async () => {
   const body = new RequestBody(source);
   const part = new Uint8Array(20_000).fill(1);
   assertEquals(body.push(part, false), false);
@@ -88,7 +88,7 @@ Deno.test("RequestBody copies what it may not keep", async () => {
   assertEquals(await body.collect(), new Uint8Array(20_000).fill(1));
 });
 
-/** Reads into buffers of these lengths, one after the other and over again, and tells the sizes that came. */
+/** Reads into buffers of these lengths in turn, over and over, and returns the sizes of the chunks. */
 async function readInto(
   stream: ReadableStream<Uint8Array<ArrayBuffer>>,
   lengths: number[],
@@ -106,19 +106,19 @@ async function readInto(
   }
 }
 
-Deno.test("RequestBody fills buffers that the app brings, with what is held and what comes", async () => {
+Deno.test("RequestBody fills the app's buffers with buffered bytes and with new ones", async () => {
   const lengths = fc.array(fc.integer({ min: 1, max: 70_000 }), { minLength: 1, maxLength: 4 });
   await fc.assert(
-    fc.asyncProperty(sizes, sizes, lengths, async (held, coming, lengths) => {
+    fc.asyncProperty(sizes, sizes, lengths, async (buffered, coming, lengths) => {
       const body = new RequestBody(source);
       const expected: Uint8Array[] = [];
       const push = (size: number) => {
         const part = new Uint8Array(size).fill(expected.length + 1);
         expected.push(part.slice());
-        // What is not kept is written over.
+        // What is not kept is overwritten.
         if (!body.push(part, true)) part.fill(255);
       };
-      held.forEach(push);
+      buffered.forEach(push);
       const reading = readInto(body.stream, lengths);
       for (const size of coming) {
         push(size);
@@ -132,7 +132,7 @@ Deno.test("RequestBody fills buffers that the app brings, with what is held and 
   );
 });
 
-Deno.test("RequestBody holds nothing for an app that waits with a buffer of its own", async () => {
+Deno.test("RequestBody buffers nothing for an app that waits with its own buffer", async () => {
   const body = new RequestBody(source);
   const reader = body.stream.getReader({ mode: "byob" });
   const reading = reader.read(new Uint8Array(60_000));
@@ -144,18 +144,18 @@ Deno.test("RequestBody holds nothing for an app that waits with a buffer of its 
   assertEquals(value, concat([new Uint8Array(20_000).fill(1), new Uint8Array(30_000).fill(2)]));
 });
 
-Deno.test("RequestBody fills a waiting buffer, and fails only then", async () => {
+Deno.test("RequestBody fills a waiting buffer before it fails", async () => {
   const body = new RequestBody(source);
   const reader = body.stream.getReader({ mode: "byob" });
   const reading = reader.read(new Uint8Array(10));
   await null;
   body.push(new Uint8Array([1, 2, 3]), true);
-  body.fail(new Error("gone"));
+  body.fail(new Error("disconnected"));
   assertEquals((await reading).value, new Uint8Array([1, 2, 3]));
-  await assertRejects(() => reader.read(new Uint8Array(10)), Error, "gone");
+  await assertRejects(() => reader.read(new Uint8Array(10)), Error, "disconnected");
 });
 
-/** A body whose reader has given up waiting with a buffer of 4 bytes. */
+/** Returns a body whose reader released its lock while it waited with a buffer of 4 bytes. */
 async function createGivenUp(): Promise<RequestBody> {
   const body = new RequestBody(source);
   const reader = body.stream.getReader({ mode: "byob" });
@@ -168,7 +168,7 @@ async function createGivenUp(): Promise<RequestBody> {
 
 for (const size of [2, 4, 6]) {
   for (const mode of ["byob", undefined] as const) {
-    Deno.test(`RequestBody is read on by another reader, ${mode ?? "default"}, where ${size} bytes come for a buffer of 4`, async () => {
+    Deno.test(`RequestBody can be read by another reader, ${mode ?? "default"}, if ${size} bytes arrive for a buffer of 4`, async () => {
       const body = await createGivenUp();
       const sent = new Uint8Array([1, 2, 3, 4, 5, 6]).subarray(0, size);
       const reading = mode === "byob" ? readInto(body.stream, [3]) : Array.fromAsync(body.stream);
@@ -181,7 +181,7 @@ for (const size of [2, 4, 6]) {
   }
 }
 
-Deno.test("RequestBody gives what comes for another reader before more does", async () => {
+Deno.test("RequestBody returns bytes to another reader before more arrive", async () => {
   const body = await createGivenUp();
   const second = body.stream.getReader();
   const reading = second.read();
@@ -190,7 +190,7 @@ Deno.test("RequestBody gives what comes for another reader before more does", as
   assertEquals(concat(parts.map(({ value }) => value!)), new Uint8Array([1, 2]));
 });
 
-Deno.test("RequestBody hands chunks out in buffers that hold nothing else", async () => {
+Deno.test("RequestBody returns chunks in buffers that have nothing else", async () => {
   const body = new RequestBody(source);
   const buffer = new Uint8Array(65_536).fill(7);
   assertEquals(body.push(buffer.subarray(100, 20_100), true), true);
@@ -201,7 +201,7 @@ Deno.test("RequestBody hands chunks out in buffers that hold nothing else", asyn
   assertEquals(rest.some((byte) => byte !== 0), false);
 });
 
-Deno.test("RequestBody drops what comes for a buffer whose reader has cancelled", async () => {
+Deno.test("RequestBody drops bytes for a buffer whose reader has cancelled", async () => {
   const body = new RequestBody(source);
   const reader = body.stream.getReader({ mode: "byob" });
   const reading = reader.read(new Uint8Array(4));

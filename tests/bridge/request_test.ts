@@ -8,7 +8,7 @@ import { run } from "../testing/cgi_script.ts";
 import { serveOne } from "../testing/fastcgi_client.ts";
 import type { Pairs } from "../testing/fastcgi_records.ts";
 
-/** What an app sees of variables, or the status it is not asked for. */
+/** Returns what an app sees of variables, or the status if the app is not called. */
 async function seen<T>(
   pairs: Record<string, string> | Pairs,
   look: (request: Request, info: HandlerInfo) => T | Promise<T>,
@@ -32,7 +32,7 @@ const urlOf = (pairs: Record<string, string> | Pairs, options?: AppOptions) =>
 
 type URLCase = [Record<string, string>, string | number, AppOptions?];
 
-/** Without HTTP_HOST, which is otherwise there. */
+/** Removes HTTP_HOST, which is present otherwise. */
 const noHost = { HTTP_HOST: "" };
 
 const URLS: Record<string, URLCase[]> = {
@@ -93,7 +93,7 @@ const URLS: Record<string, URLCase[]> = {
     [{ ...noHost, SERVER_NAME: "a.example", SERVER_PORT: "99999" }, "http://localhost/"],
     [{ ...noHost, SERVER_NAME: "~^www\\d+$" }, "http://localhost/"],
   ],
-  "an invalid Host is refused (rule A8)": [
+  "an invalid Host is rejected (rule A8)": [
     [{ HTTP_HOST: "a b" }, 400],
     [{ HTTP_HOST: "a/b" }, 400],
     [{ HTTP_HOST: "user@a" }, 400],
@@ -108,7 +108,7 @@ const URLS: Record<string, URLCase[]> = {
     [{ HTTP_HOST: "1.2.3.999" }, 400],
     [{ HTTP_HOST: "a\tb" }, 400],
   ],
-  "REQUEST_URI as it stands (rule A10)": [
+  "REQUEST_URI is used verbatim (rule A10)": [
     [{ REQUEST_URI: "/a/b?c=d&e" }, "http://example.org/a/b?c=d&e"],
     [{ REQUEST_URI: "/a?" }, "http://example.org/a?"],
     [{ REQUEST_URI: "/caf%C3%A9%2Fx?q=a+b" }, "http://example.org/caf%C3%A9%2Fx?q=a+b"],
@@ -178,7 +178,7 @@ for (const [name, cases] of Object.entries(URLS)) {
   });
 }
 
-Deno.test("request.url keeps the host and every byte of the target, whatever they are", async () => {
+Deno.test("request.url keeps any host and every byte of the target", async () => {
   const target = fc.uint8Array({ maxLength: 30 }).map((array) => "/" + text(array));
   await fc.assert(
     fc.asyncProperty(target, async (uri) => {
@@ -187,14 +187,14 @@ Deno.test("request.url keeps the host and every byte of the target, whatever the
       assertEquals([url.host, url.hash, url.username], ["example.org", "", ""]);
       const decode = (text: string) =>
         text.replace(/%([0-9A-F]{2})/gi, (_, hex) => String.fromCharCode(parseInt(hex, 16)));
-      // Dots are resolved; the rest is there.
+      // Dots are resolved; the rest is unchanged.
       if (!/\.|%/.test(uri)) assertEquals(decode(url.href.slice(18)), uri);
     }),
     { numRuns: 300 },
   );
 });
 
-Deno.test("request.url has the host that URL makes of it, however plain", async () => {
+Deno.test("request.url has the host as URL normalizes it", async () => {
   const host = fc.oneof(
     fc.string({ unit: fc.constantFrom(..."abxn-.019"), minLength: 1, maxLength: 8 }),
     fc.constantFrom("xn--a", "a.xn--ls8h", "0x7f.1", "1.2", "a.1", "localhost", "EXAMPLE.org"),
@@ -217,7 +217,7 @@ type MountCase = [
   pathInfo: string,
 ];
 
-/** What servers send for `/t/a`, the app being mounted at `/t` (rule A16). */
+/** What servers send for `/t/a` if the app is mounted at `/t` (rule A16). */
 const MOUNTS: MountCase[] = [
   [
     "nginx, SCRIPT_NAME and PATH_INFO set",
@@ -374,7 +374,7 @@ const MOUNTS: MountCase[] = [
   ["no REQUEST_URI", { REQUEST_URI: "", SCRIPT_NAME: "/t", PATH_INFO: "/a" }, "/t", "/a"],
 ];
 
-Deno.test('info.scriptName and pathInfo are what web server and URL agree on; "auto" takes the mount off (rules A16, A17)', async () => {
+Deno.test('info.scriptName and pathInfo are what web server and URL agree on; "auto" removes the mount prefix (rules A16, A17)', async () => {
   for (const [server, pairs, scriptName, pathInfo] of MOUNTS) {
     const split = await seen(pairs, (_request, info) => [info.scriptName, info.pathInfo]);
     assertEquals(split, [scriptName, pathInfo], server);
@@ -385,7 +385,7 @@ Deno.test('info.scriptName and pathInfo are what web server and URL agree on; "a
   }
 });
 
-Deno.test("info.scriptName is the mount itself where SCRIPT_FILENAME is the program (rule A17)", async () => {
+Deno.test("info.scriptName is the mount prefix if SCRIPT_FILENAME is the program (rule A17)", async () => {
   const program = decodeURIComponent(new URL(Deno.mainModule).pathname);
   const pairs = { REQUEST_URI: "/t?q", SCRIPT_NAME: "/t", SCRIPT_FILENAME: program };
   assertEquals(await seen(pairs, (_, info) => [info.scriptName, info.pathInfo]), ["/t", ""]);
@@ -394,7 +394,7 @@ Deno.test("info.scriptName is the mount itself where SCRIPT_FILENAME is the prog
   assertEquals(await seen(other, (_, info) => [info.scriptName, info.pathInfo]), ["", "/t"]);
 });
 
-Deno.test("mountPrefix() takes no path for the mount where the program is no file (rule A17)", () => {
+Deno.test("mountPrefix() finds no mount prefix if the program is no file (rule A17)", () => {
   for (const file of [[], [["SCRIPT_FILENAME", "/srv/t"] as const]]) {
     const variables = new Variables([["SCRIPT_NAME", "/t"], ...file]);
     for (const protocol of ["fastcgi", "scgi"] as const) {
@@ -418,7 +418,7 @@ Deno.test("info.scriptName of a CGI script needs no PATH_INFO (rules A17, A18)",
     await split({ REQUEST_URI: `${script}/x`, SCRIPT_NAME: script, PATH_INFO: "/x" }),
     [script, "/x"],
   );
-  // The environment cannot tell of a PATH_INFO that is not UTF-8.
+  // The environment has no PATH_INFO that is not UTF-8.
   assertEquals(await split({ REQUEST_URI: `${script}/%FF`, SCRIPT_NAME: script }), [
     script,
     "/\ufffd",
@@ -426,7 +426,7 @@ Deno.test("info.scriptName of a CGI script needs no PATH_INFO (rules A17, A18)",
   assertEquals(await split({ REQUEST_URI: "/other", SCRIPT_NAME: script }), ["", "/other"]);
 });
 
-Deno.test("basePath takes a path off where the URL begins with it (rule A17)", async () => {
+Deno.test("basePath removes a path if the URL begins with it (rule A17)", async () => {
   const cases: [string, `/${string}`, string, string, string][] = [
     ["/app/users?q", "/app", "/users?q", "/app", "/users"],
     ["/app", "/app", "/", "/app", ""],
@@ -448,7 +448,7 @@ Deno.test("basePath takes a path off where the URL begins with it (rule A17)", a
   }
 });
 
-Deno.test("request.method is the method, in the case that fetch gives it (rule A5)", async () => {
+Deno.test("request.method is the method, normalized as by fetch (rule A5)", async () => {
   const methods: Record<string, string | number> = {
     GET: "GET",
     get: "GET",
@@ -479,8 +479,8 @@ Deno.test("request.method is the method, in the case that fetch gives it (rule A
   }
 });
 
-Deno.test("a request without a method is answered 500, and the log says why (rule A2)", async () => {
-  const response = await serveOne(() => new Response("asked"), {
+Deno.test("a request without a method gets 500, and the log says why (rule A2)", async () => {
+  const response = await serveOne(() => new Response("called"), {
     variables: { REQUEST_METHOD: "" },
   });
   assertEquals(response.status, 500);
@@ -499,7 +499,7 @@ Deno.test("a request needs neither GATEWAY_INTERFACE nor SERVER_PROTOCOL (rules 
 const headersOf = (pairs: Record<string, string> | Pairs, options?: AppOptions) =>
   seen(pairs, (request) => Object.fromEntries(request.headers), options);
 
-Deno.test("request.headers: names are mapped, and those that are no tokens left out (rule A24)", async () => {
+Deno.test("request.headers: names are mapped, and those that are no tokens dropped (rule A24)", async () => {
   const headers = await headersOf([
     ["HTTP_ACCEPT_LANGUAGE", "en"],
     ["HTTP_X.DOT", "1"],
@@ -523,7 +523,7 @@ Deno.test("request.headers: names are mapped, and those that are no tokens left 
   });
 });
 
-Deno.test("request.headers: those of the connection are left out, and Proxy (rules A23, A27)", async () => {
+Deno.test("request.headers: those of the connection are dropped, and Proxy (rules A23, A27)", async () => {
   const names = [
     "CONNECTION",
     "KEEP_ALIVE",
@@ -546,7 +546,7 @@ Deno.test("request.headers: those of the connection are left out, and Proxy (rul
   assertEquals(proxy, [false, false]);
 });
 
-Deno.test("request.headers: type and length are those of the request (rules A23, A25)", async () => {
+Deno.test("request.headers: type and length come from variables of their own (rules A23, A25)", async () => {
   const headers = await seen(
     {
       REQUEST_METHOD: "POST",
@@ -566,7 +566,7 @@ Deno.test("request.headers: type and length are those of the request (rules A23,
   );
 });
 
-Deno.test("request.headers: a length of 0 that GET was given is left out (rules A23, D3)", async () => {
+Deno.test("request.headers: a length of 0 on GET is dropped (rules A23, D3)", async () => {
   const lengthOf = (REQUEST_METHOD: string) =>
     seen(
       { REQUEST_METHOD, CONTENT_LENGTH: "0" },
@@ -578,7 +578,7 @@ Deno.test("request.headers: a length of 0 that GET was given is left out (rules 
   assertEquals(await lengthOf("DELETE"), "0");
 });
 
-Deno.test("request.headers: the type that Caddy makes up is left out (rule A25)", async () => {
+Deno.test("request.headers: the type that Caddy invents is dropped (rule A25)", async () => {
   const type = "application/x-www-form-urlencoded";
   const post = { REQUEST_METHOD: "POST", CONTENT_TYPE: type, SERVER_SOFTWARE: "Caddy/v2.6.2" };
   const typeOf = (pairs: Record<string, string>) =>
@@ -588,7 +588,7 @@ Deno.test("request.headers: the type that Caddy makes up is left out (rule A25)"
   assertEquals(await typeOf({ ...post, SERVER_SOFTWARE: "nginx/1.22.1" }), type);
 });
 
-Deno.test("request.headers: a field that comes twice is joined (rules A24, A26)", async () => {
+Deno.test("request.headers: values of a repeated header are joined (rules A24, A26)", async () => {
   assertEquals<unknown>(
     await headersOf([
       ["HTTP_COOKIE", "a=1"],
@@ -600,7 +600,7 @@ Deno.test("request.headers: a field that comes twice is joined (rules A24, A26)"
   );
 });
 
-Deno.test("request.headers: a line break or NUL in a value is refused (rule F1)", async () => {
+Deno.test("request.headers: a line break or NUL in a value is rejected (rule F1)", async () => {
   for (const value of ["a\r\nb: c", "a\nb", "a\rb", "a\0b"]) {
     assertEquals(await headersOf({ HTTP_X_A: value }), 400, JSON.stringify(value));
     assertEquals(await headersOf({ CONTENT_TYPE: value }), 400, JSON.stringify(value));
@@ -620,7 +620,7 @@ Deno.test("request.headers: Authorization, redirected by option only (rule A28)"
   );
 });
 
-Deno.test("info tells of the client and of all variables (rules A29, A30, F10)", async () => {
+Deno.test("info has the client's address and all variables (rules A29, A30, F10)", async () => {
   const pairs: Pairs = [
     ["REMOTE_ADDR", "2001:db8::1"],
     ["REMOTE_PORT", "4711"],
@@ -650,7 +650,7 @@ Deno.test("info tells of the client and of all variables (rules A29, A30, F10)",
   }).then((result) => assertEquals(result, undefined));
 });
 
-Deno.test("info.remoteAddr: port 0 where none is told, forwarded by option only", async () => {
+Deno.test("info.remoteAddr: port 0 if the port is unknown, forwarded by option only", async () => {
   const get = (pairs: Record<string, string>, options?: AppOptions) =>
     seen(pairs, (_request, { remoteAddr }) => {
       const { hostname, port } = remoteAddr as Deno.NetAddr;
@@ -667,7 +667,7 @@ Deno.test("info.remoteAddr: port 0 where none is told, forwarded by option only"
   assertEquals(await get(forwarded, { trustForwarded: true }), "2001:db8::2 0");
 });
 
-Deno.test("request.body: a length that is none is refused (rules A19, F2)", async () => {
+Deno.test("request.body: an invalid length is rejected (rules A19, F2)", async () => {
   const bad = ["+5", "5,5", "5, 5", " 5", "5 ", "0x5", "-2", "5.0", "1e3", "a", "9007199254740992"];
   for (const CONTENT_LENGTH of bad) {
     assertEquals(
@@ -694,7 +694,7 @@ Deno.test("request.body: it is FCGI_STDIN, with a length or without (rules A19, 
   assertEquals(await get("", ""), ["", null]);
 });
 
-Deno.test("request.body: one that ends early fails, and 400 is the answer (rule A21)", async () => {
+Deno.test("request.body: one that ends early fails, and the response is 400 (rule A21)", async () => {
   let error: unknown;
   const response = await serveOne(
     async (request) => {
@@ -714,7 +714,7 @@ Deno.test("request.body: one that ends early fails, and 400 is the answer (rule 
   assertStringIncludes(response.stderr, message);
 });
 
-Deno.test("request.body: GET and HEAD have none, and what came with them is dropped (rule A6)", async () => {
+Deno.test("request.body: GET and HEAD have none, and theirs is drained (rule A6)", async () => {
   for (const REQUEST_METHOD of ["GET", "HEAD", "get"]) {
     const body = await seen(
       { REQUEST_METHOD },
@@ -726,7 +726,7 @@ Deno.test("request.body: GET and HEAD have none, and what came with them is drop
   }
 });
 
-Deno.test("any variables make a request or a status from 400 to 501, and pollute nothing (rules F1, F10)", async () => {
+Deno.test("any variables result in a request or a status from 400 to 501, and pollute nothing (rules F1, F10)", async () => {
   const wild = fc.uint8Array({ maxLength: 12 }).map((array) => text(array));
   const known = fc.constantFrom(
     "REQUEST_METHOD",
@@ -766,16 +766,16 @@ Deno.test("any variables make a request or a status from 400 to 501, and pollute
   const pairs = fc.array(fc.tuple(fc.oneof(known, wild), value), { maxLength: 8 });
   await fc.assert(
     fc.asyncProperty(pairs, async (pairs) => {
-      let asked = 0;
+      let called = 0;
       const response = await serveOne((request, info) => {
-        asked++;
+        called++;
         for (const [name, value] of request.headers) {
           if (/[\r\n\0]/.test(name + value)) throw new Error("a line break");
         }
         void [info.scriptName, info.pathInfo, info.remoteAddr, request.url];
         return new Response(null, { status: 204 });
       }, { variables: pairs });
-      if (asked === 0) assertEquals([400, 500, 501].includes(response.status!), true);
+      if (called === 0) assertEquals([400, 500, 501].includes(response.status!), true);
       else assertEquals(response.status, 204);
       assertEquals(Object.keys(Object.prototype), []);
     }),

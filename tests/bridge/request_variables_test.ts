@@ -5,7 +5,7 @@ import { createVariables, type VariableOptions } from "../../bridge/request_vari
 import { text } from "../testing/bytes.ts";
 import { serveOne } from "../testing/fastcgi_client.ts";
 
-/** The variables of a request for a URL. */
+/** Returns the variables of a request for a URL. */
 function create(
   url: string,
   init: RequestInit = {},
@@ -17,14 +17,14 @@ function create(
   return variables;
 }
 
-/** Some of the variables. */
+/** Returns some of the variables. */
 function pick(variables: Record<string, string | undefined>, ...names: string[]) {
   return names.map((name) => variables[name]);
 }
 
 const byteString = (value: string) => text(new TextEncoder().encode(value));
 
-Deno.test("createVariables() makes the variables of RFC 3875", () => {
+Deno.test("createVariables() creates the variables of RFC 3875", () => {
   const request = new Request("http://example.org:8080/app/x%20y?a=1&b=%20", {
     method: "POST",
     headers: { "Content-Type": "text/plain", Accept: "*/*", "X-Two-Words": "yes" },
@@ -39,7 +39,7 @@ Deno.test("createVariables() makes the variables of RFC 3875", () => {
     remoteAddr: { transport: "tcp", hostname: "192.0.2.1", port: 5000 },
   });
   assertEquals(variables, [
-    // SCGI wants it first.
+    // SCGI requires it first.
     ["CONTENT_LENGTH", "5"],
     ["GATEWAY_INTERFACE", "CGI/1.1"],
     ["SERVER_PROTOCOL", "HTTP/1.1"],
@@ -64,7 +64,7 @@ Deno.test("createVariables() makes the variables of RFC 3875", () => {
   ]);
 });
 
-Deno.test("createVariables() leaves out what is not known, but for an empty CONTENT_LENGTH", () => {
+Deno.test("createVariables() leaves out unknown values, except an empty CONTENT_LENGTH", () => {
   const variables = create("http://example.org/");
   assertEquals(Object.keys(variables), [
     "CONTENT_LENGTH",
@@ -106,7 +106,7 @@ Deno.test("createVariables() reads scheme, name and port from the URL", () => {
   }
 });
 
-Deno.test("createVariables() passes path and query on as they stand in the URL", () => {
+Deno.test("createVariables() passes path and query on verbatim", () => {
   const urls: Record<string, [uri: string, query: string]> = {
     "http://a/": ["/", ""],
     "http://a": ["/", ""],
@@ -124,7 +124,7 @@ Deno.test("createVariables() passes path and query on as they stand in the URL",
   }
 });
 
-Deno.test("createVariables() makes HTTP_ variables of headers", () => {
+Deno.test("createVariables() turns headers into HTTP_ variables", () => {
   const headers = new Headers([
     ["x-tag", "one"],
     ["X-Tag", "two"],
@@ -146,7 +146,7 @@ Deno.test("createVariables() makes HTTP_ variables of headers", () => {
   assertEquals(Object.keys(without).length, Object.keys(variables).length - 1);
 });
 
-Deno.test("createVariables() makes none of headers that are the connection's, or do harm", () => {
+Deno.test("createVariables() drops headers of the connection, and harmful ones", () => {
   const headers = {
     Proxy: "http://evil.example",
     Connection: "keep-alive, x",
@@ -166,7 +166,7 @@ Deno.test("createVariables() makes none of headers that are the connection's, or
   assertEquals(pick(variables, "CONTENT_LENGTH", "CONTENT_TYPE"), ["", "text/css"]);
 });
 
-Deno.test("createVariables() has variables that are given replace its own", () => {
+Deno.test("createVariables() replaces its variables by those of the option", () => {
   const variables = create("http://example.org/x", { headers: { "X-A": "client" } }, {
     contentLength: 1,
     scriptName: "/x",
@@ -185,7 +185,7 @@ Deno.test("createVariables() has variables that are given replace its own", () =
   assert(Object.hasOwn(variables, "__proto__"));
 });
 
-Deno.test("createVariables() writes texts as UTF-8, and byte strings as they are", () => {
+Deno.test("createVariables() encodes text as UTF-8, and byte strings unchanged", () => {
   const variables = create("http://example.org/", {}, {
     scriptName: "/caf\xe9",
     pathInfo: byteString("/é"),
@@ -207,7 +207,7 @@ Deno.test("createVariables() translates a path only with a document root and pat
   assertEquals(translated({ documentRoot: "/srv", pathInfo: "/x" }), "/srv/x");
 });
 
-Deno.test("createVariables() knows no address of a client over a Unix socket", () => {
+Deno.test("createVariables() leaves out the client's address over a Unix socket", () => {
   const variables = create("http://example.org/", {}, {
     remoteAddr: { transport: "unix", path: "/run/app.sock" },
     serverProtocol: "HTTP/2.0",
@@ -217,7 +217,7 @@ Deno.test("createVariables() knows no address of a client over a Unix socket", (
   assertEquals(pick(variables, "SERVER_PROTOCOL", "SERVER_SOFTWARE"), ["HTTP/2.0", "Other/1.0"]);
 });
 
-Deno.test("a request comes back from its variables as it was", async () => {
+Deno.test("a request survives the round trip through its variables", async () => {
   const name = fc.stringMatching(/^x-[a-z0-9]{1,8}(-[a-z0-9]{1,4})?$/);
   const value = fc.stringMatching(
     /^[!-~\u00a1-\u00ff]([ -~\u00a1-\u00ff]{0,20}[!-~\u00a1-\u00ff])?$/,

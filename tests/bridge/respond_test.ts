@@ -20,7 +20,7 @@ import {
   serveOne,
 } from "../testing/fastcgi_client.ts";
 
-/** A stream of these chunks, each made when it is asked for. */
+/** Returns a stream of these chunks, each created when it is pulled. */
 function stream(...chunks: (string | Uint8Array | Error)[]): ReadableStream<Uint8Array> {
   const queue = [...chunks];
   return new ReadableStream({
@@ -33,7 +33,7 @@ function stream(...chunks: (string | Uint8Array | Error)[]): ReadableStream<Uint
   }, { highWaterMark: 0 });
 }
 
-/** A stream that holds each chunk back until a turn of the event loop has passed: no codec can wait for its end. */
+/** Returns a stream that delays each chunk by a turn of the event loop, so that no codec can wait for its end. */
 function slowStream(...chunks: string[]): ReadableStream<Uint8Array> {
   const queue = [...chunks];
   return new ReadableStream({
@@ -61,7 +61,7 @@ Deno.test("the head begins with Status, also 200, and every line ends in CRLF (r
   assertEquals(text(response.body), "Hello");
 });
 
-Deno.test("the reason is the app's, or the usual one, and holds no control characters (rules B3, F1)", async () => {
+Deno.test("the reason is the app's or the standard one, without control characters (rules B3, F1)", async () => {
   const cases: [number, string | undefined, string][] = [
     [200, undefined, "200 OK"],
     [404, undefined, "404 Not Found"],
@@ -76,7 +76,7 @@ Deno.test("the reason is the app's, or the usual one, and holds no control chara
   }
 });
 
-Deno.test("a status that no server takes is an error of the app (rule B4)", async () => {
+Deno.test("a status that no server accepts is an error of the app (rule B4)", async () => {
   const response = await serveOne(() => Response.error());
   assertEquals(response.status, 500);
   assertEquals(text(response.body), "500 Internal Server Error\n");
@@ -86,17 +86,17 @@ Deno.test("a status that no server takes is an error of the app (rule B4)", asyn
   );
 });
 
-Deno.test("a Location under status 200 is sent, and warned of (rule B5)", async () => {
+Deno.test("a Location with status 200 is sent, and a warning logged (rule B5)", async () => {
   const response = await serveOne(() => new Response(null, { headers: { location: "/x" } }));
   assertEquals([response.status, response.headers.get("location")], [200, "/x"]);
   assertStringIncludes(response.stderr, "A response with status 200 has a Location");
   const redirect = await serveOne(() => Response.redirect("http://example.org/x", 308));
   assertEquals([redirect.status, redirect.stderr], [308, ""]);
-  // HAProxy makes a 302 of a Location that comes after.
+  // HAProxy turns a Location after the Status into a 302.
   assert(redirect.head.startsWith("location: http://example.org/x\r\nStatus: 308 "));
 });
 
-Deno.test("a body without a type is application/octet-stream; no body has no type (rule B7)", async () => {
+Deno.test("a body without a type gets application/octet-stream, no body gets no type (rule B7)", async () => {
   const typeOf = async (response: Response) =>
     (await serveOne(() => response)).headers.get("content-type");
   assertEquals(await typeOf(new Response(bytes("x"))), "application/octet-stream");
@@ -108,7 +108,7 @@ Deno.test("a body without a type is application/octet-stream; no body has no typ
   );
 });
 
-Deno.test("each Set-Cookie has its own line; other fields one in all (rules B7, B8)", async () => {
+Deno.test("each Set-Cookie has its own line, and other headers are joined (rules B7, B8)", async () => {
   const response = await serveOne(() =>
     new Response(null, {
       headers: [
@@ -127,7 +127,7 @@ Deno.test("each Set-Cookie has its own line; other fields one in all (rules B7, 
   assertEquals(response.fields.filter(([name]) => name === "vary"), [["vary", "a, b"]]);
 });
 
-Deno.test("fields of the connection, and Status, are left out (rules B10, F2)", async () => {
+Deno.test("headers of the connection, and Status, are dropped (rules B10, F2)", async () => {
   const names = [
     "connection",
     "keep-alive",
@@ -167,7 +167,7 @@ Deno.test("a header value with a control character is an error of the app (rules
   }
 });
 
-Deno.test("no names, values, statuses or reasons an app uses inject a line (rules F1, F10)", async () => {
+Deno.test("no names, values, statuses or reasons of an app inject a line (rules F1, F10)", async () => {
   const wild = fc.oneof(
     fc.string({ unit: "binary", maxLength: 12 }),
     fc.constantFrom("a\r\nset-cookie: evil=1", "x\n\nbody", "Status", "__proto__", "location"),
@@ -209,7 +209,7 @@ Deno.test("no names, values, statuses or reasons an app uses inject a line (rule
   );
 });
 
-Deno.test("the length of a body held in memory is told, whatever the app said (rule B11)", async () => {
+Deno.test("a body in memory has its real Content-Length, whatever the app declared (rule B11)", async () => {
   const cases: [BodyInit | null, string | undefined, string][] = [
     ["Hello", undefined, "5"],
     ["", undefined, "0"],
@@ -235,7 +235,7 @@ Deno.test("the length of a body held in memory is told, whatever the app said (r
   assertStringIncludes(wrong.stderr, "Content-Length was 3, but the body has 5 bytes: sent as 5");
 });
 
-Deno.test("a stream's declared length is kept, what exceeds it left out (rule B11)", async () => {
+Deno.test("a stream longer than its declared length is truncated (rule B11)", async () => {
   const response = await serveOne(() =>
     new Response(slowStream("Hel", "lo", " and more"), { headers: { "content-length": "5" } })
   );
@@ -247,7 +247,7 @@ Deno.test("a stream's declared length is kept, what exceeds it left out (rule B1
   );
 });
 
-Deno.test("a stream shorter than its declared length breaks off (rules B11, B17)", async () => {
+Deno.test("a stream shorter than its declared length aborts the response (rules B11, B17)", async () => {
   const response = await serveOne(() =>
     new Response(slowStream("Hel"), { headers: { "content-length": "5" } })
   );
@@ -308,7 +308,7 @@ Deno.test("HEAD keeps the length that GET would have (rule B12)", async () => {
   assertEquals(await lengthOf(new Response(slowStream("x"), declared)), "9");
 });
 
-Deno.test("a long head is sent whole, and warned of (rule B14)", async () => {
+Deno.test("a long head is sent whole, and a warning logged (rule B14)", async () => {
   const long = "x".repeat(5000);
   const response = await serveOne(() => new Response(null, { headers: { "x-long": long } }));
   assertEquals(response.headers.get("x-long"), long);
@@ -319,7 +319,7 @@ Deno.test("a long head is sent whole, and warned of (rule B14)", async () => {
   assertEquals(short.stderr, "");
 });
 
-/** A server in memory with one client. */
+/** Starts an in-memory server with one client. */
 async function using(
   app: App,
   options: FastCGIOptions,
@@ -337,7 +337,7 @@ async function using(
   }
 }
 
-Deno.test("a small answer is one write: head, body and end (rule B15)", async () => {
+Deno.test("a small response is one write: head, body and end (rule B15)", async () => {
   const bodies: (() => BodyInit | null)[] = [
     () => "Hello",
     () => null,
@@ -364,7 +364,7 @@ Deno.test("the head is one record, however long its lines (rules B15, C16)", asy
   });
 });
 
-Deno.test("a stream is sent chunk by chunk, each when it comes (rule B16)", async () => {
+Deno.test("a stream is sent chunk by chunk, each at once (rule B16)", async () => {
   const gates = [0, 1, 2].map(() => Promise.withResolvers<void>());
   const chunks = ["one", "two", "three"];
   const body = () => {
@@ -390,7 +390,7 @@ Deno.test("a stream is sent chunk by chunk, each when it comes (rule B16)", asyn
   });
 });
 
-Deno.test("empty chunks of a body are left out: an empty record would end it (rule C16)", async () => {
+Deno.test("empty chunks of a body are skipped, as an empty record would end it (rule C16)", async () => {
   const response = await serveOne(() =>
     new Response(stream("", "a", new Uint8Array(), "", "b", ""))
   );
@@ -408,7 +408,7 @@ Deno.test("empty chunks of a body are left out: an empty record would end it (ru
   assertEquals(text((await serveOne(() => new Response(mixed))).body), "late");
 });
 
-Deno.test("a body of bytes that are no Uint8Array breaks off (rule B17)", async () => {
+Deno.test("a body with chunks that are no Uint8Array aborts the response (rule B17)", async () => {
   const body = () =>
     new ReadableStream<Uint8Array>({
       async pull(controller) {
@@ -421,7 +421,7 @@ Deno.test("a body of bytes that are no Uint8Array breaks off (rule B17)", async 
   assertStringIncludes(response.stderr, "chunks must be Uint8Array: one is of type string");
 });
 
-Deno.test("long bodies come whole, of one chunk or of many (rule C16)", async () => {
+Deno.test("long bodies arrive whole, in one chunk or in many (rule C16)", async () => {
   for (const length of [65528, 65529, 300000]) {
     const whole = pattern(length);
     assertEquals((await serveOne(() => new Response(whole))).body, whole);
@@ -441,7 +441,7 @@ const THROWERS: Record<string, App> = {
     await turn();
     throw new Secret("the secret");
   },
-  "answers with a body that fails at once": () => new Response(stream(new Secret("the secret"))),
+  "returns a body that fails at once": () => new Response(stream(new Secret("the secret"))),
   "throws as an object's fetch": {
     fetch() {
       throw new Secret("the secret");
@@ -450,7 +450,7 @@ const THROWERS: Record<string, App> = {
 };
 
 for (const [name, app] of Object.entries(THROWERS)) {
-  Deno.test(`an app that ${name}: 500 without a word of it, the stack in the log (rules B17, F6)`, async () => {
+  Deno.test(`an app that ${name}: 500 without the cause, and the stack in the log (rules B17, F6)`, async () => {
     const response = await serveOne(app);
     assertEquals(response.status, 500);
     assertEquals(response.headers.get("content-type"), "text/plain;charset=UTF-8");
@@ -459,7 +459,7 @@ for (const [name, app] of Object.entries(THROWERS)) {
   });
 }
 
-Deno.test("an answer that is no Response, or was read, is an error of the app", async () => {
+Deno.test("a value that is no Response, or was read, is an error of the app", async () => {
   const read = new Response("x");
   await read.text();
   const locked = new Response("x");
@@ -480,7 +480,7 @@ Deno.test("an answer that is no Response, or was read, is an error of the app", 
   assertStringIncludes(response.stderr, "locked");
 });
 
-Deno.test("onError answers instead", async () => {
+Deno.test("onError returns the response to an error", async () => {
   let seen: unknown;
   const onError = (error: unknown) => {
     seen = error;
@@ -503,7 +503,7 @@ Deno.test("onError answers instead", async () => {
   assertEquals([head.status, head.body.length], [503, 0]);
 });
 
-Deno.test("onError that fails: a plain 500, and both errors in the log", async () => {
+Deno.test("an onError that fails: a plain 500, and both errors in the log", async () => {
   const fails: FastCGIOptions["onError"][] = [
     () => {
       throw new Error("the second");
@@ -520,8 +520,8 @@ Deno.test("onError that fails: a plain 500, and both errors in the log", async (
   }
 });
 
-Deno.test("onError is not asked about what the web server sent wrong", async () => {
-  const onError = () => new Response("asked");
+Deno.test("onError is not called for an invalid request of the web server", async () => {
+  const onError = () => new Response("called");
   const response = await serveOne(() => new Response(), { variables: { HTTP_HOST: "a b" } }, {
     onError,
   });
@@ -529,8 +529,8 @@ Deno.test("onError is not asked about what the web server sent wrong", async () 
   assertStringIncludes(response.stderr, "its host must be a valid one");
 });
 
-Deno.test("an answer whose body was begun is none to start anew with (rule B17)", async () => {
-  const onError = () => new Response("asked");
+Deno.test("a response whose body has begun is not replaced by an error response (rule B17)", async () => {
+  const onError = () => new Response("called");
   const failing = () =>
     new ReadableStream({
       async pull(controller) {
@@ -576,7 +576,7 @@ Deno.test("the debug page shows the error, escaped, and hides secrets (rule F6)"
   assertEquals(text(plain.body), "500 Internal Server Error\n");
 });
 
-Deno.test("info.completed resolves when the answer is sent, rejects when it broke off", async () => {
+Deno.test("info.completed resolves when the response was sent, and rejects when it was aborted", async () => {
   const completedOf = async (response: () => Response, parts: RequestParts = {}) => {
     let completed: Promise<void> | undefined;
     await serveOne((_request, info) => {

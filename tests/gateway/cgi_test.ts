@@ -38,7 +38,7 @@ class Scripts implements AsyncDisposable {
     });
     return {
       fetch: (path: string, init?: RequestInit) =>
-        deadline(gateway(new Request(`http://localhost${path}`, init)), `an answer to ${path}`),
+        deadline(gateway(new Request(`http://localhost${path}`, init)), `a response to ${path}`),
       text: async (path: string, init?: RequestInit) =>
         await (await gateway(new Request(`http://localhost${path}`, init))).text(),
       status: async (path: string, init?: RequestInit) => {

@@ -10,13 +10,13 @@ import { Application, type Peer } from "./application.ts";
 const OK = "Content-Type: text/plain\r\n\r\n";
 
 /** A gateway to an application, and what it logs. */
-function ask(address: string, options: FastCGIGatewayOptions = {}) {
+function gatewayTo(address: string, options: FastCGIGatewayOptions = {}) {
   const log: string[] = [];
   const gateway = fastCGIGateway(address, { log: (line) => log.push(line), ...options });
   return {
     log,
     fetch: (path: string, init?: RequestInit) =>
-      deadline(gateway(new Request(`http://localhost${path}`, init)), `an answer to ${path}`),
+      deadline(gateway(new Request(`http://localhost${path}`, init)), `a response to ${path}`),
     [Symbol.dispose]: () => gateway[Symbol.dispose](),
   };
 }
@@ -31,7 +31,7 @@ async function echoPaths(peer: Peer): Promise<void> {
 
 Deno.test("fastCGIGateway() keeps connections for requests that can be repeated", async () => {
   await using application = new Application(echoPaths);
-  using gateway = ask(application.address);
+  using gateway = gatewayTo(application.address);
   for (const method of ["GET", "OPTIONS", "DELETE", "PUT", "HEAD"]) {
     const response = await gateway.fetch("/x", { method });
     assertEquals(await response.text(), method === "HEAD" ? "" : "/x");
@@ -47,7 +47,7 @@ Deno.test("fastCGIGateway() makes a connection each where none is to be kept", a
     keeps.push((await peer.request())!.keep);
     await peer.response(OK);
   });
-  using gateway = ask(application.address, { maxIdleConnections: 0 });
+  using gateway = gatewayTo(application.address, { maxIdleConnections: 0 });
   for (let i = 0; i < 3; i++) await (await gateway.fetch("/")).text();
   assertEquals(keeps, [false, false, false]);
 });
@@ -59,7 +59,7 @@ Deno.test("fastCGIGateway() repeats what a closed connection has not seen", asyn
     // The next request is read, and never answered.
     if (number === 1) await peer.request();
   });
-  using gateway = ask(application.address);
+  using gateway = gatewayTo(application.address);
   assertEquals(await (await gateway.fetch("/")).text(), "1");
   assertEquals(await (await gateway.fetch("/")).text(), "2");
 });
@@ -71,7 +71,7 @@ Deno.test("fastCGIGateway() repeats nothing that was begun to be answered", asyn
     await peer.request();
     await peer.stderr("something");
   });
-  using gateway = ask(application.address);
+  using gateway = gatewayTo(application.address);
   assertEquals(await (await gateway.fetch("/")).text(), "first");
   assertEquals((await gateway.fetch("/")).status, 502);
   assertEquals(application.connections, 1);
@@ -81,7 +81,7 @@ Deno.test("fastCGIGateway() repeats nothing on a connection of its own", async (
   await using application = new Application(async (peer) => {
     await peer.request();
   });
-  using gateway = ask(application.address);
+  using gateway = gatewayTo(application.address);
   assertEquals((await gateway.fetch("/")).status, 502);
   assertEquals((await gateway.fetch("/", { method: "POST", body: "x" })).status, 502);
   assertEquals(application.connections, 2);
@@ -94,7 +94,7 @@ Deno.test("fastCGIGateway() lets no idle connection hold the one process of an a
   await using application = new Application((peer) => {
     return turn = turn.then(() => echoPaths(peer)).then(() => void served++);
   });
-  using gateway = ask(application.address);
+  using gateway = gatewayTo(application.address);
   const methods = ["GET", "POST", "GET", "GET", "POST", "GET", "DELETE", "GET"];
   const answers = await Promise.all(methods.map(async (method, i) => {
     return await (await gateway.fetch(`/${i}`, { method })).text();
@@ -115,7 +115,7 @@ Deno.test("fastCGIGateway() maps how a request ended without an answer", async (
       await peer.request();
       await peer.end(0, protocolStatus);
     });
-    using gateway = ask(application.address);
+    using gateway = gatewayTo(application.address);
     assertEquals((await gateway.fetch("/")).status, status, `protocol status ${protocolStatus}`);
   }
 });
@@ -126,7 +126,7 @@ Deno.test("fastCGIGateway() takes an answer that says itself that there is too m
     await peer.stdout("Status: 503 Busy\r\n\r\nlater");
     await peer.end(0, ProtocolStatus.overloaded);
   });
-  using gateway = ask(application.address);
+  using gateway = gatewayTo(application.address);
   const response = await gateway.fetch("/");
   assertEquals([response.status, await response.text()], [503, "later"]);
 });
@@ -158,7 +158,7 @@ Deno.test("fastCGIGateway() takes records in any pieces, padded, and of kinds un
         await peer.write(bytes.subarray(at, at + step));
       }
     });
-    using gateway = ask(application.address);
+    using gateway = gatewayTo(application.address);
     assertEquals(await (await gateway.fetch("/")).text(), "hello");
     assertEquals(gateway.log, ["first line", "second"]);
   }
@@ -171,7 +171,7 @@ Deno.test("fastCGIGateway() sends a body as it comes, with its length if that is
     assert(await peer.until("the end", ({ stdinEnded }) => stdinEnded));
     await peer.response(new TextDecoder().decode(peer.asked.stdin));
   });
-  using gateway = ask(application.address);
+  using gateway = gatewayTo(application.address);
   for (const headers of [undefined, { "content-length": "11" }]) {
     const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
     const writer = writable.getWriter();
@@ -200,7 +200,7 @@ Deno.test("fastCGIGateway() reads while it writes", async () => {
     assertEquals(received, length);
     await peer.end();
   });
-  using gateway = ask(application.address);
+  using gateway = gatewayTo(application.address);
   const body = new Blob(Array(20).fill(new Uint8Array(1_000_000)));
   const response = await gateway.fetch("/", { method: "POST", body });
   let received = 0;
@@ -223,7 +223,7 @@ Deno.test("fastCGIGateway() takes no more of an answer than the client does", as
     }
     await peer.end();
   });
-  using gateway = ask(application.address);
+  using gateway = gatewayTo(application.address);
   const response = await gateway.fetch("/");
   await deadline(stuck.promise, "the application's writes to wait");
   assert(written < 50_000_000, `${written} bytes were taken`);
@@ -242,7 +242,7 @@ Deno.test("fastCGIGateway() aborts the request where the client goes", async () 
       assert(await peer.until("FCGI_ABORT_REQUEST", ({ aborted }) => aborted));
       await peer.end(0, 0, false);
     });
-    using gateway = ask(application.address);
+    using gateway = gatewayTo(application.address);
     const controller = new AbortController();
     const response = gateway.fetch("/", { signal: controller.signal });
     await asked.promise;
@@ -254,7 +254,7 @@ Deno.test("fastCGIGateway() aborts the request where the client goes", async () 
   }
 });
 
-Deno.test("fastCGIGateway() does not ask for a client that has gone already", async () => {
+Deno.test("fastCGIGateway() sends no request for a client that has disconnected already", async () => {
   const asked: string[] = [];
   await using application = new Application(async (peer) => {
     for (let next = await peer.request(); next; next = await peer.request()) {
@@ -262,7 +262,7 @@ Deno.test("fastCGIGateway() does not ask for a client that has gone already", as
       await peer.response(OK);
     }
   });
-  using gateway = ask(application.address);
+  using gateway = gatewayTo(application.address);
   await (await gateway.fetch("/first")).text();
   await gateway.fetch("/gone", { signal: AbortSignal.abort() });
   await (await gateway.fetch("/last")).text();
@@ -277,7 +277,7 @@ Deno.test("fastCGIGateway() closes on an application that does not know how to a
     asked.resolve();
     assertEquals(await peer.until("the end", () => false), false);
   });
-  using gateway = ask(application.address);
+  using gateway = gatewayTo(application.address);
   const controller = new AbortController();
   const response = gateway.fetch("/", { signal: controller.signal });
   await asked.promise;
@@ -293,7 +293,7 @@ Deno.test("fastCGIGateway() tells the app of our own that the client has gone", 
     begun.resolve();
     return new Promise(() => {});
   }, Deno.listen({ hostname: "127.0.0.1", port: 0 }));
-  using gateway = ask(`127.0.0.1:${(server.addr as Deno.NetAddr).port}`);
+  using gateway = gatewayTo(`127.0.0.1:${(server.addr as Deno.NetAddr).port}`);
   const controller = new AbortController();
   const response = gateway.fetch("/", { signal: controller.signal });
   await begun.promise;
@@ -306,7 +306,7 @@ Deno.test("fastCGIGateway() answers 504 where the application does not move", as
   await using application = new Application(async (peer) => {
     await peer.until("the end", ({ aborted }) => aborted);
   });
-  using gateway = ask(application.address, { timeout: 50 });
+  using gateway = gatewayTo(application.address, { timeout: 50 });
   assertEquals((await gateway.fetch("/")).status, 504);
   assertEquals((await gateway.fetch("/", { method: "POST", body: "x" })).status, 504);
   assertStringIncludes(gateway.log[0], "application must make progress within 50 ms");
@@ -318,7 +318,7 @@ Deno.test("fastCGIGateway() breaks off an answer that goes on no more", async ()
     await peer.stdout(OK + "begun");
     await peer.until("the end", ({ aborted }) => aborted);
   });
-  using gateway = ask(application.address, { timeout: 50 });
+  using gateway = gatewayTo(application.address, { timeout: 50 });
   const response = await gateway.fetch("/");
   await assertRejects(() => deadline(response.text(), "the body"), ProtocolError, "50 ms");
 });
@@ -330,14 +330,14 @@ Deno.test("fastCGIGateway() gives the client its own time", async () => {
     if (!hangs && !peer.asked.aborted) return await peer.response(OK + "late");
     await peer.until("the end", ({ aborted }) => aborted);
   });
-  using patient = ask(application.address, { timeout: 50, clientTimeout: 10_000 });
+  using patient = gatewayTo(application.address, { timeout: 50, clientTimeout: 10_000 });
   const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
   const response = patient.fetch("/", { method: "POST", body: readable });
   // By now the application's time is over.
   assertEquals((await patient.fetch("/hang")).status, 504);
   await writable.close();
   assertEquals(await (await response).text(), "late");
-  using hasty = ask(application.address, { timeout: 10_000, clientTimeout: 50 });
+  using hasty = gatewayTo(application.address, { timeout: 10_000, clientTimeout: 50 });
   const never = new ReadableStream<Uint8Array>();
   assertEquals((await hasty.fetch("/", { method: "POST", body: never })).status, 408);
 });
@@ -353,7 +353,7 @@ Deno.test("fastCGIGateway() breaks the body off where the application does", asy
       await peer.stdout(OK + "half");
       await end(peer);
     });
-    using gateway = ask(application.address);
+    using gateway = gatewayTo(application.address);
     const response = await gateway.fetch("/");
     await assertRejects(() => deadline(response.text(), "the body"));
   }
@@ -365,7 +365,7 @@ Deno.test("fastCGIGateway() takes a whole answer of an application that ends wit
     await peer.stdout(OK + "whole");
     await peer.end(0, 0, false);
   });
-  using gateway = ask(application.address);
+  using gateway = gatewayTo(application.address);
   assertEquals(await (await gateway.fetch("/")).text(), "whole");
 });
 
@@ -375,7 +375,7 @@ Deno.test("fastCGIGateway() takes the answer of an application that does not rea
     await peer.stdout("Status: 413 Too much\r\n\r\n");
     await peer.end();
   });
-  using gateway = ask(application.address);
+  using gateway = gatewayTo(application.address);
   const body = new ReadableStream<Uint8Array>({
     pull: (controller) => controller.enqueue(new Uint8Array(65536)),
   });
@@ -386,7 +386,7 @@ Deno.test("fastCGIGateway() answers 400 where the body is not as long as it is s
   await using application = new Application(async (peer) => {
     await peer.until("the end", ({ aborted }) => aborted);
   });
-  using gateway = ask(application.address);
+  using gateway = gatewayTo(application.address);
   for (const length of ["3", "5"]) {
     const init = { method: "POST", body: "four", headers: { "content-length": length } };
     assertEquals((await gateway.fetch("/", init)).status, 400, length);
@@ -397,12 +397,12 @@ Deno.test("fastCGIGateway() refuses with 413 a body that is too long", async () 
   await using application = new Application(async (peer) => {
     await peer.until("the end", ({ aborted }) => aborted);
   });
-  using gateway = ask(application.address, { maxBodyBytes: 10 });
+  using gateway = gatewayTo(application.address, { maxBodyBytes: 10 });
   const known = { method: "POST", body: "x", headers: { "content-length": "11" } };
   assertEquals((await gateway.fetch("/", known)).status, 413);
   assertEquals(application.connections, 0);
   assertEquals((await gateway.fetch("/", { method: "POST", body: "x".repeat(11) })).status, 413);
-  using holding = ask(application.address, { needsLength: true, maxBufferedBody: 10 });
+  using holding = gatewayTo(application.address, { needsLength: true, maxBufferedBody: 10 });
   assertEquals((await holding.fetch("/", { method: "POST", body: "x".repeat(11) })).status, 413);
 });
 
@@ -415,7 +415,7 @@ Deno.test("fastCGIGateway() refuses with 503 what exceeds its connections", asyn
     await go.promise;
     await peer.response(OK + "done");
   });
-  using gateway = ask(application.address, { maxConnections: 1 });
+  using gateway = gatewayTo(application.address, { maxConnections: 1 });
   const first = gateway.fetch("/");
   await asked.promise;
   assertEquals((await gateway.fetch("/")).status, 503);
@@ -426,11 +426,11 @@ Deno.test("fastCGIGateway() refuses with 503 what exceeds its connections", asyn
 Deno.test("fastCGIGateway() answers 502 where nobody listens, and says so", async () => {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   listener.close();
-  using gateway = ask(`127.0.0.1:${listener.addr.port}`);
+  using gateway = gatewayTo(`127.0.0.1:${listener.addr.port}`);
   const response = await gateway.fetch("/");
   assertEquals([response.status, await response.text()], [502, "502 Bad Gateway\n"]);
   assertStringIncludes(gateway.log.join("\n"), "refused");
-  using unix = ask("unix:/nowhere/at/all.sock");
+  using unix = gatewayTo("unix:/nowhere/at/all.sock");
   assertEquals((await unix.fetch("/")).status, 502);
 });
 
@@ -439,7 +439,7 @@ Deno.test("fastCGIGateway() answers 502 to what is not FastCGI", async () => {
     await peer.write(new TextEncoder().encode("HTTP/1.1 400 Bad Request\r\n\r\n"));
     await peer.until("the end", ({ aborted }) => aborted);
   });
-  using gateway = ask(application.address);
+  using gateway = gatewayTo(application.address);
   assertEquals((await gateway.fetch("/")).status, 502);
 });
 
@@ -448,7 +448,7 @@ Deno.test("fastCGIGateway() sends variables of more than one record", async () =
     const { variables } = (await peer.request())!;
     await peer.response(OK + variables.get("HTTP_X_LONG")!.length);
   });
-  using gateway = ask(application.address);
+  using gateway = gatewayTo(application.address);
   const headers = { "x-long": "a".repeat(200_000) };
   assertEquals(await (await gateway.fetch("/", { headers })).text(), "200000");
 });

@@ -37,7 +37,7 @@ function read(text: string, { method = "GET", step = Infinity, end = true } = {}
 }
 
 async function readResponse(text: string, options = {}): Promise<Response> {
-  const response = await deadline(read(text, options).response, "the answer");
+  const response = await deadline(read(text, options).response, "the response");
   assert(response instanceof Response);
   return response;
 }

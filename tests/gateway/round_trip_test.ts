@@ -138,7 +138,7 @@ async function holds(
     headers: { ...headers, ...(body?.length ? length : {}) },
     body: body && new Blob([body.bytes as BlobPart]).stream(),
   });
-  const response = await deadline(gateway(request), "an answer");
+  const response = await deadline(gateway(request), "a response");
   assertEquals(response.status, 200);
   if (method === "HEAD") return;
   const { url: href } = new Request(url);

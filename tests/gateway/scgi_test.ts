@@ -28,13 +28,13 @@ async function read(peer: Peer, whole = true): Promise<Asked> {
   return { pairs: decoded.pairs, body };
 }
 
-function ask(address: string, options: SCGIGatewayOptions = {}) {
+function gatewayTo(address: string, options: SCGIGatewayOptions = {}) {
   const log: string[] = [];
   const gateway = scgiGateway(address, { log: (line) => log.push(line), ...options });
   return {
     log,
     fetch: (path: string, init?: RequestInit) =>
-      deadline(gateway(new Request(`http://localhost${path}`, init)), `an answer to ${path}`),
+      deadline(gateway(new Request(`http://localhost${path}`, init)), `a response to ${path}`),
     [Symbol.dispose]: () => gateway[Symbol.dispose](),
   };
 }
@@ -45,7 +45,7 @@ Deno.test("scgiGateway() sends CONTENT_LENGTH first and SCGI=1, and the body aft
     asked = await read(peer);
     await peer.write(encoder.encode(OK + "hello"));
   });
-  using gateway = ask(application.address);
+  using gateway = gatewayTo(application.address);
   assertEquals(await (await gateway.fetch("/a?b")).text(), "hello");
   assertEquals(asked!.pairs.slice(0, 2), [["CONTENT_LENGTH", "0"], ["SCGI", "1"]]);
   assertEquals(new Map(asked!.pairs).size, asked!.pairs.length);
@@ -59,14 +59,14 @@ Deno.test("scgiGateway() sends CONTENT_LENGTH first and SCGI=1, and the body aft
 
 Deno.test("scgiGateway() holds no more of a body without a length than it may", async () => {
   await using application = new Application(async () => {});
-  using gateway = ask(application.address, { maxBufferedBody: 10 });
+  using gateway = gatewayTo(application.address, { maxBufferedBody: 10 });
   const { status } = await gateway.fetch("/", { method: "POST", body: "eleven byte" });
   assertEquals([status, application.connections], [413, 0]);
 });
 
 Deno.test("scgiGateway() lets no request put variables of its own among the others", async () => {
   await using application = new Application(async () => {});
-  using gateway = ask(application.address, {
+  using gateway = gatewayTo(application.address, {
     variables: { REMOTE_USER: "a\0HTTPS\0on" },
   });
   assertEquals((await gateway.fetch("/")).status, 400);
@@ -87,7 +87,7 @@ Deno.test("scgiGateway() reads while it writes", async () => {
     }
     assertEquals(received, length);
   });
-  using gateway = ask(application.address);
+  using gateway = gatewayTo(application.address);
   const body = new Blob([new Uint8Array(length)]);
   const headers = { "content-length": String(length) };
   const response = await gateway.fetch("/", { method: "POST", body, headers });
@@ -96,27 +96,27 @@ Deno.test("scgiGateway() reads while it writes", async () => {
   assertEquals(received, length);
 });
 
-Deno.test("scgiGateway() answers 502 where there is no answer, and 504 where none comes", async () => {
+Deno.test("scgiGateway() responds with 502 without a response, and with 504 if none comes in time", async () => {
   await using silent = new Application(async (peer) => void await read(peer));
-  using closed = ask(silent.address);
+  using closed = gatewayTo(silent.address);
   assertEquals((await closed.fetch("/")).status, 502);
   await using hanging = new Application(async (peer) => {
     await read(peer);
     await deadline(peer.conn.read(new Uint8Array(1)).catch(() => null), "the end");
   });
-  using gateway = ask(hanging.address, { timeout: 50 });
+  using gateway = gatewayTo(hanging.address, { timeout: 50 });
   assertEquals((await gateway.fetch("/")).status, 504);
   assertStringIncludes(gateway.log[0], "50 ms");
 });
 
-Deno.test("scgiGateway() closes the connection where the client goes", async () => {
+Deno.test("scgiGateway() closes the connection when the client disconnects", async () => {
   const begun = Promise.withResolvers<void>();
   await using application = new Application(async (peer) => {
     await read(peer);
     begun.resolve();
     assertEquals(await deadline(peer.conn.read(new Uint8Array(1)), "the end"), null);
   });
-  using gateway = ask(application.address);
+  using gateway = gatewayTo(application.address);
   const controller = new AbortController();
   const response = gateway.fetch("/", { signal: controller.signal });
   await begun.promise;
@@ -124,7 +124,7 @@ Deno.test("scgiGateway() closes the connection where the client goes", async () 
   await response;
 });
 
-Deno.test("fetchSCGI() throws what a gateway answers 502 for", async () => {
+Deno.test("fetchSCGI() throws where a gateway responds with 502", async () => {
   await using application = new Application(async (peer) => {
     await read(peer);
     await peer.write(encoder.encode("what is this"));

@@ -8,7 +8,7 @@ import { handDown } from "../testing/hand_down.ts";
 
 async function hello(address: string): Promise<string> {
   const asked = fetchFastCGI("http://localhost/", address as "127.0.0.1:0");
-  return await (await deadline(asked, "an answer")).text();
+  return await (await deadline(asked, "a response")).text();
 }
 
 Deno.test("serve() finds FastCGI on descriptor 0, TCP, and ends with 0 at SIGTERM", async () => {

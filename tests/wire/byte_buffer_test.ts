@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { ByteBuffer } from "../../wire/byte_buffer.ts";
 import { concat, pattern, text } from "../testing/bytes.ts";
 
-Deno.test("ByteBuffer holds what was added, whatever its first capacity", () => {
+Deno.test("ByteBuffer keeps the bytes added, whatever its initial capacity", () => {
   const part = fc.oneof(
     fc.uint8Array({ maxLength: 300 }),
     fc.uint8Array({ maxLength: 300 }).map((array) => text(array)),
@@ -22,7 +22,7 @@ Deno.test("ByteBuffer holds what was added, whatever its first capacity", () => 
   }));
 });
 
-Deno.test("ByteBuffer.reserve() tells where the room begins", () => {
+Deno.test("ByteBuffer.reserve() returns where the reserved bytes begin", () => {
   const buffer = new ByteBuffer(2);
   assertEquals(buffer.reserve(1), 0);
   buffer.bytes[0] = 7;
@@ -31,7 +31,7 @@ Deno.test("ByteBuffer.reserve() tells where the room begins", () => {
   assertEquals(buffer.take(), new Uint8Array([7, 1, 2, 3, 4, 5]));
 });
 
-Deno.test("ByteBuffer leaves what was taken alone until it is given back", () => {
+Deno.test("ByteBuffer does not change taken bytes until they are given back", () => {
   const buffer = new ByteBuffer(8);
   buffer.append(pattern(8));
   const taken = buffer.take();
@@ -45,18 +45,18 @@ Deno.test("ByteBuffer leaves what was taken alone until it is given back", () =>
   assertNotEquals(buffer.take().buffer, second.buffer);
 });
 
-Deno.test("ByteBuffer never mixes rounds of taking and giving back", () => {
+Deno.test("ByteBuffer never mixes the bytes of successive take() calls", () => {
   fc.assert(fc.property(fc.array(fc.tuple(fc.uint8Array(), fc.boolean())), (rounds) => {
     const buffer = new ByteBuffer(1);
-    const held: [Uint8Array, Uint8Array][] = [];
+    const kept: [Uint8Array, Uint8Array][] = [];
     for (const [content, giveBack] of rounds) {
       buffer.append(content);
       buffer.append(content);
       const taken = buffer.take();
       assertEquals(taken, concat([content, content]));
       if (giveBack) buffer.recycle();
-      else held.push([taken, concat([content, content])]);
+      else kept.push([taken, concat([content, content])]);
     }
-    for (const [taken, expected] of held) assertEquals(taken, expected);
+    for (const [taken, expected] of kept) assertEquals(taken, expected);
   }));
 });

@@ -34,7 +34,7 @@ Deno.test("toByteString() and toText() are UTF-8", () => {
   }
 });
 
-Deno.test("toText() keeps what is not UTF-8 byte for byte (rule A18)", () => {
+Deno.test("toText() returns bytes that are not UTF-8 unchanged (rule A18)", () => {
   for (const byteString of ["/caf\xe9", "\xff", "\xc3", "\xed\xa0\x80", "\x80\x9f"]) {
     assertStrictEquals(toText(byteString), byteString);
   }
@@ -53,7 +53,7 @@ Deno.test("decodeDebugFormat() reads Rust's Debug escapes (rule A18)", () => {
   for (const [text, byteString] of formats) assertStrictEquals(decodeDebugFormat(text), byteString);
 });
 
-Deno.test("byte strings and texts come back", () => {
+Deno.test("byte strings and texts survive a round trip", () => {
   fc.assert(fc.property(fc.uint8Array({ maxLength: 20000 }), (bytes) => {
     assertEquals(encodeByteString(decodeByteString(bytes)), bytes);
   }));

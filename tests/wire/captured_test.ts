@@ -1,4 +1,4 @@
-/** What real web servers sent (`tests/testdata/`), decoded and served. */
+/** Decodes and serves what real web servers sent (`tests/testdata/`). */
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import type { Handler } from "../../bridge/app.ts";
@@ -25,7 +25,7 @@ import { SCGIClient } from "../testing/scgi_client.ts";
 const captures = readCaptures();
 const SEED = 1;
 
-/** Whole, byte by byte, cut once at each place (at some places where there are many), and cut at several. */
+/** Returns bytes whole, byte by byte, cut once at each place (at some if there are many), and cut at several. */
 function* cuttings(whole: Uint8Array): Generator<Uint8Array[]> {
   yield [whole];
   yield split(whole);
@@ -38,7 +38,7 @@ function* cuttings(whole: Uint8Array): Generator<Uint8Array[]> {
   for (const at of fc.sample(several, { seed: SEED, numRuns: 20 })) yield cut(whole, at);
 }
 
-/** The records, each with its bytes, as the tests' own decoder reads them. */
+/** Returns the records, each with its bytes, as the tests' own decoder reads them. */
 function recordsOf(raw: Uint8Array): (Received & { raw: Uint8Array })[] {
   const records = [];
   for (let left = raw; left.length > 0;) {
@@ -50,7 +50,7 @@ function recordsOf(raw: Uint8Array): (Received & { raw: Uint8Array })[] {
   return records;
 }
 
-/** The requests on a connection: a web server sends the next one when it has the response. */
+/** Splits a connection into requests, as a web server sends the next one when it has the response. */
 function requestsOf({ protocol, raw }: ReadCapture): { id: number; raw: Uint8Array }[] {
   if (protocol === "scgi") return [{ id: 0, raw }];
   const requests: { id: number; raw: Uint8Array }[] = [];
@@ -95,7 +95,7 @@ for (const { name, protocol, raw, requests } of captures) {
   });
 }
 
-/** What an app sees of a request. */
+/** A request as the app sees it. */
 interface Seen {
   method: string;
   host: string;
@@ -104,14 +104,14 @@ interface Seen {
   body: Uint8Array;
 }
 
-/** The headers that reach the app: the client's, as the web server changes them. */
+/** Returns the headers that the app receives: the client's, as the web server changes them. */
 function headersOf({ name, server }: ReadCapture, request: SentRequest): Headers {
   const headers = new Headers(request.headers);
   const { length } = bodyOf(request);
-  // Caddy never finds out the length of a chunked body, others do where they read all of it ahead (rule A21).
+  // Caddy never knows the length of a chunked body; others do if they buffer it (rule A22).
   const hasLength = !request.chunked || server !== "caddy" && !name.includes("streamed");
   if (length > 0 && hasLength) headers.set("content-length", String(length));
-  // It leaves out headers without a value.
+  // It drops headers without a value.
   if (server === "lighttpd") headers.delete("x-empty");
   if (server === "caddy") {
     headers.set("user-agent", headers.get("user-agent") ?? "");
@@ -148,7 +148,7 @@ async function seenOf(request: Request): Promise<Seen> {
   };
 }
 
-/** Serves a capture, and returns what the app saw. */
+/** Serves a capture, and returns the requests that the app saw. */
 async function serve(capture: ReadCapture, chunks: (raw: Uint8Array) => Uint8Array[]) {
   const listener = new FakeListener();
   const seen: Seen[] = [];

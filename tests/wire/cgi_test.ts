@@ -51,7 +51,7 @@ const BOTH_WAYS: Record<string, [string, ResponseHead]> = {
     "Status: 500 Internal Server Error\r\nX-B: \xe9\x80\ta: b\r\n\r\n",
     head(500, "Internal Server Error", [["X-B", "\xe9\x80\ta: b"]]),
   ],
-  "a Location before the status: HAProxy takes it for a 302 otherwise": [
+  "a Location before the status, as HAProxy otherwise sends a 302": [
     "Location: /x\r\nStatus: 201 Created\r\nX: 1\r\n\r\n",
     head(201, "Created", [["Location", "/x"], ["X", "1"]]),
   ],
@@ -91,10 +91,10 @@ const DECODED: Record<string, [string, ResponseHead]> = {
 };
 
 for (const [name, [raw, expected]] of Object.entries(DECODED)) {
-  Deno.test(`HeadDecoder takes ${name}`, () => assertDecodes(raw, expected));
+  Deno.test(`HeadDecoder accepts ${name}`, () => assertDecodes(raw, expected));
 }
 
-Deno.test("HeadDecoder takes a block of no fields", () => {
+Deno.test("HeadDecoder accepts a block without fields", () => {
   assertEquals(decode([bytes("\r\nbody")]), { head: head(undefined, "", []), rest: "body" });
   assertEquals(decode([bytes("\nbody")]), { head: head(undefined, "", []), rest: "body" });
 });
@@ -130,7 +130,7 @@ const BAD: Record<string, [string, string]> = {
 };
 
 for (const [name, [raw, message]] of Object.entries(BAD)) {
-  Deno.test(`HeadDecoder refuses ${name}`, () => {
+  Deno.test(`HeadDecoder rejects ${name}`, () => {
     for (const chunks of [[bytes(raw)], split(bytes(raw))]) {
       const error = assertThrows(() => decode(chunks), ProtocolError);
       assertEquals(error.message, message);
@@ -144,7 +144,7 @@ Deno.test("HeadDecoder shows no more than 80 characters of a bad line", () => {
   assertEquals(error.message, NOT_A_LINE("x".repeat(80)));
 });
 
-Deno.test("HeadDecoder refuses a block past its limit, also one without an end (rule F16)", () => {
+Deno.test("HeadDecoder rejects a block above its limit, also one without an end (rule F16)", () => {
   const block = "A: b\r\n\r\n";
   for (const feed of [(raw: string) => [bytes(raw)], (raw: string) => split(bytes(raw))]) {
     assertEquals(decode(feed(block), block.length)?.head.fields, [["A", "b"]]);
@@ -160,7 +160,7 @@ Deno.test("HeadDecoder refuses a block past its limit, also one without an end (
   }
 });
 
-Deno.test("HeadDecoder.end() says that the block was cut off, or was none", () => {
+Deno.test("HeadDecoder.end() throws if the block is truncated or absent", () => {
   const decoder = new HeadDecoder();
   assertEquals(decoder.push(bytes("A: b\r\n")), null);
   const error = assertThrows(() => decoder.end(), ProtocolError);
@@ -191,14 +191,14 @@ Deno.test("encodeHead() always has a reason (rule B3)", () => {
   for (let status = 200; status < 600; status++) assertMatch(reasonPhrase(status), /^[\w' -]+$/);
 });
 
-Deno.test("encodeHead() puts Location before Status, all else after it (rule B1)", () => {
+Deno.test("encodeHead() writes Location before Status, and all other fields after it (rule B1)", () => {
   assertEquals(
     encodeHead(307, "", [["A", "1"], ["Location", "/x"], ["B", "2"]]),
     "Location: /x\r\nStatus: 307 Temporary Redirect\r\nA: 1\r\nB: 2\r\n\r\n",
   );
 });
 
-Deno.test("encodeHead() refuses names that are no tokens (rules B9, F1)", () => {
+Deno.test("encodeHead() rejects names that are no tokens (rules B9, F1)", () => {
   for (const name of ["", "a b", "a:b", "a\r\nb", "caf\xe9", "a\0", "(a)", 'a"']) {
     const error = assertThrows(() => encodeHead(200, "", [[name, "x"]]), TypeError);
     assertEquals(
@@ -208,7 +208,7 @@ Deno.test("encodeHead() refuses names that are no tokens (rules B9, F1)", () => 
   }
 });
 
-Deno.test("encodeHead() refuses values with control characters (rules B9, F1)", () => {
+Deno.test("encodeHead() rejects values with control characters (rules B9, F1)", () => {
   for (const value of ["a\r\nb: c", "\n", "\r", "\0", "\x01", "\x1b[m", "\x7f", "\u0100", "€"]) {
     const error = assertThrows(() => encodeHead(200, "", [["x", value]]), TypeError);
     assertEquals(
@@ -227,7 +227,7 @@ const value = fc.stringMatching(/^[\t\x20-\x7e\x80-\xff]{0,40}$/)
   .map((value) => value.replace(/^[ \t]+|[ \t]+$/g, ""));
 const places = fc.array(fc.nat({ max: 1000 }), { maxLength: 30 });
 
-Deno.test("a CGI response head comes back as it was written, in any chunking", () => {
+Deno.test("a CGI response head survives a round trip in any chunks", () => {
   const status = fc.integer({ min: 200, max: 599 });
   const reason = fc.stringMatching(/^[\x21-\x7e]{1,20}$/);
   const fields = fc.array(fc.tuple(name, value), { maxLength: 10 });
@@ -247,7 +247,7 @@ Deno.test("a CGI response head comes back as it was written, in any chunking", (
   ));
 });
 
-Deno.test("encodeHead() writes one line for each field, or throws TypeError, whatever it is given (rule F1)", () => {
+Deno.test("encodeHead() writes one line for each field, or throws TypeError, for any input (rule F1)", () => {
   const wild = fc.oneof(
     fc.string({ unit: "binary" }),
     name,
@@ -269,7 +269,7 @@ Deno.test("encodeHead() writes one line for each field, or throws TypeError, wha
   }));
 });
 
-Deno.test("HeadDecoder throws nothing but ProtocolError, and lets no line break through, whatever comes", () => {
+Deno.test("HeadDecoder throws only ProtocolError, and accepts no line break, for any input", () => {
   const line = fc.oneof(
     fc.uint8Array({ maxLength: 30 }).map((array) => text(array)),
     fc.tuple(name, value).map(([name, value]) => `${name}: ${value}`),

@@ -31,7 +31,7 @@ function encoded(encode: (out: ByteBuffer) => void): Uint8Array {
   return out.take();
 }
 
-/** Bytes of the specification, what they say, and how to say it. */
+/** Bytes from the specification, with what they mean and how to encode it. */
 const RECORDS: Record<string, [string, Decoded[], (out: ByteBuffer) => void]> = {
   "begin request": [
     "\x01\x01\x00\x01\x00\x08\x00\x00\x00\x01\x01\x00\x00\x00\x00\x00",
@@ -110,7 +110,7 @@ for (const [name, [raw, records, encode]] of Object.entries(RECORDS)) {
   });
 }
 
-Deno.test("RecordDecoder skips padding, of content and of nothing (rule C1)", () => {
+Deno.test("RecordDecoder skips padding, with and without content (rule C1)", () => {
   const raw = concat([
     record(RecordType.stdin, 1, bytes("ab"), 6),
     record(RecordType.stdin, 1, bytes(""), 255),
@@ -127,7 +127,7 @@ Deno.test("RecordDecoder skips padding, of content and of nothing (rule C1)", ()
   assertEquals(decode(split(raw)), records);
 });
 
-Deno.test("RecordDecoder tells of an unknown type once, without its content (rule C4)", () => {
+Deno.test("RecordDecoder reports an unknown type once, without its content (rule C4)", () => {
   for (const type of [0, 12, 99, 255]) {
     for (const id of [0, 7]) {
       const raw = concat([record(type, id, bytes("xyz"), 5), record(type, id, bytes(""))]);
@@ -137,7 +137,7 @@ Deno.test("RecordDecoder tells of an unknown type once, without its content (rul
   }
 });
 
-Deno.test("RecordDecoder takes the longest record (rule C1)", () => {
+Deno.test("RecordDecoder accepts the longest record (rule C1)", () => {
   const content = pattern(65535);
   const raw = record(RecordType.stdin, 1, content, 255);
   assertEquals(decode([raw]), [[RecordType.stdin, 1, text(content)]]);
@@ -148,7 +148,7 @@ Deno.test("RecordDecoder takes the longest record (rule C1)", () => {
   ]]);
 });
 
-Deno.test("RecordDecoder hands stream content on as it comes", () => {
+Deno.test("RecordDecoder passes stream content on as it arrives", () => {
   const decoder = new RecordDecoder();
   const pieces: string[] = [];
   const sink = {
@@ -163,7 +163,7 @@ Deno.test("RecordDecoder hands stream content on as it comes", () => {
   assertEquals(decoder.idle, true);
 });
 
-Deno.test("RecordDecoder refuses another version at its first byte (rule C1)", () => {
+Deno.test("RecordDecoder rejects another version at its first byte (rule C1)", () => {
   for (const version of [0, 2, 71]) {
     for (const chunk of [[version], [version, 1, 0, 1, 0, 0, 0, 0]]) {
       const error = assertThrows(
@@ -189,7 +189,7 @@ Deno.test("encodeStream() cuts long content into aligned records (rule C16)", ()
   }
 });
 
-Deno.test("records are padded to 8 bytes with zeroes, whatever their storage held (section 3.3)", () => {
+Deno.test("records are padded to 8 bytes with zeros, whatever their memory had before (section 3.3)", () => {
   for (let length = 1; length <= 17; length++) {
     const out = new ByteBuffer();
     out.append(new Uint8Array(64).fill(0xee));
@@ -259,7 +259,7 @@ for (const [name, [raw, pairs]] of Object.entries(PAIRS)) {
   });
 }
 
-Deno.test("decodePairs() takes a long form of a short length (rule C10)", () => {
+Deno.test("decodePairs() accepts a long form of a short length (rule C10)", () => {
   assertEquals(decodePairs(bytes("\x80\x00\x00\x01\x80\x00\x00\x02Nab")), [["N", "ab"]]);
 });
 
@@ -280,14 +280,14 @@ const BAD_PAIRS: Record<string, [string, string]> = {
 };
 
 for (const [name, [raw, message]] of Object.entries(BAD_PAIRS)) {
-  Deno.test(`decodePairs() refuses ${name} (rule C10)`, () => {
+  Deno.test(`decodePairs() rejects ${name} (rule C10)`, () => {
     const error = assertThrows(() => decodePairs(bytes(raw)), ProtocolError);
     assertEquals(error.message, `Cannot decode name-value pairs as ${message}`);
     assertEquals(error.status, 400);
   });
 }
 
-Deno.test("decodePairs() refuses more pairs than allowed (rule F8)", () => {
+Deno.test("decodePairs() rejects more pairs than allowed (rule F8)", () => {
   const raw = bytes("\x01\x01Na".repeat(3));
   assertEquals(decodePairs(raw, 3).length, 3);
   const error = assertThrows(() => decodePairs(raw, 2), ProtocolError);
@@ -301,7 +301,7 @@ Deno.test("decodePairs() refuses more pairs than allowed (rule F8)", () => {
 const byteString = (most: number) => fc.uint8Array({ maxLength: most }).map((array) => text(array));
 const places = fc.array(fc.nat({ max: 3000 }), { maxLength: 40 });
 
-Deno.test("RecordDecoder tells the same of records in any chunking", () => {
+Deno.test("RecordDecoder decodes the same records in any chunks", () => {
   const records = fc.array(
     fc.record({
       type: fc.oneof(fc.integer({ min: 1, max: 11 }), fc.integer({ min: 0, max: 255 })),
@@ -324,7 +324,7 @@ Deno.test("RecordDecoder tells the same of records in any chunking", () => {
   }));
 });
 
-Deno.test("FastCGI decoders throw nothing but ProtocolError, whatever comes", () => {
+Deno.test("FastCGI decoders throw only ProtocolError, for any input", () => {
   const anything = fc.uint8Array({ maxLength: 2000 });
   const nearly = fc.tuple(fc.constantFrom(...Object.values(RecordType)), anything)
     .map(([type, content]) => concat([record(type, 1, content.slice(0, 60)), content]));
@@ -347,7 +347,7 @@ Deno.test("FastCGI decoders throw nothing but ProtocolError, whatever comes", ()
   }));
 });
 
-Deno.test("name-value pairs come back as they were written", () => {
+Deno.test("name-value pairs survive a round trip", () => {
   const pairs = fc.array(fc.tuple(byteString(200), byteString(300)), { maxLength: 20 });
   fc.assert(fc.property(pairs, (pairs) => {
     const raw = encoded((out) => pairs.forEach(([name, value]) => encodePair(out, name, value)));

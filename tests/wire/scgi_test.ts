@@ -72,7 +72,7 @@ const BAD: Record<string, [string, string, number?]> = {
 };
 
 for (const [name, [raw, message, status = 400]] of Object.entries(BAD)) {
-  Deno.test(`SCGIHeaderDecoder refuses ${name} (rules D1, D2)`, () => {
+  Deno.test(`SCGIHeaderDecoder rejects ${name} (rules D1, D2)`, () => {
     for (const chunks of [[bytes(raw)], split(bytes(raw))]) {
       const error = assertThrows(() => decode(chunks), ProtocolError);
       assertEquals(error.message, `Cannot decode SCGI ${message}`);
@@ -81,7 +81,7 @@ for (const [name, [raw, message, status = 400]] of Object.entries(BAD)) {
   });
 }
 
-Deno.test("SCGIHeaderDecoder refuses an announcement past its limit, before its data (rule F8)", () => {
+Deno.test("SCGIHeaderDecoder rejects a length above its limit before the data (rule F8)", () => {
   const pairs: Pairs = [["A", "x".repeat(96)]];
   const raw = encodeSCGIHeaders(pairs);
   assertEquals(decode([raw], 99)?.pairs, pairs);
@@ -95,7 +95,7 @@ Deno.test("SCGIHeaderDecoder refuses an announcement past its limit, before its 
 
 const places = fc.array(fc.nat({ max: 1000 }), { maxLength: 30 });
 
-Deno.test("SCGI headers come back as they were written, in any chunking", () => {
+Deno.test("SCGI headers survive a round trip in any chunks", () => {
   const field = (minLength: number) =>
     fc.uint8Array({ minLength, maxLength: 60, min: 1 }).map((array) => text(array));
   const pairs = fc.array(fc.tuple(field(1), field(0)), { minLength: 1, maxLength: 12 });
@@ -105,7 +105,7 @@ Deno.test("SCGI headers come back as they were written, in any chunking", () => 
   }));
 });
 
-Deno.test("SCGIHeaderDecoder throws nothing but ProtocolError, whatever comes", () => {
+Deno.test("SCGIHeaderDecoder throws only ProtocolError, for any input", () => {
   const anything = fc.uint8Array({ maxLength: 300 });
   const nearly = anything.map((data) => concat([bytes(`${data.length}:`), data, bytes(",")]));
   fc.assert(fc.property(fc.oneof(anything, nearly), places, (raw, places) => {

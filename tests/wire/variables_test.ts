@@ -5,7 +5,7 @@ import { decodeByteString, toByteString } from "../../wire/byte_string.ts";
 import { decodeVariables, encodePair } from "../../wire/fastcgi.ts";
 import { Variables } from "../../wire/variables.ts";
 
-Deno.test("Variables joins fields that come twice, and takes the last of others (rule A26)", () => {
+Deno.test("Variables joins repeated headers, and returns the last value of other names (rule A26)", () => {
   const variables = new Variables([
     ["SCRIPT_NAME", "/index.php"],
     ["HTTP_X_A", "1"],
@@ -20,19 +20,19 @@ Deno.test("Variables joins fields that come twice, and takes the last of others 
   assertEquals(variables.get("HTTP_X_A"), "1, 2, 3");
   assertEquals(variables.get("HTTP_COOKIE"), "a=1; b=2");
   assertEquals(variables.get("SCRIPT_NAME"), "");
-  // In nginx, that of the stock file and one's own.
+  // In nginx, one from the stock file and one from the configuration.
   assertEquals(variables.get("HTTP_HOST"), "example.org:8080");
   assertEquals(variables.size, 4);
 });
 
-Deno.test("Variables leaves HTTP_PROXY out (rule A27)", () => {
+Deno.test("Variables drops HTTP_PROXY (rule A27)", () => {
   const variables = new Variables([["HTTP_PROXY", "http://evil"], ["HTTP_PROXY", "http://evil"]]);
   assertEquals(variables.has("HTTP_PROXY"), false);
   assertEquals(variables.get("HTTP_PROXY"), undefined);
   assertEquals([...variables], []);
 });
 
-Deno.test("Variables tells empty from absent, but for byteString() (rule A4)", () => {
+Deno.test("Variables distinguishes empty from absent, except in byteString() (rule A4)", () => {
   const variables = new Variables([["CONTENT_LENGTH", ""]]);
   assertEquals(variables.has("CONTENT_LENGTH"), true);
   assertEquals(variables.get("CONTENT_LENGTH"), "");
@@ -48,7 +48,7 @@ Deno.test("Variables reads UTF-8 as text, and the rest byte for byte (rule A18)"
   assertStrictEquals(variables.get("OTHER"), "/caf\xe9");
 });
 
-Deno.test("Variables is a map to read, of any names (rule F10)", () => {
+Deno.test("Variables is a readonly map of any names (rule F10)", () => {
   const pairs: [string, string][] = [
     ["__proto__", "polluted"],
     ["constructor", "c\xc3\xa9"],
@@ -77,7 +77,7 @@ Deno.test("Variables is a map to read, of any names (rule F10)", () => {
   assertStrictEquals(({} as Record<string, unknown>).polluted, undefined);
 });
 
-Deno.test("Variables has what was sent last, whatever the names", () => {
+Deno.test("Variables has the value sent last, for any names", () => {
   const name = fc.oneof(
     fc.constantFrom("__proto__", "A", "B", "valueOf"),
     fc.string({ maxLength: 3 }),
@@ -88,7 +88,7 @@ Deno.test("Variables has what was sent last, whatever the names", () => {
   }));
 });
 
-Deno.test("Variables of an environment are those of its names and values", () => {
+Deno.test("Variables of an environment have its names and values", () => {
   const name = fc.oneof(
     fc.constantFrom("__proto__", "HTTP_PROXY", "HTTP_HOST", "HTTP_A", "valueOf"),
     fc.string({ maxLength: 3 }),
@@ -107,7 +107,7 @@ Deno.test("Variables of an environment are those of its names and values", () =>
       assertStrictEquals(make().get(name), expected.get(name));
       assertStrictEquals(make().has(name), expected.has(name));
     }
-    // Whether or not those of what is left out count.
+    // Pairs that are dropped may count or not.
     if (!("HTTP_PROXY" in environment)) {
       assertEquals(make().hasLineBreaks, expected.hasLineBreaks);
     }
@@ -117,7 +117,7 @@ Deno.test("Variables of an environment are those of its names and values", () =>
   }));
 });
 
-Deno.test("Variables.forEachPair() calls back for names that begin with a prefix, however they are kept", () => {
+Deno.test("Variables.forEachPair() visits names with a prefix, however they are stored", () => {
   const pairs: [string, string][] = [
     ["HTTP_A", "1"],
     ["A", "HTTP_B"],

@@ -1,4 +1,4 @@
-// Bare Deno that has a Request and a Response: what any adapter has to load.
+// Bare Deno with a Request and a Response, which any adapter has to load.
 const request = new Request(`http://${Deno.env.get("HTTP_HOST")}${Deno.env.get("REQUEST_URI")}`);
 const response = new Response(request.url && "Hello, world");
 const body = await response.text();
