@@ -54,7 +54,7 @@ export class ApplicationConnections {
     const controller = new AbortController();
     roundTrip.onabort = (reason) => controller.abort(reason);
     try {
-      const connection = await this.#pool.connect(controller.signal);
+      const connection = await this.#pool.connect(controller);
       if (!roundTrip.over) return connection;
       connection.release(false);
       return undefined;
@@ -95,6 +95,11 @@ export class Connection extends PooledConnection {
   /** Whether all bytes are sent. */
   get sent(): boolean {
     return !this.#queue.writing && this.out.length === 0;
+  }
+
+  /** Sends small writes at once. To be called before more than one in a row: setting it takes a system call. */
+  setNoDelay(): void {
+    if (this.duplex.remoteAddr.transport === "tcp") this.duplex.setNoDelay?.(true);
   }
 
   /** Starts to send the bytes. Returns a promise if there are so many that the caller should wait. */

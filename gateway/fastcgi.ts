@@ -8,7 +8,7 @@
 import { plainResponse } from "../bridge/error_response.ts";
 import type { Address } from "../io/address.ts";
 import { LineLog } from "../io/line_log.ts";
-import { absolutePath, kindBelow } from "../io/script_file.ts";
+import { absolutePath, FileKinds } from "../io/script_file.ts";
 import { toByteString, toText } from "../wire/byte_string.ts";
 import {
   decodeEndRequest,
@@ -109,6 +109,8 @@ class Application {
   #options: FastCGIGatewayOptions;
   #connections: ApplicationConnections;
   #sweep: Sweep;
+  /** The files of the root, if there is one. */
+  #files: FileKinds | undefined;
   /** Whether connections are kept for the next request. */
   #keeps: boolean;
 
@@ -117,6 +119,9 @@ class Application {
     this.#options = options;
     this.#connections = new ApplicationConnections(address, { ...options, maxIdleConnections });
     this.#sweep = sweep;
+    this.#files = options.root === undefined
+      ? undefined
+      : new FileKinds(absolutePath(options.root).replace(/\/+$/, ""));
     this.#keeps = maxIdleConnections > 0;
   }
 
@@ -130,7 +135,7 @@ class Application {
   async call(request: Request, info: GatewayInfo | undefined): Promise<ApplicationResponse> {
     const options = this.#options;
     const url = new URL(request.url);
-    const found = await findScript(request, url, options);
+    const found = await findScript(request, url, options, this.#files);
     if (found instanceof Response) return found;
     const { needsLength = options.root !== undefined, maxBufferedBody = DEFAULTS.maxBufferedBody } =
       options;
@@ -189,10 +194,10 @@ async function findScript(
   request: Request,
   url: URL,
   options: FastCGIGatewayOptions,
+  files: FileKinds | undefined,
 ): Promise<FoundScript | Response> {
   const {
     prefix = DEFAULTS.prefix,
-    root,
     split = DEFAULTS.split,
     index = DEFAULTS.index,
     fallback,
@@ -201,10 +206,9 @@ async function findScript(
   const rest = pathBelow(url, prefix);
   if (rest === undefined) return plainResponse(404);
   const scriptPrefix = toByteString(prefix);
-  if (root === undefined) return { path: { scriptName: scriptPrefix, pathInfo: rest } };
-  const documentRoot = absolutePath(root).replace(/\/+$/, "");
-  const kind = async (name: string) =>
-    checkFiles ? await kindBelow(documentRoot || "/", documentRoot + toText(name)) : "file";
+  if (files === undefined) return { path: { scriptName: scriptPrefix, pathInfo: rest } };
+  const documentRoot = files.root;
+  const kind = (name: string) => checkFiles ? files.kind(documentRoot + toText(name)) : "file";
   let path = splitScript(rest || "/", { split: [...split], index });
   if (path && (hasDotName(path.scriptName) || await kind(path.scriptName) !== "file")) {
     path = undefined;
@@ -332,6 +336,7 @@ class FastCGIClient implements RecordSink {
     const id = this.#id;
     try {
       if (this.#roundTrip.request.body !== null) {
+        connection.setNoDelay();
         connection.flush();
         const sent = await this.#roundTrip.send((chunk) => {
           encodeStream(connection.out, RecordType.stdin, id, chunk);

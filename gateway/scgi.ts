@@ -132,6 +132,7 @@ async function exchange(
   roundTrip.onabort = () => connection.close();
   try {
     connection.out.append(head);
+    if (roundTrip.request.body !== null) connection.setNoDelay();
     connection.flush();
     roundTrip.send((chunk) => {
       connection.out.append(chunk);

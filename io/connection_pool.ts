@@ -15,7 +15,7 @@ export interface PoolOptions {
 }
 
 /** Large enough for most responses; a longer one is read in larger parts. */
-const SMALL_READ = 8192;
+const SMALL_READ = 4096;
 const LARGE_READ = 65536;
 
 /** Thrown when the maximum number of connections is open. */
@@ -33,18 +33,17 @@ function nameOf(endpoint: Endpoint): string {
  * Connects to an endpoint.
  *
  * @param timeout How long connecting may take, in milliseconds. A Unix socket connects or fails at once.
+ * @param controller Aborts connecting.
  * @throws {Deno.errors.TimedOut} If it takes longer.
  * @throws The error of `Deno.connect`.
  */
 async function connect(
   endpoint: Endpoint,
   timeout: number,
-  signal: AbortSignal | undefined,
+  controller: AbortController,
 ): Promise<Duplex> {
-  if (signal?.aborted) throw signal.reason;
-  const controller = new AbortController();
-  const abort = () => controller.abort(signal?.reason);
-  const timer = timeout === Infinity ? undefined : setTimeout(
+  const { signal } = controller;
+  const timer = timeout === Infinity || endpoint.transport === "unix" ? undefined : setTimeout(
     () =>
       controller.abort(
         new Deno.errors.TimedOut(
@@ -55,19 +54,15 @@ async function connect(
       ),
     timeout,
   );
-  signal?.addEventListener("abort", abort);
   try {
     if (endpoint.transport === "unix") return await Deno.connect(endpoint);
-    const connection = await Deno.connect({ ...endpoint, signal: controller.signal });
-    connection.setNoDelay(true);
-    return connection;
+    return await Deno.connect({ ...endpoint, signal });
   } catch (error) {
-    if (controller.signal.aborted) throw controller.signal.reason;
+    if (signal.aborted) throw signal.reason;
     (error as Error).message = `Cannot connect to ${nameOf(endpoint)}: ${(error as Error).message}`;
     throw error;
   } finally {
     clearTimeout(timer);
-    signal?.removeEventListener("abort", abort);
   }
 }
 
@@ -185,9 +180,10 @@ export class ConnectionPool<Connection extends PooledConnection> {
   /**
    * Opens a connection.
    *
+   * @param controller Aborts connecting.
    * @throws {PoolFullError} If the maximum number is open.
    */
-  async connect(signal?: AbortSignal): Promise<Connection> {
+  async connect(controller = new AbortController()): Promise<Connection> {
     const { maxConnections, connectTimeout } = this.#options;
     const idle = this.#idle.at(0);
     const full = this.#count >= maxConnections;
@@ -199,7 +195,7 @@ export class ConnectionPool<Connection extends PooledConnection> {
     }
     this.#connecting++;
     try {
-      const connection = this.#create(await connect(this.#endpoint, connectTimeout, signal));
+      const connection = this.#create(await connect(this.#endpoint, connectTimeout, controller));
       this.#open.add(connection);
       return connection;
     } finally {

@@ -1,4 +1,4 @@
-import { assertEquals, assertFalse, assertRejects, assertThrows } from "@std/assert";
+import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import {
   ConnectionPool,
   PooledConnection,
@@ -239,7 +239,7 @@ Deno.test("ConnectionPool stops connecting when the signal aborts", async () => 
     const endpoint = { transport: "tcp", hostname: "127.0.0.1", port } as const;
     const pool = new ConnectionPool(endpoint, { ...DEFAULTS, maxConnections: 1 }, create);
     const controller = new AbortController();
-    const acquire = () => deadline(pool.connect(controller.signal), "the abort");
+    const acquire = () => deadline(pool.connect(controller), "the abort");
     const connecting = assertRejects(acquire, Error, "the client left");
     controller.abort(new Error("the client left"));
     await connecting;
