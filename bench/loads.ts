@@ -1,6 +1,7 @@
 /** The loads: requests, the peers that serve them, and what is measured. */
 
 import type { Generator, Report } from "./generator.ts";
+import * as gateways from "./gateways.ts";
 import * as peers from "./peers.ts";
 import type { Peer, Running, Setting } from "./peers.ts";
 import { cores, coreTime, output, pinned } from "./process.ts";
@@ -85,7 +86,7 @@ const SERVERS: Peer[] = [
   peers.denoServe,
   peers.go,
   peers.libfcgi,
-  peers.phpFPM,
+  peers.phpOne,
   peers.nodeFastCGI,
   peers.naive,
 ];
@@ -205,12 +206,13 @@ function large(
   title: string,
   app: string,
   specFor: (bytes: number) => RequestSpec,
+  among: Peer[] = STREAMING,
 ): Load {
   return {
     key,
     title,
-    setting: { app },
-    peers: STREAMING,
+    setting: { app, unpinned: among !== STREAMING },
+    peers: among,
     metrics: ["throughput", "memory", "busy"],
     fresh: true,
     async measure(running, { generator }) {
@@ -251,6 +253,15 @@ const upload = (body: number) => ({ path: "/upload", body });
 async function memoryOf({ processes: [process] }: Running): Promise<Deno.MemoryUsage> {
   process.kill("SIGUSR1");
   return JSON.parse(await process.nextLine());
+}
+
+const download = (bytes: number) => ({ path: `/download?bytes=${bytes}` });
+const LARGE_GATEWAYS = [gateways.fastCGI, gateways.fastCGICaddy];
+
+/** Gateways share all cores with the application and the load generator, as they would on a small server. */
+function gateway(load: Omit<Steady, "app" | "expected" | "unpinned"> & { peers: Peer[] }): Load {
+  const metrics: Metric[] = ["rate", "p50", "p99", "cpu"];
+  return steady({ ...load, app: "hello", expected: "Hello, world", unpinned: true, metrics });
 }
 
 const hello = { app: "hello", spec: { path: "/hello" }, expected: "Hello, world" };
@@ -345,7 +356,58 @@ export const LOADS: Load[] = [
     "down",
     "GET 1 GiB in one request",
     "download",
-    (bytes) => ({ path: `/download?bytes=${bytes}` }),
+    download,
+  ),
+  ...[16, 1].map((connections) =>
+    gateway({
+      key: `gateway-fastcgi-${connections}`,
+      title: `Gateways, hello by FastCGI, ${connections} ${
+        connections === 1 ? "connection" : "connections"
+      }`,
+      spec: hello.spec,
+      connections,
+      peers: [
+        gateways.fastCGI,
+        gateways.fastCGINginx,
+        gateways.fastCGICaddy,
+        gateways.fastCGILighttpd,
+      ],
+    })
+  ),
+  gateway({
+    key: "gateway-php",
+    title: "Gateways, hello by PHP-FPM with 4 children, 16 connections",
+    spec: { path: "/php.php" },
+    connections: 16,
+    peers: [gateways.php, gateways.phpNginx, gateways.phpCaddy],
+  }),
+  gateway({
+    key: "gateway-scgi",
+    title: "Gateways, hello by SCGI, 16 connections",
+    spec: hello.spec,
+    connections: 16,
+    peers: [gateways.scgi, gateways.scgiNginx, gateways.scgiLighttpd],
+  }),
+  gateway({
+    key: "gateway-cgi",
+    title: "Gateways, a CGI program in C, 4 connections",
+    spec: hello.spec,
+    connections: 4,
+    peers: [gateways.cgi, gateways.cgiGo, gateways.cgiLighttpd],
+  }),
+  large(
+    "gateway-up",
+    "Gateways, POST 1 GiB in one request by FastCGI",
+    "upload",
+    upload,
+    LARGE_GATEWAYS,
+  ),
+  large(
+    "gateway-down",
+    "Gateways, GET 1 GiB in one request by FastCGI",
+    "download",
+    download,
+    LARGE_GATEWAYS,
   ),
   {
     key: "events",

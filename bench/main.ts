@@ -45,6 +45,7 @@ async function prepare(peer: Peer, directory: string): Promise<boolean> {
 
 async function stop(running: Running): Promise<void> {
   for (const process of running.processes.toReversed()) await process.stop();
+  for (const process of running.behind ?? []) await process.stop();
 }
 
 /** Gives each peer its turns, round after round. A peer that fails gets no more turns. */

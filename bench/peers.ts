@@ -11,6 +11,8 @@ export interface Running {
   protocol: Protocol;
   port: number;
   processes: Process[];
+  /** The application behind a gateway, which is not measured. */
+  behind?: Process[];
   command?: string[];
   env?: Record<string, string>;
 }
@@ -39,11 +41,13 @@ export interface Peer {
   start(setting: Setting): Promise<Running>;
 }
 
-const PEERS = `${import.meta.dirname}/peers`;
+/** The folder of the peers' files. */
+export const PEERS = `${import.meta.dirname}/peers`;
 /** The script that PHP runs. Every peer gets it as SCRIPT_FILENAME. */
 export const SCRIPT = `${PEERS}/php.php`;
 
-function need(install: string, ...names: string[]): string {
+/** Where a program is. Throws {@linkcode Unavailable} with what to install. */
+export function need(install: string, ...names: string[]): string {
   const found = which(...names);
   if (found === undefined) {
     throw new Unavailable(`no ${names[0]}; on Debian: apt install ${install}`);
@@ -51,12 +55,13 @@ function need(install: string, ...names: string[]): string {
   return found;
 }
 
-async function firstLine(command: string[], pattern: RegExp): Promise<string> {
+/** What a pattern finds in a command's output. */
+export async function firstLine(command: string[], pattern: RegExp): Promise<string> {
   return pattern.exec(await output(command))?.[1] ?? "";
 }
 
 /** Starts a server and waits until it listens. */
-async function startServer(
+export async function startServer(
   protocol: Protocol,
   { unpinned, reportMemory }: Setting,
   command: (port: number) => string[],
@@ -69,7 +74,8 @@ async function startServer(
   return { protocol, port, processes: [await process.listening(port)] };
 }
 
-function denoCommand(file: string, permissions: string[], flags: string[] = []): string[] {
+/** The command that runs a file of peers/ on Deno. */
+export function denoCommand(file: string, permissions: string[], flags: string[] = []): string[] {
   return [
     Deno.execPath(),
     "run",
@@ -170,16 +176,19 @@ export const libfcgi: Peer = builtPeer("libfcgi (C)", "libfcgi", async (director
   return { command: (port) => [server, String(port)] };
 });
 
-export const phpFPM: Peer = builtPeer("PHP-FPM, one child", "PHP-FPM", async (directory) => {
-  const names = Array.from({ length: 10 }, (_, i) => `php-fpm8.${9 - i}`);
-  const manager = need("php-fpm", "php-fpm", ...names);
-  const user = Deno.uid() === 0 ? "user = root\ngroup = root" : "";
-  return {
-    command(port) {
-      const file = `${directory}/php-fpm-${port}.conf`;
-      Deno.writeTextFileSync(
-        file,
-        `[global]
+/** PHP-FPM with a number of processes. */
+export function phpFPM(children: number): Peer {
+  const name = children === 1 ? "PHP-FPM, one child" : `PHP-FPM, ${children} children`;
+  return builtPeer(name, "PHP-FPM", async (directory) => {
+    const names = Array.from({ length: 10 }, (_, i) => `php-fpm8.${9 - i}`);
+    const manager = need("php-fpm", "php-fpm", ...names);
+    const user = Deno.uid() === 0 ? "user = root\ngroup = root" : "";
+    return {
+      command(port) {
+        const file = `${directory}/php-fpm-${port}.conf`;
+        Deno.writeTextFileSync(
+          file,
+          `[global]
 error_log = /dev/stderr
 log_level = error
 [bench]
@@ -187,14 +196,18 @@ ${user}
 listen = 127.0.0.1:${port}
 listen.backlog = 4096
 pm = static
-pm.max_children = 1
+pm.max_children = ${children}
 `,
-      );
-      return [manager, "--nodaemonize", "--allow-to-run-as-root", "--fpm-config", file];
-    },
-    version: await firstLine([manager, "--version"], /^(PHP [\d.]+)/),
-  };
-});
+        );
+        return [manager, "--nodaemonize", "--allow-to-run-as-root", "--fpm-config", file];
+      },
+      version: await firstLine([manager, "--version"], /^(PHP [\d.]+)/),
+    };
+  });
+}
+
+/** PHP-FPM that serves one connection after the other. */
+export const phpOne: Peer = phpFPM(1);
 
 export const nodeFastCGI: Peer = builtPeer("node-fastcgi", "node-fastcgi", async (directory) => {
   const node = need("nodejs", "node");
@@ -290,7 +303,7 @@ export const nginxGatehouse: Peer = throughNginx(
 export const nginxDeno: Peer = throughNginx(denoServe, "Deno.serve (proxy_pass)", "Deno.serve");
 export const nginxCeiling: Peer = throughNginx(ceiling, "Deno.Conn, bare (fastcgi_pass)", "bare");
 export const nginxGo: Peer = throughNginx(go, "Go (fastcgi_pass)", "Go");
-export const nginxPHP: Peer = throughNginx(phpFPM, "PHP-FPM (fastcgi_pass)", "PHP-FPM");
+export const nginxPHP: Peer = throughNginx(phpOne, "PHP-FPM (fastcgi_pass)", "PHP-FPM");
 
 function cgiScript(
   name: string,

@@ -8,7 +8,7 @@ const COLUMNS = [
   peers.denoServe,
   peers.go,
   peers.libfcgi,
-  peers.phpFPM,
+  peers.phpOne,
   peers.nodeFastCGI,
   peers.naive,
 ];

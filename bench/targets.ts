@@ -1,5 +1,6 @@
 /** The performance targets of Gatehouse: ratios within one run, and limits. */
 
+import * as gateways from "./gateways.ts";
 import type { Metric } from "./loads.ts";
 import * as peers from "./peers.ts";
 import { advantage, measured, ratio, type Result, spreadOf, table } from "./report.ts";
@@ -14,6 +15,8 @@ interface Target {
   peer?: peers.Peer;
   /** The peer whose metric is subtracted, if the target is a difference. */
   beyond?: peers.Peer;
+  /** What is divided by instead: another metric of its own. */
+  over?: Metric;
   least?: number;
   most?: number;
   digits?: number;
@@ -25,7 +28,7 @@ const TARGETS: Target[] = [
     text: "hello, requests: PHP-FPM",
     load: "hello-16",
     metric: "rate",
-    peer: peers.phpFPM,
+    peer: peers.phpOne,
     least: 6,
   },
   {
@@ -97,6 +100,81 @@ const TARGETS: Target[] = [
     peer: peers.cgiPython,
     most: 0.6,
   },
+  {
+    text: "gateway, FastCGI hello, requests: Caddy",
+    load: "gateway-fastcgi-16",
+    metric: "rate",
+    peer: gateways.fastCGICaddy,
+    least: 3,
+  },
+  {
+    text: "the same: nginx",
+    load: "gateway-fastcgi-16",
+    metric: "rate",
+    peer: gateways.fastCGINginx,
+    least: 0.5,
+  },
+  {
+    text: "gateway, one connection, latency: nginx",
+    load: "gateway-fastcgi-1",
+    metric: "p50",
+    peer: gateways.fastCGINginx,
+    most: 1.5,
+  },
+  {
+    text: "gateway, PHP-FPM, requests: Caddy",
+    load: "gateway-php",
+    metric: "rate",
+    peer: gateways.phpCaddy,
+    least: 1.2,
+  },
+  {
+    text: "the same: nginx",
+    load: "gateway-php",
+    metric: "rate",
+    peer: gateways.phpNginx,
+    least: 0.6,
+  },
+  {
+    text: "gateway, CGI program, requests: Go",
+    load: "gateway-cgi",
+    metric: "rate",
+    peer: gateways.cgiGo,
+    least: 0.5,
+  },
+  {
+    text: "the same, 99%: its median",
+    load: "gateway-cgi",
+    metric: "p99",
+    over: "p50",
+    most: 3,
+  },
+  {
+    text: "gateway, 1 GiB up, MiB above idle",
+    load: "gateway-up",
+    metric: "memory",
+    most: 48,
+  },
+  {
+    text: "the same, throughput: Caddy",
+    load: "gateway-up",
+    metric: "throughput",
+    peer: gateways.fastCGICaddy,
+    least: 0.7,
+  },
+  {
+    text: "gateway, 1 GiB down, MiB above idle",
+    load: "gateway-down",
+    metric: "memory",
+    most: 48,
+  },
+  {
+    text: "the same, throughput: Caddy",
+    load: "gateway-down",
+    metric: "throughput",
+    peer: gateways.fastCGICaddy,
+    least: 0.7,
+  },
 ];
 
 /** Formats the targets whose loads have run. Returns undefined if there are none. */
@@ -125,9 +203,14 @@ function byProcessorTime({ peer, metric }: Target, result: Result): string {
   return advantage(result, peer, "cpu")?.median.toFixed(2) ?? "";
 }
 
-function valueOf({ of, peer, beyond, metric }: Target, result: Result) {
+function valueOf({ of, peer, beyond, over, metric }: Target, result: Result) {
   const own = of ?? result.load.peers[0];
   if (peer !== undefined) return ratio(result, peer, metric, own);
+  if (over !== undefined) {
+    return spreadOf(
+      (result.samples.get(own) ?? []).map((sample) => sample[metric]! / sample[over]!),
+    );
+  }
   if (beyond === undefined) return measured(result, own, metric);
   const base = measured(result, beyond, metric)?.median;
   const samples = result.samples.get(own);

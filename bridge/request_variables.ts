@@ -10,6 +10,8 @@ import { NO_VARIABLE } from "./request.ts";
 
 /** What the variables contain besides the request. */
 export interface VariableOptions {
+  /** The URL of the request, if the caller has parsed it. */
+  url?: URL;
   /** The part of the path that names the script, a decoded byte string. @default "" */
   scriptName?: string;
   /** The rest of the path, a decoded byte string. */
@@ -32,18 +34,46 @@ export interface VariableOptions {
   variables?: Record<string, string>;
 }
 
+/** Receives variables: names and values as byte strings. */
+export type VariableSink = (name: string, value: string) => void;
+
+/** The number of names that are remembered. */
+const MAX_NAMES = 1000;
+/** The variables of header fields, or null for those that become none. */
+const fieldVariables = new Map<string, string | null>();
+
+/** Returns the variable of a header field, whose name is in lower case. */
+function fieldVariable(name: string): string | null {
+  let variable = fieldVariables.get(name);
+  if (variable === undefined) {
+    // "a_b" would become the same variable as "a-b" (A24).
+    const none = NO_VARIABLE.has(name) || name.includes("_");
+    variable = none ? null : `HTTP_${name.replaceAll("-", "_").toUpperCase()}`;
+    if (fieldVariables.size < MAX_NAMES) fieldVariables.set(name, variable);
+  }
+  return variable;
+}
+
 /** Creates the meta-variables of a request (RFC 3875 section 4.1): names and values as byte strings, in order. */
 export function createVariables(
   request: Request,
   options: VariableOptions,
 ): [name: string, value: string][] {
-  const url = new URL(request.url);
-  const secure = url.protocol === "https:";
-  const scriptName = options.scriptName ?? "";
   const variables: [string, string][] = [];
-  const overrides = options.variables ?? {};
-  const set = (name: string, value: string | undefined) => {
-    if (value !== undefined && !Object.hasOwn(overrides, name)) variables.push([name, value]);
+  writeVariables(request, options, (name, value) => variables.push([name, value]));
+  return variables;
+}
+
+/** Passes the variables that {@linkcode createVariables} returns to a function. */
+export function writeVariables(
+  request: Request,
+  options: VariableOptions,
+  write: VariableSink,
+): void {
+  const { url = new URL(request.url), variables: overrides } = options;
+  const secure = url.protocol === "https:";
+  const set = overrides === undefined ? write : (name: string, value: string) => {
+    if (!Object.hasOwn(overrides, name)) write(name, value);
   };
   // SCGI requires it to be first (D3).
   set("CONTENT_LENGTH", options.contentLength?.toString() ?? "");
@@ -55,33 +85,33 @@ export function createVariables(
   // Not from the URL's parts, which do not distinguish an empty query from none.
   set("REQUEST_URI", url.href.replace(/^[a-z]+:\/\/[^/?#]*/, "").replace(/#.*/s, ""));
   set("QUERY_STRING", url.search.slice(1));
-  set("SCRIPT_NAME", scriptName);
+  set("SCRIPT_NAME", options.scriptName ?? "");
   set("PATH_INFO", options.pathInfo);
-  set("SCRIPT_FILENAME", options.scriptFilename && toByteString(options.scriptFilename));
-  set("DOCUMENT_ROOT", options.documentRoot && toByteString(options.documentRoot));
-  if (options.documentRoot && options.pathInfo) {
-    set("PATH_TRANSLATED", toByteString(options.documentRoot) + options.pathInfo);
+  const { scriptFilename, documentRoot, remoteAddr } = options;
+  if (scriptFilename !== undefined) set("SCRIPT_FILENAME", toByteString(scriptFilename));
+  if (documentRoot !== undefined) set("DOCUMENT_ROOT", toByteString(documentRoot));
+  if (documentRoot && options.pathInfo) {
+    set("PATH_TRANSLATED", toByteString(documentRoot) + options.pathInfo);
   }
   set("SERVER_NAME", url.hostname.replace(/^\[(.*)\]$/, "$1"));
   set("SERVER_PORT", url.port || (secure ? "443" : "80"));
   if (secure) set("HTTPS", "on");
-  const { remoteAddr } = options;
   if (remoteAddr !== undefined && "hostname" in remoteAddr) {
     set("REMOTE_ADDR", remoteAddr.hostname);
     set("REMOTE_PORT", String(remoteAddr.port));
   }
-  set("CONTENT_TYPE", request.headers.get("content-type") ?? undefined);
+  const { headers } = request;
+  const type = headers.get("content-type");
+  if (type !== null) set("CONTENT_TYPE", type);
   let hasHost = false;
-  request.headers.forEach((value, name) => {
-    // "a_b" would become the same variable as "a-b" (A24).
-    if (NO_VARIABLE.has(name) || name.includes("_")) return;
+  headers.forEach((value, name) => {
+    const variable = fieldVariable(name);
+    if (variable === null) return;
     if (name === "authorization" && options.dropAuthorization) return;
     if (name === "host") hasHost = true;
-    set(`HTTP_${name.replaceAll("-", "_").toUpperCase()}`, value);
+    set(variable, value);
   });
   if (!hasHost) set("HTTP_HOST", url.host);
-  for (const [name, value] of Object.entries(overrides)) {
-    variables.push([name, toByteString(value)]);
-  }
-  return variables;
+  if (overrides === undefined) return;
+  for (const [name, value] of Object.entries(overrides)) write(name, toByteString(value));
 }

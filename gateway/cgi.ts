@@ -9,11 +9,12 @@ import { ProcessGroup } from "../io/process.ts";
 import { absolutePath, checkScript, findScript, type ScriptRules } from "../io/script_file.ts";
 import { toByteString, toText } from "../wire/byte_string.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
-import { createGateway, fetchOnce, redirectToFolder } from "./handler.ts";
+import { createGateway, createSweep, fetchOnce, redirectToFolder } from "./handler.ts";
 import { type CGIGatewayOptions, DEFAULTS, type Gateway, type GatewayInfo } from "./options.ts";
 import type { ApplicationResponse } from "./response.ts";
 import { RoundTrip } from "./round_trip.ts";
 import { decodeTarget, fileNames, isUTF8, type ScriptPath, stripPrefix } from "./script_path.ts";
+import type { Sweep } from "./watchdog.ts";
 
 const DENO_SCRIPT = /\.m?[tj]s$/;
 const DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin";
@@ -38,7 +39,7 @@ const DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin";
  * ```
  */
 export function cgiGateway(options: CGIGatewayOptions): Gateway {
-  const scripts = new Scripts(options);
+  const scripts = new Scripts(options, createSweep(options));
   return createGateway(
     options,
     (request, info) => scripts.run(request, info),
@@ -71,7 +72,8 @@ export function fetchCGI(
   request: Request | string | URL,
   script: string | CGIGatewayOptions,
 ): Promise<Response> {
-  const scripts = new Scripts(typeof script === "string" ? { script } : script);
+  const options = typeof script === "string" ? { script } : script;
+  const scripts = new Scripts(options, createSweep(options, true));
   return fetchOnce((sent) => scripts.run(sent, undefined), request);
 }
 
@@ -82,9 +84,11 @@ class Scripts {
   #script: string | undefined;
   #rules: ScriptRules;
   #env: Record<string, string>;
+  #sweep: Sweep;
   #running = new Set<ProcessGroup>();
 
-  constructor(options: CGIGatewayOptions) {
+  constructor(options: CGIGatewayOptions, sweep: Sweep) {
+    this.#sweep = sweep;
     const { root, script } = options;
     if ((root === undefined) === (script === undefined)) {
       throw new TypeError(
@@ -116,13 +120,15 @@ class Scripts {
   /** Kills all processes. */
   close(): void {
     for (const process of this.#running) process.kill();
+    this.#sweep.close();
   }
 
   /** Runs the script that a request names. Resolves to its response. */
   async run(request: Request, info: GatewayInfo | undefined): Promise<ApplicationResponse> {
     const options = this.#options;
     const { log = console.error, maxBufferedBody = DEFAULTS.maxBufferedBody } = options;
-    const found = await this.#find(request);
+    const url = new URL(request.url);
+    const found = await this.#find(request, url);
     if (found instanceof Response) return found;
     if ("status" in found) {
       if (found.status !== 404 || this.#script !== undefined) {
@@ -130,10 +136,10 @@ class Scripts {
       }
       return plainResponse(found.status);
     }
-    const roundTrip = new RoundTrip(request, options);
+    const roundTrip = new RoundTrip(request, info, options, this.#sweep);
     try {
       await roundTrip.measure(maxBufferedBody);
-      if (!roundTrip.over) this.#start(roundTrip, info, found);
+      if (!roundTrip.over) this.#start(roundTrip, url, found);
     } catch (error) {
       roundTrip.abort(error);
     }
@@ -142,7 +148,7 @@ class Scripts {
 
   #start(
     roundTrip: RoundTrip,
-    info: GatewayInfo | undefined,
+    url: URL,
     found: { file: string; path: ScriptPath },
   ): void {
     const { maxProcesses = DEFAULTS.maxProcesses } = this.#options;
@@ -154,12 +160,12 @@ class Scripts {
     }
     const env = { ...this.#env };
     const files = { scriptFilename: found.file, documentRoot: this.#root };
-    for (const [name, value] of roundTrip.variables(info, found.path, files)) {
+    roundTrip.variables(url, found.path, files, (name, value) => {
       if ((name === "PATH_INFO" || name === "SCRIPT_NAME") && !isUTF8(value)) {
         throw new ProtocolError(`Cannot run script as ${name} must be UTF-8: it is not`);
       }
       env[name] = toText(value);
-    }
+    });
     let process: ProcessGroup;
     try {
       const command = this.#command(found.file);
@@ -179,10 +185,10 @@ class Scripts {
 
   async #find(
     request: Request,
+    { pathname }: URL,
   ): Promise<{ file: string; path: ScriptPath } | { status: number; reason: string } | Response> {
     const { prefix = "" } = this.#options;
     const script = this.#script;
-    const { pathname } = new URL(request.url);
     decodeTarget(pathname);
     const encoded = stripPrefix(pathname, encodeURI(prefix));
     if (encoded === undefined) return plainResponse(404);
@@ -245,6 +251,7 @@ async function runScript(roundTrip: RoundTrip, process: ProcessGroup): Promise<v
       if (done) break;
       roundTrip.watchdog.moved();
       roundTrip.reader.push(value);
+      roundTrip.reader.flush();
       await roundTrip.room();
     }
     if (!roundTrip.over) roundTrip.reader.end();

@@ -1,9 +1,11 @@
 import { type Address, parseAddress } from "../io/address.ts";
-import { ConnectionPool, type PooledConnection, PoolFullError } from "../io/connection_pool.ts";
+import { ConnectionPool, PooledConnection, PoolFullError } from "../io/connection_pool.ts";
+import type { Duplex } from "../io/duplex.ts";
 import { WriteQueue } from "../io/write_queue.ts";
 import { ByteBuffer } from "../wire/byte_buffer.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 import { DEFAULTS } from "./options.ts";
+import type { RoundTrip } from "./round_trip.ts";
 
 /** Limits of {@linkcode ApplicationConnections}. */
 export interface ConnectionOptions {
@@ -19,7 +21,7 @@ export interface ConnectionOptions {
 
 /** The connections to one application. */
 export class ApplicationConnections {
-  #pool: ConnectionPool;
+  #pool: ConnectionPool<Connection>;
 
   /** @throws {TypeError} If the address is invalid. */
   constructor(address: Address, options: ConnectionOptions) {
@@ -29,25 +31,36 @@ export class ApplicationConnections {
       idleTimeout = DEFAULTS.idleTimeout,
       connectTimeout = DEFAULTS.connectTimeout,
     } = options;
-    this.#pool = new ConnectionPool(parseAddress(address), {
-      maxConnections,
-      maxIdle: maxIdleConnections,
-      idleTimeout,
-      connectTimeout,
-    });
+    this.#pool = new ConnectionPool(
+      parseAddress(address),
+      { maxConnections, maxIdle: maxIdleConnections, idleTimeout, connectTimeout },
+      (duplex) => new Connection(duplex, this.#pool),
+    );
+  }
+
+  /** Returns an idle connection, or undefined if there is none. */
+  reuse(): Connection | undefined {
+    return this.#pool.reuse();
   }
 
   /**
-   * Returns an idle connection, or opens one.
+   * Opens a connection for a round trip.
    *
-   * @param fresh Whether it must be a new connection.
+   * @returns The connection, or undefined if the round trip was aborted meanwhile.
    * @throws {ProtocolError} If connecting fails: 503 if too many are open or wait, 504 if it takes too long, else 502.
    */
-  async acquire(fresh: boolean, signal: AbortSignal): Promise<Connection> {
+  async connect(roundTrip: RoundTrip): Promise<Connection | undefined> {
+    if (roundTrip.over) return undefined;
+    const controller = new AbortController();
+    roundTrip.onabort = (reason) => controller.abort(reason);
     try {
-      return new Connection(await this.#pool.acquire(fresh, signal), this.#pool);
+      const connection = await this.#pool.connect(controller);
+      if (!roundTrip.over) return connection;
+      connection.release(false);
+      return undefined;
     } catch (error) {
-      if (signal.aborted || error instanceof Deno.errors.NotCapable) throw error;
+      if (roundTrip.over) return undefined;
+      if (error instanceof Deno.errors.NotCapable) throw error;
       throw new ProtocolError((error as Error).message, connectStatus(error));
     }
   }
@@ -66,23 +79,17 @@ function connectStatus(error: unknown): number {
   return 502;
 }
 
-/** A connection to an application, for one request. */
-export class Connection {
+/** A connection to an application, for one request at a time. */
+export class Connection extends PooledConnection {
   /** The bytes to send. */
   readonly out: ByteBuffer = new ByteBuffer();
-  #connection: PooledConnection;
-  #pool: ConnectionPool;
+  #pool: ConnectionPool<Connection>;
   #queue: WriteQueue;
 
-  constructor(connection: PooledConnection, pool: ConnectionPool) {
-    this.#connection = connection;
+  constructor(duplex: Duplex, pool: ConnectionPool<Connection>) {
+    super(duplex);
     this.#pool = pool;
-    this.#queue = new WriteQueue(connection.duplex, this.out, () => {});
-  }
-
-  /** Whether the connection has carried another request before. */
-  get reused(): boolean {
-    return this.#connection.reused;
+    this.#queue = new WriteQueue(duplex, this.out, () => {});
   }
 
   /** Whether all bytes are sent. */
@@ -90,9 +97,9 @@ export class Connection {
     return !this.#queue.writing && this.out.length === 0;
   }
 
-  /** Reads the next bytes, which are the caller's to keep, or null at the end. */
-  read(): Promise<Uint8Array<ArrayBuffer> | null> {
-    return this.#connection.read();
+  /** Sends small writes at once. To be called before more than one in a row: setting it takes a system call. */
+  setNoDelay(): void {
+    if (this.duplex.remoteAddr.transport === "tcp") this.duplex.setNoDelay?.(true);
   }
 
   /** Starts to send the bytes. Returns a promise if there are so many that the caller should wait. */
@@ -102,11 +109,6 @@ export class Connection {
 
   /** Returns the connection to the pool. @param reusable Whether it may carry another request. */
   release(reusable: boolean): void {
-    this.#pool.release(this.#connection, reusable);
-  }
-
-  /** Closes the connection. */
-  close(): void {
-    this.#connection.close();
+    this.#pool.release(this, reusable);
   }
 }

@@ -8,8 +8,7 @@
 import { plainResponse } from "../bridge/error_response.ts";
 import type { Address } from "../io/address.ts";
 import { LineLog } from "../io/line_log.ts";
-import { absolutePath, kindBelow } from "../io/script_file.ts";
-import { ByteBuffer } from "../wire/byte_buffer.ts";
+import { absolutePath, FileKinds } from "../io/script_file.ts";
 import { toByteString, toText } from "../wire/byte_string.ts";
 import {
   decodeEndRequest,
@@ -18,23 +17,26 @@ import {
   encodePair,
   encodeStream,
   encodeStreamEnd,
+  finishStream,
   KEEP_CONNECTION,
   ProtocolStatus,
   RecordDecoder,
   type RecordSink,
   RecordType,
   Role,
+  startStream,
 } from "../wire/fastcgi.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 import { ApplicationConnections, type Connection } from "./connection.ts";
-import { createGateway, fetchOnce, redirectToFolder } from "./handler.ts";
+import { createGateway, createSweep, fetchOnce, redirectToFolder } from "./handler.ts";
 import { DEFAULTS, type FastCGIGatewayOptions, type Gateway, type GatewayInfo } from "./options.ts";
 import type { ApplicationResponse } from "./response.ts";
-import { RoundTrip, type ScriptFiles, type VariablePairs } from "./round_trip.ts";
+import { RoundTrip, type ScriptFiles } from "./round_trip.ts";
 import { fileNames, hasDotName, pathBelow, type ScriptPath, splitScript } from "./script_path.ts";
+import type { Sweep } from "./watchdog.ts";
 
 const IDEMPOTENT = /^(?:GET|HEAD|OPTIONS|PUT|DELETE)$/;
-const REQUEST_ID = 1;
+const MAX_REQUEST_ID = 65535;
 /** How long an application may take to end an aborted request, in milliseconds. */
 const ABORT_GRACE = 1000;
 
@@ -61,13 +63,11 @@ const ABORT_GRACE = 1000;
  * ```
  */
 export function fastCGIGateway(address: Address, options: FastCGIGatewayOptions = {}): Gateway {
-  const { maxIdleConnections = options.root === undefined ? DEFAULTS.maxIdleConnections : 0 } =
-    options;
-  const connections = new ApplicationConnections(address, { ...options, maxIdleConnections });
+  const application = new Application(address, options, createSweep(options));
   return createGateway(
     options,
-    (request, info) => callFastCGI(request, info, connections, maxIdleConnections > 0, options),
-    () => connections.close(),
+    (request, info) => application.call(request, info),
+    () => application.close(),
   );
 }
 
@@ -96,74 +96,124 @@ export function fetchFastCGI(
   address: Address,
   options: FastCGIGatewayOptions = {},
 ): Promise<Response> {
-  const connections = new ApplicationConnections(address, { ...options, maxIdleConnections: 0 });
-  return fetchOnce((sent) => callFastCGI(sent, undefined, connections, false, options), request);
+  const application = new Application(
+    address,
+    { ...options, maxIdleConnections: 0 },
+    createSweep(options, true),
+  );
+  return fetchOnce((sent) => application.call(sent, undefined), request);
 }
 
-/** Sends a request, twice if need be. @param keeps Whether connections are kept for the next request. */
-async function callFastCGI(
-  request: Request,
-  info: GatewayInfo | undefined,
-  connections: ApplicationConnections,
-  keeps: boolean,
-  options: FastCGIGatewayOptions,
-): Promise<ApplicationResponse> {
-  const found = await findScript(request, options);
-  if (found instanceof Response) return found;
-  const { needsLength = options.root !== undefined, maxBufferedBody = DEFAULTS.maxBufferedBody } =
-    options;
-  const repeatable = request.body === null && IDEMPOTENT.test(request.method);
-  for (let fresh = !repeatable;; fresh = true) {
-    const roundTrip = new RoundTrip(request, options);
-    try {
-      if (needsLength) await roundTrip.measure(maxBufferedBody);
-      const variables = roundTrip.variables(info, found.path, found.files);
-      const connection = await connections.acquire(fresh, request.signal);
-      if (roundTrip.over) {
-        connection.release(false);
-        return await roundTrip.response;
-      }
-      const client = new FastCGIClient(roundTrip, connection, repeatable && keeps);
-      const done = client.run(variables).then((reusable) => connection.release(reusable));
+/** A FastCGI application, as a gateway calls it. */
+class Application {
+  #options: FastCGIGatewayOptions;
+  #connections: ApplicationConnections;
+  #sweep: Sweep;
+  /** The files of the root, if there is one. */
+  #files: FileKinds | undefined;
+  /** Whether connections are kept for the next request. */
+  #keeps: boolean;
+
+  constructor(address: Address, options: FastCGIGatewayOptions, sweep: Sweep) {
+    const { maxIdleConnections = options.root === undefined ? Infinity : 0 } = options;
+    this.#options = options;
+    this.#connections = new ApplicationConnections(address, { ...options, maxIdleConnections });
+    this.#sweep = sweep;
+    this.#files = options.root === undefined
+      ? undefined
+      : new FileKinds(absolutePath(options.root).replace(/\/+$/, ""));
+    this.#keeps = maxIdleConnections > 0;
+  }
+
+  /** Closes all connections. */
+  close(): void {
+    this.#connections.close();
+    this.#sweep.close();
+  }
+
+  /** Sends a request, twice if need be. */
+  async call(request: Request, info: GatewayInfo | undefined): Promise<ApplicationResponse> {
+    const options = this.#options;
+    const url = new URL(request.url);
+    const found = await findScript(request, url, options, this.#files);
+    if (found instanceof Response) return found;
+    const { needsLength = options.root !== undefined, maxBufferedBody = DEFAULTS.maxBufferedBody } =
+      options;
+    const repeatable = request.body === null && IDEMPOTENT.test(request.method);
+    for (let fresh = !repeatable;; fresh = true) {
+      const roundTrip = new RoundTrip(request, info, options, this.#sweep);
       try {
-        return await roundTrip.response;
+        if (needsLength) await roundTrip.measure(maxBufferedBody);
+        const connection = fresh || roundTrip.over ? undefined : this.#connections.reuse();
+        const client = await this.#send(roundTrip, connection, url, found, repeatable);
+        if (client === undefined) return await roundTrip.response;
+        try {
+          return await roundTrip.response;
+        } catch (error) {
+          // The application closed the connection while it was idle, before it read the request.
+          if (connection === undefined || !client.lost) throw error;
+        }
       } catch (error) {
-        // The application closed the connection while it was idle, before it read the request.
-        if (!connection.reused || !client.lost) throw error;
-        await done;
+        roundTrip.abort(error);
+        throw error;
       }
+    }
+  }
+
+  /** Starts to send a request. Returns undefined if it was aborted meanwhile. */
+  async #send(
+    roundTrip: RoundTrip,
+    reused: Connection | undefined,
+    url: URL,
+    found: FoundScript,
+    repeatable: boolean,
+  ): Promise<FastCGIClient | undefined> {
+    const connection = reused ?? await this.#connections.connect(roundTrip);
+    if (connection === undefined) return undefined;
+    const client = new FastCGIClient(roundTrip, connection, repeatable && this.#keeps);
+    try {
+      client.begin(url, found);
     } catch (error) {
-      roundTrip.abort(error);
+      // Part of the request is encoded, and nothing is sent.
+      connection.release(false);
       throw error;
     }
+    client.run().then((reusable) => connection.release(reusable));
+    return client;
   }
 }
 
-/** Finds the script that the path names. Without `root` the application handles every path. */
+/** The script that a path names. Without `root` the application handles every path. */
+interface FoundScript {
+  path: ScriptPath;
+  files?: ScriptFiles;
+}
+
+/** Finds the script that the path names. */
 async function findScript(
   request: Request,
+  url: URL,
   options: FastCGIGatewayOptions,
-): Promise<{ path: ScriptPath; files?: ScriptFiles } | Response> {
+  files: FileKinds | undefined,
+): Promise<FoundScript | Response> {
   const {
     prefix = DEFAULTS.prefix,
-    root,
     split = DEFAULTS.split,
     index = DEFAULTS.index,
     fallback,
     checkFiles = DEFAULTS.checkFiles,
   } = options;
-  const rest = pathBelow(request, prefix);
+  const rest = pathBelow(url, prefix);
   if (rest === undefined) return plainResponse(404);
   const scriptPrefix = toByteString(prefix);
-  if (root === undefined) return { path: { scriptName: scriptPrefix, pathInfo: rest } };
-  const documentRoot = absolutePath(root).replace(/\/+$/, "");
-  const kind = async (name: string) =>
-    checkFiles ? await kindBelow(documentRoot || "/", documentRoot + toText(name)) : "file";
+  if (files === undefined) return { path: { scriptName: scriptPrefix, pathInfo: rest } };
+  const documentRoot = files.root;
+  const kind = (name: string) => checkFiles ? files.kind(documentRoot + toText(name)) : "file";
   let path = splitScript(rest || "/", { split: [...split], index });
   if (path && (hasDotName(path.scriptName) || await kind(path.scriptName) !== "file")) {
     path = undefined;
   }
-  if (path !== undefined) checkNames(request, scriptPrefix + path.scriptName);
+  if (path !== undefined) checkNames(url, scriptPrefix + path.scriptName);
   if (path === undefined && checkFiles && !rest.endsWith("/")) {
     const isFolder = await kind(rest) === "folder" && await kind(`${rest}/${index}`) === "file";
     if (isFolder && !hasDotName(rest)) return redirectToFolder(request);
@@ -181,101 +231,124 @@ async function findScript(
  *
  * @throws {ProtocolError} If a segment of the URL has an encoded slash, backslash or NUL, or is not UTF-8.
  */
-function checkNames(request: Request, scriptName: string): void {
+function checkNames(url: URL, scriptName: string): void {
   let left = scriptName.split("/").length - 1;
-  for (const _ of fileNames(new URL(request.url).pathname)) if (--left === 0) return;
+  for (const _ of fileNames(url.pathname)) if (--left === 0) return;
 }
+
+/**
+ * The phases of a request on its connection: "waiting" until the application sends something, "responding", "streamed"
+ * after the end of FCGI_STDOUT, and "ended" by FCGI_END_REQUEST. "aborted": FCGI_ABORT_REQUEST is sent. "lost": the
+ * connection failed before the application had sent anything. "spoiled": it failed later, or carries bytes that belong
+ * to no request, so that it cannot be used again.
+ */
+type Phase = "waiting" | "responding" | "streamed" | "ended" | "aborted" | "lost" | "spoiled";
+
+/** The phases in which a request can be aborted. */
+const OPEN: ReadonlySet<Phase> = new Set(["waiting", "responding", "streamed"]);
 
 /** One request to a FastCGI application. */
 class FastCGIClient implements RecordSink {
-  /** Whether the connection failed or ended before the application had sent anything. */
-  lost = false;
+  #phase: Phase = "waiting";
   #roundTrip: RoundTrip;
   #connection: Connection;
+  /** The request's id. On a kept connection each request has its own, so that a late record is not taken for its. */
+  #id: number;
   #keep: boolean;
-  #log: LineLog;
+  #log: LineLog | undefined;
   #decoder = new RecordDecoder();
-  #stdoutEnded = false;
-  #ended = false;
+  /** Whether all of FCGI_STDIN was sent. */
+  #bodySent = false;
   #grace: ReturnType<typeof setTimeout> | undefined;
 
   /** @param keep Whether the application is to keep the connection open. */
   constructor(roundTrip: RoundTrip, connection: Connection, keep: boolean) {
     this.#roundTrip = roundTrip;
     this.#connection = connection;
+    this.#id = (connection.uses - 1) % MAX_REQUEST_ID + 1;
     this.#keep = keep;
-    this.#log = new LineLog(roundTrip.log);
     roundTrip.onabort = roundTrip.oncomplete = () => this.#abort();
   }
 
+  /** Whether the connection failed or ended before the application had sent anything. */
+  get lost(): boolean {
+    return this.#phase === "lost";
+  }
+
+  /**
+   * Encodes the request without its body.
+   *
+   * @throws {ProtocolError} If a variable is invalid.
+   */
+  begin(url: URL, { path, files }: FoundScript): void {
+    const { out } = this.#connection;
+    encodeBeginRequest(out, this.#id, Role.responder, this.#keep ? KEEP_CONNECTION : 0);
+    const start = startStream(out);
+    this.#roundTrip.variables(url, path, files, (name, value) => encodePair(out, name, value));
+    finishStream(out, RecordType.params, this.#id, start);
+    encodeStreamEnd(out, RecordType.params, this.#id);
+  }
+
   /** Sends the request and reads the response. Resolves to whether the connection can carry another request. */
-  async run(variables: VariablePairs): Promise<boolean> {
+  async run(): Promise<boolean> {
     const roundTrip = this.#roundTrip;
-    const connection = this.#connection;
-    let received = false;
-    let sent = false;
+    const { reader, watchdog } = roundTrip;
     try {
-      this.#begin(variables);
-      this.#sendBody().then((all) => sent = all);
-      while (!this.#ended) {
-        const bytes = await connection.read();
+      this.#sendBody();
+      while (this.#phase !== "ended" && this.#phase !== "spoiled") {
+        const bytes = await this.#connection.read();
         if (bytes === null) throw new Error("it closed the connection");
-        received = true;
-        roundTrip.watchdog.moved();
+        if (this.#phase === "waiting") this.#phase = "responding";
+        watchdog.moved();
         this.#decoder.push(bytes, this);
-        await roundTrip.room();
+        reader.flush();
+        const room = roundTrip.room();
+        if (room) await room;
       }
     } catch (error) {
-      this.lost = !received && !roundTrip.over;
+      this.#phase = this.#phase === "waiting" && !roundTrip.over ? "lost" : "spoiled";
       roundTrip.fail(error);
     }
     clearTimeout(this.#grace);
-    this.#log.end();
+    this.#log?.end();
     roundTrip.finish();
-    return this.#keep && this.#ended && sent && this.#grace === undefined && connection.sent &&
+    return this.#keep && this.#phase === "ended" && this.#bodySent && this.#connection.sent &&
       this.#decoder.idle;
   }
 
-  record(type: number, id: number, content: Uint8Array): void {
-    if (id !== REQUEST_ID || this.#ended) return;
+  record(type: number, id: number, content: Uint8Array<ArrayBuffer>): void {
+    if (this.#phase === "ended") this.#phase = "spoiled";
+    if (id !== this.#id || this.#phase === "spoiled") return;
     if (type === RecordType.stdout) {
-      if (content.length === 0) this.#stdoutEnded = true;
-      else this.#roundTrip.reader.push(content.slice());
+      if (content.length > 0) this.#roundTrip.reader.push(content);
+      else if (this.#phase === "responding") this.#phase = "streamed";
     } else if (type === RecordType.stderr) {
+      this.#log ??= new LineLog(this.#roundTrip.log);
       this.#log.push(content);
     } else if (type === RecordType.endRequest) {
       this.#end(content);
     }
   }
 
-  #begin(variables: VariablePairs): void {
-    const { out } = this.#connection;
-    encodeBeginRequest(out, REQUEST_ID, Role.responder, this.#keep ? KEEP_CONNECTION : 0);
-    const pairs = new ByteBuffer();
-    for (const [name, value] of variables) encodePair(pairs, name, value);
-    encodeStream(out, RecordType.params, REQUEST_ID, pairs.bytes.subarray(0, pairs.length));
-    encodeStreamEnd(out, RecordType.params, REQUEST_ID);
-  }
-
-  /** Sends FCGI_STDIN while run() reads the response. Returns whether all of it was sent. */
-  async #sendBody(): Promise<boolean> {
+  /** Sends FCGI_STDIN while run() reads the response. */
+  async #sendBody(): Promise<void> {
     const connection = this.#connection;
-    const { request } = this.#roundTrip;
+    const id = this.#id;
     try {
-      if (request.body !== null) {
+      if (this.#roundTrip.request.body !== null) {
+        connection.setNoDelay();
         connection.flush();
         const sent = await this.#roundTrip.send((chunk) => {
-          encodeStream(connection.out, RecordType.stdin, REQUEST_ID, chunk);
+          encodeStream(connection.out, RecordType.stdin, id, chunk);
           return connection.flush();
         });
-        if (!sent || this.#ended) return false;
+        if (!sent || this.#phase === "ended" || this.#phase === "spoiled") return;
       }
-      encodeStreamEnd(connection.out, RecordType.stdin, REQUEST_ID);
+      encodeStreamEnd(connection.out, RecordType.stdin, id);
       connection.flush();
-      return true;
+      this.#bodySent = true;
     } catch {
       // run() fails to read as well, and reports it.
-      return false;
     }
   }
 
@@ -283,7 +356,8 @@ class FastCGIClient implements RecordSink {
   #end(content: Uint8Array): void {
     const { reader } = this.#roundTrip;
     const { appStatus, protocolStatus } = decodeEndRequest(content);
-    this.#ended = true;
+    const before = this.#phase;
+    this.#phase = before === "aborted" ? "spoiled" : "ended";
     if (protocolStatus !== ProtocolStatus.requestComplete && !reader.begun) {
       throw new ProtocolError(
         `Cannot read response as FCGI_END_REQUEST must have protocol status 0: current value is ${protocolStatus}`,
@@ -291,7 +365,7 @@ class FastCGIClient implements RecordSink {
       );
     }
     // The application failed after the header block of its response (rule B17).
-    if (reader.begun && appStatus !== 0 && !this.#stdoutEnded) {
+    if (reader.begun && appStatus !== 0 && before === "responding") {
       throw new Error(`it ended the request with status ${appStatus}`);
     }
     reader.end();
@@ -299,10 +373,11 @@ class FastCGIClient implements RecordSink {
 
   /** Sends FCGI_ABORT_REQUEST (section 5.4). If the application does not end the request, closes the connection. */
   #abort(): void {
-    if (this.#ended || this.#grace !== undefined) return;
+    if (!OPEN.has(this.#phase)) return;
+    this.#phase = "aborted";
     this.#grace = setTimeout(() => this.#connection.close(), ABORT_GRACE);
     try {
-      encodeAbortRequest(this.#connection.out, REQUEST_ID);
+      encodeAbortRequest(this.#connection.out, this.#id);
       this.#connection.flush();
     } catch {
       this.#connection.close();

@@ -1,8 +1,9 @@
 import { describeError, plainResponse } from "../bridge/error_response.ts";
 import { isAuthority } from "../bridge/request.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
-import type { Gateway, GatewayInfo, GatewayOptions } from "./options.ts";
+import { DEFAULTS, type Gateway, type GatewayInfo, type GatewayOptions } from "./options.ts";
 import type { ApplicationResponse } from "./response.ts";
+import { Sweep } from "./watchdog.ts";
 
 /** The maximum number of local redirects in a row (rule F16). */
 const MAX_REDIRECTS = 5;
@@ -49,7 +50,17 @@ export function createGateway(
   return Object.assign(gateway, { [Symbol.dispose]: close });
 }
 
-/** Calls an application once. A local redirect becomes a 302 response. */
+/** Creates the timer of a gateway's limits. @param once Whether it is for one request. */
+export function createSweep(options: GatewayOptions, once = false): Sweep {
+  const { timeout = DEFAULTS.timeout, clientTimeout = DEFAULTS.clientTimeout } = options;
+  const sweep = new Sweep([timeout, clientTimeout]);
+  if (once) sweep.close();
+  return sweep;
+}
+
+/**
+ * Calls an application once. A local redirect becomes a 302 response.
+ */
 export async function fetchOnce(
   call: (request: Request) => Promise<ApplicationResponse>,
   request: Request | string | URL,

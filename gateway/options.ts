@@ -119,7 +119,7 @@ export interface FastCGIGatewayOptions extends GatewayOptions {
    * The maximum number of idle connections that are kept for the next request; 0 for a new connection for each. PHP-FPM
    * dedicates a process to each connection, so that an idle one blocks others.
    *
-   * @default 0 with `root`, else 4
+   * @default 0 with `root`, else Infinity: as many as were in use at once during `idleTimeout`
    */
   maxIdleConnections?: number;
   /**
@@ -193,7 +193,6 @@ export const DEFAULTS = {
   index: "index.php",
   checkFiles: true,
   maxConnections: 256,
-  maxIdleConnections: 4,
   idleTimeout: 10_000,
   connectTimeout: 10_000,
   maxBufferedBody: 10_485_760,

@@ -44,13 +44,18 @@ const MAX_SURPLUS = 1_048_576;
 export class ResponseReader {
   /** The response, once its header block is complete. */
   readonly response: Promise<ApplicationResponse>;
-  /** In the phase "bodyless" the response is settled without a body, though the application may write one. */
-  #phase: "head" | "body" | "bodyless" | "complete" | "failed" = "head";
+  /**
+   * "held": the header block is complete, and the body so far is held back in case the response ends with the bytes of
+   * this read. "bodyless": the response is settled without a body, though the application may write one.
+   */
+  #phase: "head" | "held" | "body" | "bodyless" | "complete" | "failed" = "head";
   #options: ResponseReaderOptions;
   #settle = Promise.withResolvers<ApplicationResponse>();
   #decoder: HeadDecoder;
   /** Decodes the chunked coding that an NPH script may use (rule B21). */
   #chunks: ChunkedDecoder | null = null;
+  #init: ResponseInit = {};
+  #held: Uint8Array<ArrayBuffer>[] = [];
   #controller!: ReadableStreamDefaultController<Uint8Array<ArrayBuffer>>;
   #room: (() => void) | null = null;
   /** How many bytes of the body are still to come, if its length was declared. */
@@ -72,7 +77,7 @@ export class ResponseReader {
 
   /** Whether the client gets the whole response, whatever the application still does. */
   get complete(): boolean {
-    return this.#phase !== "head" && this.#phase !== "body";
+    return this.#phase !== "head" && this.#phase !== "held" && this.#phase !== "body";
   }
 
   /** Whether the response is complete or has failed, so that no more bytes are needed. */
@@ -81,7 +86,7 @@ export class ResponseReader {
   }
 
   /**
-   * Decodes the next bytes, and keeps them.
+   * Decodes the next bytes. They must not change until {@linkcode flush} is called.
    *
    * @throws {ProtocolError} If the header block or chunked coding is invalid (status 502).
    */
@@ -94,9 +99,14 @@ export class ResponseReader {
   }
 
   #pushContent(bytes: Uint8Array<ArrayBuffer>): void {
-    if (this.#phase !== "body") return this.#drop(bytes);
+    if (this.#phase !== "held" && this.#phase !== "body") return this.#drop(bytes);
     if (this.#chunks === null) return this.#pushBody(bytes);
     for (const content of this.#chunks.push(bytes)) this.#pushBody(content);
+  }
+
+  /** Passes the bytes so far on to the client. To be called after all bytes of a read. */
+  flush(): void {
+    if (this.#phase === "held") this.#stream();
   }
 
   /** Returns a promise if too many bytes are buffered. It resolves when the client has read enough of them. */
@@ -113,14 +123,15 @@ export class ResponseReader {
   end(): void {
     if (this.ended) return;
     if (this.#phase === "head") this.#decoder.end();
-    if (this.#phase === "body") {
+    if (this.#phase === "held" || this.#phase === "body") {
       if (this.#left) {
         return this.fail(
           new Error(`The body is ${this.#left} bytes shorter than its Content-Length`),
         );
       }
       if (this.#chunks?.ended === false) return this.fail(new Error("The body has no last chunk"));
-      this.#controller.close();
+      if (this.#phase === "held") this.#respondWhole();
+      else this.#controller.close();
     }
     this.#phase = "complete";
   }
@@ -128,6 +139,7 @@ export class ResponseReader {
   /** Fails the response, unless it is complete: the application or the connection to it failed. */
   fail(error: unknown): void {
     if (this.ended) return;
+    this.flush();
     if (this.#phase === "body") this.#controller.error(error);
     this.#phase = "failed";
     this.#settle.reject(error);
@@ -170,6 +182,17 @@ export class ResponseReader {
       this.#settle.resolve(new Response(null, init));
       return this.#options.oncomplete();
     }
+    this.#init = init;
+    this.#phase = "held";
+  }
+
+  /** Responds with a body that arrived whole with its header block. A stream would cost more than the rest. */
+  #respondWhole(): void {
+    this.#settle.resolve(new Response(concatenate(this.#held), this.#init));
+  }
+
+  /** Responds with a body of which more may follow. */
+  #stream(): void {
     this.#phase = "body";
     const body = new ReadableStream<Uint8Array<ArrayBuffer>>({
       start: (controller) => {
@@ -183,14 +206,17 @@ export class ResponseReader {
         this.#options.oncancel(reason);
       },
     }, new ByteLengthQueuingStrategy({ highWaterMark: HIGH_WATER }));
-    this.#settle.resolve(new Response(body, init));
+    for (const chunk of this.#held) this.#controller.enqueue(chunk.slice());
+    this.#held = [];
+    this.#settle.resolve(new Response(body, this.#init));
   }
 
   #pushBody(bytes: Uint8Array<ArrayBuffer>): void {
     if (bytes.length === 0) return;
-    if (this.#phase !== "body") return this.#drop(bytes);
+    if (this.#phase !== "held" && this.#phase !== "body") return this.#drop(bytes);
     const chunk = bytes.subarray(0, this.#left);
-    this.#controller.enqueue(chunk);
+    if (this.#phase === "held") this.#held.push(chunk);
+    else this.#controller.enqueue(chunk.slice());
     if (this.#left === undefined) return;
     this.#left -= chunk.length;
     if (this.#left > 0) return;
@@ -244,6 +270,17 @@ function createHeaders(fields: [name: string, value: string][]): Headers {
     if (!unique || !headers.has(field)) headers.append(field, value);
   }
   return headers;
+}
+
+function concatenate(chunks: Uint8Array<ArrayBuffer>[]): Uint8Array<ArrayBuffer> {
+  if (chunks.length === 1) return chunks[0];
+  const whole = new Uint8Array(chunks.reduce((sum, chunk) => sum + chunk.length, 0));
+  let at = 0;
+  for (const chunk of chunks) {
+    whole.set(chunk, at);
+    at += chunk.length;
+  }
+  return whole;
 }
 
 function isChunked([name, value]: [name: string, value: string]): boolean {

@@ -1,9 +1,9 @@
-import { createVariables } from "../bridge/request_variables.ts";
+import { type VariableSink, writeVariables } from "../bridge/request_variables.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 import { DEFAULTS, type GatewayInfo, type GatewayOptions } from "./options.ts";
 import { type ApplicationResponse, ResponseReader } from "./response.ts";
 import type { ScriptPath } from "./script_path.ts";
-import { Watchdog } from "./watchdog.ts";
+import { type Checked, type Sweep, Watchdog } from "./watchdog.ts";
 
 /** The files of a script, which become variables. */
 export interface ScriptFiles {
@@ -13,17 +13,14 @@ export interface ScriptFiles {
   documentRoot: string;
 }
 
-/** Names and values of variables, as byte strings. */
-export type VariablePairs = [name: string, value: string][];
-
 /** One request to an application and its response, whatever the transport. */
-export class RoundTrip {
+export class RoundTrip implements Checked {
   readonly request: Request;
   /** The length of the body in bytes, or undefined if it is unknown. */
   length: number | undefined;
   /** Reads the response from the bytes that the application writes. */
   readonly reader: ResponseReader;
-  /** Aborts the round trip when it makes no progress. */
+  /** Measures progress. */
   readonly watchdog: Watchdog;
   /** Writes a line to the gateway's log. */
   readonly log: (message: string) => void;
@@ -32,6 +29,11 @@ export class RoundTrip {
   /** Set by the transport. Called when the round trip is aborted. */
   onabort: (reason: unknown) => void = () => {};
   #options: GatewayOptions;
+  #info: GatewayInfo | undefined;
+  #sweep: Sweep;
+  #checks = 0;
+  /** The request's signal, once it is observed. */
+  #signal: AbortSignal | undefined;
   #maxBodyBytes: number;
   #body: ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>> | undefined;
   #buffered: Uint8Array<ArrayBuffer>[] = [];
@@ -42,13 +44,18 @@ export class RoundTrip {
   #phase: "open" | "complete" | "over" = "open";
   #abort = () => {
     // Deno.serve aborts the signal after a complete response as well.
-    if (!this.reader.complete) this.abort(this.request.signal.reason);
+    if (!this.reader.complete) this.abort(this.#signal!.reason);
   };
 
   /**
    * @throws {ProtocolError} If the body is longer than allowed (status 413), or Content-Length invalid (status 400).
    */
-  constructor(request: Request, options: GatewayOptions) {
+  constructor(
+    request: Request,
+    info: GatewayInfo | undefined,
+    options: GatewayOptions,
+    sweep: Sweep,
+  ) {
     const {
       timeout = DEFAULTS.timeout,
       clientTimeout = DEFAULTS.clientTimeout,
@@ -57,8 +64,10 @@ export class RoundTrip {
       log = console.error,
     } = options;
     this.request = request;
-    this.#options = options;
     this.log = log;
+    this.#options = options;
+    this.#info = info;
+    this.#sweep = sweep;
     this.#maxBodyBytes = maxBodyBytes;
     this.length = bodyLength(request);
     if ((this.length ?? 0) > maxBodyBytes) throw tooLarge(maxBodyBytes);
@@ -70,17 +79,33 @@ export class RoundTrip {
       oncomplete: () => this.#complete(),
       log,
     });
-    this.watchdog = new Watchdog({ application: timeout, client: clientTimeout }, (side) => {
-      const [limit, status] = side === "client" ? [clientTimeout, 408] : [timeout, 504];
-      const error = new ProtocolError(
-        `Cannot complete the response as the ${side} must make progress within ${limit} ms: it made none`,
-        status,
-      );
-      if (this.reader.begun) log(error.message);
-      this.abort(error);
-    });
-    if (request.signal.aborted) this.#abort();
-    else request.signal.addEventListener("abort", this.#abort);
+    this.watchdog = new Watchdog({ application: timeout, client: clientTimeout });
+    // Deno.serve aborts a signal that was looked at even after a complete response, with a DOMException each time. Most
+    // requests are finished before the second sweep, which looks at it too.
+    if (info === undefined || !("completed" in info)) this.#observe();
+    if (!this.over) sweep.add(this);
+  }
+
+  /** Aborts the round trip if the client has disconnected or a side has made no progress for too long. */
+  check(now: number): void {
+    if (++this.#checks > 1) this.#observe();
+    const side = this.watchdog.expired(now);
+    if (side === undefined || this.over) return;
+    const { timeout = DEFAULTS.timeout, clientTimeout = DEFAULTS.clientTimeout } = this.#options;
+    const [limit, status] = side === "client" ? [clientTimeout, 408] : [timeout, 504];
+    const error = new ProtocolError(
+      `Cannot complete the response as the ${side} must make progress within ${limit} ms: it made none`,
+      status,
+    );
+    if (this.reader.begun) this.log(error.message);
+    this.abort(error);
+  }
+
+  #observe(): void {
+    if (this.#signal !== undefined) return;
+    this.#signal = this.request.signal;
+    if (this.#signal.aborted) this.#abort();
+    else this.#signal.addEventListener("abort", this.#abort);
   }
 
   /** The response, once its header block is complete. */
@@ -94,31 +119,35 @@ export class RoundTrip {
   }
 
   /**
-   * Creates the variables of the request.
+   * Passes the variables of the request to a function, as byte strings.
    *
    * @throws {ProtocolError} If one has a NUL, which would end a C string or an SCGI header.
    */
   variables(
-    info: GatewayInfo | undefined,
+    url: URL,
     path: ScriptPath,
-    files?: ScriptFiles,
-  ): VariablePairs {
+    files: ScriptFiles | undefined,
+    write: VariableSink,
+  ): void {
     const { request, length } = this;
+    const info = this.#info;
     const { variables: given, passAuthorization } = this.#options;
-    const variables = createVariables(request, {
-      ...path,
-      ...files,
+    writeVariables(request, {
+      url,
+      scriptName: path.scriptName,
+      pathInfo: path.pathInfo,
+      scriptFilename: files?.scriptFilename,
+      documentRoot: files?.documentRoot,
       contentLength: request.body === null ? undefined : length,
       remoteAddr: info?.remoteAddr,
       dropAuthorization: passAuthorization === false,
       variables: typeof given === "function" ? given(request, info) : given,
-    });
-    for (const [name, value] of variables) {
+    }, (name, value) => {
       if (value.includes("\0")) {
         throw new ProtocolError(`Cannot send ${name} as it must have no NUL: it has one`);
       }
-    }
-    return variables;
+      write(name, value);
+    });
   }
 
   /**
@@ -192,10 +221,10 @@ export class RoundTrip {
     this.oncomplete();
   }
 
-  /** Waits until the client has read enough of the response. */
-  async room(): Promise<void> {
+  /** Returns a promise if the client should first read more of the response. */
+  room(): Promise<void> | void {
     const room = this.reader.room();
-    if (room) await this.watchdog.client(room);
+    if (room) return this.watchdog.client(room);
   }
 
   /** Aborts because of the application or the connection to it. The status of the response is then at least 500. */
@@ -224,8 +253,8 @@ export class RoundTrip {
   finish(): void {
     if (this.over) return;
     this.#phase = "over";
-    this.watchdog.stop();
-    this.request.signal.removeEventListener("abort", this.#abort);
+    this.#sweep.delete(this);
+    this.#signal?.removeEventListener("abort", this.#abort);
     this.#body?.cancel().catch(() => {});
   }
 }

@@ -9,11 +9,12 @@ import { toByteString } from "../wire/byte_string.ts";
 import { encodeSCGIHeaders } from "../wire/scgi.ts";
 import { plainResponse } from "../bridge/error_response.ts";
 import { ApplicationConnections, type Connection } from "./connection.ts";
-import { createGateway, fetchOnce } from "./handler.ts";
+import { createGateway, createSweep, fetchOnce } from "./handler.ts";
 import { DEFAULTS, type Gateway, type GatewayInfo, type SCGIGatewayOptions } from "./options.ts";
 import type { ApplicationResponse } from "./response.ts";
-import { RoundTrip, type VariablePairs } from "./round_trip.ts";
-import { pathBelow } from "./script_path.ts";
+import { RoundTrip } from "./round_trip.ts";
+import { pathBelow, type ScriptPath } from "./script_path.ts";
+import type { Sweep } from "./watchdog.ts";
 
 /**
  * Creates a handler that calls an SCGI application, over a new connection for each request.
@@ -34,11 +35,11 @@ import { pathBelow } from "./script_path.ts";
  * ```
  */
 export function scgiGateway(address: Address, options: SCGIGatewayOptions = {}): Gateway {
-  const connections = new ApplicationConnections(address, options);
+  const application = new Application(address, options, createSweep(options));
   return createGateway(
     options,
-    (request, info) => callSCGI(request, info, connections, options),
-    () => connections.close(),
+    (request, info) => application.call(request, info),
+    () => application.close(),
   );
 }
 
@@ -67,56 +68,87 @@ export function fetchSCGI(
   address: Address,
   options: SCGIGatewayOptions = {},
 ): Promise<Response> {
-  const connections = new ApplicationConnections(address, options);
-  return fetchOnce((sent) => callSCGI(sent, undefined, connections, options), request);
+  const application = new Application(address, options, createSweep(options, true));
+  return fetchOnce((sent) => application.call(sent, undefined), request);
 }
 
-async function callSCGI(
-  request: Request,
-  info: GatewayInfo | undefined,
-  connections: ApplicationConnections,
-  options: SCGIGatewayOptions,
-): Promise<ApplicationResponse> {
-  const { prefix = DEFAULTS.prefix, maxBufferedBody = DEFAULTS.maxBufferedBody } = options;
-  const pathInfo = pathBelow(request, prefix);
-  if (pathInfo === undefined) return plainResponse(404);
-  const roundTrip = new RoundTrip(request, options);
-  try {
-    await roundTrip.measure(maxBufferedBody);
-    const variables = roundTrip.variables(info, { scriptName: toByteString(prefix), pathInfo });
-    const connection = await connections.acquire(true, request.signal);
-    if (roundTrip.over) connection.release(false);
-    else sendSCGI(roundTrip, connection, variables).finally(() => connection.release(false));
-  } catch (error) {
-    roundTrip.abort(error);
+/** An SCGI application, as a gateway calls it. */
+class Application {
+  #options: SCGIGatewayOptions;
+  #connections: ApplicationConnections;
+  #sweep: Sweep;
+
+  constructor(address: Address, options: SCGIGatewayOptions, sweep: Sweep) {
+    this.#options = options;
+    this.#connections = new ApplicationConnections(address, options);
+    this.#sweep = sweep;
   }
-  return await roundTrip.response;
+
+  /** Closes all connections. */
+  close(): void {
+    this.#connections.close();
+    this.#sweep.close();
+  }
+
+  /** Sends a request. */
+  async call(request: Request, info: GatewayInfo | undefined): Promise<ApplicationResponse> {
+    const { prefix = DEFAULTS.prefix, maxBufferedBody = DEFAULTS.maxBufferedBody } = this.#options;
+    const url = new URL(request.url);
+    const pathInfo = pathBelow(url, prefix);
+    if (pathInfo === undefined) return plainResponse(404);
+    const roundTrip = new RoundTrip(request, info, this.#options, this.#sweep);
+    try {
+      await roundTrip.measure(maxBufferedBody);
+      const head = encodeHead(roundTrip, url, { scriptName: toByteString(prefix), pathInfo });
+      const connection = await this.#connections.connect(roundTrip);
+      if (connection !== undefined) {
+        exchange(roundTrip, connection, head).finally(() => connection.release(false));
+      }
+    } catch (error) {
+      roundTrip.abort(error);
+    }
+    return await roundTrip.response;
+  }
+}
+
+function encodeHead(roundTrip: RoundTrip, url: URL, path: ScriptPath): Uint8Array {
+  const pairs: [name: string, value: string][] = [
+    ["CONTENT_LENGTH", String(roundTrip.length)],
+    ["SCGI", "1"],
+  ];
+  roundTrip.variables(url, path, undefined, (name, value) => {
+    if (name !== "CONTENT_LENGTH" && name !== "SCGI") pairs.push([name, value]);
+  });
+  return encodeSCGIHeaders(pairs);
 }
 
 /** Sends the request and reads the response. Resolves when the connection is no longer needed. */
-async function sendSCGI(
+async function exchange(
   roundTrip: RoundTrip,
   connection: Connection,
-  variables: VariablePairs,
+  head: Uint8Array,
 ): Promise<void> {
+  const { reader, watchdog } = roundTrip;
   roundTrip.onabort = () => connection.close();
   try {
-    connection.out.append(encodeSCGIHeaders([
-      ["CONTENT_LENGTH", String(roundTrip.length)],
-      ["SCGI", "1"],
-      ...variables.filter(([name]) => name !== "CONTENT_LENGTH" && name !== "SCGI"),
-    ]));
+    connection.out.append(head);
+    if (roundTrip.request.body !== null) connection.setNoDelay();
     connection.flush();
     roundTrip.send((chunk) => {
       connection.out.append(chunk);
       return connection.flush();
     });
-    while (!roundTrip.reader.ended) {
+    while (!reader.ended) {
       const bytes = await connection.read();
-      if (bytes === null) roundTrip.reader.end();
-      else roundTrip.reader.push(bytes);
-      roundTrip.watchdog.moved();
-      await roundTrip.room();
+      watchdog.moved();
+      if (bytes === null) {
+        reader.end();
+        break;
+      }
+      reader.push(bytes);
+      reader.flush();
+      const room = roundTrip.room();
+      if (room) await room;
     }
   } catch (error) {
     roundTrip.fail(error);

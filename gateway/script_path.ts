@@ -37,9 +37,9 @@ export function decodeTarget(pathname: string): string {
   return path;
 }
 
-/** Decodes a request's path and removes the prefix. Returns undefined if the path is not below the prefix. */
-export function pathBelow(request: Request, prefix: string): string | undefined {
-  return stripPrefix(decodeTarget(new URL(request.url).pathname), toByteString(prefix));
+/** Decodes a URL's path and removes the prefix. Returns undefined if the path is not below the prefix. */
+export function pathBelow({ pathname }: URL, prefix: string): string | undefined {
+  return stripPrefix(decodeTarget(pathname), toByteString(prefix));
 }
 
 /**

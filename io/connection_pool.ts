@@ -1,5 +1,6 @@
 import type { Endpoint } from "./address.ts";
 import type { Duplex } from "./duplex.ts";
+import { MAX_DELAY } from "./server.ts";
 
 /** Limits of a {@linkcode ConnectionPool}. */
 export interface PoolOptions {
@@ -14,7 +15,7 @@ export interface PoolOptions {
 }
 
 /** Large enough for most responses; a longer one is read in larger parts. */
-const SMALL_READ = 8192;
+const SMALL_READ = 4096;
 const LARGE_READ = 65536;
 
 /** Thrown when the maximum number of connections is open. */
@@ -32,17 +33,17 @@ function nameOf(endpoint: Endpoint): string {
  * Connects to an endpoint.
  *
  * @param timeout How long connecting may take, in milliseconds. A Unix socket connects or fails at once.
+ * @param controller Aborts connecting.
  * @throws {Deno.errors.TimedOut} If it takes longer.
  * @throws The error of `Deno.connect`.
  */
-export async function connect(
+async function connect(
   endpoint: Endpoint,
   timeout: number,
-  signal?: AbortSignal,
-): Promise<PooledConnection> {
-  const controller = new AbortController();
-  const abort = () => controller.abort(signal?.reason);
-  const timer = timeout === Infinity ? undefined : setTimeout(
+  controller: AbortController,
+): Promise<Duplex> {
+  const { signal } = controller;
+  const timer = timeout === Infinity || endpoint.transport === "unix" ? undefined : setTimeout(
     () =>
       controller.abort(
         new Deno.errors.TimedOut(
@@ -53,20 +54,15 @@ export async function connect(
       ),
     timeout,
   );
-  if (signal?.aborted) abort();
-  signal?.addEventListener("abort", abort);
   try {
-    if (endpoint.transport === "unix") return new PooledConnection(await Deno.connect(endpoint));
-    const connection = await Deno.connect({ ...endpoint, signal: controller.signal });
-    connection.setNoDelay(true);
-    return new PooledConnection(connection);
+    if (endpoint.transport === "unix") return await Deno.connect(endpoint);
+    return await Deno.connect({ ...endpoint, signal });
   } catch (error) {
-    if (controller.signal.aborted) throw controller.signal.reason;
+    if (signal.aborted) throw signal.reason;
     (error as Error).message = `Cannot connect to ${nameOf(endpoint)}: ${(error as Error).message}`;
     throw error;
   } finally {
     clearTimeout(timer);
-    signal?.removeEventListener("abort", abort);
   }
 }
 
@@ -74,12 +70,14 @@ export async function connect(
 export class PooledConnection {
   /** The connection's bytes. */
   readonly duplex: Duplex;
-  /** Whether it has carried another request before. */
-  reused = false;
+  /** The number of requests that it has carried, with the current one. */
+  uses = 1;
   /** Whether any bytes have been read. */
   hasRead = false;
+  /** When it became idle. */
+  idleSince = 0;
   #ahead: Promise<Uint8Array<ArrayBuffer> | null> | null = null;
-  #size = SMALL_READ;
+  #buffer: Uint8Array<ArrayBuffer> = new Uint8Array(SMALL_READ);
   #closed = false;
 
   /** @param duplex The connection's bytes. */
@@ -87,7 +85,7 @@ export class PooledConnection {
     this.duplex = duplex;
   }
 
-  /** Reads the next bytes, which are the caller's to keep; null at the end. */
+  /** Reads the next bytes, which are valid until the next read; null at the end. */
   read(): Promise<Uint8Array<ArrayBuffer> | null> {
     const ahead = this.#ahead ?? this.#read();
     this.#ahead = null;
@@ -122,26 +120,44 @@ export class PooledConnection {
   }
 
   async #read(): Promise<Uint8Array<ArrayBuffer> | null> {
-    const buffer = new Uint8Array(this.#size);
+    const buffer = this.#buffer;
     const count = await this.duplex.read(buffer);
     if (count === null) return null;
     this.hasRead = true;
-    this.#size = count === buffer.length ? LARGE_READ : SMALL_READ;
+    if (count === SMALL_READ && buffer.length === SMALL_READ) {
+      this.#buffer = new Uint8Array(LARGE_READ);
+    } else if (count < SMALL_READ && buffer.length > SMALL_READ) {
+      this.#buffer = new Uint8Array(SMALL_READ);
+    }
     return buffer.subarray(0, count);
   }
 }
 
-/** Connections to one application, of which some idle ones are kept for the next request. */
-export class ConnectionPool {
+/**
+ * Connections to one application. Idle ones are kept for the next request. The one that was released last is used
+ * first, so that after `idleTimeout` as many are left as were in use at once.
+ *
+ * An application may have a process for each connection, as PHP-FPM has, and accept another only when a process is
+ * free. An idle connection must then not occupy the process that a new connection waits for.
+ */
+export class ConnectionPool<Connection extends PooledConnection> {
   #endpoint: Endpoint;
   #options: PoolOptions;
-  #open = new Set<PooledConnection>();
-  #idle: { connection: PooledConnection; timer: ReturnType<typeof setTimeout> }[] = [];
+  #create: (duplex: Duplex) => Connection;
+  #open = new Set<Connection>();
+  /** In the order in which they became idle. */
+  #idle: Connection[] = [];
   #connecting = 0;
+  /** The number of connections that the application has been seen to serve at once. */
+  #served = 0;
+  #expiry: ReturnType<typeof setTimeout> | undefined;
   #closed = false;
 
-  /** @throws {TypeError} If the endpoint's port is 0. */
-  constructor(endpoint: Endpoint, options: PoolOptions) {
+  /**
+   * @param create Creates a connection of its bytes.
+   * @throws {TypeError} If the endpoint's port is 0.
+   */
+  constructor(endpoint: Endpoint, options: PoolOptions, create: (duplex: Duplex) => Connection) {
     if (endpoint.transport === "tcp" && endpoint.port === 0) {
       throw new TypeError(
         `Cannot connect as the port must be from 1 to 65535: current address is "${endpoint.hostname}:0"`,
@@ -149,35 +165,37 @@ export class ConnectionPool {
     }
     this.#endpoint = endpoint;
     this.#options = options;
+    this.#create = create;
+  }
+
+  /** Returns an idle connection, or undefined if there is none. */
+  reuse(): Connection | undefined {
+    const connection = this.#idle.pop();
+    if (connection === undefined) return undefined;
+    connection.idle(false);
+    connection.uses++;
+    return connection;
   }
 
   /**
-   * Returns an idle connection, or opens one.
+   * Opens a connection.
    *
-   * @param fresh Whether it must be a new connection.
+   * @param controller Aborts connecting.
    * @throws {PoolFullError} If the maximum number is open.
    */
-  async acquire(fresh: boolean, signal?: AbortSignal): Promise<PooledConnection> {
-    const idle = this.#idle.pop();
-    if (idle !== undefined && fresh) {
-      // It may occupy the process that the new one needs.
-      this.#idle.push(idle);
-      this.#drop(idle.connection);
-    } else if (idle !== undefined) {
-      clearTimeout(idle.timer);
-      idle.connection.idle(false);
-      idle.connection.reused = true;
-      return idle.connection;
-    }
+  async connect(controller = new AbortController()): Promise<Connection> {
     const { maxConnections, connectTimeout } = this.#options;
-    if (this.#open.size + this.#connecting >= maxConnections) {
+    const idle = this.#idle.at(0);
+    const full = this.#count >= maxConnections;
+    if (idle !== undefined && (full || this.#count >= this.#served)) this.#drop(idle);
+    if (this.#count >= maxConnections) {
       throw new PoolFullError(
         `Cannot connect as there must be at most ${maxConnections} connections: all are in use`,
       );
     }
     this.#connecting++;
     try {
-      const connection = await connect(this.#endpoint, connectTimeout, signal);
+      const connection = this.#create(await connect(this.#endpoint, connectTimeout, controller));
       this.#open.add(connection);
       return connection;
     } finally {
@@ -190,31 +208,72 @@ export class ConnectionPool {
    *
    * @param reusable Whether it may carry another request.
    */
-  release(connection: PooledConnection, reusable: boolean): void {
-    const { maxIdle, idleTimeout } = this.#options;
-    // An application with a process per connection (PHP-FPM) accepts a new one only when a process is free.
-    const waiting = this.#connecting > 0 || [...this.#open].some((other) => !other.hasRead);
-    if (!reusable || waiting || this.#closed || this.#idle.length >= maxIdle) {
-      return this.#drop(connection);
-    }
-    const timer = setTimeout(() => this.#drop(connection), idleTimeout);
-    Deno.unrefTimer(timer as unknown as number);
-    this.#idle.push({ connection, timer });
-    connection.watch(() => {
-      if (this.#idle.some((idle) => idle.connection === connection)) this.#drop(connection);
-    });
-    connection.idle(true);
+  release(connection: Connection, reusable: boolean): void {
+    if (!reusable || this.#closed || this.#options.maxIdle === 0) return this.#drop(connection);
+    if (this.#served < this.#count) this.#observe();
+    if (!this.#needsProcess()) return this.#keep(connection);
+    // Responses that have arrived already show that the application serves more connections.
+    setTimeout(() => {
+      this.#observe();
+      if (this.#closed || this.#needsProcess()) this.#drop(connection);
+      else this.#keep(connection);
+    }, 0);
   }
 
   /** Closes all connections. */
   close(): void {
     this.#closed = true;
+    clearTimeout(this.#expiry);
     for (const connection of [...this.#open]) this.#drop(connection);
   }
 
-  #drop(connection: PooledConnection): void {
-    const at = this.#idle.findIndex((idle) => idle.connection === connection);
-    if (at >= 0) clearTimeout(this.#idle.splice(at, 1)[0].timer);
+  get #count(): number {
+    return this.#open.size + this.#connecting;
+  }
+
+  /** Counts the connections that the application serves. */
+  #observe(): void {
+    let served = 0;
+    for (const connection of this.#open) if (connection.hasRead) served++;
+    this.#served = Math.max(this.#served, served);
+  }
+
+  /** Whether a connection may wait for a process of the application. */
+  #needsProcess(): boolean {
+    return this.#count > this.#served;
+  }
+
+  #keep(connection: Connection): void {
+    if (this.#idle.length >= this.#options.maxIdle) return this.#drop(connection);
+    connection.idleSince = performance.now();
+    this.#idle.push(connection);
+    connection.watch(() => {
+      if (!this.#idle.includes(connection)) return;
+      this.#drop(connection);
+      // The application may have restarted with fewer processes.
+      this.#served = 0;
+    });
+    connection.idle(true);
+    if (this.#expiry === undefined) this.#expire();
+  }
+
+  /** Closes the connections that have been idle for too long. One timer serves all of them. */
+  #expire(): void {
+    const { idleTimeout } = this.#options;
+    const now = performance.now();
+    while (this.#idle.length > 0 && now - this.#idle[0].idleSince >= idleTimeout) {
+      this.#drop(this.#idle[0]);
+    }
+    this.#expiry = undefined;
+    if (this.#idle.length === 0 || idleTimeout === Infinity) return;
+    const left = this.#idle[0].idleSince + idleTimeout - now;
+    this.#expiry = setTimeout(() => this.#expire(), Math.min(Math.ceil(left), MAX_DELAY));
+    Deno.unrefTimer(this.#expiry as unknown as number);
+  }
+
+  #drop(connection: Connection): void {
+    const at = this.#idle.indexOf(connection);
+    if (at >= 0) this.#idle.splice(at, 1);
     this.#open.delete(connection);
     connection.close();
   }

@@ -113,11 +113,42 @@ function refused(reason: string): ScriptRefusal {
   return { status: 403, reason };
 }
 
-/** Returns whether a path is a regular file or a folder inside the root. */
-export async function kindBelow(root: string, path: string): Promise<"file" | "folder" | "none"> {
-  const info = await stat(path);
-  if (info === null) return "none";
-  const real = await Deno.realPath(path) + "/";
-  if (!real.startsWith((await Deno.realPath(root)).replace(/\/*$/, "/"))) return "none";
-  return info.isFile ? "file" : info.isDirectory ? "folder" : "none";
+/** How long a file that was found is taken to be there, in milliseconds. */
+const FRESH = 1000;
+/** The number of files that are remembered. */
+const MAX_REMEMBERED = 1000;
+
+/** Tells whether paths are regular files or folders inside a root. Remembers those that are, for a second. */
+export class FileKinds {
+  /** The root, an absolute path without a slash at its end. */
+  readonly root: string;
+  #found = new Map<string, "file" | "folder">();
+  #since = 0;
+
+  /** @param root The root. */
+  constructor(root: string) {
+    this.root = root;
+  }
+
+  /** Returns whether a path is a regular file or a folder inside the root. */
+  kind(path: string): "file" | "folder" | Promise<"file" | "folder" | "none"> {
+    const now = performance.now();
+    if (now - this.#since > FRESH || this.#found.size >= MAX_REMEMBERED) {
+      this.#found.clear();
+      this.#since = now;
+    }
+    return this.#found.get(path) ?? this.#look(path);
+  }
+
+  async #look(path: string): Promise<"file" | "folder" | "none"> {
+    const info = await stat(path);
+    if (info === null || !info.isFile && !info.isDirectory) return "none";
+    const real = await Deno.realPath(path) + "/";
+    if (!real.startsWith((await Deno.realPath(this.root || "/")).replace(/\/*$/, "/"))) {
+      return "none";
+    }
+    const kind = info.isFile ? "file" : "folder";
+    this.#found.set(path, kind);
+    return kind;
+  }
 }

@@ -225,6 +225,29 @@ export function encodeStreamText(
   }
 }
 
+/**
+ * Starts a stream record whose content the caller appends.
+ *
+ * @returns The offset of the content, for {@linkcode finishStream}.
+ */
+export function startStream(out: ByteBuffer): number {
+  return out.reserve(HEADER_LENGTH) + HEADER_LENGTH;
+}
+
+/** Finishes the record that {@linkcode startStream} started: as several records if one cannot have all the content. */
+export function finishStream(
+  out: ByteBuffer,
+  type: number,
+  requestId: number,
+  start: number,
+): void {
+  const length = out.length - start;
+  const content = length > MAX_RECORD_CONTENT ? out.bytes.slice(start, out.length) : null;
+  out.length = start - HEADER_LENGTH;
+  if (content === null) beginRecord(out, type, requestId, length);
+  else encodeStream(out, type, requestId, content);
+}
+
 /** Appends the empty record that ends a stream (section 3.3). */
 export function encodeStreamEnd(out: ByteBuffer, type: number, requestId: number): void {
   beginRecord(out, type, requestId, 0);

@@ -14,6 +14,7 @@ const encoder = new TextEncoder();
 
 /** What came of a request so far. */
 export interface Asked {
+  id: number;
   keep: boolean;
   role: number;
   variables: Map<string, string>;
@@ -56,9 +57,10 @@ export class Peer {
     return await this.until("a request", (asked) => asked.stdinEnded) ? this.asked : undefined;
   }
 
-  record(type: number, _id: number, content: Uint8Array): void {
+  record(type: number, id: number, content: Uint8Array): void {
     const { asked } = this;
     if (type === RecordType.beginRequest) {
+      asked.id = id;
       asked.role = content[1];
       asked.keep = content[2] === 1;
     } else if (type === RecordType.params) {
@@ -92,15 +94,15 @@ export class Peer {
 
   async #stream(type: number, text: string | Uint8Array): Promise<void> {
     const out = new ByteBuffer();
-    encodeStream(out, type, 1, typeof text === "string" ? encoder.encode(text) : text);
+    encodeStream(out, type, this.asked.id, typeof text === "string" ? encoder.encode(text) : text);
     await this.write(out.take());
   }
 
   /** Sends FCGI_END_REQUEST. */
   async end(appStatus = 0, protocolStatus = 0, stdoutEnd = true): Promise<void> {
     const out = new ByteBuffer();
-    if (stdoutEnd) encodeStreamEnd(out, RecordType.stdout, 1);
-    encodeEndRequest(out, 1, appStatus, protocolStatus);
+    if (stdoutEnd) encodeStreamEnd(out, RecordType.stdout, this.asked.id);
+    encodeEndRequest(out, this.asked.id, appStatus, protocolStatus);
     await this.write(out.take());
   }
 
@@ -121,6 +123,7 @@ export class Peer {
 
 function empty(): Asked {
   return {
+    id: 1,
     keep: false,
     role: 0,
     variables: new Map(),
@@ -133,6 +136,9 @@ function empty(): Asked {
 /** Listens; each connection does what the test says, and is told its number. */
 export class Application implements AsyncDisposable {
   readonly address: string;
+  /** Resolves when the first connection is closed. */
+  readonly closed: Promise<void>;
+  #close: () => void;
   /** How many connections have come. */
   connections = 0;
   #listener: Deno.TcpListener;
@@ -142,6 +148,9 @@ export class Application implements AsyncDisposable {
   #accepting: Promise<void>;
 
   constructor(serve: (peer: Peer, number: number) => Promise<void>) {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.closed = promise;
+    this.#close = resolve;
     this.#listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
     this.address = `127.0.0.1:${this.#listener.addr.port}`;
     this.#accepting = this.#accept(serve);
@@ -154,7 +163,10 @@ export class Application implements AsyncDisposable {
       this.#running.push(
         serve(peer, ++this.connections)
           .catch((error) => void this.#failures.push(error))
-          .finally(() => peer.close()),
+          .finally(() => {
+            peer.close();
+            this.#close();
+          }),
       );
     }
   }

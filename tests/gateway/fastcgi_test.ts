@@ -2,8 +2,9 @@ import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/
 import { fastCGIGateway, type FastCGIGatewayOptions, fetchFastCGI } from "../../gateway.ts";
 import { serveFastCGI } from "../../fastcgi.ts";
 import { ByteBuffer } from "../../wire/byte_buffer.ts";
-import { encodeStream, ProtocolStatus, RecordType } from "../../wire/fastcgi.ts";
+import { encodeEndRequest, encodeStream, ProtocolStatus, RecordType } from "../../wire/fastcgi.ts";
 import { ProtocolError } from "../../wire/protocol_error.ts";
+import { bytes } from "../testing/bytes.ts";
 import { deadline } from "../testing/deadline.ts";
 import { Application, type Peer } from "./application.ts";
 
@@ -39,6 +40,62 @@ Deno.test("fastCGIGateway() keeps connections for requests that can be repeated"
   assertEquals(application.connections, 1);
   await (await gateway.fetch("/x", { method: "POST" })).text();
   assertEquals(application.connections, 2);
+});
+
+Deno.test("fastCGIGateway() gives each request on a connection its own id", async () => {
+  const ids: number[] = [];
+  await using application = new Application(async (peer) => {
+    for (let asked = await peer.request(); asked; asked = await peer.request()) {
+      ids.push(asked.id);
+      await peer.answer(OK);
+    }
+  });
+  using gateway = ask(application.address);
+  for (let i = 0; i < 3; i++) await (await gateway.fetch("/")).text();
+  assertEquals(ids, [1, 2, 3]);
+});
+
+for (const together of [true, false]) {
+  const when = together ? "with" : "after";
+  Deno.test(`fastCGIGateway() serves no record that comes ${when} FCGI_END_REQUEST`, async () => {
+    const stray = new ByteBuffer();
+    for (const id of [1, 2]) encodeStream(stray, RecordType.stdout, id, bytes(OK + "stray"));
+    await using application = new Application(async (peer, number) => {
+      await peer.request();
+      const out = new ByteBuffer();
+      encodeStream(out, RecordType.stdout, 1, bytes(OK + number));
+      encodeEndRequest(out, 1, 0, 0);
+      if (together) out.append(stray.bytes.subarray(0, stray.length));
+      await peer.write(out.take());
+      if (!together) await peer.write(stray.bytes.subarray(0, stray.length));
+      await peer.until("the close", () => false);
+    });
+    using gateway = ask(application.address);
+    assertEquals(await (await gateway.fetch("/")).text(), "1");
+    // What comes later closes the connection once it is read.
+    if (!together) await deadline(application.closed, "the connection's close");
+    assertEquals(await (await gateway.fetch("/")).text(), "2");
+  });
+}
+
+Deno.test("fastCGIGateway() keeps as many connections as are used at once", async () => {
+  const together = Promise.withResolvers<void>();
+  let waiting = 0;
+  await using application = new Application(async (peer) => {
+    for (let asked = await peer.request(); asked; asked = await peer.request()) {
+      if (++waiting === 12) together.resolve();
+      await together.promise;
+      await peer.answer(OK);
+    }
+  });
+  using gateway = ask(application.address);
+  const fetchAll = () =>
+    Promise.all(Array.from({ length: 12 }, async () => await (await gateway.fetch("/")).text()));
+  await fetchAll();
+  assertEquals(application.connections, 12);
+  // The first may have been closed before the others were known to be served.
+  for (let i = 0; i < 5; i++) await fetchAll();
+  assert(application.connections < 24, `${application.connections} connections`);
 });
 
 Deno.test("fastCGIGateway() makes a connection each where none is to be kept", async () => {

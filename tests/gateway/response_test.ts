@@ -28,7 +28,10 @@ function read(text: string, { method = "GET", step = Infinity, end = true } = {}
   });
   const all = bytes(text);
   try {
-    for (let at = 0; at < all.length; at += step) reader.push(all.slice(at, at + step));
+    for (let at = 0; at < all.length; at += step) {
+      reader.push(all.slice(at, at + step));
+      if (at + step < all.length || !end) reader.flush();
+    }
     if (end) reader.end();
   } catch (error) {
     reader.fail(error);
@@ -247,4 +250,19 @@ Deno.test("ResponseReader.room() waits no more when the client goes", async () =
   await deadline(Promise.resolve(room), "room");
   assertEquals(canceled, ["gone"]);
   reader.push(encoder.encode("more"));
+});
+
+Deno.test("ResponseReader responds alike whether the response arrives whole or in parts", async () => {
+  const heads = [
+    "Content-Type: text/plain",
+    "Content-Length: 5\nStatus: 201 Made\nSet-Cookie: a\nSet-Cookie: b",
+  ];
+  for (const head of heads) {
+    const text = `${head}\nX: y\n\nhello`;
+    const [whole, parts] = await Promise.all([response(text), response(text, { step: 7 })]);
+    assertEquals([...whole.headers], [...parts.headers]);
+    assertEquals([whole.status, whole.statusText], [parts.status, parts.statusText]);
+    assertEquals(await whole.text(), "hello");
+    assertEquals(await parts.text(), "hello");
+  }
 });

@@ -1,11 +1,11 @@
 import { assertEquals, assertRejects } from "@std/assert";
-import { type Side, Watchdog } from "../../gateway/watchdog.ts";
-import { FakeClock } from "../testing/fake_clock.ts";
+import { type Side, Sweep, Watchdog } from "../../gateway/watchdog.ts";
 
-/** A watchdog, and whom it has found too slow. */
-function watch(limits: Record<Side, number>): { watchdog: Watchdog; expired: Side[] } {
-  const expired: Side[] = [];
-  return { watchdog: new Watchdog(limits, (waited) => expired.push(waited)), expired };
+/** A watchdog that has been checked at time 0. */
+function watch(limits: Record<Side, number>): Watchdog {
+  const watchdog = new Watchdog(limits);
+  assertEquals(watchdog.expired(0), undefined);
+  return watchdog;
 }
 
 /** A promise for a test to settle, and the watchdog's wait for it. */
@@ -14,117 +14,86 @@ function waitForClient(watchdog: Watchdog) {
   return { waiting: watchdog.client(promise), resolve, reject };
 }
 
-Deno.test("Watchdog expires once when the application has not moved for its time", () => {
-  using clock = new FakeClock();
-  const { expired } = watch({ application: 100, client: 1000 });
-  clock.advance(99);
-  assertEquals(expired, []);
-  clock.advance(1);
-  assertEquals(expired, ["application"]);
-  clock.advance(10_000);
-  assertEquals([expired, clock.timers], [["application"], 0]);
+Deno.test("Watchdog expires when the application has made no progress for its limit", () => {
+  const watchdog = watch({ application: 100, client: 1000 });
+  assertEquals(watchdog.expired(99), undefined);
+  assertEquals(watchdog.expired(100), "application");
 });
 
-Deno.test("Watchdog.moved() starts the time anew, without a timer of its own", () => {
-  using clock = new FakeClock();
-  const { watchdog, expired } = watch({ application: 100, client: 1000 });
-  for (let i = 0; i < 1000; i++) {
+Deno.test("Watchdog.moved() restarts the time", () => {
+  const watchdog = watch({ application: 100, client: 1000 });
+  for (let now = 90; now < 1000; now += 90) {
     watchdog.moved();
-    clock.advance(1);
+    assertEquals(watchdog.expired(now), undefined);
   }
-  assertEquals(expired, []);
-  assertEquals([clock.timers, clock.timersSet <= 12], [1, true]);
-  clock.advance(98);
-  assertEquals(expired, []);
-  clock.advance(1);
-  assertEquals(expired, ["application"]);
+  assertEquals(watchdog.expired(1089), undefined);
+  assertEquals(watchdog.expired(1090), "application");
 });
 
 for (const [application, client] of [[100, 1000], [1000, 100], [100, 100]]) {
   const limits = { application, client };
-  Deno.test(`Watchdog.client() waits on the client's time: ${JSON.stringify(limits)}`, async () => {
-    using clock = new FakeClock();
-    const { watchdog, expired } = watch(limits);
-    clock.advance(50);
-    const first = waitForClient(watchdog);
-    clock.advance(client - 1);
-    assertEquals(expired, []);
-    first.resolve("more room");
-    assertEquals(await first.waiting, "more room");
-    // Then all of the application's time is left.
-    clock.advance(application - 1);
-    assertEquals(expired, []);
-    watchdog.moved();
-    const second = waitForClient(watchdog);
-    clock.advance(client);
-    assertEquals(expired, ["client"]);
-    second.resolve("late");
-    assertEquals(await second.waiting, "late");
-    clock.advance(10_000);
-    assertEquals([expired, clock.timers], [["client"], 0]);
+  Deno.test(`Watchdog.client() applies the client's limit: ${JSON.stringify(limits)}`, async () => {
+    const watchdog = watch(limits);
+    assertEquals(watchdog.expired(50), undefined);
+    const { waiting, resolve } = waitForClient(watchdog);
+    assertEquals(watchdog.expired(50), undefined);
+    assertEquals(watchdog.expired(50 + client - 1), undefined);
+    assertEquals(watchdog.expired(50 + client), "client");
+    resolve("more room");
+    assertEquals(await waiting, "more room");
+    // All of the application's time is left.
+    const now = 60 + client;
+    assertEquals(watchdog.expired(now), undefined);
+    assertEquals(watchdog.expired(now + application - 1), undefined);
+    assertEquals(watchdog.expired(now + application), "application");
   });
 }
 
 Deno.test("Watchdog.client() leaves the time to the client until the last of several waits", async () => {
-  using clock = new FakeClock();
-  const { watchdog, expired } = watch({ application: 100, client: 1000 });
+  const watchdog = watch({ application: 100, client: 1000 });
   const [first, second] = [waitForClient(watchdog), waitForClient(watchdog)];
-  clock.advance(500);
   first.resolve("");
   await first.waiting;
-  clock.advance(999);
-  assertEquals(expired, []);
+  assertEquals(watchdog.expired(500), undefined);
+  assertEquals(watchdog.expired(1499), undefined);
   second.resolve("");
   await second.waiting;
-  clock.advance(100);
-  assertEquals(expired, ["application"]);
+  assertEquals(watchdog.expired(1500), undefined);
+  assertEquals(watchdog.expired(1600), "application");
 });
 
 Deno.test("Watchdog.client() rejects as the wait does, and goes on", async () => {
-  using clock = new FakeClock();
-  const { watchdog, expired } = watch({ application: 100, client: 1000 });
+  const watchdog = watch({ application: 100, client: 1000 });
   const { waiting, reject } = waitForClient(watchdog);
-  clock.advance(900);
   reject(new Error("the client left"));
   await assertRejects(() => waiting, Error, "the client left");
-  clock.advance(99);
-  assertEquals(expired, []);
-  clock.advance(1);
-  assertEquals(expired, ["application"]);
+  assertEquals(watchdog.expired(900), undefined);
+  assertEquals(watchdog.expired(1000), "application");
 });
 
-Deno.test("Watchdog waits for ever where the limit is Infinity", async () => {
-  using clock = new FakeClock();
-  const { watchdog, expired } = watch({ application: Infinity, client: 100 });
-  assertEquals(clock.timers, 0);
-  clock.advance(1e9);
-  const { waiting, resolve } = waitForClient(watchdog);
-  clock.advance(99);
-  resolve("");
-  await waiting;
-  clock.advance(1e9);
-  assertEquals([expired, clock.timers], [[], 0]);
+Deno.test("Watchdog waits forever if the limit is Infinity", () => {
+  const watchdog = watch({ application: Infinity, client: 100 });
+  assertEquals(watchdog.expired(1e9), undefined);
 });
 
-Deno.test("Watchdog waits longer than one timer can", () => {
-  using clock = new FakeClock();
-  const { expired } = watch({ application: 5_000_000_000, client: 1 });
-  clock.advance(4_999_999_999);
-  assertEquals(expired, []);
-  clock.advance(1);
-  assertEquals(expired, ["application"]);
+Deno.test("Sweep checks what is running, and stops its timer when nothing is", async () => {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const sweep = new Sweep([1]);
+  const checked = {
+    check() {
+      sweep.delete(checked);
+      resolve();
+    },
+  };
+  // The test runner fails if the timer runs on.
+  sweep.add(checked);
+  await promise;
 });
 
-Deno.test("Watchdog.stop() ends the watch, whoever is waited for", async () => {
-  using clock = new FakeClock();
-  const { watchdog, expired } = watch({ application: 100, client: 100 });
-  const { waiting, resolve } = waitForClient(watchdog);
-  watchdog.stop();
-  assertEquals(clock.timers, 0);
-  clock.advance(1000);
-  resolve("");
-  await waiting;
-  watchdog.moved();
-  clock.advance(1000);
-  assertEquals([expired, clock.timers], [[], 0]);
+Deno.test("Sweep.close() stops the timer as soon as nothing is running", () => {
+  const sweep = new Sweep([10_000]);
+  const checked = { check() {} };
+  sweep.add(checked);
+  sweep.close();
+  sweep.delete(checked);
 });

@@ -1,10 +1,11 @@
-import { assertEquals, assertFalse, assertRejects, assertThrows } from "@std/assert";
+import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import {
   ConnectionPool,
   PooledConnection,
   PoolFullError,
   type PoolOptions,
 } from "../../io/connection_pool.ts";
+import type { Duplex } from "../../io/duplex.ts";
 import { bytes, text } from "../testing/bytes.ts";
 import { deadline } from "../testing/deadline.ts";
 import { connected } from "../testing/duplex.ts";
@@ -16,6 +17,8 @@ const DEFAULTS: PoolOptions = {
   connectTimeout: 60_000,
 };
 
+const create = (duplex: Duplex) => new PooledConnection(duplex);
+
 /** Both ends of a connection. */
 interface Pair {
   ours: PooledConnection;
@@ -24,7 +27,7 @@ interface Pair {
 
 /** A pool, and the application that it connects to. */
 class Rig implements Disposable {
-  readonly pool: ConnectionPool;
+  readonly pool: ConnectionPool<PooledConnection>;
   #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   #accepted: Deno.Conn[] = [];
 
@@ -33,21 +36,20 @@ class Rig implements Disposable {
     this.pool = new ConnectionPool({ transport: "tcp", hostname, port }, {
       ...DEFAULTS,
       ...options,
-    });
+    }, create);
   }
 
   /** Acquires a connection that is a new one. */
-  async connect(fresh = false): Promise<Pair> {
-    const ours = await deadline(this.pool.acquire(fresh), "the connection");
-    assertFalse(ours.reused, "the connection must be a new one: it has served before");
+  async connect(): Promise<Pair> {
+    const ours = await deadline(this.pool.connect(), "the connection");
     const theirs = await deadline(this.#listener.accept(), "the application's accept");
     this.#accepted.push(theirs);
     return { ours, theirs };
   }
 
   /** Acquires a new connection, over which the application sends something. */
-  async connectAndRead(fresh = false): Promise<Pair> {
-    const pair = await this.connect(fresh);
+  async connectAndRead(): Promise<Pair> {
+    const pair = await this.connect();
     await send(pair);
     return pair;
   }
@@ -85,8 +87,8 @@ Deno.test("ConnectionPool keeps a released connection for the next request", asy
   const pair = await rig.connectAndRead();
   for (let i = 0; i < 3; i++) {
     rig.pool.release(pair.ours, true);
-    assertEquals(await rig.pool.acquire(false), pair.ours);
-    assertEquals(pair.ours.reused, true);
+    assertEquals(rig.pool.reuse(), pair.ours);
+    assertEquals(pair.ours.uses, i + 2);
     await send(pair);
   }
 });
@@ -95,15 +97,15 @@ Deno.test("ConnectionPool hands out the connection that was released last", asyn
   using rig = new Rig();
   const pairs = [await rig.connectAndRead(), await rig.connectAndRead()];
   for (const { ours } of pairs) rig.pool.release(ours, true);
-  assertEquals(await rig.pool.acquire(false), pairs[1].ours);
-  assertEquals(await rig.pool.acquire(false), pairs[0].ours);
+  assertEquals(rig.pool.reuse(), pairs[1].ours);
+  assertEquals(rig.pool.reuse(), pairs[0].ours);
 });
 
 Deno.test("ConnectionPool closes an idle connection where a fresh one is wanted", async () => {
   using rig = new Rig({ maxConnections: 1 });
   const idle = await rig.connectAndRead();
   rig.pool.release(idle.ours, true);
-  await rig.connect(true);
+  await rig.connect();
   await seesClose(idle);
 });
 
@@ -121,7 +123,7 @@ Deno.test("ConnectionPool closes what exceeds maxIdle", async () => {
   rig.pool.release(first.ours, true);
   rig.pool.release(second.ours, true);
   await seesClose(second);
-  assertEquals(await rig.pool.acquire(false), first.ours);
+  assertEquals(rig.pool.reuse(), first.ours);
 });
 
 Deno.test("ConnectionPool keeps no connection while another waits for its first byte", async () => {
@@ -133,7 +135,7 @@ Deno.test("ConnectionPool keeps no connection while another waits for its first 
   await seesClose(first);
   await send(waiting);
   rig.pool.release(waiting.ours, true);
-  assertEquals(await rig.pool.acquire(false), waiting.ours);
+  assertEquals(rig.pool.reuse(), waiting.ours);
 });
 
 Deno.test("ConnectionPool closes a connection that is idle for idleTimeout", async () => {
@@ -170,7 +172,7 @@ Deno.test("ConnectionPool leaves a connection alone that is in use again when by
   using rig = new Rig();
   const pair = await rig.connectAndRead();
   rig.pool.release(pair.ours, true);
-  assertEquals(await rig.pool.acquire(false), pair.ours);
+  assertEquals(rig.pool.reuse(), pair.ours);
   // The read that began while it was idle.
   await send(pair);
   await send(pair);
@@ -179,9 +181,9 @@ Deno.test("ConnectionPool leaves a connection alone that is in use again when by
 Deno.test("ConnectionPool refuses more than maxConnections, and has room again after a release", async () => {
   using rig = new Rig({ maxConnections: 2 });
   const pairs = [await rig.connectAndRead(), await rig.connectAndRead()];
-  for (const fresh of [false, true]) {
+  for (let i = 0; i < 2; i++) {
     await assertRejects(
-      () => rig.pool.acquire(fresh),
+      () => rig.pool.connect(),
       PoolFullError,
       "Cannot connect as there must be at most 2 connections: all are in use",
     );
@@ -194,7 +196,7 @@ Deno.test("ConnectionPool refuses more than maxConnections, and has room again a
 Deno.test("ConnectionPool counts a connection that is being made", async () => {
   using rig = new Rig({ maxConnections: 1 });
   const first = rig.connect();
-  await assertRejects(() => rig.pool.acquire(false), PoolFullError);
+  await assertRejects(() => rig.pool.connect(), PoolFullError);
   await first;
 });
 
@@ -220,10 +222,10 @@ Deno.test("ConnectionPool stops connecting after connectTimeout, and has room ag
       ...DEFAULTS,
       maxConnections: 1,
       connectTimeout: 1,
-    });
+    }, create);
     for (let i = 0; i < 2; i++) {
       await assertRejects(
-        () => deadline(pool.acquire(false), "the timeout"),
+        () => deadline(pool.connect(), "the timeout"),
         Deno.errors.TimedOut,
         `Cannot connect to 127.0.0.1:${port} as it must take at most 1 ms: it takes longer`,
       );
@@ -235,9 +237,9 @@ Deno.test("ConnectionPool stops connecting after connectTimeout, and has room ag
 Deno.test("ConnectionPool stops connecting when the signal aborts", async () => {
   await withFullQueue(async ({ port }) => {
     const endpoint = { transport: "tcp", hostname: "127.0.0.1", port } as const;
-    const pool = new ConnectionPool(endpoint, { ...DEFAULTS, maxConnections: 1 });
+    const pool = new ConnectionPool(endpoint, { ...DEFAULTS, maxConnections: 1 }, create);
     const controller = new AbortController();
-    const acquire = () => deadline(pool.acquire(false, controller.signal), "the abort");
+    const acquire = () => deadline(pool.connect(controller), "the abort");
     const connecting = assertRejects(acquire, Error, "the client left");
     controller.abort(new Error("the client left"));
     await connecting;
@@ -252,20 +254,20 @@ Deno.test("ConnectionPool says what it cannot connect to", async () => {
   listener.close();
   const endpoint = { transport: "tcp", hostname: "127.0.0.1", port } as const;
   await assertRejects(
-    () => new ConnectionPool(endpoint, DEFAULTS).acquire(false),
+    () => new ConnectionPool(endpoint, DEFAULTS, create).connect(),
     Deno.errors.ConnectionRefused,
     `Cannot connect to 127.0.0.1:${port}: `,
   );
   const directory = await Deno.makeTempDir();
   const unix = { transport: "unix", path: `${directory}/none.sock` } as const;
   await assertRejects(
-    () => new ConnectionPool(unix, DEFAULTS).acquire(false),
+    () => new ConnectionPool(unix, DEFAULTS, create).connect(),
     Deno.errors.NotFound,
     `Cannot connect to unix:${directory}/none.sock: `,
   );
   await Deno.remove(directory);
   assertThrows(
-    () => new ConnectionPool({ ...endpoint, port: 0 }, DEFAULTS),
+    () => new ConnectionPool({ ...endpoint, port: 0 }, DEFAULTS, create),
     TypeError,
     'Cannot connect as the port must be from 1 to 65535: current address is "127.0.0.1:0"',
   );
@@ -275,12 +277,12 @@ Deno.test("ConnectionPool keeps connections over a Unix socket", async () => {
   const directory = await Deno.makeTempDir();
   const path = `${directory}/socket`;
   const listener = Deno.listen({ transport: "unix", path });
-  const pool = new ConnectionPool({ transport: "unix", path }, DEFAULTS);
-  const ours = await deadline(pool.acquire(false), "the connection");
+  const pool = new ConnectionPool({ transport: "unix", path }, DEFAULTS, create);
+  const ours = await deadline(pool.connect(), "the connection");
   const theirs = await deadline(listener.accept(), "the application's accept");
   await send({ ours, theirs });
   pool.release(ours, true);
-  assertEquals(await pool.acquire(false), ours);
+  assertEquals(pool.reuse(), ours);
   pool.close();
   await seesClose({ ours, theirs });
   theirs.close();
