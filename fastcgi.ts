@@ -95,6 +95,13 @@ export interface FastCGIOptions extends AppOptions, LimitOptions, ServerOptions 
    * @default The list in FCGI_WEB_SERVER_ADDRS if that may be read and is set, else anyone
    */
   webServerAddresses?: string[];
+  /**
+   * Where the errors and the log of a request go: to the web server by FCGI_STDERR, to the option `log`, or to both.
+   * Those that the web server cannot get, as the request is over, go to `log` anyway.
+   *
+   * @default "server"
+   */
+  logTo?: "server" | "log" | "both";
 }
 
 type Limits = Required<
@@ -665,9 +672,11 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   }
 
   log(message: string): void {
-    if (this.#phase === "ended" || this.#connection.channel.closed || this.#isFromHAProxy()) {
-      return this.#connection.service.log(message);
-    }
+    const { options: { logTo }, log } = this.#connection.service;
+    const ended = this.#phase === "ended" || this.#connection.channel.closed;
+    const toServer = logTo !== "log" && !ended && !this.#isFromHAProxy();
+    if (logTo === "both" || !toServer) log(message);
+    if (!toServer) return;
     encodeStreamText(
       this.#connection.out,
       RecordType.stderr,

@@ -31,6 +31,8 @@ export interface HTTPOptions
     Pick<ServerOptions, "shutdownTimeout" | "log"> {
   /** Called with the address once it listens. @default A line on the console */
   onListen?: (addr: Deno.Addr) => void;
+  /** The path of a Unix socket to listen on, instead of `hostname` and `port`. @default undefined */
+  path?: string;
 }
 
 /** The status of the response that `Deno.upgradeWebSocket` creates. No other response can have it. */
@@ -58,17 +60,27 @@ const DOTS = /\/(?:\.|%2e)/i;
  * await server.shutdown();
  * ```
  */
-export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<Deno.NetAddr> {
+export function serveHTTP(
+  app: App,
+  options: HTTPOptions & { path: string },
+): Deno.HttpServer<Deno.UnixAddr>;
+export function serveHTTP(app: App, options?: HTTPOptions): Deno.HttpServer<Deno.NetAddr>;
+export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<Deno.Addr> {
   const handler = toHandler(app);
-  const moved = options.basePath !== undefined || options.trustForwarded === true;
-  const { onError: _onError, debug: _debug, signal, shutdownTimeout, ...serveOptions } = options;
+  const { onError: _onError, debug: _debug, signal, shutdownTimeout, path, ...serveOptions } =
+    options;
+  // On a Unix socket, Deno.serve makes URLs of the scheme "http+unix".
+  const moved = path !== undefined || options.basePath !== undefined ||
+    options.trustForwarded === true;
   const stop = new AbortController();
-  const server = Deno.serve({ ...serveOptions, signal: stop.signal }, serveRequest);
+  const server: Deno.HttpServer<Deno.Addr> = path === undefined
+    ? Deno.serve({ ...serveOptions, signal: stop.signal }, serveRequest)
+    : Deno.serve({ path, onListen: options.onListen, signal: stop.signal }, serveRequest);
   return endInTime(server, stop, signal, shutdownTimeout);
 
   async function serveRequest(
     request: Request,
-    { remoteAddr, completed }: Deno.ServeHandlerInfo<Deno.NetAddr>,
+    { remoteAddr, completed }: Deno.ServeHandlerInfo<Deno.Addr>,
   ): Promise<Response> {
     if (NO_REQUEST.test(request.method)) return plainResponse(501);
     const host = request.headers.get("host");
@@ -89,11 +101,11 @@ export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<
 
 /** Bounds how long a server waits for its requests once it shuts down; `Deno.serve` waits without end. */
 function endInTime(
-  server: Deno.HttpServer<Deno.NetAddr>,
+  server: Deno.HttpServer<Deno.Addr>,
   stop: AbortController,
   signal: AbortSignal | undefined,
   shutdownTimeout = 10_000,
-): Deno.HttpServer<Deno.NetAddr> {
+): Deno.HttpServer<Deno.Addr> {
   const late = Promise.withResolvers<never>();
   const finished = Promise.race([server.finished, late.promise]);
   // Whoever awaits it sees the error.
@@ -137,7 +149,7 @@ function endInTime(
 
 class HTTPInfo implements HandlerInfo {
   #request: Request;
-  #remoteAddr: Deno.NetAddr;
+  #remoteAddr: Deno.Addr;
   #completed: Promise<void>;
   #options: HTTPOptions;
   #variables: Variables | null = null;
@@ -145,7 +157,7 @@ class HTTPInfo implements HandlerInfo {
 
   constructor(
     request: Request,
-    remoteAddr: Deno.NetAddr,
+    remoteAddr: Deno.Addr,
     completed: Promise<void>,
     options: HTTPOptions,
   ) {
@@ -163,7 +175,7 @@ class HTTPInfo implements HandlerInfo {
     return this.#completed;
   }
 
-  get remoteAddr(): Deno.NetAddr {
+  get remoteAddr(): Deno.Addr {
     return this.#options.trustForwarded
       ? remoteAddress(this.variables, this.#options)
       : this.#remoteAddr;

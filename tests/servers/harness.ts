@@ -98,7 +98,18 @@ export class Rig {
 
   constructor() {
     Deno.chmodSync(this.dir, 0o755);
-    for (const file of ["", "wire/", "bridge/", "gateway/", "io/", "examples/", "tests/servers/"]) {
+    for (
+      const file of [
+        "",
+        "cli/",
+        "wire/",
+        "bridge/",
+        "gateway/",
+        "io/",
+        "examples/",
+        "tests/servers/",
+      ]
+    ) {
       this.#copy(file);
     }
     // Deno itself may be in a home directory that other users cannot read.
