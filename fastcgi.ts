@@ -49,6 +49,7 @@ import {
   encodeStreamText,
   encodeUnknownType,
   encodeValues,
+  isHTTP,
   ProtocolStatus,
   RecordDecoder,
   type RecordSink,
@@ -110,6 +111,10 @@ type Limits = Required<
 
 /** How much may wait for a web server that sends more requests or management records, in bytes. */
 const MAX_UNREAD = 4_194_304;
+/** The response to an HTTP request. */
+const HTTP_REFUSAL =
+  "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n" +
+  "400 Bad Request: this address speaks FastCGI, not HTTP\n";
 /** How much of a log waits for the answer, in bytes. */
 const LOG_BUFFER = 16384;
 
@@ -230,13 +235,25 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
   /** Apps are asked once all is taken in that came together: then an answer sees how far its request has come. */
   received(bytes: Uint8Array): boolean {
     this.#keeper = null;
-    this.#decoder.push(bytes, this);
+    try {
+      this.#decoder.push(bytes, this);
+    } catch (error) {
+      if (this.channel.reads > 1 || !isHTTP(bytes)) throw error;
+      this.#refuseHTTP(error as ProtocolError);
+    }
     if (this.#prepared.length > 0) {
       const prepared = this.#prepared;
       this.#prepared = [];
       for (const request of prepared) request.start();
     }
     return this.#keeper !== null;
+  }
+
+  /** Responds to a peer that speaks HTTP, which would take a closed connection for a crash. */
+  #refuseHTTP(error: ProtocolError): void {
+    this.service.log(error.message);
+    this.out.appendByteString(HTTP_REFUSAL);
+    this.channel.finish(false);
   }
 
   /** A request waits to be started. */

@@ -43,6 +43,16 @@ const WEBSOCKET = /(?:^|,)\s*websocket\s*(?:,|$)/i;
 const DOTS = /\/(?:\.|%2e)/i;
 
 /**
+ * Serves an app by `Deno.serve` on a Unix socket.
+ *
+ * @param app A handler, or an object with `fetch`.
+ * @returns What `Deno.serve` returns.
+ */
+export function serveHTTP(
+  app: App,
+  options: HTTPOptions & { path: string },
+): Deno.HttpServer<Deno.UnixAddr>;
+/**
  * Serves an app by `Deno.serve`.
  *
  * @param app A handler, or an object with `fetch`. It may upgrade to a WebSocket by `Deno.upgradeWebSocket`.
@@ -60,10 +70,6 @@ const DOTS = /\/(?:\.|%2e)/i;
  * await server.shutdown();
  * ```
  */
-export function serveHTTP(
-  app: App,
-  options: HTTPOptions & { path: string },
-): Deno.HttpServer<Deno.UnixAddr>;
 export function serveHTTP(app: App, options?: HTTPOptions): Deno.HttpServer<Deno.NetAddr>;
 export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<Deno.Addr> {
   const handler = toHandler(app);

@@ -163,8 +163,11 @@ Deno.test("RecordDecoder hands stream content on as it comes", () => {
   assertEquals(decoder.idle, true);
 });
 
+const HTTP_HINT =
+  ". An HTTP request came: use --protocol http, or fastcgi_pass instead of proxy_pass";
+
 Deno.test("RecordDecoder refuses another version at its first byte (rule C1)", () => {
-  for (const version of [0, 2, 71]) {
+  for (const [version, hint] of [[0, ""], [2, ""], [71, HTTP_HINT]] as const) {
     for (const chunk of [[version], [version, 1, 0, 1, 0, 0, 0, 0]]) {
       const error = assertThrows(
         () => new RecordDecoder().push(new Uint8Array(chunk), { record: () => {} }),
@@ -172,7 +175,7 @@ Deno.test("RecordDecoder refuses another version at its first byte (rule C1)", (
       );
       assertEquals(
         error.message,
-        `Cannot decode FastCGI record as version must be 1: current value is ${version}`,
+        `Cannot decode FastCGI record as version must be 1: current value is ${version}${hint}`,
       );
     }
   }
