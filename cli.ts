@@ -40,6 +40,11 @@ const COMMANDS: Entry[] = [
     summary: "serves an app over FastCGI, SCGI or HTTP",
     load: () => import("./cli/serve.ts"),
   },
+  {
+    name: "fetch",
+    summary: "sends one request to a FastCGI or SCGI application",
+    load: () => import("./cli/fetch.ts"),
+  },
 ];
 
 const HELP = `gatehouse COMMAND [options]

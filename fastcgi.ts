@@ -251,7 +251,9 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
 
   /** Responds to a peer that speaks HTTP, which would take a closed connection for a crash. */
   #refuseHTTP(error: ProtocolError): void {
-    this.service.log(error.message);
+    this.service.log(
+      `${error.message}. An HTTP request came: use --protocol http, or fastcgi_pass instead of proxy_pass`,
+    );
     this.out.appendByteString(HTTP_REFUSAL);
     this.channel.finish(false);
   }

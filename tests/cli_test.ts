@@ -1,27 +1,13 @@
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { fetchFastCGI, fetchSCGI } from "../gateway.ts";
+import { importMapFlags, runCommandLine } from "./testing/command_line.ts";
 import { Daemon, ROOT } from "./testing/daemon.ts";
 import { deadline } from "./testing/deadline.ts";
 import { handDown, type HandedDown } from "./testing/hand_down.ts";
 
 const HELLO = `${ROOT}examples/hello.ts`;
 
-async function run(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
-  const importMap = Deno.env.get("GATEHOUSE_IMPORT_MAP");
-  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: [
-      "run",
-      "--no-prompt",
-      ...(importMap ? [`--import-map=${importMap}`] : []),
-      `--allow-read=${ROOT}`,
-      `${ROOT}cli.ts`,
-      ...args,
-    ],
-    stdin: "null",
-  }).output();
-  const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
-  return { code, stdout: text(stdout), stderr: text(stderr) };
-}
+const run = (...args: string[]) => runCommandLine(args, [`--allow-read=${ROOT}`]);
 
 Deno.test("cli prints its help and its version", async () => {
   for (const args of [["--help"], ["-h"], ["help"]]) {
@@ -335,12 +321,6 @@ Deno.test("cli --max-body and --trust-forwarded reach the server, and --access-l
   await Deno.remove(module);
 });
 
-/** What `deno run` needs where it finds no JSR. */
-function importMap(): string[] {
-  const url = Deno.env.get("GATEHOUSE_IMPORT_MAP");
-  return url ? [`--import-map=${url}`] : [];
-}
-
 async function assertGreets({ address, stop }: HandedDown): Promise<void> {
   try {
     const response = fetchFastCGI("http://localhost/", address);
@@ -354,7 +334,7 @@ async function assertGreets({ address, stop }: HandedDown): Promise<void> {
 for (const descriptor of [0, 3]) {
   Deno.test(`cli has workers serve a socket handed down as descriptor ${descriptor}`, async () => {
     const program = await handDown({ host: "127.0.0.1", port: 0 }, descriptor, {}, [
-      ...importMap(),
+      ...importMapFlags(),
       "--allow-all",
       `${ROOT}cli.ts`,
       "serve",
@@ -363,7 +343,7 @@ for (const descriptor of [0, 3]) {
       `fd:${descriptor}`,
       "--workers",
       "2",
-      `--worker-flags=${[...importMap(), "--allow-read"].join(" ")}`,
+      `--worker-flags=${[...importMapFlags(), "--allow-read"].join(" ")}`,
     ]);
     program.closeOurs();
     await assertGreets(program);
@@ -372,7 +352,7 @@ for (const descriptor of [0, 3]) {
 
 Deno.test("cli serves the socket that systemd hands over, where it is not told another", async () => {
   const program = await handDown({ host: "127.0.0.1", port: 0 }, 3, { LISTEN_FDS: "1" }, [
-    ...importMap(),
+    ...importMapFlags(),
     "--allow-read",
     "--allow-env",
     `${ROOT}cli.ts`,
@@ -404,7 +384,7 @@ Deno.test("cli ends with an error where no worker starts", async () => {
     "127.0.0.1:0",
     "--workers",
     "2",
-    `--worker-flags=${[...importMap(), "--allow-read"].join(" ")}`,
+    `--worker-flags=${[...importMapFlags(), "--allow-read"].join(" ")}`,
   ]);
   const { code } = await deadline(daemon.child.status, "the end of the command line");
   assertStringIncludes(daemon.log, "broken release");

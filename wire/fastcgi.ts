@@ -161,23 +161,17 @@ export class RecordDecoder {
 }
 
 function checkVersion(version: number): void {
-  if (version === VERSION) return;
-  const hint = isCapital(version)
-    ? ". An HTTP request came: use --protocol http, or fastcgi_pass instead of proxy_pass"
-    : "";
-  throw new ProtocolError(
-    `Cannot decode FastCGI record as version must be ${VERSION}: current value is ${version}${hint}`,
-  );
+  if (version !== VERSION) {
+    throw new ProtocolError(
+      `Cannot decode FastCGI record as version must be ${VERSION}: current value is ${version}`,
+    );
+  }
 }
 
 /** Returns whether bytes begin as an HTTP request does: with a method in capitals and a space. */
 export function isHTTP(bytes: Uint8Array): boolean {
   const space = bytes.indexOf(0x20);
-  return space > 0 && bytes.subarray(0, space).every(isCapital);
-}
-
-function isCapital(byte: number): boolean {
-  return byte >= 0x41 && byte <= 0x5a;
+  return space > 0 && bytes.subarray(0, space).every((byte) => byte >= 0x41 && byte <= 0x5a);
 }
 
 /** Returns how many bytes pad a record to a multiple of 8, as section 3.3 recommends. */
