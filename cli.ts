@@ -45,6 +45,11 @@ const COMMANDS: Entry[] = [
     summary: "sends one request to a FastCGI or SCGI application",
     load: () => import("./cli/fetch.ts"),
   },
+  {
+    name: "config",
+    summary: "prints a configuration of a web server or systemd",
+    load: () => import("./cli/config.ts"),
+  },
 ];
 
 const HELP = `gatehouse COMMAND [options]

@@ -15,7 +15,7 @@ export function readAddress(address: string): Endpoint {
 }
 
 /** Formats what a server listens on, as it is typed. */
-export function formatAddress(addr: Deno.Addr): string {
+export function formatAddress(addr: Deno.Addr | Endpoint): string {
   if (!("hostname" in addr)) {
     return "path" in addr && addr.path ? `unix:${addr.path}` : "a Unix socket";
   }

@@ -1,7 +1,7 @@
 /** Returns the word that a misspelled one most likely means, or undefined if none is near. */
 export function closest(misspelled: string, words: readonly string[]): string | undefined {
   const near = words.map((word) => ({ word, distance: editDistance(misspelled, word) }))
-    .filter(({ distance }) => distance <= Math.max(1, Math.floor(misspelled.length / 3)))
+    .filter(({ distance }) => distance <= Math.max(2, Math.floor(misspelled.length / 3)))
     .sort((a, b) => a.distance - b.distance);
   return near[0]?.word;
 }

@@ -231,7 +231,8 @@ function inheritedSocket(fd: number): SharedSocket {
   }
   if (!isSocket) {
     throw new Error(
-      `Cannot share file descriptor ${fd} as it must be a listening socket: it is not a socket`,
+      `Cannot share file descriptor ${fd} as it must be a listening socket: it is not, or Deno does not show it. ` +
+        "Pass the socket as descriptor 0, with StandardInput=socket in a .service of systemd, and use fd:0",
     );
   }
   return { fd, remove: () => {} };
