@@ -50,6 +50,11 @@ const COMMANDS: Entry[] = [
     summary: "prints a configuration of a web server or systemd",
     load: () => import("./cli/config.ts"),
   },
+  {
+    name: "doctor",
+    summary: "finds out why a CGI script does not respond",
+    load: () => import("./cli/doctor.ts"),
+  },
 ];
 
 const HELP = `gatehouse COMMAND [options]

@@ -16,7 +16,7 @@ export interface FindingKind {
 export const FINDINGS = {
   "missing": {
     what: "There is no file {script}",
-    fix: "ls -l {script}",
+    fix: "ls -l {folder}",
   },
   "unreadable": {
     what: "{user} may not read {path}",
@@ -116,6 +116,14 @@ export type FindingId = keyof typeof FINDINGS;
 export interface Finding extends FindingKind {
   /** Its kind. */
   id: FindingId;
+}
+
+/** Those with which a script starts nevertheless: what its trial shows is not their consequence. */
+const HARMLESS: FindingId[] = ["writable", "allow-env", "deno-dir"];
+
+/** Whether a finding keeps a script from starting. */
+export function preventsStart({ id }: Finding): boolean {
+  return !HARMLESS.includes(id);
 }
 
 /** Creates a finding. @param values What replaces the words in braces. */
