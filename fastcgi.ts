@@ -49,6 +49,7 @@ import {
   encodeStreamText,
   encodeUnknownType,
   encodeValues,
+  isHTTP,
   ProtocolStatus,
   RecordDecoder,
   type RecordSink,
@@ -96,6 +97,13 @@ export interface FastCGIOptions extends AppOptions, LimitOptions, ServerOptions 
    * @default The list in FCGI_WEB_SERVER_ADDRS if it is set and may be read, else any address
    */
   webServerAddresses?: string[];
+  /**
+   * Where the errors and the log of a request go: to the web server by FCGI_STDERR, to the option `log`, or to both.
+   * Those that the web server cannot get, as the request is over, go to `log` anyway.
+   *
+   * @default "server"
+   */
+  logTo?: "server" | "log" | "both";
 }
 
 type Limits = Required<
@@ -104,6 +112,10 @@ type Limits = Required<
 
 /** How many unsent bytes may be pending while the web server sends more requests or management records. */
 const MAX_UNREAD = 4_194_304;
+/** The response to an HTTP request. */
+const HTTP_REFUSAL =
+  "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n" +
+  "400 Bad Request: this address speaks FastCGI, not HTTP\n";
 /** How many bytes may be pending before a log message flushes them. */
 const LOG_BUFFER = 16384;
 
@@ -224,13 +236,27 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
   /** Starts requests once the whole read is decoded: a response then knows whether its request is complete. */
   received(bytes: Uint8Array): boolean {
     this.#keeper = null;
-    this.#decoder.push(bytes, this);
+    try {
+      this.#decoder.push(bytes, this);
+    } catch (error) {
+      if (this.channel.reads > 1 || !isHTTP(bytes)) throw error;
+      this.#refuseHTTP(error as ProtocolError);
+    }
     if (this.#prepared.length > 0) {
       const prepared = this.#prepared;
       this.#prepared = [];
       for (const request of prepared) request.start();
     }
     return this.#keeper !== null;
+  }
+
+  /** Responds to a peer that speaks HTTP, which would take a closed connection for a crash. */
+  #refuseHTTP(error: ProtocolError): void {
+    this.service.log(
+      `${error.message}. An HTTP request came: use --protocol http, or fastcgi_pass instead of proxy_pass`,
+    );
+    this.out.appendByteString(HTTP_REFUSAL);
+    this.channel.finish(false);
   }
 
   /** Queues a request, which starts once the current read is decoded. */
@@ -679,9 +705,11 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   }
 
   log(message: string): void {
-    if (this.#phase === "ended" || this.#connection.channel.closed || this.#isFromHAProxy()) {
-      return this.#connection.service.log(message);
-    }
+    const { options: { logTo }, log } = this.#connection.service;
+    const ended = this.#phase === "ended" || this.#connection.channel.closed;
+    const toServer = logTo !== "log" && !ended && !this.#isFromHAProxy();
+    if (logTo === "both" || !toServer) log(message);
+    if (!toServer) return;
     encodeStreamText(
       this.#connection.out,
       RecordType.stderr,

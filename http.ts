@@ -31,6 +31,8 @@ export interface HTTPOptions
     Pick<ServerOptions, "shutdownTimeout" | "log"> {
   /** Called with the address once the server listens. @default a line on the console */
   onListen?: (addr: Deno.Addr) => void;
+  /** The path of a Unix socket to listen on, instead of `hostname` and `port`. @default undefined */
+  path?: string;
 }
 
 /** The status of the response that `Deno.upgradeWebSocket` creates. No other response can have it. */
@@ -40,6 +42,16 @@ const WEBSOCKET = /(?:^|,)\s*websocket\s*(?:,|$)/i;
 /** Matches what may be a dot segment. `Deno.serve` leaves these in the URL, `Request` resolves them (rule A14). */
 const DOTS = /\/(?:\.|%2e)/i;
 
+/**
+ * Serves an app with `Deno.serve` on a Unix socket.
+ *
+ * @param app A handler, or an object with `fetch`.
+ * @returns The server.
+ */
+export function serveHTTP(
+  app: App,
+  options: HTTPOptions & { path: string },
+): Deno.HttpServer<Deno.UnixAddr>;
 /**
  * Serves an app with `Deno.serve`.
  *
@@ -58,17 +70,23 @@ const DOTS = /\/(?:\.|%2e)/i;
  * await server.shutdown();
  * ```
  */
-export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<Deno.NetAddr> {
+export function serveHTTP(app: App, options?: HTTPOptions): Deno.HttpServer<Deno.NetAddr>;
+export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<Deno.Addr> {
   const handler = toHandler(app);
-  const moved = options.basePath !== undefined || options.trustForwarded === true;
-  const { onError: _onError, debug: _debug, signal, shutdownTimeout, ...serveOptions } = options;
+  const { onError: _onError, debug: _debug, signal, shutdownTimeout, path, ...serveOptions } =
+    options;
+  // On a Unix socket, Deno.serve makes URLs of the scheme "http+unix".
+  const moved = path !== undefined || options.basePath !== undefined ||
+    options.trustForwarded === true;
   const stop = new AbortController();
-  const server = Deno.serve({ ...serveOptions, signal: stop.signal }, serveRequest);
+  const server: Deno.HttpServer<Deno.Addr> = path === undefined
+    ? Deno.serve({ ...serveOptions, signal: stop.signal }, serveRequest)
+    : Deno.serve({ path, onListen: options.onListen, signal: stop.signal }, serveRequest);
   return limitShutdown(server, stop, signal, shutdownTimeout);
 
   async function serveRequest(
     request: Request,
-    { remoteAddr, completed }: Deno.ServeHandlerInfo<Deno.NetAddr>,
+    { remoteAddr, completed }: Deno.ServeHandlerInfo<Deno.Addr>,
   ): Promise<Response> {
     if (NO_REQUEST.test(request.method)) return plainResponse(501);
     const host = request.headers.get("host");
@@ -89,11 +107,11 @@ export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<
 
 /** Limits how long a server that shuts down waits for its requests: that of `Deno.serve` has no limit. */
 function limitShutdown(
-  server: Deno.HttpServer<Deno.NetAddr>,
+  server: Deno.HttpServer<Deno.Addr>,
   stop: AbortController,
   signal: AbortSignal | undefined,
   shutdownTimeout = 10_000,
-): Deno.HttpServer<Deno.NetAddr> {
+): Deno.HttpServer<Deno.Addr> {
   const late = Promise.withResolvers<never>();
   const finished = Promise.race([server.finished, late.promise]);
   // A caller that ignores the promise must not end with an unhandled rejection.
@@ -137,7 +155,7 @@ function limitShutdown(
 
 class HTTPInfo implements HandlerInfo {
   #request: Request;
-  #remoteAddr: Deno.NetAddr;
+  #remoteAddr: Deno.Addr;
   #completed: Promise<void>;
   #options: HTTPOptions;
   #variables: Variables | null = null;
@@ -145,7 +163,7 @@ class HTTPInfo implements HandlerInfo {
 
   constructor(
     request: Request,
-    remoteAddr: Deno.NetAddr,
+    remoteAddr: Deno.Addr,
     completed: Promise<void>,
     options: HTTPOptions,
   ) {
@@ -163,7 +181,7 @@ class HTTPInfo implements HandlerInfo {
     return this.#completed;
   }
 
-  get remoteAddr(): Deno.NetAddr {
+  get remoteAddr(): Deno.Addr {
     return this.#options.trustForwarded
       ? remoteAddress(this.variables, this.#options)
       : this.#remoteAddr;

@@ -34,16 +34,35 @@ export async function listen(address: Address, options: ListenOptions = {}): Pro
   const parsed = parseAddress(address);
   if (parsed.transport === "tcp") return Deno.listen(parsed);
   const { path } = parsed;
+  const open = () => Deno.listen({ transport: "unix", path });
+  const listener = await openUnixSocket(path, options, open, (opened) => opened.close());
+  return new UnixListener(listener, path);
+}
+
+/**
+ * Opens a Unix socket. A socket file that nothing listens on is replaced. The new file gets its group and mode before
+ * others can connect.
+ *
+ * @param open Listens on the path.
+ * @param close Closes what `open` returned if its file cannot get its group and mode.
+ * @throws {Error} If another process listens on the path, or it is a file other than a socket.
+ */
+export async function openUnixSocket<T>(
+  path: string,
+  options: ListenOptions,
+  open: () => T,
+  close: (opened: T) => void,
+): Promise<T> {
   await removeStaleSocket(path);
-  const listener = listenUnix(path);
+  const opened = openPrivately(open);
   try {
     applyOwnership(path, options);
   } catch (error) {
-    listener.close();
+    close(opened);
     removeQuietly(path);
     throw error;
   }
-  return new UnixListener(listener, path);
+  return opened;
 }
 
 /** Sets the group and mode of a socket's file. Until then only its owner can connect, under any usual umask. */
@@ -52,14 +71,13 @@ export function applyOwnership(path: string, { mode = 0o660, group }: ListenOpti
   Deno.chmodSync(path, mode);
 }
 
-function listenUnix(path: string): Deno.UnixListener {
+/** Opens a socket whose file only its owner can use, if the umask may be set. */
+function openPrivately<T>(open: () => T): T {
   const permission = { name: "sys", kind: "umask" } as unknown as Deno.SysPermissionDescriptor;
-  if (Deno.permissions.querySync(permission).state !== "granted") {
-    return Deno.listen({ transport: "unix", path });
-  }
+  if (Deno.permissions.querySync(permission).state !== "granted") return open();
   const before = Deno.umask(0o177);
   try {
-    return Deno.listen({ transport: "unix", path });
+    return open();
   } finally {
     Deno.umask(before);
   }

@@ -12,6 +12,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { fstatSync } from "node:fs";
 import { createServer } from "node:net";
+import process from "node:process";
 import { parseAddress } from "./address.ts";
 import { applyOwnership, type ListenOptions, removeQuietly, removeStaleSocket } from "./listen.ts";
 import { reportReady } from "./worker.ts";
@@ -28,7 +29,7 @@ export interface PreforkOptions extends ListenOptions {
   workers: number;
   /** The arguments that Deno runs a worker with. The worker has the socket as file descriptor 0. */
   command: string[];
-  /** Called once the socket listens; not called for an inherited socket. */
+  /** Called once the first worker serves the socket; not called for an inherited socket. */
   onListen?: (addr: Deno.Addr) => void;
 }
 
@@ -38,6 +39,8 @@ const BACKOFF = [0, 100, 200, 400, 800, 1600, 3200, 6400, 10_000];
 const HEALTHY = 10_000;
 /** The exit code of a supervisor of which no worker starts. */
 const NO_WORKER = 3;
+/** What a supervisor reports when its first worker serves. */
+const SERVING = "serving";
 
 /**
  * Runs workers until SIGTERM or SIGINT, which drains them all. A worker that ends is replaced. SIGHUP replaces the
@@ -84,12 +87,13 @@ async function runSupervisor(
     import.meta.url,
     JSON.stringify({ workers, command }),
   ], { stdio: [socket.fd, "inherit", "inherit", "ipc"] });
+  supervisor.on("message", (message) => {
+    if (message === SERVING && socket.addr !== undefined) onListen?.(socket.addr);
+  });
   const signals = ["SIGTERM", "SIGINT", "SIGHUP"] as const;
-  // Before it handles a signal, the signal would end it.
-  const ready = new Promise<void>((resolve) => supervisor.once("message", () => resolve()));
-  const forward = signals.map((signal) => () => void ready.then(() => send(supervisor, signal)));
+  // As messages: to send a signal, Deno needs --allow-run without a list.
+  const forward = signals.map((signal) => () => void supervisor.send(signal));
   signals.forEach((signal, i) => Deno.addSignalListener(signal, forward[i]));
-  if (socket.addr !== undefined) onListen?.(socket.addr);
   const result = await ended(supervisor);
   signals.forEach((signal, i) => Deno.removeSignalListener(signal, forward[i]));
   return result;
@@ -146,6 +150,7 @@ async function supervise(count: number, command: string[]): Promise<number> {
     if (phase !== "starting") return;
     phase = "serving";
     serving.resolve();
+    process.send?.(SERVING);
     while (children.size < count) start(true);
   }
 
@@ -164,7 +169,7 @@ async function supervise(count: number, command: string[]): Promise<number> {
         return;
       }
       if (!children.has(child)) continue;
-      send(child, "SIGTERM");
+      terminate(child);
       await ended(child);
     }
   }
@@ -172,13 +177,14 @@ async function supervise(count: number, command: string[]): Promise<number> {
   function stop(): void {
     phase = "stopping";
     if (children.size === 0) done.resolve(0);
-    for (const child of children) send(child, "SIGTERM");
+    for (const child of children) terminate(child);
   }
 
   const replace = () => void (replacing = replacing.then(replaceAll));
   Deno.addSignalListener("SIGTERM", stop);
   Deno.addSignalListener("SIGINT", stop);
   Deno.addSignalListener("SIGHUP", replace);
+  process.on("message", (signal) => signal === "SIGHUP" ? replace() : stop());
   await reportReady(stop);
   for (let i = 0; i < count; i++) start(true);
   // A worker that does not report that it serves has started if it still runs.
@@ -191,14 +197,13 @@ async function supervise(count: number, command: string[]): Promise<number> {
   return code;
 }
 
-/**
- * Sends a signal. ChildProcess.kill() would also close the IPC channel, and the child would take itself for orphaned.
- */
-function send(child: ChildProcess, signal: Deno.Signal): void {
+/** Ends a worker. */
+function terminate(child: ChildProcess): void {
   try {
-    Deno.kill(child.pid!, signal);
-  } catch {
-    // It has ended.
+    Deno.kill(child.pid!, "SIGTERM");
+  } catch (error) {
+    // Closes the IPC channel as well, so that the worker takes itself for orphaned and ends, too.
+    if (error instanceof Deno.errors.NotCapable) child.kill("SIGTERM");
   }
 }
 
@@ -226,7 +231,8 @@ function inheritedSocket(fd: number): SharedSocket {
   }
   if (!isSocket) {
     throw new Error(
-      `Cannot share file descriptor ${fd} as it must be a listening socket: it is not a socket`,
+      `Cannot share file descriptor ${fd} as it must be a listening socket: it is not, or Deno does not show it. ` +
+        "Pass the socket as descriptor 0, with StandardInput=socket in a .service of systemd, and use fd:0",
     );
   }
   return { fd, remove: () => {} };

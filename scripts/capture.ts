@@ -8,7 +8,7 @@
 
 import { apacheConfig } from "../tests/servers/apache.ts";
 import { Client } from "../tests/servers/client.ts";
-import { Rig, snippet, within } from "../tests/servers/harness.ts";
+import { configuration, Rig, snippet, within } from "../tests/servers/harness.ts";
 import { nginxCommand } from "../tests/servers/nginx.ts";
 import { bytes, concat, text } from "../tests/testing/bytes.ts";
 import {
@@ -115,7 +115,12 @@ const SERVERS: Record<string, WebServer> = {
           `server { listen 127.0.0.1:${port}; root ${ROOT}; ${location} }`;
         return nginxCommand(rig, [
           server(port.stock, snippet("nginx", "stock", { "unix:/run/app.sock": fastcgi })),
-          server(port.scgi, snippet("nginx", "scgi", { "127.0.0.1:4000": scgi })),
+          configuration(
+            ..."nginx --name scgi --protocol scgi --backend".split(" "),
+            scgi,
+            "--listen",
+            `127.0.0.1:${port.scgi}`,
+          ).replace("client_max_body_size 20m;", `root ${ROOT};`),
           snippet("nginx", "keep", {
             "127.0.0.1:9000": fastcgi,
             "listen 80;": `listen 127.0.0.1:${port.keep}; root ${ROOT};`,
@@ -138,12 +143,13 @@ const SERVERS: Record<string, WebServer> = {
     async start(rig, fastcgi, scgi) {
       const relay = writeRelay(rig, fastcgi);
       const root = `DocumentRoot ${ROOT}\n`;
+      const config = (port: number, ...args: string[]) =>
+        configuration("apache", "--listen", `127.0.0.1:${port}`, ...args)
+          .replace("  AllowEncodedSlashes", `  ${root}$&`);
       const modules = "mpm_event alias env proxy proxy_fcgi proxy_scgi fcgid".split(" ");
       const port = await rig.serve("apache2", ["fastcgi", "split", "scgi", "fcgid"], (port) => {
-        const config = apacheConfig(rig, modules, {
-          [port.fastcgi]: root + snippet("apache", "tcp", { "127.0.0.1:9000": fastcgi }),
+        const virtual = apacheConfig(rig, modules, {
           [port.split]: root + snippet("apache", "split", { "127.0.0.1:9000": fastcgi }),
-          [port.scgi]: root + snippet("apache", "scgi", { "127.0.0.1:4000": scgi }),
           [port.fcgid]: root +
             snippet("apache", "fcgid-wrapper", {
               "<Location /hello>": "<Location />",
@@ -152,7 +158,9 @@ const SERVERS: Record<string, WebServer> = {
         });
         const file = rig.write(
           "apache.conf",
-          `${config}
+          `${virtual}
+${config(port.fastcgi, "--backend", fastcgi)}
+${config(port.scgi, "--protocol", "scgi", "--backend", scgi)}
 FcgidIPCDir ${rig.dir}/fcgid
 FcgidProcessTableFile ${rig.dir}/fcgid_shm
 FcgidInitialEnv DENO_DIR ${rig.dir}/cache
@@ -186,7 +194,7 @@ FcgidInitialEnv DENO_DIR ${rig.dir}/cache
     command: "lighttpd",
     version: ["-v"],
     async start(rig, fastcgi, scgi) {
-      const serve = async (name: string, replace: Record<string, string>) => {
+      const serve = async (name: string, backend: string) => {
         const { port } = await rig.serve(`lighttpd (${name})`, ["port"], ({ port }) => {
           const file = rig.write(
             `lighttpd-${name}.conf`,
@@ -196,28 +204,26 @@ server.port = ${port}
 server.document-root = "/srv"
 server.errorlog = "${rig.logFile("error.log")}"
 server.upload-dirs = ( "${rig.dir}/cache" )
-${snippet("lighttpd", name, replace)}
+${configuration("lighttpd", "--protocol", name, "--backend", backend)}
 `,
           );
           return ["lighttpd", ["-D", "-f", file]];
         }, { env: ENV });
         return port;
       };
-      const [host, port] = fastcgi.split(":");
-      const [scgiHost, scgiPort] = scgi.split(":");
       return [
         {
           name: "fastcgi",
           protocol: "fastcgi",
           sender: "mod_fastcgi",
-          port: await serve("tcp", { "127.0.0.1": host, "9000": port }),
+          port: await serve("fastcgi", fastcgi),
           kinds: [...USUAL, "large"],
         },
         {
           name: "scgi",
           protocol: "scgi",
           sender: "mod_scgi",
-          port: await serve("scgi", { "127.0.0.1": scgiHost, "4000": scgiPort }),
+          port: await serve("scgi", scgi),
           kinds: USUAL,
         },
       ];
@@ -229,10 +235,9 @@ ${snippet("lighttpd", name, replace)}
     version: ["version"],
     async start(rig, fastcgi) {
       const { port } = await rig.serve("caddy", ["port"], ({ port }) => {
-        const site = snippet("caddy", "tcp", {
-          "127.0.0.1:9000": fastcgi,
-          "example.com {": `http://:${port} {\n  bind 127.0.0.1\n  root * ${ROOT}`,
-        });
+        const args = ["--listen", `127.0.0.1:${port}`, "--backend", fastcgi];
+        const site = configuration("caddy", ...args)
+          .replace("  bind 127.0.0.1", `$&\n  root * ${ROOT}`);
         const file = rig.write("Caddyfile", `{\nadmin off\n}\n${site}`);
         return ["caddy", ["run", "--config", file, "--adapter", "caddyfile"]];
       }, { env: { ...ENV, HOME: rig.dir, XDG_CONFIG_HOME: rig.dir, XDG_DATA_HOME: rig.dir } });
@@ -254,29 +259,27 @@ ${snippet("lighttpd", name, replace)}
     version: ["-v"],
     async start(rig, fastcgi) {
       const port = await rig.serve("haproxy", ["tcp", "multiplexed"], (port) => {
-        const names = ["tcp", "multiplexed"] as const;
-        const fronts = names.map((name) => `
-frontend ${name}
-  bind 127.0.0.1:${port[name]}
-  default_backend ${name}
-${
-          snippet("haproxy", name, { "backend app": `backend ${name}`, "127.0.0.1:9000": fastcgi })
-            .replace("fcgi-app app\n  docroot /", `fcgi-app ${name}\n  docroot ${ROOT}`)
-            .replace("use-fcgi-app app", `use-fcgi-app ${name}`)
-        }`);
+        const config = configuration(
+          "haproxy",
+          "--name",
+          "tcp",
+          "--listen",
+          `127.0.0.1:${port.tcp}`,
+          "--backend",
+          fastcgi,
+        );
+        const multiplexed = snippet("haproxy", "multiplexed", { "127.0.0.1:9000": fastcgi });
         const file = rig.write(
           "haproxy.cfg",
           `
 global
-  log stderr format raw daemon
   nbthread 1
-defaults
-  mode http
-  timeout connect 5s
-  timeout client 30s
-  timeout server 30s
-${fronts.join("\n")}
-`,
+${config}
+frontend multiplexed
+  bind 127.0.0.1:${port.multiplexed}
+  default_backend app
+${multiplexed}
+`.replaceAll("docroot /", `docroot ${ROOT}`),
         );
         return ["haproxy", ["-db", "-f", file]];
       }, { env: ENV });
@@ -292,9 +295,7 @@ ${fronts.join("\n")}
     command: "h2o",
     version: ["-v"],
     async start(rig, fastcgi) {
-      const [host, port] = fastcgi.split(":");
-      const connect = snippet("yaml", "h2o-tcp", { "127.0.0.1": host, "9000": port })
-        .replaceAll(/^/gm, "        ");
+      const [, connect] = configuration("h2o", "--backend", fastcgi).split("      /:\n");
       const ports = await rig.serve("h2o", ["tcp", "keep"], (ports) => {
         const hosts = Object.entries(ports).map(([name, port]) => `
   ${name}:

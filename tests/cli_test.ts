@@ -1,50 +1,71 @@
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { fetchFastCGI, fetchSCGI } from "../gateway.ts";
+import { importMapFlags, runCommandLine } from "./testing/command_line.ts";
 import { Daemon, ROOT } from "./testing/daemon.ts";
 import { deadline } from "./testing/deadline.ts";
 import { handDown, type HandedDown } from "./testing/hand_down.ts";
 
 const HELLO = `${ROOT}examples/hello.ts`;
 
-async function run(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
-  const importMap = Deno.env.get("GATEHOUSE_IMPORT_MAP");
-  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: [
-      "run",
-      "--no-prompt",
-      ...(importMap ? [`--import-map=${importMap}`] : []),
-      `--allow-read=${ROOT}`,
-      `${ROOT}cli.ts`,
-      ...args,
-    ],
-    stdin: "null",
-  }).output();
-  const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
-  return { code, stdout: text(stdout), stderr: text(stderr) };
-}
+const run = (...args: string[]) => runCommandLine(args, [`--allow-read=${ROOT}`]);
 
 Deno.test("cli prints its help and its version", async () => {
-  const help = await run("--help");
-  assertEquals(help.code, 0);
-  assertStringIncludes(help.stdout, "--protocol");
+  for (const args of [["--help"], ["-h"], ["help"]]) {
+    const { code, stdout, stderr } = await run(...args);
+    assertStringIncludes(stdout, "gatehouse COMMAND");
+    assertEquals([code, stderr], [0, ""]);
+  }
   const { version } = JSON.parse(await Deno.readTextFile(`${ROOT}deno.json`));
   assertEquals((await run("--version")).stdout.trim(), version);
+  assertEquals((await run("-V")).stdout.trim(), version);
+});
+
+Deno.test("cli prints the help of a command, with an example", async () => {
+  const { code, stdout } = await run("help", "serve");
+  assertStringIncludes(stdout, "--protocol");
+  assertStringIncludes(stdout, "Example:");
+  assertEquals(code, 0);
+  for (const args of [["serve", "--help"], ["serve", "app.ts", "-h"]]) {
+    assertEquals((await run(...args)).stdout, stdout);
+  }
+});
+
+Deno.test("cli prints its help on stderr if a command or operand is missing", async () => {
+  for (const [args, text] of [[[], "gatehouse COMMAND"], [["serve"], "gatehouse serve MODULE"]]) {
+    const { code, stdout, stderr } = await run(...args);
+    assertStringIncludes(stderr, text as string);
+    assertEquals([code, stdout], [2, ""]);
+  }
 });
 
 const MISTAKES: [args: string[], message: string][] = [
-  [["serv", HELLO], `There is no command "serv": type serve and a module, as in: serve app.ts`],
+  [["serv", HELLO], `There is no command "serv". Did you mean serve?`],
+  [["help", "deploy"], `There is no command "deploy". Type --help for all commands.`],
   [["serve"], "Name the app's module, as in: serve app.ts"],
   [["serve", HELLO, "more"], `One module is served: "more" is one too many.`],
-  [["serve", HELLO, "--protocl", "scgi"], "There is no option --protocl."],
+  [["serve", `${ROOT}absent.ts`], `${ROOT}absent.ts does not exist.`],
+  [
+    ["serve", HELLO, "--protcol", "scgi"],
+    "There is no option --protcol. Did you mean --protocol?",
+  ],
+  [["serve", HELLO, "-x"], "There is no option -x."],
+  [["serve", HELLO, "-p", "scgi", "--protocol=http"], "--protocol is given twice."],
+  [["serve", HELLO, "--debug", "--debug"], "--debug is given twice."],
   [["serve", HELLO, "--protocol", "uwsgi"], "--protocol must be fastcgi, scgi, http"],
   [["serve", HELLO, "--listen", "9000"], "it must be host:port or unix:/path"],
   [["serve", HELLO, "--listen"], "--listen needs a value."],
   [["serve", HELLO, "--listen", "0.0.0.0:9000"], "use --allow-remote"],
-  [["serve", HELLO, "--protocol", "http", "--listen", "unix:/x"], "http must have host:port"],
+  [["serve", HELLO, "-l", "127.0.0.1:0", "-l", "[::]:9000"], "use --allow-remote"],
+  [["serve", HELLO, "-p", "http", "-l", "fd:3"], "http cannot take an inherited socket"],
   [["serve", HELLO, "--mode", "rw"], "--mode must be octal"],
   [["serve", HELLO, "--workers", "0"], "--workers must be a number from 1"],
+  [["serve", HELLO, "--workers", "2", "-l", ":1", "-l", ":2"], "name one --listen"],
   [["serve", HELLO, "--protocol", "http", "--workers", "2"], "deno serve --parallel"],
   [["serve", HELLO, "--base-path", "app"], "--base-path must be auto or begin with /"],
+  [["serve", HELLO, "--max-body", "big"], "--max-body must be a number of bytes"],
+  [["serve", HELLO, "--shutdown-timeout", "x"], "--shutdown-timeout must be a number from 0"],
+  [["serve", HELLO, "--access-log=csv"], "--access-log must be common, combined, json"],
+  [["serve", HELLO, "-p", "scgi", "--log", "server"], "scgi does not carry a log"],
   [["serve", `${ROOT}wire/cgi.ts`], "must export an app as its default"],
 ];
 for (const [args, message] of MISTAKES) {
@@ -58,7 +79,66 @@ for (const [args, message] of MISTAKES) {
 Deno.test("cli says which permission is missing", async () => {
   const { code, stderr } = await run("serve", HELLO, "--listen", "127.0.0.1:0");
   assertEquals(code, 1);
-  assertMatch(stderr, /--allow-net/);
+  assertStringIncludes(stderr, `Type --allow-net=127.0.0.1:0 after "deno run"`);
+});
+
+Deno.test("cli says which flags workers need", async () => {
+  const { code, stderr } = await run("serve", HELLO, "--workers", "2");
+  assertStringIncludes(stderr, `--workers needs --allow-run=${Deno.execPath()} --allow-env`);
+  assertEquals(code, 1);
+});
+
+Deno.test("cli says that systemd passes no socket", async () => {
+  const { code, stderr } = await run("serve", HELLO, "--listen", "systemd");
+  assertStringIncludes(stderr, "Cannot listen on systemd's socket as LISTEN_FDS must name one");
+  assertEquals(code, 1);
+});
+
+Deno.test("cli says that an address is in use, and another to try", async () => {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = listener.addr;
+  for (const more of [["-p", "fastcgi"], ["-p", "http"], ["--workers", "2"]]) {
+    await using daemon = new Daemon([
+      "--allow-all",
+      `${ROOT}cli.ts`,
+      "serve",
+      HELLO,
+      "--listen",
+      `127.0.0.1:${port}`,
+      ...more,
+    ]);
+    const { code } = await deadline(daemon.child.status, "the end of the command line");
+    await daemon.ended;
+    assertStringIncludes(
+      daemon.log,
+      `Cannot listen on 127.0.0.1:${port}: it is in use. Try --listen 127.0.0.1:${port + 1}`,
+    );
+    assertEquals(code, 1);
+  }
+});
+
+Deno.test("cli shows the stack of an app that throws when it is imported", async () => {
+  const directory = await Deno.makeTempDir({ dir: `${ROOT}tests` });
+  try {
+    const module = `${directory}/broken.ts`;
+    await Deno.writeTextFile(
+      module,
+      `function load() { throw new Error("no database"); }\nload();`,
+    );
+    for (const more of [[], ["--check"]]) {
+      const { code, stderr } = await run("serve", module, ...more);
+      assertStringIncludes(stderr, "no database");
+      assertMatch(stderr, /at load \(file:.*broken\.ts:1:/);
+      assertEquals(code, 1);
+    }
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+});
+
+Deno.test("cli --check loads the app and ends", async () => {
+  const { code, stdout } = await run("serve", HELLO, "--check");
+  assertEquals([code, stdout], [0, `${HELLO} is an app\n`]);
 });
 
 async function served(daemon: Daemon): Promise<string> {
@@ -84,7 +164,7 @@ for (const [protocol, ask] of [["fastcgi", fetchFastCGI], ["scgi", fetchSCGI]] a
         "--mode",
         "600",
       ]);
-      const actual = await served(daemon) as "127.0.0.1:0";
+      const actual = await served(daemon);
       assertEquals(await (await ask("http://localhost/", actual)).text(), "Hello from Gatehouse\n");
       if (address.startsWith("unix:")) {
         assertEquals((await Deno.stat(address.slice(5))).mode! & 0o777, 0o600);
@@ -113,15 +193,137 @@ Deno.test("cli serves a module over HTTP", async () => {
   assertEquals(await response.text(), "Hello from Gatehouse\n");
 });
 
-/** What `deno run` needs where it finds no JSR. */
-function importMap(): string[] {
-  const url = Deno.env.get("GATEHOUSE_IMPORT_MAP");
-  return url ? [`--import-map=${url}`] : [];
+Deno.test("cli serves HTTP on a Unix socket, with its mode", async () => {
+  const directory = await Deno.makeTempDir();
+  await Deno.writeTextFile(
+    `${directory}/app.ts`,
+    "export default (request) => new Response(request.url);",
+  );
+  const path = `${directory}/app.sock`;
+  await using daemon = new Daemon([
+    "--allow-read",
+    "--allow-write",
+    "--allow-net",
+    `${ROOT}cli.ts`,
+    "serve",
+    `${directory}/app.ts`,
+    "-p",
+    "http",
+    "-l",
+    `unix:${path}`,
+    "--mode",
+    "600",
+  ]);
+  assertEquals(await served(daemon), `unix:${path}`);
+  assertEquals((await Deno.stat(path)).mode! & 0o777, 0o600);
+  using client = Deno.createHttpClient({ proxy: { transport: "unix", path } });
+  const response = await fetch("http://example.org/a?b", { client });
+  assertEquals(await response.text(), "http://example.org/a?b");
+  assertEquals((await daemon.stop()).code, 0);
+  await Deno.remove(directory, { recursive: true });
+});
+
+Deno.test("cli serves several addresses", async () => {
+  const directory = await Deno.makeTempDir();
+  const unix = `unix:${directory}/app.sock`;
+  await using daemon = new Daemon([
+    "--allow-all",
+    `${ROOT}cli.ts`,
+    "serve",
+    HELLO,
+    "-l",
+    "127.0.0.1:0",
+    "-l",
+    unix,
+  ]);
+  await daemon.says(" on ", 2);
+  for (const address of [/ on (127\S+)/.exec(daemon.log)![1], unix]) {
+    const response = await fetchFastCGI("http://localhost/", address);
+    assertEquals(await response.text(), "Hello from Gatehouse\n");
+  }
+  assertEquals((await daemon.stop()).code, 0);
+  assertEquals([...Deno.readDirSync(directory)], []);
+  await Deno.remove(directory);
+});
+
+const THROWS = "export default () => { throw new Error('out of ink'); };";
+
+for (
+  const [to, atServer, atStderr] of [["server", true, false], ["stderr", false, true], [
+    "both",
+    true,
+    true,
+  ]] as const
+) {
+  Deno.test(`cli --log ${to} writes errors of the app there`, async () => {
+    const module = await Deno.makeTempFile({ suffix: ".ts" });
+    await Deno.writeTextFile(module, THROWS);
+    await using daemon = new Daemon([
+      "--allow-read",
+      "--allow-net",
+      `${ROOT}cli.ts`,
+      "serve",
+      module,
+      "-l",
+      "127.0.0.1:0",
+      ...(to === "both" ? [] : ["--log", to]),
+    ]);
+    const lines: string[] = [];
+    const response = await fetchFastCGI("http://localhost/", await served(daemon), {
+      log: (line) => lines.push(line),
+    });
+    await response.body?.cancel();
+    assertEquals((await daemon.stop()).code, 0);
+    await daemon.ended;
+    assertEquals(lines.join().includes("out of ink"), atServer);
+    assertEquals(daemon.log.includes("out of ink"), atStderr);
+    await Deno.remove(module);
+  });
 }
+
+Deno.test("cli --max-body and --trust-forwarded reach the server, and --access-log writes a line", async () => {
+  const module = await Deno.makeTempFile({ suffix: ".ts" });
+  await Deno.writeTextFile(
+    module,
+    "export default async (request) => new Response(request.url + await request.text());",
+  );
+  await using daemon = new Daemon([
+    "--allow-read",
+    "--allow-net",
+    `${ROOT}cli.ts`,
+    "serve",
+    module,
+    "-l",
+    "127.0.0.1:0",
+    "--max-body",
+    "1k",
+    "--trust-forwarded",
+    "--access-log",
+  ], { stdout: "piped" });
+  const address = await served(daemon);
+  const headers = { "x-forwarded-proto": "https", "x-forwarded-host": "example.org" };
+  const first = await fetchFastCGI(new Request("http://localhost/a", { headers }), address);
+  assertEquals(await first.text(), "https://example.org/a");
+  const body = "x".repeat(1025);
+  const second = await fetchFastCGI(
+    new Request("http://localhost/b", { method: "POST", body }),
+    address,
+  );
+  assertEquals(second.status, 413);
+  await second.body?.cancel();
+  assertEquals((await daemon.stop()).code, 0);
+  const lines = (await new Response(daemon.child.stdout).text()).trim().split("\n");
+  assertMatch(
+    lines[0],
+    /^- - - \[\d\d\/[A-Z][a-z]{2}\/\d{4}:[\d:]{8} \+0000\] "GET \/a HTTP\/1\.1" 200 21$/,
+  );
+  assertMatch(lines[1], /"POST \/b HTTP\/1\.1" 413 -$/);
+  await Deno.remove(module);
+});
 
 async function assertGreets({ address, stop }: HandedDown): Promise<void> {
   try {
-    const response = fetchFastCGI("http://localhost/", address as "127.0.0.1:0");
+    const response = fetchFastCGI("http://localhost/", address);
     const text = await (await deadline(response, "the response")).text();
     assertEquals(text, "Hello from Gatehouse\n");
   } finally {
@@ -132,7 +334,7 @@ async function assertGreets({ address, stop }: HandedDown): Promise<void> {
 for (const descriptor of [0, 3]) {
   Deno.test(`cli has workers serve a socket handed down as descriptor ${descriptor}`, async () => {
     const program = await handDown({ host: "127.0.0.1", port: 0 }, descriptor, {}, [
-      ...importMap(),
+      ...importMapFlags(),
       "--allow-all",
       `${ROOT}cli.ts`,
       "serve",
@@ -141,7 +343,7 @@ for (const descriptor of [0, 3]) {
       `fd:${descriptor}`,
       "--workers",
       "2",
-      `--worker-flags=${[...importMap(), "--allow-read"].join(" ")}`,
+      `--worker-flags=${[...importMapFlags(), "--allow-read"].join(" ")}`,
     ]);
     program.closeOurs();
     await assertGreets(program);
@@ -150,7 +352,7 @@ for (const descriptor of [0, 3]) {
 
 Deno.test("cli serves the socket that systemd hands over, where it is not told another", async () => {
   const program = await handDown({ host: "127.0.0.1", port: 0 }, 3, { LISTEN_FDS: "1" }, [
-    ...importMap(),
+    ...importMapFlags(),
     "--allow-read",
     "--allow-env",
     `${ROOT}cli.ts`,
@@ -162,8 +364,11 @@ Deno.test("cli serves the socket that systemd hands over, where it is not told a
 });
 
 Deno.test("cli refuses to share a descriptor that is no socket", async () => {
-  const { code, stderr } = await run("serve", HELLO, "--listen", "fd:1234", "--workers", "2");
-  assertStringIncludes(stderr, "file descriptor 1234 as it must be a listening socket");
+  const args = ["serve", HELLO, "--listen", "fd:1234", "--workers", "2"];
+  await using daemon = new Daemon(["--allow-all", `${ROOT}cli.ts`, ...args]);
+  const { code } = await deadline(daemon.child.status, "the end of the command line");
+  await daemon.ended;
+  assertStringIncludes(daemon.log, "file descriptor 1234 as it must be a listening socket");
   assertEquals(code, 1);
 });
 
@@ -179,7 +384,7 @@ Deno.test("cli ends with an error where no worker starts", async () => {
     "127.0.0.1:0",
     "--workers",
     "2",
-    `--worker-flags=${[...importMap(), "--allow-read"].join(" ")}`,
+    `--worker-flags=${[...importMapFlags(), "--allow-read"].join(" ")}`,
   ]);
   const { code } = await deadline(daemon.child.status, "the end of the command line");
   assertStringIncludes(daemon.log, "broken release");
@@ -188,43 +393,73 @@ Deno.test("cli ends with an error where no worker starts", async () => {
   await Deno.remove(module);
 });
 
-for (const workers of [[], ["--workers", "1"]]) {
-  Deno.test(`cli goes on at SIGHUP, and says what it is for: ${workers.join(" ")}`, async () => {
-    await using daemon = new Daemon([
-      "--allow-read",
-      "--allow-net",
-      `${ROOT}cli.ts`,
-      "serve",
-      HELLO,
-      "--listen",
-      "127.0.0.1:0",
-      ...workers,
-    ]);
-    const address = await served(daemon) as "127.0.0.1:0";
-    daemon.child.kill("SIGHUP");
-    await daemon.says("Ignored SIGHUP as it replaces workers");
-    const response = await fetchFastCGI("http://localhost/", address);
-    assertEquals(await response.text(), "Hello from Gatehouse\n");
-    assertEquals(await daemon.stop(), { success: true, code: 0, signal: null });
-  });
-}
-
-Deno.test("cli with workers replaces them at SIGHUP, and does not say that it ignores it", async () => {
+Deno.test("cli without workers goes on at SIGHUP, and says what it is for", async () => {
   await using daemon = new Daemon([
-    "--allow-all",
+    "--allow-read",
+    "--allow-net",
     `${ROOT}cli.ts`,
     "serve",
     HELLO,
     "--listen",
     "127.0.0.1:0",
-    "--workers",
-    "2",
-    `--worker-flags=${[...importMap(), "--allow-read"].join(" ")}`,
   ]);
-  await daemon.says("Serving ", 2);
+  const address = await served(daemon);
   daemon.child.kill("SIGHUP");
-  await daemon.says("Serving ", 4);
-  assertEquals(daemon.log.includes("Ignored SIGHUP"), false, daemon.log);
+  await daemon.says("Ignored SIGHUP as it replaces workers");
+  const response = await fetchFastCGI("http://localhost/", address);
+  assertEquals(await response.text(), "Hello from Gatehouse\n");
+  assertEquals(await daemon.stop(), { success: true, code: 0, signal: null });
+});
+
+for (const workers of [1, 2]) {
+  Deno.test(`cli with --workers ${workers} replaces them at SIGHUP`, async () => {
+    await using daemon = new Daemon([
+      "--allow-all",
+      `${ROOT}cli.ts`,
+      "serve",
+      HELLO,
+      "--listen",
+      "127.0.0.1:0",
+      "--workers",
+      String(workers),
+    ]);
+    await daemon.says("Workers: ");
+    await daemon.says("Serving ", workers);
+    daemon.child.kill("SIGHUP");
+    await daemon.says("Serving ", 2 * workers);
+    assertEquals(daemon.log.includes("Ignored SIGHUP"), false, daemon.log);
+  });
+}
+
+Deno.test("cli passes its own permissions on to workers, those granted in part too", async () => {
+  const module = await Deno.makeTempFile({ suffix: ".ts" });
+  await Deno.writeTextFile(
+    module,
+    `const state = (descriptor) => Deno.permissions.querySync(descriptor).state;
+export default () => Response.json([
+  state({ name: "net", host: "127.0.0.1:0" }),
+  state({ name: "net" }),
+  state({ name: "write", path: "/srv/data" }),
+  state({ name: "write" }),
+]);`,
+  );
+  await using daemon = new Daemon([
+    "--allow-read",
+    "--allow-env",
+    `--allow-run=${Deno.execPath()}`,
+    "--allow-net=127.0.0.1:0",
+    "--allow-write=/srv/data",
+    `${ROOT}cli.ts`,
+    "serve",
+    module,
+    "--listen",
+    "127.0.0.1:0",
+    "--workers",
+    "1",
+  ]);
+  const response = await fetchFastCGI("http://localhost/", await served(daemon));
+  assertEquals(await response.json(), ["granted", "prompt", "granted", "prompt"]);
+  await Deno.remove(module);
 });
 
 Deno.test("cli serves a module whose path has what a URL sets apart", async () => {
@@ -245,7 +480,7 @@ Deno.test("cli serves a module whose path has what a URL sets apart", async () =
       ],
       { cwd },
     );
-    const response = await fetchFastCGI("http://localhost/", await served(daemon) as "127.0.0.1:0");
+    const response = await fetchFastCGI("http://localhost/", await served(daemon));
     assertEquals(await response.text(), "the right one");
   }
   await Deno.remove(directory, { recursive: true });

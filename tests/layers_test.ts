@@ -10,6 +10,7 @@ const LAYERS: Record<string, string[]> = {
   io: ["io"],
   gateway: ["gateway", "bridge", "wire"],
   face: ["face", "gateway", "wire", "bridge", "io"],
+  cli: ["cli", "face", "gateway", "wire", "bridge", "io"],
 };
 /** The files of gateway/ that may import io/ as well. */
 const CLIENTS = /^gateway\/(?:cgi|fastcgi|scgi|connection)\.ts$/;
@@ -34,12 +35,13 @@ function specifiersOf(source: string): Array<string | null> {
 }
 
 function faultOf(path: string, specifier: string | null): string | undefined {
-  const isCli = path === "cli.ts";
+  const isCli = path === "cli.ts" || layerOf(path) === "cli";
   if (specifier === null) return isCli ? undefined : "a computed specifier";
   if (/^\.\.?\//.test(specifier)) {
     const { href } = new URL(specifier, `file:///outside/package/${path}`);
     const target = href.replace("file:///outside/package/", "");
     if (target === "mod.ts" || target === "cli.ts") return target;
+    if (path === "cli.ts" && layerOf(target) === "cli") return undefined;
     if (layerOf(target) === "io" && CLIENTS.test(path)) return undefined;
     return LAYERS[layerOf(path)]?.includes(layerOf(target)) ? undefined : specifier;
   }
@@ -134,7 +136,8 @@ Deno.test("faultsOf() holds the table", () => {
     "gateway/cgi.ts": ["./b.ts", "../io/a.ts"],
     "gateway/connection.ts": ["../io/a.ts"],
     "cgi.ts": ["./http.ts", "./wire/a.ts", "./bridge/a.ts", "./io/a.ts", "./gateway/a.ts"],
-    "cli.ts": ["./http.ts", "@std/cli/parse-args", "node:util"],
+    "cli.ts": ["./http.ts", "./cli/a.ts", "@std/cli/parse-args", "node:util"],
+    "cli/a.ts": ["./b.ts", "../http.ts", "../io/a.ts", "@std/cli/parse-args", "node:util"],
   };
   const refused: Record<string, string[]> = {
     "wire/a.ts": ["../bridge/a.ts", "../io/a.ts", "../cgi.ts", "../mod.ts", "node:net", "@std/io"],
@@ -158,7 +161,9 @@ Deno.test("faultsOf() holds the table", () => {
       "fs",
     ],
     "cgi.ts": ["./mod.ts", "./cli.ts", "./tests/a.ts", "../a.ts", "node:net", "@std/assert"],
+    "http.ts": ["./cli/a.ts"],
     "cli.ts": ["./mod.ts", "./scripts/a.ts"],
+    "cli/a.ts": ["../mod.ts", "../cli.ts", "../scripts/a.ts"],
     "mod.ts": ["./cli.ts", "data:text/javascript,"],
   };
   for (const [path, specifiers] of Object.entries(allowed)) {

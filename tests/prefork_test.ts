@@ -40,7 +40,8 @@ console.error("all ended");
 interface Fleet extends AsyncDisposable {
   daemon: Daemon;
   directory: string;
-  address: "127.0.0.1:0";
+  /** Where it listens, or "" if it does not. */
+  address: string;
 }
 
 async function start(
@@ -58,18 +59,23 @@ async function start(
     directory,
     listen,
   ]);
-  await daemon.says("listening");
-  const addr = JSON.parse(/listening (.*)/.exec(daemon.log)![1]);
-  const address = addr.path ? `unix:${addr.path}` : `${addr.hostname}:${addr.port}`;
+  // Where no worker serves, it ends before it listens.
+  const address = await addressOf(daemon).catch(() => "");
   return {
     daemon,
     directory,
-    address: address as "127.0.0.1:0",
+    address,
     async [Symbol.asyncDispose]() {
       await daemon.stop();
       await Deno.remove(directory, { recursive: true });
     },
   };
+}
+
+async function addressOf(daemon: Daemon): Promise<string> {
+  await daemon.says("listening");
+  const addr = JSON.parse(/listening (.*)/.exec(daemon.log)![1]);
+  return addr.path ? `unix:${addr.path}` : `${addr.hostname}:${addr.port}`;
 }
 
 async function ask(fleet: Fleet, path = "/"): Promise<string> {
@@ -190,6 +196,18 @@ Deno.test("prefork() needs the permissions that it tells", async () => {
     ),
   ]);
   await workers(fleet, 2);
+});
+
+Deno.test("prefork() forwards signals where it may run Deno alone", async () => {
+  await using fleet = await start("tcp", WORKER, () => [
+    `--allow-run=${Deno.execPath()}`,
+    "--allow-env",
+    "--allow-net",
+  ]);
+  const before = await workers(fleet, 2);
+  fleet.daemon.child.kill("SIGHUP");
+  await workers(fleet, 2, before);
+  assertEquals((await fleet.daemon.stop()).code, 0);
 });
 
 Deno.test("prefork() minds signals from its first moment", async () => {

@@ -168,6 +168,12 @@ function checkVersion(version: number): void {
   }
 }
 
+/** Returns whether bytes begin as an HTTP request does: with a method in capitals and a space. */
+export function isHTTP(bytes: Uint8Array): boolean {
+  const space = bytes.indexOf(0x20);
+  return space > 0 && bytes.subarray(0, space).every((byte) => byte >= 0x41 && byte <= 0x5a);
+}
+
 /** Returns how many bytes pad a record to a multiple of 8, as section 3.3 recommends. */
 function paddingOf(length: number): number {
   return -length & 7;

@@ -306,10 +306,28 @@ Deno.test("serveFastCGI() ignores unknown types and records without a request (r
   });
 });
 
+for (const method of ["GET", "POST"]) {
+  Deno.test(`serveFastCGI() responds with 400 to a ${method} request of HTTP, and logs what to change`, async () => {
+    const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const logged: string[] = [];
+    const log = (message: string) => logged.push(message);
+    await using _server = serveFastCGI(() => new Response(), listener, { log });
+    const url = `http://127.0.0.1:${listener.addr.port}/`;
+    const response = await fetch(url, { method, body: method === "POST" ? "body" : undefined });
+    assertEquals(response.status, 400);
+    assertStringIncludes(await response.text(), "this address speaks FastCGI, not HTTP");
+    assertEquals(logged, [
+      "Cannot decode FastCGI record as version must be 1: current value is " +
+      `${method.charCodeAt(0)}. An HTTP request came: use --protocol http, ` +
+      "or fastcgi_pass instead of proxy_pass",
+    ]);
+  });
+}
+
 const PROTOCOL_ERRORS: Record<string, [Uint8Array[], string]> = {
   "another version (rule C1)": [
-    [bytes("GET / HTTP/1.1\r\n\r\n")],
-    "Cannot decode FastCGI record as version must be 1: current value is 71",
+    [bytes("\x02\x01\0\x01\0\0\0\0")],
+    "Cannot decode FastCGI record as version must be 1: current value is 2",
   ],
   "an application record of id 0 (rule C3)": [
     [stdin(0, bytes("x"))],

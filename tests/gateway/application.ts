@@ -106,7 +106,7 @@ export class Peer {
     await this.write(out.take());
   }
 
-  /** Answers whole. */
+  /** Sends a whole response. */
   async response(text: string): Promise<void> {
     await this.stdout(text);
     await this.end();
@@ -116,7 +116,7 @@ export class Peer {
     try {
       this.conn.close();
     } catch {
-      // The gateway was faster.
+      // The gateway has closed it.
     }
   }
 }

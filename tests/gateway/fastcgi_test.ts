@@ -47,10 +47,10 @@ Deno.test("fastCGIGateway() gives each request on a connection its own id", asyn
   await using application = new Application(async (peer) => {
     for (let asked = await peer.request(); asked; asked = await peer.request()) {
       ids.push(asked.id);
-      await peer.answer(OK);
+      await peer.response(OK);
     }
   });
-  using gateway = ask(application.address);
+  using gateway = gatewayTo(application.address);
   for (let i = 0; i < 3; i++) await (await gateway.fetch("/")).text();
   assertEquals(ids, [1, 2, 3]);
 });
@@ -70,7 +70,7 @@ for (const together of [true, false]) {
       if (!together) await peer.write(stray.bytes.subarray(0, stray.length));
       await peer.until("the close", () => false);
     });
-    using gateway = ask(application.address);
+    using gateway = gatewayTo(application.address);
     assertEquals(await (await gateway.fetch("/")).text(), "1");
     // What comes later closes the connection once it is read.
     if (!together) await deadline(application.closed, "the connection's close");
@@ -85,10 +85,10 @@ Deno.test("fastCGIGateway() keeps as many connections as are used at once", asyn
     for (let asked = await peer.request(); asked; asked = await peer.request()) {
       if (++waiting === 12) together.resolve();
       await together.promise;
-      await peer.answer(OK);
+      await peer.response(OK);
     }
   });
-  using gateway = ask(application.address);
+  using gateway = gatewayTo(application.address);
   const fetchAll = () =>
     Promise.all(Array.from({ length: 12 }, async () => await (await gateway.fetch("/")).text()));
   await fetchAll();

@@ -259,7 +259,7 @@ Deno.test("ResponseReader responds alike whether the response arrives whole or i
   ];
   for (const head of heads) {
     const text = `${head}\nX: y\n\nhello`;
-    const [whole, parts] = await Promise.all([response(text), response(text, { step: 7 })]);
+    const [whole, parts] = await Promise.all([readResponse(text), readResponse(text, { step: 7 })]);
     assertEquals([...whole.headers], [...parts.headers]);
     assertEquals([whole.status, whole.statusText], [parts.status, parts.statusText]);
     assertEquals(await whole.text(), "hello");

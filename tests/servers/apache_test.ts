@@ -2,7 +2,7 @@ import { assertEquals } from "@std/assert";
 import { apacheConfig, MODULES } from "./apache.ts";
 import { behaviours, see, type Site } from "./behaviours.ts";
 import { request } from "./client.ts";
-import { snippet, Suite } from "./harness.ts";
+import { configuration, snippet, Suite } from "./harness.ts";
 
 const apache = new Suite("Apache", {
   apache2: "apache2",
@@ -17,16 +17,20 @@ const apache = new Suite("Apache", {
     "/var/cache/deno": `${rig.dir}/cache`,
   });
   return await rig.serve("apache2", ["cgi", "noDecode", "tcp", "unix", "split", "scgi"], (port) => {
+    const config = (port: number, backend: string, ...more: string[]) =>
+      configuration("apache", "--listen", `127.0.0.1:${port}`, "--backend", backend, ...more);
     const file = rig.write(
       "apache.conf",
       apacheConfig(rig, "mpm_event alias env cgid proxy proxy_fcgi proxy_scgi".split(" "), {
         [port.cgi]: cgi,
         [port.noDecode]: cgi.replace("AllowEncodedSlashes On", "AllowEncodedSlashes NoDecode"),
-        [port.tcp]: snippet("apache", "tcp", { "127.0.0.1:9000": tcp }),
         [port.split]: snippet("apache", "split", { "127.0.0.1:9000": tcp }),
-        [port.scgi]: snippet("apache", "scgi", { "127.0.0.1:4000": scgi }),
-        [port.unix]: snippet("apache", "unix", { "/run/app.sock": unix }),
-      }) + `ScriptSock ${rig.dir}/cgid.sock\n`,
+      }) + [
+        config(port.tcp, tcp),
+        config(port.unix, `unix:${unix}`),
+        config(port.scgi, scgi, "--protocol", "scgi"),
+        `ScriptSock ${rig.dir}/cgid.sock\n`,
+      ].join("\n"),
     );
     return ["apache2", ["-DFOREGROUND", "-f", file]];
   });
@@ -63,7 +67,7 @@ behaviours(apache, "CGI (mod_cgid)", (port) => site(port.cgi, cgi));
 behaviours(
   apache,
   "FastCGI over TCP",
-  (port) => site(port.tcp, { split: unsplit, authorization: false }),
+  (port) => site(port.tcp, { split: unsplit }),
 );
 behaviours(apache, "FastCGI over a Unix socket", (port) => site(port.unix, { split: unsplit }));
 behaviours(apache, "SCGI", (port) =>

@@ -1,19 +1,20 @@
 import { assertEquals } from "@std/assert";
 import { behaviours, type Seen, type Site } from "./behaviours.ts";
 import { request } from "./client.ts";
-import { snippet, Suite } from "./harness.ts";
+import { configuration, Suite } from "./harness.ts";
 
 const caddy = new Suite("Caddy", { caddy: "caddy" }, async (rig) => {
   const tcp = await rig.daemon("fastcgi", "127.0.0.1:0");
   const unix = await rig.daemon("fastcgi", `unix:${rig.dir}/app.sock`);
   const ports = await rig.serve("caddy", ["tcp", "unix"], (port) => {
-    const at = (port: number) => ({ "example.com": `http://127.0.0.1:${port}` });
+    const config = (port: number, ...args: string[]) =>
+      configuration("caddy", "--listen", `127.0.0.1:${port}`, ...args);
     const file = rig.write(
       "Caddyfile",
       [
         "{\nadmin off\n}",
-        snippet("caddy", "tcp", { "127.0.0.1:9000": tcp, ...at(port.tcp) }),
-        snippet("caddy", "unix", { "/run/app.sock": unix, ...at(port.unix) }),
+        config(port.tcp, "--backend", tcp),
+        config(port.unix, "--backend", `unix:${unix}`, "--path", "/app"),
       ].join("\n"),
     );
     return ["caddy", ["run", "--config", file, "--adapter", "caddyfile"]];

@@ -1,13 +1,13 @@
 import { assertEquals } from "@std/assert";
 import { behaviours, type Site } from "./behaviours.ts";
 import { request } from "./client.ts";
-import { snippet, Suite } from "./harness.ts";
+import { configuration, type Rig, snippet, Suite } from "./harness.ts";
 
 const h2o = new Suite("h2o", { h2o: "h2o" }, async (rig) => {
-  const [host, port] = (await rig.daemon("fastcgi", "127.0.0.1:0")).split(":");
+  const tcp = await rig.daemon("fastcgi", "127.0.0.1:0");
   const unix = await rig.daemon("fastcgi", `unix:${rig.dir}/app.sock`, "/app");
   const script = rig.script("app.fcgi");
-  return await rig.serve("h2o", ["tcp", "unix", "spawned", "hello"], (ports) => {
+  const spawned = await rig.serve("h2o (spawned)", ["spawned", "hello"], (ports) => {
     const indent = (text: string) => text.replaceAll(/^/gm, "        ");
     const file = rig.write(
       "h2o.yaml",
@@ -16,16 +16,6 @@ ${Deno.uid() === 0 ? "user: root" : ""}
 error-log: ${rig.logFile("error.log")}
 pid-file: ${rig.dir}/h2o.pid
 hosts:
-  tcp:
-    listen: { host: 127.0.0.1, port: ${ports.tcp} }
-    paths:
-      /:
-${indent(snippet("yaml", "h2o-tcp", { "127.0.0.1": host, "9000": port }))}
-  unix:
-    listen: { host: 127.0.0.1, port: ${ports.unix} }
-    paths:
-      /app:
-${indent(snippet("yaml", "h2o-unix", { "/run/app.sock": unix }))}
   spawned:
     listen: { host: 127.0.0.1, port: ${ports.spawned} }
     paths:
@@ -40,7 +30,28 @@ ${indent(snippet("yaml", "h2o-spawned", { "/srv/app/app.fcgi": `${rig.root}/exam
     );
     return ["h2o", ["-m", "worker", "-c", file]];
   });
+  return {
+    ...spawned,
+    tcp: await serve(rig, "tcp", "--backend", tcp),
+    unix: await serve(rig, "unix", "--backend", `unix:${unix}`, "--path", "/app"),
+  };
 });
+
+/** Starts an h2o with the configuration that `config` prints. @returns Its port. */
+async function serve(rig: Rig, name: string, ...args: string[]): Promise<number> {
+  const { port } = await rig.serve(`h2o (${name})`, ["port"], ({ port }) => {
+    const config = configuration("h2o", "--listen", `127.0.0.1:${port}`, ...args);
+    const file = rig.write(
+      `h2o-${name}.yaml`,
+      `
+error-log: ${rig.logFile("error.log")}
+${Deno.uid() === 0 ? config : config.replace(/^user: .*$/m, "")}
+`,
+    );
+    return ["h2o", ["-m", "worker", "-c", file]];
+  });
+  return port;
+}
 
 const site = (port: number, differences: Partial<Site> = {}): Site => ({
   host: `127.0.0.1:${port}`,

@@ -2,7 +2,7 @@ import { assertEquals } from "@std/assert";
 import { RecordDecoder, RecordType } from "../../wire/fastcgi.ts";
 import { behaviours, type Site } from "./behaviours.ts";
 import { Client, request, Witness } from "./client.ts";
-import { snippet, Suite, within } from "./harness.ts";
+import { configuration, snippet, Suite, within } from "./harness.ts";
 
 /** Relays connections to a daemon, and tracks the requests on each. */
 class Relay implements Disposable {
@@ -59,32 +59,23 @@ const haproxy = new Suite("HAProxy", { haproxy: "haproxy" }, async (rig) => {
   const unix = await rig.daemon("fastcgi", `unix:${rig.dir}/app.sock`);
   const relay = rig.use(new Relay(tcp));
   const ports = await rig.serve("haproxy", ["tcp", "unix", "multiplexed"], (port) => {
-    const frontend = (name: keyof typeof port, replace: Record<string, string>) => `
-frontend ${name}
-  bind 127.0.0.1:${port[name]}
-  default_backend ${name}
-${
-      snippet("haproxy", name, { "backend app": `backend ${name}`, ...replace })
-        .replace("fcgi-app app\n  docroot", `fcgi-app ${name}\n  docroot`)
-        .replace("use-fcgi-app app", `use-fcgi-app ${name === "unix" ? "tcp" : name}`)
-    }`;
-    const file = rig.write(
-      "haproxy.cfg",
-      `
-global
-  log stderr format raw daemon
-  nbthread 1
-defaults
-  mode http
-  timeout connect 5s
-  timeout client 30s
-  timeout server 30s
-${frontend("tcp", { "127.0.0.1:9000": tcp })}
-${frontend("unix", { "/run/app.sock": unix })}
-${frontend("multiplexed", { "127.0.0.1:9000": relay.address })}
+    const config = (name: keyof typeof port, ...args: string[]) =>
+      configuration("haproxy", "--name", name, "--listen", `127.0.0.1:${port[name]}`, ...args);
+    // As a thread of its own would open a connection of its own.
+    const threads = rig.write("threads.cfg", "global\n  nbthread 1\n");
+    const files = [
+      rig.write("tcp.cfg", config("tcp", "--backend", tcp)),
+      rig.write("unix.cfg", config("unix", "--backend", `unix:${unix}`)),
+      rig.write(
+        "multiplexed.cfg",
+        `frontend multiplexed
+  bind 127.0.0.1:${port.multiplexed}
+  default_backend app
+${snippet("haproxy", "multiplexed", { "127.0.0.1:9000": relay.address })}
 `,
-    );
-    return ["haproxy", ["-db", "-f", file]];
+      ),
+    ];
+    return ["haproxy", ["-db", ...[threads, ...files].flatMap((file) => ["-f", file])]];
   });
   return { ...ports, relay };
 });

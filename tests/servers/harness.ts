@@ -2,6 +2,8 @@
  * Runs real web servers for tests: each starts once per file, in its own temporary directory, and stops by its pid.
  */
 import { assert } from "@std/assert";
+import { Arguments } from "../../cli/arguments.ts";
+import { createConfiguration, usage } from "../../cli/config.ts";
 import { find, testWith } from "../testing/needs.ts";
 
 const DEADLINE = 10_000;
@@ -98,7 +100,18 @@ export class Rig {
 
   constructor() {
     Deno.chmodSync(this.dir, 0o755);
-    for (const file of ["", "wire/", "bridge/", "gateway/", "io/", "examples/", "tests/servers/"]) {
+    for (
+      const file of [
+        "",
+        "cli/",
+        "wire/",
+        "bridge/",
+        "gateway/",
+        "io/",
+        "examples/",
+        "tests/servers/",
+      ]
+    ) {
       this.#copy(file);
     }
     // Deno itself may be in a home directory that other users cannot read.
@@ -332,6 +345,11 @@ export class Suite<T> {
       rig.takeLog();
     });
   }
+}
+
+/** Returns a configuration as `config` prints it, so that the tests run what users get. */
+export function configuration(...args: string[]): string {
+  return createConfiguration(Arguments.parse(usage, args));
 }
 
 const GUIDE = Deno.readTextFileSync(ROOT + "docs/servers.md");

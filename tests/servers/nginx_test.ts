@@ -1,7 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { behaviours, type Site } from "./behaviours.ts";
 import { Client, request, Witness } from "./client.ts";
-import { snippet, Suite } from "./harness.ts";
+import { configuration, snippet, Suite } from "./harness.ts";
 import { nginxCommand, stockParameters } from "./nginx.ts";
 
 const nginx = new Suite("nginx", {
@@ -15,25 +15,32 @@ const nginx = new Suite("nginx", {
   const fcgiwrap = `${rig.dir}/fcgiwrap.sock`;
   rig.spawn("fcgiwrap", "fcgiwrap", ["-f", "-c", "4", "-s", `unix:${fcgiwrap}`]);
   rig.script("cgi-bin/app.ts");
-  return await rig.serve("nginx", ["tcp", "stock", "keep", "cgi", "scgi", "auth"], (port) => {
-    const server = (port: number, location: string) =>
-      `server { listen 127.0.0.1:${port}; client_max_body_size 20m; ${location} }`;
-    const blocks = [
-      server(port.tcp, snippet("nginx", "tcp", { "127.0.0.1:9000": tcp })),
-      server(port.stock, snippet("nginx", "stock", { "/run/app.sock": unix })),
-      server(port.auth, snippet("nginx", "auth", { "127.0.0.1:9000": tcp })),
-      server(port.scgi, snippet("nginx", "scgi", { "127.0.0.1:4000": scgi })),
-      snippet("nginx", "keep", {
-        "127.0.0.1:9000": tcp,
-        "listen 80;": `listen 127.0.0.1:${port.keep}; client_max_body_size 20m;`,
-      }),
-      server(
-        port.cgi,
-        snippet("nginx", "cgi", { "/srv$1": `${rig.dir}$1`, "/run/fcgiwrap.sock": fcgiwrap }),
-      ),
-    ];
-    return nginxCommand(rig, blocks);
-  });
+  return await rig.serve(
+    "nginx",
+    ["tcp", "unix", "stock", "keep", "cgi", "scgi", "auth"],
+    (port) => {
+      const server = (port: number, location: string) =>
+        `server { listen 127.0.0.1:${port}; client_max_body_size 20m; ${location} }`;
+      const config = (name: keyof typeof port, ...args: string[]) =>
+        configuration("nginx", "--name", name, "--listen", `127.0.0.1:${port[name]}`, ...args);
+      const blocks = [
+        config("tcp", "--backend", tcp),
+        config("unix", "--backend", `unix:${unix}`, "--path", "/app"),
+        config("scgi", "--backend", scgi, "--protocol", "scgi"),
+        server(port.stock, snippet("nginx", "stock", { "/run/app.sock": unix })),
+        server(port.auth, snippet("nginx", "auth", { "127.0.0.1:9000": tcp })),
+        snippet("nginx", "keep", {
+          "127.0.0.1:9000": tcp,
+          "listen 80;": `listen 127.0.0.1:${port.keep}; client_max_body_size 20m;`,
+        }),
+        server(
+          port.cgi,
+          snippet("nginx", "cgi", { "/srv$1": `${rig.dir}$1`, "/run/fcgiwrap.sock": fcgiwrap }),
+        ),
+      ];
+      return nginxCommand(rig, blocks);
+    },
+  );
 });
 
 /** Once the response has begun, nginx may stop sending the body. */
@@ -45,6 +52,7 @@ const site = (port: number, differences: Partial<Site> = {}): Site => ({
 });
 
 behaviours(nginx, "FastCGI over TCP", (port) => site(port.tcp));
+behaviours(nginx, "FastCGI over a Unix socket", (port) => site(port.unix, { base: "/app" }));
 behaviours(nginx, "FastCGI over a Unix socket, stock parameters", (port) =>
   site(port.stock, {
     // Debian's parameters omit the port.

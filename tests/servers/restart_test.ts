@@ -1,7 +1,7 @@
 /** Back ends that restart one after the other while nginx sends them requests. */
 import { assert, assertEquals } from "@std/assert";
 import { Client, request, Witness } from "./client.ts";
-import { eventually, snippet, Suite, within } from "./harness.ts";
+import { configuration, eventually, Suite, within } from "./harness.ts";
 import { nginxCommand } from "./nginx.ts";
 
 const balanced = new Suite(
@@ -14,11 +14,12 @@ const balanced = new Suite(
     ];
     const { port } = await rig.serve("nginx", ["port"], ({ port }) =>
       nginxCommand(rig, [
-        snippet("nginx", "balanced", {
-          "127.0.0.1:9000": daemons[0],
-          "127.0.0.1:9001": daemons[1],
-          "listen 80;": `listen 127.0.0.1:${port};`,
-        }),
+        configuration(
+          "nginx",
+          "--listen",
+          `127.0.0.1:${port}`,
+          ...daemons.flatMap((daemon) => ["--backend", daemon]),
+        ),
       ]));
     return { host: `127.0.0.1:${port}`, daemons };
   },

@@ -5,6 +5,8 @@ export class Program implements AsyncDisposable {
   readonly child: Deno.ChildProcess;
   /** What it has written to stderr so far. */
   log = "";
+  /** Resolves when it has written all. */
+  readonly ended: Promise<void>;
   #changed = Promise.withResolvers<void>();
 
   constructor(command: string, options: Deno.CommandOptions) {
@@ -14,7 +16,7 @@ export class Program implements AsyncDisposable {
       ...options,
       stderr: "piped",
     }).spawn();
-    this.#read();
+    this.ended = this.#read();
   }
 
   async #read(): Promise<void> {

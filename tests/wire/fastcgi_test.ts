@@ -1,4 +1,4 @@
-import { assertEquals, assertInstanceOf, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertFalse, assertInstanceOf, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { ByteBuffer } from "../../wire/byte_buffer.ts";
 import {
@@ -14,6 +14,7 @@ import {
   encodeStreamText,
   encodeUnknownType,
   encodeValues,
+  isHTTP,
   KEEP_CONNECTION,
   ProtocolStatus,
   RecordDecoder,
@@ -161,6 +162,14 @@ Deno.test("RecordDecoder passes stream content on as it arrives", () => {
   decoder.push(raw.subarray(10), sink);
   assertEquals(pieces, ["ab", "cdef"]);
   assertEquals(decoder.idle, true);
+});
+
+Deno.test("isHTTP() recognizes the beginning of an HTTP request", () => {
+  assert(isHTTP(bytes("GET / HTTP/1.1\r\n")));
+  assert(isHTTP(bytes("POST ")));
+  for (const other of ["", " ", "GET", "get / ", "\x01\x01\0\x01 ", "70:CONTENT_LENGTH\x000 "]) {
+    assertFalse(isHTTP(bytes(other)), other);
+  }
 });
 
 Deno.test("RecordDecoder rejects another version at its first byte (rule C1)", () => {

@@ -1,0 +1,136 @@
+/**
+ * A line for each request, on stdout: the formats that programs for web servers' logs read.
+ *
+ * @module
+ */
+
+import type { App, AppObject, Handler, HandlerInfo } from "../bridge/app.ts";
+import { bufferedResponse } from "../bridge/buffered_response.ts";
+import { ProtocolError } from "../wire/protocol_error.ts";
+
+/** The formats of {@linkcode logAccess}. */
+export const ACCESS_LOGS = ["common", "combined", "json"] as const;
+
+const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+/** What would end a field or a line, or steer a terminal. */
+// deno-lint-ignore no-control-regex
+const UNSAFE = /[\x00-\x1f\x7f-\x9f"\\]/g;
+
+/** One request and how it ended. */
+interface Access {
+  request: Request;
+  info: HandlerInfo;
+  started: Date;
+  status: number;
+  /** The length of the response's body, if it is known. */
+  bytes: number | undefined;
+  milliseconds: number;
+}
+
+/**
+ * Wraps an app: writes a line for each request when its response has been sent.
+ *
+ * @param write Writes a line.
+ */
+export function logAccess(
+  app: App,
+  format: typeof ACCESS_LOGS[number],
+  write: (line: string) => void = console.log,
+): App {
+  const formatLine = format === "json" ? formatJSON : format === "common" ? formatCommon : combined;
+  const wrap = <Info extends HandlerInfo>(
+    handler: (request: Request, info: Info) => Response | Promise<Response>,
+  ) =>
+  async (request: Request, info: Info): Promise<Response> => {
+    const started = new Date();
+    const clock = performance.now();
+    let status = 500;
+    let bytes: number | undefined;
+    const end = () => {
+      const milliseconds = performance.now() - clock;
+      write(formatLine({ request, info, started, status, bytes, milliseconds }));
+    };
+    info.completed.then(end, end);
+    try {
+      const response = await handler(request, info);
+      status = response.status;
+      if (request.method !== "HEAD") bytes = lengthOf(response);
+      return response;
+    } catch (error) {
+      if (error instanceof ProtocolError) status = error.status;
+      throw error;
+    }
+  };
+  if (typeof app === "function") return wrap(app);
+  const logged: AppObject = {
+    fetch: wrap<HandlerInfo>((request, info) => app.fetch(request, info)),
+  };
+  const { authorize, filter } = app;
+  if (authorize) logged.authorize = wrap<HandlerInfo>(authorize.bind(app) as Handler);
+  if (filter) logged.filter = wrap(filter.bind(app));
+  return logged;
+}
+
+/** Returns the length of a response's body in bytes, or undefined if it is not known before the body is sent. */
+function lengthOf(response: Response): number | undefined {
+  const body = bufferedResponse(response)?.body;
+  if (typeof body === "string") return new TextEncoder().encode(body).length;
+  if (body !== undefined) return body.length;
+  if (response.headers.has("content-encoding")) return undefined;
+  const length = response.headers.get("content-length");
+  return length === null ? undefined : Number(length);
+}
+
+function formatCommon({ request, info, started, status, bytes }: Access): string {
+  const host = "hostname" in info.remoteAddr && info.remoteAddr.hostname || "-";
+  const user = quotable(info.variables.get("REMOTE_USER")) || "-";
+  const protocol = info.variables.get("SERVER_PROTOCOL") ?? "HTTP/1.1";
+  const line = quotable(`${request.method} ${targetOf(request)} ${protocol}`);
+  return `${host} - ${user.replaceAll(" ", "%20")} [${dateOf(started)}] "${line}" ${status} ${
+    bytes ?? "-"
+  }`;
+}
+
+function combined(access: Access): string {
+  const { headers } = access.request;
+  const [referrer, agent] = ["referer", "user-agent"].map((name) =>
+    quotable(headers.get(name) ?? "-")
+  );
+  return `${formatCommon(access)} "${referrer}" "${agent}"`;
+}
+
+function formatJSON({ request, info, started, status, bytes, milliseconds }: Access): string {
+  return JSON.stringify({
+    time: started.toISOString(),
+    remote: "hostname" in info.remoteAddr ? info.remoteAddr.hostname : "",
+    user: info.variables.get("REMOTE_USER"),
+    method: request.method,
+    url: request.url,
+    status,
+    bytes,
+    milliseconds: Math.round(milliseconds * 10) / 10,
+    referrer: request.headers.get("referer") ?? undefined,
+    agent: request.headers.get("user-agent") ?? undefined,
+  });
+}
+
+function targetOf(request: Request): string {
+  const { pathname, search } = new URL(request.url);
+  return pathname + search;
+}
+
+function quotable(text = ""): string {
+  return text.replace(
+    UNSAFE,
+    (char) =>
+      char === '"' || char === "\\"
+        ? `\\${char}`
+        : `\\x${char.charCodeAt(0).toString(16).padStart(2, "0")}`,
+  );
+}
+
+/** Formats a date as web servers do, in UTC. */
+function dateOf(date: Date): string {
+  const [, year, day, time] = /^(\d+)-\d+-(\d+)T([\d:]+)/.exec(date.toISOString())!;
+  return `${day}/${MONTHS[date.getUTCMonth()]}/${year}:${time} +0000`;
+}

@@ -1,0 +1,25 @@
+import { type Endpoint, parseAddress } from "../io/address.ts";
+import { UsageError } from "./errors.ts";
+
+/**
+ * Parses an address of the command line.
+ *
+ * @throws {UsageError} If it is none.
+ */
+export function readAddress(address: string): Endpoint {
+  try {
+    return parseAddress(address);
+  } catch (error) {
+    throw new UsageError(`${(error as Error).message}.`);
+  }
+}
+
+/** Formats what a server listens on, as it is typed. */
+export function formatAddress(addr: Deno.Addr | Endpoint): string {
+  if (!("hostname" in addr)) {
+    return "path" in addr && addr.path ? `unix:${addr.path}` : "a Unix socket";
+  }
+  return addr.hostname.includes(":")
+    ? `[${addr.hostname}]:${addr.port}`
+    : `${addr.hostname}:${addr.port}`;
+}

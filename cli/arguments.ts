@@ -1,0 +1,195 @@
+/**
+ * The arguments of a command: what it takes, and what it is given.
+ *
+ * @module
+ */
+
+import { parseArgs } from "@std/cli/parse-args";
+import { closest } from "./closest.ts";
+import { UsageError } from "./errors.ts";
+
+/** An option of a command. */
+export interface Option {
+  /** Its name, without dashes. */
+  name: string;
+  /** Its letter. */
+  short?: string;
+  /** What its value stands for, such as "ADDR"; absent if it takes none. */
+  value?: string;
+  /** The value where none is given; absent if a value must be given. */
+  bare?: string;
+  /** Whether it may be given several times. */
+  repeats?: boolean;
+  /** What it does, in lines of at most 72 characters. */
+  about: string;
+}
+
+/** What a command takes. */
+export interface Usage {
+  /** The command's name. */
+  name: string;
+  /** What follows its name, such as "MODULE". */
+  operands: string;
+  /** What it does. */
+  about: string;
+  /** Its options. */
+  options: readonly Option[];
+  /** An example of its use, a line or more of shell. */
+  example: string;
+}
+
+/** The option that every command has. */
+const HELP: Option = { name: "help", short: "h", about: "print this" };
+
+/** The arguments that a command is given. */
+export class Arguments {
+  /** The arguments that are not options. */
+  readonly operands: string[];
+  readonly #usage: Usage;
+  readonly #values: Map<string, string[]>;
+
+  private constructor(usage: Usage, operands: string[], values: Map<string, string[]>) {
+    this.#usage = usage;
+    this.operands = operands;
+    this.#values = values;
+  }
+
+  /**
+   * Parses the arguments after a command's name.
+   *
+   * @throws {UsageError} If an option is unknown, lacks its value or is given twice.
+   */
+  static parse(usage: Usage, args: string[]): Arguments {
+    const options = [...usage.options, HELP];
+    const flags = options.filter(({ value }) => value === undefined).map(({ name }) => name);
+    const strings = options.filter(({ value }) => value !== undefined).map(({ name }) => name);
+    const parsed = parseArgs(args.map((arg) => withBareValue(arg, options)), {
+      string: [...strings, "_"],
+      boolean: flags,
+      collect: [...strings, ...flags],
+      alias: Object.fromEntries(options.flatMap(({ name, short }) => short ? [[name, short]] : [])),
+      unknown: (arg: string, name?: string) => {
+        if (name === undefined) return true;
+        throw new UsageError(unknownOption(arg, options));
+      },
+    });
+    const values = new Map<string, string[]>();
+    for (const { name, repeats } of options) {
+      const given = ((parsed as Record<string, unknown>)[name] as unknown[])
+        .filter((value) => value !== false).map(String);
+      if (given.includes("")) throw new UsageError(`--${name} needs a value.`);
+      if (given.length > 1 && !repeats) throw new UsageError(`--${name} is given twice.`);
+      values.set(name, given);
+    }
+    return new Arguments(usage, parsed._.map(String), values);
+  }
+
+  /** Whether an option is given. */
+  has(name: string): boolean {
+    return this.all(name).length > 0;
+  }
+
+  /** The value of an option, or undefined if it is not given. */
+  text(name: string): string | undefined {
+    return this.all(name)[0];
+  }
+
+  /** All values of an option. */
+  all(name: string): string[] {
+    return this.#values.get(name)!;
+  }
+
+  /**
+   * The value of an option that has one of a few values.
+   *
+   * @throws {UsageError} If the value is another.
+   */
+  choice<T extends string>(name: string, choices: readonly T[]): T | undefined {
+    const text = this.text(name);
+    if (text === undefined) return undefined;
+    const choice = choices.find((choice) => choice === text);
+    if (choice === undefined) {
+      throw new UsageError(
+        `--${name} must be ${choices.join(", ")}: current value is "${text}".`,
+      );
+    }
+    return choice;
+  }
+
+  /**
+   * The value of an option that is a number from `least`.
+   *
+   * @throws {UsageError} If it is not.
+   */
+  number(name: string, least: number): number | undefined {
+    const text = this.text(name);
+    if (text === undefined) return undefined;
+    if (!/^\d{1,9}$/.test(text) || Number(text) < least) {
+      throw new UsageError(
+        `--${name} must be a number from ${least}: current value is "${text}".`,
+      );
+    }
+    return Number(text);
+  }
+
+  /**
+   * The value of an option that is a number of bytes, such as 512, 64k or 10m.
+   *
+   * @throws {UsageError} If it is not.
+   */
+  bytes(name: string): number | undefined {
+    const text = this.text(name);
+    if (text === undefined) return undefined;
+    const match = /^(\d{1,9})([kmg]?)$/i.exec(text);
+    if (match === null) {
+      throw new UsageError(
+        `--${name} must be a number of bytes, such as 64k or 10m: current value is "${text}".`,
+      );
+    }
+    return Number(match[1]) * 1024 ** ["", "k", "m", "g"].indexOf(match[2].toLowerCase());
+  }
+
+  /** The options that are given, as arguments; without those that are named. */
+  optionsExcept(names: string[]): string[] {
+    return this.#usage.options.filter(({ name }) => !names.includes(name))
+      .flatMap(({ name, value }) =>
+        this.all(name).map((given) => value === undefined ? `--${name}` : `--${name}=${given}`)
+      );
+  }
+}
+
+/** Gives an option that may stand alone its value, as the next argument would be taken for it. */
+function withBareValue(arg: string, options: readonly Option[]): string {
+  const option = options.find(({ name, bare }) => bare !== undefined && arg === `--${name}`);
+  return option === undefined ? arg : `${arg}=${option.bare}`;
+}
+
+function unknownOption(arg: string, options: readonly Option[]): string {
+  const name = arg.replace(/=.*/s, "");
+  const similar = closest(name, options.map(({ name }) => `--${name}`));
+  return `There is no option ${name}.${similar === undefined ? "" : ` Did you mean ${similar}?`}`;
+}
+
+/** Formats what a command takes. */
+export function formatUsage({ name, operands, about, options, example }: Usage): string {
+  const rows = [...options, HELP].map((
+    option,
+  ): [string, string] => [synopsis(option), option.about]);
+  const width = Math.max(...rows.map(([left]) => left.length)) + 2;
+  const lines = rows.map(([left, right]) =>
+    `  ${left.padEnd(width)}${right.replaceAll("\n", "\n" + " ".repeat(width + 2))}`
+  );
+  return [
+    `gatehouse ${name} ${operands}`,
+    about,
+    lines.join("\n"),
+    `Example:\n\n${example.replaceAll(/^/gm, "  ")}`,
+  ].join("\n\n");
+}
+
+/** Formats an option, such as "-l, --listen ADDR". */
+function synopsis({ name, short, value, bare }: Option): string {
+  const letter = short === undefined ? "    " : `-${short}, `;
+  if (value === undefined) return `${letter}--${name}`;
+  return `${letter}--${name}${bare === undefined ? ` ${value}` : `[=${value}]`}`;
+}

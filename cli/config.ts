@@ -1,0 +1,167 @@
+/**
+ * `config`: prints a configuration of a web server, or of systemd.
+ *
+ * @module
+ */
+
+import type { Endpoint } from "../io/address.ts";
+import { readAddress } from "./address.ts";
+import { type Arguments, formatUsage, type Usage } from "./arguments.ts";
+import { closest } from "./closest.ts";
+import { apache } from "./config/apache.ts";
+import { caddy } from "./config/caddy.ts";
+import { h2o } from "./config/h2o.ts";
+import { haproxy } from "./config/haproxy.ts";
+import { lighttpd } from "./config/lighttpd.ts";
+import { nginx } from "./config/nginx.ts";
+import type { ConfigOptions, Template } from "./config/options.ts";
+import { systemd } from "./config/systemd.ts";
+import { UsageError } from "./errors.ts";
+
+/** What is configured, and what its configuration can have. */
+interface Target {
+  template: Template;
+  /** Whether it speaks SCGI. */
+  scgi: boolean;
+  /** Whether it spreads requests over several apps. */
+  several: boolean;
+}
+
+const TARGETS: Record<string, Target> = {
+  nginx: { template: nginx, scgi: true, several: true },
+  apache: { template: apache, scgi: true, several: false },
+  lighttpd: { template: lighttpd, scgi: true, several: true },
+  caddy: { template: caddy, scgi: false, several: true },
+  haproxy: { template: haproxy, scgi: false, several: true },
+  h2o: { template: h2o, scgi: false, several: false },
+  systemd: { template: systemd, scgi: true, several: false },
+};
+const NAMES = Object.keys(TARGETS);
+
+/** What `config` takes. */
+export const usage: Usage = {
+  name: "config",
+  operands: NAMES.join("|"),
+  about:
+    `Prints a configuration of a web server in front of the app, or the units of systemd that run the app.
+The first lines say where it goes, how to check it, and how to start the app.`,
+  options: [
+    {
+      name: "listen",
+      short: "l",
+      value: "ADDR",
+      about:
+        "where the web server listens. Default: port 80 of all addresses. For\nsystemd: the socket of the app",
+    },
+    {
+      name: "backend",
+      short: "b",
+      value: "ADDR",
+      repeats: true,
+      about: `where the app listens: host:port or unix:/path. Default: 127.0.0.1:9000,
+for scgi :4000. nginx, haproxy, lighttpd and caddy take several`,
+    },
+    {
+      name: "protocol",
+      short: "p",
+      value: "P",
+      about: "fastcgi (default), or for nginx, apache, lighttpd and systemd scgi",
+    },
+    {
+      name: "path",
+      value: "PATH",
+      about: "the path of the app, such as /app. Default: the whole site",
+    },
+    { name: "app", value: "FILE", about: "the app's module. Default: /srv/app/app.ts" },
+    { name: "workers", short: "w", value: "N", about: "how many processes the app runs, or auto" },
+    { name: "name", value: "NAME", about: "a name for units, upstreams and files. Default: app" },
+  ],
+  example: `deno run jsr:@gatehouse/cgi/cli config nginx --backend unix:/run/app.sock --path /app
+deno run jsr:@gatehouse/cgi/cli config haproxy --backend 10.0.0.5:9000 --backend 10.0.0.6:9000`,
+};
+
+/** Prints the configuration. @returns The exit code. */
+export function run(args: Arguments): Promise<number> {
+  console.log(createConfiguration(args).trimEnd());
+  return Promise.resolve(0);
+}
+
+/**
+ * Creates a configuration.
+ *
+ * @throws {UsageError} If it cannot have what the arguments ask for.
+ */
+export function createConfiguration(args: Arguments): string {
+  const [name, extra] = args.operands;
+  if (name === undefined) {
+    throw new UsageError(`Name what to configure, as in: config nginx\n\n${formatUsage(usage)}`);
+  }
+  if (extra !== undefined) {
+    throw new UsageError(`One configuration is printed: "${extra}" is one too many.`);
+  }
+  if (!Object.hasOwn(TARGETS, name)) {
+    const similar = closest(name, NAMES);
+    throw new UsageError(
+      `There is no configuration of "${name}".${
+        similar === undefined ? ` There are ${NAMES.join(", ")}.` : ` Did you mean ${similar}?`
+      }`,
+    );
+  }
+  const { template, scgi, several } = TARGETS[name];
+  const options = readOptions(args);
+  if (options.protocol === "scgi" && !scgi) {
+    throw new UsageError(`${name} does not speak SCGI: use --protocol fastcgi.`);
+  }
+  if (options.backends.length > 1 && !several) {
+    throw new UsageError(`${name} takes one --backend here: use haproxy or nginx for several.`);
+  }
+  if (options.listen?.transport === "unix" && name !== "systemd") {
+    throw new UsageError("--listen must be host:port: clients connect over TCP.");
+  }
+  return template(options);
+}
+
+function readOptions(args: Arguments): ConfigOptions {
+  const protocol = args.choice("protocol", ["fastcgi", "scgi"]) ?? "fastcgi";
+  const backends = args.all("backend");
+  if (backends.length === 0) {
+    backends.push(protocol === "fastcgi" ? "127.0.0.1:9000" : "127.0.0.1:4000");
+  }
+  const listen = args.text("listen");
+  const workers = args.text("workers");
+  if (workers !== undefined && workers !== "auto") args.number("workers", 1);
+  return {
+    name: readWord(args, "name", /^[\w.-]+$/, "letters, digits, dots and dashes") ?? "app",
+    listen: listen === undefined ? undefined : readEndpoint(listen),
+    protocol,
+    path: (readWord(args, "path", /^(?:\/[\w.~-]+)*\/?$/, "such as /app") ?? "").replace(/\/$/, ""),
+    backends: backends.map(readEndpoint),
+    app: readWord(args, "app", /^\/[\w.~@+\/-]+$/, "an absolute path without spaces") ??
+      "/srv/app/app.ts",
+    workers,
+    deno: Deno.execPath(),
+  };
+}
+
+/** Reads an option, which must have no characters that mean something in a configuration. */
+function readWord(
+  args: Arguments,
+  name: string,
+  pattern: RegExp,
+  wanted: string,
+): string | undefined {
+  const text = args.text(name);
+  if (text === undefined || pattern.test(text)) return text;
+  throw new UsageError(`--${name} must be ${wanted}: current value is "${text}".`);
+}
+
+function readEndpoint(address: string): Endpoint {
+  const parsed = readAddress(address);
+  const text = parsed.transport === "unix" ? parsed.path : parsed.hostname;
+  if (parsed.transport === "unix" && !parsed.path.startsWith("/") || !/^[\w.~:\/-]+$/.test(text)) {
+    throw new UsageError(
+      `The address must be host:port, or unix: and an absolute path without spaces: current value is "${address}".`,
+    );
+  }
+  return parsed;
+}

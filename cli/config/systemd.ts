@@ -1,0 +1,89 @@
+import { formatAddress } from "../address.ts";
+import { SPECIFIER } from "../version.ts";
+import type { ConfigOptions } from "./options.ts";
+
+/** A socket unit and a service unit of systemd, as `systemctl cat` shows them. */
+export function systemd(options: ConfigOptions): string {
+  const { name, listen, protocol, path, backends: [backend], app, workers, deno } = options;
+  const socket = listen ?? backend;
+  const folder = app.slice(0, app.lastIndexOf("/")) || "/";
+  const flags = [
+    "--no-prompt",
+    "--cached-only",
+    "--allow-env",
+    `--allow-read=${folder}`,
+    ...(workers === undefined ? [] : [`--allow-run=${deno}`]),
+  ];
+  const serve = [
+    `serve ${app} --protocol ${protocol} --listen ${workers === undefined ? "systemd" : "fd:0"}`,
+    ...(path === "" ? [] : [`--base-path ${path}`]),
+    ...(workers === undefined ? [] : [`--workers ${workers}`]),
+  ];
+  return `# /etc/systemd/system/${name}.socket
+# systemd opens the socket, and starts the service at the first request. To check and start both:
+#   systemd-analyze verify ${name}.socket ${name}.service
+#   systemctl enable --now ${name}.socket
+[Unit]
+Description=The socket of ${app}
+
+[Socket]
+ListenStream=${socket.transport === "unix" ? socket.path : formatAddress(socket)}
+${
+    socket.transport === "unix"
+      ? "# The web server's group may connect.\nSocketGroup=www-data\nSocketMode=0660\n"
+      : "NoDelay=yes\n"
+  }
+[Install]
+WantedBy=sockets.target
+
+# /etc/systemd/system/${name}.service
+[Unit]
+Description=${app} over ${protocol === "fastcgi" ? "FastCGI" : "SCGI"}
+Requires=${name}.socket
+After=${name}.socket network.target
+
+[Service]
+# Downloads what the app imports, once; the app itself runs with what is in the cache.
+ExecStartPre=${deno} cache ${SPECIFIER} ${app}
+ExecStart=${deno} run ${flags.join(" ")} ${SPECIFIER} ${serve.join(" ")}
+${
+    workers === undefined ? "" : `# The workers share the socket as their standard input.
+StandardInput=socket
+StandardOutput=journal
+StandardError=journal
+# Replaces the workers one by one: systemctl reload ${name}
+ExecReload=/bin/kill -HUP $MAINPID
+`
+  }# Requests in progress have 10 seconds to end.
+KillMode=mixed
+TimeoutStopSec=15
+Restart=on-failure
+
+# A user of its own, which may write to its cache and nowhere else.
+DynamicUser=yes
+CacheDirectory=${name}
+Environment=DENO_DIR=%C/${name}
+UMask=0077
+ProtectSystem=strict
+# An app in /home needs read-only here.
+ProtectHome=yes
+PrivateTmp=yes
+PrivateDevices=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectProc=invisible
+NoNewPrivileges=yes
+CapabilityBoundingSet=
+LockPersonality=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+SystemCallArchitectures=native
+# Not MemoryDenyWriteExecute, as Deno compiles JavaScript to machine code.
+`;
+}

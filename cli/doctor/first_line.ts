@@ -1,0 +1,31 @@
+/** The first line of a script: "#!", a program and its arguments. */
+export interface FirstLine {
+  /** The file that the system runs. */
+  file: string;
+  /** What the system passes to it: all of it is one argument. */
+  argument: string;
+  /** The program that runs the script, and its arguments, as they were meant. */
+  command: string[];
+  /** Whether `env` looks for the program on PATH. */
+  searched: boolean;
+}
+
+/** Parses the first line of a script, or returns undefined if it names no program. */
+export function parseFirstLine(line: string): FirstLine | undefined {
+  const match = /^#!\s*(\S+)\s*(.*?)\s*$/.exec(line);
+  if (match === null) return undefined;
+  const [, file, argument] = match;
+  const words = argument.split(/\s+/).filter((word) => word !== "");
+  if (!/(?:^|\/)env$/.test(file)) {
+    return { file, argument, command: [file, ...words], searched: false };
+  }
+  // env's own options and variables come before the program.
+  const program = words.findIndex((word) => !word.startsWith("-") && !word.includes("="));
+  const command = program < 0 ? [] : words.slice(program);
+  return { file, argument, command, searched: !command[0]?.startsWith("/") };
+}
+
+/** Whether the system would pass several words as one argument, which the program would not understand. */
+export function joinsArguments({ argument }: FirstLine): boolean {
+  return /\s/.test(argument) && !/^(?:-\w*S|--split-string)/.test(argument);
+}

@@ -1,0 +1,171 @@
+/**
+ * `fetch`: sends one request to a FastCGI or SCGI application, as curl does over HTTP.
+ *
+ * @module
+ */
+
+import { fetchFastCGI, fetchSCGI } from "../gateway.ts";
+import { reasonPhrase } from "../wire/cgi.ts";
+import { readAddress } from "./address.ts";
+import { type Arguments, formatUsage, type Usage } from "./arguments.ts";
+import { Failure, UsageError } from "./errors.ts";
+
+/** What `fetch` takes. */
+export const usage: Usage = {
+  name: "fetch",
+  operands: "ADDR [PATH]",
+  about:
+    `Sends a request to the FastCGI or SCGI application at ADDR (host:port or unix:/path) and prints the body of
+the response. What the application logs goes to stderr. Ends with 0 if the status is below 400, else with 1: fit for
+a health check.`,
+  options: [
+    { name: "protocol", short: "p", value: "P", about: "fastcgi (default) or scgi" },
+    {
+      name: "request",
+      short: "X",
+      value: "METHOD",
+      about: "the method. Default: GET, with --data POST",
+    },
+    {
+      name: "header",
+      short: "H",
+      value: "FIELD",
+      repeats: true,
+      about: 'a header field, such as "Accept: text/html"',
+    },
+    {
+      name: "data",
+      short: "d",
+      value: "BODY",
+      about: "the body, or @FILE for the contents of a file",
+    },
+    { name: "include", short: "i", about: "print status and headers before the body" },
+    {
+      name: "root",
+      value: "DIR",
+      about: "the folder of the application's scripts, which PHP needs",
+    },
+    {
+      name: "variable",
+      value: "NAME=VALUE",
+      repeats: true,
+      about: "another meta-variable, such as REMOTE_USER=ann",
+    },
+    { name: "timeout", value: "SECONDS", about: "how long to wait for the next byte. Default: 60" },
+  ],
+  example:
+    `deno run --allow-net=127.0.0.1:9000 jsr:@gatehouse/cgi/cli fetch 127.0.0.1:9000 /users?id=7 -i`,
+};
+
+/** Sends the request. @returns The exit code. */
+export async function run(args: Arguments): Promise<number> {
+  const [address, path = "/", extra] = args.operands;
+  if (address === undefined) {
+    throw new UsageError(
+      `Name the application's address, as in: fetch 127.0.0.1:9000 /\n\n${formatUsage(usage)}`,
+    );
+  }
+  if (extra !== undefined) throw new UsageError(`One path is fetched: "${extra}" is one too many.`);
+  if (!path.startsWith("/")) {
+    throw new UsageError(`The path must begin with /: current value is "${path}".`);
+  }
+  readAddress(address);
+  const protocol = args.choice("protocol", ["fastcgi", "scgi"]) ?? "fastcgi";
+  const request = await createRequest(args, path);
+  const seconds = args.number("timeout", 1) ?? 60;
+  const options = {
+    root: args.text("root"),
+    variables: Object.fromEntries(args.all("variable").map((text) => split(text, "=", "variable"))),
+    timeout: seconds * 1000,
+    connectTimeout: seconds * 1000,
+  };
+  let response: Response;
+  try {
+    response = await (protocol === "fastcgi" ? fetchFastCGI : fetchSCGI)(request, address, options);
+    await print(response, args.has("include"));
+  } catch (error) {
+    throw new Failure(explain(error as Error, address, protocol));
+  }
+  if (response.status < 400) return 0;
+  console.error(`${address} responded with ${response.status} ${reasonPhrase(response.status)}`);
+  return 1;
+}
+
+async function createRequest(args: Arguments, path: string): Promise<Request> {
+  const headers = new Headers();
+  for (const field of args.all("header")) {
+    const [name, value] = split(field, ":", "header");
+    try {
+      headers.append(name, value.trim());
+    } catch {
+      throw new UsageError(`--header must be a name and a value: current value is "${field}".`);
+    }
+  }
+  const data = args.text("data");
+  const body = data?.startsWith("@") ? await readData(data.slice(1)) : data;
+  if (body !== undefined && !headers.has("content-type")) {
+    headers.set("content-type", "application/x-www-form-urlencoded");
+  }
+  const method = args.text("request") ?? (body === undefined ? "GET" : "POST");
+  try {
+    return new Request(`http://${headers.get("host") ?? "localhost"}${path}`, {
+      method,
+      headers,
+      body,
+      redirect: "manual",
+    });
+  } catch (error) {
+    throw new UsageError(`Cannot create the request: ${(error as Error).message}.`);
+  }
+}
+
+/** Splits "name=value" or "name: value". */
+function split(text: string, separator: string, option: string): [name: string, value: string] {
+  const at = text.indexOf(separator);
+  if (at < 1) {
+    throw new UsageError(
+      `--${option} must be a name, "${separator}" and a value: current value is "${text}".`,
+    );
+  }
+  return [text.slice(0, at), text.slice(at + 1)];
+}
+
+async function readData(file: string): Promise<Uint8Array<ArrayBuffer>> {
+  try {
+    return await Deno.readFile(file);
+  } catch (error) {
+    throw new Failure(`Cannot read the body from ${file}: ${(error as Error).message}`);
+  }
+}
+
+async function print(response: Response, withHead: boolean): Promise<void> {
+  if (withHead) {
+    console.log(`${response.status} ${response.statusText || reasonPhrase(response.status)}`);
+    for (const [name, value] of response.headers) console.log(`${name}: ${value}`);
+    console.log();
+  }
+  try {
+    await response.body?.pipeTo(Deno.stdout.writable, { preventClose: true });
+  } catch (error) {
+    // As with "fetch … | head".
+    if (!(error instanceof Deno.errors.BrokenPipe)) throw error;
+  }
+}
+
+function explain({ message }: Error, address: string, protocol: string): string {
+  const cannot = `Cannot fetch from ${address}`;
+  if (/os error (?:111|2|61)\b/.test(message)) {
+    return `${cannot}: nothing listens there. Start the app, as in: serve app.ts --protocol ${protocol} --listen ${address}`;
+  }
+  if (message.includes("version must be 1")) {
+    return `${cannot} as it must speak FastCGI: it does not. Try --protocol scgi, or curl if it speaks HTTP`;
+  }
+  if (message.includes("run again with")) {
+    const unix = /^unix:(.*)$/s.exec(address)?.[1];
+    const flags = unix === undefined
+      ? `--allow-net=${address}`
+      : `--allow-net=${address} --allow-read=${unix} --allow-write=${unix}`;
+    return `${cannot} as Deno denies it: type ${flags} after "deno run"`;
+  }
+  return `${cannot}: ${message}`;
+}

@@ -1,0 +1,51 @@
+import { Failure } from "./errors.ts";
+
+/**
+ * Explains why an address cannot be listened on, and says what to type.
+ *
+ * @param address The address as it was typed.
+ */
+export function listenFailure(error: unknown, address: string): Failure {
+  const { message, code } = error as Error & { code?: string };
+  return new Failure(explain(error, code, address) ?? message, { cause: error });
+}
+
+function explain(error: unknown, code: string | undefined, address: string): string | undefined {
+  const unix = /^unix:(.*)$/s.exec(address)?.[1];
+  const [, host, port] = /^(.*):(\d+)$/.exec(address) ?? [];
+  const cannot = `Cannot listen on ${address}`;
+  if (error instanceof Deno.errors.NotCapable) {
+    const flags = unix === undefined
+      ? `--allow-net=${address}`
+      : ["net=unix:", "read=", "write="].map((flag) => `--allow-${flag}${unix}`).join(" ");
+    return `${cannot} as Deno denies it: ${
+      error.message.replace(/,.*/s, "")
+    }. Type ${flags} after "deno run"`;
+  }
+  if (code === "EADDRINUSE") {
+    const other = unix === undefined ? `${host}:${Number(port) + 1}` : `unix:${unix}.2`;
+    return `${cannot}: it is in use. Try --listen ${other}`;
+  }
+  if (code === "EADDRNOTAVAIL") {
+    return `${cannot}: this machine does not have the address. Try --listen 127.0.0.1:${port}`;
+  }
+  if (code === "EACCES" || code === "EPERM" || error instanceof Deno.errors.PermissionDenied) {
+    if (unix !== undefined) {
+      return `${cannot}: this user may not create files in ${
+        folderOf(unix)
+      }. Try another folder, or sudo chown $USER ${folderOf(unix)}`;
+    }
+    return `${cannot}: ports below 1024 need root or CAP_NET_BIND_SERVICE. Try --listen ${host}:${
+      Number(port) + 8000
+    }`;
+  }
+  if (code === "ENOENT" && unix !== undefined) {
+    return `${cannot}: ${folderOf(unix)} does not exist. Create it: mkdir -p ${folderOf(unix)}`;
+  }
+  return undefined;
+}
+
+function folderOf(path: string): string {
+  const slash = path.lastIndexOf("/");
+  return slash < 0 ? "." : path.slice(0, slash) || "/";
+}

@@ -1,0 +1,28 @@
+/** Flags that one process can have, and not each of its workers. */
+const OWN = /^--(?:watch|inspect|coverage|cpu-prof|trace-leaks)/;
+
+/**
+ * Returns the flags that Deno was started with, such as `--allow-net=127.0.0.1:9000`. Linux tells them, but Deno only lets
+ * a process with all permissions read them: one of ours does.
+ *
+ * Needs `--allow-run` of Deno.
+ */
+export async function ownFlags(): Promise<string[]> {
+  const code = `Deno.stdout.writeSync(Deno.readFileSync("/proc/${Deno.pid}/cmdline"))`;
+  const { success, stdout } = await new Deno.Command(Deno.execPath(), {
+    args: ["eval", "--no-config", code],
+    stderr: "null",
+  }).output();
+  if (!success) return grantedPermissions();
+  const words = new TextDecoder().decode(stdout).split("\0").slice(1, -1);
+  // After the flags come the module and its own arguments.
+  return words.slice(0, -1 - Deno.args.length)
+    .filter((word) => word !== "run" && word !== "--no-prompt" && !OWN.test(word));
+}
+
+/** Returns the flags of the permissions that are granted as a whole: those granted in part cannot be listed. */
+function grantedPermissions(): string[] {
+  const names = ["read", "write", "net", "env", "run", "sys", "ffi", "import"] as const;
+  return names.filter((name) => Deno.permissions.querySync({ name }).state === "granted")
+    .map((name) => `--allow-${name}`);
+}

@@ -1,0 +1,310 @@
+/**
+ * `serve`: serves the app that a module exports as its default.
+ *
+ * @module
+ */
+
+import type { App, AppOptions } from "../bridge/app.ts";
+import { type FastCGIOptions, serveFastCGI } from "../fastcgi.ts";
+import { serveHTTP } from "../http.ts";
+import { inheritedDescriptor, inheritedListener } from "../io/inherited.ts";
+import { listen, type ListenOptions, openUnixSocket } from "../io/listen.ts";
+import { checkExposure } from "../io/peers.ts";
+import type { Server } from "../io/server.ts";
+import { onHangup, runUntilTerminated } from "../io/signals.ts";
+import { serveSCGI } from "../scgi.ts";
+import { ACCESS_LOGS, logAccess } from "./access_log.ts";
+import { formatAddress, readAddress } from "./address.ts";
+import { type Arguments, formatUsage, type Usage } from "./arguments.ts";
+import { Failure, UsageError } from "./errors.ts";
+import { listenFailure } from "./listen_failure.ts";
+import { loadApp } from "./load_app.ts";
+import { ownFlags } from "./own_flags.ts";
+import { MODULE } from "./version.ts";
+
+const PROTOCOLS = ["fastcgi", "scgi", "http"] as const;
+type Protocol = typeof PROTOCOLS[number];
+
+const DEFAULT_ADDRESS: Record<Protocol, string> = {
+  fastcgi: "127.0.0.1:9000",
+  scgi: "127.0.0.1:4000",
+  http: "127.0.0.1:8000",
+};
+/** Where errors of handlers go, and the option of the server that says so. */
+const LOGS = { server: "server", stderr: "log", both: "both" } as const;
+
+/** What `serve` takes. */
+export const usage: Usage = {
+  name: "serve",
+  operands: "MODULE",
+  about:
+    `Serves the default export of MODULE: a function of a Request, or an object with a fetch method.
+SIGTERM and SIGINT finish the requests in progress and end it.`,
+  options: [
+    {
+      name: "listen",
+      short: "l",
+      value: "ADDR",
+      repeats: true,
+      about: `host:port, [::1]:port, unix:/path, fd:N for an inherited socket, or systemd
+for its socket; may be given several times. Default: the socket of systemd
+(LISTEN_FDS), else 127.0.0.1:9000, for scgi :4000, for http :8000`,
+    },
+    { name: "protocol", short: "p", value: "P", about: "fastcgi (default), scgi or http" },
+    {
+      name: "workers",
+      short: "w",
+      value: "N",
+      about: `N processes that share the socket, or auto for one for each core; SIGHUP
+replaces them one by one. Needs --allow-run and --allow-env`,
+    },
+    {
+      name: "worker-flags",
+      value: "FLAGS",
+      about: "what each worker's deno run is given. Default: what this one is given",
+    },
+    { name: "mode", value: "M", about: "the permissions of a Unix socket, octal. Default: 660" },
+    { name: "group", value: "G", about: "the group of a Unix socket, by name or number" },
+    {
+      name: "base-path",
+      value: "P",
+      about: "the part of the path that the app does not see: auto, or such as /app",
+    },
+    {
+      name: "trust-forwarded",
+      about: "take scheme, host and client from X-Forwarded-Proto, -Host and -For",
+    },
+    { name: "allow-remote", about: "listen where other machines can connect" },
+    {
+      name: "max-body",
+      value: "SIZE",
+      about: "refuse larger request bodies, such as 10m. Default: none",
+    },
+    {
+      name: "shutdown-timeout",
+      value: "SECONDS",
+      about: "how long to wait for requests at the end. Default: 10",
+    },
+    {
+      name: "access-log",
+      value: "FORMAT",
+      bare: "common",
+      about: "a line on stdout for each request: common, combined or json",
+    },
+    {
+      name: "log",
+      value: "TO",
+      about: "where errors of the app go: server (the web server's log), stderr or both\n(default)",
+    },
+    { name: "debug", about: "show errors to every client; for development only" },
+    { name: "check", about: "load the app and end, with 0 if it can be served" },
+  ],
+  example: `deno run --allow-read --allow-net=127.0.0.1:9000 jsr:@gatehouse/cgi/cli \\
+  serve app.ts --protocol fastcgi --listen 127.0.0.1:9000`,
+};
+
+/** What is served, and how. */
+interface Plan extends ListenOptions {
+  module: string;
+  protocol: Protocol;
+  addresses: string[];
+  accessLog: typeof ACCESS_LOGS[number] | undefined;
+  options: AppOptions & FastCGIOptions;
+}
+
+/** Serves until a signal ends it. @returns The exit code. */
+export async function run(args: Arguments): Promise<number> {
+  const plan = readPlan(args);
+  const workers = readWorkers(args, plan);
+  if (args.has("check")) {
+    await loadApp(plan.module);
+    console.log(`${plan.module} is an app`);
+  } else if (workers === undefined) await serve(plan);
+  else await supervise(plan, workers, args);
+  return 0;
+}
+
+function readPlan(args: Arguments): Plan {
+  const [module, extra] = args.operands;
+  if (module === undefined) {
+    throw new UsageError(`Name the app's module, as in: serve app.ts\n\n${formatUsage(usage)}`);
+  }
+  if (extra !== undefined) {
+    throw new UsageError(`One module is served: "${extra}" is one too many.`);
+  }
+  const protocol = args.choice("protocol", PROTOCOLS) ?? "fastcgi";
+  const allowRemote = args.has("allow-remote");
+  const given = args.all("listen").map((address) => address === "systemd" ? ofSystemd() : address);
+  const addresses = given.length > 0 ? given : [defaultAddress(protocol)];
+  for (const address of addresses) checkAddress(address, protocol, allowRemote);
+  const log = args.choice("log", Object.keys(LOGS) as (keyof typeof LOGS)[]);
+  if (log === "server" && protocol !== "fastcgi") {
+    throw new UsageError(`--log server is for fastcgi: ${protocol} does not carry a log.`);
+  }
+  const seconds = args.number("shutdown-timeout", 0);
+  return {
+    module,
+    protocol,
+    addresses,
+    mode: readMode(args.text("mode")),
+    group: readGroup(args.text("group")),
+    accessLog: args.choice("access-log", ACCESS_LOGS),
+    options: {
+      basePath: readBasePath(args.text("base-path")),
+      trustForwarded: args.has("trust-forwarded"),
+      debug: args.has("debug"),
+      allowRemote,
+      maxBodyBytes: args.bytes("max-body"),
+      shutdownTimeout: seconds === undefined ? undefined : seconds * 1000,
+      logTo: LOGS[log ?? "both"],
+    },
+  };
+}
+
+function readMode(text: string | undefined): number | undefined {
+  if (text !== undefined && !/^[0-7]{3,4}$/.test(text)) {
+    throw new UsageError(`--mode must be octal, such as 660: current value is "${text}".`);
+  }
+  return text === undefined ? undefined : parseInt(text, 8);
+}
+
+function readGroup(text: string | undefined): string | number | undefined {
+  return text !== undefined && /^\d+$/.test(text) ? Number(text) : text;
+}
+
+function readBasePath(text: string | undefined): AppOptions["basePath"] {
+  if (text === undefined || text === "auto" || text.startsWith("/")) {
+    return text as AppOptions["basePath"];
+  }
+  throw new UsageError(`--base-path must be auto or begin with /: current value is "${text}".`);
+}
+
+/** Reads the number of workers; undefined for this process alone. */
+function readWorkers(args: Arguments, { protocol, addresses }: Plan): number | undefined {
+  if (!args.has("workers")) return undefined;
+  const workers = args.text("workers") === "auto"
+    ? navigator.hardwareConcurrency
+    : args.number("workers", 1);
+  if (protocol === "http") {
+    throw new UsageError(
+      "--workers is for fastcgi and scgi: for http use `deno serve --parallel`.",
+    );
+  }
+  if (addresses.length > 1) {
+    throw new UsageError("--workers share one socket: name one --listen.");
+  }
+  return workers;
+}
+
+function defaultAddress(protocol: Protocol): string {
+  const fd = protocol === "http" ? 0 : inheritedDescriptor();
+  return fd === 0 ? DEFAULT_ADDRESS[protocol] : `fd:${fd}`;
+}
+
+function ofSystemd(): string {
+  const fd = inheritedDescriptor();
+  if (fd !== 0) return `fd:${fd}`;
+  throw new Failure(
+    "Cannot listen on systemd's socket as LISTEN_FDS must name one: it is not set. " +
+      "Start this from a .service with a .socket, or by systemd-socket-activate, with --allow-env",
+  );
+}
+
+function checkAddress(address: string, protocol: Protocol, allowRemote: boolean): void {
+  if (/^fd:\d+$/.test(address)) {
+    if (protocol !== "http") return;
+    throw new UsageError(
+      "http cannot take an inherited socket: use --listen host:port or unix:/path, or --protocol fastcgi.",
+    );
+  }
+  const parsed = readAddress(address);
+  try {
+    if (parsed.transport === "tcp") checkExposure(parsed, allowRemote, "--allow-remote");
+  } catch (error) {
+    throw new UsageError(`${(error as Error).message}.`);
+  }
+}
+
+/** Serves in this process. */
+async function serve(plan: Plan): Promise<void> {
+  const app = await loadApp(plan.module);
+  const logged = plan.accessLog === undefined ? app : logAccess(app, plan.accessLog);
+  using _ = onHangup(() =>
+    console.error("Ignored SIGHUP as it replaces workers: it needs --workers 1 or more")
+  );
+  const servers: Awaited<ReturnType<typeof startServing>>[] = [];
+  for (const address of plan.addresses) {
+    try {
+      servers.push(await startServing(logged, address, plan));
+    } catch (error) {
+      await Promise.all(servers.map((server) => server.shutdown()));
+      throw listenFailure(error, address);
+    }
+  }
+  for (const { addr } of servers) {
+    console.error(`Serving ${plan.module} over ${plan.protocol} on ${formatAddress(addr)}`);
+  }
+  const shutdown = async () => void await Promise.all(servers.map((server) => server.shutdown()));
+  const { reportReady } = await import("../io/worker.ts");
+  await reportReady(shutdown);
+  const finished = Promise.all(servers.map((server) => server.finished)).then(() => {});
+  await runUntilTerminated({ finished, shutdown });
+}
+
+async function startServing(
+  app: App,
+  address: string,
+  plan: Plan,
+): Promise<Server | Deno.HttpServer<Deno.Addr>> {
+  const { protocol, mode, group } = plan;
+  const options = { ...plan.options, onListen: () => {} };
+  if (protocol !== "http") {
+    const descriptor = /^fd:(\d+)$/.exec(address)?.[1];
+    const listener = descriptor === undefined
+      ? await listen(address, { mode, group })
+      : await inheritedListener({ fd: Number(descriptor) });
+    return (protocol === "fastcgi" ? serveFastCGI : serveSCGI)(app, listener, options);
+  }
+  const parsed = readAddress(address);
+  if (parsed.transport === "tcp") return serveHTTP(app, { ...options, ...parsed });
+  const { path } = parsed;
+  const open = () => serveHTTP(app, { ...options, path });
+  return await openUnixSocket(path, { mode, group }, open, (server) => server.shutdown());
+}
+
+/** Has workers serve the socket: each runs this command on descriptor 0. */
+async function supervise(plan: Plan, workers: number, args: Arguments): Promise<void> {
+  checkWorkerPermissions();
+  const { prefork } = await import("../prefork.ts");
+  const { module, addresses: [address], mode, group } = plan;
+  const flags = args.text("worker-flags")?.split(/\s+/).filter(Boolean) ?? await ownFlags();
+  const own = args.optionsExcept(["listen", "mode", "group", "workers", "worker-flags"]);
+  try {
+    await prefork({
+      listen: address,
+      mode,
+      group,
+      workers,
+      command: ["run", "--no-prompt", ...flags, MODULE, "serve", module, ...own, "--listen=fd:0"],
+      onListen: (addr) =>
+        console.error(`Workers: ${workers}, for ${module} on ${formatAddress(addr)}`),
+    });
+  } catch (error) {
+    throw listenFailure(error, address);
+  }
+}
+
+function checkWorkerPermissions(): void {
+  const needed = [
+    { flag: `--allow-run=${Deno.execPath()}`, name: "run", command: Deno.execPath() },
+    { flag: "--allow-env", name: "env" },
+  ] as const;
+  const missing = needed.filter((permission) =>
+    Deno.permissions.querySync(permission).state !== "granted"
+  );
+  if (missing.length === 0) return;
+  throw new Failure(
+    `Cannot start workers as --workers needs ${missing.map(({ flag }) => flag).join(" ")}. ` +
+      `Type it after "deno run"`,
+  );
+}

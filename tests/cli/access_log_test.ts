@@ -1,0 +1,61 @@
+import { assertEquals, assertMatch } from "@std/assert";
+import { logAccess } from "../../cli/access_log.ts";
+import { serveHTTP } from "../../http.ts";
+import { deadline } from "../testing/deadline.ts";
+import type { App } from "../../bridge/app.ts";
+
+/** Serves an app, sends a request and returns the line of the log. */
+async function lineOf(
+  format: "common" | "combined" | "json",
+  app: App,
+  path = "/",
+  init?: RequestInit,
+): Promise<string> {
+  const line = Promise.withResolvers<string>();
+  const options = { hostname: "127.0.0.1", port: 0, onListen: () => {}, log: () => {} };
+  await using server = serveHTTP(logAccess(app, format, line.resolve), options);
+  const response = await fetch(`http://127.0.0.1:${server.addr.port}${path}`, init);
+  await response.body?.cancel();
+  return await deadline(line.promise, "the line of the log");
+}
+
+Deno.test("logAccess() writes the common log format", async () => {
+  const app = () => new Response("é", { status: 201 });
+  const line = await lineOf("common", app, "/a%22b?c=%0a");
+  assertMatch(
+    line,
+    /^127\.0\.0\.1 - - \[\d\d\/[A-Z][a-z]{2}\/\d{4}:\d\d:\d\d:\d\d \+0000\] "GET \/a%22b\?c=%0a HTTP\/1\.1" 201 2$/,
+  );
+});
+
+Deno.test("logAccess() writes the combined log format, with quotes escaped", async () => {
+  const headers = { referer: "http://localhost/", "user-agent": `a "quoted" \\ agent` };
+  const line = await lineOf("combined", { fetch: () => new Response(null) }, "/", { headers });
+  assertMatch(
+    line,
+    /"GET \/ HTTP\/1\.1" 200 - "http:\/\/localhost\/" "a \\"quoted\\" \\\\ agent"$/,
+  );
+});
+
+Deno.test("logAccess() writes JSON", async () => {
+  const line = JSON.parse(await lineOf("json", () => Response.json([1]), "/a", { method: "PUT" }));
+  assertEquals(line.remote, "127.0.0.1");
+  assertEquals([line.method, new URL(line.url).pathname], ["PUT", "/a"]);
+  assertEquals([line.status, line.bytes], [200, 3]);
+  assertEquals(typeof line.milliseconds, "number");
+  assertEquals(line.time, new Date(line.time).toISOString());
+});
+
+Deno.test("logAccess() writes 500 if the app throws", async () => {
+  const app = () => {
+    throw new Error("broken");
+  };
+  assertMatch(await lineOf("common", app), / 500 -$/);
+});
+
+Deno.test("logAccess() leaves a response as it is, so that a fetched one stays decoded", async () => {
+  const response = new Response("hello", { headers: { "content-type": "text/css" } });
+  const app = logAccess(() => response, "common", () => {});
+  const info = { completed: new Promise(() => {}) } as never;
+  assertEquals(await (app as Deno.ServeHandler)(new Request("http://localhost/"), info), response);
+});

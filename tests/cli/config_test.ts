@@ -1,0 +1,231 @@
+import { assertEquals, assertStringIncludes } from "@std/assert";
+import { fetchFastCGI } from "../../gateway.ts";
+import { SPECIFIER } from "../../cli/version.ts";
+import { PAGE, writeConfigurations } from "../../scripts/docs.ts";
+import { importMapFlags, runCommandLine } from "../testing/command_line.ts";
+import { Program, ROOT } from "../testing/daemon.ts";
+import { deadline } from "../testing/deadline.ts";
+import { find, testWith } from "../testing/needs.ts";
+
+async function config(...args: string[]): Promise<string> {
+  const { code, stdout, stderr } = await runCommandLine(["config", ...args]);
+  assertEquals([code, stderr], [0, ""]);
+  return stdout;
+}
+
+/** A port that was free a moment ago. */
+function freePort(): number {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  return listener.addr.port;
+}
+
+const APACHE_MODULES = "/usr/lib/apache2/modules";
+
+/** How a server checks a configuration: what is around it, and the command. */
+interface Check {
+  needs: Record<string, string>;
+  wrap?(config: string, directory: string): string;
+  command(file: string, directory: string): string[];
+}
+
+const CHECKS: Record<string, Check> = {
+  nginx: {
+    needs: { nginx: "nginx-light", "/etc/nginx/fastcgi_params": "nginx-common" },
+    wrap(config, directory) {
+      for (const name of ["fastcgi_params", "scgi_params"]) {
+        Deno.copyFileSync(`/etc/nginx/${name}`, `${directory}/${name}`);
+      }
+      return `pid ${directory}/nginx.pid;\nevents {}\nhttp {\n${config}\n}\n`;
+    },
+    command: (file, directory) => ["nginx", "-t", "-e", `${directory}/error.log`, "-c", file],
+  },
+  apache: {
+    needs: { apache2: "apache2", [`${APACHE_MODULES}/mod_proxy_fcgi.so`]: "apache2-bin" },
+    wrap: (config, directory) =>
+      ["authz_core", "mpm_event", "proxy", "proxy_fcgi", "proxy_scgi"].map((name) =>
+        `LoadModule ${name}_module ${APACHE_MODULES}/mod_${name}.so\n`
+      ).join("") + `ServerName localhost
+ServerRoot ${directory}
+DefaultRuntimeDir ${directory}
+PidFile ${directory}/apache.pid
+ErrorLog ${directory}/error.log
+${config}`,
+    command: (file) => ["apache2", "-t", "-f", file],
+  },
+  lighttpd: {
+    needs: { lighttpd: "lighttpd" },
+    wrap: (config, directory) =>
+      `server.bind = "127.0.0.1"\nserver.port = ${freePort()}\nserver.document-root = "${directory}"\n${config}`,
+    command: (file) => ["lighttpd", "-tt", "-f", file],
+  },
+  caddy: {
+    needs: { caddy: "caddy" },
+    command: (file) => ["caddy", "validate", "--adapter", "caddyfile", "--config", file],
+  },
+  haproxy: {
+    needs: { haproxy: "haproxy" },
+    command: (file) => ["haproxy", "-c", "-f", file],
+  },
+  h2o: {
+    needs: { h2o: "h2o" },
+    command: (file) => ["h2o", "-m", "test", "-c", file],
+  },
+};
+
+const VARIANTS: Record<string, string[][]> = {
+  nginx: [
+    [],
+    ["--path", "/app", "--backend", "unix:/run/app.sock"],
+    ["--backend", "10.0.0.5:9000", "--backend", "10.0.0.6:9000", "--backend", "[::1]:9000"],
+    ["--protocol", "scgi"],
+    ["--protocol", "scgi", "--backend", "10.0.0.5:4000", "--backend", "unix:/run/app.sock"],
+  ],
+  apache: [
+    [],
+    ["--path", "/app", "--backend", "unix:/run/app.sock"],
+    ["--protocol", "scgi", "--backend", "[::1]:4000"],
+  ],
+  lighttpd: [
+    [],
+    ["--path", "/app", "--backend", "unix:/run/app.sock"],
+    ["--protocol", "scgi"],
+    ["--backend", "127.0.0.1:9000", "--backend", "10.0.0.6:9000"],
+  ],
+  caddy: [
+    [],
+    ["--path", "/app", "--backend", "unix:/run/app.sock"],
+    ["--backend", "10.0.0.5:9000", "--backend", "10.0.0.6:9000"],
+  ],
+  haproxy: [
+    [],
+    ["--path", "/app", "--backend", "unix:/run/app.sock"],
+    ["--backend", "10.0.0.5:9000", "--backend", "10.0.0.6:9000", "--backend", "[::1]:9000"],
+  ],
+  h2o: [[], ["--path", "/app", "--backend", "unix:/run/app.sock"]],
+};
+
+for (const [server, { needs, wrap, command }] of Object.entries(CHECKS)) {
+  for (const variant of VARIANTS[server]) {
+    testWith(
+      needs,
+      `config ${[server, ...variant].join(" ")} passes the server's check`,
+      async () => {
+        const directory = await Deno.makeTempDir();
+        const text = await config(server, "--listen", `127.0.0.1:${freePort()}`, ...variant);
+        const file = `${directory}/config`;
+        await Deno.writeTextFile(file, wrap?.(text, directory) ?? text);
+        const [program, ...args] = command(file, directory);
+        const env = { HOME: directory, XDG_CONFIG_HOME: directory, XDG_DATA_HOME: directory };
+        const { code, stdout, stderr } = await new Deno.Command(find(program)!, { args, env })
+          .output();
+        const output = new TextDecoder().decode(new Uint8Array([...stdout, ...stderr]));
+        assertEquals(code, 0, `${output}\n${text}`);
+        await Deno.remove(directory, { recursive: true });
+      },
+    );
+  }
+}
+
+/** Splits what `config systemd` prints into its units, by name. */
+function unitsOf(text: string): Record<string, string> {
+  const parts = text.split(/^# \/etc\/systemd\/system\/(.+)\n/m).slice(1);
+  return { [parts[0]]: parts[1], [parts[2]]: parts[3] };
+}
+
+for (
+  const variant of [[], ["--workers", "2"], ["--listen", "unix:/run/app.sock", "--path", "/app"]]
+) {
+  testWith(
+    { "systemd-analyze": "systemd" },
+    `config ${["systemd", ...variant].join(" ")} passes systemd-analyze verify`,
+    async () => {
+      const directory = await Deno.makeTempDir();
+      const units = unitsOf(await config("systemd", "--name", "site", ...variant));
+      assertEquals(Object.keys(units), ["site.socket", "site.service"]);
+      const files = Object.entries(units).map(([name, text]) => {
+        Deno.writeTextFileSync(`${directory}/${name}`, text);
+        return `${directory}/${name}`;
+      });
+      const { code, stderr } = await new Deno.Command("systemd-analyze", {
+        args: ["verify", "--man=no", ...files],
+      }).output();
+      const output = new TextDecoder().decode(stderr).split("\n")
+        .filter((line) => line.includes(directory) || line.includes("site."));
+      assertEquals([code, output], [0, []]);
+      await Deno.remove(directory, { recursive: true });
+    },
+  );
+}
+
+for (const workers of [[], ["--workers", "2"]]) {
+  testWith(
+    { "systemd-socket-activate": "systemd" },
+    `config ${["systemd", ...workers].join(" ")} runs under systemd-socket-activate`,
+    async () => {
+      const app = `${ROOT}examples/hello.ts`;
+      const units = unitsOf(await config("systemd", "--app", app, ...workers));
+      const [, line] = /^ExecStart=(.*)$/m.exec(units["app.service"])!;
+      // examples/hello.ts imports mod.ts, which is outside of its folder.
+      const words = line.replace(`${ROOT}examples`, ROOT).split(" ")
+        .flatMap((word) => word === SPECIFIER ? [...importMapFlags(), `${ROOT}cli.ts`] : [word]);
+      assertStringIncludes(line, SPECIFIER);
+      const address = `127.0.0.1:${freePort()}`;
+      await using program = new Program("systemd-socket-activate", {
+        args: [
+          "-l",
+          address,
+          ...["PATH", "HOME"].flatMap((name) => ["-E", name]),
+          // What StandardInput=socket does.
+          ...(workers.length > 0 ? ["/bin/sh", "-c", `exec "$@" <&3 3<&-`, "sh"] : []),
+          ...words,
+        ],
+      });
+      await program.says("Listening on");
+      const response = await deadline(fetchFastCGI("http://localhost/", address), "the response");
+      assertEquals(await response.text(), "Hello from Gatehouse\n");
+    },
+  );
+}
+
+Deno.test("docs/servers.md shows what config prints; if not, run: deno task docs", async () => {
+  const page = await Deno.readTextFile(PAGE);
+  assertEquals(page, writeConfigurations(page));
+});
+
+Deno.test("config says in its first lines how to start the app", async () => {
+  const text = await config(
+    ...["nginx", "--backend", "10.0.0.5:9000", "--backend", "unix:/run/b.sock"],
+    ...["--path", "/app", "--app", "/srv/shop/main.ts", "--workers", "4"],
+  );
+  assertStringIncludes(
+    text,
+    `# The app:
+#   gatehouse serve /srv/shop/main.ts --protocol fastcgi --listen 10.0.0.5:9000 --base-path /app --workers 4 --allow-remote
+#   gatehouse serve /srv/shop/main.ts --protocol fastcgi --listen unix:/run/b.sock --group www-data --base-path /app --workers 4
+`,
+  );
+});
+
+const MISTAKES: [args: string[], message: string][] = [
+  [[], "Name what to configure, as in: config nginx"],
+  [["ngnix"], `There is no configuration of "ngnix". Did you mean nginx?`],
+  [["iis"], "There are nginx, apache, lighttpd, caddy, haproxy, h2o, systemd."],
+  [["nginx", "apache"], "One configuration is printed"],
+  [["caddy", "-p", "scgi"], "caddy does not speak SCGI: use --protocol fastcgi."],
+  [["apache", "-b", ":1", "-b", ":2"], "apache takes one --backend here"],
+  [["nginx", "-l", "unix:/run/web.sock"], "--listen must be host:port"],
+  [["nginx", "--path", "app"], "--path must be such as /app"],
+  [["nginx", "--path", "/a;b"], "--path must be such as /app"],
+  [["nginx", "--name", "a b"], "--name must be letters"],
+  [["nginx", "-b", "unix:app.sock"], "unix: and an absolute path without spaces"],
+  [["nginx", "-b", "unix:/run/a;b"], "unix: and an absolute path without spaces"],
+  [["systemd", "--app", "app.ts"], "--app must be an absolute path"],
+  [["systemd", "--workers", "many"], "--workers must be a number from 1"],
+];
+for (const [args, message] of MISTAKES) {
+  Deno.test(`config says what to type: ${args.join(" ")}`, async () => {
+    const { code, stderr } = await runCommandLine(["config", ...args]);
+    assertStringIncludes(stderr, message);
+    assertEquals(code, 2);
+  });
+}

@@ -1,0 +1,147 @@
+import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import type { App } from "../../bridge/app.ts";
+import { serveFastCGI } from "../../fastcgi.ts";
+import { serveHTTP } from "../../http.ts";
+import { serveSCGI } from "../../scgi.ts";
+import { runCommandLine } from "../testing/command_line.ts";
+
+const echo: App = async (request, info) => {
+  info.log("the app's log");
+  const { method, headers } = request;
+  const status = new URL(request.url).pathname === "/missing" ? 404 : 200;
+  const seen = {
+    method,
+    url: request.url,
+    accept: headers.get("accept"),
+    type: headers.get("content-type"),
+    user: info.variables.get("REMOTE_USER"),
+    body: await request.text(),
+  };
+  return Response.json(seen, { status, headers: { "x-seen": "yes" } });
+};
+
+for (const [protocol, serve] of [["fastcgi", serveFastCGI], ["scgi", serveSCGI]] as const) {
+  /** Serves echo and runs `fetch` on it. */
+  const fetchEcho = async (...args: string[]) => {
+    const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    await using _server = serve(echo, listener, { log: () => {} });
+    const address = `127.0.0.1:${listener.addr.port}`;
+    return await runCommandLine([
+      "fetch",
+      address,
+      ...args,
+      ...(protocol === "scgi" ? ["-p", "scgi"] : []),
+    ], ["--allow-net", "--allow-read"]);
+  };
+
+  Deno.test(`fetch prints the body of a response over ${protocol}`, async () => {
+    const { code, stdout, stderr } = await fetchEcho("/a?b=c");
+    assertEquals(JSON.parse(stdout), {
+      method: "GET",
+      url: "http://localhost/a?b=c",
+      accept: null,
+      type: null,
+      body: "",
+    });
+    assertEquals(stderr, protocol === "fastcgi" ? "the app's log\n" : "");
+    assertEquals(code, 0);
+  });
+
+  Deno.test(`fetch sends method, headers, variables and a body over ${protocol}`, async () => {
+    const { stdout } = await fetchEcho(
+      "/",
+      ..."-X PUT -H".split(" "),
+      "Accept: text/css",
+      "-H",
+      "Host: example.org",
+      "-d",
+      "a=1&b=2",
+      "--variable",
+      "REMOTE_USER=ann",
+    );
+    assertEquals(JSON.parse(stdout), {
+      method: "PUT",
+      url: "http://example.org/",
+      accept: "text/css",
+      type: "application/x-www-form-urlencoded",
+      user: "ann",
+      body: "a=1&b=2",
+    });
+  });
+
+  Deno.test(`fetch prints the head and fails for a status from 400 over ${protocol}`, async () => {
+    const { code, stdout, stderr } = await fetchEcho("/missing", "-i");
+    assertMatch(stdout, /^404 Not Found\n[^]*\nx-seen: yes\n[^]*\n\{/);
+    assertMatch(stderr, /127\.0\.0\.1:\d+ responded with 404 Not Found\n$/);
+    assertEquals(code, 1);
+  });
+}
+
+Deno.test("fetch sends the contents of a file", async () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  await using _server = serveFastCGI(echo, listener);
+  const file = await Deno.makeTempFile();
+  await Deno.writeTextFile(file, "from a file");
+  const args = ["fetch", `127.0.0.1:${listener.addr.port}`, "/", "-d", `@${file}`];
+  const { stdout } = await runCommandLine(args, ["--allow-net", "--allow-read"]);
+  assertEquals(JSON.parse(stdout).body, "from a file");
+  await Deno.remove(file);
+});
+
+Deno.test("fetch says that nothing listens, and how to start it", async () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const tcp = `127.0.0.1:${listener.addr.port}`;
+  listener.close();
+  for (const address of [tcp, "unix:/nonexistent/app.sock"]) {
+    const { code, stderr } = await runCommandLine(["fetch", address], [
+      "--allow-net",
+      "--allow-read",
+      "--allow-write",
+    ]);
+    assertStringIncludes(
+      stderr,
+      `Cannot fetch from ${address}: nothing listens there. Start the app, as in: serve app.ts --protocol fastcgi --listen ${address}`,
+    );
+    assertEquals(code, 1);
+  }
+});
+
+Deno.test("fetch says that an application speaks HTTP", async () => {
+  await using server = serveHTTP(() => new Response(), {
+    hostname: "127.0.0.1",
+    port: 0,
+    onListen: () => {},
+  });
+  const { code, stderr } = await runCommandLine(["fetch", `127.0.0.1:${server.addr.port}`], [
+    "--allow-net",
+  ]);
+  assertStringIncludes(
+    stderr,
+    "as it must speak FastCGI: it does not. Try --protocol scgi, or curl",
+  );
+  assertEquals(code, 1);
+});
+
+Deno.test("fetch says which permission is missing", async () => {
+  const { code, stderr } = await runCommandLine(["fetch", "127.0.0.1:9000"]);
+  assertStringIncludes(stderr, `type --allow-net=127.0.0.1:9000 after "deno run"`);
+  assertEquals(code, 1);
+});
+
+const MISTAKES: [args: string[], message: string][] = [
+  [[], "Name the application's address, as in: fetch 127.0.0.1:9000 /"],
+  [["127.0.0.1:9000", "users"], "The path must begin with /"],
+  [["127.0.0.1:9000", "/", "/"], "One path is fetched"],
+  [["9000"], "it must be host:port or unix:/path"],
+  [["127.0.0.1:9000", "-H", "Accept"], '--header must be a name, ":" and a value'],
+  [["127.0.0.1:9000", "-H", "a b: c"], "--header must be a name and a value"],
+  [["127.0.0.1:9000", "-X", "TRACE"], "Cannot create the request: Method is forbidden"],
+  [["127.0.0.1:9000", "-p", "http"], "--protocol must be fastcgi, scgi"],
+];
+for (const [args, message] of MISTAKES) {
+  Deno.test(`fetch says what to type: ${args.slice(1).join(" ") || args.join(" ")}`, async () => {
+    const { code, stderr } = await runCommandLine(["fetch", ...args]);
+    assertStringIncludes(stderr, message);
+    assertEquals(code, 2);
+  });
+}

@@ -1,0 +1,34 @@
+import { ROOT } from "./daemon.ts";
+
+/** How the command line ended, and what it printed. */
+export interface Ended {
+  code: number;
+  stdout: string;
+  stderr: string;
+}
+
+/** The flag of `deno run` that has `@std/*` where JSR cannot be reached. */
+export function importMapFlags(): string[] {
+  const importMap = Deno.env.get("GATEHOUSE_IMPORT_MAP");
+  return importMap ? [`--import-map=${importMap}`] : [];
+}
+
+/**
+ * Runs the command line to its end.
+ *
+ * @param flags Permissions.
+ */
+export async function runCommandLine(
+  args: string[],
+  flags: string[] = [],
+  options: Deno.CommandOptions = {},
+): Promise<Ended> {
+  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    stdin: "null",
+    ...options,
+    args: ["run", "--no-prompt", ...importMapFlags(), ...flags, `${ROOT}cli.ts`, ...args],
+    env: { NO_COLOR: "1", ...options.env },
+  }).output();
+  const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
+  return { code, stdout: text(stdout), stderr: text(stderr) };
+}
