@@ -478,7 +478,7 @@ async function send(host: string, requests: SentRequest[]): Promise<void> {
     const head = [`${method} ${target} HTTP/1.1`, ...fields, "", ""].join("\r\n");
     // At once: what nginx and mod_proxy_fcgi send depends on how much of the body comes with the head.
     await client.send(concat([bytes(head), chunked ? inChunks(body) : body]));
-    const { status } = await client.readAnswer(method);
+    const { status } = await client.readResponse(method);
     if (status !== 204) throw new Error(`${method} ${target}: ${status}`);
   }
 }
