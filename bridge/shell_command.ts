@@ -20,15 +20,16 @@ export function shellCommand(
   const words = info.protocol === "cgi"
     ? scriptWords(info, redactor)
     : clientWords(method, url, headers, info, redactor, tools);
-  const command = words.join(" \\\n  ");
-  return hasBody(info) ? `${command} < body` : command;
+  return words.join(" \\\n  ");
 }
 
-function scriptWords({ variables }: HandlerInfo, redactor: Redactor): string[] {
+function scriptWords(info: HandlerInfo, redactor: Redactor): string[] {
+  const { variables } = info;
   const assignments = [...variables].filter(([name]) => /^\w+$/.test(name) && NEEDED.test(name))
     .sort(([a], [b]) => a < b ? -1 : 1)
     .map(([name, value]) => `${name}=${quote(redactor.value(name, value))}`);
-  return ["env -i", ...assignments, quote(variables.get("SCRIPT_FILENAME") ?? "./script.ts")];
+  const script = quote(variables.get("SCRIPT_FILENAME") ?? "./script.ts");
+  return ["env -i", ...assignments, hasBody(info) ? `${script} < body` : script];
 }
 
 function clientWords(
@@ -42,7 +43,7 @@ function clientWords(
   const options = headers.filter(([name]) => !OWN_HEADERS.has(name)).map(([name, value]) =>
     `-H ${quote(`${name}: ${redactor.value(name, value)}`)}`
   );
-  if (hasBody(info)) options.unshift(info.protocol === "http" ? "--data-binary @-" : "-d @-");
+  if (hasBody(info)) options.unshift(info.protocol === "http" ? "--data-binary @body" : "-d @body");
   if (method !== "GET") options.unshift(`-X ${quote(method)}`);
   if (info.protocol === "http") return ["curl -i", ...options, quote(redactor.text(url))];
   const protocol = info.protocol === "scgi" ? " -p scgi" : "";

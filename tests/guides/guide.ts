@@ -103,11 +103,10 @@ export class Shell implements AsyncDisposable {
     await this.#writer.write(new TextEncoder().encode(text));
     const end = new RegExp(`(.*?)${mark} (\\d+)\n`, "s");
     const wait = async () => {
-      for (let match; (match = end.exec(this.#output)) === null;) {
+      while (!end.test(this.#output)) {
         const { done, value } = await this.#reader.read();
         if (done) throw new Error(`The shell ended: ${this.#output}`);
         this.#output += value;
-        match = end.exec(this.#output);
       }
       const [whole, output, code] = end.exec(this.#output)!;
       this.#output = this.#output.slice(whole.length);
