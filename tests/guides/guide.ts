@@ -19,7 +19,7 @@ export function blocksOf(page: string): Block[] {
     [, language, info, text],
   ) => ({
     language,
-    file: /\S+\.\w+/.exec(info)?.[0],
+    file: /\S*\.\w+/.exec(info)?.[0],
     text,
   }));
 }
@@ -31,6 +31,14 @@ export function fileOf(blocks: Block[], file: string): string {
   return found[0].text;
 }
 
+const NETWORK = [
+  "DENO_CERT",
+  "HTTPS_PROXY",
+  "NO_PROXY",
+  "NPM_CONFIG_REGISTRY",
+  "SSL_CERT_DIR",
+  "SSL_CERT_FILE",
+];
 /** Downloads and compiles all modules first. */
 const START = 60_000;
 
@@ -46,15 +54,26 @@ export class Machine implements AsyncDisposable {
     Deno.chmodSync(this.home, 0o755);
   }
 
-  /** The environment of a login shell. */
+  /** The registry's address, for JSR_URL. */
+  get registry(): string {
+    return this.#registry.url;
+  }
+
+  /** The environment of a login shell, with what this network needs to reach npm. */
   env(): Record<string, string> {
+    const network = NETWORK.flatMap((name) => {
+      const value = Deno.env.get(name);
+      return value === undefined ? [] : [[name, value]];
+    });
     return {
+      DENO_TLS_CA_STORE: "mozilla,system",
+      ...Object.fromEntries(network),
       PATH: `${this.home}/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin`,
       HOME: this.home,
       LANG: "C.UTF-8",
       NO_COLOR: "1",
       DENO_NO_UPDATE_CHECK: "1",
-      JSR_URL: this.#registry.url,
+      JSR_URL: this.registry,
     };
   }
 
