@@ -167,7 +167,11 @@ function exitWithin(timeout: number, log: (message: string) => void): void {
 }
 
 function transport(log: (message: string) => void) {
-  return { protocol: "cgi", program: undefined, log } as const;
+  return { protocol: "cgi", program: undefined, debugTools: { readSource }, log } as const;
+}
+
+async function readSource(url: string): Promise<string | undefined> {
+  return (await import("./io/source_file.ts")).readSource(url);
 }
 
 /**

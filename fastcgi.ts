@@ -15,7 +15,7 @@
  */
 
 import type { App, AppObject, AppOptions, FilterInfo, Handler } from "./bridge/app.ts";
-import { describeError } from "./bridge/error_response.ts";
+import { type DebugTools, describeError } from "./bridge/error_response.ts";
 import { Exchange, FilterExchange, type TransportInfo } from "./bridge/exchange.ts";
 import {
   BODY_HIGH_WATER,
@@ -141,7 +141,7 @@ const LOG_BUFFER = 16384;
  */
 export function serveFastCGI(app: App, listener: Listener, options: FastCGIOptions = {}): Server {
   const { webServerAddresses = addressesFromEnvironment() } = options;
-  const service = new Service(app, options);
+  const service = new Service(app, options, listener.addr);
   return startServer(
     listener,
     { ...options, webServerAddresses },
@@ -179,9 +179,10 @@ class Service {
   readonly options: FastCGIOptions;
   readonly limits: Limits;
   readonly log: (message: string) => void;
+  readonly debugTools: DebugTools;
   readonly capacity: [name: string, value: string][];
 
-  constructor(app: App, options: FastCGIOptions) {
+  constructor(app: App, options: FastCGIOptions, address: Deno.Addr) {
     this.app = typeof app === "function" ? { fetch: app } : app;
     const {
       maxConnections = 1024,
@@ -192,6 +193,10 @@ class Service {
     this.options = options;
     this.limits = { ...resolveLimits(options), maxRequestsPerConnection, idleTimeout };
     this.log = log;
+    this.debugTools = {
+      readSource: async (url) => (await import("./io/source_file.ts")).readSource(url),
+      address,
+    };
     this.capacity = [
       ["FCGI_MAX_CONNS", String(maxConnections)],
       ["FCGI_MAX_REQS", String(this.limits.maxRequests)],
@@ -512,6 +517,10 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
 
   get program(): string | undefined {
     return this.#connection.service.program;
+  }
+
+  get debugTools(): DebugTools {
+    return this.#connection.service.debugTools;
   }
 
   /** How many bytes are buffered for the app. */

@@ -100,9 +100,13 @@ export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<
       return response;
     } catch (error) {
       if (request.signal.aborted) throw error;
-      return await errorResponse(error, request, info, options);
+      return await errorResponse(error, request, info, options, { readSource });
     }
   }
+}
+
+async function readSource(url: string): Promise<string | undefined> {
+  return (await import("./io/source_file.ts")).readSource(url);
 }
 
 /** Limits how long a server that shuts down waits for its requests: that of `Deno.serve` has no limit. */

@@ -15,7 +15,7 @@
  */
 
 import type { App, AppOptions, Handler } from "./bridge/app.ts";
-import { describeError } from "./bridge/error_response.ts";
+import { type DebugTools, describeError } from "./bridge/error_response.ts";
 import { Exchange, type TransportInfo } from "./bridge/exchange.ts";
 import {
   BODY_HIGH_WATER,
@@ -67,6 +67,7 @@ interface Service {
   options: SCGIOptions;
   limits: Required<LimitOptions>;
   program: string | undefined;
+  debugTools: DebugTools;
   log: (message: string) => void;
 }
 
@@ -97,6 +98,10 @@ export function serveSCGI(app: App, listener: Listener, options: SCGIOptions = {
     options,
     limits: resolveLimits(options),
     program: mainModulePath(),
+    debugTools: {
+      readSource: async (url) => (await import("./io/source_file.ts")).readSource(url),
+      address: listener.addr,
+    },
     log,
   };
   return startServer(
@@ -134,6 +139,10 @@ class Connection
 
   get program(): string | undefined {
     return this.#service.program;
+  }
+
+  get debugTools(): DebugTools {
+    return this.#service.debugTools;
   }
 
   async run(): Promise<void> {

@@ -1,40 +1,299 @@
-import type { HandlerInfo } from "./app.ts";
+/**
+ * The page that the option `debug` shows when an app fails (rule F6).
+ *
+ * @module
+ */
 
-/** Names of variables whose values the page hides, even from the developer (rule F6). */
-const SECRET = /AUTHORIZATION|COOKIE|PASSWD|PASSWORD|SECRET|TOKEN|KEY/;
+import type { HandlerInfo } from "./app.ts";
+import type { DebugTools } from "./error_response.ts";
+import { Redactor } from "./redact.ts";
+import { quirksOf } from "./server_quirks.ts";
+import { shellCommand } from "./shell_command.ts";
+import { framesOf, type StackFrame } from "./stack.ts";
+
+/** One error of the chain, and how it came into it. */
+interface ShownError {
+  /** What it is to the error before it; empty for the first. */
+  relation: string;
+  title: string;
+  app: ShownFrame[];
+  library: StackFrame[];
+}
+
+interface ShownFrame extends StackFrame {
+  excerpt: SourceLine[];
+}
+
+interface SourceLine {
+  number: number;
+  text: string;
+  current: boolean;
+}
+
+type Row = [name: string, value: string];
+
+interface Report {
+  errors: ShownError[];
+  request: string;
+  quirks: string[];
+  command: string;
+  headers: Row[];
+  variables: Row[];
+}
+
+/** How many errors of a chain are shown, and how many frames of an error have source lines. */
+const MAX_ERRORS = 20;
+const MAX_EXCERPTS = 10;
+/** How many lines of source are shown before and after the one of a frame. */
+const CONTEXT = 3;
+const MAX_TITLE = 4000;
+const MAX_LINE = 300;
+const MAX_VALUE = 2000;
+const FOOTER = "The option debug shows this page. Do not set it where others can see the page.";
 
 /**
- * Creates a page that shows a developer what the app threw, and the request.
+ * Creates a response that shows a developer the error, its sources and the request: as HTML, or as text if the client
+ * prefers that. Values that look secret are redacted.
  *
- * @param stack The error as the log shows it.
  * @param request The request, if it could be created.
  */
-export function debugPage(
+export async function debugPage(
   error: unknown,
-  stack: string,
   request: Request | undefined,
   info: HandlerInfo,
-): Response {
-  const rows = [...info.variables].sort().map(([name, value]) =>
-    `<tr><th>${escape(name)}<td>${SECRET.test(name) ? "(hidden)" : escape(value)}`
-  );
-  const title = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
-  const html = `<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>${escape(title)}</title>
-<style>body{font:15px/1.5 system-ui;margin:2rem;max-width:70rem}pre{overflow:auto;background:#f4f4f4;padding:1rem}
-th{text-align:left;font-weight:normal;color:#666;padding-right:1rem;vertical-align:top}td{word-break:break-all}</style>
-<h1>${escape(title)}</h1>
-<p>${escape(request?.method ?? "")} ${escape(request?.url ?? "")} over ${info.protocol}</p>
-<pre>${escape(stack)}</pre>
-<table>${rows.join("\n")}</table>
-<p>The option <code>debug</code> shows this page. Do not set it where others can see the page.</p>
-`;
-  return new Response(html, {
+  tools: DebugTools,
+): Promise<Response> {
+  const report = await createReport(error, request, info, tools);
+  const isHTML = prefersHTML(info.variables.get("HTTP_ACCEPT") ?? "");
+  return new Response(isHTML ? toHTML(report) : toText(report), {
     status: 500,
-    headers: { "content-type": "text/html;charset=UTF-8", "cache-control": "no-store" },
+    headers: {
+      "content-type": `text/${isHTML ? "html" : "plain"};charset=UTF-8`,
+      "cache-control": "no-store",
+      "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'",
+      "referrer-policy": "no-referrer",
+      "x-content-type-options": "nosniff",
+      "x-robots-tag": "noindex",
+    },
   });
 }
 
+async function createReport(
+  error: unknown,
+  request: Request | undefined,
+  info: HandlerInfo,
+  tools: DebugTools,
+): Promise<Report> {
+  const redactor = new Redactor();
+  const cut = ([name, value]: Row): Row => [name, truncate(value, MAX_VALUE)];
+  const headers = [...request?.headers ?? []].map(cut);
+  const variables = [...info.variables].map(cut).sort(([a], [b]) => a < b ? -1 : 1);
+  // All of them first: what is secret in one place is redacted everywhere.
+  for (const [name, value] of [...headers, ...variables]) redactor.learn(name, value);
+  const redactRow = ([name, value]: Row): Row => [name, redactor.value(name, value)];
+  const { method = info.variables.get("REQUEST_METHOD") ?? "?", url = "(no URL)" } = request ?? {};
+  return {
+    errors: await showErrors(error, redactor, tools),
+    request: redactor.text(`${method} ${truncate(url, MAX_VALUE)} over ${info.protocol}`),
+    quirks: quirksOf(info),
+    command: shellCommand(method, url, headers, info, redactor, tools),
+    headers: headers.map(redactRow),
+    variables: variables.map(redactRow),
+  };
+}
+
+/** Collects an error, its causes and the errors that it aggregates, in the order in which they are read. */
+async function showErrors(
+  error: unknown,
+  redactor: Redactor,
+  tools: DebugTools,
+): Promise<ShownError[]> {
+  const shown: ShownError[] = [];
+  const seen = new Set<unknown>();
+  const queue: [relation: string, error: unknown][] = [["", error]];
+  for (const [relation, error] of queue) {
+    if (seen.has(error) || shown.length === MAX_ERRORS) continue;
+    if (typeof error === "object") seen.add(error);
+    const frames = framesOf(error);
+    const app: ShownFrame[] = [];
+    for (const frame of frames.filter(({ isApp }) => isApp)) {
+      const excerpt = app.length < MAX_EXCERPTS ? await readExcerpt(frame, redactor, tools) : [];
+      app.push({ ...frame, excerpt });
+    }
+    shown.push({
+      relation,
+      title: redactor.text(truncate(titleOf(error), MAX_TITLE)),
+      app,
+      library: frames.filter(({ isApp }) => !isApp),
+    });
+    const next: typeof queue = [];
+    const cause = readProperty(error, "cause");
+    if (cause !== undefined) next.push(["caused by", cause]);
+    const errors = readProperty(error, "errors");
+    if (Array.isArray(errors)) {
+      errors.slice(0, MAX_ERRORS).forEach((error, i) => next.push([`error ${i + 1} of it`, error]));
+    }
+    queue.splice(shown.length === 1 ? 1 : queue.length, 0, ...next);
+  }
+  return shown;
+}
+
+async function readExcerpt(
+  { url, line }: StackFrame,
+  redactor: Redactor,
+  tools: DebugTools,
+): Promise<SourceLine[]> {
+  const source = await tools.readSource(url);
+  if (source === undefined) return [];
+  const lines = source.split("\n");
+  const start = Math.max(line - 1 - CONTEXT, 0);
+  return lines.slice(start, line + CONTEXT).map((text, i) => ({
+    number: start + i + 1,
+    text: redactor.source(truncate(text, MAX_LINE)),
+    current: start + i + 1 === line,
+  }));
+}
+
+/** Returns what an error says. Whatever was thrown, this does not throw. */
+function titleOf(error: unknown): string {
+  if (error instanceof Error) {
+    const name = readProperty(error, "name");
+    const message = readProperty(error, "message");
+    return `${toString(name)}: ${toString(message)}`;
+  }
+  return `Thrown: ${toString(error)}`;
+}
+
+function toString(value: unknown): string {
+  try {
+    return String(value);
+  } catch {
+    return `(a ${typeof value} without a text)`;
+  }
+}
+
+function readProperty(value: unknown, name: string): unknown {
+  try {
+    return value instanceof Error ? Reflect.get(value, name) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Returns whether HTML is acceptable and at least as welcome as plain text (RFC 9110 section 12.5.1). */
+function prefersHTML(accept: string): boolean {
+  if (accept.trim() === "") return true;
+  const qualities = new Map<string, number>();
+  for (const range of accept.toLowerCase().split(",")) {
+    const [type, ...parameters] = range.split(";").map((part) => part.trim());
+    const q = parameters.find((parameter) => parameter.startsWith("q="));
+    qualities.set(type, q === undefined ? 1 : Number(q.slice(2)) || 0);
+  }
+  const qualityOf = (type: string) =>
+    qualities.get(type) ?? qualities.get("text/*") ?? qualities.get("*/*") ?? 0;
+  const html = qualityOf("text/html");
+  return html > 0 && html >= qualityOf("text/plain");
+}
+
+function truncate(text: string, length: number): string {
+  return text.length > length ? `${text.slice(0, length)}…` : text;
+}
+
+function locationOf({ name, url, line, column }: StackFrame): string {
+  return `${name || "(top level)"} ${url}:${line}:${column}`;
+}
+
+function toText(report: Report): string {
+  const lines: string[] = [];
+  for (const { relation, title, app, library } of report.errors) {
+    lines.push(relation === "" ? title : `${relation}: ${title}`);
+    for (const frame of app) {
+      lines.push(`    at ${locationOf(frame)}`);
+      for (const { number, text, current } of frame.excerpt) {
+        lines.push(`    ${current ? ">" : " "} ${number} | ${text}`);
+      }
+    }
+    if (library.length > 0) lines.push("  in libraries:");
+    for (const frame of library) lines.push(`    at ${locationOf(frame)}`);
+    lines.push("");
+  }
+  const section = (heading: string, content: string[]) => {
+    if (content.length > 0) lines.push(heading, ...content.map((line) => `  ${line}`), "");
+  };
+  const toLines = (rows: Row[]) => rows.map(([name, value]) => `${name}: ${value}`);
+  section("Request", [report.request]);
+  section("What to know of this web server", report.quirks);
+  section("Run it again", report.command.split("\n"));
+  section("Headers", toLines(report.headers));
+  section("Variables", toLines(report.variables));
+  lines.push(FOOTER, "");
+  // A terminal obeys control characters.
+  // deno-lint-ignore no-control-regex
+  return lines.join("\n").replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f]/g, "\ufffd");
+}
+
+const STYLE =
+  `:root{color-scheme:light dark;--line:#8884;--soft:#8881;--mark:#e5484d33;--error:light-dark(#b42318,#ff8d85)}
+body{font:15px/1.5 system-ui,sans-serif;margin:0 auto;max-width:64rem;padding:1.5rem}
+h1,h2{line-height:1.3;overflow-wrap:anywhere;white-space:pre-wrap}h1{font-size:1.4rem;color:var(--error)}
+h2{font-size:1.05rem;margin:2rem 0 .5rem}h2 small{font-weight:normal;opacity:.7}
+pre,code,td{font:13px/1.6 ui-monospace,monospace}pre{background:var(--soft);overflow:auto;padding:.5rem .75rem;margin:.25rem 0 1rem}
+pre mark{background:var(--mark);color:inherit;display:block;width:max-content;min-width:100%}p,li,td{overflow-wrap:anywhere}
+ol{list-style:none;padding:0}table{border-collapse:collapse;width:100%;table-layout:fixed}
+th{font-weight:normal;text-align:left;vertical-align:top;width:30%;padding:.2rem 1rem .2rem 0;overflow-wrap:anywhere}
+td{padding:.2rem 0}tr{border-top:1px solid var(--line)}summary{cursor:pointer}footer{margin-top:2rem;opacity:.7}`;
+
+function toHTML(report: Report): string {
+  const table = (heading: string, rows: Row[]) =>
+    rows.length === 0 ? "" : `<h2>${heading}</h2>
+<table>${
+      rows.map(([name, value]) => `<tr><th>${escape(name)}<td>${escape(value)}`).join("\n")
+    }</table>`;
+  const [{ title }] = report.errors;
+  const quirks = report.quirks.map((quirk) => `<li>${escape(quirk)}`).join("\n");
+  return `<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>${escape(title)}</title>
+<style>${STYLE}</style>
+${report.errors.map(errorToHTML).join("\n")}
+<h2>Request</h2>
+<p><code>${escape(report.request)}</code></p>
+${quirks === "" ? "" : `<h2>What to know of this web server</h2>\n<ul>${quirks}</ul>`}
+<h2>Run it again</h2>
+<pre>${escape(report.command)}</pre>
+${table("Headers", report.headers)}
+${table("Variables", report.variables)}
+<footer>${escape(FOOTER)}</footer>
+`;
+}
+
+function errorToHTML({ relation, title, app, library }: ShownError): string {
+  const heading = relation === ""
+    ? `<h1>${escape(title)}</h1>`
+    : `<h2><small>${escape(relation)}</small> ${escape(title)}</h2>`;
+  const frames = app.map((frame) => {
+    const excerpt = frame.excerpt.map(({ number, text, current }) => {
+      const line = escape(`${String(number).padStart(5)}  ${text}`);
+      return current ? `<mark>${line}</mark>` : `${line}\n`;
+    }).join("");
+    return `<li><code>${escape(locationOf(frame))}</code>${
+      excerpt === "" ? "" : `<pre>${excerpt}</pre>`
+    }`;
+  });
+  const folded = library.map((frame) => `<li><code>${escape(locationOf(frame))}</code>`);
+  const count = `${library.length} ${library.length === 1 ? "frame" : "frames"} in libraries`;
+  return [
+    heading,
+    frames.length === 0 ? "" : `<ol>${frames.join("\n")}</ol>`,
+    folded.length === 0
+      ? ""
+      : `<details><summary>${count}</summary><ol>${folded.join("\n")}</ol></details>`,
+  ].join("\n");
+}
+
 function escape(text: string): string {
-  return text.replace(/[&<>"']/g, (char) => `&#${char.charCodeAt(0)};`);
+  return text
+    // deno-lint-ignore no-control-regex
+    .replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f]/g, "\ufffd")
+    .replace(/[&<>"'`]/g, (char) => `&#${char.charCodeAt(0)};`);
 }

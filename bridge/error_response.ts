@@ -2,6 +2,14 @@ import { reasonPhrase } from "../wire/cgi.ts";
 import type { AppOptions, HandlerInfo } from "./app.ts";
 import { checkResponse } from "./response_head.ts";
 
+/** What the debug page needs from outside of this layer. */
+export interface DebugTools {
+  /** Reads a source file; undefined if it cannot be read. */
+  readSource(url: string): Promise<string | undefined>;
+  /** The address that the server listens on, if it does. */
+  address?: Deno.Addr;
+}
+
 /** Creates a response whose body is its status as plain text. */
 export function plainResponse(status: number): Response {
   return new Response(`${status} ${reasonPhrase(status)}\n`, {
@@ -26,6 +34,7 @@ export async function errorResponse(
   request: Request | undefined,
   info: HandlerInfo,
   options: AppOptions,
+  tools: DebugTools,
 ): Promise<Response> {
   if (options.onError) {
     try {
@@ -45,5 +54,5 @@ export async function errorResponse(
   }
   if (!options.debug) return plainResponse(500);
   const { debugPage } = await import("./debug_page.ts");
-  return debugPage(error, describeError(error), request, info);
+  return await debugPage(error, request, info, tools);
 }

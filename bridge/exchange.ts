@@ -1,5 +1,6 @@
 import type { Variables } from "../wire/variables.ts";
 import type { AppOptions, FilterInfo, HandlerInfo, Protocol } from "./app.ts";
+import type { DebugTools } from "./error_response.ts";
 import { createLazyRequest, type RequestParts } from "./lazy_request.ts";
 import {
   decodePath,
@@ -18,6 +19,8 @@ export interface TransportInfo {
   protocol: Protocol;
   /** The path of the running program, or undefined if it has no file. */
   program: string | undefined;
+  /** What the debug page needs. */
+  debugTools: DebugTools;
   /** Writes a line to the web server's error log, or to the daemon's own where the protocol has none. */
   log(message: string): void;
 }
@@ -81,6 +84,11 @@ export class Exchange implements RequestParts {
       this.#settle();
     }
     return this.#completed.promise;
+  }
+
+  /** What the debug page needs. */
+  get debugTools(): DebugTools {
+    return this.#transport.debugTools;
   }
 
   log(message: string): void {

@@ -89,7 +89,7 @@ function failureResponse(
     exchange.log(error.message);
     return plainResponse(error.status);
   }
-  return errorResponse(error, request, exchange.info(), options);
+  return errorResponse(error, request, exchange.info(), options, exchange.debugTools);
 }
 
 /** Sends an error response in place of a response that cannot be sent. */
@@ -101,7 +101,13 @@ async function sendError(
   options: AppOptions,
 ): Promise<boolean> {
   if (exchange.aborted) return false;
-  const response = await errorResponse(error, request, exchange.info(), options);
+  const response = await errorResponse(
+    error,
+    request,
+    exchange.info(),
+    options,
+    exchange.debugTools,
+  );
   try {
     return await sendResponse(response, exchange, sink);
   } catch (error) {

@@ -53,6 +53,18 @@ const SERVING = "serving";
  *
  * @returns Resolves when all workers have ended.
  * @throws {Error} If the address is in use, or all of the first workers end before one serves.
+ *
+ * @example Four workers behind nginx's `fastcgi_pass unix:/run/app.sock`
+ * ```ts ignore
+ * import { prefork } from "@gatehouse/cgi/prefork";
+ *
+ * await prefork({
+ *   listen: "unix:/run/app.sock",
+ *   group: "www-data",
+ *   workers: 4,
+ *   command: ["run", "--allow-env", "app.ts"],
+ * });
+ * ```
  */
 export async function prefork(options: PreforkOptions): Promise<void> {
   const { listen = "fd:0", workers, command } = options;

@@ -1,4 +1,5 @@
 /** Hostile input must not cost more than its length: each decoder, header rule and regular expression, at growing lengths. */
+import { Redactor } from "../bridge/redact.ts";
 import { assert } from "@std/assert";
 import { LineLog } from "../io/line_log.ts";
 import {
@@ -163,6 +164,10 @@ const COSTS: Record<string, (length: number) => () => unknown> = {
   "a head to send": (n) => () => encodeHead(200, " \x01".repeat(n / 2), [["x", " ".repeat(n)]]),
   "Rust's Debug format": (n) => () => decodeDebugFormat("\\xE9a\\".repeat(n / 6)),
   "a text that is not UTF-8": (n) => () => toText("\xe9a".repeat(n / 2)),
+  "a text to redact": (n) => () =>
+    ["a", "a=", "key=", "key: '", "a%3D", "a://", "eyJaaaaaaaa.", "@"].forEach((part) =>
+      new Redactor().text(part.repeat(n / part.length))
+    ),
   "a log line in pieces": (n) => {
     const chunks = split(bytes("a".repeat(n)));
     return () => {

@@ -1,24 +1,36 @@
-import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { fetchFastCGI } from "../gateway.ts";
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { fetchFastCGI, fetchSCGI } from "../gateway.ts";
+import type { Address } from "../gateway.ts";
+import authorizer from "../examples/authorizer.ts";
+import { Role } from "../wire/fastcgi.ts";
+import { serveOne } from "./testing/fastcgi_client.ts";
 import { parseResponse } from "./testing/response.ts";
 import { Daemon, ROOT } from "./testing/daemon.ts";
 import { deadline } from "./testing/deadline.ts";
 
 type Ask = (path: string, init?: RequestInit) => Promise<Response>;
 
+const SCRIPT_ORIGIN = "http://localhost:8000";
 const MOUNT = "/cgi-bin/app.ts";
+const FORWARDED = ["authorization", "cookie", "last-event-id", "origin"];
+
+async function flagsOf(name: string): Promise<string[]> {
+  const [first] = (await Deno.readTextFile(`${ROOT}examples/${name}.ts`)).split("\n");
+  return first.match(/--allow-\S+/g)!;
+}
 
 /** Runs the example by its own first line, as a web server would. */
-function askScript(name: string): Ask {
+function askScript(name: string, env: Record<string, string>): Ask {
   return async (path, init) => {
-    const request = new Request(`http://localhost:8000${MOUNT}${path}`, init);
+    const request = new Request(`${SCRIPT_ORIGIN}${MOUNT}${path}`, init);
     const url = new URL(request.url);
     const body = await request.bytes();
     const file = `${ROOT}examples/${name}.ts`;
-    const flags = (await Deno.readTextFile(file)).split("\n")[0].match(/--allow-\S+/g)!;
+    const flags = await flagsOf(name);
     const child = new Deno.Command(Deno.execPath(), {
       args: ["run", "--no-prompt", ...flags, file],
       env: {
+        ...env,
         GATEWAY_INTERFACE: "CGI/1.1",
         REQUEST_METHOD: request.method,
         REQUEST_URI: url.pathname + url.search,
@@ -26,7 +38,10 @@ function askScript(name: string): Ask {
         SCRIPT_NAME: MOUNT,
         PATH_INFO: decodeURIComponent(url.pathname.slice(MOUNT.length)),
         HTTP_HOST: url.host,
-        HTTP_COOKIE: request.headers.get("cookie") ?? "",
+        ...Object.fromEntries(FORWARDED.map((name) => [
+          `HTTP_${name.replaceAll("-", "_").toUpperCase()}`,
+          request.headers.get(name) ?? "",
+        ])),
         CONTENT_TYPE: request.headers.get("content-type") ?? "",
         CONTENT_LENGTH: body.length ? String(body.length) : "",
       },
@@ -44,13 +59,17 @@ function askScript(name: string): Ask {
   };
 }
 
-async function withTransports(name: string, test: (ask: Ask) => Promise<void>): Promise<void> {
-  await test(askScript(name));
-  for (const protocol of ["fastcgi", "http"]) {
+/** Tests an example as a script, and as a daemon of each protocol with the permissions of its first line. */
+async function withTransports(
+  name: string,
+  test: (ask: Ask, origin: string, daemon?: Daemon) => Promise<void>,
+  env: Record<string, string> = {},
+): Promise<void> {
+  await test(askScript(name, env), SCRIPT_ORIGIN);
+  for (const protocol of ["fastcgi", "scgi", "http"]) {
     await using daemon = new Daemon([
+      ...(await flagsOf(name)).filter((flag) => !flag.startsWith("--allow-read")),
       "--allow-read",
-      "--allow-env",
-      "--allow-net",
       `${ROOT}cli.ts`,
       "serve",
       `${ROOT}examples/${name}.ts`,
@@ -60,16 +79,23 @@ async function withTransports(name: string, test: (ask: Ask) => Promise<void>): 
       MOUNT,
       "--listen",
       "127.0.0.1:0",
-    ]);
+    ], { env });
     await daemon.says(" on ");
-    const address = / on (\S+)/.exec(daemon.log)![1];
-    await test((path, init) => {
-      const url = `http://${address}${MOUNT}${path}`;
-      const asked = protocol === "http"
-        ? fetch(url, init)
-        : fetchFastCGI(new Request(url, init), address as "127.0.0.1:0");
-      return deadline(asked, `${name}.ts over ${protocol}`);
-    });
+    const address = / on (\S+)/.exec(daemon.log)![1] as Address;
+    await test(
+      (path, init) => {
+        const url = `http://${address}${MOUNT}${path}`;
+        const request = new Request(url, { redirect: "manual", ...init });
+        const asked = protocol === "http"
+          ? fetch(request)
+          : protocol === "scgi"
+          ? fetchSCGI(request, address)
+          : fetchFastCGI(request, address);
+        return deadline(asked, `${name}.ts over ${protocol}`);
+      },
+      `http://${address}`,
+      daemon,
+    );
   }
 }
 
@@ -118,11 +144,142 @@ Deno.test("examples/hono.ts has the same routes everywhere, a cookie and a sessi
     }
   }));
 
+Deno.test("examples/guestbook.ts keeps what is written, escaped, and redirects after a form", async () => {
+  const directory = await Deno.makeTempDir();
+  const entries: string[] = [];
+  await withTransports("guestbook", async (ask) => {
+    const name = `<b>Ann ${entries.length}</b>`;
+    entries.unshift(name.replaceAll("<", "&#60;").replaceAll(">", "&#62;"));
+    const body = new URLSearchParams({ name, message: "é & '; DROP TABLE entry" });
+    const signed = await ask("", { method: "POST", body });
+    assertEquals([signed.status, signed.headers.get("location")], [303, MOUNT]);
+    const text = await (await ask("")).text();
+    assertStringIncludes(text, `action="${MOUNT}"`);
+    assertStringIncludes(text, "<dd>é &#38; &#39;; DROP TABLE entry</dd>");
+    // One file for all transports: what one has written the next one shows.
+    assertEquals([...text.matchAll(/<dt>(.*), [\d :-]{19}<\/dt>/g)].map(([, by]) => by), entries);
+    const empty = await ask("", { method: "POST", body: new URLSearchParams({ name: " " }) });
+    assertEquals(empty.status, 400);
+    await empty.body?.cancel();
+    // Two at once: one waits for the other.
+    const both = await Promise.all([1, 2].map(() => ask("", { method: "POST", body })));
+    assertEquals(both.map(({ status }) => status), [303, 303]);
+    entries.unshift(entries[0], entries[0]);
+  }, { GUESTBOOK: `${directory}/guestbook.db` });
+  await Deno.remove(directory, { recursive: true });
+});
+
+const MEGABYTE = 1_048_576;
+
+/** The most memory that a process has had, in bytes. */
+function peakMemory({ child }: Daemon): number {
+  // Deno reads nothing of /proc with less than --allow-all.
+  const { stdout } = new Deno.Command("cat", { args: [`/proc/${child.pid}/status`] }).outputSync();
+  return Number(/VmHWM:\s*(\d+)/.exec(new TextDecoder().decode(stdout))![1]) * 1024;
+}
+
+Deno.test("examples/upload.ts writes uploads to disk at flat memory, and tells their progress", async () => {
+  const directory = await Deno.makeTempDir();
+  await withTransports("upload", async (ask, _origin, daemon) => {
+    const put = async (name: string, megabytes: number) => {
+      const body = new Uint8Array(megabytes * MEGABYTE).fill(7);
+      // SCGI names the length first.
+      const headers = { "content-length": String(body.length) };
+      const response = await ask(`/${name}`, { method: "PUT", body, headers });
+      assertEquals(response.status, 201);
+      assertEquals(await response.json(), { bytes: body.length, complete: true });
+      assertEquals((await Deno.stat(`${directory}/${name}`)).size, body.length);
+    };
+    await put("small.bin", 16);
+    const before = daemon && peakMemory(daemon);
+    await put("large.bin", 128);
+    const growth = daemon ? peakMemory(daemon) - before! : 0;
+    assert(growth < 48 * MEGABYTE, `memory grew by ${growth} bytes`);
+    await Deno.writeTextFile(`${directory}/begun.bin.part`, "12345");
+    const progress = [];
+    for (const name of ["begun.bin", "small.bin"]) {
+      progress.push(await (await ask(`/${name}`)).json());
+    }
+    assertEquals(progress, [{ bytes: 5, complete: false }, {
+      bytes: 16 * MEGABYTE,
+      complete: true,
+    }]);
+    for (const path of ["/none", "/.hidden", "/a%2Fb", "/a%5Cb", ""]) {
+      const { status, body } = await ask(path);
+      await body?.cancel();
+      assertEquals(status, 404, path);
+    }
+  }, { UPLOADS: directory });
+  await Deno.remove(directory, { recursive: true });
+});
+
+Deno.test("examples/events.ts sends events, and goes on after the last one", () =>
+  withTransports("events", async (ask) => {
+    const idsOf = async (response: Response) => {
+      assertEquals(response.headers.get("content-type"), "text/event-stream");
+      const text = await response.text();
+      assertMatch(text, /^(id: \d+\ndata: \d{4}-\S+Z\n\n){10}$/);
+      return [...text.matchAll(/id: (\d+)/g)].map(([, id]) => Number(id));
+    };
+    assertEquals(await idsOf(await ask("?interval=1")), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+    const next = await ask("?interval=1", { headers: { "last-event-id": "10" } });
+    assertEquals((await idsOf(next))[0], 11);
+  }));
+
+Deno.test("examples/login.ts logs in and out, by a signed cookie", () =>
+  withTransports("login", async (ask, origin) => {
+    const post = (query: string, fields: Record<string, string>, from = origin) =>
+      ask(query, {
+        method: "POST",
+        body: new URLSearchParams(fields),
+        headers: { origin: from },
+      });
+    assertStringIncludes(await (await ask("")).text(), "Who are you?");
+    const password = "open sesame";
+    for (const wrong of [{ user: "ann", password: "x" }, { user: "bob", password }, {}]) {
+      assertEquals((await post("", wrong as Record<string, string>)).status, 403);
+    }
+    const foreign = await post("", { user: "ann", password }, "http://evil.example");
+    assertEquals([foreign.status, foreign.headers.getSetCookie()], [403, []]);
+    const entered = await post("", { user: "ann", password });
+    const [line] = entered.headers.getSetCookie();
+    assertEquals([entered.status, entered.headers.get("location")], [303, "?"]);
+    assertMatch(line, /; HttpOnly; SameSite=Lax$/);
+    const [cookie] = line.split(";");
+    const hello = await (await ask("", { headers: { cookie } })).text();
+    assertStringIncludes(hello, "Hello, ann");
+    const forged = cookie.replace("ann", "bob");
+    const unknown = await (await ask("", { headers: { cookie: forged } })).text();
+    assertStringIncludes(unknown, "Who are you?");
+    const left = await post("?action=logout", {});
+    assertMatch(left.headers.getSetCookie()[0], /^session=; Max-Age=0/);
+  }));
+
+Deno.test("examples/authorizer.ts allows members, and refuses others", async () => {
+  const headers = { authorization: `Basic ${btoa("ann:open sesame")}` };
+  await withTransports("authorizer", async (ask) => {
+    const refused = await ask("");
+    assertEquals([refused.status, await refused.text()], [401, "Members only\n"]);
+    assertMatch(refused.headers.get("www-authenticate")!, /^Basic realm=/);
+    const allowed = await ask("", { headers });
+    assertEquals([allowed.status, await allowed.text()], [200, ""]);
+  });
+  const parts = (variables: Record<string, string>) => ({ role: Role.authorizer, variables });
+  const { authorization } = headers;
+  const allowed = await serveOne(authorizer, parts({ HTTP_AUTHORIZATION: authorization }));
+  assertEquals([allowed.status, allowed.headers.get("variable-member")], [200, "ann"]);
+  assertEquals((await serveOne(authorizer, parts({}))).status, 401);
+});
+
 Deno.test("examples can be run by their first line", async () => {
   for (const { name } of Deno.readDirSync(`${ROOT}examples`)) {
     const { mode } = await Deno.stat(`${ROOT}examples/${name}`);
     assertEquals(mode! & 0o111, 0o111, name);
     const [first] = (await Deno.readTextFile(`${ROOT}examples/${name}`)).split("\n");
-    assertMatch(first, /^#!\/usr\/bin\/env -S deno run --allow-env --allow-net$/, name);
+    assertMatch(
+      first,
+      /^#!\/usr\/bin\/env -S deno run --allow-env --allow-net( --allow-(read|write)=\/tmp){0,2}$/,
+      name,
+    );
   }
 });

@@ -37,9 +37,9 @@ export const TRANSPORTS: Record<string, (options: string) => Transport> = {
 };
 
 /** Every transport, for any app in this process. */
-export const IN_PROCESS: Record<string, (app: App) => Transport> = {
-  CGI: (app) => ({
-    send: (request) => run(app, variablesOf(request), request.body),
+export const IN_PROCESS: Record<string, (app: App, options?: AppOptions) => Transport> = {
+  CGI: (app, options) => ({
+    send: (request) => run(app, variablesOf(request), request.body, options),
     [Symbol.asyncDispose]: () => Promise.resolve(),
   }),
   FastCGI: overFastCGI,

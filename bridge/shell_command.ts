@@ -1,0 +1,77 @@
+import type { HandlerInfo } from "./app.ts";
+import type { DebugTools } from "./error_response.ts";
+import type { Redactor } from "./redact.ts";
+
+/** The variables that a script needs to run as for this request. */
+const NEEDED =
+  /^(?:HTTP|HTTPS|REQUEST|REMOTE|SERVER|SCRIPT|PATH|CONTENT|GATEWAY|QUERY|DOCUMENT|REDIRECT|AUTH)(?:_|$)|^(?:HOME|DENO_DIR)$/;
+/** Headers that the client sets by itself. */
+const OWN_HEADERS = new Set(["host", "content-length", "accept-encoding", "connection"]);
+
+/** Returns a command for a shell that repeats the request, with its secrets redacted. */
+export function shellCommand(
+  method: string,
+  url: string,
+  headers: [name: string, value: string][],
+  info: HandlerInfo,
+  redactor: Redactor,
+  tools: DebugTools,
+): string {
+  const words = info.protocol === "cgi"
+    ? scriptWords(info, redactor)
+    : clientWords(method, url, headers, info, redactor, tools);
+  return words.join(" \\\n  ");
+}
+
+function scriptWords(info: HandlerInfo, redactor: Redactor): string[] {
+  const { variables } = info;
+  const assignments = [...variables].filter(([name]) => /^\w+$/.test(name) && NEEDED.test(name))
+    .sort(([a], [b]) => a < b ? -1 : 1)
+    .map(([name, value]) => `${name}=${quote(redactor.value(name, value))}`);
+  const script = quote(variables.get("SCRIPT_FILENAME") ?? "./script.ts");
+  return ["env -i", ...assignments, hasBody(info) ? `${script} < body` : script];
+}
+
+function clientWords(
+  method: string,
+  url: string,
+  headers: [name: string, value: string][],
+  info: HandlerInfo,
+  redactor: Redactor,
+  { address }: DebugTools,
+): string[] {
+  const options = headers.filter(([name]) => !OWN_HEADERS.has(name)).map(([name, value]) =>
+    `-H ${quote(`${name}: ${redactor.value(name, value)}`)}`
+  );
+  if (hasBody(info)) options.unshift(info.protocol === "http" ? "--data-binary @body" : "-d @body");
+  if (method !== "GET") options.unshift(`-X ${quote(method)}`);
+  if (info.protocol === "http") return ["curl -i", ...options, quote(redactor.text(url))];
+  const protocol = info.protocol === "scgi" ? " -p scgi" : "";
+  return [
+    `deno run --allow-net --allow-read --allow-write jsr:@gatehouse/cgi/cli fetch${protocol} -i`,
+    ...options,
+    `${quote(addressText(address))} ${quote(redactor.text(pathOf(url)))}`,
+  ];
+}
+
+function hasBody({ variables }: HandlerInfo): boolean {
+  return !["", "0"].includes(variables.get("CONTENT_LENGTH") ?? "");
+}
+
+function addressText(address: Deno.Addr | undefined): string {
+  if (address === undefined) return "ADDRESS";
+  if ("path" in address) return `unix:${address.path}`;
+  if (!("hostname" in address)) return "ADDRESS";
+  const { hostname, port } = address;
+  return `${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`;
+}
+
+/** Returns path and query of a URL. */
+function pathOf(url: string): string {
+  return url.replace(/^[a-z]+:\/\/[^/?#]*/, "");
+}
+
+/** Quotes a word for a POSIX shell. */
+function quote(word: string): string {
+  return /^[\w./:@%+=,-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
+}

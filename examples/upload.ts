@@ -1,0 +1,62 @@
+#!/usr/bin/env -S deno run --allow-env --allow-net --allow-read=/tmp --allow-write=/tmp
+/**
+ * Uploads of any size, written to disk as they come, and their progress.
+ *
+ * Run `./examples/upload.ts`, then `curl -T big.iso localhost:8000/big.iso`, and meanwhile `curl localhost:8000/big.iso`.
+ * The progress is the size of the file on disk, so that a CGI script, which is another process, knows it too. UPLOADS
+ * names another directory; grant it in the first line.
+ */
+import { type Handler, serve } from "../mod.ts";
+
+const BUFFER_SIZE = 65536;
+
+const app: Handler = async (request, info) => {
+  const [, name] = /^\/([\w-][\w.-]{0,99})$/.exec(info.pathInfo) ?? [];
+  if (name === undefined) return new Response("PUT a file to /its-name\n", { status: 404 });
+  const directory = Deno.env.get("UPLOADS") ?? "/tmp/uploads";
+  const path = `${directory}/${name}`;
+  if (request.method === "GET") return await showProgress(path);
+  if (request.method !== "PUT" || request.body === null) {
+    return new Response(null, { status: 405, headers: { allow: "GET, PUT" } });
+  }
+  await Deno.mkdir(directory, { recursive: true });
+  const bytes = await receive(request.body, path);
+  return Response.json({ bytes, complete: true }, { status: 201 });
+};
+
+/** Writes a body to a file by one buffer: the memory stays the same, whatever the size. */
+async function receive(body: ReadableStream<Uint8Array>, path: string): Promise<number> {
+  const part = `${path}.part`;
+  const reader = body.getReader({ mode: "byob" });
+  let buffer = new Uint8Array(BUFFER_SIZE);
+  let bytes = 0;
+  try {
+    using file = await Deno.open(part, { write: true, create: true, truncate: true });
+    while (true) {
+      const { done, value } = await reader.read(buffer);
+      if (done) break;
+      for (let at = 0; at < value.length;) at += await file.write(value.subarray(at));
+      bytes += value.length;
+      buffer = new Uint8Array(value.buffer);
+    }
+  } catch (error) {
+    await Deno.remove(part);
+    throw error;
+  }
+  await Deno.rename(part, path);
+  return bytes;
+}
+
+async function showProgress(path: string): Promise<Response> {
+  for (const [file, complete] of [[`${path}.part`, false], [path, true]] as const) {
+    try {
+      return Response.json({ bytes: (await Deno.stat(file)).size, complete });
+    } catch (error) {
+      if (!(error instanceof Deno.errors.NotFound)) throw error;
+    }
+  }
+  return new Response("There is no such upload\n", { status: 404 });
+}
+
+export default app;
+if (import.meta.main) await serve(app);

@@ -1,0 +1,23 @@
+/** Longer files are not read. */
+const MAX_LENGTH = 1_048_576;
+const EXTENSION = /\.[cm]?[jt]sx?$/;
+
+/**
+ * Reads a file with source code, for the debug page. Never prompts for a permission.
+ *
+ * @returns The source; undefined if the URL is not that of a script or module on disk, or it cannot be read.
+ */
+export async function readSource(url: string): Promise<string | undefined> {
+  try {
+    const { protocol, pathname } = new URL(url);
+    if (protocol !== "file:") return undefined;
+    const path = decodeURIComponent(pathname);
+    if (Deno.permissions.querySync({ name: "read", path }).state !== "granted") return undefined;
+    const { isFile, size } = await Deno.stat(path);
+    if (!isFile || size > MAX_LENGTH) return undefined;
+    const source = await Deno.readTextFile(path);
+    return EXTENSION.test(path) || source.startsWith("#!") ? source : undefined;
+  } catch {
+    return undefined;
+  }
+}

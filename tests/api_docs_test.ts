@@ -1,0 +1,91 @@
+import { assert, assertEquals } from "@std/assert";
+import config from "../deno.json" with { type: "json" };
+import { ROOT } from "./testing/daemon.ts";
+import { deadline } from "./testing/deadline.ts";
+
+const ENTRIES = Object.values(config.exports);
+
+async function deno(...args: string[]): Promise<string> {
+  const [command, ...rest] = args;
+  const importMap = Deno.env.get("GATEHOUSE_IMPORT_MAP");
+  const map = importMap ? [`--import-map=${importMap}`] : [];
+  const running = new Deno.Command(Deno.execPath(), {
+    args: [command, ...map, ...rest],
+    cwd: ROOT,
+    env: { NO_COLOR: "1" },
+  }).output();
+  const { success, stdout, stderr } = await deadline(running, `deno ${command}`, 120_000);
+  const text = new TextDecoder().decode(stdout);
+  assert(success, text + new TextDecoder().decode(stderr));
+  return text;
+}
+
+Deno.test("the examples in the documentation of exports run", async () => {
+  const permissions = ["read", "write", "env", "run", "net"].map((name) => `--allow-${name}`);
+  const folders = ["bridge", "gateway", "io", "wire"];
+  const output = await deno("test", "--doc", "--no-prompt", ...permissions, ...ENTRIES, ...folders);
+  const [, passed] = /ok \| (\d+) passed/.exec(output) ?? [];
+  assert(Number(passed) >= 19, output);
+});
+
+interface Declaration {
+  kind: string;
+  jsDoc?: { tags?: { kind: string }[] };
+}
+
+interface Documentation {
+  nodes: Record<string, { symbols: { name: string; declarations: Declaration[] }[] }>;
+}
+
+Deno.test("each exported function has an example", async () => {
+  const { nodes }: Documentation = JSON.parse(await deno("doc", "--json", ...ENTRIES));
+  const faults: string[] = [];
+  let functions = 0;
+  for (const [url, { symbols }] of Object.entries(nodes)) {
+    for (const { name, declarations } of symbols) {
+      for (const { kind, jsDoc } of declarations) {
+        if (kind !== "function") continue;
+        functions++;
+        if (!jsDoc?.tags?.some(({ kind }) => kind === "example")) {
+          faults.push(`${name} of ${url.slice(url.lastIndexOf("/") + 1)} has no example`);
+        }
+      }
+    }
+  }
+  assertEquals(faults, []);
+  assert(functions > 10);
+});
+
+Deno.test("deno doc --html builds a page for each export", async () => {
+  const directory = await Deno.makeTempDir();
+  await deno("doc", "--html", "--name=Gatehouse", `--output=${directory}`, ...ENTRIES);
+  for (const name of Object.keys(config.exports)) {
+    await Deno.stat(`${directory}/${name}/index.html`);
+  }
+  await Deno.remove(directory, { recursive: true });
+});
+
+Deno.test("each row of the threats in SECURITY.md is held by tests that cite its rule", async () => {
+  const page = await Deno.readTextFile(`${ROOT}SECURITY.md`);
+  const rows = [...page.matchAll(/^\| .+ \| ([A-F]\d+) +\| (`.+`) +\|$/gm)];
+  assert(rows.length >= 16);
+  for (const [, rule, files] of rows) {
+    for (const [, file] of files.matchAll(/`(.+?)`/g)) {
+      const source = await Deno.readTextFile(ROOT + file);
+      assert(new RegExp(`\\(rules? [^)]*\\b${rule}\\b`).test(source), `${rule} in ${file}`);
+    }
+  }
+});
+
+Deno.test("SECURITY.md names options that exist", async () => {
+  const page = await Deno.readTextFile(`${ROOT}SECURITY.md`);
+  const [, table] = page.split("## What each option permits");
+  const options = [...table.split("## ")[0].matchAll(/^\| (`.+?) +\|/gm)]
+    .flatMap(([, cell]) => [...cell.matchAll(/`(\w+)[:`]/g)].map(([, name]) => name));
+  const files = ["bridge/app.ts", "bridge/limits.ts", "io/server.ts", "io/listen.ts", "scgi.ts"];
+  const sources = await Promise.all(
+    [...files, "fastcgi.ts", "gateway/options.ts"].map((file) => Deno.readTextFile(ROOT + file)),
+  );
+  for (const name of options) assert(sources.join("").includes(`  ${name}?:`), name);
+  assert(options.length > 10);
+});
