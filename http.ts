@@ -47,6 +47,15 @@ const DOTS = /\/(?:\.|%2e)/i;
  *
  * @param app A handler, or an object with `fetch`.
  * @returns The server.
+ *
+ * @example
+ * ```ts no-assert
+ * import { serveHTTP } from "@gatehouse/cgi/http";
+ *
+ * const path = `${await Deno.makeTempDir()}/app.sock`;
+ * const server = serveHTTP(() => new Response("Hello"), { path, onListen() {} });
+ * await server.shutdown();
+ * ```
  */
 export function serveHTTP(
   app: App,

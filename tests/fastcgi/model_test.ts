@@ -235,7 +235,9 @@ class WebServer {
       // An endless response would otherwise keep the event loop from turning.
       if (++reads % 100 === 0) await turns(1);
       this.#bytes = concat([this.#bytes, buffer.subarray(0, count)]);
-      for (let first; (first = firstRecord(this.#bytes)) !== undefined;) {
+      // A peer that speaks HTTP gets an HTTP response, after all records.
+      const isHTTP = () => this.#bytes[0] === "H".charCodeAt(0);
+      for (let first; !isHTTP() && (first = firstRecord(this.#bytes)) !== undefined;) {
         this.records.push(first.record);
         this.#bytes = first.rest;
       }

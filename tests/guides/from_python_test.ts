@@ -1,7 +1,7 @@
 /** docs/from-python.md: each pair of programs gives the same response. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { fetchFastCGI } from "../../gateway.ts";
-import { type Answer, parseAnswer } from "../testing/answer.ts";
+import { type ParsedResponse, parseResponse } from "../testing/response.ts";
 import { bytes, text } from "../testing/bytes.ts";
 import { Program } from "../testing/daemon.ts";
 import { deadline } from "../testing/deadline.ts";
@@ -49,7 +49,7 @@ async function run(
   file: string,
   variables: Record<string, string> = {},
   body = "",
-): Promise<Answer> {
+): Promise<ParsedResponse> {
   const path = machine.write(file, fileOf(BLOCKS, file), 0o755);
   const child = new Deno.Command(path, {
     cwd: machine.home,
@@ -79,7 +79,7 @@ async function run(
   writer.write(bytes(body)).then(() => writer.close()).catch(() => {});
   const { stdout, stderr } = await deadline(child.output(), file, START);
   assert(stdout.length > 0, text(stderr));
-  return parseAnswer(stdout);
+  return parseResponse(stdout);
 }
 
 interface Seen {
@@ -92,7 +92,7 @@ interface Seen {
 }
 
 /** What a client sees of a response. */
-function seen({ status = 200, headers, body }: Answer): Seen {
+function seen({ status = 200, headers, body }: ParsedResponse): Seen {
   return {
     status,
     type: headers.get("content-type")?.toLowerCase().replace(/; ?/, "; ") ?? null,
