@@ -43,12 +43,12 @@ Deno.test("each exported function has an example", async () => {
   let functions = 0;
   for (const [url, { symbols }] of Object.entries(nodes)) {
     for (const { name, declarations } of symbols) {
-      for (const { kind, jsDoc } of declarations) {
-        if (kind !== "function") continue;
-        functions++;
-        if (!jsDoc?.tags?.some(({ kind }) => kind === "example")) {
-          faults.push(`${name} of ${url.slice(url.lastIndexOf("/") + 1)} has no example`);
-        }
+      if (!declarations.some(({ kind }) => kind === "function")) continue;
+      functions++;
+      // The implementation of overloads has no documentation.
+      const tags = declarations.flatMap(({ jsDoc }) => jsDoc?.tags ?? []);
+      if (!tags.some(({ kind }) => kind === "example")) {
+        faults.push(`${name} of ${url.slice(url.lastIndexOf("/") + 1)} has no example`);
       }
     }
   }
