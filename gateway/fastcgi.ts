@@ -135,7 +135,7 @@ class Application {
   async call(request: Request, info: GatewayInfo | undefined): Promise<ApplicationResponse> {
     const options = this.#options;
     const url = new URL(request.url);
-    const found = await findScript(request, url, options, this.#files);
+    const found = findScript(request, url, options, this.#files);
     if (found instanceof Response) return found;
     const { needsLength = options.root !== undefined, maxBufferedBody = DEFAULTS.maxBufferedBody } =
       options;
@@ -190,12 +190,12 @@ interface FoundScript {
 }
 
 /** Finds the script that the path names. */
-async function findScript(
+function findScript(
   request: Request,
   url: URL,
   options: FastCGIGatewayOptions,
   files: FileKinds | undefined,
-): Promise<FoundScript | Response> {
+): FoundScript | Response {
   const {
     prefix = DEFAULTS.prefix,
     split = DEFAULTS.split,
@@ -208,14 +208,14 @@ async function findScript(
   const scriptPrefix = toByteString(prefix);
   if (files === undefined) return { path: { scriptName: scriptPrefix, pathInfo: rest } };
   const documentRoot = files.root;
-  const kind = (name: string) => checkFiles ? files.kind(documentRoot + toText(name)) : "file";
+  const kind = (name: string) => checkFiles ? files.kind(toText(name)) : "file";
   let path = splitScript(rest || "/", { split: [...split], index });
-  if (path && (hasDotName(path.scriptName) || await kind(path.scriptName) !== "file")) {
+  if (path && (hasDotName(path.scriptName) || kind(path.scriptName) !== "file")) {
     path = undefined;
   }
   if (path !== undefined) checkNames(url, scriptPrefix + path.scriptName);
   if (path === undefined && checkFiles && !rest.endsWith("/")) {
-    const isFolder = await kind(rest) === "folder" && await kind(`${rest}/${index}`) === "file";
+    const isFolder = kind(rest) === "folder" && kind(`${rest}/${index}`) === "file";
     if (isFolder && !hasDotName(rest)) return redirectToFolder(request);
   }
   if (path === undefined && fallback !== undefined) path = { scriptName: fallback, pathInfo: "" };
