@@ -37,6 +37,8 @@ import type { Sweep } from "./watchdog.ts";
 
 const IDEMPOTENT = /^(?:GET|HEAD|OPTIONS|PUT|DELETE)$/;
 const MAX_REQUEST_ID = 65535;
+/** The number of bytes of a body without a length that are read before it is sent. */
+const READ_AHEAD = 65536;
 /** How long an application may take to end an aborted request, in milliseconds. */
 const ABORT_GRACE = 1000;
 
@@ -137,13 +139,16 @@ class Application {
     const url = new URL(request.url);
     const found = findScript(request, url, options, this.#files);
     if (found instanceof Response) return found;
-    const { needsLength = options.root !== undefined, maxBufferedBody = DEFAULTS.maxBufferedBody } =
-      options;
+    const {
+      needsLength = options.root === undefined ? undefined : true,
+      maxBufferedBody = DEFAULTS.maxBufferedBody,
+    } = options;
     const repeatable = request.body === null && IDEMPOTENT.test(request.method);
     for (let fresh = !repeatable;; fresh = true) {
       const roundTrip = new RoundTrip(request, info, options, this.#sweep);
       try {
-        if (needsLength) await roundTrip.measure(maxBufferedBody);
+        if (needsLength === undefined) await roundTrip.readAhead(READ_AHEAD);
+        else if (needsLength) await roundTrip.measure(maxBufferedBody);
         const connection = fresh || roundTrip.over ? undefined : this.#connections.reuse();
         const client = await this.#send(roundTrip, connection, url, found, repeatable);
         if (client === undefined) return await roundTrip.response;
