@@ -6,7 +6,13 @@
 
 import { plainResponse } from "../bridge/error_response.ts";
 import { ProcessGroup } from "../io/process.ts";
-import { absolutePath, checkScript, findScript, type ScriptRules } from "../io/script_file.ts";
+import {
+  absolutePath,
+  checkScript,
+  findFirstLineFault,
+  findScript,
+  type ScriptRules,
+} from "../io/script_file.ts";
 import { toByteString, toText } from "../wire/byte_string.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 import { createGateway, createSweep, fetchOnce, redirectToFolder } from "./handler.ts";
@@ -128,7 +134,7 @@ class Scripts {
     const options = this.#options;
     const { log = console.error, maxBufferedBody = DEFAULTS.maxBufferedBody } = options;
     const url = new URL(request.url);
-    const found = await this.#find(request, url);
+    const found = this.#find(request, url);
     if (found instanceof Response) return found;
     if ("status" in found) {
       if (found.status !== 404 || this.#script !== undefined) {
@@ -166,9 +172,11 @@ class Scripts {
       }
       env[name] = toText(value);
     });
+    const command = this.#command(found.file);
+    const fault = command.length === 1 ? findFirstLineFault(found.file) : undefined;
+    if (fault !== undefined) throw new ProtocolError(`Cannot run ${found.file}: ${fault}`, 502);
     let process: ProcessGroup;
     try {
-      const command = this.#command(found.file);
       process = new ProcessGroup({ command, cwd: folderOf(found.file), env }, roundTrip.log);
     } catch (error) {
       throw new ProtocolError(
@@ -183,22 +191,22 @@ class Scripts {
     runScript(roundTrip, process);
   }
 
-  async #find(
+  #find(
     request: Request,
     { pathname }: URL,
-  ): Promise<{ file: string; path: ScriptPath } | { status: number; reason: string } | Response> {
+  ): { file: string; path: ScriptPath } | { status: number; reason: string } | Response {
     const { prefix = "" } = this.#options;
     const script = this.#script;
     decodeTarget(pathname);
     const encoded = stripPrefix(pathname, encodeURI(prefix));
     if (encoded === undefined) return plainResponse(404);
     if (script !== undefined) {
-      const found = await checkScript(this.#root, script, 0, this.#rules);
+      const found = checkScript(script, 0, this.#rules);
       if ("status" in found) return found;
       const path = { scriptName: toByteString(prefix), pathInfo: decodeTarget(encoded) };
       return { file: script, path };
     }
-    const found = await findScript(this.#root, fileNames(encoded || "/"), this.#rules);
+    const found = findScript(this.#root, fileNames(encoded || "/"), this.#rules);
     if ("status" in found) return found;
     if (found.needsSlash) return redirectToFolder(request);
     const left = encoded.split("/").slice(1 + found.taken);

@@ -37,6 +37,8 @@ import type { Sweep } from "./watchdog.ts";
 
 const IDEMPOTENT = /^(?:GET|HEAD|OPTIONS|PUT|DELETE)$/;
 const MAX_REQUEST_ID = 65535;
+/** The number of bytes of a body without a length that are read before it is sent. */
+const READ_AHEAD = 65536;
 /** How long an application may take to end an aborted request, in milliseconds. */
 const ABORT_GRACE = 1000;
 
@@ -135,15 +137,18 @@ class Application {
   async call(request: Request, info: GatewayInfo | undefined): Promise<ApplicationResponse> {
     const options = this.#options;
     const url = new URL(request.url);
-    const found = await findScript(request, url, options, this.#files);
+    const found = findScript(request, url, options, this.#files);
     if (found instanceof Response) return found;
-    const { needsLength = options.root !== undefined, maxBufferedBody = DEFAULTS.maxBufferedBody } =
-      options;
+    const {
+      needsLength = options.root === undefined ? undefined : true,
+      maxBufferedBody = DEFAULTS.maxBufferedBody,
+    } = options;
     const repeatable = request.body === null && IDEMPOTENT.test(request.method);
     for (let fresh = !repeatable;; fresh = true) {
       const roundTrip = new RoundTrip(request, info, options, this.#sweep);
       try {
-        if (needsLength) await roundTrip.measure(maxBufferedBody);
+        if (needsLength === undefined) await roundTrip.readAhead(READ_AHEAD);
+        else if (needsLength) await roundTrip.measure(maxBufferedBody);
         const connection = fresh || roundTrip.over ? undefined : this.#connections.reuse();
         const client = await this.#send(roundTrip, connection, url, found, repeatable);
         if (client === undefined) return await roundTrip.response;
@@ -190,12 +195,12 @@ interface FoundScript {
 }
 
 /** Finds the script that the path names. */
-async function findScript(
+function findScript(
   request: Request,
   url: URL,
   options: FastCGIGatewayOptions,
   files: FileKinds | undefined,
-): Promise<FoundScript | Response> {
+): FoundScript | Response {
   const {
     prefix = DEFAULTS.prefix,
     split = DEFAULTS.split,
@@ -208,14 +213,14 @@ async function findScript(
   const scriptPrefix = toByteString(prefix);
   if (files === undefined) return { path: { scriptName: scriptPrefix, pathInfo: rest } };
   const documentRoot = files.root;
-  const kind = (name: string) => checkFiles ? files.kind(documentRoot + toText(name)) : "file";
+  const kind = (name: string) => checkFiles ? files.kind(toText(name)) : "file";
   let path = splitScript(rest || "/", { split: [...split], index });
-  if (path && (hasDotName(path.scriptName) || await kind(path.scriptName) !== "file")) {
+  if (path && (hasDotName(path.scriptName) || kind(path.scriptName) !== "file")) {
     path = undefined;
   }
   if (path !== undefined) checkNames(url, scriptPrefix + path.scriptName);
   if (path === undefined && checkFiles && !rest.endsWith("/")) {
-    const isFolder = await kind(rest) === "folder" && await kind(`${rest}/${index}`) === "file";
+    const isFolder = kind(rest) === "folder" && kind(`${rest}/${index}`) === "file";
     if (isFolder && !hasDotName(rest)) return redirectToFolder(request);
   }
   if (path === undefined && fallback !== undefined) path = { scriptName: fallback, pathInfo: "" };

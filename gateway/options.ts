@@ -88,6 +88,8 @@ export interface FastCGIGatewayOptions extends GatewayOptions {
    * The folder of the application's scripts, as the application sees it. Each path must then name a script in it, which
    * becomes SCRIPT_FILENAME. PHP needs it.
    *
+   * It changes two other defaults to those that PHP needs: `needsLength` is true and `maxIdleConnections` is 0.
+   *
    * @default undefined, the application handles all paths
    */
   root?: string;
@@ -106,9 +108,11 @@ export interface FastCGIGatewayOptions extends GatewayOptions {
    */
   checkFiles?: boolean;
   /**
-   * Buffers a body without a length to find its length: PHP ignores a body without CONTENT_LENGTH.
+   * Whether a body without a length is buffered to find its length: PHP and others ignore a body without
+   * CONTENT_LENGTH. If true, one longer than `maxBufferedBody` gets 413. If false, each body streams, so that the
+   * application can respond to the first bytes before the next ones arrive.
    *
-   * @default true with `root`, else false: the body streams
+   * @default true with `root`; without, up to 64 KiB are buffered, and a longer body streams
    */
   needsLength?: boolean;
   /** The maximum size of a buffered body, in bytes. Beyond it the client gets 413. @default 10_485_760 */

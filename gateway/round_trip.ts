@@ -151,22 +151,31 @@ export class RoundTrip implements Checked {
   }
 
   /**
-   * Returns the length of the body. Buffers a body of unknown length to find it.
+   * Buffers a body of unknown length to find its length.
    *
    * @param most The maximum number of buffered bytes.
    * @throws {ProtocolError} If the body is longer (status 413).
    */
-  async measure(most: number): Promise<number> {
-    if (this.length !== undefined) return this.length;
+  async measure(most: number): Promise<void> {
+    await this.readAhead(most);
+    if (this.length === undefined) throw tooLarge(most);
+  }
+
+  /**
+   * Buffers a body of unknown length until it ends, which tells its length, or is longer than `most` bytes.
+   *
+   * @throws {ProtocolError} If the body is longer than allowed (status 413).
+   */
+  async readAhead(most: number): Promise<void> {
+    if (this.length !== undefined) return;
     let length = 0;
     for (let chunk = await this.#read(); chunk !== null; chunk = await this.#read()) {
       length += chunk.length;
-      if (length > Math.min(most, this.#maxBodyBytes)) {
-        throw tooLarge(Math.min(most, this.#maxBodyBytes));
-      }
+      if (length > this.#maxBodyBytes) throw tooLarge(this.#maxBodyBytes);
       this.#buffered.push(chunk);
+      if (length > most) return;
     }
-    return this.length = length;
+    this.length = length;
   }
 
   /**

@@ -31,13 +31,14 @@ export class ProcessGroup {
    * @throws The error of `Deno.Command` if the program cannot be run.
    */
   constructor(options: ProcessOptions, onlog: (line: string) => void) {
-    const [program, ...args] = options.command;
+    const setsid = sessionStarter();
+    const [program, ...args] = setsid === null ? options.command : [setsid, ...options.command];
     this.#child = new Deno.Command(program, {
       args,
       cwd: options.cwd,
       env: options.env,
       clearEnv: true,
-      detached: true,
+      detached: setsid === null,
       stdin: "piped",
       stdout: "piped",
       stderr: "piped",
@@ -80,10 +81,21 @@ export class ProcessGroup {
     try {
       Deno.kill(-pid, signal);
     } catch (error) {
+      // The program that creates the group has not done so yet, or the group has ended.
+      if (error instanceof Deno.errors.NotFound) this.#killChild(signal);
       // To signal a process group, Deno needs --allow-run without a list; the program "kill" does not.
-      if (error instanceof Deno.errors.NotCapable && !this.#killGroup(signal) && !this.#ended) {
-        this.#child.kill(signal);
+      if (error instanceof Deno.errors.NotCapable && !this.#killGroup(signal)) {
+        this.#killChild(signal);
       }
+    }
+  }
+
+  #killChild(signal: "SIGTERM" | "SIGKILL"): void {
+    if (this.#ended) return;
+    try {
+      this.#child.kill(signal);
+    } catch {
+      // It has ended, and its status is on its way.
     }
   }
 
@@ -94,6 +106,27 @@ export class ProcessGroup {
     const args = [`-${signal.slice(3)}`, "--", `-${this.#child.pid}`];
     new Deno.Command("kill", { args, stdin: "null", stdout: "null", stderr: "null" }).spawn();
     return true;
+  }
+}
+
+/** The program of util-linux that runs another in a process group of its own; null if it cannot be used. */
+let starter: string | null | undefined;
+
+/**
+ * Returns the program that starts a process group, which takes a quarter of the time of `detached`: Deno then forks
+ * itself. Only if any program may be run, as Deno checks the permission to run this one instead of the script.
+ */
+function sessionStarter(): string | null {
+  if (Deno.permissions.querySync({ name: "run" }).state !== "granted") return null;
+  if (starter === undefined) starter = ["/usr/bin/setsid", "/bin/setsid"].find(works) ?? null;
+  return starter;
+}
+
+function works(setsid: string): boolean {
+  try {
+    return new Deno.Command(setsid, { args: ["true"], stdin: "null" }).outputSync().success;
+  } catch {
+    return false;
   }
 }
 

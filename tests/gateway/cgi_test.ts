@@ -185,6 +185,52 @@ Deno.test("cgiGateway() runs one script for all paths", async () => {
   assertEquals(await (await fetchCGI("http://localhost/z", script)).text(), " /z\n");
 });
 
+/** Makes a link whose owner does not own its target: root gives it away, and others link to what is root's. */
+function linkToForeign(target: string, path: string): void {
+  Deno.symlinkSync(
+    Deno.uid() === 0 ? target : Deno.statSync(target).isFile ? "/bin/sh" : "/bin",
+    path,
+  );
+  if (Deno.uid() === 0) new Deno.Command("chown", { args: ["-h", "65534", path] }).outputSync();
+}
+
+Deno.test("cgiGateway() follows a link whose owner also owns its target", async () => {
+  await using outside = new Scripts({ "a.cgi": HELLO + `echo "$SCRIPT_NAME"` });
+  await using scripts = new Scripts({ "b.cgi": HELLO + "echo b" });
+  Deno.symlinkSync(`${outside.root}/a.cgi`, `${scripts.root}/own.cgi`);
+  Deno.symlinkSync(outside.root, `${scripts.root}/folder`);
+  linkToForeign(`${outside.root}/a.cgi`, `${scripts.root}/foreign.cgi`);
+  linkToForeign(outside.root, `${scripts.root}/other`);
+  const gateway = scripts.gateway({ index: ["foreign.cgi"] });
+  assertEquals(await gateway.text("/own.cgi"), "/own.cgi\n");
+  assertEquals(await gateway.text("/folder/a.cgi"), "/folder/a.cgi\n");
+  assertEquals(await gateway.status("/foreign.cgi"), 404);
+  assertEquals(await gateway.status("/other/a.cgi"), 404);
+  assertEquals(await gateway.status("/"), 404);
+});
+
+Deno.test("cgiGateway() runs a script that is a link, whoever owns it", async () => {
+  await using outside = new Scripts({ "a.cgi": HELLO + "echo a" });
+  await using scripts = new Scripts();
+  const script = `${scripts.root}/link.cgi`;
+  Deno.symlinkSync(`${outside.root}/a.cgi`, script);
+  if (Deno.uid() === 0) new Deno.Command("chown", { args: ["-h", "65534", script] }).outputSync();
+  assertEquals(await scripts.gateway({ script, root: undefined }).text("/"), "a\n");
+});
+
+Deno.test("cgiGateway() logs why a script's first line does not start it", async () => {
+  await using scripts = new Scripts();
+  const cases: [name: string, text: string, reason: string][] = [
+    ["crlf.cgi", "#!/bin/sh\r\necho\r\n", "its first line ends in CR LF"],
+    ["none.cgi", "#! /usr/bin/python2 -u\nprint\n", "/usr/bin/python2 does not exist"],
+  ];
+  for (const [name, text, reason] of cases) {
+    Deno.writeTextFileSync(`${scripts.root}/${name}`, text, { mode: 0o755 });
+    assertEquals(await scripts.gateway().status(`/${name}`), 502);
+    assertEquals(scripts.log.splice(0), [`Cannot run ${scripts.root}/${name}: ${reason}`]);
+  }
+});
+
 Deno.test("cgiGateway() lets no path out of its root (rule F14)", async () => {
   await using outside = new Scripts({ "secret.cgi": HELLO + "echo secret" });
   await using scripts = new Scripts({
@@ -192,8 +238,8 @@ Deno.test("cgiGateway() lets no path out of its root (rule F14)", async () => {
     "in/.hidden.cgi": HELLO + "echo secret",
     ".git/hook": HELLO + "echo secret",
   });
-  Deno.symlinkSync(`${outside.root}/secret.cgi`, `${scripts.root}/link.cgi`);
-  Deno.symlinkSync(outside.root, `${scripts.root}/folder`);
+  linkToForeign(`${outside.root}/secret.cgi`, `${scripts.root}/link.cgi`);
+  linkToForeign(outside.root, `${scripts.root}/folder`);
   Deno.symlinkSync("a.cgi", `${scripts.root}/in/inner.cgi`);
   const gateway = scripts.gateway();
   assertEquals(await gateway.text("/in/a.cgi"), "a\n");
@@ -511,6 +557,37 @@ console.log("status", status);`,
     assert(pids?.length === 3, new TextDecoder().decode(stderr));
     assert(scripts.log.includes("status 504"));
     await eventually("the script's end", () => !pids.some(isRunning));
+  },
+);
+
+testWith(
+  PS,
+  "cgiGateway() leaves no process and no zombie of scripts whose clients leave",
+  async () => {
+    // Some are aborted before the process group exists.
+    await using scripts = new Scripts({ "a.cgi": TREE + "wait" });
+    const gateway = scripts.gateway();
+    const controllers = Array.from({ length: 8 }, () => new AbortController());
+    const responses = controllers.map(({ signal }) => gateway.fetch("/a.cgi", { signal }));
+    for (const controller of controllers.splice(0, 4)) controller.abort();
+    await eventually(
+      "four scripts",
+      () => scripts.log.filter((l) => l.startsWith("pids ")).length >= 4,
+    );
+    for (const controller of controllers) controller.abort();
+    await Promise.all(responses);
+    const left = () => {
+      const { stdout } = new Deno.Command("ps", { args: ["-A", "-o", "ppid=,stat=,args="] })
+        .outputSync();
+      return new TextDecoder().decode(stdout).split("\n").filter((line) =>
+        line.includes(scripts.root) || line.trim().startsWith(`${Deno.pid} Z`)
+      );
+    };
+    await eventually("all to end", () => left().length === 0);
+    const pids = scripts.log.flatMap((line) =>
+      line.startsWith("pids ") ? line.split(" ").slice(1) : []
+    );
+    await eventually("their children to end", () => !pids.some((pid) => isRunning(Number(pid))));
   },
 );
 

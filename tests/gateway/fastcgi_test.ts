@@ -228,7 +228,7 @@ Deno.test("fastCGIGateway() sends a body as it comes, with its length if that is
     assert(await peer.until("the end", ({ stdinEnded }) => stdinEnded));
     await peer.response(new TextDecoder().decode(peer.asked.stdin));
   });
-  using gateway = gatewayTo(application.address);
+  using gateway = gatewayTo(application.address, { needsLength: false });
   for (const headers of [undefined, { "content-length": "11" }]) {
     const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
     const writer = writable.getWriter();
@@ -238,6 +238,27 @@ Deno.test("fastCGIGateway() sends a body as it comes, with its length if that is
     writer.write(new TextEncoder().encode(" world"));
     writer.close();
     assertEquals(await response.text(), `${headers ? 11 : ""};hello world`);
+  }
+});
+
+Deno.test("fastCGIGateway() sends the length of a body that ends within 64 KiB", async () => {
+  await using application = new Application(async (peer) => {
+    const asked = (await peer.request())!;
+    await peer.response(`${OK}${asked.variables.get("CONTENT_LENGTH")};${asked.stdin.length}`);
+  });
+  using gateway = gatewayTo(application.address);
+  const lengths: [sent: number, told: string][] = [[0, "0"], [65536, "65536"], [65537, ""]];
+  for (const [length, told] of lengths) {
+    const body = new ReadableStream<Uint8Array>({
+      start(controller) {
+        for (let at = 0; at < length; at += 10_000) {
+          controller.enqueue(new Uint8Array(Math.min(10_000, length - at)));
+        }
+        controller.close();
+      },
+    });
+    const response = await gateway.fetch("/", { method: "POST", body });
+    assertEquals(await response.text(), `${told};${length}`);
   }
 });
 

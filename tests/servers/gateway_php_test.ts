@@ -1,5 +1,6 @@
 /** PHP behind the gateways: PHP-FPM over TCP and Unix sockets, and php-cgi as a CGI program. */
 import { assert, assertEquals, assertFalse, assertMatch } from "@std/assert";
+import { createApp } from "../../examples/php_front.ts";
 import { cgiGateway, fastCGIGateway, type Gateway } from "../../gateway.ts";
 import { Client, request } from "./client.ts";
 import { eventually, freePort, type Rig, Suite } from "./harness.ts";
@@ -41,6 +42,7 @@ interface PHP {
   unix: string;
   cgi: string;
   fallback: string;
+  front: string;
   log: string[];
 }
 
@@ -61,6 +63,10 @@ const php = new Suite("gateway: PHP", {
     tcp: serve(rig, fastCGIGateway(tcp, { ...options, maxIdleConnections: 4 })),
     unix: serve(rig, fastCGIGateway(`unix:${rig.dir}/fpm.sock`, options)),
     fallback: serve(rig, fastCGIGateway(tcp, { ...options, fallback: "/index.php" })),
+    front: serve(
+      rig,
+      withFiles(fastCGIGateway(tcp, { ...options, fallback: "/index.php" }), options.root),
+    ),
     cgi: serve(
       rig,
       cgiGateway({
@@ -102,6 +108,13 @@ ${pool("tcp", `127.0.0.1:${port}`)}${pool("unix", `${rig.dir}/fpm.sock`)}`,
   rig.spawn("PHP-FPM", PHP_FPM, ["--nodaemonize", "--fpm-config", config]);
   await eventually("PHP-FPM is ready", () => rig.read("fpm.log").includes("ready to handle"));
   return port;
+}
+
+function withFiles(php: Gateway, root: string): Gateway {
+  const app = createApp(php, root);
+  const fetch = async (request: Request, info?: Deno.ServeHandlerInfo) =>
+    await app.fetch(request, info);
+  return Object.assign(fetch, { [Symbol.dispose]: () => php[Symbol.dispose]() }) as Gateway;
 }
 
 const servers: AsyncDisposable[] = [];
@@ -282,4 +295,25 @@ php.test("one process serves concurrent requests while connections are kept", as
     ),
   );
   assertEquals(responses.map(({ status }) => status), Array(12).fill(200));
+});
+
+php.test("examples/php_front.ts serves files beside PHP, and no script's source", async ({ front }) => {
+  const css = await request(front, "GET", "/style.css");
+  assertEquals([css.status, css.text], [200, "body {}"]);
+  assertMatch(css.head.get("content-type")!, /^text\/css/);
+  assertEquals((await request(front, "GET", "/sub/")).text, "index of /sub/index.php");
+  for (const path of ["/posts/1", "/missing.css", "/none.txt?x=1"]) {
+    assertEquals((await request(front, "GET", path)).text, `index of /index.php for ${path}`);
+  }
+  const paths = [
+    "/echo.php%00.css",
+    "/.hidden.php",
+    "/echo%2ephp",
+    "/index.php/x.css",
+    "/..%2fwww/echo.php",
+  ];
+  for (const path of [...paths, "/echo.php%2f.css", "/%2e%2e/www/echo.php%3f.css"]) {
+    const { text } = await request(front, "GET", path);
+    assertFalse(text.includes("<?php"), `${path}: ${text}`);
+  }
 });
