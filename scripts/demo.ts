@@ -1,14 +1,26 @@
 /**
- * Shows the house at work: each example as a CGI script, as a FastCGI daemon and by itself, behind one gateway on
- * http://localhost:8000.
+ * Shows Gatehouse at work: each example as a CGI script, as a FastCGI daemon and by itself, behind one gateway, on
+ * http://localhost:8000 or the port that `--port` names. Loads an example again when it has changed.
  *
  * @module
  */
 
-import { cgiGateway, fastCGIGateway, type Gateway } from "../gateway.ts";
-import { serveHTTP } from "../http.ts";
 import type { App } from "../bridge/app.ts";
+import { Arguments, type Usage } from "../cli/arguments.ts";
+import { ReloadingApp } from "../cli/dev/reloading_app.ts";
+import { serveDevelopment } from "../cli/dev/server.ts";
+import { watchSources } from "../cli/dev/watch.ts";
+import { Failure, UsageError } from "../cli/errors.ts";
+import { cgiGateway, type GatewayInfo } from "../gateway.ts";
+import { serveHTTP } from "../http.ts";
 
+const USAGE: Usage = {
+  name: "demo",
+  operands: "",
+  about: "Shows Gatehouse at work.",
+  options: [{ name: "port", value: "N", about: "the port. Default: 8000" }],
+  example: "deno task demo --port 8001",
+};
 const EXAMPLES = [
   { name: "hello", path: "", about: "ten lines" },
   { name: "environment", path: "/some/path?a=1", about: "what a handler is told" },
@@ -16,55 +28,8 @@ const EXAMPLES = [
   { name: "hono", path: "/visits", about: "a Hono app with a session" },
 ];
 const TRANSPORTS = ["cgi", "fastcgi", "http"] as const;
-const PORT = 8000;
 
 const root = new URL("..", import.meta.url).pathname;
-const sockets = await Deno.makeTempDir({ prefix: "gatehouse-demo-" });
-const daemons: Deno.ChildProcess[] = [];
-
-/** Each example as a daemon of its own, started by the command line. */
-function startDaemon(name: string): Gateway {
-  const address = `unix:${sockets}/${name}.sock` as const;
-  const importMap = Deno.env.get("GATEHOUSE_IMPORT_MAP");
-  daemons.push(
-    new Deno.Command(Deno.execPath(), {
-      cwd: root,
-      args: [
-        "run",
-        "--no-prompt",
-        ...(importMap ? [`--import-map=${importMap}`] : []),
-        "--allow-read",
-        "--allow-env",
-        `--allow-write=${sockets}`,
-        "--allow-net",
-        "cli.ts",
-        "serve",
-        `examples/${name}.ts`,
-        "--base-path",
-        "auto",
-        "--listen",
-        address,
-      ],
-      stdin: "null",
-      stderr: "piped",
-    }).spawn(),
-  );
-  return fastCGIGateway(address, { prefix: `/fastcgi/${name}.ts`, allowedHosts: [] });
-}
-
-/** A daemon says so on stderr when it listens. */
-async function ready(daemon: Deno.ChildProcess): Promise<void> {
-  let text = "";
-  const decoder = new TextDecoder();
-  for await (const chunk of daemon.stderr.values({ preventCancel: true })) {
-    text += decoder.decode(chunk);
-    if (text.includes("Serving ")) {
-      daemon.stderr.pipeTo(Deno.stderr.writable, { preventClose: true }).catch(() => {});
-      return;
-    }
-  }
-  throw new Error(`Cannot start a daemon: ${text}`);
-}
 
 async function startHTTP(name: string): Promise<number> {
   const app: App = (await import(`../examples/${name}.ts`)).default;
@@ -77,22 +42,21 @@ async function startHTTP(name: string): Promise<number> {
   });
 }
 
-const scripts = cgiGateway({
-  root: `${root}examples`,
-  prefix: "/cgi-bin",
-  permissions: { "/": ["--allow-env"] },
-  env: Deno.env.toObject(),
-  allowedHosts: [],
-});
-const fastCGI = new Map(EXAMPLES.map(({ name }) => [name, startDaemon(name)]));
-await Promise.all(daemons.map(ready));
-const ports = new Map<string, number>();
-for (const { name } of EXAMPLES) ports.set(name, await startHTTP(name));
-
-function address(transport: typeof TRANSPORTS[number], name: string, path: string): string {
-  if (transport === "cgi") return `http://localhost:${PORT}/cgi-bin/${name}.ts${path}`;
-  if (transport === "fastcgi") return `http://localhost:${PORT}/fastcgi/${name}.ts${path}`;
-  return `http://localhost:${ports.get(name)}${path || "/"}`;
+/** Starts each example as a daemon of its own, on FastCGI. */
+async function startDaemons(): Promise<Map<string, ReloadingApp>> {
+  const importMap = Deno.env.get("GATEHOUSE_IMPORT_MAP");
+  const flags = ["--allow-read", "--allow-write", "--allow-env", "--allow-net"];
+  if (importMap) flags.push(`--import-map=${importMap}`);
+  const daemons = EXAMPLES.map(({ name }): [string, ReloadingApp] => {
+    const app = new ReloadingApp(`${root}examples/${name}.ts`, {
+      flags,
+      serve: ["--base-path", "auto"],
+      prefix: `/fastcgi/${name}.ts`,
+    });
+    return [name, app];
+  });
+  await Promise.all(daemons.map(([, app]) => app.reload()));
+  return new Map(daemons);
 }
 
 /** Asks once to warm up, and once by the clock. */
@@ -107,11 +71,16 @@ async function measure(url: string): Promise<string> {
   }</a></td>`;
 }
 
-async function index(): Promise<Response> {
+async function index(origin: string, ports: Map<string, number>): Promise<Response> {
   const rows: string[] = [];
   for (const { name, path, about } of EXAMPLES) {
     let row = `<tr><th>${name}.ts</th><td>${about}</td>`;
-    for (const transport of TRANSPORTS) row += await measure(address(transport, name, path));
+    const urls = {
+      cgi: `${origin}/cgi-bin/${name}.ts${path}`,
+      fastcgi: `${origin}/fastcgi/${name}.ts${path}`,
+      http: `http://localhost:${ports.get(name)}${path || "/"}`,
+    };
+    for (const transport of TRANSPORTS) row += await measure(urls[transport]);
     rows.push(row + "</tr>");
   }
   return new Response(
@@ -147,35 +116,37 @@ ${rows.join("\n")}
   );
 }
 
-async function answer(request: Request, info: Deno.ServeHandlerInfo): Promise<Response> {
-  const { pathname } = new URL(request.url);
-  if (pathname === "/") return await index();
-  if (pathname.startsWith("/cgi-bin/")) return await scripts(request, info);
-  const [, name] = /^\/fastcgi\/([a-z]+)\.ts(?:\/|$)/.exec(pathname) ?? [];
-  return await fastCGI.get(name ?? "")?.(request, info) ??
-    new Response("Not found\n", { status: 404 });
-}
+async function run(port: number): Promise<void> {
+  await using stack = new AsyncDisposableStack();
+  const scripts = stack.use(cgiGateway({
+    root: `${root}examples`,
+    prefix: "/cgi-bin",
+    permissions: { "/": ["--allow-env"] },
+    env: Deno.env.toObject(),
+  }));
+  const daemons = await startDaemons();
+  for (const daemon of daemons.values()) stack.use(daemon);
+  const ports = new Map<string, number>();
+  for (const { name } of EXAMPLES) ports.set(name, await startHTTP(name));
+  stack.use(watchSources(`${root}examples`, async (path) => {
+    await daemons.get(/([a-z]+)\.ts$/.exec(path)?.[1] ?? "")?.reload();
+  }));
 
-function stop(): void {
-  for (const daemon of daemons) daemon.kill("SIGTERM");
-  Deno.removeSync(sockets, { recursive: true });
-  Deno.exit();
+  await serveDevelopment(async (request: Request, info: GatewayInfo) => {
+    const { origin, pathname } = new URL(request.url);
+    if (pathname === "/") return await index(origin, ports);
+    if (pathname.startsWith("/cgi-bin/")) return await scripts(request, info);
+    const [, name] = /^\/fastcgi\/([a-z]+)\.ts(?:\/|$)/.exec(pathname) ?? [];
+    return await daemons.get(name ?? "")?.respond(request, info) ??
+      new Response("Not found\n", { status: 404 });
+  }, port);
 }
-
-Deno.addSignalListener("SIGINT", stop);
-Deno.addSignalListener("SIGTERM", stop);
 
 try {
-  Deno.serve({
-    hostname: "127.0.0.1",
-    port: PORT,
-    onListen: () => console.log(`Open http://localhost:${PORT}/ in a browser. Stop with Ctrl-C.`),
-  }, answer);
+  await run(Arguments.parse(USAGE, Deno.args).number("port", 0) ?? 8000);
 } catch (error) {
-  console.error(
-    error instanceof Deno.errors.AddrInUse
-      ? `Cannot start the demo as port ${PORT} must be free: another program listens there`
-      : error,
-  );
-  stop();
+  if (!(error instanceof UsageError || error instanceof Failure)) throw error;
+  console.error(error.message);
+  Deno.exit(1);
 }
+Deno.exit();
