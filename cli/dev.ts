@@ -5,10 +5,12 @@
  */
 
 import { cgiGateway, fastCGIGateway } from "../gateway.ts";
+import { absolutePath } from "../io/script_file.ts";
 import { readAddress } from "./address.ts";
 import { type Arguments, formatUsage, type Usage } from "./arguments.ts";
 import { ReloadingApp } from "./dev/reloading_app.ts";
 import { type DevelopmentHandler, serveDevelopment } from "./dev/server.ts";
+import { staticFile } from "./dev/static_file.ts";
 import { watchSources } from "./dev/watch.ts";
 import { UsageError } from "./errors.ts";
 import { ownFlags } from "./own_flags.ts";
@@ -27,13 +29,13 @@ export const usage: Usage = {
   APP.ts        an app, over FastCGI behind Gatehouse's gateway; loads it again when a file in its folder has
                 changed, without losing a request, and shows errors in the browser
   FOLDER        a folder of CGI scripts, run by their first lines
-  fastcgi:ADDR  a FastCGI application, such as PHP-FPM with --root`,
+  fastcgi:ADDR  a FastCGI application; with --root such as PHP-FPM, and the pictures and style sheets of that folder`,
   options: [
     { name: "port", value: "N", about: "the port. Default: 8000" },
     {
       name: "root",
       value: "DIR",
-      about: "with fastcgi: the folder of the application's scripts, which PHP needs",
+      about: "with fastcgi: the folder of scripts, which PHP needs, and of other files",
     },
     {
       name: "app-flags",
@@ -62,7 +64,10 @@ export async function run(args: Arguments): Promise<number> {
   if (address !== undefined) {
     readAddress(address);
     using gateway = fastCGIGateway(address, { root });
-    await serveDevelopment(gateway, port);
+    await serveDevelopment(async (request, info) => {
+      const file = root === undefined ? undefined : await staticFile(request, absolutePath(root));
+      return file ?? await gateway(request, info);
+    }, port);
   } else if (await isFolder(operand)) {
     using gateway = cgiGateway({
       root: operand,

@@ -56,7 +56,8 @@ for its socket; may be given several times. Default: the socket of systemd
       short: "w",
       value: "N",
       about: `N processes that share the socket, or auto for one for each core; SIGHUP
-replaces them one by one. Needs --allow-run and --allow-env`,
+replaces them one by one. Needs --allow-run and --allow-env; takes a
+socket of systemd as fd:0, with StandardInput=socket`,
     },
     {
       name: "worker-flags",

@@ -205,11 +205,26 @@ Deno.test("dev is a front of a FastCGI application, with the scripts of a folder
     listener,
   );
   const directory = await Deno.makeTempDir();
-  await Deno.writeTextFile(`${directory}/index.php`, "");
+  for (const name of ["index.php", "style.css", "data.sqlite", ".hidden.css"]) {
+    await Deno.writeTextFile(`${directory}/${name}`, name);
+  }
+  await Deno.symlink(`${ROOT}README.md`, `${directory}/outside.txt`);
   const address = `fastcgi:127.0.0.1:${listener.addr.port}`;
   {
     await using dev = await Dev.start(address, "--root", directory);
     assertEquals(await dev.text("/"), `${directory}/index.php`);
+    const style = await fetch(dev.url + "/style.css");
+    assertEquals([style.headers.get("content-type"), await style.text()], [
+      "text/css",
+      "style.css",
+    ]);
+    for (
+      const path of ["/data.sqlite", "/.hidden.css", "/absent.css", "/outside.txt", "/a%2Fb.css"]
+    ) {
+      const response = await fetch(dev.url + path);
+      await response.body?.cancel();
+      assert([400, 404].includes(response.status), `${path}: ${response.status}`);
+    }
     await using bare = await Dev.start(address);
     assertEquals(await bare.text("/any/path"), "none");
   }
