@@ -41,6 +41,11 @@ const COMMANDS: Entry[] = [
     load: () => import("./cli/serve.ts"),
   },
   {
+    name: "dev",
+    summary: "serves an app while it is written, and loads it again on save",
+    load: () => import("./cli/dev.ts"),
+  },
+  {
     name: "fetch",
     summary: "sends one request to a FastCGI or SCGI application",
     load: () => import("./cli/fetch.ts"),

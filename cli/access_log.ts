@@ -11,6 +11,9 @@ import { ProtocolError } from "../wire/protocol_error.ts";
 /** The formats of {@linkcode logAccess}. */
 export const ACCESS_LOGS = ["common", "combined", "json"] as const;
 
+const FORMATS = { common: formatCommon, combined: formatCombined, json: formatJSON };
+/** The status in the log of a request whose client left before the app had a response; nginx logs the same. */
+const CLIENT_CLOSED = 499;
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 /** What would end a field or a line, or steer a terminal. */
 // deno-lint-ignore no-control-regex
@@ -37,14 +40,14 @@ export function logAccess(
   format: typeof ACCESS_LOGS[number],
   write: (line: string) => void = console.log,
 ): App {
-  const formatLine = format === "json" ? formatJSON : format === "common" ? formatCommon : combined;
+  const formatLine = FORMATS[format];
   const wrap = <Info extends HandlerInfo>(
     handler: (request: Request, info: Info) => Response | Promise<Response>,
   ) =>
   async (request: Request, info: Info): Promise<Response> => {
     const started = new Date();
     const clock = performance.now();
-    let status = 500;
+    let status = CLIENT_CLOSED;
     let bytes: number | undefined;
     const end = () => {
       const milliseconds = performance.now() - clock;
@@ -57,7 +60,7 @@ export function logAccess(
       if (request.method !== "HEAD") bytes = lengthOf(response);
       return response;
     } catch (error) {
-      if (error instanceof ProtocolError) status = error.status;
+      status = error instanceof ProtocolError ? error.status : 500;
       throw error;
     }
   };
@@ -91,7 +94,7 @@ function formatCommon({ request, info, started, status, bytes }: Access): string
   }`;
 }
 
-function combined(access: Access): string {
+function formatCombined(access: Access): string {
   const { headers } = access.request;
   const [referrer, agent] = ["referer", "user-agent"].map((name) =>
     quotable(headers.get(name) ?? "-")

@@ -180,7 +180,7 @@ export function formatUsage({ name, operands, about, options, example }: Usage):
     `  ${left.padEnd(width)}${right.replaceAll("\n", "\n" + " ".repeat(width + 2))}`
   );
   return [
-    `gatehouse ${name} ${operands}`,
+    `gatehouse ${name} ${operands} [options]`,
     about,
     lines.join("\n"),
     `Example:\n\n${example.replaceAll(/^/gm, "  ")}`,

@@ -56,7 +56,8 @@ for its socket; may be given several times. Default: the socket of systemd
       short: "w",
       value: "N",
       about: `N processes that share the socket, or auto for one for each core; SIGHUP
-replaces them one by one. Needs --allow-run and --allow-env`,
+replaces them one by one. Needs --allow-run and --allow-env; takes a
+socket of systemd as fd:0, with StandardInput=socket`,
     },
     {
       name: "worker-flags",
@@ -141,6 +142,9 @@ function readPlan(args: Arguments): Plan {
   if (log === "server" && protocol !== "fastcgi") {
     throw new UsageError(`--log server is for fastcgi: ${protocol} does not carry a log.`);
   }
+  if (protocol === "http" && args.has("max-body")) {
+    throw new UsageError("--max-body is for fastcgi and scgi: for http set it in the web server.");
+  }
   const seconds = args.number("shutdown-timeout", 0);
   return {
     module,
@@ -197,13 +201,23 @@ function readWorkers(args: Arguments, { protocol, addresses }: Plan): number | u
 }
 
 function defaultAddress(protocol: Protocol): string {
-  const fd = protocol === "http" ? 0 : inheritedDescriptor();
-  return fd === 0 ? DEFAULT_ADDRESS[protocol] : `fd:${fd}`;
+  const inherited = protocol === "http" ? undefined : socketOfSystemd();
+  return inherited ?? DEFAULT_ADDRESS[protocol];
+}
+
+/** Returns the address of the socket that systemd passes, if it does. */
+function socketOfSystemd(): string | undefined {
+  try {
+    const fd = inheritedDescriptor();
+    return fd === 0 ? undefined : `fd:${fd}`;
+  } catch (error) {
+    throw new Failure((error as Error).message);
+  }
 }
 
 function ofSystemd(): string {
-  const fd = inheritedDescriptor();
-  if (fd !== 0) return `fd:${fd}`;
+  const address = socketOfSystemd();
+  if (address !== undefined) return address;
   throw new Failure(
     "Cannot listen on systemd's socket as LISTEN_FDS must name one: it is not set. " +
       "Start this from a .service with a .socket, or by systemd-socket-activate, with --allow-env",

@@ -20,7 +20,8 @@ import { reportReady } from "./worker.ts";
 /** Options of {@linkcode prefork}. */
 export interface PreforkOptions extends ListenOptions {
   /**
-   * The address to listen on: `host:port`, `unix:/path`, or `fd:N` for an inherited listening socket.
+   * The address to listen on: `host:port`, `unix:/path`, or `fd:N` for an inherited listening socket. Deno shows a
+   * descriptor other than 0 only if a Deno process passes it: have systemd pass the socket as `StandardInput=socket`.
    *
    * @default "fd:0"
    */

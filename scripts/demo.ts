@@ -1,33 +1,32 @@
 /**
- * Serves the demonstration on http://localhost:8000.
+ * Serves the demonstration on http://localhost:8000, or the port that `--port` names.
  *
  * @module
  */
 
+import { Arguments, type Usage } from "../cli/arguments.ts";
+import { serveDevelopment } from "../cli/dev/server.ts";
+import { Failure, UsageError } from "../cli/errors.ts";
 import { Demo } from "./demo_app.ts";
 
-const PORT = 8000;
-const demo = await Demo.start();
+const USAGE: Usage = {
+  name: "demo",
+  operands: "",
+  about: "Shows Gatehouse at work.",
+  options: [{ name: "port", value: "N", about: "the port. Default: 8000" }],
+  example: "deno task demo --port 8001",
+};
 
-async function stop(): Promise<void> {
-  await demo[Symbol.asyncDispose]();
-  Deno.exit();
+async function run(port: number): Promise<void> {
+  await using demo = await Demo.start();
+  await serveDevelopment(demo.fetch, port);
 }
-
-Deno.addSignalListener("SIGINT", stop);
-Deno.addSignalListener("SIGTERM", stop);
 
 try {
-  Deno.serve({
-    hostname: "127.0.0.1",
-    port: PORT,
-    onListen: () => console.log(`Open http://localhost:${PORT}/ in a browser. Stop with Ctrl-C.`),
-  }, demo.fetch);
+  await run(Arguments.parse(USAGE, Deno.args).number("port", 0) ?? 8000);
 } catch (error) {
-  console.error(
-    error instanceof Deno.errors.AddrInUse
-      ? `Cannot start the demo as port ${PORT} must be free: another program listens there`
-      : error,
-  );
-  await stop();
+  if (!(error instanceof UsageError || error instanceof Failure)) throw error;
+  console.error(error.message);
+  Deno.exit(1);
 }
+Deno.exit();

@@ -63,6 +63,7 @@ const MISTAKES: [args: string[], message: string][] = [
   [["serve", HELLO, "--protocol", "http", "--workers", "2"], "deno serve --parallel"],
   [["serve", HELLO, "--base-path", "app"], "--base-path must be auto or begin with /"],
   [["serve", HELLO, "--max-body", "big"], "--max-body must be a number of bytes"],
+  [["serve", HELLO, "-p", "http", "--max-body", "1m"], "--max-body is for fastcgi and scgi"],
   [["serve", HELLO, "--shutdown-timeout", "x"], "--shutdown-timeout must be a number from 0"],
   [["serve", HELLO, "--access-log=csv"], "--access-log must be common, combined, json"],
   [["serve", HELLO, "-p", "scgi", "--log", "server"], "scgi does not carry a log"],

@@ -1,5 +1,6 @@
 /** This package as its users run it: README's own `jsr:` lines, from a registry. */
 import { assert, assertEquals } from "@std/assert";
+import config from "../deno.json" with { type: "json" };
 import { fetchFastCGI } from "../gateway.ts";
 import { parseResponse } from "./testing/response.ts";
 import { text } from "./testing/bytes.ts";
@@ -137,4 +138,22 @@ Deno.test("README's command line serves hello.ts with workers", async () => {
   const response = fetchFastCGI("http://localhost/?name=Ann", address);
   assertEquals(await textOf(response), "Hello, Ann! This came over fastcgi.\n");
   assertEquals((await program.stop()).code, 0);
+});
+
+Deno.test("the command line is installed by its own line", async () => {
+  await using machine = new Machine();
+  const line = /^ \* (deno install .*)$/m.exec(await Deno.readTextFile(`${ROOT}cli.ts`))![1];
+  const run = async (command: string) => {
+    const program = new Deno.Command("/bin/sh", machine.options(["-c", command]));
+    const { code, stdout, stderr } = await deadline(program.output(), command, START);
+    assertEquals(code, 0, text(stderr));
+    return text(stdout);
+  };
+  await run(line);
+  const installed = `${machine.directory}/.deno/bin/gatehouse`;
+  assertEquals(await run(`${installed} --version`), `${config.version}\n`);
+  for (const command of ["serve", "dev", "fetch", "config", "doctor"]) {
+    assert((await run(`${installed} help ${command}`)).includes("Example:"));
+  }
+  assert((await run(`${installed} config systemd`)).includes("jsr:@gatehouse/cgi@"));
 });

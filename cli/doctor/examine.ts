@@ -71,7 +71,9 @@ function examineProgram(
     findings.push(find("allow-env"));
   }
   const cache = env.DENO_DIR ?? `${user.home}/.cache/deno`;
-  if (!user.canWrite(cache)) findings.push(find("deno-dir", { path: cache }));
+  // One that another user has filled will do.
+  const isFilled = user.canRead(cache) && user.canRun(cache);
+  if (!isFilled && !user.canWrite(cache)) findings.push(find("deno-dir", { path: cache }));
   return findings;
 }
 

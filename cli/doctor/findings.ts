@@ -63,7 +63,7 @@ export const FINDINGS = {
   },
   "deno-dir": {
     what:
-      "{user} may not write to Deno's cache, {path}, so that each request compiles the script again",
+      "{user} may neither read nor write Deno's cache, {path}, so that each request compiles the script again, and modules from elsewhere are missing",
     fix:
       "sudo install -d -o {user} /var/cache/deno # and in Apache: SetEnv DENO_DIR /var/cache/deno",
   },

@@ -59,3 +59,19 @@ Deno.test("logAccess() leaves a response as it is, so that a fetched one stays d
   const info = { completed: new Promise(() => {}) } as never;
   assertEquals(await (app as Deno.ServeHandler)(new Request("http://localhost/"), info), response);
 });
+
+Deno.test("logAccess() writes 499 if the client leaves before the response", async () => {
+  const lines: string[] = [];
+  const left = Promise.withResolvers<void>();
+  const app = logAccess(() => new Promise(() => {}), "common", (line) => lines.push(line));
+  const info = {
+    completed: left.promise,
+    remoteAddr: { transport: "unix", path: "" },
+    variables: new Map(),
+  } as never;
+  (app as Deno.ServeHandler)(new Request("http://localhost/a"), info);
+  left.reject(new Error("the client left"));
+  await left.promise.catch(() => {});
+  await null;
+  assertMatch(lines[0], /^- - - \[.*\] "GET \/a HTTP\/1\.1" 499 -$/);
+});

@@ -65,7 +65,7 @@ Deno.test("Arguments.optionsExcept() writes the options out", () => {
 Deno.test("formatUsage() lists operands, options and an example", () => {
   assertEquals(
     formatUsage(USAGE),
-    `gatehouse bake CAKE
+    `gatehouse bake CAKE [options]
 
 Bakes a cake.
 

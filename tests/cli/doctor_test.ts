@@ -252,6 +252,18 @@ Deno.test("doctor shows an app that throws, with its log", async () => {
   assertMatch(stdout, /stderr:\n {4}SyntaxError/);
 });
 
+Deno.test({
+  name: "doctor takes a cache that another user has filled",
+  ignore: Deno.uid() !== 0,
+  async fn() {
+    const cache = `${directory}/filled`;
+    await Deno.mkdir(cache, { mode: 0o755 });
+    const env = ["--env", `PATH=${bin}:/usr/bin:/bin`, "--env", `DENO_DIR=${cache}`];
+    const { ids, stdout } = await doctor(write(BARE), ...asNobody, ...env);
+    assertEquals(ids, [], stdout);
+  },
+});
+
 Deno.test("doctor shows several findings at once", async () => {
   const script = write(RIGHT.replace(" --allow-env", ""), "hello.ts", 0o644);
   const { stdout, ids } = await doctor(script, ...USUAL);

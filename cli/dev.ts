@@ -1,0 +1,112 @@
+/**
+ * `dev`: serves an app, a folder of CGI scripts or a FastCGI application on this machine, while it is written.
+ *
+ * @module
+ */
+
+import { cgiGateway, fastCGIGateway } from "../gateway.ts";
+import { absolutePath } from "../io/script_file.ts";
+import { readAddress } from "./address.ts";
+import { type Arguments, formatUsage, type Usage } from "./arguments.ts";
+import { ReloadingApp } from "./dev/reloading_app.ts";
+import { type DevelopmentHandler, serveDevelopment } from "./dev/server.ts";
+import { staticFile } from "./dev/static_file.ts";
+import { watchSources } from "./dev/watch.ts";
+import { UsageError } from "./errors.ts";
+import { ownFlags } from "./own_flags.ts";
+
+/** Names of a folder's index script. */
+const INDEX = ["ts", "js", "cgi", "pl", "py", "php", "sh"].map((end) => `index.${end}`);
+/** What a script's program may need of this process's environment. */
+const PASSED_ON = ["HOME", "DENO_DIR", "LANG"];
+
+/** What `dev` takes. */
+export const usage: Usage = {
+  name: "dev",
+  operands: "APP.ts | FOLDER | fastcgi:ADDR",
+  about: `Serves on http://localhost:8000, for this machine alone, and prints each request:
+
+  APP.ts        an app, over FastCGI behind Gatehouse's gateway; loads it again when a file in its folder has
+                changed, without losing a request, and shows errors in the browser
+  FOLDER        a folder of CGI scripts, run by their first lines
+  fastcgi:ADDR  a FastCGI application; with --root such as PHP-FPM, and the pictures and style sheets of that folder`,
+  options: [
+    { name: "port", value: "N", about: "the port. Default: 8000" },
+    {
+      name: "root",
+      value: "DIR",
+      about: "with fastcgi: the folder of scripts, which PHP needs, and of other files",
+    },
+    {
+      name: "app-flags",
+      value: "FLAGS",
+      about: "what the app's deno run is given. Default: what this one is given",
+    },
+  ],
+  example: `deno run --allow-all jsr:@gatehouse/cgi/cli dev app.ts
+deno run --allow-all jsr:@gatehouse/cgi/cli dev fastcgi:unix:/run/php/php-fpm.sock --root /srv/www`,
+};
+
+/** Serves until a signal ends it. @returns The exit code. */
+export async function run(args: Arguments): Promise<number> {
+  const [operand, extra] = args.operands;
+  if (operand === undefined) {
+    throw new UsageError(`Name what to serve, as in: dev app.ts\n\n${formatUsage(usage)}`);
+  }
+  if (extra !== undefined) throw new UsageError(`One app is served: "${extra}" is one too many.`);
+  const port = args.number("port", 0) ?? 8000;
+  if (port > 65535) throw new UsageError(`--port must be at most 65535: current value is ${port}.`);
+  const address = /^fastcgi:(.+)$/s.exec(operand)?.[1];
+  const root = args.text("root");
+  if (root !== undefined && address === undefined) {
+    throw new UsageError("--root is for fastcgi:ADDR: name a folder itself, as in: dev cgi-bin");
+  }
+  if (address !== undefined) {
+    readAddress(address);
+    using gateway = fastCGIGateway(address, { root });
+    await serveDevelopment(async (request, info) => {
+      const file = root === undefined ? undefined : await staticFile(request, absolutePath(root));
+      return file ?? await gateway(request, info);
+    }, port);
+  } else if (await isFolder(operand)) {
+    using gateway = cgiGateway({
+      root: operand,
+      index: INDEX,
+      env: environment(),
+    });
+    await serveDevelopment(gateway, port);
+  } else await serveApp(operand, args, port);
+  return 0;
+}
+
+async function isFolder(path: string): Promise<boolean> {
+  try {
+    return (await Deno.stat(path)).isDirectory;
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    throw new UsageError(`${path} does not exist. Name an app or a folder, as in: dev app.ts`);
+  }
+}
+
+function environment(): Record<string, string> {
+  return Object.fromEntries(PASSED_ON.flatMap((name) => {
+    const value = Deno.env.get(name);
+    return value === undefined ? [] : [[name, value]];
+  }));
+}
+
+async function serveApp(module: string, args: Arguments, port: number): Promise<void> {
+  const flags = args.text("app-flags")?.split(/\s+/).filter(Boolean) ?? await ownFlags();
+  await using app = new ReloadingApp(module, { flags });
+  const load = async () => {
+    if (!await app.reload()) console.error("The app does not start. Correct it and save it");
+  };
+  await load();
+  const path = await Deno.realPath(module);
+  using _ = watchSources(path.slice(0, path.lastIndexOf("/")), async (changed) => {
+    console.log(`${changed} has changed`);
+    await load();
+  });
+  const handler: DevelopmentHandler = (request, info) => app.respond(request, info);
+  await serveDevelopment(handler, port);
+}

@@ -1,0 +1,49 @@
+import { fileNames } from "../../gateway/script_path.ts";
+import { kindBelow } from "../../io/script_file.ts";
+
+/** Types of files that a page has, by their endings. Others, such as sources and data, are not served. */
+const TYPES: Record<string, string> = {
+  css: "text/css",
+  gif: "image/gif",
+  html: "text/html",
+  ico: "image/x-icon",
+  jpeg: "image/jpeg",
+  jpg: "image/jpeg",
+  js: "text/javascript",
+  json: "application/json",
+  map: "application/json",
+  mjs: "text/javascript",
+  pdf: "application/pdf",
+  png: "image/png",
+  svg: "image/svg+xml",
+  txt: "text/plain",
+  webp: "image/webp",
+  woff2: "font/woff2",
+};
+
+/** Responds with the file that a request names, if it is one that a page has; else returns undefined. */
+export async function staticFile(request: Request, root: string): Promise<Response | undefined> {
+  const { pathname } = new URL(request.url);
+  const type = TYPES[/\.([a-z0-9]+)$/.exec(pathname)?.[1] ?? ""];
+  if (type === undefined || !/^(?:GET|HEAD)$/.test(request.method)) return undefined;
+  const names = namesOf(pathname);
+  if (names === undefined || names.some((name) => name === "" || name.startsWith("."))) {
+    return undefined;
+  }
+  const path = `${root.replace(/\/+$/, "")}/${names.join("/")}`;
+  if (await kindBelow(root, path) !== "file") return undefined;
+  const file = await Deno.open(path);
+  const { size } = await file.stat();
+  return new Response(file.readable, {
+    headers: { "content-type": type, "content-length": String(size), "cache-control": "no-cache" },
+  });
+}
+
+/** Returns the segments of a path, or undefined if one cannot be the name of a file. */
+function namesOf(pathname: string): string[] | undefined {
+  try {
+    return [...fileNames(pathname)];
+  } catch {
+    return undefined;
+  }
+}

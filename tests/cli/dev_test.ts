@@ -1,0 +1,266 @@
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { isSource } from "../../cli/dev/watch.ts";
+import { serveFastCGI } from "../../fastcgi.ts";
+import { importMapFlags, runCommandLine } from "../testing/command_line.ts";
+import { ROOT } from "../testing/daemon.ts";
+import { deadline } from "../testing/deadline.ts";
+
+/** The command line, as it runs `dev`. */
+class Dev implements AsyncDisposable {
+  /** What it has printed. */
+  output = "";
+  url = "";
+  #child: Deno.ChildProcess;
+  #changed = Promise.withResolvers<void>();
+  #read: Promise<unknown>;
+
+  private constructor(args: string[]) {
+    this.#child = new Deno.Command(Deno.execPath(), {
+      args: [
+        "run",
+        "--no-prompt",
+        "--allow-all",
+        ...importMapFlags(),
+        `${ROOT}cli.ts`,
+        "dev",
+        ...args,
+        "--port",
+        "0",
+      ],
+      stdin: "null",
+      stdout: "piped",
+      stderr: "piped",
+      env: { NO_COLOR: "1" },
+    }).spawn();
+    this.#read = Promise.all([
+      this.#collect(this.#child.stdout),
+      this.#collect(this.#child.stderr),
+    ]);
+  }
+
+  static async start(...args: string[]): Promise<Dev> {
+    const dev = new Dev(args);
+    await dev.says("Open http://");
+    dev.url = /Open http:\/\/localhost(:\d+)\//.exec(dev.output)![1];
+    dev.url = `http://127.0.0.1${dev.url}`;
+    return dev;
+  }
+
+  async #collect(stream: ReadableStream<Uint8Array<ArrayBuffer>>): Promise<void> {
+    for await (const text of stream.pipeThrough(new TextDecoderStream())) {
+      this.output += text;
+      this.#changed.resolve();
+      this.#changed = Promise.withResolvers();
+    }
+  }
+
+  async says(text: string): Promise<void> {
+    while (!this.output.includes(text)) {
+      await deadline(this.#changed.promise, `dev to say "${text}": ${this.output}`);
+    }
+  }
+
+  async text(path = "/", init?: RequestInit): Promise<string> {
+    return await (await fetch(this.url + path, init)).text();
+  }
+
+  /** Requests until the response is another one. */
+  async becomes(text: string): Promise<void> {
+    const requesting = (async () => {
+      while (await this.text() !== text);
+    })();
+    await deadline(requesting, `the response to become "${text}": ${this.output}`);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#child.kill("SIGTERM");
+    await deadline(Promise.all([this.#child.status, this.#read]), "dev to end");
+  }
+}
+
+async function withApp(
+  text: string,
+  use: (dev: Dev, write: (text: string) => Promise<void>) => Promise<void>,
+): Promise<void> {
+  const directory = await Deno.makeTempDir();
+  const app = `${directory}/app.ts`;
+  const write = (text: string) => Deno.writeTextFile(app, text);
+  await write(text);
+  try {
+    await using dev = await Dev.start(app);
+    await use(dev, write);
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+}
+
+const version = (name: string) => `export default () => new Response("${name}");`;
+
+Deno.test("dev loads an app again when it is saved, and prints each request", async () => {
+  await withApp(version("one"), async (dev, write) => {
+    assertEquals(await dev.text("/a?b"), "one");
+    await dev.says("GET /a?b");
+    assertMatch(dev.output, /^200 GET \/a\?b \d+\.\d ms$/m);
+    await write(version("two"));
+    await dev.becomes("two");
+    assertStringIncludes(dev.output, "app.ts has changed");
+  });
+});
+
+Deno.test("dev loses no request while it loads an app again", async () => {
+  const slow = (name: string) =>
+    `export default async (request) => {
+  const { pathname } = new URL(request.url);
+  if (pathname === "/slow") {
+    console.error("slow begins");
+    while (!await Deno.stat(import.meta.dirname + "/go").catch(() => null)) {
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+  }
+  return new Response(request.body ?? "${name}");
+};`;
+  await withApp(slow("0"), async (dev, write) => {
+    const inProgress = dev.text("/slow");
+    await dev.says("slow begins");
+    const loads = new AbortController();
+    let count = 0;
+    const load = Promise.all(Array.from({ length: 4 }, async (_, i) => {
+      while (!loads.signal.aborted) {
+        const init = i % 2 === 0 ? {} : { method: "POST", body: "body" };
+        const response = await fetch(dev.url, init);
+        assertEquals(response.status, 200);
+        assertMatch(await response.text(), /^(?:\d|body)$/);
+        count++;
+      }
+    }));
+    for (const name of ["1", "2", "3"]) {
+      await write(slow(name));
+      await dev.becomes(name);
+    }
+    loads.abort();
+    await deadline(load, "the requests");
+    assert(count > 0);
+    const directory = /Serving (.*)\/app\.ts/.exec(dev.output)![1];
+    await Deno.writeTextFile(`${directory}/go`, "");
+    assertEquals(await deadline(inProgress, "the request in progress"), "0");
+  });
+});
+
+Deno.test("dev keeps the last version of an app while the new one does not start", async () => {
+  await withApp(version("one"), async (dev, write) => {
+    await write("export default (");
+    await dev.says("The app does not start. Correct it and save it");
+    assertEquals(await dev.text(), "one");
+    await write(version("two"));
+    await dev.becomes("two");
+  });
+});
+
+Deno.test("dev waits for an app that does not start at first", async () => {
+  await withApp("throw new Error('no database');", async (dev, write) => {
+    assertStringIncludes(dev.output, "no database");
+    const response = await fetch(dev.url);
+    assertEquals(response.status, 500);
+    assertStringIncludes(await response.text(), "the app does not start");
+    await write(version("two"));
+    await dev.becomes("two");
+  });
+});
+
+Deno.test("dev shows errors of the app in the browser, and serves this machine alone", async () => {
+  await withApp("export default () => { throw new Error('out of ink'); };", async (dev) => {
+    const response = await fetch(dev.url);
+    assertEquals(response.status, 500);
+    assertStringIncludes(await response.text(), "<h1>Error: out of ink</h1>");
+    await dev.says("at "); // The stack.
+    const { hostname, port } = new URL(dev.url);
+    const conn = await Deno.connect({ hostname, port: Number(port) });
+    const request = "GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
+    await conn.write(new TextEncoder().encode(request));
+    const text = await deadline(new Response(conn.readable).text(), "the response");
+    assertMatch(text, /^HTTP\/1\.1 421 /);
+  });
+});
+
+Deno.test("dev runs the CGI scripts of a folder", async () => {
+  const directory = await Deno.makeTempDir();
+  const text = `#!/bin/sh\necho "Content-Type: text/plain"\necho\necho "$PATH_INFO"\n`;
+  await Deno.writeTextFile(`${directory}/show.sh`, text, { mode: 0o755 });
+  await Deno.chmod(directory, 0o755);
+  {
+    await using dev = await Dev.start(directory);
+    assertEquals(await dev.text("/show.sh/a"), "/a\n");
+    assertEquals(
+      await fetch(dev.url + "/absent", {}).then((response) => response.text()),
+      "404 Not Found\n",
+    );
+  }
+  await Deno.remove(directory, { recursive: true });
+});
+
+Deno.test("dev is a front of a FastCGI application, with the scripts of a folder", async () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  await using _server = serveFastCGI(
+    (_request, info) => new Response(info.variables.get("SCRIPT_FILENAME") ?? "none"),
+    listener,
+  );
+  const directory = await Deno.makeTempDir();
+  for (const name of ["index.php", "style.css", "data.sqlite", ".hidden.css"]) {
+    await Deno.writeTextFile(`${directory}/${name}`, name);
+  }
+  await Deno.symlink(`${ROOT}README.md`, `${directory}/outside.txt`);
+  const address = `fastcgi:127.0.0.1:${listener.addr.port}`;
+  {
+    await using dev = await Dev.start(address, "--root", directory);
+    assertEquals(await dev.text("/"), `${directory}/index.php`);
+    const style = await fetch(dev.url + "/style.css");
+    assertEquals([style.headers.get("content-type"), await style.text()], [
+      "text/css",
+      "style.css",
+    ]);
+    for (
+      const path of ["/data.sqlite", "/.hidden.css", "/absent.css", "/outside.txt", "/a%2Fb.css"]
+    ) {
+      const response = await fetch(dev.url + path);
+      await response.body?.cancel();
+      assert([400, 404].includes(response.status), `${path}: ${response.status}`);
+    }
+    await using bare = await Dev.start(address);
+    assertEquals(await bare.text("/any/path"), "none");
+  }
+  await Deno.remove(directory, { recursive: true });
+});
+
+Deno.test("dev says that its port is in use, and another to try", async () => {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = listener.addr;
+  const args = ["dev", `${ROOT}examples/hello.ts`, "--port", String(port)];
+  const { code, stderr } = await runCommandLine(args, ["--allow-all"]);
+  assertStringIncludes(stderr, `Port ${port} is in use. Try --port ${port + 1}`);
+  assertEquals(code, 1);
+});
+
+Deno.test("isSource() tells what a program is made of from what it writes", () => {
+  for (const path of ["/app.ts", "/a/b.jsx", "/page.html", "/deno.json", "/c.mjs"]) {
+    assert(isSource(path), path);
+  }
+  for (const path of ["/data.json", "/app.db", "/.git/a.ts", "/node_modules/x/a.js", "/app.ts~"]) {
+    assert(!isSource(path), path);
+  }
+});
+
+const MISTAKES: [args: string[], message: string][] = [
+  [[], "Name what to serve, as in: dev app.ts"],
+  [["a", "b"], "One app is served"],
+  [["/nonexistent/app.ts"], "/nonexistent/app.ts does not exist."],
+  [["fastcgi:9000"], "it must be host:port or unix:/path"],
+  [["app.ts", "--root", "/srv"], "--root is for fastcgi:ADDR"],
+  [["app.ts", "--port", "70000"], "--port must be at most 65535"],
+];
+for (const [args, message] of MISTAKES) {
+  Deno.test(`dev says what to type: ${args.join(" ")}`, async () => {
+    const { code, stderr } = await runCommandLine(["dev", ...args], ["--allow-all"]);
+    assertStringIncludes(stderr, message);
+    assertEquals(code, 2);
+  });
+}
