@@ -7,6 +7,8 @@ import { Registry } from "../testing/registry.ts";
 /** A fenced block of a page. */
 export interface Block {
   language: string;
+  /** What stands after the language. */
+  info: string;
   /** The file that it is, if the page names it after the language. */
   file: string | undefined;
   text: string;
@@ -19,6 +21,7 @@ export function blocksOf(page: string): Block[] {
     [, language, info, text],
   ) => ({
     language,
+    info: info.trim(),
     file: /\S*\.\w+/.exec(info)?.[0],
     text,
   }));

@@ -1,14 +1,12 @@
 /** docs/shared-hosting.md, followed word for word behind Apache, whose scripts run as another user. */
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { testWith } from "../testing/needs.ts";
-import { apacheConfig } from "../servers/apache.ts";
-import { eventually, freePort, Program, type Rig } from "../servers/harness.ts";
+import { type Host, startApache } from "./apache.ts";
 import { blocksOf, fileOf, Machine } from "./guide.ts";
 
 const NEEDS = {
   apache2: "apache2",
   curl: "curl",
-  npm: "npm",
 };
 
 testWith(NEEDS, "docs/shared-hosting.md works as it is written", async () => {
@@ -47,54 +45,4 @@ testWith(NEEDS, "docs/shared-hosting.md works as it is written", async () => {
 async function servesSources(machine: Machine, host: Host): Promise<void> {
   machine.write("public_html/secret.ts", "const password = 'hush';\n", 0o755);
   assertStringIncludes(await (await fetch(`${host.url}/secret.ts`)).text(), "hush");
-}
-
-interface Host extends AsyncDisposable {
-  url: string;
-  program: Program;
-  log(): string;
-}
-
-/** Starts Apache as hosts configure it: with a cgi-bin, and `.htaccess` files. */
-async function startApache({ home, registry }: Machine): Promise<Host> {
-  const port = freePort();
-  const directory = Deno.makeTempDirSync();
-  Deno.chmodSync(directory, 0o755);
-  const log = `${directory}/error.log`;
-  const rig = { dir: directory, logFile: () => log } as unknown as Rig;
-  Deno.mkdirSync(`${home}/public_html/cgi-bin`, { recursive: true });
-  const modules = ["mpm_event", "mime", "alias", "env", "cgid"];
-  const config = apacheConfig(rig, modules, {
-    // Elsewhere the packages come from jsr.io.
-    [port]: `SetEnv JSR_URL ${registry}
-DocumentRoot ${home}/public_html
-ScriptAlias /cgi-bin/ ${home}/public_html/cgi-bin/
-<Directory ${home}/public_html>
-  Require all granted
-  AllowOverride All
-</Directory>`,
-  }) + `ScriptSock ${directory}/cgid.sock\nTypesConfig /dev/null\n`;
-  Deno.writeTextFileSync(`${directory}/apache.conf`, config);
-  const program = new Program("Apache", "apache2", {
-    args: ["-f", `${directory}/apache.conf`, "-DFOREGROUND"],
-    clearEnv: true,
-    env: { PATH: "/usr/local/bin:/usr/bin:/bin" },
-  });
-  const url = `http://127.0.0.1:${port}`;
-  await eventually("Apache listens", async () => {
-    if (program.status) throw new Error(program.output + Deno.readTextFileSync(log));
-    return await fetch(url).then((response) => response.body?.cancel()).then(
-      () => true,
-      () => false,
-    );
-  });
-  return {
-    url,
-    program,
-    log: () => Deno.readTextFileSync(log),
-    async [Symbol.asyncDispose]() {
-      await program.stop();
-      await Deno.remove(directory, { recursive: true });
-    },
-  };
 }

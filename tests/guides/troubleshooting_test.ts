@@ -1,0 +1,120 @@
+/** docs/troubleshooting.md: each entry's fault gives its message in the log of Apache, and its line is the remedy. */
+import { assert, assertEquals } from "@std/assert";
+import { eventually } from "../servers/harness.ts";
+import { ROOT } from "../testing/daemon.ts";
+import { testWith } from "../testing/needs.ts";
+import { startApache } from "./apache.ts";
+import { Machine } from "./guide.ts";
+
+const SOURCE = `import { serve } from "jsr:@gatehouse/cgi@0.1";
+const app = () => new Response("Hello\\n");
+await serve(app);
+`;
+const SCRIPT = "public_html/cgi-bin/hello.js";
+
+interface Entry {
+  id: string;
+  messages: string[];
+  commands: string | undefined;
+}
+
+function readEntries(): Entry[] {
+  const page = Deno.readTextFileSync(`${ROOT}docs/troubleshooting.md`);
+  const [, scripts] = page.split(/^## CGI scripts$/m);
+  const [entries] = scripts.split(/^## /m);
+  return entries.split(/^### /m).slice(1).map((text) => ({
+    id: /<a id="([\w-]+)">/.exec(text)![1],
+    messages: /^```text log\n(.*?)^```$/ms.exec(text)![1].trim().split("\n"),
+    commands: /^```sh\n(.*?)^```$/ms.exec(text)?.[1],
+  }));
+}
+
+/** How to break a script, by the entry's id: what it then is. */
+type Faults = Record<string, (bundle: string, first: string) => string>;
+
+const FAULTS: Faults = {
+  "run-bit": (bundle, first) => first + bundle,
+  "bom": (bundle, first) => `\ufeff${first}${bundle}`,
+  "first-line": (bundle) => bundle,
+  "crlf": (bundle) => `#!/usr/bin/env deno\r\n${bundle}`,
+  "env-s": (bundle, first) => first.replace("-S ", "") + bundle,
+  "interpreter": (bundle, first) => first.replace(/\S+\/deno/, "deno") + bundle,
+  "allow-env": (bundle, first) => first.replace(" --allow-env", "") + bundle,
+  "permission": (bundle, first) => `${first}Deno.readTextFileSync("/etc/hostname");\n${bundle}`,
+  "import": (_bundle, first) => first + SOURCE,
+  "syntax": (bundle, first) => `${first + bundle}const = 1;\n`,
+  "throws": (bundle, first) => `${first}throw new Error("out of order");\n${bundle}`,
+  "printed": (bundle, first) => `${first}console.log("Loading");\n${bundle}`,
+  "no-serve": (bundle, first) => first + bundle.replace("await serve(app);", ""),
+  "status": (bundle, first) => first + bundle.replace('new Response("Hello\\n")', "null"),
+};
+/** After these there is another fault: without -S no permission can be given. */
+const NOT_THE_LAST = ["crlf"];
+
+testWith({ apache2: "apache2" }, "docs/troubleshooting.md: messages and what to do", async () => {
+  await using machine = new Machine();
+  await using host = await startApache(machine);
+  await using shell = machine.shell();
+  machine.write("source.js", SOURCE);
+  const deno = `${machine.home}/.deno/bin/deno`;
+  const { code, output } = await shell.run(`mkdir -p ~/.deno/bin
+cp -l ${Deno.execPath()} ${deno} || cp ${Deno.execPath()} ${deno}
+${deno} bundle --quiet --output bundle.js source.js
+cd ~/public_html/cgi-bin`);
+  assertEquals(code, 0, output);
+  const bundle = await Deno.readTextFile(`${machine.home}/bundle.js`);
+  const first = `#!/usr/bin/env -S ${deno} run --no-prompt --allow-env\n`;
+  const entries = readEntries();
+  assertEquals(entries.map(({ id }) => id).sort(), Object.keys(FAULTS).sort());
+  for (const { id, messages, commands } of entries) {
+    machine.write(SCRIPT, FAULTS[id](bundle, first), id === "run-bit" ? 0o644 : 0o755);
+    const { status, added } = await request();
+    assertEquals(status, 500, id);
+    await eventually(`the log has the message of ${id}: ${added()}`, () => {
+      return messages.every((message) => added().includes(message));
+    });
+    if (commands === undefined) continue;
+    const { output, code } = await shell.run(commands);
+    assertEquals([output, code], ["", 0], id);
+    const after = await request();
+    if (NOT_THE_LAST.includes(id)) assert(!after.added().includes(messages[0]), id);
+    else assertEquals([after.status, after.text], [200, "Hello\n"], `${id}: ${after.added()}`);
+  }
+
+  /** Requests the script. Colors in what Deno logs are left out. */
+  async function request(): Promise<{ status: number; text: string; added: () => string }> {
+    const before = host.log().length;
+    const response = await fetch(`${host.url}/cgi-bin/hello.js`);
+    // deno-lint-ignore no-control-regex
+    const added = () => host.log().slice(before).replace(/\x1b\[[\d;]*m/g, "");
+    return { status: response.status, text: await response.text(), added };
+  }
+});
+
+/** What the command line's `doctor` finds, if it is there. */
+const FINDINGS = new URL("../../cli/doctor/findings.ts", import.meta.url);
+/** These need no entry: the finding itself says all. */
+const PLAIN = [
+  "missing",
+  "unreadable",
+  "writable",
+  "interpreter-denied",
+  "extension",
+  "slow",
+  "invalid",
+];
+
+Deno.test("docs/troubleshooting.md has what doctor finds", async () => {
+  let source: string;
+  try {
+    source = await Deno.readTextFile(FINDINGS);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return;
+    throw error;
+  }
+  const page = await Deno.readTextFile(`${ROOT}docs/troubleshooting.md`);
+  const ids = [...source.matchAll(/^ {2}"([\w-]+)": \{$/gm)].map(([, id]) => id);
+  assert(ids.length > 10);
+  const absent = ids.filter((id) => !PLAIN.includes(id) && !page.includes(`<a id="${id}">`));
+  assertEquals(absent, []);
+});
