@@ -123,6 +123,10 @@ Deno.test("examples can be run by their first line", async () => {
     const { mode } = await Deno.stat(`${ROOT}examples/${name}`);
     assertEquals(mode! & 0o111, 0o111, name);
     const [first] = (await Deno.readTextFile(`${ROOT}examples/${name}`)).split("\n");
-    assertMatch(first, /^#!\/usr\/bin\/env -S deno run --allow-env --allow-net$/, name);
+    assertMatch(
+      first,
+      /^#!\/usr\/bin\/env -S deno run --allow-(?:env --allow-net|net --allow-read --allow-write=\/run\/php)$/,
+      name,
+    );
   }
 });
