@@ -157,6 +157,7 @@ class Application {
         } catch (error) {
           // The application closed the connection while it was idle, before it read the request.
           if (connection === undefined || !client.lost) throw error;
+          await client.released;
         }
       } catch (error) {
         roundTrip.abort(error);
@@ -183,7 +184,7 @@ class Application {
       connection.release(false);
       throw error;
     }
-    client.run().then((reusable) => connection.release(reusable));
+    client.released = client.run().then((reusable) => connection.release(reusable));
     return client;
   }
 }
@@ -254,6 +255,8 @@ const OPEN: ReadonlySet<Phase> = new Set(["waiting", "responding", "streamed"]);
 
 /** One request to a FastCGI application. */
 class FastCGIClient implements RecordSink {
+  /** Resolves when the connection is back in the pool. */
+  released: Promise<void> | undefined;
   #phase: Phase = "waiting";
   #roundTrip: RoundTrip;
   #connection: Connection;
@@ -272,7 +275,6 @@ class FastCGIClient implements RecordSink {
     this.#connection = connection;
     this.#id = (connection.uses - 1) % MAX_REQUEST_ID + 1;
     this.#keep = keep;
-    roundTrip.onabort = roundTrip.oncomplete = () => this.#abort();
   }
 
   /** Whether the connection failed or ended before the application had sent anything. */
@@ -298,6 +300,7 @@ class FastCGIClient implements RecordSink {
   async run(): Promise<boolean> {
     const roundTrip = this.#roundTrip;
     const { reader, watchdog } = roundTrip;
+    roundTrip.onabort = roundTrip.oncomplete = () => this.#abort();
     try {
       this.#sendBody();
       while (this.#phase !== "ended" && this.#phase !== "spoiled") {

@@ -35,7 +35,7 @@ export class RoundTrip implements Checked {
   /** The request's signal, once it is observed. */
   #signal: AbortSignal | undefined;
   #maxBodyBytes: number;
-  #body: ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>> | undefined;
+  #body: BodyReader | undefined;
   #buffered: Uint8Array<ArrayBuffer>[] = [];
   /**
    * "complete": the response is complete before the whole body was sent. "over": the transport has finished, or the
@@ -71,7 +71,7 @@ export class RoundTrip implements Checked {
     this.#maxBodyBytes = maxBodyBytes;
     this.length = bodyLength(request);
     if ((this.length ?? 0) > maxBodyBytes) throw tooLarge(maxBodyBytes);
-    this.#body = request.body?.getReader();
+    this.#body = request.body === null ? undefined : new BodyReader(request.body);
     this.reader = new ResponseReader({
       method: request.method,
       maxHeaderBytes,
@@ -172,7 +172,7 @@ export class RoundTrip implements Checked {
     for (let chunk = await this.#read(); chunk !== null; chunk = await this.#read()) {
       length += chunk.length;
       if (length > this.#maxBodyBytes) throw tooLarge(this.#maxBodyBytes);
-      this.#buffered.push(chunk);
+      this.#buffered.push(chunk.slice());
       if (length > most) return;
     }
     this.length = length;
@@ -205,12 +205,12 @@ export class RoundTrip implements Checked {
     }
   }
 
-  /** Reads the next chunk of the body from the client. */
+  /** Reads the next chunk of the body from the client, which is valid until the next read. */
   async #read(): Promise<Uint8Array<ArrayBuffer> | null> {
     if (this.#body === undefined) return null;
     try {
-      const { done, value } = await this.watchdog.client(this.#body.read());
-      if (!done) return value;
+      const chunk = await this.watchdog.client(this.#body.read());
+      if (chunk !== null) return chunk;
     } catch (error) {
       throw new ProtocolError(
         `Cannot send request body as the client must send all of it: ${(error as Error).message}`,
@@ -265,6 +265,45 @@ export class RoundTrip implements Checked {
     this.#sweep.delete(this);
     this.#signal?.removeEventListener("abort", this.#abort);
     this.#body?.cancel().catch(() => {});
+  }
+}
+
+/** The size of the buffer that a body is read into, at first and once that was filled. */
+const SMALL_READ = 16_384;
+const LARGE_READ = 65_536;
+
+/** Reads a body: into one buffer if it is a byte stream, as under `Deno.serve`, since a chunk each would be garbage. */
+class BodyReader {
+  #reader: ReadableStreamBYOBReader | ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>>;
+  #buffer: ArrayBuffer | undefined;
+
+  constructor(body: ReadableStream<Uint8Array<ArrayBuffer>>) {
+    try {
+      this.#reader = body.getReader({ mode: "byob" });
+      this.#buffer = new ArrayBuffer(SMALL_READ);
+    } catch {
+      this.#reader = body.getReader();
+    }
+  }
+
+  /** Reads the next chunk, which is valid until the next read; null at the end. */
+  async read(): Promise<Uint8Array<ArrayBuffer> | null> {
+    if (this.#buffer === undefined) {
+      const reader = this.#reader as ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>>;
+      const { done, value } = await reader.read();
+      return done ? null : value;
+    }
+    const reader = this.#reader as ReadableStreamBYOBReader;
+    const { done, value } = await reader.read(new Uint8Array(this.#buffer));
+    if (done) return null;
+    const full = value.length === SMALL_READ && value.buffer.byteLength === SMALL_READ;
+    this.#buffer = full ? new ArrayBuffer(LARGE_READ) : value.buffer;
+    return value;
+  }
+
+  /** Cancels the rest of the body. */
+  cancel(): Promise<void> {
+    return this.#reader.cancel();
   }
 }
 

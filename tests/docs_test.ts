@@ -102,7 +102,7 @@ function namedFiles(page: string): string[] {
     return tree.split("\n").flatMap((line) => {
       if (!line.startsWith(" ")) folder = /^[\w-]+\//.exec(line)?.[0] ?? "";
       const names = line.match(FILE) ?? [];
-      return names.map((name) => name.includes("/") ? name : folder + name);
+      return names.map((name) => line.startsWith(" ") ? folder + name : name);
     });
   });
   return [...spans, ...drawn];

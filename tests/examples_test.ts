@@ -278,7 +278,7 @@ Deno.test("examples can be run by their first line", async () => {
     const [first] = (await Deno.readTextFile(`${ROOT}examples/${name}`)).split("\n");
     assertMatch(
       first,
-      /^#!\/usr\/bin\/env -S deno run --allow-env --allow-net( --allow-(read|write)=\/tmp){0,2}$/,
+      /^#!\/usr\/bin\/env -S deno run(?: --allow-(?:env|net|read|write=\/run\/php|read=\/tmp|write=\/tmp))+$/,
       name,
     );
   }

@@ -1,5 +1,5 @@
 import { fileNames } from "../../gateway/script_path.ts";
-import { kindBelow } from "../../io/script_file.ts";
+import { absolutePath, FileKinds } from "../../io/script_file.ts";
 
 /** Types of files that a page has, by their endings. Others, such as sources and data, are not served. */
 const TYPES: Record<string, string> = {
@@ -30,9 +30,10 @@ export async function staticFile(request: Request, root: string): Promise<Respon
   if (names === undefined || names.some((name) => name === "" || name.startsWith("."))) {
     return undefined;
   }
-  const path = `${root.replace(/\/+$/, "")}/${names.join("/")}`;
-  if (await kindBelow(root, path) !== "file") return undefined;
-  const file = await Deno.open(path);
+  const files = new FileKinds(absolutePath(root));
+  const path = `/${names.join("/")}`;
+  if (files.kind(path) !== "file") return undefined;
+  const file = await Deno.open(files.root + path);
   const { size } = await file.stat();
   return new Response(file.readable, {
     headers: { "content-type": type, "content-length": String(size), "cache-control": "no-cache" },

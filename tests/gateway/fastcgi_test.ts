@@ -116,9 +116,20 @@ Deno.test("fastCGIGateway() repeats what a closed connection has not seen", asyn
     // The next request is read, and never answered.
     if (number === 1) await peer.request();
   });
-  using gateway = gatewayTo(application.address);
+  using gateway = gatewayTo(application.address, { maxConnections: 1 });
   assertEquals(await (await gateway.fetch("/")).text(), "1");
   assertEquals(await (await gateway.fetch("/")).text(), "2");
+});
+
+Deno.test("fastCGIGateway() serves on after a request with an invalid variable", async () => {
+  await using application = new Application(echoPaths);
+  using gateway = gatewayTo(application.address, {
+    variables: (request): Record<string, string> =>
+      request.url.endsWith("/bad") ? { X: "a\0b" } : {},
+  });
+  assertEquals(await (await gateway.fetch("/one")).text(), "/one");
+  assertEquals((await gateway.fetch("/bad")).status, 400);
+  assertEquals(await (await gateway.fetch("/two")).text(), "/two");
 });
 
 Deno.test("fastCGIGateway() repeats nothing that was begun to be answered", async () => {

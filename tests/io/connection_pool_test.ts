@@ -138,6 +138,17 @@ Deno.test("ConnectionPool keeps no connection while another waits for its first 
   assertEquals(rig.pool.reuse(), waiting.ours);
 });
 
+Deno.test("ConnectionPool keeps a connection while another waits, if the application serves both", async () => {
+  using rig = new Rig();
+  const [first, second] = [await rig.connectAndRead(), await rig.connectAndRead()];
+  rig.pool.release(second.ours, true);
+  // Closed by the application, so that the next has not been read from.
+  rig.pool.release(rig.pool.reuse()!, false);
+  await rig.connect();
+  rig.pool.release(first.ours, true);
+  assertEquals(rig.pool.reuse(), first.ours);
+});
+
 Deno.test("ConnectionPool closes a connection that is idle for idleTimeout", async () => {
   using rig = new Rig({ idleTimeout: 1 });
   const pair = await rig.connectAndRead();
