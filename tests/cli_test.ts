@@ -305,7 +305,8 @@ Deno.test("cli --max-body and --trust-forwarded reach the server, and --access-l
   const headers = { "x-forwarded-proto": "https", "x-forwarded-host": "example.org" };
   const first = await fetchFastCGI(new Request("http://localhost/a", { headers }), address);
   assertEquals(await first.text(), "https://example.org/a");
-  const body = "x".repeat(1025);
+  // Too long for the gateway to announce its length, so that the app is called.
+  const body = "x".repeat(100_000);
   const second = await fetchFastCGI(
     new Request("http://localhost/b", { method: "POST", body }),
     address,

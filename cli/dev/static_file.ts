@@ -33,6 +33,9 @@ export async function staticFile(request: Request, root: string): Promise<Respon
   const files = new FileKinds(absolutePath(root));
   const path = `/${names.join("/")}`;
   if (files.kind(path) !== "file") return undefined;
+  // A link may not lead to what was not meant to be served, even to a file of the same owner.
+  const real = await Deno.realPath(files.root + path);
+  if (!real.startsWith(await Deno.realPath(files.root) + "/")) return undefined;
   const file = await Deno.open(files.root + path);
   const { size } = await file.stat();
   return new Response(file.readable, {
