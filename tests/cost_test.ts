@@ -1,6 +1,6 @@
 /** Hostile input must not cost more than its length: each decoder, header rule and regular expression, at growing lengths. */
 import { Redactor } from "../bridge/redact.ts";
-import { assert } from "@std/assert";
+import { AssertionError } from "@std/assert";
 import { LineLog } from "../io/line_log.ts";
 import {
   mountPrefix,
@@ -191,15 +191,19 @@ function timeOf(run: () => unknown): number {
 const LENGTH = 16_384;
 /** Shorter times say nothing, in milliseconds. */
 const NOISE = 4;
+const ROUNDS = 5;
 
 for (const [name, prepare] of Object.entries(COSTS)) {
   Deno.test(`${name}: twice the length takes at most three times as long`, () => {
     attempt(prepare(LENGTH));
-    const times = [1, 2, 4].map((factor) => timeOf(prepare(LENGTH * factor)));
-    const [least, , most] = times;
-    assert(
-      most < NOISE || most < 9 * Math.max(least, NOISE / 9),
-      `it took ${times.map((time) => time.toFixed(2)).join(", ")} ms`,
-    );
+    const measured: string[] = [];
+    // A busy machine can slow one round down; what grows too fast fails in each.
+    for (let round = 0; round < ROUNDS; round++) {
+      const times = [1, 2, 4].map((factor) => timeOf(prepare(LENGTH * factor)));
+      const [least, , most] = times;
+      if (most < NOISE || most < 9 * Math.max(least, NOISE / 9)) return;
+      measured.push(times.map((time) => time.toFixed(2)).join(", "));
+    }
+    throw new AssertionError(`it took ${measured.join(" ms; ")} ms`);
   });
 }
