@@ -742,9 +742,9 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
 
   /** Fails a body whose next bytes do not arrive in time while the app reads it. */
   checkBody(now: number): void {
-    const { bodyTimeout } = this.#connection.service.limits;
-    this.body?.check(now, bodyTimeout);
-    this.data?.check(now, bodyTimeout);
+    const { bodyTimeout, minBodyRate } = this.#connection.service.limits;
+    this.body?.check(now, bodyTimeout, minBodyRate);
+    this.data?.check(now, bodyTimeout, minBodyRate);
   }
 
   /** Aborts the request, as FCGI_ABORT_REQUEST arrived (section 5.4). */

@@ -29,6 +29,18 @@ export interface HTTPOptions
     Omit<Deno.ServeTcpOptions, "onError" | "onListen">,
     AppOptions,
     Pick<ServerOptions, "shutdownTimeout" | "log"> {
+  /**
+   * The address to listen on.
+   *
+   * @default "127.0.0.1", or "0.0.0.0" with `allowRemote`
+   */
+  hostname?: string;
+  /**
+   * Listens where other machines can connect, unless `hostname` says otherwise.
+   *
+   * @default false
+   */
+  allowRemote?: boolean;
   /** Called with the address once the server listens. @default a line on the console */
   onListen?: (addr: Deno.Addr) => void;
   /** The path of a Unix socket to listen on, instead of `hostname` and `port`. @default undefined */
@@ -82,14 +94,15 @@ export function serveHTTP(
 export function serveHTTP(app: App, options?: HTTPOptions): Deno.HttpServer<Deno.NetAddr>;
 export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<Deno.Addr> {
   const handler = toHandler(app);
-  const { onError: _onError, debug: _debug, signal, shutdownTimeout, path, ...serveOptions } =
-    options;
+  const { onError: _onError, debug: _debug, signal, shutdownTimeout, path, ...others } = options;
+  const { allowRemote = false, hostname = allowRemote ? "0.0.0.0" : "127.0.0.1", ...serveOptions } =
+    others;
   // On a Unix socket, Deno.serve makes URLs of the scheme "http+unix".
   const moved = path !== undefined || options.basePath !== undefined ||
     options.trustForwarded === true;
   const stop = new AbortController();
   const server: Deno.HttpServer<Deno.Addr> = path === undefined
-    ? Deno.serve({ ...serveOptions, signal: stop.signal }, serveRequest)
+    ? Deno.serve({ ...serveOptions, hostname, signal: stop.signal }, serveRequest)
     : Deno.serve({ path, onListen: options.onListen, signal: stop.signal }, serveRequest);
   return limitShutdown(server, stop, signal, shutdownTimeout);
 

@@ -41,7 +41,7 @@ export interface ServeOptions extends CGIOptions, FastCGIOptions, HTTPOptions {}
  * - by a web server as a CGI script (`GATEWAY_INTERFACE` and `REQUEST_METHOD` are set): serves that request;
  * - by a web server as a FastCGI application (file descriptor 0 is a listening socket): serves FastCGI on the socket;
  * - by systemd or a supervisor with a listening socket (LISTEN_FDS, or descriptor 0): the same;
- * - otherwise: serves HTTP with `Deno.serve`, on port 8000 unless the options set another.
+ * - otherwise: serves HTTP with `Deno.serve`, on 127.0.0.1:8000 unless the options set another address.
  *
  * On SIGTERM and SIGINT a server shuts down: it finishes the requests in progress.
  *

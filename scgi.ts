@@ -248,7 +248,7 @@ class Connection
       );
       this.abort(disconnected());
     } else {
-      this.#body?.check(now, limits.bodyTimeout);
+      this.#body?.check(now, limits.bodyTimeout, limits.minBodyRate);
       if (this.#channel.inputEnded) this.#channel.probe();
     }
   }

@@ -4,6 +4,8 @@
  * @module
  */
 
+import { MIN_BODY_RATE } from "./body_rate.ts";
+
 /** Limits of FastCGI and SCGI servers. */
 export interface LimitOptions {
   /**
@@ -53,6 +55,14 @@ export interface LimitOptions {
    */
   bodyTimeout?: number;
   /**
+   * How many bytes per second of a body must arrive, on average over a minute in which the app waits for them. If there
+   * are fewer, the read fails, and the response is 408 unless the app handles the error. 0 means no minimum, for bodies
+   * that are sent over a long time, such as events.
+   *
+   * @default 500
+   */
+  minBodyRate?: number;
+  /**
    * How long a write may make no progress, in milliseconds. Beyond it the connection closes.
    *
    * @default 60_000
@@ -69,6 +79,7 @@ export function resolveLimits({
   maxRequests = 1024,
   variablesTimeout = 10_000,
   bodyTimeout = 60_000,
+  minBodyRate = MIN_BODY_RATE,
   writeTimeout = 60_000,
 }: LimitOptions): Required<LimitOptions> {
   return {
@@ -79,6 +90,7 @@ export function resolveLimits({
     maxRequests,
     variablesTimeout,
     bodyTimeout,
+    minBodyRate,
     writeTimeout,
   };
 }

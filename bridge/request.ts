@@ -308,7 +308,9 @@ function fieldName(variable: string): string | null {
   if (name === undefined) {
     const field = variable.slice(5).replaceAll("_", "-").toLowerCase();
     name = TOKEN.test(field) && !NO_VARIABLE.has(field) ? field : null;
-    if (fieldNames.size < MAX_FIELD_NAMES) fieldNames.set(variable, name);
+    // So that a client's names fill it for a while only.
+    if (fieldNames.size >= MAX_FIELD_NAMES) fieldNames.clear();
+    fieldNames.set(variable, name);
   }
   return name;
 }

@@ -1,3 +1,4 @@
+import { BodyRate } from "./body_rate.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 
 /** The transport that receives a body. */
@@ -45,6 +46,7 @@ export class RequestBody {
   #filled = 0;
   #waiting: (() => void) | null = null;
   #waitingSince = 0;
+  #rate: BodyRate | null = null;
   #source: RequestBodySource;
   #maxBytes: number;
 
@@ -214,12 +216,22 @@ export class RequestBody {
   }
 
   /**
-   * Fails the body if its next bytes do not arrive within a timeout while the app reads it.
+   * Fails the body if its next bytes do not arrive within a timeout, or arrive too slowly, while the app reads it.
    *
    * @param now The time, in milliseconds.
    * @param timeout How long the app may wait, in milliseconds.
+   * @param minRate The minimum rate, in bytes per second.
    */
-  check(now: number, timeout: number): void {
+  check(now: number, timeout: number, minRate: number): void {
+    this.#rate ??= new BodyRate(minRate);
+    if (this.#rate.isTooSlow(now, this.#received, this.#waiting !== null)) {
+      this.fail(
+        new ProtocolError(
+          `Cannot read request body as at least ${minRate} bytes per second must arrive: fewer did (minBodyRate)`,
+          408,
+        ),
+      );
+    }
     if (this.#waiting === null) return;
     this.#waitingSince ||= now;
     if (now - this.#waitingSince <= timeout) return;

@@ -46,10 +46,12 @@ const fieldVariables = new Map<string, string | null>();
 function fieldVariable(name: string): string | null {
   let variable = fieldVariables.get(name);
   if (variable === undefined) {
-    // "a_b" would become the same variable as "a-b" (A24).
-    const none = NO_VARIABLE.has(name) || name.includes("_");
+    // Other characters would become "_" in an application, and "a.b" or "a_b" the same variable as "a-b" (A24).
+    const none = NO_VARIABLE.has(name) || !/^[a-z0-9-]+$/.test(name);
     variable = none ? null : `HTTP_${name.replaceAll("-", "_").toUpperCase()}`;
-    if (fieldVariables.size < MAX_NAMES) fieldVariables.set(name, variable);
+    // So that a client's names fill it for a while only.
+    if (fieldVariables.size >= MAX_NAMES) fieldVariables.clear();
+    fieldVariables.set(name, variable);
   }
   return variable;
 }

@@ -32,13 +32,11 @@ import { createGateway, createSweep, fetchOnce, redirectToFolder } from "./handl
 import { DEFAULTS, type FastCGIGatewayOptions, type Gateway, type GatewayInfo } from "./options.ts";
 import type { ApplicationResponse } from "./response.ts";
 import { RoundTrip, type ScriptFiles } from "./round_trip.ts";
-import { fileNames, hasDotName, pathBelow, type ScriptPath, splitScript } from "./script_path.ts";
+import { fileNames, hasBadName, pathBelow, type ScriptPath, splitScript } from "./script_path.ts";
 import type { Sweep } from "./watchdog.ts";
 
 const IDEMPOTENT = /^(?:GET|HEAD|OPTIONS|PUT|DELETE)$/;
 const MAX_REQUEST_ID = 65535;
-/** The number of bytes of a body without a length that are read before it is sent. */
-const READ_AHEAD = 65536;
 /** How long an application may take to end an aborted request, in milliseconds. */
 const ABORT_GRACE = 1000;
 
@@ -147,7 +145,7 @@ class Application {
     for (let fresh = !repeatable;; fresh = true) {
       const roundTrip = new RoundTrip(request, info, options, this.#sweep);
       try {
-        if (needsLength === undefined) await roundTrip.readAhead(READ_AHEAD);
+        if (needsLength === undefined) await roundTrip.readAhead();
         else if (needsLength) await roundTrip.measure(maxBufferedBody);
         const connection = fresh || roundTrip.over ? undefined : this.#connections.reuse();
         const client = await this.#send(roundTrip, connection, url, found, repeatable);
@@ -216,13 +214,13 @@ function findScript(
   const documentRoot = files.root;
   const kind = (name: string) => checkFiles ? files.kind(toText(name)) : "file";
   let path = splitScript(rest || "/", { split: [...split], index });
-  if (path && (hasDotName(path.scriptName) || kind(path.scriptName) !== "file")) {
+  if (path && (hasBadName(path.scriptName) || kind(path.scriptName) !== "file")) {
     path = undefined;
   }
   if (path !== undefined) checkNames(url, scriptPrefix + path.scriptName);
   if (path === undefined && checkFiles && !rest.endsWith("/")) {
     const isFolder = kind(rest) === "folder" && kind(`${rest}/${index}`) === "file";
-    if (isFolder && !hasDotName(rest)) return redirectToFolder(request);
+    if (isFolder && !hasBadName(rest)) return redirectToFolder(request);
   }
   if (path === undefined && fallback !== undefined) path = { scriptName: fallback, pathInfo: "" };
   if (path === undefined) return plainResponse(404);

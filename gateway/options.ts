@@ -4,6 +4,8 @@
  * @module
  */
 
+import { MIN_BODY_RATE } from "../bridge/body_rate.ts";
+
 /** The `info` of a handler of `Deno.serve`, with the client's address. */
 export type GatewayInfo = Deno.ServeHandlerInfo<Deno.Addr>;
 
@@ -35,6 +37,16 @@ export interface GatewayOptions {
    * @default 60_000
    */
   clientTimeout?: number;
+  /**
+   * How many bytes per second of a body must arrive from the client, on average over a minute in which the gateway waits
+   * for them. If there are fewer, the client gets 408. 0 means no minimum, for bodies that are sent over a long time.
+   *
+   * A body of at most 64 KiB is read before the application is called, so that a slow client occupies none of its
+   * processes or connections.
+   *
+   * @default 500
+   */
+  minBodyRate?: number;
   /**
    * The maximum size of a response's header block, in bytes. Beyond it the client gets 502.
    *
@@ -190,6 +202,7 @@ export const DEFAULTS = {
   prefix: "",
   timeout: 60_000,
   clientTimeout: 60_000,
+  minBodyRate: MIN_BODY_RATE,
   maxHeaderBytes: 65_536,
   maxBodyBytes: Infinity,
   passAuthorization: true,

@@ -1,3 +1,4 @@
+import { BodyRate } from "../bridge/body_rate.ts";
 import { type VariableSink, writeVariables } from "../bridge/request_variables.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 import { DEFAULTS, type GatewayInfo, type GatewayOptions } from "./options.ts";
@@ -12,6 +13,9 @@ export interface ScriptFiles {
   /** DOCUMENT_ROOT. */
   documentRoot: string;
 }
+
+/** The size of a body, in bytes, up to which it is read before the application is called. */
+const READ_AHEAD = 65_536;
 
 /** One request to an application and its response, whatever the transport. */
 export class RoundTrip implements Checked {
@@ -37,6 +41,10 @@ export class RoundTrip implements Checked {
   #maxBodyBytes: number;
   #body: BodyReader | undefined;
   #buffered: Uint8Array<ArrayBuffer>[] = [];
+  /** The number of bytes that the client has sent of the body, and whether the gateway waits for more. */
+  #received = 0;
+  #receiving = false;
+  #rate: BodyRate;
   /**
    * "complete": the response is complete before the whole body was sent. "over": the transport has finished, or the
    * round trip was aborted.
@@ -59,6 +67,7 @@ export class RoundTrip implements Checked {
     const {
       timeout = DEFAULTS.timeout,
       clientTimeout = DEFAULTS.clientTimeout,
+      minBodyRate = DEFAULTS.minBodyRate,
       maxHeaderBytes = DEFAULTS.maxHeaderBytes,
       maxBodyBytes = DEFAULTS.maxBodyBytes,
       log = console.error,
@@ -69,6 +78,7 @@ export class RoundTrip implements Checked {
     this.#info = info;
     this.#sweep = sweep;
     this.#maxBodyBytes = maxBodyBytes;
+    this.#rate = new BodyRate(minBodyRate);
     this.length = bodyLength(request);
     if ((this.length ?? 0) > maxBodyBytes) throw tooLarge(maxBodyBytes);
     this.#body = request.body === null ? undefined : new BodyReader(request.body);
@@ -89,6 +99,10 @@ export class RoundTrip implements Checked {
   /** Aborts the round trip if the client has disconnected or a side has made no progress for too long. */
   check(now: number): void {
     if (++this.#checks > 1) this.#observe();
+    if (this.#rate.isTooSlow(now, this.#received, this.#receiving)) {
+      const { minBodyRate = DEFAULTS.minBodyRate } = this.#options;
+      return this.abort(tooSlow(minBodyRate));
+    }
     const side = this.watchdog.expired(now);
     if (side === undefined || this.over) return;
     const { timeout = DEFAULTS.timeout, clientTimeout = DEFAULTS.clientTimeout } = this.#options;
@@ -151,7 +165,7 @@ export class RoundTrip implements Checked {
   }
 
   /**
-   * Buffers a body of unknown length to find its length.
+   * Reads a small body, and one of unknown length to find its length, before the application is called.
    *
    * @param most The maximum number of buffered bytes.
    * @throws {ProtocolError} If the body is longer (status 413).
@@ -162,20 +176,24 @@ export class RoundTrip implements Checked {
   }
 
   /**
-   * Buffers a body of unknown length until it ends, which tells its length, or is longer than `most` bytes.
+   * Reads a small body before the application is called, so that a slow client occupies none of its processes. Reads
+   * one of unknown length until it ends, which tells its length, or is longer than `most` bytes.
    *
    * @throws {ProtocolError} If the body is longer than allowed (status 413).
    */
-  async readAhead(most: number): Promise<void> {
-    if (this.length !== undefined) return;
-    let length = 0;
-    for (let chunk = await this.#read(); chunk !== null; chunk = await this.#read()) {
-      length += chunk.length;
-      if (length > this.#maxBodyBytes) throw tooLarge(this.#maxBodyBytes);
+  async readAhead(most = READ_AHEAD): Promise<void> {
+    if (this.length !== undefined && this.length > READ_AHEAD) return;
+    const length = this.length ?? Infinity;
+    while (this.#received < length) {
+      const chunk = await this.#read();
+      if (chunk === null) {
+        this.length ??= this.#received;
+        return;
+      }
+      if (this.#received > this.#maxBodyBytes) throw tooLarge(this.#maxBodyBytes);
       this.#buffered.push(chunk.slice());
-      if (length > most) return;
+      if (this.length === undefined && this.#received > most) return;
     }
-    this.length = length;
   }
 
   /**
@@ -208,13 +226,19 @@ export class RoundTrip implements Checked {
   /** Reads the next chunk of the body from the client, which is valid until the next read. */
   async #read(): Promise<Uint8Array<ArrayBuffer> | null> {
     if (this.#body === undefined) return null;
+    this.#receiving = true;
     try {
       const chunk = await this.watchdog.client(this.#body.read());
-      if (chunk !== null) return chunk;
+      if (chunk !== null) {
+        this.#received += chunk.length;
+        return chunk;
+      }
     } catch (error) {
       throw new ProtocolError(
         `Cannot send request body as the client must send all of it: ${(error as Error).message}`,
       );
+    } finally {
+      this.#receiving = false;
     }
     this.#body = undefined;
     return null;
@@ -333,5 +357,12 @@ function tooLarge(most: number): ProtocolError {
 function wrongLength(length: number, actual: string): ProtocolError {
   return new ProtocolError(
     `Cannot send request body as it must have ${length} bytes: it has ${actual}`,
+  );
+}
+
+function tooSlow(rate: number): ProtocolError {
+  return new ProtocolError(
+    `Cannot send request body as the client must send at least ${rate} bytes per second: it sent fewer (minBodyRate)`,
+    408,
   );
 }

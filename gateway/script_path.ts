@@ -94,9 +94,9 @@ export function splitScript(path: string, options: SplitOptions): ScriptPath | u
   return undefined;
 }
 
-/** Returns whether a decoded path has a segment that begins with a dot. */
-export function hasDotName(path: string): boolean {
-  return /(?:^|\/)\./.test(path);
+/** Returns whether a segment of a decoded path is no name of a script or folder: it is empty, or begins with a dot. */
+export function hasBadName(path: string): boolean {
+  return /(?:^|\/)\.|\/\//.test(path);
 }
 
 function badPath(wanted: string, pathname: string): ProtocolError {

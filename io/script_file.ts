@@ -50,6 +50,10 @@ export function findScript(
   let path = root.replace(/\/+$/, "");
   let taken = 0;
   let folder = false;
+  const rootInfo = stat(path || "/");
+  if (rootInfo !== null && isWorldWritable(rootInfo)) {
+    return refused(`${path} is a folder that all users may write to`);
+  }
   for (const name of names) {
     taken++;
     if (folder) return missing(`${path}/ has an empty name`);
@@ -61,6 +65,7 @@ export function findScript(
     if (info === null) return missing(`${path} does not exist`);
     if (isForeignLink(path, info)) return missing(foreign(path));
     if (!info.isDirectory) return checkScript(path, taken, rules);
+    if (isWorldWritable(info)) return refused(`${path} is a folder that all users may write to`);
   }
   for (const name of rules.index) {
     const file = `${path}/${name}`;
@@ -85,6 +90,10 @@ function isForeignLink(path: string, target: Deno.FileInfo): boolean {
   return link.isSymlink && link.uid !== target.uid;
 }
 
+function isWorldWritable({ mode }: Deno.FileInfo): boolean {
+  return ((mode ?? 0) & WORLD_WRITABLE) !== 0;
+}
+
 function foreign(path: string): string {
   return `${path} is a link to another user's file`;
 }
@@ -103,10 +112,8 @@ export function checkScript(
   }
   const real = Deno.realPathSync(file);
   const folder = Deno.statSync(real.slice(0, real.lastIndexOf("/")) || "/");
-  if ((info.mode ?? 0) & WORLD_WRITABLE) return refused(`${file} is writable by all users`);
-  if ((folder.mode ?? 0) & WORLD_WRITABLE) {
-    return refused(`the folder of ${file} is writable by all users`);
-  }
+  if (isWorldWritable(info)) return refused(`${file} is writable by all users`);
+  if (isWorldWritable(folder)) return refused(`the folder of ${file} is writable by all users`);
   if (info.mode !== null && !(info.mode & EXECUTABLE) && rules.needsRunBit(file)) {
     return refused(`${file} is not executable`);
   }

@@ -10,7 +10,7 @@ import {
   requestURL,
 } from "../bridge/request.ts";
 import { ResponseReader } from "../gateway/response.ts";
-import { decodeTarget, fileNames, hasDotName, splitScript } from "../gateway/script_path.ts";
+import { decodeTarget, fileNames, hasBadName, splitScript } from "../gateway/script_path.ts";
 import { decodeDebugFormat, toText } from "../wire/byte_string.ts";
 import { encodeHead, HeadDecoder } from "../wire/cgi.ts";
 import { ChunkedDecoder } from "../wire/chunked.ts";
@@ -158,7 +158,7 @@ const COSTS: Record<string, (length: number) => () => unknown> = {
   },
   "a gateway's path": (n) => () => decodeTarget("/..%2f.".repeat(n / 7)),
   "a gateway's names": (n) => () => [...fileNames("/%41".repeat(n / 4))],
-  "a gateway's dots": (n) => () => hasDotName("/a.".repeat(n / 3)),
+  "a gateway's dots": (n) => () => hasBadName("/a.".repeat(n / 3)),
   "a gateway's script": (n) => () =>
     splitScript("/a".repeat(n / 2), { split: [".php"], index: "" }),
   "a head to send": (n) => () => encodeHead(200, " \x01".repeat(n / 2), [["x", " ".repeat(n)]]),

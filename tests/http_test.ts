@@ -324,3 +324,17 @@ Deno.test("serve() serves HTTP where nothing else is found, until it is stopped 
   stop.abort();
   await deadline(served, "the server's end");
 });
+
+Deno.test("serveHTTP() listens on loopback unless the options say otherwise", async () => {
+  const cases: [options: HTTPOptions, hostname: string][] = [
+    [{}, "127.0.0.1"],
+    [{ allowRemote: true }, "0.0.0.0"],
+    [{ allowRemote: true, hostname: "127.0.0.2" }, "127.0.0.2"],
+    [{ hostname: "::1" }, "::1"],
+  ];
+  for (const [options, hostname] of cases) {
+    const server = serveHTTP(() => new Response(), { port: 0, onListen() {}, ...options });
+    assertEquals(server.addr.hostname, hostname);
+    await server.shutdown();
+  }
+});

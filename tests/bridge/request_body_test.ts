@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import fc from "fast-check";
 import { RequestBody } from "../../bridge/request_body.ts";
+import { ProtocolError } from "../../wire/protocol_error.ts";
 import { concat } from "../testing/bytes.ts";
 import { deadline } from "../testing/deadline.ts";
 
@@ -210,4 +211,37 @@ Deno.test("RequestBody drops bytes for a buffer whose reader has cancelled", asy
   assertEquals((await reading).done, true);
   assertEquals(body.push(new Uint8Array(20_000), true), false);
   assertEquals([body.discarded, body.buffered], [true, 0]);
+});
+
+Deno.test("check() fails a body that arrives below the minimum rate while the app reads it", async () => {
+  const body = new RequestBody({ pull() {} });
+  const read = body.collect()!;
+  let at = 0;
+  for (; at < 62_000 && !body.ended; at += 500) {
+    body.push(new Uint8Array(1), false);
+    // The app reads on.
+    await null;
+    await null;
+    body.check(1 + at, Infinity, 500);
+  }
+  assertEquals(at, 60_500);
+  const error = await assertRejects(() => read, ProtocolError, "at least 500 bytes per second");
+  assertEquals(error.status, 408);
+});
+
+Deno.test("a body in 300,000 parts of one byte is read whole, in few chunks", async () => {
+  for (const read of ["collect", "stream"] as const) {
+    const body = new RequestBody({ pull() {} });
+    const collected = read === "collect" ? body.collect()! : null;
+    for (let i = 0; i < 300_000; i++) body.push(new Uint8Array([i & 255]), false);
+    body.end();
+    let chunks = 0;
+    const parts: Uint8Array[] = [];
+    if (collected !== null) parts.push(await collected);
+    else for await (const chunk of body.stream) chunks++, parts.push(chunk);
+    const whole = concat(parts);
+    assertEquals(whole.length, 300_000);
+    assert(whole.every((byte, i) => byte === (i & 255)));
+    assert(chunks < 20, `${chunks} chunks`);
+  }
 });

@@ -244,3 +244,12 @@ Deno.test("a request survives the round trip through its variables", async () =>
     { numRuns: 200 },
   );
 });
+
+Deno.test("only header names of letters, digits and hyphens become variables (rule A24)", () => {
+  const fields = ["x-a1", "x.forwarded.for", "x_forwarded_for", "x!a", "x'a", "x~a", "x|a", "x+a"];
+  const headers = fields.map((name): [string, string] => [name, "evil"]);
+  const request = new Request("http://localhost/", { headers });
+  const names = createVariables(request, { pathInfo: "/" }).map(([name]) => name)
+    .filter((name) => name.startsWith("HTTP_X"));
+  assertEquals(names, ["HTTP_X_A1"]);
+});

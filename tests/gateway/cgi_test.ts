@@ -303,7 +303,7 @@ Deno.test("cgiGateway() runs nothing that others may change, or that is not to b
   ) {
     const response = await gateway.fetch(path);
     assertEquals([response.status, await response.text()], [403, "403 Forbidden\n"], path);
-    assertStringIncludes(scripts.log.join("\n"), path);
+    assertStringIncludes(scripts.log.join("\n"), path.replace(/(\/shared)\/.*/, "$1 is a folder"));
   }
 });
 
@@ -362,18 +362,18 @@ Deno.test("cgiGateway() sends a body and its length, and reads while it writes",
   assertEquals(await little.status("/cat.cgi", known), 413);
 });
 
-Deno.test("cgiGateway() does not hold an answer until its end", async () => {
+Deno.test("cgiGateway() does not buffer a response until its end, nor a body longer than 64 KiB", async () => {
   await using scripts = new Scripts({
     "a.cgi": HELLO + "echo first; read line; echo second $line",
   });
   const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
-  const init = { method: "POST", body: readable, headers: { "content-length": "3" } };
+  const init = { method: "POST", body: readable, headers: { "content-length": "70000" } };
   const response = await scripts.gateway().fetch("/a.cgi", init);
   const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
   assertEquals((await deadline(reader.read(), "the first line")).value, "first\n");
   const writer = writable.getWriter();
-  writer.write(new TextEncoder().encode("go\n"));
-  writer.close();
+  writer.write(new TextEncoder().encode("go\n".padEnd(70_000)));
+  writer.close().catch(() => {});
   assertEquals((await deadline(reader.read(), "the second line")).value, "second go\n");
   assertEquals((await deadline(reader.read(), "the end")).done, true);
 });
@@ -507,7 +507,7 @@ testWith(
 testWith(PS, "cgiGateway() ends a script whose request breaks off", async () => {
   await using scripts = new Scripts({ "a.cgi": TREE + "cat; wait" });
   const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
-  const init = { method: "POST", body: readable, headers: { "content-length": "9" } };
+  const init = { method: "POST", body: readable, headers: { "content-length": "70000" } };
   const response = scripts.gateway().fetch("/a.cgi", init);
   const pids = await pidsOf(scripts);
   await writable.abort(new Error("connection reset"));
@@ -595,12 +595,12 @@ Deno.test("cgiGateway() runs no more processes than it may", async () => {
   await using scripts = new Scripts({ "a.cgi": HELLO + "echo begun; read line; echo $line" });
   const gateway = scripts.gateway({ maxProcesses: 1 });
   const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
-  const init = { method: "POST", body: readable, headers: { "content-length": "3" } };
+  const init = { method: "POST", body: readable, headers: { "content-length": "70000" } };
   const first = await gateway.fetch("/a.cgi", init);
   assertEquals(await gateway.status("/a.cgi"), 503);
   const writer = writable.getWriter();
-  writer.write(new TextEncoder().encode("go\n"));
-  writer.close();
+  writer.write(new TextEncoder().encode("go\n".padEnd(70_000)));
+  writer.close().catch(() => {});
   assertEquals(await first.text(), "begun\ngo\n");
 });
 
@@ -655,4 +655,41 @@ Deno.test("fetchCGI() throws what a gateway answers 502 for", async () => {
     Error,
     "must end with an empty line",
   );
+});
+
+Deno.test("cgiGateway() runs nothing below a folder that all users may write to", async () => {
+  await using scripts = new Scripts({ "open/inner/a.cgi": `${HELLO} echo ran` });
+  const gateway = scripts.gateway();
+  assertEquals(await gateway.text("/open/inner/a.cgi"), "ran\n");
+  for (const folder of [`${scripts.root}/open`, scripts.root]) {
+    Deno.chmodSync(folder, 0o777);
+    assertEquals(await gateway.status("/open/inner/a.cgi"), 403);
+    assertStringIncludes(
+      scripts.log.join("\n"),
+      `${folder} is a folder that all users may write to`,
+    );
+    Deno.chmodSync(folder, 0o755);
+  }
+  gateway.end();
+});
+
+Deno.test("cgiGateway() starts no process before a small body is complete", async () => {
+  await using scripts = new Scripts({ "cat.cgi": `${HELLO} cat` });
+  const gateway = scripts.gateway({ maxProcesses: 1 });
+  const slow = ["declared", "undeclared"].map((kind) => {
+    const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+    const writer = writable.getWriter();
+    writer.write(new TextEncoder().encode("so")).catch(() => {});
+    const headers = kind === "declared" ? { "content-length": "4" } : undefined;
+    const response = gateway.text("/cat.cgi", { method: "POST", headers, body: readable });
+    return { writer, response };
+  });
+  // All processes would be in use.
+  assertEquals(await gateway.text("/cat.cgi", { method: "POST", body: "quick" }), "quick");
+  for (const { writer, response } of slow) {
+    await writer.write(new TextEncoder().encode("on"));
+    await writer.close();
+    assertEquals(await response, "soon");
+  }
+  gateway.end();
 });

@@ -3,7 +3,7 @@ import fc from "fast-check";
 import {
   decodeTarget,
   fileNames,
-  hasDotName,
+  hasBadName,
   isUTF8,
   splitScript,
   stripPrefix,
@@ -175,9 +175,11 @@ Deno.test("splitScript() loses nothing of a path, and ends the script at a segme
   }));
 });
 
-Deno.test("hasDotName() finds a segment that begins with a dot", () => {
-  for (const path of ["/.git", "/a/.env/b", ".x", "/..", "/.", "/a/..b"]) assert(hasDotName(path));
-  for (const path of ["/", "/a.b", "/a./b.", "/a..", ""]) assert(!hasDotName(path), path);
+Deno.test("hasBadName() finds a segment that is empty or begins with a dot", () => {
+  for (
+    const path of ["/.git", "/a/.env/b", ".x", "/..", "/.", "/a/..b", "//a.php", "/a//", "/a//b"]
+  ) assert(hasBadName(path), path);
+  for (const path of ["/", "/a.b", "/a./b.", "/a..", ""]) assert(!hasBadName(path), path);
 });
 
 Deno.test("the functions of paths throw nothing but ProtocolError, whatever comes", () => {
