@@ -99,7 +99,7 @@ Deno.test("README's hello.ts is a CGI script", async () => {
   assertEquals([status, text(body)], [200, "Hello, Ann! This came over cgi.\n"]);
 });
 
-const [command, ...others] = blocks("sh", "jsr:@gatehouse/cgi");
+const [command, ...others] = blocks("sh", "serve hello.ts");
 assertEquals(others, []);
 
 Deno.test("README's command line serves hello.ts", async () => {
@@ -130,7 +130,7 @@ for (const option of ["", " --base-path auto"]) {
 Deno.test("README's command line serves hello.ts with workers", async () => {
   await using machine = new Machine();
   const { program, address } = await machine.serve(
-    command.replace("deno run", "deno run --allow-run"),
+    command.replace("deno run", "deno run --allow-run --allow-env"),
     " --workers 2",
   );
   await using _program = program;

@@ -36,9 +36,12 @@ backend ${name}
   use-fcgi-app ${name}
 ${
     several
-      ? `  # The back end with the fewest connections is next; another, if it cannot be reached.
+      ? `  # The back end with the fewest connections is next; another, if it cannot be reached or goes away before it
+  # responds, but not for a POST, which may have had its effect.
   balance leastconn
-  option redispatch
+  option redispatch 1
+  retry-on conn-failure empty-response
+  http-request disable-l7-retry unless METH_GET
 `
       : ""
   }${servers.join("\n")}

@@ -25,6 +25,7 @@ ${keeps ? "  # Idle connections that each worker process keeps.\n  keepalive 8;\
 
 server {
   listen ${listenOn(listen)};
+  # Without a server_name, Debian's sites-enabled/default takes the requests of its port.
   # The largest upload; by default 1m.
   client_max_body_size 20m;
 
@@ -38,8 +39,9 @@ server {
     ${protocol}_buffering off;
 ${keeps ? "    # Keep connections for the next request.\n    fastcgi_keep_conn on;\n" : ""}${
     several
-      ? `    # Send a request to the next back end if one goes away before it responds, a POST too.
-    ${protocol}_next_upstream error timeout non_idempotent;
+      ? `    # Send a request to the next back end if one goes away before it responds, but no POST, which may have
+    # had its effect.
+    ${protocol}_next_upstream error timeout;
 `
       : ""
   }    ${protocol}_pass ${name};

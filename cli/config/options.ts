@@ -1,4 +1,5 @@
 import type { Endpoint } from "../../io/address.ts";
+import { isLoopback } from "../../io/peers.ts";
 import { formatAddress } from "../address.ts";
 
 /** What a configuration is made of. No value has a character that a configuration would take for its own. */
@@ -33,15 +34,19 @@ function startCommand(
   { app, protocol, path, workers }: ConfigOptions,
   backend: Endpoint,
 ): string {
-  const remote = backend.transport === "tcp" &&
-    !/^(?:127\.|::1$|localhost$)/.test(backend.hostname);
   return [
     `gatehouse serve ${app} --protocol ${protocol} --listen ${formatAddress(backend)}`,
     ...(backend.transport === "unix" ? ["--group www-data"] : []),
     ...(path === "" ? [] : [`--base-path ${path}`]),
     ...(workers === undefined ? [] : [`--workers ${workers}`]),
-    ...(remote ? ["--allow-remote"] : []),
+    ...allowRemote(backend),
   ].join(" ");
+}
+
+/** Returns the option that an app needs to listen on an address which other machines can reach. */
+export function allowRemote(address: Endpoint): string[] {
+  const needed = address.transport === "tcp" && !isLoopback(address.hostname);
+  return needed ? ["--allow-remote"] : [];
 }
 
 /** Indents each line that is not empty. */

@@ -1,6 +1,6 @@
 import { formatAddress } from "../address.ts";
 import { SPECIFIER } from "../version.ts";
-import type { ConfigOptions } from "./options.ts";
+import { allowRemote, type ConfigOptions } from "./options.ts";
 
 /** A socket unit and a service unit of systemd, as `systemctl cat` shows them. */
 export function systemd(options: ConfigOptions): string {
@@ -18,6 +18,7 @@ export function systemd(options: ConfigOptions): string {
     `serve ${app} --protocol ${protocol} --listen ${workers === undefined ? "systemd" : "fd:0"}`,
     ...(path === "" ? [] : [`--base-path ${path}`]),
     ...(workers === undefined ? [] : [`--workers ${workers}`]),
+    ...allowRemote(socket),
   ];
   return `# /etc/systemd/system/${name}.socket
 # systemd opens the socket, and starts the service at the first request. To check and start both:

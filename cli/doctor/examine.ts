@@ -43,13 +43,14 @@ export async function examine({ script, user, env }: Examined): Promise<Finding[
   }
   const command = first.command.join(" ");
   if (joinsArguments(first)) findings.push(find("env-s", { command }));
-  findings.push(...examineProgram(first, user, env, find));
+  findings.push(...examineProgram(first, script, user, env, find));
   return findings;
 }
 
 /** Finds what is wrong with the program that runs a script. */
 function examineProgram(
   first: FirstLine,
+  script: string,
   user: User,
   env: Record<string, string>,
   find: (id: FindingId, values?: Record<string, string>) => Finding,
@@ -70,7 +71,9 @@ function examineProgram(
   if (!args.some((arg) => /^(?:--allow-env|--allow-all|-[a-zA-Z]*[AE])/.test(arg))) {
     findings.push(find("allow-env"));
   }
-  const cache = env.DENO_DIR ?? `${user.home}/.cache/deno`;
+  // A bundle needs no cache: if JavaScript imports what is missing, the trial shows it.
+  if (/\.[cm]?js$/.test(script) || args.includes("--ext=js")) return findings;
+  const cache = first.variables.DENO_DIR ?? env.DENO_DIR ?? `${user.home}/.cache/deno`;
   // One that another user has filled will do.
   const isFilled = user.canRead(cache) && user.canRun(cache);
   if (!isFilled && !user.canWrite(cache)) findings.push(find("deno-dir", { path: cache }));

@@ -6,6 +6,8 @@ export interface FirstLine {
   argument: string;
   /** The program that runs the script, and its arguments, as they were meant. */
   command: string[];
+  /** What `env` sets, such as DENO_DIR. */
+  variables: Record<string, string>;
   /** Whether `env` looks for the program on PATH. */
   searched: boolean;
 }
@@ -17,12 +19,16 @@ export function parseFirstLine(line: string): FirstLine | undefined {
   const [, file, argument] = match;
   const words = argument.split(/\s+/).filter((word) => word !== "");
   if (!/(?:^|\/)env$/.test(file)) {
-    return { file, argument, command: [file, ...words], searched: false };
+    return { file, argument, command: [file, ...words], variables: {}, searched: false };
   }
   // env's own options and variables come before the program.
   const program = words.findIndex((word) => !word.startsWith("-") && !word.includes("="));
   const command = program < 0 ? [] : words.slice(program);
-  return { file, argument, command, searched: !command[0]?.startsWith("/") };
+  const variables = Object.fromEntries(
+    words.slice(0, words.length - command.length).filter((word) => word.includes("="))
+      .map((word) => [word.slice(0, word.indexOf("=")), word.slice(word.indexOf("=") + 1)]),
+  );
+  return { file, argument, command, variables, searched: !command[0]?.startsWith("/") };
 }
 
 /** Whether the system would pass several words as one argument, which the program would not understand. */

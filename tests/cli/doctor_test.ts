@@ -264,6 +264,22 @@ Deno.test({
   },
 });
 
+for (const [first, name] of [["", "hello.js"], ["DENO_DIR=", "hello.ts"]]) {
+  Deno.test({
+    name: `doctor needs no cache of the web server's user for ${name}${
+      first && " with DENO_DIR in its first line"
+    }`,
+    ignore: Deno.uid() !== 0,
+    async fn() {
+      const variable = first && `${first}${directory}/cache `;
+      const script = write(BARE.replace("-S ", `-S ${variable}`), name);
+      const env = ["--env", `PATH=${bin}:/usr/bin:/bin`, "--env", "DENO_DIR=/root/cache"];
+      const { code, ids, stdout } = await doctor(script, ...asNobody, ...env);
+      assertEquals([code, ids], [0, []], stdout);
+    },
+  });
+}
+
 Deno.test("doctor shows several findings at once", async () => {
   const script = write(RIGHT.replace(" --allow-env", ""), "hello.ts", 0o644);
   const { stdout, ids } = await doctor(script, ...USUAL);

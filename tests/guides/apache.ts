@@ -12,8 +12,15 @@ export interface Host extends AsyncDisposable {
   log(): string;
 }
 
-/** Starts Apache as hosts configure it: with a cgi-bin, and `.htaccess` files. */
-export async function startApache({ home, registry }: Machine): Promise<Host> {
+/**
+ * Starts Apache as hosts configure it: with a cgi-bin, and `.htaccess` files.
+ *
+ * @param path Its PATH. Default: one on which Deno is not installed.
+ */
+export async function startApache(
+  { home, registry }: Machine,
+  path = "/usr/sbin",
+): Promise<Host> {
   const port = freePort();
   const directory = Deno.makeTempDirSync();
   Deno.chmodSync(directory, 0o755);
@@ -35,8 +42,7 @@ ScriptAlias /cgi-bin/ ${home}/public_html/cgi-bin/
   const program = new Program("Apache", "apache2", {
     args: ["-f", `${directory}/apache.conf`, "-DFOREGROUND"],
     clearEnv: true,
-    // Nowhere that Deno may be installed.
-    env: { PATH: "/usr/sbin" },
+    env: { PATH: path },
   });
   const url = `http://127.0.0.1:${port}`;
   await eventually("Apache listens", async () => {

@@ -1,5 +1,5 @@
 /** docs/daemon.md, followed word for word, but for systemd itself: its socket comes from systemd-socket-activate. */
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { eventually, freePort, Program, type Rig } from "../servers/harness.ts";
 import { nginxCommand } from "../servers/nginx.ts";
 import { testWith } from "../testing/needs.ts";
@@ -16,11 +16,25 @@ const BLOCKS = blocksOf("daemon.md");
 
 /** What the page is on this machine. */
 function here(text: string, machine: Machine, port: number): string {
-  return text.replaceAll("/srv/app", `${machine.home}/srv/app`)
+  return text.replaceAll("sudo ", "")
+    .replaceAll("/srv/app", `${machine.home}/srv/app`)
     .replaceAll("/run/app.sock", `${machine.home}/app.sock`)
-    .replaceAll("/usr/local/bin/deno", Deno.execPath())
+    .replaceAll("--root /usr/local", `--root ${machine.home}`)
+    .replaceAll("/etc/nginx", `${machine.home}/nginx`)
+    // Where the printed units belong is not here.
+    .replaceAll("file = $2", `file = "${machine.home}" $2`)
+    .replaceAll("/etc/systemd/system/app", `${machine.home}/etc/systemd/system/app`)
     .replaceAll("http://example.org", `http://127.0.0.1:${port}`)
     .replaceAll("listen 80;", `listen 127.0.0.1:${port};`);
+}
+
+/** A machine with the folders of the page. */
+function newMachine(): Machine {
+  const machine = new Machine();
+  for (const folder of ["srv/app", "etc/systemd/system", "nginx/conf.d", "cache"]) {
+    Deno.mkdirSync(`${machine.home}/${folder}`, { recursive: true });
+  }
+  return machine;
 }
 
 /** The value of a line of a unit. */
@@ -30,6 +44,11 @@ function setting(unit: string, name: string): string {
   return found[1];
 }
 
+/** The value of Environment= on this machine. */
+function environment(machine: Machine, service: string): string {
+  return setting(service, "Environment").replace("%C", `${machine.home}/cache`);
+}
+
 /** Starts the service of a unit as its socket unit would. */
 function startService(machine: Machine, service: string, socket: string): Program {
   return new Program("the service", "systemd-socket-activate", {
@@ -37,11 +56,11 @@ function startService(machine: Machine, service: string, socket: string): Progra
       "--listen",
       setting(socket, "ListenStream"),
       ...["JSR_URL", "NO_COLOR", "HOME"].map((name) => `--setenv=${name}`),
-      `--setenv=${setting(service, "Environment")}`,
+      `--setenv=${environment(machine, service)}`,
       // StandardInput=socket
       "sh",
       "-c",
-      `exec ${setting(service, "ExecStart")} <&3`,
+      `${setting(service, "ExecStartPre")} && exec ${setting(service, "ExecStart")} <&3`,
     ],
     clearEnv: true,
     env: machine.env(),
@@ -66,29 +85,27 @@ async function responds(url: string, nginx: Program): Promise<void> {
 }
 
 testWith(NEEDS, "docs/daemon.md works as it is written", async () => {
-  await using machine = new Machine();
+  await using machine = newMachine();
   await using shell = machine.shell();
   await using programs = new AsyncDisposableStack();
   const port = freePort();
   const place = (text: string) => here(text, machine, port);
-  Deno.mkdirSync(`${machine.home}/srv/app`, { recursive: true });
-  const service = place(fileOf(BLOCKS, "app.service"));
-  const socket = place(fileOf(BLOCKS, "app.socket"));
+  const read = (file: string) => Deno.readTextFileSync(`${machine.home}/${file}`);
+  let service = "";
   let daemon: Program | undefined;
 
   for (const [i, { language, info, file, text }] of BLOCKS.entries()) {
-    if (file === "app.ts") machine.write("srv/app/app.ts", place(text));
-    if (language !== "sh" || info === "no-test") continue;
+    if (file === "app.ts") machine.write("srv/app/app.ts", text);
+    if (language !== "sh" || info === "balanced" || info === "remote") continue;
     if (info === "systemd") {
-      const units = ["app.socket", "app.service"];
-      units.forEach((name) => machine.write(name, name === "app.socket" ? socket : service));
-      const { output } = await shell.run(`systemd-analyze verify ~/app.socket ~/app.service`);
+      service = read("etc/systemd/system/app.service");
+      const { output } = await shell.run(place(text.split("\n")[0]));
       assertEquals(output.split("\n").filter((line) => /\bapp\.(socket|service)/.test(line)), []);
-      daemon = startService(machine, service, socket);
-      const started = daemon;
+      const started = startService(machine, service, read("etc/systemd/system/app.socket"));
       programs.defer(() => started.stop());
+      daemon = started;
     } else if (info === "nginx") {
-      const nginx = startNginx(machine, place(fileOf(BLOCKS, "app.conf")));
+      const nginx = startNginx(machine, place(read("nginx/conf.d/app.conf")));
       programs.defer(() => nginx.stop());
       await responds(`http://127.0.0.1:${port}/health`, nginx);
     } else if (info === "systemd reload") {
@@ -104,10 +121,10 @@ testWith(NEEDS, "docs/daemon.md works as it is written", async () => {
       });
     } else {
       const { output, code } = await shell.run(place(text));
-      assertEquals([output, code], [expected(i), 0], `${text}${daemon?.output ?? ""}`);
+      assertEquals([output, code], [place(expected(i)), 0], `${text}${daemon?.output ?? ""}`);
     }
   }
-  assertStringIncludes(Deno.readTextFileSync(`${machine.home}/error.log`), "hello to /");
+  assertStringIncludes(read("error.log"), "hello to /");
   assertEquals(daemon!.status, undefined);
 });
 
@@ -116,53 +133,73 @@ function expected(i: number): string {
   return next?.language === "text" ? next.text : "";
 }
 
-testWith(
-  NEEDS,
-  "docs/daemon.md: no request is lost when one of two back ends is killed",
-  async () => {
-    await using machine = new Machine();
-    await using shell = machine.shell();
-    await using programs = new AsyncDisposableStack();
-    const port = freePort();
-    const place = (text: string) => here(text, machine, port);
-    Deno.mkdirSync(`${machine.home}/srv/app`, { recursive: true });
-    machine.write("srv/app/app.ts", fileOf(BLOCKS, "app.ts"));
-    const [prepare] = BLOCKS.filter(({ language }) => language === "sh");
-    assertEquals((await shell.run(place(prepare.text))).code, 0);
-    const addresses = [1, 2].map(() => `127.0.0.1:${freePort()}`);
-    const daemons = addresses.map((address) => {
-      const socket = fileOf(BLOCKS, "app.socket").replace("/run/app.sock", address);
-      const daemon = startService(machine, place(fileOf(BLOCKS, "app.service")), socket);
-      programs.defer(() => daemon.stop());
-      return daemon;
-    });
-    const balanced = BLOCKS.find(({ info }) => info === "balanced")!;
-    const nginx = startNginx(
-      machine,
-      place(balanced.text).replace("10.0.0.2:9000", addresses[0])
-        .replace("10.0.0.3:9000", addresses[1]),
-    );
-    programs.defer(() => nginx.stop());
-    await responds(`http://127.0.0.1:${port}/`, nginx);
+/** What runs each web server in front of two back ends. */
+const BALANCERS: Record<string, (machine: Machine, config: string) => Program> = {
+  nginx: startNginx,
+  haproxy: (machine, config) =>
+    new Program("haproxy", "haproxy", {
+      args: ["-db", "-f", machine.write("haproxy.cfg", config)],
+    }),
+};
 
-    let responses = 0;
-    let stopped = false;
-    const load = Promise.all([1, 2, 3, 4].map(async () => {
-      while (!stopped) {
-        const response = await fetch(`http://127.0.0.1:${port}/`);
-        assertEquals([response.status, await response.text()], [200, "Hello from version 1\n"]);
-        responses++;
+for (const [name, startBalancer] of Object.entries(BALANCERS)) {
+  testWith(
+    { ...NEEDS, [name]: name },
+    `docs/daemon.md: ${name} loses no request when one of two back ends is killed`,
+    async () => {
+      await using machine = newMachine();
+      await using shell = machine.shell();
+      await using programs = new AsyncDisposableStack();
+      const port = freePort();
+      const place = (text: string) => here(text, machine, port);
+      const run = async (commands: string) => {
+        const { output, code } = await shell.run(place(commands));
+        assertEquals(code, 0, output);
+        return output;
+      };
+      machine.write("srv/app/app.ts", fileOf(BLOCKS, "app.ts"));
+      await run(BLOCKS.find(({ language }) => language === "sh")!.text);
+      const remote = BLOCKS.find(({ info }) => info === "remote")!.text;
+      assertMatch(await run(remote), /^ExecStart=.* --allow-remote$/m);
+      const addresses = [1, 2].map(() => `127.0.0.1:${freePort()}`);
+      const daemons: Program[] = [];
+      for (const address of addresses) {
+        const units = await run(remote.replace("10.0.0.2:9000", address));
+        const daemon = startService(machine, units, units);
+        programs.defer(() => daemon.stop());
+        daemons.push(daemon);
       }
-    }));
-    load.catch(() => {});
-    const more = (count: number) => {
-      const target = responses + count;
-      return Promise.race([eventually("responses", () => responses >= target), load]);
-    };
-    await more(100);
-    Deno.kill(-daemons[0].process.pid, "SIGKILL");
-    await more(200);
-    stopped = true;
-    await load;
-  },
-);
+      const balanced = BLOCKS.find(({ info, text }) => info === "balanced" && text.includes(name))!;
+      const config = await run(
+        balanced.text.replace("10.0.0.2:9000", addresses[0])
+          .replace("10.0.0.3:9000", addresses[1]),
+      );
+      const balancer = startBalancer(
+        machine,
+        place(config).replace("bind *:80", `bind 127.0.0.1:${port}`),
+      );
+      programs.defer(() => balancer.stop());
+      await responds(`http://127.0.0.1:${port}/`, balancer);
+
+      let responses = 0;
+      let stopped = false;
+      const load = Promise.all([1, 2, 3, 4].map(async () => {
+        while (!stopped) {
+          const response = await fetch(`http://127.0.0.1:${port}/`);
+          assertEquals([response.status, await response.text()], [200, "Hello from version 1\n"]);
+          responses++;
+        }
+      }));
+      load.catch(() => {});
+      const more = (count: number) => {
+        const target = responses + count;
+        return Promise.race([eventually("responses", () => responses >= target), load]);
+      };
+      await more(100);
+      Deno.kill(-daemons[0].process.pid, "SIGKILL");
+      await more(200);
+      stopped = true;
+      await load;
+    },
+  );
+}

@@ -8,6 +8,10 @@ import { deadline } from "./deadline.ts";
 export interface HandedDown {
   address: string;
   pid: number;
+  /** What it has written to stderr so far. */
+  readonly log: string;
+  /** Resolves to its exit code when it has ended. */
+  readonly ended: Promise<number | null>;
   /** Waits until it has written a text to stderr. */
   says(text: string): Promise<void>;
   /** Closes this process's copy of the socket. */
@@ -36,16 +40,17 @@ export async function handDown(
   const stdio: (number | "ignore" | "pipe")[] = ["ignore", "ignore", "pipe"];
   stdio[descriptor] = handle.fdForIpc();
   const limited = limit === "unlimited" ? "" : `ulimit -n ${limit}; `;
-  // The program keeps the process id of the shell, which LISTEN_PID names.
-  const command = `${limited}${env.LISTEN_FDS ? "export LISTEN_PID=$$; " : ""}exec "$0" "$@"`;
+  // The program keeps the process id of the shell, which LISTEN_PID names. It finds Deno in a variable
+  // because node:child_process adds --allow-all if a shell's arguments name Deno.
+  const command = `${limited}${env.LISTEN_FDS ? "export LISTEN_PID=$$; " : ""}exec "$DENO" "$@"`;
   const child = spawn("/bin/sh", [
     "-c",
     command,
-    Deno.execPath(),
+    "sh",
     "run",
     "--no-prompt",
     ...args,
-  ], { stdio, env: { ...Deno.env.toObject(), ...env } });
+  ], { stdio, env: { ...Deno.env.toObject(), DENO: Deno.execPath(), ...env } });
   let log = "";
   let changed = Promise.withResolvers<void>();
   (child.stdio[2] as Readable).on("data", (chunk) => {
@@ -53,10 +58,14 @@ export async function handDown(
     changed.resolve();
     changed = Promise.withResolvers();
   });
-  const ended = new Promise<number | null>((resolve) => child.once("exit", resolve));
+  const ended = new Promise<number | null>((resolve) => child.once("close", resolve));
   return {
     address: typeof bound === "string" ? `unix:${bound}` : `127.0.0.1:${bound!.port}`,
     pid: child.pid!,
+    get log() {
+      return log;
+    },
+    ended,
     closeOurs: () => server.close(),
     async says(text) {
       while (!log.includes(text)) await deadline(changed.promise, `"${text}" in the log: ${log}`);
