@@ -85,7 +85,7 @@ export const TOKEN: RegExp = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 const NOT_A_VALUE = /[^\t\x20-\x7e\x80-\xff]/;
 const NOT_A_REASON = /[^\x20-\x7e]/g;
 const EMPTY_LINE = /\r?\n\r?\n/;
-const EMPTY_LINE_OR_BLOCK = /\r?\n\r?\n|^\r?\n/;
+const EMPTY_LINE_OR_BLOCK = /^\r?\n|\r?\n\r?\n/;
 
 /** Returns the standard reason phrase of a status, or `Unassigned`. */
 export function reasonPhrase(status: number): string {

@@ -47,7 +47,8 @@ export interface ReadCapture extends Capture {
 
 /** Reads all captures. */
 export function readCaptures(): ReadCapture[] {
-  const directories = [...Deno.readDirSync(TESTDATA)].map(({ name }) => name).sort();
+  const directories = [...Deno.readDirSync(TESTDATA)].map(({ name }) => name)
+    .filter((name) => name !== "fuzz").sort();
   return directories.flatMap((directory) => {
     const read = (file: string) => Deno.readFileSync(new URL(`${directory}/${file}`, TESTDATA));
     const { server, captures }: CaptureIndex = JSON.parse(text(read("index.json")));

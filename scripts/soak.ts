@@ -1,0 +1,303 @@
+/**
+ * Sends many requests to a FastCGI server, directly and through a gateway, among clients that disconnect, close one
+ * side, never read, send garbage or are slow: `deno task soak [--requests N] [--seed N]`. In the end every handler must
+ * be settled, and descriptors, timers and the heap back where they were.
+ */
+import { parseArgs } from "@std/cli/parse-args";
+import { serveFastCGI } from "../fastcgi.ts";
+import { fastCGIGateway, type Gateway } from "../gateway.ts";
+import { Random } from "../tests/fuzz/bytes.ts";
+import { concat, pattern } from "../tests/testing/bytes.ts";
+import { deadline } from "../tests/testing/deadline.ts";
+import { FastCGIClient, request, variables } from "../tests/testing/fastcgi_client.ts";
+import { beginRequest, params, stdin, stdinEnd } from "../tests/testing/fastcgi_records.ts";
+
+/** How many clients there are at once. */
+const CLIENTS = 32;
+/** How many requests are sent before the base is measured. */
+const WARM_UP = 5000;
+/** How much more memory may be in use than at the base, in bytes. */
+const HEAP_TOLERANCE = 8_000_000;
+const LARGE = 300_000;
+const SMALL_BODY = pattern(5000);
+const LARGE_BODY = pattern(200_000);
+
+const args = parseArgs(Deno.args, { string: ["requests", "seed"] });
+const requests = Number(args.requests ?? 100_000);
+const seed = Number(args.seed ?? 1);
+
+/** The timers that neither have fired nor were cleared. */
+const timers = new Set<unknown>();
+
+function countTimers(): void {
+  const { setTimeout, setInterval, clearTimeout, clearInterval } = globalThis;
+  const clear = (timer?: number) => {
+    timers.delete(timer);
+    clearTimeout(timer);
+    clearInterval(timer);
+  };
+  Object.assign(globalThis, {
+    setTimeout(run: (...args: unknown[]) => void, ...rest: unknown[]) {
+      const timer = setTimeout((...args: unknown[]) => {
+        timers.delete(timer);
+        run(...args);
+      }, ...rest as [number]);
+      timers.add(timer);
+      return timer;
+    },
+    setInterval(...args: Parameters<typeof setInterval>) {
+      const timer = setInterval(...args);
+      timers.add(timer);
+      return timer;
+    },
+    clearTimeout: clear,
+    clearInterval: clear,
+  });
+}
+
+const turn = () => new Promise((resolve) => setTimeout(resolve, 0));
+
+const handlers = { started: 0, settled: 0 };
+const wrong: string[] = [];
+/** How many requests of the current round have begun; 0 between rounds. */
+let begun = 0;
+
+async function app(request: Request): Promise<Response> {
+  handlers.started++;
+  try {
+    switch (new URL(request.url).pathname) {
+      case "/echo":
+        return new Response(await request.bytes());
+      case "/pipe":
+        return new Response(request.body);
+      case "/large":
+        return new Response(new Uint8Array(LARGE));
+      case "/stream":
+        return new Response(
+          new ReadableStream({
+            count: 0,
+            async pull(controller: ReadableStreamDefaultController<Uint8Array>) {
+              await turn();
+              if (this.count++ === 5) controller.close();
+              else controller.enqueue(new Uint8Array(1000));
+            },
+          } as UnderlyingDefaultSource),
+        );
+      case "/throws":
+        throw new Error("thrown");
+      case "/wait":
+        if (!request.signal.aborted) {
+          await new Promise((resolve) => request.signal.addEventListener("abort", resolve));
+        }
+        return new Response("aborted");
+      default:
+        return new Response("ok");
+    }
+  } finally {
+    handlers.settled++;
+  }
+}
+
+/** What the requests of a round go to. */
+interface Site {
+  port: number;
+  gateway: Gateway;
+  random: Random;
+}
+
+function expect(what: string, holds: boolean): void {
+  if (!holds) wrong.push(what);
+}
+
+const connect = async ({ port }: Site) =>
+  new FastCGIClient(await Deno.connect({ hostname: "127.0.0.1", port }));
+const post = (path: string, length: number) =>
+  variables({ REQUEST_METHOD: "POST", REQUEST_URI: path, CONTENT_LENGTH: String(length) });
+const url = (path: string) => `http://localhost${path}`;
+const never = (error: unknown) => void error;
+
+/** The kinds of clients: how often each comes, and what it does. Each sends one request. */
+const KINDS: Record<string, [weight: number, run: (site: Site) => Promise<void>]> = {
+  "gateway": [50, async ({ gateway }) => {
+    const response = await gateway(new Request(url("/ok")));
+    expect("a response through the gateway", await response.text() === "ok");
+  }],
+  "gateway, body": [10, async ({ gateway, random }) => {
+    const body = random.below(10) === 0 ? LARGE_BODY : SMALL_BODY;
+    const path = random.pick(["/echo", "/pipe"]);
+    const response = await gateway(new Request(url(path), { method: "POST", body }));
+    expect("an echo through the gateway", (await response.bytes()).length === body.length);
+  }],
+  "gateway, stream": [4, async ({ gateway }) => {
+    const response = await gateway(new Request(url("/stream")));
+    expect("a stream through the gateway", (await response.bytes()).length === 5000);
+  }],
+  "gateway, error": [2, async ({ gateway }) => {
+    const response = await gateway(new Request(url("/throws")));
+    await response.text();
+    expect("an error through the gateway", response.status === 500);
+  }],
+  "gateway, canceled": [4, async ({ gateway }) => {
+    const { body } = await gateway(new Request(url("/large")));
+    await body!.cancel();
+  }],
+  "gateway, aborted": [4, async ({ gateway }) => {
+    const controller = new AbortController();
+    const response = gateway(new Request(url("/wait"), { signal: controller.signal }));
+    await turn();
+    controller.abort();
+    await (await response).body?.cancel();
+  }],
+  "direct": [10, async (site) => {
+    using client = await connect(site);
+    await client.send(request({ body: SMALL_BODY, variables: post("/echo", SMALL_BODY.length) }));
+    const { body, end } = await client.response();
+    expect("a direct response", body.length === SMALL_BODY.length && end?.protocolStatus === 0);
+  }],
+  "slow upload": [4, async (site) => {
+    using client = await connect(site);
+    await client.send(beginRequest(1), params(1, post("/echo", 3000)));
+    for (let i = 0; i < 3; i++) {
+      await client.send(stdin(1, new Uint8Array(1000)));
+      await turn();
+    }
+    await client.send(stdinEnd(1));
+    expect("a slow upload", (await client.response()).body.length === 3000);
+  }],
+  "disconnects": [4, async (site) => {
+    using client = await connect(site);
+    const whole = request({ variables: post(site.random.pick(["/wait", "/echo"]), 9) });
+    await client.send(whole.slice(0, site.random.below(whole.length)));
+    if (site.random.below(2) === 0) await turn();
+  }],
+  "disconnects while the app runs": [2, async (site) => {
+    using client = await connect(site);
+    await client.send(request({ variables: { REQUEST_URI: "/wait" } }));
+    await turn();
+    await turn();
+  }],
+  "closes one side": [2, async (site) => {
+    using client = await connect(site);
+    const whole = concat([beginRequest(1), params(1, post("/echo", 9)), stdinEnd(1)]);
+    await client.send(site.random.below(2) === 0 ? whole : whole.slice(0, -8));
+    await client.conn.closeWrite!();
+    await client.end();
+  }],
+  "never reads": [2, async (site) => {
+    using client = await connect(site);
+    for (let id = 1; id <= 4; id++) {
+      await client.send(request({ id, keep: true, variables: { REQUEST_URI: "/large" } }));
+    }
+    // It counts as one request; the others are a surplus.
+    await turn();
+  }],
+  "garbage": [2, async (site) => {
+    using client = await connect(site);
+    const whole = request({ variables: post("/echo", 9) });
+    for (let i = 0; i < 5; i++) whole[site.random.below(whole.length)] = site.random.below(256);
+    await client.send(whole);
+    await client.conn.closeWrite!();
+    await client.end().catch(never);
+  }],
+};
+const BAG = Object.entries(KINDS).flatMap(([name, [weight]]) => Array<string>(weight).fill(name));
+
+/** Sends so many requests, then stops server and gateway. */
+async function round(count: number, report: (sent: number) => void): Promise<Map<string, number>> {
+  const random = new Random(seed);
+  const sent = new Map<string, number>();
+  const log = () => {};
+  const server = serveFastCGI(app, Deno.listen({ hostname: "127.0.0.1", port: 0 }), {
+    log,
+    logTo: "log",
+  });
+  const { port } = server.addr as Deno.NetAddr;
+  const gateway = fastCGIGateway(`127.0.0.1:${port}`, { log });
+  begun = 0;
+  const client = async () => {
+    while (begun < count) {
+      if (++begun % 20_000 === 0) report(begun);
+      const name = random.pick(BAG);
+      sent.set(name, (sent.get(name) ?? 0) + 1);
+      try {
+        await deadline(KINDS[name][1]({ port, gateway, random }), name, 60_000);
+      } catch (error) {
+        const { name: kind, message } = error as Error;
+        // The server may close a connection that a faulty client still writes to.
+        const faulty = !/^(?:gateway|direct|slow)/.test(name);
+        if (!faulty || message.startsWith("Waited")) wrong.push(`${name}: ${kind}: ${message}`);
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: CLIENTS }, client));
+  gateway[Symbol.dispose]();
+  await deadline(server.shutdown(), "the server's end", 60_000);
+  begun = 0;
+  return sent;
+}
+
+interface Measures {
+  descriptors: number;
+  timers: number;
+  heap: number;
+}
+
+/** Counts with `ls`, since only --allow-all permits a process to read its own directory of /proc. */
+function countDescriptors(): number {
+  const { stdout } = new Deno.Command("ls", { args: [`/proc/${Deno.pid}/fd`] }).outputSync();
+  return new TextDecoder().decode(stdout).trim().split("\n").length;
+}
+
+async function measure(): Promise<Measures> {
+  const { gc } = globalThis as { gc?: () => void };
+  for (let i = 0; i < 5; i++) {
+    await turn();
+    gc?.();
+  }
+  return {
+    descriptors: countDescriptors(),
+    timers: timers.size,
+    heap: Deno.memoryUsage().heapUsed + Deno.memoryUsage().external,
+  };
+}
+
+countTimers();
+addEventListener("unhandledrejection", (event) => {
+  // Those of this module are not the server's.
+  if (begun === 0) return;
+  event.preventDefault();
+  wrong.push(`an unhandled rejection: ${event.reason}`);
+});
+await round(Math.min(WARM_UP, requests), () => {});
+const base = await measure();
+const start = performance.now();
+let peak = 0;
+const sent = await round(requests, (count) => {
+  const { rss } = Deno.memoryUsage();
+  peak = Math.max(peak, rss);
+  console.log(`${count} requests, ${Math.round(rss / 1e6)} MB resident, ${wrong.length} failures`);
+});
+const seconds = (performance.now() - start) / 1000;
+const end = await measure();
+
+for (const [name, count] of [...sent].sort()) console.log(`  ${name.padEnd(32)} ${count}`);
+console.log(`${requests} requests in ${seconds.toFixed(1)} s, seed ${seed}`);
+console.log(`handlers: ${handlers.started} started, ${handlers.settled} settled`);
+console.log(`descriptors: ${base.descriptors} before, ${end.descriptors} after`);
+console.log(`timers: ${base.timers} before, ${end.timers} after`);
+const megabytes = (bytes: number) => (bytes / 1e6).toFixed(1);
+console.log(
+  `heap: ${megabytes(base.heap)} MB before, ${megabytes(end.heap)} MB after; ` +
+    `peak of resident memory ${megabytes(peak)} MB`,
+);
+expect("all handlers are settled", handlers.started === handlers.settled);
+expect("descriptors are back at their base", end.descriptors <= base.descriptors);
+expect("timers are back at their base", end.timers <= base.timers);
+expect("the heap is back at its base", end.heap - base.heap < HEAP_TOLERANCE);
+if (wrong.length > 0) {
+  const counts = new Map<string, number>();
+  for (const line of wrong) counts.set(line, (counts.get(line) ?? 0) + 1);
+  console.error(`\n${wrong.length} failures:`);
+  for (const [line, count] of counts) console.error(`  ${count} x ${line}`);
+  Deno.exit(1);
+}
