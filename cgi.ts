@@ -76,7 +76,8 @@ export interface CGIOptions extends AppOptions {
 }
 
 const READ_SIZE = 65536;
-/** How long the next part of a body that is drained may take to arrive, in milliseconds (rule B20). */
+/** How long a body is drained after the response (rule B20), in total and without a byte, in milliseconds. */
+const LINGER = 30_000;
 const LINGER_IDLE = 5_000;
 /** How long a write may take before the script reads the body meanwhile, in milliseconds (rule B20). */
 const STALL = 100;
@@ -370,15 +371,17 @@ class ScriptBody implements RequestBodySource {
   }
 
   /**
-   * Drains the rest of the body after the response, until it ends or nothing arrives for 5 seconds: Apache's mod_cgid
-   * and fcgiwrap lose the response of a script that leaves a large body unread (rule B20).
+   * Drains the rest of the body after the response, until it ends or nothing arrives for 5 seconds, and for 30 seconds
+   * in total: Apache's mod_cgid and fcgiwrap lose the response of a script that leaves a large body unread (rule B20).
    */
   async drain(): Promise<void> {
     if (this.body === null || this.#left === 0) return;
     this.body.discard();
     this.#draining = true;
     const ended = this.#read();
-    for (let before = Infinity; this.#left > 0 && this.#reads !== before;) {
+    let before = Infinity;
+    for (let left = LINGER; left > 0 && this.#left > 0 && this.#reads !== before;) {
+      left -= LINGER_IDLE;
       before = this.#reads;
       let timer;
       const idle = new Promise<void>((resolve) => timer = setTimeout(resolve, LINGER_IDLE));

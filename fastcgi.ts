@@ -84,8 +84,8 @@ export interface FastCGIOptions extends AppOptions, LimitOptions, ServerOptions 
    */
   maxRequestsPerConnection?: number;
   /**
-   * How long a connection without a request stays open, in milliseconds. It must exceed the web server's own timeout,
-   * so that no request meets a connection that closes (rule C30).
+   * How long a connection stays open after a request, in milliseconds. It must exceed the web server's own timeout, so
+   * that no request meets a connection that closes (rule C30). Before the first request `variablesTimeout` applies, too.
    *
    * @default 90_000
    */
@@ -222,6 +222,7 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
   #closing = false;
   /** The number of requests that have begun. */
   #begun = 0;
+  #openedAt = 0;
   /** The ids of ended requests whose input the web server may still be sending. */
   #unread = new Set<number>();
   #idleTimer = new StallTimer();
@@ -425,9 +426,11 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
     channel.check(now);
     if (channel.closed) return;
     if (this.out.length > 0) this.flush();
+    this.#openedAt ||= now;
     const idle = this.#idleTimer.elapsed(channel.activity, now);
-    const timeout = this.#closing && this.#begun === 0 ? NEW_CONNECTION : limits.idleTimeout;
-    if (this.#requests.size === 0 && idle > timeout) return channel.close();
+    if (this.#requests.size === 0 && (idle > limits.idleTimeout || this.#isUnused(now, idle))) {
+      return channel.close();
+    }
     for (const request of this.#requests.values()) {
       if (request.isLate(now)) {
         log(
@@ -438,6 +441,13 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
       request.checkBody(now);
     }
     if (channel.inputEnded && this.#requests.size > 0) this.#probe();
+  }
+
+  /** Returns whether the first request of the connection is late. */
+  #isUnused(now: number, idle: number): boolean {
+    if (this.#begun > 0) return false;
+    return now - this.#openedAt > this.service.limits.variablesTimeout ||
+      this.#closing && idle > NEW_CONNECTION;
   }
 
   drain(): void {

@@ -42,7 +42,8 @@ export interface LimitOptions {
    */
   maxRequests?: number;
   /**
-   * How long the variables of a request may take to arrive, in milliseconds. Beyond it the connection closes.
+   * How long the variables of a request may take to arrive, in milliseconds, and the first request on a new connection.
+   * Beyond it the connection closes.
    *
    * @default 10_000
    */

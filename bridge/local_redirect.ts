@@ -7,7 +7,8 @@ const paths = new WeakMap<Response, string>();
  * `cgi.local-redir`. Elsewhere, and over HTTP, the client gets a redirect with status 302.
  *
  * @param path The path and an optional query, percent-encoded.
- * @throws {TypeError} If the path does not begin with exactly one slash, or has a space or a character beyond ASCII.
+ * @throws {TypeError} If the path does not begin with exactly one slash, or has a space, a backslash, a control character
+ * or a character beyond ASCII.
  *
  * @example
  * ```ts
@@ -18,7 +19,7 @@ const paths = new WeakMap<Response, string>();
  * ```
  */
 export function localRedirect(path: string): Response {
-  if (!/^\/(?!\/)[!-~]*$/.test(path)) {
+  if (!/^\/(?!\/)[!-[\]-~]*$/.test(path)) {
     throw new TypeError(
       `Cannot redirect locally as the path must begin with one slash and be encoded: current value is ${
         JSON.stringify(path)

@@ -123,11 +123,12 @@ async function supervise(count: number, command: string[]): Promise<number> {
   let replacing = serving.promise;
 
   /**
-   * Starts a worker. Resolves to true when it serves, or to false when it has ended.
+   * Starts a worker, unless all are to end. Resolves to true when it serves, or to false when it has ended.
    *
    * @param needed Whether it is replaced if it ends before it serves.
    */
   function start(needed: boolean): Promise<boolean> {
+    if (phase === "stopping") return Promise.resolve(false);
     const child = spawn(Deno.execPath(), command, {
       stdio: ["inherit", "inherit", "inherit", "ipc"],
     });
@@ -152,7 +153,7 @@ async function supervise(count: number, command: string[]): Promise<number> {
         failures = performance.now() - started > HEALTHY ? 0 : failures + 1;
         const pause = BACKOFF[Math.min(failures, BACKOFF.length - 1)];
         console.error(`${how}: replaced in ${pause} ms`);
-        setTimeout(() => phase === "stopping" || start(true), pause);
+        setTimeout(() => start(true), pause);
       }
     });
     return ready.promise;
@@ -170,12 +171,12 @@ async function supervise(count: number, command: string[]): Promise<number> {
   /** Replaces each worker once its successor serves. Stops if a successor ends first. */
   async function replaceAll(): Promise<void> {
     for (const child of [...children]) {
-      if (phase === "stopping") return;
       // It ended meanwhile, and was replaced.
       if (!children.has(child)) continue;
       // Its successor replaces it, even if it ends first.
       retired.add(child);
       if (!await start(false)) {
+        if (phase === "stopping") return;
         retired.delete(child);
         if (!children.has(child)) start(true);
         console.error("Kept the workers as a new one must start to replace them: it ended");

@@ -116,6 +116,41 @@ Deno.test("serveCGI() drains the rest of a body after the response (rule B20)", 
   assertEquals([response.status, stdin.count], [200, 4]);
 });
 
+Deno.test("serveCGI() drains a body that does not end for 30 seconds in total (rule B20)", async () => {
+  const { setTimeout } = globalThis;
+  let elapsed = 0;
+  let elapse: (() => void) | undefined;
+  let closed = false;
+  // A byte arrives in each 5 seconds, which take no time.
+  const stdin: CGIInput = {
+    async read(buffer) {
+      await new Promise((resolve) => setTimeout(resolve, 0));
+      elapse?.();
+      buffer[0] = 0;
+      return closed ? null : 1;
+    },
+    close: () => void (closed = true),
+  };
+  globalThis.setTimeout = ((callback: () => void, ms?: number) => {
+    if (ms !== 5000) return setTimeout(callback, ms);
+    elapse = () => {
+      elapse = undefined;
+      elapsed += ms;
+      callback();
+    };
+    return 0;
+  }) as typeof setTimeout;
+  try {
+    const length = { REQUEST_METHOD: "POST", CONTENT_LENGTH: "1000000000" };
+    const app = () => new Response("Hello");
+    const response = await run(app, env("", length), undefined, { stdin });
+    assertEquals([response.status, closed, elapsed], [200, true, 30_000]);
+  } finally {
+    globalThis.setTimeout = setTimeout;
+    closed = true;
+  }
+});
+
 Deno.test("serveCGI() reads to the end if the server decoded chunks (rule A20)", async () => {
   const read = (request: Request) => request.text().then((text) => new Response(text));
   const chunked = env("", { REQUEST_METHOD: "POST", HTTP_TRANSFER_ENCODING: "chunked" });

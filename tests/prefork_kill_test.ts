@@ -1,5 +1,6 @@
 /** Workers that are killed while others replace them. */
 import { assertEquals, assertNotEquals } from "@std/assert";
+import { fetchFastCGI } from "../gateway.ts";
 import { Daemon, ROOT } from "./testing/daemon.ts";
 import { deadline } from "./testing/deadline.ts";
 
@@ -11,7 +12,13 @@ console.error("loads " + Deno.pid + ".");
 while (await Deno.stat(directory + "/hold").catch(() => null)) {
   await new Promise((resolve) => setTimeout(resolve, 10));
 }
-const serving = serve(() => new Response("served"));
+const serving = serve(async () => {
+  console.error("responds " + Deno.pid + ".");
+  while (await Deno.stat(directory + "/hold").catch(() => null)) {
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  return new Response("served");
+});
 console.error("serves " + Deno.pid + ".");
 await serving;
 `;
@@ -21,6 +28,7 @@ const [directory] = Deno.args;
 await prefork({
   listen: "127.0.0.1:0",
   workers: 2,
+  onListen: (addr) => console.error("listens on " + addr.hostname + ":" + addr.port + "."),
   command: ["run", "--no-prompt", "--allow-read", "--allow-env", directory + "/worker.ts", directory],
 });
 `;
@@ -83,3 +91,35 @@ for (const victims of [[0], [1], [0, 1]]) {
     await Deno.remove(directory, { recursive: true });
   });
 }
+
+Deno.test("prefork() starts no worker after SIGTERM when others end during SIGHUP", async () => {
+  const directory = await Deno.makeTempDir();
+  await Deno.writeTextFile(`${directory}/worker.ts`, WORKER);
+  await Deno.writeTextFile(`${directory}/supervisor.ts`, SUPERVISOR);
+  await using daemon = new Daemon(["--allow-all", `${directory}/supervisor.ts`, directory]);
+  await daemon.says("serves", 2);
+  await daemon.says("listens on");
+  const before = living(daemon).sort((a, b) => a - b);
+  await Deno.writeTextFile(`${directory}/hold`, "");
+  // Requests, until one keeps the second worker busy.
+  const [, address] = /listens on (.*)\./.exec(daemon.log)!;
+  const requests: Promise<unknown>[] = [];
+  while (!pidsOf(daemon, "responds").includes(before[1])) {
+    requests.push(fetchFastCGI("http://localhost/", address as "127.0.0.1:0").catch(() => {}));
+    await daemon.says("responds", requests.length);
+  }
+  daemon.child.kill("SIGHUP");
+  await daemon.says("loads", 3);
+  Deno.kill(before[0], "SIGKILL");
+  while (isAlive(before[0])) await new Promise((resolve) => setTimeout(resolve, 10));
+  daemon.child.kill("SIGTERM");
+  // Its successor ends, while the second worker still responds.
+  const [, , successor] = pidsOf(daemon, "loads");
+  while (isAlive(successor)) await new Promise((resolve) => setTimeout(resolve, 10));
+  await Deno.remove(`${directory}/hold`);
+  assertEquals((await deadline(daemon.child.status, "the end of all workers")).code, 0);
+  await daemon.ended;
+  assertEquals(pidsOf(daemon, "loads").length, 3);
+  await Promise.all(requests);
+  await Deno.remove(directory, { recursive: true });
+});

@@ -13,9 +13,13 @@ Deno.test("localRedirect() returns a redirect response", () => {
   assertEquals([response.status, response.headers.get("location")], [302, "/other"]);
 });
 
-for (
-  const path of ["", "other", "//evil.example/", "http://evil.example/", "/a b", "/a\r\nX: y", "/é"]
-) {
+const REJECTED = [
+  ...["", "other", "//evil.example/", "http://evil.example/", "/a b", "/a\r\nX: y", "/é"],
+  // A browser takes each of these for //evil.example/.
+  ...["/\\evil.example/", "\\\\evil.example/", "/\t/evil.example/", "/\n/evil.example/"],
+  ...["/a\\b", "/a\0", "/a\x7f"],
+];
+for (const path of REJECTED) {
   Deno.test(`localRedirect() rejects ${JSON.stringify(path)}`, () => {
     assertThrows(() => localRedirect(path), TypeError, "must begin with one slash and be encoded");
   });

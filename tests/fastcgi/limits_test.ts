@@ -302,6 +302,21 @@ Deno.test("variablesTimeout closes a connection if a request's variables do not 
   });
 });
 
+Deno.test("variablesTimeout closes a new connection on which no request comes, and no kept connection (rule F9)", async () => {
+  await serving(hello, { variablesTimeout: 1 }, async ({ connect, logged }) => {
+    const [silent, inquiring, kept] = [await connect(), await connect(), await connect()];
+    await inquiring.send(getValues("FCGI_MAX_CONNS"));
+    await kept.send(request({ keep: true }));
+    assertEquals((await kept.response()).status, 200);
+    await silent.end();
+    await inquiring.end();
+    assertFalse(kept.ended);
+    await kept.send(request({ keep: true, id: 2 }));
+    assertEquals((await kept.response(2)).status, 200);
+    assertEquals(logged, []);
+  });
+});
+
 Deno.test("bodyTimeout rejects the read, and the response is 408 unless the app returns another (rule F8)", async () => {
   await serving(
     async (request) => {
