@@ -55,6 +55,10 @@ function countTimers(): void {
   });
 }
 
+/** Called when the app gets the request with a number. */
+const waiting = new Map<string, () => void>();
+let waits = 0;
+
 const turn = () => new Promise((resolve) => setTimeout(resolve, 0));
 
 const handlers = { started: 0, settled: 0 };
@@ -65,7 +69,8 @@ let begun = 0;
 async function app(request: Request): Promise<Response> {
   handlers.started++;
   try {
-    switch (new URL(request.url).pathname) {
+    const { pathname, search } = new URL(request.url);
+    switch (pathname) {
       case "/echo":
         return new Response(await request.bytes());
       case "/pipe":
@@ -86,6 +91,8 @@ async function app(request: Request): Promise<Response> {
       case "/throws":
         throw new Error("thrown");
       case "/wait":
+        waiting.get(search.slice(1))?.();
+        waiting.delete(search.slice(1));
         if (!request.signal.aborted) {
           await new Promise((resolve) => request.signal.addEventListener("abort", resolve));
         }
@@ -143,8 +150,12 @@ const KINDS: Record<string, [weight: number, run: (site: Site) => Promise<void>]
   }],
   "gateway, aborted": [4, async ({ gateway }) => {
     const controller = new AbortController();
-    const response = gateway(new Request(url("/wait"), { signal: controller.signal }));
-    await turn();
+    const arrived = Promise.withResolvers<void>();
+    waiting.set(String(waits), arrived.resolve);
+    const path = `/wait?${waits++}`;
+    const response = gateway(new Request(url(path), { signal: controller.signal }));
+    // Not before: Deno.connect (2.9.6) leaves its socket open if its signal aborts just as it connects.
+    await arrived.promise;
     controller.abort();
     await (await response).body?.cancel();
   }],
