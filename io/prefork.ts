@@ -216,8 +216,9 @@ function terminate(child: ChildProcess): void {
   try {
     Deno.kill(child.pid!, "SIGTERM");
   } catch (error) {
-    // Closes the IPC channel as well, so that the worker takes itself for orphaned and ends, too.
-    if (error instanceof Deno.errors.NotCapable) child.kill("SIGTERM");
+    if (!(error instanceof Deno.errors.NotCapable)) return;
+    // Closes the IPC channel as well: the message says that the supervisor has not ended.
+    child.send("SIGTERM", () => child.kill("SIGTERM"));
   }
 }
 
@@ -287,5 +288,5 @@ async function openSocket(listen: string, options: ListenOptions): Promise<Share
 
 if (import.meta.main) {
   const { workers, command } = JSON.parse(Deno.args[0]);
-  Deno.exit(await supervise(workers, command));
+  Deno.exit(await supervise(workers, command) || undefined);
 }

@@ -208,6 +208,7 @@ Deno.test("prefork() forwards signals where it may run Deno alone", async () => 
   fleet.daemon.child.kill("SIGHUP");
   await workers(fleet, 2, before);
   assertEquals((await fleet.daemon.stop()).code, 0);
+  assertEquals(fleet.daemon.log.includes("its supervisor must run"), false, fleet.daemon.log);
 });
 
 Deno.test("prefork() minds signals from its first moment", async () => {
