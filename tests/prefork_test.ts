@@ -187,6 +187,18 @@ if (isFirst) throw new Error("the first one");
   await workers(fleet, 2);
 });
 
+Deno.test("prefork() replaces the file that a start which was killed left", async () => {
+  await using fleet = await start("unix", WORKER, (path) => {
+    // Deno removes only the file that it has made.
+    const killed = Deno.listen({ transport: "unix", path: `${path}.old` });
+    Deno.renameSync(`${path}.old`, `${path}.new`);
+    killed.close();
+    assert(Deno.lstatSync(`${path}.new`).isSocket);
+    return ["--allow-all"];
+  });
+  await workers(fleet, 2);
+});
+
 Deno.test("prefork() needs the permissions that it tells", async () => {
   await using fleet = await start("unix", WORKER, (path) => [
     "--allow-run",
