@@ -146,4 +146,5 @@ async function load(name: string): Promise<Command> {
   );
 }
 
-if (import.meta.main) Deno.exit(await main(Deno.args));
+// Without a code it is Deno.exitCode, which a worker without its supervisor sets.
+if (import.meta.main) Deno.exit(await main(Deno.args) || undefined);

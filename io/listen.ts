@@ -65,14 +65,26 @@ export async function openUnixSocket<T>(
   return opened;
 }
 
-/** Sets the group and mode of a socket's file. Until then only its owner can connect, under any usual umask. */
+/**
+ * Sets the group and mode of a socket's file.
+ *
+ * @throws {Error} If others could connect before, as the umask is unusual and may not be set.
+ */
 export function applyOwnership(path: string, { mode = 0o660, group }: ListenOptions): void {
+  const before = Deno.statSync(path).mode! & 0o777;
+  if ((before & ~mode & 0o022) !== 0) {
+    throw new Error(
+      `Cannot listen on ${path} as others must not connect before it has mode ${
+        mode.toString(8)
+      }: the umask gave it ${before.toString(8)}. Type "umask 022" before, or add --allow-sys`,
+    );
+  }
   if (group !== undefined) Deno.chownSync(path, null, groupId(group));
   Deno.chmodSync(path, mode);
 }
 
 /** Opens a socket whose file only its owner can use, if the umask may be set. */
-function openPrivately<T>(open: () => T): T {
+export function openPrivately<T>(open: () => T): T {
   const permission = { name: "sys", kind: "umask" } as unknown as Deno.SysPermissionDescriptor;
   if (Deno.permissions.querySync(permission).state !== "granted") return open();
   const before = Deno.umask(0o177);

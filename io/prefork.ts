@@ -14,7 +14,13 @@ import { fstatSync } from "node:fs";
 import { createServer } from "node:net";
 import process from "node:process";
 import { parseAddress } from "./address.ts";
-import { applyOwnership, type ListenOptions, removeQuietly, removeStaleSocket } from "./listen.ts";
+import {
+  applyOwnership,
+  type ListenOptions,
+  openPrivately,
+  removeQuietly,
+  removeStaleSocket,
+} from "./listen.ts";
 import { reportReady } from "./worker.ts";
 
 /** Options of {@linkcode prefork}. */
@@ -216,8 +222,9 @@ function terminate(child: ChildProcess): void {
   try {
     Deno.kill(child.pid!, "SIGTERM");
   } catch (error) {
-    // Closes the IPC channel as well, so that the worker takes itself for orphaned and ends, too.
-    if (error instanceof Deno.errors.NotCapable) child.kill("SIGTERM");
+    if (!(error instanceof Deno.errors.NotCapable)) return;
+    // Closes the IPC channel as well: the message says that the supervisor has not ended.
+    child.send("SIGTERM", () => child.kill("SIGTERM"));
   }
 }
 
@@ -261,19 +268,26 @@ async function openSocket(listen: string, options: ListenOptions): Promise<Share
   const unix = address.transport === "unix";
   // Closing the server removes the path that it listens on, so the socket is renamed first.
   const path = unix ? `${address.path}.new` : "";
-  if (unix) await removeStaleSocket(address.path);
+  if (unix) {
+    await removeStaleSocket(address.path);
+    await removeStaleSocket(path);
+  }
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
-    server.listen(unix ? { path } : { host: address.hostname, port: address.port }, resolve);
+    if (unix) openPrivately(() => server.listen({ path }, resolve));
+    else server.listen({ host: address.hostname, port: address.port }, resolve);
   });
   const handle = (server as unknown as { _handle: { fdForIpc(): number } })._handle;
   const bound = server.address();
   const fd = handle.fdForIpc();
-  if (unix) {
-    applyOwnership(path, options);
-    Deno.renameSync(path, address.path);
+  try {
+    if (unix) {
+      applyOwnership(path, options);
+      Deno.renameSync(path, address.path);
+    }
+  } finally {
+    server.close();
   }
-  server.close();
   return {
     fd,
     addr: unix || bound === null || typeof bound === "string"
@@ -287,5 +301,5 @@ async function openSocket(listen: string, options: ListenOptions): Promise<Share
 
 if (import.meta.main) {
   const { workers, command } = JSON.parse(Deno.args[0]);
-  Deno.exit(await supervise(workers, command));
+  Deno.exit(await supervise(workers, command) || undefined);
 }

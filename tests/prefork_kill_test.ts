@@ -8,7 +8,7 @@ import { deadline } from "./testing/deadline.ts";
 const WORKER = `
 import { serve } from "${ROOT}mod.ts";
 const [directory] = Deno.args;
-console.error("loads " + Deno.pid + ".");
+console.error("loads " + Deno.pid + ". child of " + Deno.ppid + ".");
 while (await Deno.stat(directory + "/hold").catch(() => null)) {
   await new Promise((resolve) => setTimeout(resolve, 10));
 }
@@ -20,6 +20,7 @@ const serving = serve(async () => {
   return new Response("served");
 });
 console.error("serves " + Deno.pid + ".");
+addEventListener("unload", () => console.error("exits with " + Deno.exitCode + "."));
 await serving;
 `;
 const SUPERVISOR = `
@@ -123,3 +124,25 @@ Deno.test("prefork() starts no worker after SIGTERM when others end during SIGHU
   await Promise.all(requests);
   await Deno.remove(directory, { recursive: true });
 });
+
+for (const victim of ["supervisor", "program"]) {
+  Deno.test(`prefork()'s workers end when the ${victim} is killed, and the log says why`, async () => {
+    const directory = await Deno.makeTempDir();
+    await Deno.writeTextFile(`${directory}/worker.ts`, WORKER);
+    await Deno.writeTextFile(`${directory}/supervisor.ts`, SUPERVISOR);
+    {
+      await using daemon = new Daemon(["--allow-all", `${directory}/supervisor.ts`, directory]);
+      await daemon.says("serves", 2);
+      await daemon.says("listens on");
+      const killsSupervisor = victim === "supervisor";
+      Deno.kill(killsSupervisor ? pidsOf(daemon, "child of")[0] : daemon.child.pid, "SIGKILL");
+      await deadline(daemon.ended, `the end of all: ${daemon.log}`);
+      const count = (text: string) => daemon.log.split(text).length - 1;
+      // The supervisor of a program that is killed ends its workers.
+      const expected = killsSupervisor ? [2, 2] : [1, 0];
+      const orphans = count("Ends with code 1 as its supervisor must run");
+      assertEquals([orphans, count("exits with 1.")], expected, daemon.log);
+    }
+    await Deno.remove(directory, { recursive: true });
+  });
+}

@@ -187,6 +187,18 @@ if (isFirst) throw new Error("the first one");
   await workers(fleet, 2);
 });
 
+Deno.test("prefork() replaces the file that a start which was killed left", async () => {
+  await using fleet = await start("unix", WORKER, (path) => {
+    // Deno removes only the file that it has made.
+    const killed = Deno.listen({ transport: "unix", path: `${path}.old` });
+    Deno.renameSync(`${path}.old`, `${path}.new`);
+    killed.close();
+    assert(Deno.lstatSync(`${path}.new`).isSocket);
+    return ["--allow-all"];
+  });
+  await workers(fleet, 2);
+});
+
 Deno.test("prefork() needs the permissions that it tells", async () => {
   await using fleet = await start("unix", WORKER, (path) => [
     "--allow-run",
@@ -208,6 +220,7 @@ Deno.test("prefork() forwards signals where it may run Deno alone", async () => 
   fleet.daemon.child.kill("SIGHUP");
   await workers(fleet, 2, before);
   assertEquals((await fleet.daemon.stop()).code, 0);
+  assertEquals(fleet.daemon.log.includes("its supervisor must run"), false, fleet.daemon.log);
 });
 
 Deno.test("prefork() minds signals from its first moment", async () => {

@@ -2,6 +2,7 @@ import { assertEquals, assertRejects, assertStringIncludes, assertThrows } from 
 import { parseAddress } from "../../io/address.ts";
 import { listen } from "../../io/listen.ts";
 import { Daemon, ROOT } from "../testing/daemon.ts";
+import { deadline } from "../testing/deadline.ts";
 
 Deno.test("parseAddress() reads host:port and unix:/path", () => {
   assertEquals(parseAddress("127.0.0.1:9000"), {
@@ -61,6 +62,52 @@ Deno.test("listen() opens a Unix socket to nobody else before it has its mode", 
       Deno.umask(before);
     }
   }));
+
+for (
+  const [allowed, flags] of [["", ["--allow-sys"]], [" without leave to set it", []]] as const
+) {
+  Deno.test(`listen() and prefork() let nobody connect early under umask 0${allowed}`, () =>
+    inDirectory(async (path) => {
+      const programs = {
+        listen: `import { listen } from "${ROOT}fastcgi.ts";
+          await listen("unix:${path}").then((listener) => listener.close());`,
+        prefork: `import { prefork } from "${ROOT}prefork.ts";
+          await prefork({ listen: "unix:${path}", workers: 1, command: ["eval", ""] });`,
+      };
+      for (const [name, program] of Object.entries(programs)) {
+        const file = `${path}.${name}.ts`;
+        await Deno.writeTextFile(
+          file,
+          `const { chmodSync } = Deno;
+           Deno.chmodSync = (file, mode) => {
+             console.error("mode " + (Deno.statSync(file).mode & 0o777).toString(8));
+             chmodSync(file, mode);
+           };
+           ${program}`,
+        );
+        const { stderr } = await deadline(
+          new Deno.Command("sh", {
+            args: [
+              "-c",
+              'umask 0; exec "$0" "$@"',
+              Deno.execPath(),
+              ...["run", "--no-prompt", "--allow-net", "--allow-read", "--allow-write"],
+              ...["--allow-run", "--allow-env", ...flags, file],
+            ],
+          }).output(),
+          "the program's end",
+        );
+        const log = new TextDecoder().decode(stderr);
+        assertStringIncludes(
+          log,
+          flags.length > 0 ? "mode 600" : "others must not connect before it has mode 660",
+          name,
+        );
+        await assertRejects(() => Deno.stat(path), Deno.errors.NotFound);
+        await assertRejects(() => Deno.stat(`${path}.new`), Deno.errors.NotFound);
+      }
+    }));
+}
 
 Deno.test({
   name: "listen() gives a Unix socket its group, by name or number",
