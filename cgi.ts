@@ -12,7 +12,7 @@
  */
 
 import type { App, AppOptions } from "./bridge/app.ts";
-import { Exchange } from "./bridge/exchange.ts";
+import { disconnected, Exchange } from "./bridge/exchange.ts";
 import { contentLength } from "./bridge/request.ts";
 import { RequestBody, type RequestBodySource } from "./bridge/request_body.ts";
 import { refuse, respond, type ResponseSink, toHandler } from "./bridge/respond.ts";
@@ -314,7 +314,7 @@ class ScriptOutput implements ResponseSink {
 
   #fail(error: unknown): unknown {
     this.closed = true;
-    this.onclose(new DOMException("The web server closed the connection", "AbortError"));
+    this.onclose(disconnected());
     return error;
   }
 }

@@ -16,7 +16,8 @@
 
 import type { App, AppObject, AppOptions, FilterInfo, Handler } from "./bridge/app.ts";
 import { type DebugTools, describeError } from "./bridge/error_response.ts";
-import { Exchange, FilterExchange, type TransportInfo } from "./bridge/exchange.ts";
+import { BodyRate } from "./bridge/body_rate.ts";
+import { disconnected, Exchange, FilterExchange, type TransportInfo } from "./bridge/exchange.ts";
 import {
   BODY_HIGH_WATER,
   type LimitOptions,
@@ -31,6 +32,7 @@ import type { Duplex, Listener } from "./io/duplex.ts";
 import { addressesFromEnvironment } from "./io/peers.ts";
 import { mainModulePath } from "./io/main_module.ts";
 import {
+  MAX_CONNECTIONS,
   type Server,
   type ServerConnection,
   type ServerOptions,
@@ -185,7 +187,7 @@ class Service {
   constructor(app: App, options: FastCGIOptions, address: Deno.Addr) {
     this.app = typeof app === "function" ? { fetch: app } : app;
     const {
-      maxConnections = 1024,
+      maxConnections = MAX_CONNECTIONS,
       maxRequestsPerConnection = 64,
       idleTimeout = 90_000,
       log = console.error,
@@ -467,10 +469,6 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
   }
 }
 
-function disconnected(): DOMException {
-  return new DOMException("The web server closed the connection", "AbortError");
-}
-
 /** How a request is refused: the status of the response, and the protocol status of FCGI_END_REQUEST. */
 interface Refusal {
   status: number;
@@ -503,6 +501,8 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   #variableBytes = 0;
   #exchange: Exchange | null = null;
   #begunAt = 0;
+  /** The rates of the body and of a filter's data, once they are checked. */
+  #rates: [BodyRate, BodyRate] | null = null;
   /** In the filter role, resolves when FCGI_STDIN has ended. */
   #inputWhole: PromiseWithResolvers<void> | null = null;
   /** Whether FCGI_STDERR was used. */
@@ -753,8 +753,9 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   /** Fails a body whose next bytes do not arrive in time while the app reads it. */
   checkBody(now: number): void {
     const { bodyTimeout, minBodyRate } = this.#connection.service.limits;
-    this.body?.check(now, bodyTimeout, minBodyRate);
-    this.data?.check(now, bodyTimeout, minBodyRate);
+    this.#rates ??= [new BodyRate(minBodyRate), new BodyRate(minBodyRate)];
+    this.body?.check(now, bodyTimeout, this.#rates[0]);
+    this.data?.check(now, bodyTimeout, this.#rates[1]);
   }
 
   /** Aborts the request, as FCGI_ABORT_REQUEST arrived (section 5.4). */

@@ -18,7 +18,7 @@ import {
 import { toHandler } from "./bridge/respond.ts";
 import { checkResponse } from "./bridge/response_head.ts";
 import { createVariables } from "./bridge/request_variables.ts";
-import { MAX_DELAY, type ServerOptions } from "./io/server.ts";
+import { MAX_DELAY, type ServerOptions, SHUTDOWN_TIMEOUT } from "./io/server.ts";
 import { Variables } from "./wire/variables.ts";
 
 export type { App, AppObject, AppOptions, Handler, HandlerInfo, Protocol } from "./bridge/app.ts";
@@ -136,7 +136,7 @@ function limitShutdown(
   server: Deno.HttpServer<Deno.Addr>,
   stop: AbortController,
   signal: AbortSignal | undefined,
-  shutdownTimeout = 10_000,
+  shutdownTimeout = SHUTDOWN_TIMEOUT,
 ): Deno.HttpServer<Deno.Addr> {
   const late = Promise.withResolvers<never>();
   const finished = Promise.race([server.finished, late.promise]);

@@ -16,7 +16,8 @@
 
 import type { App, AppOptions, Handler } from "./bridge/app.ts";
 import { type DebugTools, describeError } from "./bridge/error_response.ts";
-import { Exchange, type TransportInfo } from "./bridge/exchange.ts";
+import { BodyRate } from "./bridge/body_rate.ts";
+import { disconnected, Exchange, type TransportInfo } from "./bridge/exchange.ts";
 import {
   BODY_HIGH_WATER,
   type LimitOptions,
@@ -122,6 +123,7 @@ class Connection
   #headers: SCGIHeaderDecoder | null;
   #exchange: Exchange | null = null;
   #body: RequestBody | null = null;
+  #rate: BodyRate | null = null;
   /** Whether the response has ended, completely or not. */
   #finished = false;
   /** Whether the server shuts down. */
@@ -248,7 +250,8 @@ class Connection
       );
       this.abort(disconnected());
     } else {
-      this.#body?.check(now, limits.bodyTimeout, limits.minBodyRate);
+      this.#rate ??= new BodyRate(limits.minBodyRate);
+      this.#body?.check(now, limits.bodyTimeout, this.#rate);
       if (this.#channel.inputEnded) this.#channel.probe();
     }
   }
@@ -279,8 +282,4 @@ function checkHeaders(pairs: [name: string, value: string][]): void {
   if (!pairs.some(([name, value]) => name === "SCGI" && value === "1")) {
     throw new ProtocolError("Cannot accept SCGI request as its header SCGI must be 1: it is not");
   }
-}
-
-function disconnected(): DOMException {
-  return new DOMException("The web server closed the connection", "AbortError");
 }

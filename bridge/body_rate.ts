@@ -11,14 +11,15 @@ const WINDOW = 60_000;
 
 /** Finds out whether a body arrives more slowly than a minimum rate. */
 export class BodyRate {
-  #minimum: number;
+  /** The minimum rate, in bytes per second; 0 for none. */
+  readonly minimum: number;
   #checkedAt = 0;
   #waited = 0;
   #receivedBefore = 0;
 
   /** @param minimum The minimum rate, in bytes per second; 0 for none. */
   constructor(minimum: number) {
-    this.#minimum = minimum;
+    this.minimum = minimum;
   }
 
   /**
@@ -32,7 +33,7 @@ export class BodyRate {
     if (waiting && this.#checkedAt > 0) this.#waited += now - this.#checkedAt;
     this.#checkedAt = now;
     if (this.#waited < WINDOW) return false;
-    const wanted = this.#minimum * this.#waited / 1000;
+    const wanted = this.minimum * this.#waited / 1000;
     const got = received - this.#receivedBefore;
     this.#waited = 0;
     this.#receivedBefore = received;

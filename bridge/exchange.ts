@@ -255,3 +255,8 @@ class FilterExchangeInfo extends ExchangeInfo implements FilterInfo {
     this.dataLastModified = filtered.dataLastModified;
   }
 }
+
+/** Creates the reason of a request's signal when the web server has closed the connection. */
+export function disconnected(): DOMException {
+  return new DOMException("The web server closed the connection", "AbortError");
+}

@@ -1,4 +1,4 @@
-import { BodyRate } from "./body_rate.ts";
+import type { BodyRate } from "./body_rate.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 
 /** The transport that receives a body. */
@@ -46,7 +46,6 @@ export class RequestBody {
   #filled = 0;
   #waiting: (() => void) | null = null;
   #waitingSince = 0;
-  #rate: BodyRate | null = null;
   #source: RequestBodySource;
   #maxBytes: number;
 
@@ -220,14 +219,13 @@ export class RequestBody {
    *
    * @param now The time, in milliseconds.
    * @param timeout How long the app may wait, in milliseconds.
-   * @param minRate The minimum rate, in bytes per second.
+   * @param rate Its minimum rate.
    */
-  check(now: number, timeout: number, minRate: number): void {
-    this.#rate ??= new BodyRate(minRate);
-    if (this.#rate.isTooSlow(now, this.#received, this.#waiting !== null)) {
+  check(now: number, timeout: number, rate: BodyRate): void {
+    if (rate.isTooSlow(now, this.#received, this.#waiting !== null)) {
       this.fail(
         new ProtocolError(
-          `Cannot read request body as at least ${minRate} bytes per second must arrive: fewer did (minBodyRate)`,
+          `Cannot read request body as at least ${rate.minimum} bytes per second must arrive: fewer did (minBodyRate)`,
           408,
         ),
       );

@@ -66,6 +66,9 @@ export interface ServerConnection {
   check(now: number): void;
 }
 
+/** The defaults of `maxConnections` and `shutdownTimeout`. */
+export const MAX_CONNECTIONS = 1024;
+export const SHUTDOWN_TIMEOUT = 10_000;
 /** The maximum delay of a timer, about 25 days, in milliseconds. A timer with a longer delay fires at once. */
 export const MAX_DELAY: number = 2 ** 31 - 1;
 /** The time between two calls of {@linkcode ServerConnection.check}, in milliseconds. */
@@ -89,8 +92,8 @@ export function startServer(
   open: (duplex: Duplex, overloaded: boolean) => ServerConnection,
 ): Server {
   const {
-    maxConnections = 1024,
-    shutdownTimeout = 10_000,
+    maxConnections = MAX_CONNECTIONS,
+    shutdownTimeout = SHUTDOWN_TIMEOUT,
     allowRemote = false,
     webServerAddresses,
     log = console.error,
