@@ -675,7 +675,7 @@ Deno.test("cgiGateway() runs nothing below a folder that all users may write to"
 
 Deno.test("cgiGateway() starts no process before a small body is complete", async () => {
   await using scripts = new Scripts({ "cat.cgi": `${HELLO} cat` });
-  const gateway = scripts.gateway({ maxProcesses: 1 });
+  const gateway = scripts.gateway({ maxProcesses: 2 });
   const slow = ["declared", "undeclared"].map((kind) => {
     const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
     const writer = writable.getWriter();
