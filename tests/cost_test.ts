@@ -1,4 +1,4 @@
-/** Hostile input must not cost more than its length: each decoder, header rule and regular expression, at growing lengths. */
+/** Hostile input must not cost more than its length (rule F8): each decoder, header rule and regular expression, at growing lengths. */
 import { Redactor } from "../bridge/redact.ts";
 import { AssertionError } from "@std/assert";
 import { LineLog } from "../io/line_log.ts";

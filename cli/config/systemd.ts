@@ -44,6 +44,8 @@ Requires=${name}.socket
 After=${name}.socket network.target
 
 [Service]
+# Each connection takes a file descriptor.
+LimitNOFILE=65536
 # Downloads what the app imports, once; the app itself runs with what is in the cache.
 ExecStartPre=${deno} cache ${SPECIFIER} ${app}
 ExecStart=${deno} run ${flags.join(" ")} ${SPECIFIER} ${serve.join(" ")}

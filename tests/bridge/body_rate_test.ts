@@ -1,3 +1,4 @@
+/** The minimum rate of bodies (rule F9). */
 import { assertEquals } from "@std/assert";
 import { BodyRate } from "../../bridge/body_rate.ts";
 

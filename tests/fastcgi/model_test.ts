@@ -1,6 +1,6 @@
 /**
  * Random connections: records in any order, valid and broken, with apps that respond early, late, never or not at all,
- * and web servers that do not read. Whatever comes, a connection must leave nothing behind.
+ * and web servers that do not read. Whatever comes, a connection must leave nothing behind (rule F8).
  */
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";

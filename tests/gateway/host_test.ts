@@ -1,4 +1,4 @@
-/** Host fields that would choose another path or another server. */
+/** Host fields that would choose another path or another server (rule F13). */
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { fastCGIGateway } from "../../gateway.ts";
 import { serveFastCGI } from "../../fastcgi.ts";

@@ -1,4 +1,4 @@
-/** Servers whose process runs out of file descriptors. */
+/** Servers whose process runs out of file descriptors (rule F8). */
 import { assert, assertEquals } from "@std/assert";
 import { fetchFastCGI } from "../../gateway.ts";
 import type { Address } from "../../io/address.ts";
