@@ -1,9 +1,9 @@
-/** Flags that one process can have, and not each of its workers. */
+/** Flags that only one process can have, so that workers do not inherit them. */
 const OWN = /^--(?:watch|inspect|coverage|cpu-prof|trace-leaks)/;
 
 /**
- * Returns the flags that Deno was started with, such as `--allow-net=127.0.0.1:9000`. Linux tells them, but Deno only lets
- * a process with all permissions read them: one of ours does.
+ * Returns the flags that Deno was started with, such as `--allow-net=127.0.0.1:9000`. They are in
+ * /proc, which Deno reads only with --allow-all: a child process with that permission reads them.
  *
  * Needs `--allow-run` of Deno.
  */

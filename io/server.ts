@@ -109,19 +109,21 @@ export function startServer(
   let stopping: Promise<void> | null = null;
   let room: (() => void) | null = null;
   let timer: ReturnType<typeof setInterval> | undefined;
-  let accepting = true;
+  /** Closing: accepts no more, but may still serve what the listener has accepted. */
+  let phase: "accepting" | "closing" | "closed" = "accepting";
   /** The error of the last accept, if it failed. */
   let failure: Error | null = null;
   let silentUntil = 0;
 
   function serve(duplex: Duplex): void {
+    if (signal?.aborted) return duplex.close();
     if (webServerAddresses && !isAllowedPeer(duplex.remoteAddr, webServerAddresses)) {
       log(`Refused a connection as it must come from ${webServerAddresses.join(", ")}`);
       return duplex.close();
     }
     const connection = open(duplex, connections.size >= maxConnections);
     connections.add(connection);
-    if (!accepting) connection.drain();
+    if (phase !== "accepting") connection.drain();
     timer ??= startTimer();
     connection.run().catch((error) => log(String(error))).finally(() => {
       connections.delete(connection);
@@ -129,7 +131,7 @@ export function startServer(
       if (connections.size > 0) return;
       clearInterval(timer);
       timer = undefined;
-      if (!accepting) finished.resolve();
+      if (phase === "closed") finished.resolve();
     });
   }
 
@@ -152,25 +154,27 @@ export function startServer(
         failure = null;
         serve(value);
       } catch (error) {
-        if (!accepting) break;
+        if (phase !== "accepting") break;
         failure = error as Error;
         if (performance.now() > silentUntil) log(`Cannot accept a connection: ${failure.message}`);
         silentUntil = performance.now() + REPORT_PAUSE;
         await new Promise((resolve) => setTimeout(resolve, ACCEPT_PAUSE));
       }
-      if (accepting && connections.size >= maxConnections + REFUSALS) {
+      if (phase === "accepting" && connections.size >= maxConnections + REFUSALS) {
         await new Promise<void>((resolve) => room = resolve);
         room = null;
       }
     }
     // A listener that ends by itself after an error has broken: let the program end, so that its supervisor restarts it.
-    if (accepting && failure !== null) finished.reject(failure);
+    if (phase === "accepting" && failure !== null) finished.reject(failure);
     stop();
+    phase = "closed";
+    if (connections.size === 0) finished.resolve();
   }
 
   function stop(): void {
-    if (!accepting) return;
-    accepting = false;
+    if (phase !== "accepting") return;
+    phase = "closing";
     try {
       listener.close();
     } catch {
@@ -178,7 +182,6 @@ export function startServer(
     }
     room?.();
     signal?.removeEventListener("abort", abort);
-    if (connections.size === 0) finished.resolve();
   }
 
   function abort(): void {
@@ -199,8 +202,11 @@ export function startServer(
     })();
   }
 
-  if (signal?.aborted) abort();
-  else {
+  if (signal?.aborted) {
+    stop();
+    phase = "closed";
+    finished.resolve();
+  } else {
     signal?.addEventListener("abort", abort);
     accept();
     options.onListen?.(listener.addr);
