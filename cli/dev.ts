@@ -64,17 +64,21 @@ export async function run(args: Arguments): Promise<number> {
   if (address !== undefined) {
     readAddress(address);
     using gateway = fastCGIGateway(address, { root });
-    await serveDevelopment(async (request, info) => {
-      const file = root === undefined ? undefined : await staticFile(request, absolutePath(root));
-      return file ?? await gateway(request, info);
-    }, port);
+    await serveDevelopment(
+      async (request, info) => {
+        const file = root === undefined ? undefined : await staticFile(request, absolutePath(root));
+        return file ?? await gateway(request, info);
+      },
+      port,
+      () => gateway[Symbol.dispose](),
+    );
   } else if (await isFolder(operand)) {
     using gateway = cgiGateway({
       root: operand,
       index: INDEX,
       env: environment(),
     });
-    await serveDevelopment(gateway, port);
+    await serveDevelopment(gateway, port, () => gateway[Symbol.dispose]());
   } else await serveApp(operand, args, port);
   return 0;
 }

@@ -32,6 +32,10 @@ const DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin";
  * Needs `--allow-read` of the scripts, and `--allow-run`. A list, such as `--allow-run=/srv/cgi-bin/app.pl,kill`, must
  * include `kill`: a script that takes too long is killed together with its children.
  *
+ * Disposing of the gateway kills its processes, and `Deno.exit()` ends them. A signal that ends this process does not:
+ * scripts then run until they write to their closed output. Handle SIGTERM and SIGINT to end them:
+ * `Deno.addSignalListener("SIGTERM", () => Deno.exit(143))`.
+ *
  * @param options The location of the scripts, `root` or `script`, and limits.
  * @throws {TypeError} If neither or both of `root` and `script` are set, or a permission is not a flag.
  *

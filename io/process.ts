@@ -13,7 +13,15 @@ export interface ProcessOptions {
 /** The time between SIGTERM and SIGKILL, in milliseconds. */
 const GRACE = 1000;
 
-/** A process in a group of its own, which is killed together with its children. */
+/** The processes that run. */
+const running = new Set<ProcessGroup>();
+
+/** Ends the processes when this one exits. A signal that ends it leaves no time for this. */
+function onUnload(): void {
+  for (const process of running) process.end();
+}
+
+/** A process in a group of its own, which is killed together with its children, and when this process exits. */
 export class ProcessGroup {
   /** Resolves when the process itself has ended, whether or not its children have. */
   readonly status: Promise<Deno.CommandStatus>;
@@ -45,8 +53,11 @@ export class ProcessGroup {
     }).spawn();
     this.stdout = this.#child.stdout;
     this.#stdin = this.#child.stdin.getWriter();
+    running.add(this);
+    addEventListener("unload", onUnload);
     this.status = this.#child.status.then((status) => {
       this.#ended = true;
+      running.delete(this);
       return status;
     });
     logLines(this.#child.stderr, onlog);
@@ -74,6 +85,11 @@ export class ProcessGroup {
       clearTimeout(timer);
       this.#signal("SIGKILL");
     });
+  }
+
+  /** Sends SIGTERM, or SIGKILL if it is being killed already. For the exit of this process, when timers do not run. */
+  end(): void {
+    this.#signal(this.#killing ? "SIGKILL" : "SIGTERM");
   }
 
   #signal(signal: "SIGTERM" | "SIGKILL"): void {

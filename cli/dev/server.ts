@@ -11,9 +11,14 @@ export type DevelopmentHandler = (request: Request, info: GatewayInfo) => Promis
  * Serves HTTP on loopback until a signal arrives, and prints each request with its status and time.
  *
  * @param port The port; 0 for a free one.
+ * @param onTerminated Called at the signal, before the requests in progress are finished.
  * @throws {Failure} If the port is in use.
  */
-export async function serveDevelopment(handler: DevelopmentHandler, port: number): Promise<void> {
+export async function serveDevelopment(
+  handler: DevelopmentHandler,
+  port: number,
+  onTerminated: () => void = () => {},
+): Promise<void> {
   let server: Deno.HttpServer;
   try {
     server = Deno.serve({
@@ -35,5 +40,11 @@ export async function serveDevelopment(handler: DevelopmentHandler, port: number
     if (!(error instanceof Deno.errors.AddrInUse)) throw error;
     throw new Failure(`Port ${port} is in use. Try --port ${port + 1}`);
   }
-  await runUntilTerminated(server);
+  await runUntilTerminated({
+    finished: server.finished,
+    shutdown() {
+      onTerminated();
+      return server.shutdown();
+    },
+  });
 }

@@ -198,6 +198,22 @@ Deno.test("dev runs the CGI scripts of a folder", async () => {
   await Deno.remove(directory, { recursive: true });
 });
 
+Deno.test("dev ends running CGI scripts at SIGTERM", async () => {
+  const folder = await Deno.makeTempDir();
+  await Deno.chmod(folder, 0o755);
+  await Deno.writeTextFile(`${folder}/slow.sh`, "#!/bin/sh\necho pid $$. >&2\nsleep 1000\n", {
+    mode: 0o755,
+  });
+  let response: Promise<unknown>;
+  {
+    await using dev = await Dev.start(folder);
+    response = dev.text("/slow.sh").catch(() => {});
+    await dev.says("pid ");
+  }
+  await response;
+  await Deno.remove(folder, { recursive: true });
+});
+
 Deno.test("dev is a front of a FastCGI application, with the scripts of a folder", async () => {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   await using _server = serveFastCGI(

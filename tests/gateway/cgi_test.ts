@@ -7,6 +7,7 @@ import {
   assertThrows,
 } from "@std/assert";
 import { cgiGateway, type CGIGatewayOptions, fetchCGI } from "../../gateway.ts";
+import { Daemon, ROOT } from "../testing/daemon.ts";
 import { deadline } from "../testing/deadline.ts";
 import { testWith } from "../testing/needs.ts";
 
@@ -692,4 +693,26 @@ Deno.test("cgiGateway() starts no process before a small body is complete", asyn
     assertEquals(await response, "soon");
   }
   gateway.end();
+});
+
+Deno.test("cgiGateway()'s processes end when the program exits", async () => {
+  await using scripts = new Scripts();
+  const ended = `${scripts.root}/ended`;
+  scripts.write("slow", `trap 'echo > ${ended}; exit' TERM; echo runs >&2; sleep 1000 & wait`);
+  const program = scripts.write(
+    "program.ts",
+    `import { cgiGateway } from "${ROOT}gateway.ts";
+     Deno.addSignalListener("SIGTERM", () => Deno.exit(7));
+     const gateway = cgiGateway({ script: "${scripts.root}/slow" });
+     await gateway(new Request("http://localhost/"));`,
+  );
+  const daemon = new Daemon(["--allow-all", program]);
+  await daemon.says("runs");
+  assertEquals((await daemon.stop()).code, 7);
+  const end = (async () => {
+    while (!await Deno.stat(ended).catch(() => null)) {
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+  })();
+  await deadline(end, "the end of the script");
 });
