@@ -39,9 +39,9 @@ server {
     ${protocol}_buffering off;
 ${keeps ? "    # Keep connections for the next request.\n    fastcgi_keep_conn on;\n" : ""}${
     several
-      ? `    # Send a request to the next back end if one closes before it responds, but no POST, which may have
-    # had its effect. Where a POST may run twice, add non_idempotent: then a restart loses none.
-    ${protocol}_next_upstream error timeout;
+      ? `    # Send a request to the next back end if one closes before it responds. Without non_idempotent a POST is
+    # not sent again, whose effect then cannot double, but which a restarting back end may lose.
+    ${protocol}_next_upstream error timeout non_idempotent;
 `
       : ""
   }    ${protocol}_pass ${name};

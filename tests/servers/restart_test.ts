@@ -42,7 +42,7 @@ class Load {
   async #work(worker: number): Promise<void> {
     for (let round = 0; !this.#stopped; round++) {
       const body = new Uint8Array(100_000).fill(worker * 16 + round % 16);
-      const response = await request(this.#host, "PUT", "/echo", { body });
+      const response = await request(this.#host, "POST", "/echo", { body });
       assertEquals([response.status, response.body.length], [200, body.length]);
       assert(response.body.every((byte) => byte === body[0]));
       this.responses++;
