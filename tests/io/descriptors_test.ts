@@ -130,3 +130,59 @@ for (const medium of ["TCP", "Unix"] as const) {
     await Deno.remove(directory, { recursive: true });
   });
 }
+
+Deno.test("gateways respond with 502 without descriptors, and as usual when there are some again", async () => {
+  const directory = await Deno.makeTempDir();
+  const source = `
+    import { cgiGateway, fastCGIGateway, scgiGateway } from "${ROOT}gateway.ts";
+    import { serveFastCGI } from "${ROOT}fastcgi.ts";
+    import { serveSCGI } from "${ROOT}scgi.ts";
+    const app = () => new Response("Hello");
+    const listen = () => Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const listeners = [listen(), listen()];
+    serveFastCGI(app, listeners[0]);
+    serveSCGI(app, listeners[1]);
+    const addresses = listeners.map(({ addr }) => "127.0.0.1:" + addr.port);
+    const log = () => {};
+    const gateways = [
+      fastCGIGateway(addresses[0], { log }),
+      scgiGateway(addresses[1], { log }),
+      cgiGateway({ script: "${directory}/hello", log }),
+    ];
+    const fetchAll = async () => {
+      for (const gateway of gateways) {
+        const response = await gateway(new Request("http://localhost/"));
+        console.error("status " + response.status + " " + (await response.text()).trim());
+      }
+    };
+    const files = [];
+    try {
+      while (true) files.push(Deno.openSync("/dev/null"));
+    } catch {
+      console.error("exhausted");
+    }
+    await fetchAll();
+    for (const file of files) file.close();
+    await fetchAll();
+    console.error("done");
+    Deno.exit();`;
+  await Deno.writeTextFile(`${directory}/program.ts`, source);
+  await Deno.writeTextFile(
+    `${directory}/hello`,
+    "#!/bin/sh\necho 'Content-Type: text/plain'\necho\necho Hello\n",
+  );
+  await Deno.chmod(`${directory}/hello`, 0o755);
+  await using program = new Program("/bin/sh", {
+    args: [
+      "-c",
+      `ulimit -n ${LIMIT}; exec "$0" run --no-prompt --allow-all "$1"`,
+      Deno.execPath(),
+      `${directory}/program.ts`,
+    ],
+  });
+  await program.says("done");
+  const statuses = program.log.match(/^status .*$/gm);
+  assertEquals(statuses?.slice(0, 3), Array(3).fill("status 502 502 Bad Gateway"));
+  assertEquals(statuses?.slice(3), Array(3).fill("status 200 Hello"));
+  await Deno.remove(directory, { recursive: true });
+});
