@@ -27,7 +27,7 @@ interface Command {
   run(args: Arguments): Promise<number>;
 }
 
-/** A command: it is loaded when it is needed. */
+/** A command, whose module is imported when it runs. */
 interface Entry {
   name: string;
   summary: string;
@@ -146,5 +146,5 @@ async function load(name: string): Promise<Command> {
   );
 }
 
-// Without a code it is Deno.exitCode, which a worker without its supervisor sets.
+// Without a code, Deno.exitCode applies: a worker that lost its supervisor sets it.
 if (import.meta.main) Deno.exit(await main(Deno.args) || undefined);

@@ -11,9 +11,9 @@ import { quirksOf } from "./server_quirks.ts";
 import { shellCommand } from "./shell_command.ts";
 import { framesOf, type StackFrame } from "./stack.ts";
 
-/** One error of the chain, and how it came into it. */
+/** An error of the chain, and its relation to the others. */
 interface ShownError {
-  /** What it is to the error before it; empty for the first. */
+  /** Its relation to the previous error; empty for the first. */
   relation: string;
   title: string;
   app: ShownFrame[];
@@ -41,10 +41,10 @@ interface Report {
   variables: Row[];
 }
 
-/** How many errors of a chain are shown, and how many frames of an error have source lines. */
+/** The maximum number of errors shown, and of frames with source lines in each. */
 const MAX_ERRORS = 20;
 const MAX_EXCERPTS = 10;
-/** How many lines of source are shown before and after the one of a frame. */
+/** The number of source lines shown before and after that of a frame. */
 const CONTEXT = 3;
 const MAX_TITLE = 4000;
 const MAX_LINE = 300;
@@ -53,9 +53,9 @@ const FOOTER = "The option debug shows this page. Do not set it where others can
 
 /**
  * Creates a response that shows a developer the error, its sources and the request: as HTML, or as text if the client
- * prefers that. Values that look secret are redacted.
+ * prefers it. Redacts values that look secret.
  *
- * @param request The request, if it could be created.
+ * @param request The request, undefined if it is invalid.
  */
 export async function debugPage(
   error: unknown,
@@ -88,7 +88,7 @@ async function createReport(
   const cut = ([name, value]: Row): Row => [name, truncate(value, MAX_VALUE)];
   const headers = [...request?.headers ?? []].map(cut);
   const variables = [...info.variables].map(cut).sort(([a], [b]) => a < b ? -1 : 1);
-  // All of them first: what is secret in one place is redacted everywhere.
+  // Learns all secrets first, so that each is redacted everywhere.
   for (const [name, value] of [...headers, ...variables]) redactor.learn(name, value);
   const redactRow = ([name, value]: Row): Row => [name, redactor.value(name, value)];
   const { method = info.variables.get("REQUEST_METHOD") ?? "?", url = "(no URL)" } = request ?? {};
@@ -102,7 +102,7 @@ async function createReport(
   };
 }
 
-/** Collects an error, its causes and the errors that it aggregates, in the order in which they are read. */
+/** Collects an error, its causes and the errors that it aggregates, in display order. */
 async function showErrors(
   error: unknown,
   redactor: Redactor,
@@ -154,7 +154,7 @@ async function readExcerpt(
   }));
 }
 
-/** Returns what an error says. Whatever was thrown, this does not throw. */
+/** Returns the message of a thrown value. Never throws. */
 function titleOf(error: unknown): string {
   if (error instanceof Error) {
     const name = readProperty(error, "name");
@@ -180,7 +180,7 @@ function readProperty(value: unknown, name: string): unknown {
   }
 }
 
-/** Returns whether HTML is acceptable and at least as welcome as plain text (RFC 9110 section 12.5.1). */
+/** Returns whether HTML is acceptable and at least as preferred as plain text (RFC 9110 section 12.5.1). */
 function prefersHTML(accept: string): boolean {
   if (accept.trim() === "") return true;
   const qualities = new Map<string, number>();
@@ -222,12 +222,12 @@ function toText(report: Report): string {
   };
   const toLines = (rows: Row[]) => rows.map(([name, value]) => `${name}: ${value}`);
   section("Request", [report.request]);
-  section("What to know of this web server", report.quirks);
+  section("Notes on this web server", report.quirks);
   section("Run it again", report.command.split("\n"));
   section("Headers", toLines(report.headers));
   section("Variables", toLines(report.variables));
   lines.push(FOOTER, "");
-  // A terminal obeys control characters.
+  // Control characters could control a terminal.
   // deno-lint-ignore no-control-regex
   return lines.join("\n").replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f]/g, "\ufffd");
 }
@@ -258,7 +258,7 @@ function toHTML(report: Report): string {
 ${report.errors.map(errorToHTML).join("\n")}
 <h2>Request</h2>
 <p><code>${escape(report.request)}</code></p>
-${quirks === "" ? "" : `<h2>What to know of this web server</h2>\n<ul>${quirks}</ul>`}
+${quirks === "" ? "" : `<h2>Notes on this web server</h2>\n<ul>${quirks}</ul>`}
 <h2>Run it again</h2>
 <pre>${escape(report.command)}</pre>
 ${table("Headers", report.headers)}

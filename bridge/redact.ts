@@ -1,9 +1,9 @@
-/** Names that say that a value is secret. */
+/** Names of secret values. */
 const SECRET_NAME =
   /token|secret|passw|passphrase|pass|pwd|auth|key|sess|credential|cookie|private|jwt|csrf|xsrf|dsn|signature|^sig$|^sid$|^AWS_|_sid$/i;
 /** Variables of these names are not secret, whatever they contain. */
 const HARMLESS = /^(?:PWD|OLDPWD|AUTH_TYPE|SERVER_SIGNATURE|XDG_.*)$/;
-/** The rest of a line is the value of these. */
+/** Names whose value extends to the end of the line. */
 const WHOLE_LINE = /cookie|authorization/i;
 const REDACTED = "(redacted)";
 /** A name and what separates it from its value, as in `a=b`, `"a": "b"` and `Header: b`. */
@@ -13,17 +13,17 @@ const VALUE = /"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?|`(?:[^`\\]|\\.)*`?|[^\s&;,"
 const QUOTED = /"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?|`(?:[^`\\]|\\.)*`?/y;
 /** The user in a URL, with or without a password. */
 const USERINFO = /(?<![a-z0-9+.-])([a-z][a-z0-9+.-]*:\/\/)[^\s/?#@"'`<>]*(?:@[^\s/?#@"'`<>]*)*@/gi;
-/** Credentials that no name announces: `Bearer …`, and JSON Web Tokens. */
+/** Credentials without a name: `Bearer …`, and JSON Web Tokens. */
 const BARE = /\b(Bearer|Basic|Digest)\s+[\w.~+/=-]{4,}|(?<![\w-])eyJ[\w-]{8,}\.[\w-]+\.?[\w-]*/gi;
-/** Shorter values, and these words, are redacted in their own place only. */
+/** Shorter values and these words are redacted only where they follow their name. */
 const SHORTEST = 4;
 const WORDS = /^(?:true|false|null|none|undefined|basic|bearer|digest)$/i;
 
-/** Removes what looks secret from texts. */
+/** Removes values that look secret from texts. */
 export class Redactor {
   readonly #known = new Set<string>();
 
-  /** Remembers what is secret in a named value, to remove it from other texts too. */
+  /** Stores the secrets of a named value, to remove them from other texts too. */
   learn(name: string, value: string): void {
     if (isSecret(name)) {
       this.#remember(value);
@@ -43,7 +43,7 @@ export class Redactor {
     return this.#removeKnown(this.#redact(text, VALUE));
   }
 
-  /** Redacts the secrets in a line of source: only literals, since names of variables tell nothing. */
+  /** Redacts the secrets in a line of source: only literals, since variable names are not secret. */
   source(line: string): string {
     return this.#removeKnown(this.#redact(line, QUOTED));
   }
@@ -64,7 +64,7 @@ export class Redactor {
   #redact(text: string, pattern: RegExp, found?: (secret: string) => void): string {
     let redacted = "";
     let at = 0;
-    // Up to here no value hides a secret: what follows a name may contain more names.
+    // Text up to here has no secret; the value after a name may contain more names.
     let searched = 0;
     NAME.lastIndex = 0;
     for (let match; (match = NAME.exec(text)) !== null;) {

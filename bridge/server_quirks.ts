@@ -1,6 +1,6 @@
 import type { HandlerInfo } from "./app.ts";
 
-/** What a web server does that may surprise, and when it matters. docs/servers.md has the configurations. */
+/** Surprising behaviours of web servers, and the requests that they affect. docs/servers.md has the configurations. */
 const QUIRKS: [applies: (request: Facts) => boolean, text: string][] = [
   [
     ({ server, protocol, has }) =>
@@ -44,7 +44,7 @@ const QUIRKS: [applies: (request: Facts) => boolean, text: string][] = [
   [
     ({ server, protocol, get }) =>
       /^Apache/.test(server) && protocol !== "cgi" && get("SCRIPT_FILENAME").startsWith("proxy:"),
-    "Apache's proxy modules put the whole path in SCRIPT_NAME: name the mount point by basePath.",
+    "Apache's proxy modules put the whole path in SCRIPT_NAME: set basePath to the mount point.",
   ],
   [
     ({ get }) => /%2f/i.test(get("REQUEST_URI")),
@@ -63,7 +63,7 @@ interface Facts {
   has(name: string): boolean;
 }
 
-/** Returns what is known of the web server that matters for this request. */
+/** Returns the quirks of the web server that affect this request. */
 export function quirksOf({ variables, protocol }: HandlerInfo): string[] {
   const get = (name: string) => variables.get(name) ?? "";
   const facts = {

@@ -2,13 +2,13 @@ import type { HandlerInfo } from "./app.ts";
 import type { DebugTools } from "./error_response.ts";
 import type { Redactor } from "./redact.ts";
 
-/** The variables that a script needs to run as for this request. */
+/** The variables that a script needs to reproduce this request. */
 const NEEDED =
   /^(?:HTTP|HTTPS|REQUEST|REMOTE|SERVER|SCRIPT|PATH|CONTENT|GATEWAY|QUERY|DOCUMENT|REDIRECT|AUTH)(?:_|$)|^(?:HOME|DENO_DIR)$/;
-/** Headers that the client sets by itself. */
+/** Headers that curl sets by itself. */
 const OWN_HEADERS = new Set(["host", "content-length", "accept-encoding", "connection"]);
 
-/** Returns a command for a shell that repeats the request, with its secrets redacted. */
+/** Returns a shell command that repeats the request, with its secrets redacted. */
 export function shellCommand(
   method: string,
   url: string,

@@ -16,7 +16,7 @@ const PACKAGES = /\/node_modules\/|\/npm\/registry\.npmjs\.org\//;
 const OWN = /^(.*\/)bridge\/stack\.ts$/.exec(import.meta.url)?.[1];
 const OWN_FOLDERS = /^(?:(?:bridge|wire|io|gateway|cli)\/.*|[^/]*)$/;
 
-/** Parses an error's stack. An error's message may contain lines like those of a stack: these do not count. */
+/** Parses an error's stack. Ignores lines of the error's message that look like frames. */
 export function framesOf(error: unknown): StackFrame[] {
   const stack = readStack(error);
   const lines = stack.split("\n");

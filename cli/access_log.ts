@@ -1,5 +1,5 @@
 /**
- * A line for each request, on stdout: the formats that programs for web servers' logs read.
+ * Access log lines for stdout, in the formats that log analyzers read.
  *
  * @module
  */
@@ -12,26 +12,26 @@ import { ProtocolError } from "../wire/protocol_error.ts";
 export const ACCESS_LOGS = ["common", "combined", "json"] as const;
 
 const FORMATS = { common: formatCommon, combined: formatCombined, json: formatJSON };
-/** The status in the log of a request whose client left before the app had a response; nginx logs the same. */
+/** The logged status of a request whose client disconnected before the response, as in nginx. */
 const CLIENT_CLOSED = 499;
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-/** What would end a field or a line, or steer a terminal. */
+/** Characters that would end a field or a line, or control a terminal. */
 // deno-lint-ignore no-control-regex
 const UNSAFE = /[\x00-\x1f\x7f-\x9f"\\]/g;
 
-/** One request and how it ended. */
+/** A request and its outcome. */
 interface Access {
   request: Request;
   info: HandlerInfo;
   started: Date;
   status: number;
-  /** The length of the response's body, if it is known. */
+  /** The length of the response's body in bytes, if it is known. */
   bytes: number | undefined;
   milliseconds: number;
 }
 
 /**
- * Wraps an app: writes a line for each request when its response has been sent.
+ * Wraps an app so that it writes a line for each request once the response is sent.
  *
  * @param write Writes a line.
  */

@@ -4,7 +4,7 @@ import { UsageError } from "./errors.ts";
 /**
  * Parses an address of the command line.
  *
- * @throws {UsageError} If it is none.
+ * @throws {UsageError} If it is invalid.
  */
 export function readAddress(address: string): Endpoint {
   try {
@@ -14,7 +14,7 @@ export function readAddress(address: string): Endpoint {
   }
 }
 
-/** Formats what a server listens on, as it is typed. */
+/** Formats the address of a listener as users type it. */
 export function formatAddress(addr: Deno.Addr | Endpoint): string {
   if (!("hostname" in addr)) {
     return "path" in addr && addr.path ? `unix:${addr.path}` : "a Unix socket";

@@ -1,5 +1,5 @@
 /**
- * The arguments of a command: what it takes, and what it is given.
+ * The options and operands of a command, and a parser for them.
  *
  * @module
  */
@@ -14,23 +14,23 @@ export interface Option {
   name: string;
   /** Its letter. */
   short?: string;
-  /** What its value stands for, such as "ADDR"; absent if it takes none. */
+  /** The placeholder of its value, such as "ADDR"; absent if it has no value. */
   value?: string;
-  /** The value where none is given; absent if a value must be given. */
+  /** The value of the option without a value; absent if a value is required. */
   bare?: string;
-  /** Whether it may be given several times. */
+  /** Whether it may be repeated. */
   repeats?: boolean;
-  /** What it does, in lines of at most 72 characters. */
+  /** Its description, in lines of at most 72 characters. */
   about: string;
 }
 
-/** What a command takes. */
+/** The options and operands of a command. */
 export interface Usage {
   /** The command's name. */
   name: string;
-  /** What follows its name, such as "MODULE". */
+  /** Its operands, such as "MODULE". */
   operands: string;
-  /** What it does. */
+  /** Its description. */
   about: string;
   /** Its options. */
   options: readonly Option[];
@@ -41,7 +41,7 @@ export interface Usage {
 /** The option that every command has. */
 const HELP: Option = { name: "help", short: "h", about: "print this" };
 
-/** The arguments that a command is given. */
+/** The parsed arguments of a command. */
 export class Arguments {
   /** The arguments that are not options. */
   readonly operands: string[];
@@ -57,7 +57,7 @@ export class Arguments {
   /**
    * Parses the arguments after a command's name.
    *
-   * @throws {UsageError} If an option is unknown, lacks its value or is given twice.
+   * @throws {UsageError} If an option is unknown, lacks its value or is repeated.
    */
   static parse(usage: Usage, args: string[]): Arguments {
     const options = [...usage.options, HELP];
@@ -84,25 +84,25 @@ export class Arguments {
     return new Arguments(usage, parsed._.map(String), values);
   }
 
-  /** Whether an option is given. */
+  /** Returns whether an option is present. */
   has(name: string): boolean {
     return this.all(name).length > 0;
   }
 
-  /** The value of an option, or undefined if it is not given. */
+  /** Returns the value of an option, or undefined if it is absent. */
   text(name: string): string | undefined {
     return this.all(name)[0];
   }
 
-  /** All values of an option. */
+  /** Returns all values of an option. */
   all(name: string): string[] {
     return this.#values.get(name)!;
   }
 
   /**
-   * The value of an option that has one of a few values.
+   * Returns the value of an option that has a fixed set of values.
    *
-   * @throws {UsageError} If the value is another.
+   * @throws {UsageError} If the value is not in the set.
    */
   choice<T extends string>(name: string, choices: readonly T[]): T | undefined {
     const text = this.text(name);
@@ -117,7 +117,7 @@ export class Arguments {
   }
 
   /**
-   * The value of an option that is a number from `least`.
+   * Returns the value of an option that is an integer of at least `least`.
    *
    * @throws {UsageError} If it is not.
    */
@@ -133,7 +133,7 @@ export class Arguments {
   }
 
   /**
-   * The value of an option that is a number of bytes, such as 512, 64k or 10m.
+   * Returns the value of an option that is a number of bytes, such as 512, 64k or 10m.
    *
    * @throws {UsageError} If it is not.
    */
@@ -149,7 +149,7 @@ export class Arguments {
     return Number(match[1]) * 1024 ** ["", "k", "m", "g"].indexOf(match[2].toLowerCase());
   }
 
-  /** The options that are given, as arguments; without those that are named. */
+  /** Returns the options as arguments, without those in `names`. */
   optionsExcept(names: string[]): string[] {
     return this.#usage.options.filter(({ name }) => !names.includes(name))
       .flatMap(({ name, value }) =>
@@ -158,7 +158,7 @@ export class Arguments {
   }
 }
 
-/** Gives an option that may stand alone its value, as the next argument would be taken for it. */
+/** Appends the default value to an option whose value is optional, since the parser would take the next argument. */
 function withBareValue(arg: string, options: readonly Option[]): string {
   const option = options.find(({ name, bare }) => bare !== undefined && arg === `--${name}`);
   return option === undefined ? arg : `${arg}=${option.bare}`;
@@ -170,7 +170,7 @@ function unknownOption(arg: string, options: readonly Option[]): string {
   return `There is no option ${name}.${similar === undefined ? "" : ` Did you mean ${similar}?`}`;
 }
 
-/** Formats what a command takes. */
+/** Formats the help text of a command. */
 export function formatUsage({ name, operands, about, options, example }: Usage): string {
   const rows = [...options, HELP].map((
     option,

@@ -1,4 +1,4 @@
-/** Returns the word that a misspelled one most likely means, or undefined if none is near. */
+/** Returns the word most similar to a misspelled one, or undefined if none is similar. */
 export function closest(misspelled: string, words: readonly string[]): string | undefined {
   const near = words.map((word) => ({ word, distance: editDistance(misspelled, word) }))
     .filter(({ distance }) => distance <= Math.max(2, Math.floor(misspelled.length / 3)))

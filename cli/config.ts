@@ -18,12 +18,12 @@ import type { ConfigOptions, Template } from "./config/options.ts";
 import { systemd } from "./config/systemd.ts";
 import { UsageError } from "./errors.ts";
 
-/** What is configured, and what its configuration can have. */
+/** A web server or systemd, and the features of its configuration. */
 interface Target {
   template: Template;
-  /** Whether it speaks SCGI. */
+  /** Whether it supports SCGI. */
   scgi: boolean;
-  /** Whether it spreads requests over several apps. */
+  /** Whether it balances requests over several apps. */
   several: boolean;
 }
 
@@ -38,13 +38,13 @@ const TARGETS: Record<string, Target> = {
 };
 const NAMES = Object.keys(TARGETS);
 
-/** What `config` takes. */
+/** The options of `config`. */
 export const usage: Usage = {
   name: "config",
   operands: NAMES.join("|"),
   about:
     `Prints a configuration of a web server in front of the app, or the units of systemd that run the app.
-The first lines say where it goes, how to check it, and how to start the app.`,
+The first lines say where to save it, how to check it, and how to start the app.`,
   options: [
     {
       name: "listen",
@@ -89,7 +89,7 @@ export function run(args: Arguments): Promise<number> {
 /**
  * Creates a configuration.
  *
- * @throws {UsageError} If it cannot have what the arguments ask for.
+ * @throws {UsageError} If the server does not support an argument.
  */
 export function createConfiguration(args: Arguments): string {
   const [name, extra] = args.operands;
@@ -110,7 +110,7 @@ export function createConfiguration(args: Arguments): string {
   const { template, scgi, several } = TARGETS[name];
   const options = readOptions(args);
   if (options.protocol === "scgi" && !scgi) {
-    throw new UsageError(`${name} does not speak SCGI: use --protocol fastcgi.`);
+    throw new UsageError(`${name} does not support SCGI: use --protocol fastcgi.`);
   }
   if (options.backends.length > 1 && !several) {
     throw new UsageError(`${name} takes one --backend here: use haproxy or nginx for several.`);
@@ -143,7 +143,7 @@ function readOptions(args: Arguments): ConfigOptions {
   };
 }
 
-/** Reads an option, which must have no characters that mean something in a configuration. */
+/** Reads an option. Rejects characters with a meaning in configuration files. */
 function readWord(
   args: Arguments,
   name: string,

@@ -1,5 +1,5 @@
 /**
- * `dev`: serves an app, a folder of CGI scripts or a FastCGI application on this machine, while it is written.
+ * `dev`: serves an app, a folder of CGI scripts or a FastCGI application on this machine during development.
  *
  * @module
  */
@@ -17,10 +17,10 @@ import { ownFlags } from "./own_flags.ts";
 
 /** Names of a folder's index script. */
 const INDEX = ["ts", "js", "cgi", "pl", "py", "php", "sh"].map((end) => `index.${end}`);
-/** What a script's program may need of this process's environment. */
+/** Variables of this process that a script's interpreter may need. */
 const PASSED_ON = ["HOME", "DENO_DIR", "LANG"];
 
-/** What `dev` takes. */
+/** The options of `dev`. */
 export const usage: Usage = {
   name: "dev",
   operands: "APP.ts | FOLDER | fastcgi:ADDR",
@@ -40,14 +40,14 @@ export const usage: Usage = {
     {
       name: "app-flags",
       value: "FLAGS",
-      about: "what the app's deno run is given. Default: what this one is given",
+      about: "flags for the app's deno run. Default: those of this one",
     },
   ],
   example: `deno run --allow-all jsr:@gatehouse/cgi/cli dev app.ts
 deno run --allow-all jsr:@gatehouse/cgi/cli dev fastcgi:unix:/run/php/php-fpm.sock --root /srv/www`,
 };
 
-/** Serves until a signal ends it. @returns The exit code. */
+/** Serves until a signal arrives. @returns The exit code. */
 export async function run(args: Arguments): Promise<number> {
   const [operand, extra] = args.operands;
   if (operand === undefined) {

@@ -12,12 +12,12 @@ import { type Trial, tryScript } from "./doctor/trial.ts";
 import { User } from "./doctor/user.ts";
 import { UsageError } from "./errors.ts";
 
-/** What web servers pass on as PATH, if they pass on one. */
+/** The PATH of scripts under most web servers. */
 const SEARCH_PATH = "/usr/local/bin:/usr/bin:/bin";
-/** How much of the output is shown, in characters. */
+/** The maximum length of the output that is shown, in characters. */
 const SHOWN = 2000;
 
-/** What `doctor` takes. */
+/** The options of `doctor`. */
 export const usage: Usage = {
   name: "doctor",
   operands: "SCRIPT",
@@ -108,7 +108,7 @@ function printTrial({ end, stdout, stderr, verdict }: Trial): void {
   }
 }
 
-/** Indents what a script printed, without what would steer a terminal. */
+/** Indents the output of a script, without control characters. */
 function quote(text: string): string {
   const shown = text.length > SHOWN ? `${text.slice(0, SHOWN)}…` : text;
   return shown.trimEnd().split(/\r?\n/).map((line) =>

@@ -1,5 +1,5 @@
-/** Thrown where the arguments are wrong. The message says what to type instead. */
+/** Thrown if the arguments are invalid. The message says what to type instead. */
 export class UsageError extends Error {}
 
-/** Thrown where a command fails for a reason that its message explains, so that no stack is printed. */
+/** Thrown if a command fails for a reason that the message explains. No stack is printed. */
 export class Failure extends Error {}

@@ -10,14 +10,14 @@ import { readAddress } from "./address.ts";
 import { type Arguments, formatUsage, type Usage } from "./arguments.ts";
 import { Failure, UsageError } from "./errors.ts";
 
-/** What `fetch` takes. */
+/** The options of `fetch`. */
 export const usage: Usage = {
   name: "fetch",
   operands: "ADDR [PATH]",
   about:
     `Sends a request to the FastCGI or SCGI application at ADDR (host:port or unix:/path) and prints the body of
-the response. What the application logs goes to stderr. Ends with 0 if the status is below 400, else with 1: fit for
-a health check.`,
+the response. What the application logs goes to stderr. Ends with 0 if the status is below 400, else with 1, as health
+checks expect.`,
   options: [
     { name: "protocol", short: "p", value: "P", about: "fastcgi (default) or scgi" },
     {
@@ -147,7 +147,7 @@ async function print(response: Response, withHead: boolean): Promise<void> {
   try {
     await response.body?.pipeTo(Deno.stdout.writable, { preventClose: true });
   } catch (error) {
-    // As with "fetch … | head".
+    // Stdout is closed, as by "fetch … | head".
     if (!(error instanceof Deno.errors.BrokenPipe)) throw error;
   }
 }
@@ -158,7 +158,7 @@ function explain({ message }: Error, address: string, protocol: string): string 
     return `${cannot}: nothing listens there. Start the app, as in: serve app.ts --protocol ${protocol} --listen ${address}`;
   }
   if (message.includes("version must be 1")) {
-    return `${cannot} as it must speak FastCGI: it does not. Try --protocol scgi, or curl if it speaks HTTP`;
+    return `${cannot} as it must be a FastCGI application: its response is not FastCGI. Try --protocol scgi, or curl if it is an HTTP server`;
   }
   if (message.includes("run again with")) {
     const unix = /^unix:(.*)$/s.exec(address)?.[1];

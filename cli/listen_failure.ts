@@ -1,7 +1,7 @@
 import { Failure } from "./errors.ts";
 
 /**
- * Explains why an address cannot be listened on, and says what to type.
+ * Explains why a server cannot listen on an address, and what to type instead.
  *
  * @param address The address as it was typed.
  */

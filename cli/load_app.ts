@@ -6,8 +6,8 @@ import { UsageError } from "./errors.ts";
  * Imports the app of a module.
  *
  * @param module A path or a URL.
- * @throws {UsageError} If its default export is no app.
- * @throws What the module throws.
+ * @throws {UsageError} If its default export is not an app.
+ * @throws The error that the module throws.
  */
 export async function loadApp(module: string): Promise<App> {
   const isPath = !/^[a-z][a-z0-9+.-]+:/i.test(module);
@@ -27,7 +27,7 @@ async function isMissing(path: string): Promise<boolean> {
     await Deno.stat(path);
     return false;
   } catch (error) {
-    // Without --allow-read, import() tells.
+    // Without --allow-read, import() reports a missing file.
     return error instanceof Deno.errors.NotFound;
   }
 }

@@ -1,9 +1,9 @@
-/** Flags that one process can have, and not each of its workers. */
+/** Flags that only one process can have, so that workers do not inherit them. */
 const OWN = /^--(?:watch|inspect|coverage|cpu-prof|trace-leaks)/;
 
 /**
- * Returns the flags that Deno was started with, such as `--allow-net=127.0.0.1:9000`. Linux tells them, but Deno only lets
- * a process with all permissions read them: one of ours does.
+ * Returns the flags that Deno was started with, such as `--allow-net=127.0.0.1:9000`. They are in
+ * /proc, which Deno reads only with --allow-all: a child process with that permission reads them.
  *
  * Needs `--allow-run` of Deno.
  */
@@ -15,7 +15,7 @@ export async function ownFlags(): Promise<string[]> {
   }).output();
   if (!success) return grantedPermissions();
   const words = new TextDecoder().decode(stdout).split("\0").slice(1, -1);
-  // After the flags come the module and its own arguments.
+  // The module and its own arguments follow the flags.
   return words.slice(0, -1 - Deno.args.length)
     .filter((word) => word !== "run" && word !== "--no-prompt" && !OWN.test(word));
 }

@@ -30,10 +30,10 @@ const DEFAULT_ADDRESS: Record<Protocol, string> = {
   scgi: "127.0.0.1:4000",
   http: "127.0.0.1:8000",
 };
-/** Where errors of handlers go, and the option of the server that says so. */
+/** Destinations of the app's errors, and the `log` option of the server for each. */
 const LOGS = { server: "server", stderr: "log", both: "both" } as const;
 
-/** What `serve` takes. */
+/** The options of `serve`. */
 export const usage: Usage = {
   name: "serve",
   operands: "MODULE",
@@ -47,7 +47,7 @@ SIGTERM and SIGINT finish the requests in progress and end it.`,
       value: "ADDR",
       repeats: true,
       about: `host:port, [::1]:port, unix:/path, fd:N for an inherited socket, or systemd
-for its socket; may be given several times. Default: the socket of systemd
+for its socket; may be repeated. Default: the socket of systemd
 (LISTEN_FDS), else 127.0.0.1:9000, for scgi :4000, for http :8000`,
     },
     { name: "protocol", short: "p", value: "P", about: "fastcgi (default), scgi or http" },
@@ -62,7 +62,7 @@ socket of systemd as fd:0, with StandardInput=socket`,
     {
       name: "worker-flags",
       value: "FLAGS",
-      about: "what each worker's deno run is given. Default: what this one is given",
+      about: "flags for each worker's deno run. Default: those of this one",
     },
     { name: "mode", value: "M", about: "the permissions of a Unix socket, octal. Default: 660" },
     { name: "group", value: "G", about: "the group of a Unix socket, by name or number" },
@@ -79,7 +79,7 @@ socket of systemd as fd:0, with StandardInput=socket`,
     {
       name: "max-body",
       value: "SIZE",
-      about: "refuse larger request bodies, such as 10m. Default: none",
+      about: "reject larger request bodies, such as 10m. Default: none",
     },
     {
       name: "shutdown-timeout",
@@ -104,7 +104,7 @@ socket of systemd as fd:0, with StandardInput=socket`,
   serve app.ts --protocol fastcgi --listen 127.0.0.1:9000`,
 };
 
-/** What is served, and how. */
+/** The parsed options. */
 interface Plan extends ListenOptions {
   module: string;
   protocol: Protocol;
@@ -113,7 +113,7 @@ interface Plan extends ListenOptions {
   options: AppOptions & FastCGIOptions;
 }
 
-/** Serves until a signal ends it. @returns The exit code. */
+/** Serves until a signal arrives. @returns The exit code. */
 export async function run(args: Arguments): Promise<number> {
   const plan = readPlan(args);
   const workers = readWorkers(args, plan);
@@ -286,7 +286,7 @@ async function startServing(
   return await openUnixSocket(path, { mode, group }, open, (server) => server.shutdown());
 }
 
-/** Has workers serve the socket: each runs this command on descriptor 0. */
+/** Starts workers that share the socket: each runs this command on descriptor 0. */
 async function supervise(plan: Plan, workers: number, args: Arguments): Promise<void> {
   checkWorkerPermissions();
   const { prefork } = await import("../prefork.ts");

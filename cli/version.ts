@@ -1,6 +1,6 @@
 /** The version of the package, as in deno.json. */
 export const VERSION = "0.2.0";
-/** The command line, as `deno run` takes it. */
+/** The specifier of the command line, for `deno run`. */
 export const SPECIFIER: string = `jsr:@gatehouse/cgi@${VERSION.split(".", 2).join(".")}/cli`;
-/** The address of the command line's own module. */
+/** The URL of the module of the command line. */
 export const MODULE: string = new URL("../cli.ts", import.meta.url).href;

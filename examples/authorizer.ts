@@ -1,7 +1,7 @@
 #!/usr/bin/env -S deno run --allow-env --allow-net
 /**
- * Decides who may see what the web server serves: in FastCGI's authorizer role behind lighttpd and mod_fcgid, and by
- * `auth_request` behind nginx, which sends an ordinary request. docs/servers.md has the configurations.
+ * Protects pages of the web server with a password: in FastCGI's authorizer role behind lighttpd and mod_fcgid, and
+ * with `auth_request` behind nginx, which sends an ordinary request. docs/servers.md has the configurations.
  *
  * Run `deno run --allow-read --allow-env --allow-net cli.ts serve examples/authorizer.ts --protocol fastcgi`. The user is
  * `ann`, the password `open sesame`.

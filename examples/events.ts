@@ -1,7 +1,7 @@
 #!/usr/bin/env -S deno run --allow-env --allow-net
 /**
- * Server-sent events: the time, once a second, ten times. A browser then connects again, with the number of the last
- * event.
+ * Server-sent events: the time, once a second, ten times. A browser then reconnects and sends the id of the
+ * last event.
  *
  * Run `./examples/events.ts`, then `curl -N localhost:8000`. Behind a web server that buffers, see docs/servers.md.
  */
@@ -21,7 +21,7 @@ const app: Handler = (request) => {
       controller.enqueue(`id: ${++id}\ndata: ${new Date().toISOString()}\n\n`);
       if (id === last + EVENTS) controller.close();
     },
-    // The client has left.
+    // The client has disconnected.
     cancel: () => clearTimeout(timer),
   }, { highWaterMark: 0 });
   return new Response(events.pipeThrough(new TextEncoderStream()), {

@@ -12,7 +12,7 @@ const MAX_MESSAGE = 1000;
 
 function openDatabase(): DatabaseSync {
   const database = new DatabaseSync(Deno.env.get("GUESTBOOK") ?? "/tmp/guestbook.db");
-  // Two scripts may write at the same time: one waits.
+  // If two scripts write at the same time, one waits.
   database.exec(`PRAGMA busy_timeout = 5000;
     CREATE TABLE IF NOT EXISTS entry (name TEXT, message TEXT, time TEXT DEFAULT CURRENT_TIMESTAMP)`);
   return database;
@@ -26,7 +26,7 @@ const app: Handler = async (request, info) => {
   const message = String(form.get("message") ?? "").trim().slice(0, MAX_MESSAGE);
   if (!name || !message) return html("<p>Please give a name and a message.\n", 400);
   database.prepare("INSERT INTO entry (name, message) VALUES (?, ?)").run(name, message);
-  // The browser gets the page by GET: to reload it does not send the form again.
+  // The browser loads the page by GET, so that a reload does not submit the form again.
   return new Response(null, { status: 303, headers: { location: info.scriptName || "/" } });
 };
 

@@ -9,7 +9,7 @@ const app = new Hono<SessionEnv<{ visits: number }>>();
 
 // Set SESSION_SECRET to a secret of 32 characters or more.
 app.use(useSession({
-  secret: Deno.env.get("SESSION_SECRET") ?? "a secret for this demonstration, known to all",
+  secret: Deno.env.get("SESSION_SECRET") ?? "a secret for this demonstration, known to everyone",
 }));
 
 app.get("/", (c) => c.text("Try /greet/you, /color/blue and /visits\n"));

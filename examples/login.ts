@@ -1,7 +1,7 @@
 #!/usr/bin/env -S deno run --allow-env --allow-net
 /**
- * Login and session in Hono. The session is a signed cookie, so that it outlives a CGI process; a form from another site
- * is refused.
+ * Login and session in Hono. The session is a signed cookie, so that it outlives a CGI process; forms from
+ * other sites are rejected.
  *
  * Run `./examples/login.ts` and log in on http://localhost:8000 as `ann` with `open sesame`. Set SESSION_SECRET, and
  * replace the table by your own.
@@ -11,7 +11,7 @@ import { deleteCookie, getSignedCookie, setSignedCookie } from "npm:hono@4.13.19
 import { csrf } from "npm:hono@4.13.19/csrf";
 import { serve } from "../mod.ts";
 
-const SECRET = Deno.env.get("SESSION_SECRET") ?? "a secret for this demonstration, known to all";
+const SECRET = Deno.env.get("SESSION_SECRET") ?? "a secret for this demonstration, known to everyone";
 const ONE_DAY = 86_400;
 /** Each user's salt and hash of the password. */
 const USERS = new Map([
@@ -52,7 +52,7 @@ app.post("/", async (c) => {
   return c.redirect("?", 303);
 });
 
-/** Returns the user of a session that has not expired. The cookie is the server's own: its signature was checked. */
+/** Returns the user of a session that has not expired. The cookie's signature is already verified. */
 function readSession(session: string | false | undefined): string | undefined {
   const [, user, expires] = /^(\w+):(\d+)$/.exec(session || "") ?? [];
   return Number(expires) * 1000 > Date.now() ? user : undefined;

@@ -1,8 +1,8 @@
 #!/usr/bin/env -S deno run --allow-net --allow-read --allow-write=/run/php
 /**
  * A PHP application with its static files: `php_front.ts unix:/run/php/php-fpm.sock /srv/www`. Hono serves the files
- * whose names end as below, and PHP gets everything else. A list of what to serve is safer than one of what not to:
- * the folder also has scripts, and perhaps their configuration and backups.
+ * with the extensions below, and PHP handles everything else. An allowlist is safer than a blocklist: the folder also
+ * has scripts, and perhaps their configuration and backups.
  */
 import { Hono } from "hono";
 import { serveStatic } from "hono/deno";
@@ -11,7 +11,7 @@ import { type Address, fastCGIGateway, type Gateway } from "../gateway.ts";
 const STATIC =
   /^(?!.*(?:\/\.|%00|\.php\/)).*\.(?:css|gif|html|ico|jpe?g|js|json|map|mp4|pdf|png|svg|ttf|txt|webp|woff2?|xml)$/i;
 
-/** Creates the server's app. Files that do not exist are PHP's: many applications create them on demand. */
+/** Creates the server's app. PHP handles files that do not exist: many applications create them on demand. */
 export function createApp(php: Gateway, root: string): Hono<{ Bindings: Deno.ServeHandlerInfo }> {
   const app = new Hono<{ Bindings: Deno.ServeHandlerInfo }>();
   const files = serveStatic({ root });

@@ -1,9 +1,9 @@
 #!/usr/bin/env -S deno run --allow-env --allow-net --allow-read=/tmp --allow-write=/tmp
 /**
- * Uploads of any size, written to disk as they come, and their progress.
+ * Streams uploads of any size to disk, and reports their progress.
  *
  * Run `./examples/upload.ts`, then `curl -T big.iso localhost:8000/big.iso`, and meanwhile `curl localhost:8000/big.iso`.
- * The progress is the size of the file on disk, so that a CGI script, which is another process, knows it too. UPLOADS
+ * The progress is the size of the file on disk, so that other processes, such as CGI scripts, can read it. UPLOADS
  * names another directory; grant it in the first line.
  */
 import { type Handler, serve } from "../mod.ts";
@@ -24,7 +24,7 @@ const app: Handler = async (request, info) => {
   return Response.json({ bytes, complete: true }, { status: 201 });
 };
 
-/** Writes a body to a file by one buffer: the memory stays the same, whatever the size. */
+/** Writes a body to a file through one buffer: memory use does not depend on the size. */
 async function receive(body: ReadableStream<Uint8Array>, path: string): Promise<number> {
   const part = `${path}.part`;
   const reader = body.getReader({ mode: "byob" });

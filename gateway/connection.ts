@@ -97,12 +97,12 @@ export class Connection extends PooledConnection {
     return !this.#queue.writing && this.out.length === 0;
   }
 
-  /** Sends small writes at once. To be called before more than one in a row: setting it takes a system call. */
+  /** Sends small writes at once. Call it before several small writes in a row: it takes a system call. */
   setNoDelay(): void {
     if (this.duplex.remoteAddr.transport === "tcp") this.duplex.setNoDelay?.(true);
   }
 
-  /** Starts to send the bytes. Returns a promise if there are so many that the caller should wait. */
+  /** Starts to send the bytes. Returns a promise if the queue is full: the caller should wait for it. */
   flush(): Promise<void> | void {
     return this.#queue.flush();
   }

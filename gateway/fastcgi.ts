@@ -45,7 +45,7 @@ const ABORT_GRACE = 1000;
  *
  * Requests that can be repeated (GET, HEAD, OPTIONS, PUT and DELETE without a body) reuse connections: if the
  * application closes a kept connection before it responds, the request is sent again over a new one. Other requests
- * get a new connection each. To spread requests over several applications, put a load balancer between.
+ * get a new connection each. To spread requests over several applications, put a load balancer in front of them.
  *
  * Needs `--allow-net` of the address; for a Unix socket `--allow-net=unix:/path`, and `--allow-read` and
  * `--allow-write` of its path; with `root` also `--allow-read` of it.
@@ -131,7 +131,7 @@ class Application {
     this.#sweep.close();
   }
 
-  /** Sends a request, twice if need be. */
+  /** Sends a request, and again if the application closed its kept connection. */
   async call(request: Request, info: GatewayInfo | undefined): Promise<ApplicationResponse> {
     const options = this.#options;
     const url = new URL(request.url);
@@ -258,7 +258,7 @@ class FastCGIClient implements RecordSink {
   #phase: Phase = "waiting";
   #roundTrip: RoundTrip;
   #connection: Connection;
-  /** The request's id. On a kept connection each request has its own, so that a late record is not taken for its. */
+  /** The request's id. On a kept connection each request has its own, so that it ignores late records. */
   #id: number;
   #keep: boolean;
   #log: LineLog | undefined;
@@ -267,7 +267,7 @@ class FastCGIClient implements RecordSink {
   #bodySent = false;
   #grace: ReturnType<typeof setTimeout> | undefined;
 
-  /** @param keep Whether the application is to keep the connection open. */
+  /** @param keep Whether the application should keep the connection open. */
   constructor(roundTrip: RoundTrip, connection: Connection, keep: boolean) {
     this.#roundTrip = roundTrip;
     this.#connection = connection;

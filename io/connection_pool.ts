@@ -18,7 +18,7 @@ export interface PoolOptions {
 const SMALL_READ = 4096;
 const LARGE_READ = 65536;
 
-/** Thrown when the maximum number of connections is open. */
+/** Thrown if the maximum number of connections is open. */
 export class PoolFullError extends Error {
   override name = "PoolFullError";
 }
@@ -66,7 +66,7 @@ async function connect(
   }
 }
 
-/** A connection to an application. While it is idle a read is pending, which shows that the application closes it. */
+/** A connection to an application. While it is idle a read is pending, which detects when the application closes it. */
 export class PooledConnection {
   /** The connection's bytes. */
   readonly duplex: Duplex;
@@ -93,15 +93,14 @@ export class PooledConnection {
   }
 
   /**
-   * Starts the next read and calls back when it completes. On an idle connection that means that it is no longer
-   * usable.
+   * Starts the next read and calls back when it completes. An idle connection is then no longer usable.
    */
   watch(onevent: () => void): void {
     this.#ahead = this.#read();
     this.#ahead.then(onevent, onevent);
   }
 
-  /** Marks the connection as idle or in use. An idle one lets the process end. */
+  /** Marks the connection as idle or in use. An idle one does not keep the process alive. */
   idle(idle: boolean): void {
     const conn = this.duplex as Partial<Deno.TcpConn>;
     if (idle) conn.unref?.();
@@ -134,11 +133,11 @@ export class PooledConnection {
 }
 
 /**
- * Connections to one application. Idle ones are kept for the next request. The one that was released last is used
- * first, so that after `idleTimeout` as many are left as were in use at once.
+ * Connections to one application. Idle ones are kept for the next request. The one released last is reused first, so that
+ * those beyond the current concurrency reach `idleTimeout` and close.
  *
- * An application may have a process for each connection, as PHP-FPM has, and accept another only when a process is
- * free. An idle connection must then not occupy the process that a new connection waits for.
+ * An application such as PHP-FPM has a process for each connection and accepts another only when a process is free. An
+ * idle connection must not occupy the process that a new connection waits for.
  */
 export class ConnectionPool<Connection extends PooledConnection> {
   #endpoint: Endpoint;
@@ -154,7 +153,7 @@ export class ConnectionPool<Connection extends PooledConnection> {
   #closed = false;
 
   /**
-   * @param create Creates a connection of its bytes.
+   * @param create Wraps the bytes of a new connection.
    * @throws {TypeError} If the endpoint's port is 0.
    */
   constructor(endpoint: Endpoint, options: PoolOptions, create: (duplex: Duplex) => Connection) {

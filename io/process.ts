@@ -95,7 +95,7 @@ export class ProcessGroup {
     try {
       this.#child.kill(signal);
     } catch {
-      // It has ended, and its status is on its way.
+      // It has ended, and its status is pending.
     }
   }
 
@@ -114,7 +114,7 @@ let starter: string | null | undefined;
 
 /**
  * Returns the program that starts a process group, which takes a quarter of the time of `detached`: Deno then forks
- * itself. Only if any program may be run, as Deno checks the permission to run this one instead of the script.
+ * itself. Only with permission to run any program: Deno checks it for this program instead of the script.
  */
 function sessionStarter(): string | null {
   if (Deno.permissions.querySync({ name: "run" }).state !== "granted") return null;

@@ -1,4 +1,4 @@
-/** A script that may be run. */
+/** A script that may run. */
 export interface ScriptFile {
   /** The path of the file, with symbolic links unresolved. */
   file: string;
@@ -8,7 +8,7 @@ export interface ScriptFile {
   needsSlash: boolean;
 }
 
-/** The reason why no script may be run. */
+/** The reason why no script may run. */
 export interface ScriptRefusal {
   /** The HTTP status of the response. */
   status: 403 | 404;
@@ -16,11 +16,11 @@ export interface ScriptRefusal {
   reason: string;
 }
 
-/** Rules for files that may be run. */
+/** Rules for files that may run. */
 export interface ScriptRules {
   /** Names of a folder's index script, in order of preference. */
   index: string[];
-  /** Endings of the names of files that may be run; undefined for any. */
+  /** Extensions of files that may run; undefined for any. */
   extensions: string[] | undefined;
   /** Whether a file needs its executable bit. */
   needsRunBit(file: string): boolean;
@@ -36,7 +36,7 @@ export function absolutePath(path: string): string {
   return path.startsWith("/") ? path : `${Deno.cwd()}/${path}`;
 }
 
-// Synchronous, which takes a fraction of the time: to start the process blocks for longer, and for the same files.
+// Synchronous calls take a fraction of the time. Starting the process blocks for longer, on the same files.
 
 /**
  * Finds the script that a path names: its first segments up to a file, or the index of the folder that all of them
@@ -52,7 +52,7 @@ export function findScript(
   let folder = false;
   const rootInfo = stat(path || "/");
   if (rootInfo !== null && isWorldWritable(rootInfo)) {
-    return refused(`${path} is a folder that all users may write to`);
+    return refusal(`${path} is a folder that all users may write to`);
   }
   for (const name of names) {
     taken++;
@@ -65,7 +65,7 @@ export function findScript(
     if (info === null) return missing(`${path} does not exist`);
     if (isForeignLink(path, info)) return missing(foreign(path));
     if (!info.isDirectory) return checkScript(path, taken, rules);
-    if (isWorldWritable(info)) return refused(`${path} is a folder that all users may write to`);
+    if (isWorldWritable(info)) return refusal(`${path} is a folder that all users may write to`);
   }
   for (const name of rules.index) {
     const file = `${path}/${name}`;
@@ -80,10 +80,10 @@ export function findScript(
 }
 
 /**
- * Returns whether a path is a symbolic link that must not be followed: whoever may write in a folder could otherwise
- * name any file of another user. As Apache's `SymLinksIfOwnerMatch`.
+ * Returns whether a path is a symbolic link that must not be followed: otherwise users who may write to a
+ * folder could run any file of another user. Same as Apache's `SymLinksIfOwnerMatch`.
  *
- * @param target The file that it leads to.
+ * @param target The target of the link.
  */
 function isForeignLink(path: string, target: Deno.FileInfo): boolean {
   const link = Deno.lstatSync(path);
@@ -98,7 +98,7 @@ function foreign(path: string): string {
   return `${path} is a link to another user's file`;
 }
 
-/** Checks that a file may be run: a regular file that, like its folder, is not writable by all users. */
+/** Checks that a file may run: it must be a regular file that, like its folder, is not writable by all users. */
 export function checkScript(
   file: string,
   taken: number,
@@ -106,16 +106,16 @@ export function checkScript(
 ): ScriptFile | ScriptRefusal {
   const info = stat(file);
   if (info === null) return missing(`${file} does not exist`);
-  if (!info.isFile) return refused(`${file} is not a regular file`);
+  if (!info.isFile) return refusal(`${file} is not a regular file`);
   if (rules.extensions !== undefined && !rules.extensions.some((end) => file.endsWith(end))) {
-    return refused(`${file} must end in ${rules.extensions.join(", ")}`);
+    return refusal(`${file} must end in ${rules.extensions.join(", ")}`);
   }
   const real = Deno.realPathSync(file);
   const folder = Deno.statSync(real.slice(0, real.lastIndexOf("/")) || "/");
-  if (isWorldWritable(info)) return refused(`${file} is writable by all users`);
-  if (isWorldWritable(folder)) return refused(`the folder of ${file} is writable by all users`);
+  if (isWorldWritable(info)) return refusal(`${file} is writable by all users`);
+  if (isWorldWritable(folder)) return refusal(`the folder of ${file} is writable by all users`);
   if (info.mode !== null && !(info.mode & EXECUTABLE) && rules.needsRunBit(file)) {
-    return refused(`${file} is not executable`);
+    return refusal(`${file} is not executable`);
   }
   return { file, taken, needsSlash: false };
 }
@@ -133,12 +133,12 @@ function missing(reason: string): ScriptRefusal {
   return { status: 404, reason };
 }
 
-function refused(reason: string): ScriptRefusal {
+function refusal(reason: string): ScriptRefusal {
   return { status: 403, reason };
 }
 
 /**
- * Returns why a script's first line cannot start it, in words for the log; undefined if it can. The system says
+ * Returns why a script's first line cannot start it, as text for the log, or undefined if it can. The system reports
  * "No such file or directory", though the script is there.
  */
 export function findFirstLineFault(file: string): string | undefined {
@@ -148,7 +148,7 @@ export function findFirstLineFault(file: string): string | undefined {
     using script = Deno.openSync(file);
     length = script.readSync(bytes);
   } catch {
-    // Who may run it need not be able to read it.
+    // An executable file need not be readable.
     return undefined;
   }
   const start = new TextDecoder().decode(bytes.subarray(0, length ?? 0));
@@ -158,18 +158,18 @@ export function findFirstLineFault(file: string): string | undefined {
   try {
     Deno.statSync(interpreter);
   } catch (error) {
-    // Otherwise this process may not look at it.
+    // Otherwise this process lacks the permission to stat it.
     if (error instanceof Deno.errors.NotFound) return `${interpreter} does not exist`;
   }
   return undefined;
 }
 
-/** How long a file that was found is taken to be there, in milliseconds. */
+/** The time for which a found file is assumed to exist, in milliseconds. */
 const FRESH = 1000;
-/** The number of files that are remembered. */
+/** The maximum number of cached files. */
 const MAX_REMEMBERED = 1000;
 
-/** Tells whether paths below a root are regular files or folders. Remembers those that are, for a second. */
+/** Finds regular files and folders below a root. Caches those that exist for a second. */
 export class FileKinds {
   /** The root, an absolute path without a slash at its end. */
   readonly root: string;
@@ -181,7 +181,7 @@ export class FileKinds {
     this.root = root;
   }
 
-  /** Returns the kind of a path below the root. A link to another user's file is none. */
+  /** Returns the kind of a path below the root. A link to another user's file does not count. */
   kind(path: string): "file" | "folder" | "none" {
     const now = performance.now();
     if (now - this.#since > FRESH || this.#found.size >= MAX_REMEMBERED) {

@@ -69,7 +69,7 @@ export class Demo implements AsyncDisposable {
     return ["--allow-env", `--allow-read=${this.#directory}`, `--allow-write=${this.#directory}`];
   }
 
-  /** All that the examples get of an environment: nothing of the shell's that they could show. */
+  /** The whole environment of the examples, without variables of the shell that they could show. */
   #environment(): Record<string, string> {
     return {
       PATH: "/usr/local/bin:/usr/bin:/bin",
@@ -121,7 +121,7 @@ export class Demo implements AsyncDisposable {
     this.#upstreams.set(mount, createGateway(address as Address, { allowedHosts: [] }));
   }
 
-  /** Responds with the page, or as the example that the path names. */
+  /** Responds with the page, or passes the request to the example that the path names. */
   readonly fetch = async (
     request: Request,
     info: Deno.ServeHandlerInfo = INFO,
@@ -133,7 +133,7 @@ export class Demo implements AsyncDisposable {
     return await upstream?.(request, info) ?? new Response("Not found\n", { status: 404 });
   };
 
-  /** Each example appears as soon as it is measured. */
+  /** Streams the page: each example appears as soon as it is measured. */
   #page(origin: string): Response {
     const page = ReadableStream.from(this.#parts(origin));
     return new Response(page.pipeThrough(new TextEncoderStream()), {
@@ -184,7 +184,7 @@ export class Demo implements AsyncDisposable {
   }
 }
 
-/** Passes a request on to a daemon that speaks HTTP. */
+/** Forwards a request to an HTTP daemon. */
 async function forward(request: Request, address: string): Promise<Response> {
   const { host, pathname, search } = new URL(request.url);
   const headers = new Headers(request.headers);
@@ -198,7 +198,7 @@ async function forward(request: Request, address: string): Promise<Response> {
   });
 }
 
-/** Waits for the line on stderr that says where a daemon listens. */
+/** Waits for the line on stderr with the address of a daemon. */
 async function addressOf(daemon: Deno.ChildProcess): Promise<string> {
   let text = "";
   const decoder = new TextDecoder();

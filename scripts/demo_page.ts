@@ -1,19 +1,19 @@
 /** The page of the demonstration: each example over each transport, with its time as a bar. */
 
-/** What the demonstration runs the examples over, in the order of the bars. */
+/** The transports of the demonstration, in the order of the bars. */
 export const TRANSPORTS = ["CGI", "FastCGI", "SCGI", "HTTP"] as const;
 export type Transport = typeof TRANSPORTS[number];
 
-/** An example, as the page describes it. */
+/** The description of an example on the page. */
 export interface Example {
   /** The file's name without `.ts`. */
   name: string;
-  /** What following the link does. */
+  /** The action of the link. */
   action: string;
   about: string;
   /** Path and query of the link, below the example. */
   path: string;
-  /** The query with which it is measured, if another. */
+  /** The path and query that is measured, if it differs. */
   measured?: string;
 }
 
@@ -52,10 +52,10 @@ export const EXAMPLES: Example[] = [
   },
 ];
 
-/** How long a response took, in milliseconds, or what went wrong. */
+/** The time of a response, in milliseconds, or the error. */
 export type Measurement = number | { failure: string };
 
-/** Returns where an example is over a transport. */
+/** Returns the path of an example over a transport. */
 export function pathOf(transport: Transport, { name }: Example): string {
   return `/${transport.toLowerCase()}/${name}.ts`;
 }

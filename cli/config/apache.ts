@@ -22,7 +22,7 @@ ${listen === undefined ? "" : `Listen ${host}\n`}<VirtualHost ${host}>
     keeps(backend, protocol) ? " enablereuse=on" : ""
   } flushpackets=on
   <Location ${path || "/"}>
-    # Apache does not tell the app the Authorization header by itself.
+    # By itself Apache does not pass the Authorization header to the app.
     CGIPassAuth On
   </Location>
 </VirtualHost>

@@ -36,7 +36,7 @@ backend ${name}
   use-fcgi-app ${name}
 ${
     several
-      ? `  # The back end with the fewest connections is next; another, if it cannot be reached or goes away before it
+      ? `  # The back end with the fewest connections is next; another, if it cannot be reached or closes before it
   # responds, but not for a POST, which may have had its effect.
   balance leastconn
   option redispatch 1
@@ -50,7 +50,7 @@ fcgi-app ${name}
   docroot /
   # SCRIPT_NAME and PATH_INFO.
   path-info ^(${path.replaceAll(".", "\\.")})(/.*)$
-  # HAProxy does not tell the app the Authorization header by itself.
+  # By itself HAProxy does not pass the Authorization header to the app.
   pass-header Authorization
 `;
 }

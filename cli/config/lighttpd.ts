@@ -35,7 +35,7 @@ function host(backend: Endpoint, path: string): string {
     ? [`"host" => "${backend.hostname}"`, `"port" => ${backend.port}`]
     : [`"socket" => "${backend.path}"`];
   lines.push('"check-local" => "disable"');
-  // Else the first part of a path would be SCRIPT_NAME.
+  // Otherwise the first segment of the path becomes SCRIPT_NAME.
   if (path === "") lines.push('"fix-root-scriptname" => "enable"');
   return lines.join(",\n");
 }

@@ -39,7 +39,7 @@ server {
     ${protocol}_buffering off;
 ${keeps ? "    # Keep connections for the next request.\n    fastcgi_keep_conn on;\n" : ""}${
     several
-      ? `    # Send a request to the next back end if one goes away before it responds, but no POST, which may have
+      ? `    # Send a request to the next back end if one closes before it responds, but no POST, which may have
     # had its effect. Where a POST may run twice, add non_idempotent: then a restart loses none.
     ${protocol}_next_upstream error timeout;
 `

@@ -2,17 +2,17 @@ import type { Endpoint } from "../../io/address.ts";
 import { isLoopback } from "../../io/peers.ts";
 import { formatAddress } from "../address.ts";
 
-/** What a configuration is made of. No value has a character that a configuration would take for its own. */
+/** The values of a configuration. None has a character with a meaning in configuration files. */
 export interface ConfigOptions {
-  /** A name for what needs one: an upstream, a unit. */
+  /** The name of upstreams, units and files. */
   name: string;
-  /** Where the web server listens, or where systemd does; undefined for the usual place. */
+  /** The address of the web server or of systemd's socket; undefined for the default. */
   listen: Endpoint | undefined;
   /** The protocol of the app. */
   protocol: "fastcgi" | "scgi";
   /** The path that the app is mounted at; "" for the whole site. */
   path: string;
-  /** Where the app listens, one or more. */
+  /** The addresses of the app, at least one. */
   backends: Endpoint[];
   /** The file of the app. */
   app: string;
@@ -25,7 +25,7 @@ export interface ConfigOptions {
 /** Creates a configuration. */
 export type Template = (options: ConfigOptions) => string;
 
-/** What all templates need to say in a comment: how each app is started. */
+/** Returns the comment of all templates that says how to start each app. */
 export function startLines(options: ConfigOptions): string {
   return options.backends.map((backend) => `#   ${startCommand(options, backend)}`).join("\n");
 }

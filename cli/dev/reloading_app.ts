@@ -2,12 +2,12 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { fastCGIGateway, type Gateway, type GatewayInfo } from "../../gateway.ts";
 import { MODULE } from "../version.ts";
 
-/** How long a replaced process may take to accept the connections of requests that were just sent, in milliseconds. */
+/** The time that a replaced process has to accept connections that were just opened, in milliseconds. */
 const RETIREMENT = 1000;
 
 /** Options of {@linkcode ReloadingApp}. */
 export interface ReloadingAppOptions {
-  /** What `deno run` is given for the app. */
+  /** Flags of the app's `deno run`. */
   flags: string[];
   /** Options of `serve`. @default [] */
   serve?: string[];
@@ -20,11 +20,11 @@ interface Version {
   child: ChildProcess;
   gateway: Gateway;
   ended: Promise<void>;
-  /** The responses that are yet to come. */
+  /** The pending responses. */
   pending: Set<Promise<Response>>;
 }
 
-/** An app in a process of its own, which another one replaces when the app has changed. No request is lost. */
+/** An app in a child process, which a new one replaces when the app changes. No request is lost. */
 export class ReloadingApp implements AsyncDisposable {
   #module: string;
   #options: ReloadingAppOptions;
@@ -40,7 +40,7 @@ export class ReloadingApp implements AsyncDisposable {
     this.#options = options;
   }
 
-  /** Responds to a request with the last version of the app that has started. */
+  /** Passes a request to the last version of the app that started. */
   async respond(request: Request, info?: GatewayInfo): Promise<Response> {
     const version = this.#current;
     if (version === undefined) {
@@ -75,7 +75,7 @@ export class ReloadingApp implements AsyncDisposable {
     const { flags, serve = [], prefix } = this.#options;
     const command = ["run", "--no-prompt", ...flags, MODULE, "serve", this.#module];
     const options = ["--listen", address, "--log", "stderr", "--debug", ...serve];
-    // The process ends by itself if the channel closes, as this one has ended.
+    // If this process ends, the channel closes, and the child ends by itself.
     const child = spawn(Deno.execPath(), [...command, ...options], {
       stdio: ["ignore", "inherit", "inherit", "ipc"],
     });

@@ -4,11 +4,11 @@ import { isLoopback } from "../../io/peers.ts";
 import { runUntilTerminated } from "../../io/signals.ts";
 import { Failure } from "../errors.ts";
 
-/** Responds to a request; `info` has the client's address. */
+/** Handles a request; `info` has the client's address. */
 export type DevelopmentHandler = (request: Request, info: GatewayInfo) => Promise<Response>;
 
 /**
- * Serves HTTP on loopback until a signal ends it, and prints each request with its status and time.
+ * Serves HTTP on loopback until a signal arrives, and prints each request with its status and time.
  *
  * @param port The port; 0 for a free one.
  * @throws {Failure} If the port is in use.
@@ -24,7 +24,7 @@ export async function serveDevelopment(handler: DevelopmentHandler, port: number
     }, async (request, info) => {
       const start = performance.now();
       const { hostname, pathname, search } = new URL(request.url);
-      // A website whose name resolves to 127.0.0.1 must not read what is served here (DNS rebinding).
+      // Rejects websites whose name resolves to 127.0.0.1 (DNS rebinding).
       const isLocal = isLoopback(hostname.replaceAll(/[[\]]/g, ""));
       const response = isLocal ? await handler(request, info) : plainResponse(421);
       const time = (performance.now() - start).toFixed(1);

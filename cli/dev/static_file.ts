@@ -1,7 +1,7 @@
 import { fileNames } from "../../gateway/script_path.ts";
 import { absolutePath, FileKinds } from "../../io/script_file.ts";
 
-/** Types of files that a page has, by their endings. Others, such as sources and data, are not served. */
+/** Media types of the files that are served, by extension. Others, such as sources and data, are not served. */
 const TYPES: Record<string, string> = {
   css: "text/css",
   gif: "image/gif",
@@ -21,7 +21,7 @@ const TYPES: Record<string, string> = {
   woff2: "font/woff2",
 };
 
-/** Responds with the file that a request names, if it is one that a page has; else returns undefined. */
+/** Returns a response with the file that a request names, or undefined if it is not served. */
 export async function staticFile(request: Request, root: string): Promise<Response | undefined> {
   const { pathname } = new URL(request.url);
   const type = TYPES[/\.([a-z0-9]+)$/.exec(pathname)?.[1] ?? ""];
@@ -33,7 +33,7 @@ export async function staticFile(request: Request, root: string): Promise<Respon
   const files = new FileKinds(absolutePath(root));
   const path = `/${names.join("/")}`;
   if (files.kind(path) !== "file") return undefined;
-  // A link may not lead to what was not meant to be served, even to a file of the same owner.
+  // A link must not expose a file outside of the folder, even of the same owner.
   const real = await Deno.realPath(files.root + path);
   if (!real.startsWith(await Deno.realPath(files.root) + "/")) return undefined;
   const file = await Deno.open(files.root + path);

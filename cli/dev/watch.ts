@@ -1,20 +1,20 @@
-/** Files that a program is made of, not those that it may write. */
+/** Extensions of source files, rather than of files that a program writes. */
 const SOURCE = /\.(?:[cm]?[jt]s|[jt]sx|html|css|wasm)$|(?:^|\/)deno\.jsonc?$/;
-/** Folders of other programs' files. */
+/** Folders whose files are not the app's own. */
 const FOREIGN = /\/(?:\.[^/]*|node_modules)\//;
 /** How long to wait for further changes: editors write a file in several steps. In milliseconds. */
 const PAUSE = 100;
 
-/** Whether a program must be loaded again when a file of this path has changed. */
+/** Returns whether a change of this file requires a reload. */
 export function isSource(path: string): boolean {
   return SOURCE.test(path) && !FOREIGN.test(path);
 }
 
 /**
- * Calls back when source files in a folder have changed, once for changes that come together.
+ * Calls back when source files in a folder change, once for changes in quick succession.
  *
  * @param changed Called with the path of one of the files; the next call waits for it.
- * @returns Ends the watch when it is disposed of.
+ * @returns A watch, which ends when it is disposed of.
  */
 export function watchSources(
   folder: string,

@@ -5,7 +5,7 @@ import type { User } from "./user.ts";
 const WORLD_WRITABLE = 0o002;
 const BOM = "\u{feff}";
 
-/** What is examined, and for whom. */
+/** The script, and the user and environment that it runs with. */
 export interface Examined {
   /** The absolute path of the script. */
   script: string;
@@ -71,10 +71,10 @@ function examineProgram(
   if (!args.some((arg) => /^(?:--allow-env|--allow-all|-[a-zA-Z]*[AE])/.test(arg))) {
     findings.push(find("allow-env"));
   }
-  // A bundle needs no cache: if JavaScript imports what is missing, the trial shows it.
+  // A bundle needs no cache: the trial shows a missing import of JavaScript.
   if (/\.[cm]?js$/.test(script) || args.includes("--ext=js")) return findings;
   const cache = first.variables.DENO_DIR ?? env.DENO_DIR ?? `${user.home}/.cache/deno`;
-  // One that another user has filled will do.
+  // A cache that another user filled is enough.
   const isFilled = user.canRead(cache) && user.canRun(cache);
   if (!isFilled && !user.canWrite(cache)) findings.push(find("deno-dir", { path: cache }));
   return findings;

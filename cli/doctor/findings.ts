@@ -6,13 +6,13 @@
 
 /** One kind of finding. */
 export interface FindingKind {
-  /** What is wrong. */
+  /** The fault. */
   what: string;
   /** The line that fixes it. */
   fix: string;
 }
 
-/** All kinds of findings, in the order in which they are looked for. */
+/** All kinds of findings, in the order of the checks. */
 export const FINDINGS = {
   "missing": {
     what: "There is no file {script}",
@@ -72,7 +72,7 @@ export const FINDINGS = {
     fix: "deno check {script}",
   },
   "extension": {
-    what: "The name of {script} does not say that it is TypeScript: {error}",
+    what: "The name of {script} does not mark it as TypeScript: {error}",
     fix: "sed -i '1s/deno run/& --ext=ts/' {script}",
   },
   "import": {
@@ -112,13 +112,13 @@ export const FINDINGS = {
 /** The name of a kind of finding. */
 export type FindingId = keyof typeof FINDINGS;
 
-/** What is wrong with a script. */
+/** A fault of a script. */
 export interface Finding extends FindingKind {
   /** Its kind. */
   id: FindingId;
 }
 
-/** Those with which a script starts nevertheless: what its trial shows is not their consequence. */
+/** Findings with which a script starts nevertheless. They do not explain a failed trial. */
 const HARMLESS: FindingId[] = ["writable", "allow-env", "deno-dir"];
 
 /** Whether a finding keeps a script from starting. */
@@ -126,7 +126,7 @@ export function preventsStart({ id }: Finding): boolean {
   return !HARMLESS.includes(id);
 }
 
-/** Creates a finding. @param values What replaces the words in braces. */
+/** Creates a finding. @param values The replacements of the words in braces. */
 export function createFinding(id: FindingId, values: Record<string, string>): Finding {
   const fill = (text: string) =>
     text.replaceAll(/\{(\w+)\}/g, (braces, name: string) => values[name] ?? braces);

@@ -2,17 +2,17 @@
 export interface FirstLine {
   /** The file that the system runs. */
   file: string;
-  /** What the system passes to it: all of it is one argument. */
+  /** The rest of the line, which the system passes as one argument. */
   argument: string;
-  /** The program that runs the script, and its arguments, as they were meant. */
+  /** The intended command: the program that runs the script, and its arguments. */
   command: string[];
-  /** What `env` sets, such as DENO_DIR. */
+  /** Variables that `env` sets, such as DENO_DIR. */
   variables: Record<string, string>;
-  /** Whether `env` looks for the program on PATH. */
+  /** Whether `env` searches PATH for the program. */
   searched: boolean;
 }
 
-/** Parses the first line of a script, or returns undefined if it names no program. */
+/** Parses the first line of a script, or returns undefined if it has no program. */
 export function parseFirstLine(line: string): FirstLine | undefined {
   const match = /^#!\s*(\S+)\s*(.*?)\s*$/.exec(line);
   if (match === null) return undefined;
@@ -31,7 +31,7 @@ export function parseFirstLine(line: string): FirstLine | undefined {
   return { file, argument, command, variables, searched: !command[0]?.startsWith("/") };
 }
 
-/** Whether the system would pass several words as one argument, which the program would not understand. */
+/** Returns whether the system passes several words as one argument, which the program rejects. */
 export function joinsArguments({ argument }: FirstLine): boolean {
   return /\s/.test(argument) && !/^(?:-\w*S|--split-string)/.test(argument);
 }

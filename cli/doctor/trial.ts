@@ -1,5 +1,5 @@
 /**
- * A trial of a CGI script: it runs as a web server runs it, and its output is read as a web server reads it.
+ * A trial of a CGI script: runs it and parses its output as a web server does.
  *
  * @module
  */
@@ -8,7 +8,7 @@ import { ResponseReader } from "../../gateway/response.ts";
 import { createFinding, type Finding, type FindingId } from "./findings.ts";
 import type { User } from "./user.ts";
 
-/** How a script is tried. */
+/** Options of a trial. */
 export interface TrialOptions {
   /** The absolute path of the script. */
   script: string;
@@ -20,18 +20,18 @@ export interface TrialOptions {
   seconds: number;
 }
 
-/** What came of a trial. */
+/** The outcome of a trial. */
 export interface Trial {
   /** How it ended, such as "exit code 0". */
   end: string;
   stdout: Uint8Array<ArrayBuffer>;
   stderr: string;
-  /** What a web server makes of the output. */
+  /** The response that a web server makes of the output. */
   verdict: string;
   findings: Finding[];
 }
 
-/** Tries a script. */
+/** Runs a script once. */
 export async function tryScript(options: TrialOptions): Promise<Trial> {
   const { user, seconds } = options;
   const child = spawn(options);
@@ -88,7 +88,7 @@ function spawn({ script, user, env }: TrialOptions): Deno.ChildProcess {
   }).spawn();
 }
 
-/** Reads a script's output as a gateway does. */
+/** Parses a script's output as a gateway does. */
 async function readResponse(
   stdout: Uint8Array<ArrayBuffer>,
 ): Promise<{ verdict: string; response?: Response; error?: string }> {
@@ -115,7 +115,7 @@ async function readResponse(
   }
 }
 
-/** What a trial showed. */
+/** The results of a trial. */
 interface Shown extends TrialOptions {
   success: boolean;
   stderr: string;
@@ -150,7 +150,7 @@ function judgeError({ script, stderr }: Shown, find: Find): Finding {
   if (stderr.includes("add --allow-env to the first line")) return find("allow-env");
   const [permission] = denied(stderr, find);
   if (permission !== undefined) return permission;
-  // V8 throws where Deno takes TypeScript for JavaScript.
+  // V8 throws if Deno parses TypeScript as JavaScript.
   if (/^error: Uncaught SyntaxError:[^]*^ +at <anonymous> \(file:/m.test(stderr)) {
     return find(hasLanguage(script) ? "syntax" : "extension", { error });
   }
@@ -161,7 +161,7 @@ function judgeError({ script, stderr }: Shown, find: Find): Finding {
   return find("throws", { error });
 }
 
-/** Whether a script says what language it is in. */
+/** Returns whether a script's name or first line states its language. */
 function hasLanguage(script: string): boolean {
   return /\.(?:[cm]?[jt]s|[jt]sx)$/.test(script) ||
     Deno.readTextFileSync(script).split("\n", 1)[0].includes("--ext");

@@ -4,7 +4,7 @@ const READ = 4;
 const WRITE = 2;
 const EXECUTE = 1;
 
-/** A user of this machine, and what it may do with files. */
+/** A user of this machine, with checks of its file permissions. */
 export class User {
   /** Its name. */
   readonly name: string;
@@ -28,7 +28,7 @@ export class User {
    * Finds a user.
    *
    * @param name Its name, or undefined for the user of this process.
-   * @throws {UsageError} If there is none of this name.
+   * @throws {UsageError} If the user does not exist.
    */
   static find(name: string | undefined): User {
     const line = readTable("/etc/passwd").find(([other, , uid]) =>
@@ -43,17 +43,17 @@ export class User {
     return new User(line, new Set([Number(line[3]), ...groups.map((group) => Number(group[2]))]));
   }
 
-  /** Whether the user may read a file, and enter the folders that it is in. */
+  /** Returns whether the user may read a file and search its folders. */
   canRead(path: string): boolean {
     return this.blockedAt(path) === undefined && this.#may(path, READ);
   }
 
-  /** Whether the user may run a file. */
+  /** Returns whether the user may execute a file. */
   canRun(path: string): boolean {
     return this.blockedAt(path) === undefined && this.#may(path, EXECUTE);
   }
 
-  /** Whether the user may write to a folder, or create it. */
+  /** Returns whether the user may write to a folder, or create it. */
   canWrite(path: string): boolean {
     if (this.blockedAt(path) !== undefined) return false;
     const existing = stat(path);
@@ -72,7 +72,7 @@ export class User {
     const info = stat(path);
     if (info === undefined) return false;
     const mode = info.mode ?? 0;
-    // Root may run what anyone may run.
+    // Root may execute a file if any executable bit is set.
     if (this.uid === 0) return bit !== EXECUTE || info.isDirectory || (mode & 0o111) !== 0;
     if (info.uid === this.uid) return (mode & bit << 6) !== 0;
     if (this.#groups.has(info.gid ?? -1)) return (mode & bit << 3) !== 0;
