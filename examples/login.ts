@@ -11,7 +11,8 @@ import { deleteCookie, getSignedCookie, setSignedCookie } from "npm:hono@4.13.19
 import { csrf } from "npm:hono@4.13.19/csrf";
 import { serve } from "../mod.ts";
 
-const SECRET = Deno.env.get("SESSION_SECRET") ?? "a secret for this demonstration, known to everyone";
+const SECRET = Deno.env.get("SESSION_SECRET") ??
+  "a secret for this demonstration, known to everyone";
 const ONE_DAY = 86_400;
 /** Each user's salt and hash of the password. */
 const USERS = new Map([
