@@ -16,8 +16,8 @@ export const usage: Usage = {
   operands: "ADDR [PATH]",
   about:
     `Sends a request to the FastCGI or SCGI application at ADDR (host:port or unix:/path) and prints the body of
-the response. What the application logs goes to stderr. Ends with 0 if the status is below 400, else with 1, as
-health checks expect.`,
+the response. What the application logs goes to stderr. Ends with 0 if the status is below 400, else with 1, as health
+checks expect.`,
   options: [
     { name: "protocol", short: "p", value: "P", about: "fastcgi (default) or scgi" },
     {

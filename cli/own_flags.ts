@@ -15,7 +15,7 @@ export async function ownFlags(): Promise<string[]> {
   }).output();
   if (!success) return grantedPermissions();
   const words = new TextDecoder().decode(stdout).split("\0").slice(1, -1);
-  // After the flags come the module and its own arguments.
+  // The module and its own arguments follow the flags.
   return words.slice(0, -1 - Deno.args.length)
     .filter((word) => word !== "run" && word !== "--no-prompt" && !OWN.test(word));
 }

@@ -93,8 +93,7 @@ export class PooledConnection {
   }
 
   /**
-   * Starts the next read and calls back when it completes. An idle connection is then no longer
-   * usable.
+   * Starts the next read and calls back when it completes. An idle connection is then no longer usable.
    */
   watch(onevent: () => void): void {
     this.#ahead = this.#read();
@@ -134,8 +133,8 @@ export class PooledConnection {
 }
 
 /**
- * Connections to one application. Idle ones are kept for the next request. The one released last is
- * reused first, so that those beyond the current concurrency reach `idleTimeout` and close.
+ * Connections to one application. Idle ones are kept for the next request. The one released last is reused first, so that
+ * those beyond the current concurrency reach `idleTimeout` and close.
  *
  * An application such as PHP-FPM has a process for each connection and accepts another only when a process is free. An
  * idle connection must not occupy the process that a new connection waits for.

@@ -6,7 +6,7 @@ import { runScript } from "./testing/cgi_script.ts";
 const directory = await Deno.makeTempDir();
 Deno.test.afterAll(() => Deno.remove(directory, { recursive: true }));
 
-/** Bundles the example into one file, as docs/servers.md tells; `deno bundle` gets esbuild from npm. */
+/** Bundles the example into one file, as docs/servers.md describes; `deno bundle` gets esbuild from npm. */
 async function bundle(): Promise<string | undefined> {
   const script = `${directory}/hello.js`;
   const { success } = await new Deno.Command(Deno.execPath(), {
@@ -22,7 +22,7 @@ const required = Deno.env.get("GATEHOUSE_REQUIRE_SERVERS") === "1";
 const missing = script === undefined ? " (esbuild missing: npm must be within reach)" : "";
 
 Deno.test({
-  name: `a script that is bundled answers by CGI, and keeps its first line${missing}`,
+  name: `a bundled script responds over CGI, and keeps its first line${missing}`,
   ignore: script === undefined && !required,
   async fn() {
     if (script === undefined) throw new Error(missing);

@@ -70,32 +70,32 @@ const MISTAKES: [args: string[], message: string][] = [
   [["serve", `${ROOT}wire/cgi.ts`], "must export an app as its default"],
 ];
 for (const [args, message] of MISTAKES) {
-  Deno.test(`cli says what to type: ${args.slice(2).join(" ") || args.join(" ").slice(0, 20)}`, async () => {
+  Deno.test(`cli explains how to correct: ${args.slice(2).join(" ") || args.join(" ").slice(0, 20)}`, async () => {
     const { code, stderr } = await run(...args);
     assertStringIncludes(stderr, message);
     assertEquals(code, 2);
   });
 }
 
-Deno.test("cli says which permission is missing", async () => {
+Deno.test("cli reports the missing permission", async () => {
   const { code, stderr } = await run("serve", HELLO, "--listen", "127.0.0.1:0");
   assertEquals(code, 1);
   assertStringIncludes(stderr, `Type --allow-net=127.0.0.1:0 after "deno run"`);
 });
 
-Deno.test("cli says which flags workers need", async () => {
+Deno.test("cli reports the flags that workers need", async () => {
   const { code, stderr } = await run("serve", HELLO, "--workers", "2");
   assertStringIncludes(stderr, `--workers needs --allow-run=${Deno.execPath()} --allow-env`);
   assertEquals(code, 1);
 });
 
-Deno.test("cli says that systemd passes no socket", async () => {
+Deno.test("cli reports that systemd passes no socket", async () => {
   const { code, stderr } = await run("serve", HELLO, "--listen", "systemd");
   assertStringIncludes(stderr, "Cannot listen on systemd's socket as LISTEN_FDS must name one");
   assertEquals(code, 1);
 });
 
-Deno.test("cli says that an address is in use, and another to try", async () => {
+Deno.test("cli reports an address in use, and suggests another", async () => {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const { port } = listener.addr;
   for (const more of [["-p", "fastcgi"], ["-p", "http"], ["--workers", "2"]]) {
@@ -147,7 +147,7 @@ async function served(daemon: Daemon): Promise<string> {
   return / on (\S+)/.exec(daemon.log)![1];
 }
 
-for (const [protocol, ask] of [["fastcgi", fetchFastCGI], ["scgi", fetchSCGI]] as const) {
+for (const [protocol, request] of [["fastcgi", fetchFastCGI], ["scgi", fetchSCGI]] as const) {
   Deno.test(`cli serves a module over ${protocol}, TCP and Unix, and ends at SIGTERM`, async () => {
     const directory = await Deno.makeTempDir();
     for (const address of ["127.0.0.1:0", `unix:${directory}/app.sock`]) {
@@ -166,13 +166,16 @@ for (const [protocol, ask] of [["fastcgi", fetchFastCGI], ["scgi", fetchSCGI]] a
         "600",
       ]);
       const actual = await served(daemon);
-      assertEquals(await (await ask("http://localhost/", actual)).text(), "Hello from Gatehouse\n");
+      assertEquals(
+        await (await request("http://localhost/", actual)).text(),
+        "Hello from Gatehouse\n",
+      );
       if (address.startsWith("unix:")) {
         assertEquals((await Deno.stat(address.slice(5))).mode! & 0o777, 0o600);
       }
       assertEquals(await daemon.stop(), { success: true, code: 0, signal: null });
     }
-    // The sockets went with their daemons.
+    // The daemons removed their sockets.
     assertEquals([...Deno.readDirSync(directory)], []);
     await Deno.remove(directory);
   });
@@ -334,7 +337,7 @@ async function assertGreets({ address, stop }: HandedDown): Promise<void> {
 }
 
 for (const descriptor of [0, 3]) {
-  Deno.test(`cli has workers serve a socket handed down as descriptor ${descriptor}`, async () => {
+  Deno.test(`cli starts workers on a socket inherited as descriptor ${descriptor}`, async () => {
     const program = await handDown({ host: "127.0.0.1", port: 0 }, descriptor, {}, [
       ...importMapFlags(),
       "--allow-all",
@@ -352,7 +355,7 @@ for (const descriptor of [0, 3]) {
   });
 }
 
-Deno.test("cli serves the socket that systemd hands over, where it is not told another", async () => {
+Deno.test("cli serves the socket that systemd passes, unless --listen names another", async () => {
   const program = await handDown({ host: "127.0.0.1", port: 0 }, 3, { LISTEN_FDS: "1" }, [
     ...importMapFlags(),
     "--allow-read",
@@ -365,7 +368,7 @@ Deno.test("cli serves the socket that systemd hands over, where it is not told a
   await assertGreets(program);
 });
 
-Deno.test("cli refuses to share a descriptor that is no socket", async () => {
+Deno.test("cli rejects a descriptor that is not a socket for workers", async () => {
   const args = ["serve", HELLO, "--listen", "fd:1234", "--workers", "2"];
   await using daemon = new Daemon(["--allow-all", `${ROOT}cli.ts`, ...args]);
   const { code } = await deadline(daemon.child.status, "the end of the command line");
@@ -374,7 +377,7 @@ Deno.test("cli refuses to share a descriptor that is no socket", async () => {
   assertEquals(code, 1);
 });
 
-Deno.test("cli ends with an error where no worker starts", async () => {
+Deno.test("cli fails if no worker starts", async () => {
   const module = await Deno.makeTempFile({ suffix: ".ts" });
   await Deno.writeTextFile(module, "throw new Error('broken release')");
   await using daemon = new Daemon([
@@ -395,7 +398,7 @@ Deno.test("cli ends with an error where no worker starts", async () => {
   await Deno.remove(module);
 });
 
-Deno.test("cli without workers goes on at SIGHUP, and says what it is for", async () => {
+Deno.test("cli without workers ignores SIGHUP, and logs its purpose", async () => {
   await using daemon = new Daemon([
     "--allow-read",
     "--allow-net",
@@ -433,7 +436,7 @@ for (const workers of [1, 2]) {
   });
 }
 
-Deno.test("cli passes its own permissions on to workers, those granted in part too", async () => {
+Deno.test("cli passes its own permissions to workers, including partial ones", async () => {
   const module = await Deno.makeTempFile({ suffix: ".ts" });
   await Deno.writeTextFile(
     module,
@@ -464,7 +467,7 @@ export default () => Response.json([
   await Deno.remove(module);
 });
 
-Deno.test("cli serves a module whose path has what a URL sets apart", async () => {
+Deno.test("cli serves a module whose path has reserved characters of URLs", async () => {
   const directory = await Deno.makeTempDir();
   await Deno.writeTextFile(`${directory}/a`, "throw new Error('another module')");
   const app = `${directory}/a#b?c%20d.ts`;

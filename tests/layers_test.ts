@@ -19,7 +19,7 @@ function layerOf(path: string): string {
   return path.includes("/") ? path.slice(0, path.indexOf("/")) : "face";
 }
 
-/** What a module imports, exports from and loads; null for a specifier that is computed. */
+/** Returns the specifiers that a module imports and exports from; null for a computed one. */
 function specifiersOf(source: string): Array<string | null> {
   // Formatted code has a static import at the start of a line, and a comment alone on its own.
   const code = source.replace(/^\s*(?:\/\/|\/?\*).*$/gm, "");
@@ -65,7 +65,7 @@ function sourcesIn(directory = ""): string[] {
   });
 }
 
-Deno.test("each source file imports what its layer may import", () => {
+Deno.test("each source file imports only what its layer may import", () => {
   const paths = sourcesIn();
   for (const layer of Object.keys(LAYERS)) {
     assert(paths.some((path) => layerOf(path) === layer), `no source files in ${layer}`);
@@ -127,7 +127,7 @@ const { url } = import.meta;
   ]);
 });
 
-Deno.test("faultsOf() holds the table", () => {
+Deno.test("faultsOf() enforces the table", () => {
   const allowed: Record<string, string[]> = {
     "wire/a.ts": ["./b.ts", "./deep/b.ts"],
     "bridge/a.ts": ["./b.ts", "../wire/a.ts"],
@@ -139,7 +139,7 @@ Deno.test("faultsOf() holds the table", () => {
     "cli.ts": ["./http.ts", "./cli/a.ts", "@std/cli/parse-args", "node:util"],
     "cli/a.ts": ["./b.ts", "../http.ts", "../io/a.ts", "@std/cli/parse-args", "node:util"],
   };
-  const refused: Record<string, string[]> = {
+  const rejected: Record<string, string[]> = {
     "wire/a.ts": ["../bridge/a.ts", "../io/a.ts", "../cgi.ts", "../mod.ts", "node:net", "@std/io"],
     "wire/deep/a.ts": ["../../bridge/a.ts"],
     "bridge/a.ts": [
@@ -171,7 +171,7 @@ Deno.test("faultsOf() holds the table", () => {
       assertEquals(faultsOf(path, `import "${specifier}";`), []);
     }
   }
-  for (const [path, specifiers] of Object.entries(refused)) {
+  for (const [path, specifiers] of Object.entries(rejected)) {
     for (const specifier of specifiers) {
       assertEquals(faultsOf(path, `import type { A } from "${specifier}";`).length, 1, specifier);
       assertEquals(faultsOf(path, `  await import("${specifier}");`).length, 1, specifier);

@@ -1,4 +1,4 @@
-/** This package as its users run it: README's own `jsr:` lines, from a registry. */
+/** The published package: README's own `jsr:` lines, from a registry. */
 import { assert, assertEquals } from "@std/assert";
 import config from "../deno.json" with { type: "json" };
 import { fetchFastCGI } from "../gateway.ts";
@@ -33,7 +33,7 @@ class Machine implements AsyncDisposable {
     Deno.symlinkSync(Deno.execPath(), `${this.directory}/bin/deno`);
   }
 
-  /** What a program of the user's starts with. */
+  /** The arguments and environment of a user's program. */
   options(args: string[], env: Record<string, string> = {}): Deno.CommandOptions {
     return {
       args,
@@ -66,7 +66,7 @@ class Machine implements AsyncDisposable {
   }
 }
 
-/** A port that was free a moment ago. */
+/** Returns a port that was just free. */
 function freePort(): number {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   return listener.addr.port;
@@ -140,7 +140,7 @@ Deno.test("README's command line serves hello.ts with workers", async () => {
   assertEquals((await program.stop()).code, 0);
 });
 
-Deno.test("the command line is installed by its own line", async () => {
+Deno.test("deno install installs the command line", async () => {
   await using machine = new Machine();
   const line = /^ \* (deno install .*)$/m.exec(await Deno.readTextFile(`${ROOT}cli.ts`))![1];
   const run = async (command: string) => {

@@ -9,7 +9,7 @@ import { fetchFastCGI } from "../gateway.ts";
 import { Daemon, ROOT } from "./testing/daemon.ts";
 import { deadline } from "./testing/deadline.ts";
 
-/** A worker that tells its process id; `/slow` waits until a file is there. */
+/** A worker that responds with its process id; `/slow` waits until a file exists. */
 const WORKER = `
 import { serve } from "${ROOT}mod.ts";
 const directory = Deno.args[0];
@@ -40,7 +40,7 @@ console.error("all ended");
 interface Fleet extends AsyncDisposable {
   daemon: Daemon;
   directory: string;
-  /** Where it listens, or "" if it does not. */
+  /** Its address, or "" if it does not listen. */
   address: string;
 }
 
@@ -59,7 +59,7 @@ async function start(
     directory,
     listen,
   ]);
-  // Where no worker serves, it ends before it listens.
+  // Without a worker that serves, it exits before it listens.
   const address = await addressOf(daemon).catch(() => "");
   return {
     daemon,
@@ -78,7 +78,7 @@ async function addressOf(daemon: Daemon): Promise<string> {
   return addr.path ? `unix:${addr.path}` : `${addr.hostname}:${addr.port}`;
 }
 
-async function ask(fleet: Fleet, path = "/"): Promise<string> {
+async function request(fleet: Fleet, path = "/"): Promise<string> {
   const response = await deadline(
     fetchFastCGI(`http://localhost${path}`, fleet.address, { log: () => {} }),
     `a response to ${path}; the log: ${fleet.daemon.log}`,
@@ -86,16 +86,16 @@ async function ask(fleet: Fleet, path = "/"): Promise<string> {
   return await response.text();
 }
 
-/** Asks until the answers have come from so many workers. */
+/** Sends requests until `count` workers have responded. Returns their process ids. */
 async function workers(fleet: Fleet, count: number, without: string[] = []): Promise<string[]> {
   const seen = new Set<string>();
-  const asking = (async () => {
+  const requesting = (async () => {
     while (seen.size < count) {
-      const answers = await Promise.all(Array.from({ length: 8 }, () => ask(fleet)));
-      for (const pid of answers) if (!without.includes(pid)) seen.add(pid);
+      const pids = await Promise.all(Array.from({ length: 8 }, () => request(fleet)));
+      for (const pid of pids) if (!without.includes(pid)) seen.add(pid);
     }
   })();
-  await deadline(asking, `answers of ${count} workers; the log: ${fleet.daemon.log}`, 30_000);
+  await deadline(requesting, `responses of ${count} workers; the log: ${fleet.daemon.log}`, 30_000);
   return [...seen];
 }
 
@@ -112,22 +112,22 @@ for (const transport of ["tcp", "unix"]) {
   Deno.test(`prefork() replaces a worker that ends, ${transport}`, async () => {
     await using fleet = await start(transport);
     const before = await workers(fleet, 2);
-    await assertRejects(() => ask(fleet, "/die"));
+    await assertRejects(() => request(fleet, "/die"));
     await fleet.daemon.says("ended with code 3");
     const after = await workers(fleet, 2);
     assertEquals(after.filter((pid) => before.includes(pid)).length, 1);
   });
 }
 
-Deno.test("prefork() replaces all workers at SIGHUP and refuses nobody", async () => {
+Deno.test("prefork() replaces all workers at SIGHUP and rejects no request", async () => {
   await using fleet = await start("unix");
   const before = await workers(fleet, 2);
   let asking = true;
-  let answers = 0;
+  let responses = 0;
   const load = Array.from({ length: 4 }, async () => {
     while (asking) {
-      assert(/^\d+$/.test(await ask(fleet)));
-      answers++;
+      assert(/^\d+$/.test(await request(fleet)));
+      responses++;
     }
   });
   fleet.daemon.child.kill("SIGHUP");
@@ -138,7 +138,7 @@ Deno.test("prefork() replaces all workers at SIGHUP and refuses nobody", async (
   assertEquals(after.filter((pid) => before.includes(pid)), []);
 });
 
-Deno.test("prefork() keeps its workers at SIGHUP where a new one cannot start", async () => {
+Deno.test("prefork() keeps its workers at SIGHUP if a new one cannot start", async () => {
   await using fleet = await start("unix");
   const before = await workers(fleet, 2);
   await Deno.writeTextFile(`${fleet.directory}/worker.ts`, "throw new Error('broken release')");
@@ -150,9 +150,9 @@ Deno.test("prefork() keeps its workers at SIGHUP where a new one cannot start", 
 Deno.test("prefork() finishes open requests at SIGTERM", async () => {
   await using fleet = await start("unix");
   await workers(fleet, 2);
-  const slow = ask(fleet, "/slow");
+  const slow = request(fleet, "/slow");
   const begun = (async () => {
-    while (!await Deno.stat(`${fleet.directory}/begun`).catch(() => null)) await ask(fleet);
+    while (!await Deno.stat(`${fleet.directory}/begun`).catch(() => null)) await request(fleet);
   })();
   await deadline(begun, "the slow request to begin");
   fleet.daemon.child.kill("SIGTERM");
@@ -178,7 +178,7 @@ Deno.test("prefork() throws if no worker starts, and removes the socket's file",
   await assertRejects(() => Deno.stat(`${fleet.directory}/app.sock`), Deno.errors.NotFound);
 });
 
-Deno.test("prefork() replaces a worker that does not start where another does", async () => {
+Deno.test("prefork() replaces a worker that does not start if another does", async () => {
   const first = `
 const isFirst = await Deno.mkdir(Deno.args[0] + "/first").then(() => true, () => false);
 if (isFirst) throw new Error("the first one");
@@ -187,9 +187,9 @@ if (isFirst) throw new Error("the first one");
   await workers(fleet, 2);
 });
 
-Deno.test("prefork() replaces the file that a start which was killed left", async () => {
+Deno.test("prefork() replaces the socket file of a start that was killed", async () => {
   await using fleet = await start("unix", WORKER, (path) => {
-    // Deno removes only the file that it has made.
+    // Deno removes only the file that it created.
     const killed = Deno.listen({ transport: "unix", path: `${path}.old` });
     Deno.renameSync(`${path}.old`, `${path}.new`);
     killed.close();
@@ -199,7 +199,7 @@ Deno.test("prefork() replaces the file that a start which was killed left", asyn
   await workers(fleet, 2);
 });
 
-Deno.test("prefork() needs the permissions that it tells", async () => {
+Deno.test("prefork() needs only the documented permissions", async () => {
   await using fleet = await start("unix", WORKER, (path) => [
     "--allow-run",
     "--allow-env",
@@ -210,7 +210,7 @@ Deno.test("prefork() needs the permissions that it tells", async () => {
   await workers(fleet, 2);
 });
 
-Deno.test("prefork() forwards signals where it may run Deno alone", async () => {
+Deno.test("prefork() forwards signals if it may run only Deno", async () => {
   await using fleet = await start("tcp", WORKER, () => [
     `--allow-run=${Deno.execPath()}`,
     "--allow-env",
@@ -223,7 +223,7 @@ Deno.test("prefork() forwards signals where it may run Deno alone", async () => 
   assertEquals(fleet.daemon.log.includes("its supervisor must run"), false, fleet.daemon.log);
 });
 
-Deno.test("prefork() minds signals from its first moment", async () => {
+Deno.test("prefork() handles signals from its first moment", async () => {
   await using fleet = await start("unix");
   fleet.daemon.child.kill("SIGHUP");
   await workers(fleet, 2);

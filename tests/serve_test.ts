@@ -5,20 +5,20 @@ import { fetchSCGI } from "../gateway.ts";
 import { Daemon, ROOT } from "./testing/daemon.ts";
 import { deadline } from "./testing/deadline.ts";
 
-/** Serves HTTP by serve(); `/hang` is never answered, `/slow` when `/go` has been asked for. */
+/** Serves HTTP by serve(): `/hang` never responds, `/slow` waits for a request of `/go`. */
 const PROGRAM = `
 import { serve } from "${ROOT}mod.ts";
 const go = Promise.withResolvers();
 await serve(async (request) => {
   const { pathname } = new URL(request.url);
-  console.error("asked " + pathname);
+  console.error("requested " + pathname);
   if (pathname === "/hang") await new Promise(() => {});
   if (pathname === "/slow") await go.promise;
   if (pathname === "/go") go.resolve();
   if (pathname === "/stream") {
     return new Response(new ReadableStream({ start: (body) => body.enqueue(new Uint8Array(1)) }));
   }
-  return new Response("answered");
+  return new Response("hello");
 }, {
   hostname: "127.0.0.1",
   port: 0,
@@ -36,23 +36,23 @@ async function start(): Promise<{ daemon: Daemon; url: string }> {
   return { daemon, url: `http://127.0.0.1:${/on (\d+)\./.exec(daemon.log)![1]}` };
 }
 
-Deno.test("serve() by hand is an HTTP server, and ends with 0 at SIGTERM and SIGINT", async () => {
+Deno.test("serve() in a terminal is an HTTP server, and exits with 0 at SIGTERM and SIGINT", async () => {
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
     const { daemon, url } = await start();
-    assertEquals(await (await fetch(url)).text(), "answered");
+    assertEquals(await (await fetch(url)).text(), "hello");
     assertEquals((await daemon.stop(signal)).code, 0);
   }
 });
 
-Deno.test("serve() ends over a request that does not, after shutdownTimeout", async () => {
+Deno.test("serve() aborts a request that hangs after shutdownTimeout", async () => {
   const { daemon, url } = await start();
-  const hanging = fetch(`${url}/hang`).catch(() => "broken off");
-  await daemon.says("asked /hang");
+  const hanging = fetch(`${url}/hang`).catch(() => "aborted");
+  await daemon.says("requested /hang");
   assertEquals((await daemon.stop()).code, 1);
-  assertEquals(await deadline(hanging, "the client to be told"), "broken off");
+  assertEquals(await deadline(hanging, "the client's abort"), "aborted");
 });
 
-Deno.test("serve() ends at SIGTERM over a stream that stays open, after shutdownTimeout", async () => {
+Deno.test("serve() aborts a stream that stays open after shutdownTimeout", async () => {
   const { daemon, url } = await start();
   const response = await deadline(fetch(`${url}/stream`), "the response");
   const reader = response.body!.getReader();
@@ -92,7 +92,7 @@ async function runOnConnection(
   }
 }
 
-/** Waits until a text has been logged. */
+/** Waits until the program logs a text. */
 async function logs(child: ChildProcess, log: () => string, text: string): Promise<void> {
   while (!log().includes(text)) {
     const { promise, resolve, reject } = Promise.withResolvers<void>();
@@ -102,18 +102,18 @@ async function logs(child: ChildProcess, log: () => string, text: string): Promi
   }
 }
 
-Deno.test("serve() is an HTTP server where standard input is a connection", async () => {
+Deno.test("serve() is an HTTP server if standard input is a connection", async () => {
   const program = await Deno.makeTempFile({ suffix: ".ts" });
   await Deno.writeTextFile(program, PROGRAM);
   await runOnConnection(["--allow-net", "--allow-env", program], async (child, log) => {
     await logs(child, log, "listens on");
     const [, port] = /on (\d+)\./.exec(log())!;
-    assertEquals(await (await fetch(`http://127.0.0.1:${port}/`)).text(), "answered");
+    assertEquals(await (await fetch(`http://127.0.0.1:${port}/`)).text(), "hello");
   });
   await Deno.remove(program);
 });
 
-Deno.test("serve() without --allow-env says what a CGI script lacks", async () => {
+Deno.test("serve() without --allow-env reports the permission that a CGI script needs", async () => {
   const program = await Deno.makeTempFile({ suffix: ".ts" });
   await Deno.writeTextFile(program, PROGRAM);
   const message = "this looks like a CGI request, but its variables may not be read: " +
@@ -134,19 +134,19 @@ Deno.test("serve() without --allow-env says what a CGI script lacks", async () =
   await Deno.remove(program);
 });
 
-Deno.test("serve() finishes what is under way at SIGTERM", async () => {
+Deno.test("serve() finishes requests in progress at SIGTERM", async () => {
   const { daemon, url } = await start();
   const slow = fetch(`${url}/slow`).then((response) => response.text());
-  await daemon.says("asked /slow");
+  await daemon.says("requested /slow");
   const go = fetch(`${url}/go`).catch(() => {});
-  await daemon.says("asked /go");
+  await daemon.says("requested /go");
   const ended = daemon.stop();
-  assertEquals(await deadline(slow, "the slow answer"), "answered");
+  assertEquals(await deadline(slow, "the slow response"), "hello");
   await go;
   assertEquals((await ended).code, 0);
 });
 
-/** An app as `deno serve` takes it. */
+/** A module that `deno serve` accepts. */
 const DECLARED = `
 import type { AppObject } from "${ROOT}mod.ts";
 export default {
@@ -154,7 +154,7 @@ export default {
 } satisfies AppObject;
 `;
 
-Deno.test("a module that exports an app runs under deno serve, and by the command line", async () => {
+Deno.test("a module that exports an app runs under deno serve, and the command line", async () => {
   const program = await Deno.makeTempFile({ suffix: ".ts" });
   await Deno.writeTextFile(program, DECLARED);
   {

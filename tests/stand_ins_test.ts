@@ -21,7 +21,7 @@ import {
 import { parseArgs } from "@std/cli/parse-args";
 import { Buffer } from "@std/io/buffer";
 
-// These hold for the packages and for their stand-ins alike.
+// These tests pass with the packages and with their stand-ins.
 
 function assertFails(fn: () => unknown): void {
   assertThrows(fn, AssertionError);
@@ -47,7 +47,7 @@ Deno.test("assertEquals() compares deeply", () => {
   assertFails(() => assertNotEquals([1], [1]));
 });
 
-Deno.test("assertEquals() says what differs", () => {
+Deno.test("assertEquals() reports the difference", () => {
   const error = assertThrows(() => assertEquals("left", "right", "sides"), AssertionError, "sides");
   assertStringIncludes(error.message, "left");
   assertStringIncludes(error.message, "right");
@@ -80,7 +80,7 @@ Deno.test("assertions of one value fail when they should", () => {
   assertFails(() => unreachable());
 });
 
-Deno.test("assertThrows() holds the class and the message of an error", () => {
+Deno.test("assertThrows() checks the class and the message of an error", () => {
   function throwRange() {
     throw new RangeError("Cannot count to 3");
   }
@@ -92,7 +92,7 @@ Deno.test("assertThrows() holds the class and the message of an error", () => {
   assertFails(() => assertThrows(() => {}));
 });
 
-Deno.test("assertRejects() holds the class and the message of an error", async () => {
+Deno.test("assertRejects() checks the class and the message of an error", async () => {
   const rejects = () => Promise.reject(new RangeError("Cannot count to 3"));
   const error = await assertRejects(rejects, RangeError, "count");
   assertStrictEquals(error.message, "Cannot count to 3");
@@ -101,7 +101,7 @@ Deno.test("assertRejects() holds the class and the message of an error", async (
   await assertRejects(() => assertRejects(() => Promise.resolve()), AssertionError);
 });
 
-Deno.test("parseArgs() tells strings, booleans and the rest apart", () => {
+Deno.test("parseArgs() distinguishes strings, booleans and the rest", () => {
   const args = parseArgs([
     "serve",
     "--listen",
@@ -128,7 +128,7 @@ Deno.test("parseArgs() tells strings, booleans and the rest apart", () => {
   assertEquals(args._, ["serve", "app.ts", "-x"]);
 });
 
-Deno.test("parseArgs() gives defaults, and an empty string where a value lacks", () => {
+Deno.test("parseArgs() returns defaults, and an empty string for a missing value", () => {
   const args = parseArgs(["--protocol", "--mode", "-"], {
     string: ["protocol", "mode", "listen"],
     default: { listen: "127.0.0.1:9000" },
@@ -160,7 +160,7 @@ Deno.test("parseArgs() stops early, and keeps what follows a double dash", () =>
   assertEquals(args["--"], ["--no", "1"]);
 });
 
-Deno.test("parseArgs() reports the unknown, and drops it on false", () => {
+Deno.test("parseArgs() reports unknown options, and drops them on false", () => {
   const unknown: unknown[] = [];
   const args = parseArgs(["--nope", "1", "app.ts", "-z", "--known", "x"], {
     string: ["known"],
@@ -177,7 +177,7 @@ Deno.test("parseArgs() reports the unknown, and drops it on false", () => {
   assertEquals(args, { _: ["app.ts"], known: "x" });
 });
 
-Deno.test("parseArgs() takes short options in groups and with values", () => {
+Deno.test("parseArgs() parses short options in groups and with values", () => {
   const args = parseArgs(["-ab", "-l9000", "-p=x", "-c", "-3"], {
     boolean: ["a", "b"],
     string: ["l", "p"],
@@ -185,7 +185,7 @@ Deno.test("parseArgs() takes short options in groups and with values", () => {
   assertEquals(args, { _: [], a: true, b: true, l: "9000", p: "x", c: true, 3: true });
 });
 
-Deno.test("Buffer gives back what was written to it", async () => {
+Deno.test("Buffer returns the bytes written to it", async () => {
   const buffer = new Buffer();
   assertEquals(await buffer.write(new Uint8Array([1, 2, 3])), 3);
   assertEquals(buffer.writeSync(new Uint8Array([4])), 1);
@@ -202,7 +202,7 @@ Deno.test("Buffer gives back what was written to it", async () => {
   assert(buffer.empty());
 });
 
-Deno.test("Buffer starts with the bytes it is given", () => {
+Deno.test("Buffer starts with its initial bytes", () => {
   const buffer = new Buffer([1, 2]);
   assertEquals(buffer.bytes(), new Uint8Array([1, 2]));
   buffer.reset();

@@ -72,7 +72,7 @@ export const FINDINGS = {
     fix: "deno check {script}",
   },
   "extension": {
-    what: "The name of {script} does not end as that of a TypeScript file: {error}",
+    what: "The name of {script} does not mark it as TypeScript: {error}",
     fix: "sed -i '1s/deno run/& --ext=ts/' {script}",
   },
   "import": {

@@ -53,14 +53,14 @@ Deno.test("logAccess() writes 500 if the app throws", async () => {
   assertMatch(await lineOf("common", app), / 500 -$/);
 });
 
-Deno.test("logAccess() leaves a response as it is, so that a fetched one stays decoded", async () => {
+Deno.test("logAccess() does not change a response, so that a fetched one stays decoded", async () => {
   const response = new Response("hello", { headers: { "content-type": "text/css" } });
   const app = logAccess(() => response, "common", () => {});
   const info = { completed: new Promise(() => {}) } as never;
   assertEquals(await (app as Deno.ServeHandler)(new Request("http://localhost/"), info), response);
 });
 
-Deno.test("logAccess() writes 499 if the client leaves before the response", async () => {
+Deno.test("logAccess() writes 499 if the client disconnects before the response", async () => {
   const lines: string[] = [];
   const left = Promise.withResolvers<void>();
   const app = logAccess(() => new Promise(() => {}), "common", (line) => lines.push(line));

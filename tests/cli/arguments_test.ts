@@ -31,13 +31,13 @@ Deno.test("Arguments.parse() keeps operands that look like numbers", () => {
   assertEquals(parse("010", "1e3").operands, ["010", "1e3"]);
 });
 
-Deno.test("Arguments.parse() takes an option without its value where it may stand alone", () => {
+Deno.test("Arguments.parse() accepts an option without its value if the value is optional", () => {
   const args = parse("--icing", "apple");
   assertEquals([args.text("icing"), args.operands], ["white", ["apple"]]);
   assertEquals(parse("--icing=pink").text("icing"), "pink");
 });
 
-Deno.test("Arguments.parse() rejects what is unknown, given twice or lacks its value", () => {
+Deno.test("Arguments.parse() rejects options that are unknown, repeated or lack their value", () => {
   assertThrows(
     () => parse("--sugr", "1"),
     UsageError,
@@ -57,7 +57,7 @@ Deno.test("Arguments checks choices and numbers", () => {
   assertThrows(() => parse("--icing").choice("icing", ["a", "b"]), UsageError, "must be a, b");
 });
 
-Deno.test("Arguments.optionsExcept() writes the options out", () => {
+Deno.test("Arguments.optionsExcept() returns the other options as arguments", () => {
   const args = parse("x", "-l", "a b", "-l=c", "-d", "--sugar", "1");
   assertEquals(args.optionsExcept(["sugar"]), ["--layer=a b", "--layer=c", "--dry"]);
 });

@@ -13,7 +13,7 @@ async function config(...args: string[]): Promise<string> {
   return stdout;
 }
 
-/** A port that was free a moment ago. */
+/** Returns a port that was just free. */
 function freePort(): number {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   return listener.addr.port;
@@ -21,7 +21,7 @@ function freePort(): number {
 
 const APACHE_MODULES = "/usr/lib/apache2/modules";
 
-/** How a server checks a configuration: what is around it, and the command. */
+/** The check of a server's configuration: the surrounding text and the command. */
 interface Check {
   needs: Record<string, string>;
   wrap?(config: string, directory: string): string;
@@ -192,7 +192,7 @@ Deno.test("docs/servers.md shows what config prints; if not, run: deno task docs
   assertEquals(page, writeConfigurations(page));
 });
 
-Deno.test("config says in its first lines how to start the app", async () => {
+Deno.test("config explains in its first lines how to start the app", async () => {
   const text = await config(
     ...["nginx", "--backend", "10.0.0.5:9000", "--backend", "unix:/run/b.sock"],
     ...["--path", "/app", "--app", "/srv/shop/main.ts", "--workers", "4"],
@@ -211,7 +211,7 @@ const MISTAKES: [args: string[], message: string][] = [
   [["ngnix"], `There is no configuration of "ngnix". Did you mean nginx?`],
   [["iis"], "There are nginx, apache, lighttpd, caddy, haproxy, h2o, systemd."],
   [["nginx", "apache"], "One configuration is printed"],
-  [["caddy", "-p", "scgi"], "caddy does not speak SCGI: use --protocol fastcgi."],
+  [["caddy", "-p", "scgi"], "caddy does not support SCGI: use --protocol fastcgi."],
   [["apache", "-b", ":1", "-b", ":2"], "apache takes one --backend here"],
   [["nginx", "-l", "unix:/run/web.sock"], "--listen must be host:port"],
   [["nginx", "--path", "app"], "--path must be such as /app"],
@@ -223,7 +223,7 @@ const MISTAKES: [args: string[], message: string][] = [
   [["systemd", "--workers", "many"], "--workers must be a number from 1"],
 ];
 for (const [args, message] of MISTAKES) {
-  Deno.test(`config says what to type: ${args.join(" ")}`, async () => {
+  Deno.test(`config explains how to correct: ${args.join(" ")}`, async () => {
     const { code, stderr } = await runCommandLine(["config", ...args]);
     assertStringIncludes(stderr, message);
     assertEquals(code, 2);

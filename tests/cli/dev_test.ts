@@ -5,9 +5,9 @@ import { importMapFlags, runCommandLine } from "../testing/command_line.ts";
 import { ROOT } from "../testing/daemon.ts";
 import { deadline } from "../testing/deadline.ts";
 
-/** The command line, as it runs `dev`. */
+/** A running `dev` command. */
 class Dev implements AsyncDisposable {
-  /** What it has printed. */
+  /** Its output so far. */
   output = "";
   url = "";
   #child: Deno.ChildProcess;
@@ -56,7 +56,7 @@ class Dev implements AsyncDisposable {
 
   async says(text: string): Promise<void> {
     while (!this.output.includes(text)) {
-      await deadline(this.#changed.promise, `dev to say "${text}": ${this.output}`);
+      await deadline(this.#changed.promise, `dev to print "${text}": ${this.output}`);
     }
   }
 
@@ -64,7 +64,7 @@ class Dev implements AsyncDisposable {
     return await (await fetch(this.url + path, init)).text();
   }
 
-  /** Requests until the response is another one. */
+  /** Requests until the response differs. */
   async becomes(text: string): Promise<void> {
     const requesting = (async () => {
       while (await this.text() !== text);
@@ -146,7 +146,7 @@ Deno.test("dev loses no request while it loads an app again", async () => {
   });
 });
 
-Deno.test("dev keeps the last version of an app while the new one does not start", async () => {
+Deno.test("dev keeps the last version of an app if the new one does not start", async () => {
   await withApp(version("one"), async (dev, write) => {
     await write("export default (");
     await dev.says("The app does not start. Correct it and save it");
@@ -156,7 +156,7 @@ Deno.test("dev keeps the last version of an app while the new one does not start
   });
 });
 
-Deno.test("dev waits for an app that does not start at first", async () => {
+Deno.test("dev waits for an app that fails to start at first", async () => {
   await withApp("throw new Error('no database');", async (dev, write) => {
     assertStringIncludes(dev.output, "no database");
     const response = await fetch(dev.url);
@@ -214,7 +214,7 @@ Deno.test("dev ends running CGI scripts at SIGTERM", async () => {
   await Deno.remove(folder, { recursive: true });
 });
 
-Deno.test("dev is a front of a FastCGI application, with the scripts of a folder", async () => {
+Deno.test("dev passes requests for the scripts of a folder to a FastCGI application", async () => {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   await using _server = serveFastCGI(
     (_request, info) => new Response(info.variables.get("SCRIPT_FILENAME") ?? "none"),
@@ -247,7 +247,7 @@ Deno.test("dev is a front of a FastCGI application, with the scripts of a folder
   await Deno.remove(directory, { recursive: true });
 });
 
-Deno.test("dev says that its port is in use, and another to try", async () => {
+Deno.test("dev reports a port in use, and suggests another", async () => {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const { port } = listener.addr;
   const args = ["dev", `${ROOT}examples/hello.ts`, "--port", String(port)];
@@ -256,7 +256,7 @@ Deno.test("dev says that its port is in use, and another to try", async () => {
   assertEquals(code, 1);
 });
 
-Deno.test("isSource() tells what a program is made of from what it writes", () => {
+Deno.test("isSource() distinguishes source files from files that a program writes", () => {
   for (const path of ["/app.ts", "/a/b.jsx", "/page.html", "/deno.json", "/c.mjs"]) {
     assert(isSource(path), path);
   }
@@ -274,7 +274,7 @@ const MISTAKES: [args: string[], message: string][] = [
   [["app.ts", "--port", "70000"], "--port must be at most 65535"],
 ];
 for (const [args, message] of MISTAKES) {
-  Deno.test(`dev says what to type: ${args.join(" ")}`, async () => {
+  Deno.test(`dev explains how to correct: ${args.join(" ")}`, async () => {
     const { code, stderr } = await runCommandLine(["dev", ...args], ["--allow-all"]);
     assertStringIncludes(stderr, message);
     assertEquals(code, 2);

@@ -3,13 +3,13 @@ import { type FindingId, FINDINGS } from "../../cli/doctor/findings.ts";
 import { runCommandLine } from "../testing/command_line.ts";
 import { ROOT } from "../testing/daemon.ts";
 
-/** A script that is right. */
+/** A valid script. */
 const RIGHT = `#!/usr/bin/env -S deno run --allow-env
 import { serve } from "${ROOT}mod.ts";
 const app = () => new Response("Hello");
 await serve(app);
 `;
-/** One that needs neither Deno nor the sources, so that any user can run it. */
+/** A valid script without Deno or the sources, so that any user can run it. */
 const SHELL = `#!/bin/sh
 echo "Content-Type: text/plain"
 echo
@@ -48,7 +48,7 @@ function write(text: string, name = "hello.ts", mode = 0o755): string {
   return `${folder}/${name}`;
 }
 
-/** Runs doctor. @returns Its exit code, what it printed, and what it found. */
+/** Runs doctor. @returns Its exit code, its output and its findings. */
 async function doctor(script: string, ...args: string[]) {
   const { code, stdout, stderr } = await runCommandLine(["doctor", script, ...args], [
     "--allow-all",
@@ -58,7 +58,7 @@ async function doctor(script: string, ...args: string[]) {
   return { code, stdout, ids: found.map(([, id]) => id), fixes: found.map(([, , fix]) => fix) };
 }
 
-Deno.test("doctor finds nothing wrong with a script that is right", async () => {
+Deno.test("doctor finds nothing wrong with a valid script", async () => {
   for (const [script, args] of [[write(RIGHT), USUAL], [write(SHELL, "hello"), []]] as const) {
     const { code, stdout, ids } = await doctor(script, ...args);
     assertEquals([code, ids], [0, []], stdout);
@@ -74,12 +74,12 @@ Deno.test("doctor finds nothing wrong with a script that is right", async () => 
 /** How to break a script. */
 interface Break {
   id: FindingId;
-  /** What makes this case different from others of the same kind. */
+  /** How this case differs from others of the same kind. */
   how?: string;
   /** Returns the path of a broken script. */
   make(): string;
   args?: string[];
-  /** What the finding says besides. */
+  /** Further text of the finding. */
   says?: string;
   /** Whether the fix is a command that can be run here, after which nothing is wrong. */
   fixed?: boolean;
@@ -294,7 +294,7 @@ const MISTAKES: [args: string[], message: string][] = [
   [["a", "--env", "PATH"], "--env must be NAME=VALUE"],
 ];
 for (const [args, message] of MISTAKES) {
-  Deno.test(`doctor says what to type: ${args.join(" ")}`, async () => {
+  Deno.test(`doctor explains how to correct: ${args.join(" ")}`, async () => {
     const { code, stderr } = await runCommandLine(["doctor", ...args], ["--allow-all"]);
     assertStringIncludes(stderr, message);
     assertEquals(code, 2);

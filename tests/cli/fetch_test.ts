@@ -88,7 +88,7 @@ Deno.test("fetch sends the contents of a file", async () => {
   await Deno.remove(file);
 });
 
-Deno.test("fetch says that nothing listens, and how to start it", async () => {
+Deno.test("fetch reports that nothing listens, and how to start it", async () => {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const tcp = `127.0.0.1:${listener.addr.port}`;
   listener.close();
@@ -106,7 +106,7 @@ Deno.test("fetch says that nothing listens, and how to start it", async () => {
   }
 });
 
-Deno.test("fetch says that an application speaks HTTP", async () => {
+Deno.test("fetch reports that an application is an HTTP server", async () => {
   await using server = serveHTTP(() => new Response(), {
     hostname: "127.0.0.1",
     port: 0,
@@ -117,12 +117,12 @@ Deno.test("fetch says that an application speaks HTTP", async () => {
   ]);
   assertStringIncludes(
     stderr,
-    "as it must speak FastCGI: it does not. Try --protocol scgi, or curl",
+    "as it must be a FastCGI application: its response is not FastCGI. Try --protocol scgi, or curl",
   );
   assertEquals(code, 1);
 });
 
-Deno.test("fetch says which permission is missing", async () => {
+Deno.test("fetch reports the missing permission", async () => {
   const { code, stderr } = await runCommandLine(["fetch", "127.0.0.1:9000"]);
   assertStringIncludes(stderr, `type --allow-net=127.0.0.1:9000 after "deno run"`);
   assertEquals(code, 1);
@@ -139,7 +139,7 @@ const MISTAKES: [args: string[], message: string][] = [
   [["127.0.0.1:9000", "-p", "http"], "--protocol must be fastcgi, scgi"],
 ];
 for (const [args, message] of MISTAKES) {
-  Deno.test(`fetch says what to type: ${args.slice(1).join(" ") || args.join(" ")}`, async () => {
+  Deno.test(`fetch explains how to correct: ${args.slice(1).join(" ") || args.join(" ")}`, async () => {
     const { code, stderr } = await runCommandLine(["fetch", ...args]);
     assertStringIncludes(stderr, message);
     assertEquals(code, 2);

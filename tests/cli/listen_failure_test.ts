@@ -1,7 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { listenFailure } from "../../cli/listen_failure.ts";
 
-/** An error of the system with its code. */
+/** Creates a system error with its code. */
 function systemError(code: string): Error {
   return Object.assign(new Error(`listen ${code}`), { code });
 }
@@ -46,14 +46,14 @@ Deno.test("listenFailure() names the flags that Deno lacks", () => {
   );
 });
 
-Deno.test("listenFailure() passes on what it cannot explain", () => {
+Deno.test("listenFailure() returns other messages unchanged", () => {
   assertEquals(
     listenFailure(new Error("Cannot listen as …"), "fd:3").message,
     "Cannot listen as …",
   );
 });
 
-Deno.test("listenFailure() knows the errors of Deno.listen", async () => {
+Deno.test("listenFailure() explains the errors of Deno.listen", async () => {
   const { listen } = await import("../../fastcgi.ts");
   using taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const address = `127.0.0.1:${taken.addr.port}`;

@@ -1,4 +1,4 @@
-/** A FastCGI or SCGI application that does as its test says, record by record. */
+/** A scripted FastCGI or SCGI application: the test sends its records one by one. */
 import { ByteBuffer } from "../../wire/byte_buffer.ts";
 import {
   decodePairs,
@@ -12,8 +12,8 @@ import { deadline } from "../testing/deadline.ts";
 
 const encoder = new TextEncoder();
 
-/** What came of a request so far. */
-export interface Asked {
+/** The part of a request received so far. */
+export interface ReceivedRequest {
   id: number;
   keep: boolean;
   role: number;
@@ -23,10 +23,10 @@ export interface Asked {
   aborted: boolean;
 }
 
-/** One connection, as the application sees it. */
+/** The application's end of a connection. */
 export class Peer {
   readonly conn: Deno.Conn;
-  asked: Asked = empty();
+  received: ReceivedRequest = empty();
   /** Whether the gateway has closed it. */
   closed = false;
   #decoder = new RecordDecoder();
@@ -36,10 +36,10 @@ export class Peer {
     this.conn = conn;
   }
 
-  /** Reads until something holds, or the gateway closes. */
-  async until(label: string, holds: (asked: Asked) => boolean): Promise<boolean> {
+  /** Reads until a condition is true. Returns false if the gateway closes first. */
+  async until(label: string, condition: (received: ReceivedRequest) => boolean): Promise<boolean> {
     const buffer = new Uint8Array(65536);
-    while (!holds(this.asked)) {
+    while (!condition(this.received)) {
       const read = this.conn.read(buffer).catch(() => null);
       const count = await deadline(read, label);
       if (count === null) {
@@ -51,30 +51,34 @@ export class Peer {
     return true;
   }
 
-  /** Waits for the next request, whole. */
-  async request(): Promise<Asked | undefined> {
-    this.asked = empty();
-    return await this.until("a request", (asked) => asked.stdinEnded) ? this.asked : undefined;
+  /** Waits for the next complete request. Returns undefined if the gateway closes first. */
+  async request(): Promise<ReceivedRequest | undefined> {
+    this.received = empty();
+    return await this.until("a request", (received) => received.stdinEnded)
+      ? this.received
+      : undefined;
   }
 
   record(type: number, id: number, content: Uint8Array): void {
-    const { asked } = this;
+    const { received } = this;
     if (type === RecordType.beginRequest) {
-      asked.id = id;
-      asked.role = content[1];
-      asked.keep = content[2] === 1;
+      received.id = id;
+      received.role = content[1];
+      received.keep = content[2] === 1;
     } else if (type === RecordType.params) {
       if (content.length > 0) return this.#params.append(content);
-      asked.variables = new Map(decodePairs(this.#params.bytes.subarray(0, this.#params.length)));
+      received.variables = new Map(
+        decodePairs(this.#params.bytes.subarray(0, this.#params.length)),
+      );
       this.#params = new ByteBuffer();
     } else if (type === RecordType.stdin) {
-      if (content.length === 0) asked.stdinEnded = true;
-      const joined = new Uint8Array(asked.stdin.length + content.length);
-      joined.set(asked.stdin);
-      joined.set(content, asked.stdin.length);
-      asked.stdin = joined;
+      if (content.length === 0) received.stdinEnded = true;
+      const joined = new Uint8Array(received.stdin.length + content.length);
+      joined.set(received.stdin);
+      joined.set(content, received.stdin.length);
+      received.stdin = joined;
     } else if (type === RecordType.abortRequest) {
-      asked.aborted = true;
+      received.aborted = true;
     }
   }
 
@@ -94,19 +98,24 @@ export class Peer {
 
   async #stream(type: number, text: string | Uint8Array): Promise<void> {
     const out = new ByteBuffer();
-    encodeStream(out, type, this.asked.id, typeof text === "string" ? encoder.encode(text) : text);
+    encodeStream(
+      out,
+      type,
+      this.received.id,
+      typeof text === "string" ? encoder.encode(text) : text,
+    );
     await this.write(out.take());
   }
 
   /** Sends FCGI_END_REQUEST. */
   async end(appStatus = 0, protocolStatus = 0, stdoutEnd = true): Promise<void> {
     const out = new ByteBuffer();
-    if (stdoutEnd) encodeStreamEnd(out, RecordType.stdout, this.asked.id);
-    encodeEndRequest(out, this.asked.id, appStatus, protocolStatus);
+    if (stdoutEnd) encodeStreamEnd(out, RecordType.stdout, this.received.id);
+    encodeEndRequest(out, this.received.id, appStatus, protocolStatus);
     await this.write(out.take());
   }
 
-  /** Sends a whole response. */
+  /** Sends a complete response. */
   async response(text: string): Promise<void> {
     await this.stdout(text);
     await this.end();
@@ -121,7 +130,7 @@ export class Peer {
   }
 }
 
-function empty(): Asked {
+function empty(): ReceivedRequest {
   return {
     id: 1,
     keep: false,
@@ -133,13 +142,13 @@ function empty(): Asked {
   };
 }
 
-/** Listens; each connection does what the test says, and is told its number. */
+/** A listener that calls the test's function with each connection and its number. */
 export class Application implements AsyncDisposable {
   readonly address: string;
   /** Resolves when the first connection is closed. */
   readonly closed: Promise<void>;
   #close: () => void;
-  /** How many connections have come. */
+  /** The number of connections accepted so far. */
   connections = 0;
   #listener: Deno.TcpListener;
   #running: Promise<void>[] = [];
@@ -171,7 +180,7 @@ export class Application implements AsyncDisposable {
     }
   }
 
-  /** Fails as the connections failed. */
+  /** Closes all connections. Throws the first error of one. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#listener.close();
     await this.#accepting;

@@ -13,7 +13,7 @@ import { testWith } from "../testing/needs.ts";
 
 const HELLO = `echo "Content-Type: text/plain"; echo; `;
 
-/** A directory of scripts in sh, and a gateway to it. */
+/** A directory of shell scripts, and a gateway to it. */
 class Scripts implements AsyncDisposable {
   readonly root: string = Deno.makeTempDirSync({ prefix: "gatehouse" });
   readonly log: string[] = [];
@@ -56,10 +56,10 @@ class Scripts implements AsyncDisposable {
   }
 }
 
-/** Waits until something holds that nobody announces. */
-async function eventually(label: string, holds: () => boolean): Promise<void> {
+/** Polls until a condition is true that has no event. */
+async function eventually(label: string, condition: () => boolean): Promise<void> {
   const last = performance.now() + 15_000;
-  while (!holds()) {
+  while (!condition()) {
     if (performance.now() > last) throw new Error(`Waited for ${label}`);
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
@@ -70,11 +70,11 @@ const PS = { ps: "procps" };
 function isRunning(pid: number): boolean {
   const { stdout } = new Deno.Command("ps", { args: ["-o", "stat=", "-p", String(pid)] })
     .outputSync();
-  // One that has ended may wait for its parent to notice.
+  // A zombie has ended.
   return /^[^ZX\s]/.test(new TextDecoder().decode(stdout));
 }
 
-Deno.test("cgiGateway() tells a script the request, and nothing of this process", async () => {
+Deno.test("cgiGateway() passes the request to a script, and no variables of this process", async () => {
   await using scripts = new Scripts({ "env.cgi": HELLO + "env | sort; pwd" });
   Deno.env.set("GATEHOUSE_SECRET", "1");
   try {
@@ -121,7 +121,7 @@ Deno.test("cgiGateway() tells a script the request, and nothing of this process"
   }
 });
 
-Deno.test("cgiGateway() adds variables, and leaves Authorization out where that is asked", async () => {
+Deno.test("cgiGateway() adds variables, and omits Authorization with passAuthorization: false", async () => {
   await using scripts = new Scripts({
     "a.cgi": HELLO + `echo "$REMOTE_USER $SERVER_SOFTWARE $HTTP_AUTHORIZATION."`,
   });
@@ -136,12 +136,12 @@ Deno.test("cgiGateway() adds variables, and leaves Authorization out where that 
   assertEquals(await gateway.text("/a.cgi?user=ann", { headers }), "ann mine .\n");
 });
 
-Deno.test("cgiGateway() gives no arguments for an indexed query (rule A31)", async () => {
+Deno.test("cgiGateway() passes no arguments for an indexed query (rule A31)", async () => {
   await using scripts = new Scripts({ "a.cgi": HELLO + `echo "$# $*"` });
   assertEquals(await scripts.gateway().text("/a.cgi?-d+allow_url_include"), "0 \n");
 });
 
-Deno.test("cgiGateway() finds the script by the longest part of the path that is a file", async () => {
+Deno.test("cgiGateway() finds the script by the first segments of the path that name a file", async () => {
   await using scripts = new Scripts({
     "a.cgi": HELLO + `echo "a $SCRIPT_NAME $PATH_INFO"`,
     "sub/b.cgi": HELLO + `echo "b $SCRIPT_NAME $PATH_INFO"`,
@@ -165,7 +165,7 @@ Deno.test("cgiGateway() finds the script by the longest part of the path that is
   assertEquals([slash.status, slash.headers.get("location")], [301, "/sub/?x=1"]);
 });
 
-Deno.test("cgiGateway() answers 404 to what is not below its prefix", async () => {
+Deno.test("cgiGateway() responds with 404 to paths outside its prefix", async () => {
   await using scripts = new Scripts({ "a.cgi": HELLO + "echo a" });
   const gateway = scripts.gateway({ prefix: "/cgi-bin" });
   assertEquals(await gateway.text("/cgi-bin/a.cgi"), "a\n");
@@ -186,7 +186,7 @@ Deno.test("cgiGateway() runs one script for all paths", async () => {
   assertEquals(await (await fetchCGI("http://localhost/z", script)).text(), " /z\n");
 });
 
-/** Makes a link whose owner does not own its target: root gives it away, and others link to what is root's. */
+/** Creates a link whose owner does not own its target: as root by chown, otherwise to a file of root's. */
 function linkToForeign(target: string, path: string): void {
   Deno.symlinkSync(
     Deno.uid() === 0 ? target : Deno.statSync(target).isFile ? "/bin/sh" : "/bin",
@@ -210,7 +210,7 @@ Deno.test("cgiGateway() follows a link whose owner also owns its target", async 
   assertEquals(await gateway.status("/"), 404);
 });
 
-Deno.test("cgiGateway() runs a script that is a link, whoever owns it", async () => {
+Deno.test("cgiGateway() runs a script that is a link of any owner", async () => {
   await using outside = new Scripts({ "a.cgi": HELLO + "echo a" });
   await using scripts = new Scripts();
   const script = `${scripts.root}/link.cgi`;
@@ -219,7 +219,7 @@ Deno.test("cgiGateway() runs a script that is a link, whoever owns it", async ()
   assertEquals(await scripts.gateway({ script, root: undefined }).text("/"), "a\n");
 });
 
-Deno.test("cgiGateway() logs why a script's first line does not start it", async () => {
+Deno.test("cgiGateway() logs why a script's first line cannot start it", async () => {
   await using scripts = new Scripts();
   const cases: [name: string, text: string, reason: string][] = [
     ["crlf.cgi", "#!/bin/sh\r\necho\r\n", "its first line ends in CR LF"],
@@ -232,7 +232,7 @@ Deno.test("cgiGateway() logs why a script's first line does not start it", async
   }
 });
 
-Deno.test("cgiGateway() lets no path out of its root (rule F14)", async () => {
+Deno.test("cgiGateway() rejects paths that leave its root (rule F14)", async () => {
   await using outside = new Scripts({ "secret.cgi": HELLO + "echo secret" });
   await using scripts = new Scripts({
     "in/a.cgi": HELLO + "echo a",
@@ -281,7 +281,7 @@ Deno.test("cgiGateway() lets no path out of its root (rule F14)", async () => {
   }
 });
 
-Deno.test("cgiGateway() runs nothing that others may change, or that is not to be run (rule F15)", async () => {
+Deno.test("cgiGateway() rejects files that are writable by all users or not executable (rule F15)", async () => {
   await using scripts = new Scripts({ "good/a.cgi": HELLO + "echo a" });
   const secret = HELLO + "echo source";
   scripts.write("good/plain.cgi", secret, 0o644);
@@ -308,14 +308,14 @@ Deno.test("cgiGateway() runs nothing that others may change, or that is not to b
   }
 });
 
-Deno.test("cgiGateway() runs scripts by the interpreter of their ending", async () => {
+Deno.test("cgiGateway() runs scripts with the interpreter of their extension", async () => {
   await using scripts = new Scripts();
   scripts.write("a.inc", "#!/no/such/program\n" + HELLO + `echo "$0"`, 0o644);
   const gateway = scripts.gateway({ interpreters: { ".inc": ["/bin/sh", "-u"] } });
   assertEquals(await gateway.text("/a.inc"), `${scripts.root}/a.inc\n`);
 });
 
-Deno.test("cgiGateway() answers 502 for what cannot be run", async () => {
+Deno.test("cgiGateway() responds with 502 for a script that cannot start", async () => {
   await using scripts = new Scripts({ "a.cgi": "#!/no/such/program\n" });
   assertEquals(await scripts.gateway().status("/a.cgi"), 502);
   assertStringIncludes(scripts.log.join("\n"), "a.cgi");
@@ -342,7 +342,7 @@ console.log("Content-Type: text/plain\\n\\n" + [state("env", "A"), state("read")
   }
 });
 
-Deno.test("cgiGateway() sends a body and its length, and reads while it writes", async () => {
+Deno.test("cgiGateway() sends a body and its length, and reads while writing", async () => {
   await using scripts = new Scripts({
     "cat.cgi": HELLO + "exec cat",
     "count.cgi": HELLO + `head -c "$CONTENT_LENGTH" | wc -c`,
@@ -406,7 +406,7 @@ Deno.test("cgiGateway() follows local redirects, at most 5", async () => {
   looping.end();
 });
 
-Deno.test("cgiGateway() answers HEAD without a body", async () => {
+Deno.test("cgiGateway() responds to HEAD without a body", async () => {
   await using scripts = new Scripts({
     "a.cgi": `echo "Content-Length: 6"; ` + HELLO + `[ "$REQUEST_METHOD" = HEAD ] || echo hello`,
     "rude.cgi": HELLO + "echo hello",
@@ -418,7 +418,7 @@ Deno.test("cgiGateway() answers HEAD without a body", async () => {
   }
 });
 
-Deno.test("cgiGateway() answers 502 for no answer, and says why", async () => {
+Deno.test("cgiGateway() responds with 502 to invalid responses, and logs why", async () => {
   await using scripts = new Scripts({
     "nothing.cgi": "exit 3",
     "text.cgi": "echo hello",
@@ -434,7 +434,7 @@ Deno.test("cgiGateway() answers 502 for no answer, and says why", async () => {
   }
 });
 
-Deno.test("cgiGateway() logs what a script writes to stderr, and how it ended", async () => {
+Deno.test("cgiGateway() logs a script's stderr and exit code", async () => {
   await using scripts = new Scripts({
     "a.cgi": HELLO + "echo one >&2; printf 'two' >&2; exit 7",
   });
@@ -443,7 +443,7 @@ Deno.test("cgiGateway() logs what a script writes to stderr, and how it ended", 
   assertEquals(scripts.log.toSorted(), ["The script ended with exit code 7", "one", "two"]);
 });
 
-Deno.test("cgiGateway() lets no script speak to the terminal that shows the log", async () => {
+Deno.test("cgiGateway() escapes control characters in the log", async () => {
   await using scripts = new Scripts({
     "a.cgi": HELLO + `printf 'a\\tb\\033[2Jc\\rd\\302\\233e\\n' >&2`,
   });
@@ -461,7 +461,7 @@ Deno.test("cgiGateway() logs a long line in parts", async () => {
   assert(scripts.log.every((line) => line.length <= 8192));
 });
 
-/** A script that starts children, tells their ids on stderr, and does not end. */
+/** A script that starts children, prints their process ids to stderr, and does not end. */
 const TREE = `(trap "" TERM; sleep 600) & one=$!; sleep 600 & echo "pids $$ $one $!" >&2; `;
 
 async function pidsOf(scripts: Scripts): Promise<number[]> {
@@ -476,17 +476,21 @@ async function pidsOf(scripts: Scripts): Promise<number[]> {
   return pids;
 }
 
-testWith(PS, "cgiGateway() ends a script that takes too long, with all its children", async () => {
-  await using scripts = new Scripts({ "a.cgi": TREE + "wait" });
-  const response = scripts.gateway({ timeout: 300 }).fetch("/a.cgi");
-  const pids = await pidsOf(scripts);
-  assertEquals((await response).status, 504);
-  await eventually("the script's end", () => !pids.some(isRunning));
-});
+testWith(
+  PS,
+  "cgiGateway() kills a script that exceeds the timeout, with all its children",
+  async () => {
+    await using scripts = new Scripts({ "a.cgi": TREE + "wait" });
+    const response = scripts.gateway({ timeout: 300 }).fetch("/a.cgi");
+    const pids = await pidsOf(scripts);
+    assertEquals((await response).status, 504);
+    await eventually("the script's end", () => !pids.some(isRunning));
+  },
+);
 
 testWith(
   PS,
-  "cgiGateway() ends a script whose client has gone, with all its children",
+  "cgiGateway() kills a script whose client disconnects, with all its children",
   async () => {
     await using scripts = new Scripts({ "a.cgi": TREE + HELLO + "echo begun; wait" });
     const gateway = scripts.gateway();
@@ -505,7 +509,7 @@ testWith(
   },
 );
 
-testWith(PS, "cgiGateway() ends a script whose request breaks off", async () => {
+testWith(PS, "cgiGateway() kills a script whose request body fails", async () => {
   await using scripts = new Scripts({ "a.cgi": TREE + "cat; wait" });
   const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
   const init = { method: "POST", body: readable, headers: { "content-length": "70000" } };
@@ -516,7 +520,7 @@ testWith(PS, "cgiGateway() ends a script whose request breaks off", async () => 
   await eventually("the script's end", () => !pids.some(isRunning));
 });
 
-testWith(PS, "cgiGateway() ends its scripts when it is disposed of", async () => {
+testWith(PS, "cgiGateway() kills its scripts when it is disposed of", async () => {
   await using scripts = new Scripts({ "a.cgi": TREE + "wait" });
   const gateway = scripts.gateway();
   const response = gateway.fetch("/a.cgi");
@@ -528,7 +532,7 @@ testWith(PS, "cgiGateway() ends its scripts when it is disposed of", async () =>
 
 testWith(
   PS,
-  "cgiGateway() ends all children where it may run no more than a list has",
+  "cgiGateway() kills all children with --allow-run for a list of programs",
   async () => {
     await using scripts = new Scripts({ "a.cgi": TREE + "wait" });
     const gateway = new URL("../../gateway.ts", import.meta.url);
@@ -563,7 +567,7 @@ console.log("status", status);`,
 
 testWith(
   PS,
-  "cgiGateway() leaves no process and no zombie of scripts whose clients leave",
+  "cgiGateway() leaves no process and no zombie of scripts whose clients disconnect",
   async () => {
     // Some are aborted before the process group exists.
     await using scripts = new Scripts({ "a.cgi": TREE + "wait" });
@@ -592,7 +596,7 @@ testWith(
   },
 );
 
-Deno.test("cgiGateway() runs no more processes than it may", async () => {
+Deno.test("cgiGateway() runs at most maxProcesses processes", async () => {
   await using scripts = new Scripts({ "a.cgi": HELLO + "echo begun; read line; echo $line" });
   const gateway = scripts.gateway({ maxProcesses: 1 });
   const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
@@ -605,7 +609,7 @@ Deno.test("cgiGateway() runs no more processes than it may", async () => {
   assertEquals(await first.text(), "begun\ngo\n");
 });
 
-Deno.test("cgiGateway() refuses hosts that are not its own where it is told (rule F13)", async () => {
+Deno.test("cgiGateway() rejects hosts that are not in allowedHosts (rule F13)", async () => {
   await using scripts = new Scripts({ "a.cgi": HELLO + `echo "$HTTP_HOST"` });
   const gateway = cgiGateway({
     root: scripts.root,
@@ -643,12 +647,12 @@ Deno.test("cgiGateway() refuses hosts that are not its own where it is told (rul
   }
 });
 
-Deno.test("cgiGateway() needs a root or a script, and not both", () => {
+Deno.test("cgiGateway() requires either a root or a script", () => {
   assertThrows(() => cgiGateway({}), TypeError, "neither");
   assertThrows(() => cgiGateway({ root: "/a", script: "/b" }), TypeError, "both");
 });
 
-Deno.test("fetchCGI() throws what a gateway answers 502 for", async () => {
+Deno.test("fetchCGI() throws if the gateway's response would be 502", async () => {
   await using scripts = new Scripts();
   const script = scripts.write("a", "echo hello");
   await assertRejects(
@@ -658,7 +662,7 @@ Deno.test("fetchCGI() throws what a gateway answers 502 for", async () => {
   );
 });
 
-Deno.test("cgiGateway() runs nothing below a folder that all users may write to", async () => {
+Deno.test("cgiGateway() runs no script below a folder that all users may write to", async () => {
   await using scripts = new Scripts({ "open/inner/a.cgi": `${HELLO} echo ran` });
   const gateway = scripts.gateway();
   assertEquals(await gateway.text("/open/inner/a.cgi"), "ran\n");

@@ -10,7 +10,7 @@ import { Application, type Peer } from "./application.ts";
 
 const OK = "Content-Type: text/plain\r\n\r\n";
 
-/** A gateway to an application, and what it logs. */
+/** Creates a gateway to an application, and collects its log. */
 function gatewayTo(address: string, options: FastCGIGatewayOptions = {}) {
   const log: string[] = [];
   const gateway = fastCGIGateway(address, { log: (line) => log.push(line), ...options });
@@ -22,11 +22,11 @@ function gatewayTo(address: string, options: FastCGIGatewayOptions = {}) {
   };
 }
 
-/** Answers each request on a connection with its path. */
+/** Responds to each request of a connection with its path. */
 async function echoPaths(peer: Peer): Promise<void> {
-  for (let asked = await peer.request(); asked; asked = await peer.request()) {
-    await peer.response(OK + asked.variables.get("REQUEST_URI"));
-    if (!asked.keep) return;
+  for (let request = await peer.request(); request; request = await peer.request()) {
+    await peer.response(OK + request.variables.get("REQUEST_URI"));
+    if (!request.keep) return;
   }
 }
 
@@ -42,11 +42,11 @@ Deno.test("fastCGIGateway() keeps connections for requests that can be repeated"
   assertEquals(application.connections, 2);
 });
 
-Deno.test("fastCGIGateway() gives each request on a connection its own id", async () => {
+Deno.test("fastCGIGateway() uses another id for each request of a connection", async () => {
   const ids: number[] = [];
   await using application = new Application(async (peer) => {
-    for (let asked = await peer.request(); asked; asked = await peer.request()) {
-      ids.push(asked.id);
+    for (let request = await peer.request(); request; request = await peer.request()) {
+      ids.push(request.id);
       await peer.response(OK);
     }
   });
@@ -57,7 +57,7 @@ Deno.test("fastCGIGateway() gives each request on a connection its own id", asyn
 
 for (const together of [true, false]) {
   const when = together ? "with" : "after";
-  Deno.test(`fastCGIGateway() serves no record that comes ${when} FCGI_END_REQUEST`, async () => {
+  Deno.test(`fastCGIGateway() ignores records that arrive ${when} FCGI_END_REQUEST`, async () => {
     const stray = new ByteBuffer();
     for (const id of [1, 2]) encodeStream(stray, RecordType.stdout, id, bytes(OK + "stray"));
     await using application = new Application(async (peer, number) => {
@@ -72,17 +72,17 @@ for (const together of [true, false]) {
     });
     using gateway = gatewayTo(application.address);
     assertEquals(await (await gateway.fetch("/")).text(), "1");
-    // What comes later closes the connection once it is read.
+    // Later bytes close the connection once they are read.
     if (!together) await deadline(application.closed, "the connection's close");
     assertEquals(await (await gateway.fetch("/")).text(), "2");
   });
 }
 
-Deno.test("fastCGIGateway() keeps as many connections as are used at once", async () => {
+Deno.test("fastCGIGateway() keeps as many connections as are in use at once", async () => {
   const together = Promise.withResolvers<void>();
   let waiting = 0;
   await using application = new Application(async (peer) => {
-    for (let asked = await peer.request(); asked; asked = await peer.request()) {
+    for (let request = await peer.request(); request; request = await peer.request()) {
       if (++waiting === 12) together.resolve();
       await together.promise;
       await peer.response(OK);
@@ -93,12 +93,12 @@ Deno.test("fastCGIGateway() keeps as many connections as are used at once", asyn
     Promise.all(Array.from({ length: 12 }, async () => await (await gateway.fetch("/")).text()));
   await fetchAll();
   assertEquals(application.connections, 12);
-  // The first may have been closed before the others were known to be served.
+  // The first may be closed before the application is known to serve the others.
   for (let i = 0; i < 5; i++) await fetchAll();
   assert(application.connections < 24, `${application.connections} connections`);
 });
 
-Deno.test("fastCGIGateway() makes a connection each where none is to be kept", async () => {
+Deno.test("fastCGIGateway() opens a connection for each request with maxIdleConnections: 0", async () => {
   const keeps: boolean[] = [];
   await using application = new Application(async (peer) => {
     keeps.push((await peer.request())!.keep);
@@ -109,11 +109,11 @@ Deno.test("fastCGIGateway() makes a connection each where none is to be kept", a
   assertEquals(keeps, [false, false, false]);
 });
 
-Deno.test("fastCGIGateway() repeats what a closed connection has not seen", async () => {
+Deno.test("fastCGIGateway() repeats a request if the application closed the idle connection", async () => {
   await using application = new Application(async (peer, number) => {
     await peer.request();
     await peer.response(OK + number);
-    // The next request is read, and never answered.
+    // Reads the next request, and closes without a response.
     if (number === 1) await peer.request();
   });
   using gateway = gatewayTo(application.address, { maxConnections: 1 });
@@ -121,7 +121,7 @@ Deno.test("fastCGIGateway() repeats what a closed connection has not seen", asyn
   assertEquals(await (await gateway.fetch("/")).text(), "2");
 });
 
-Deno.test("fastCGIGateway() serves on after a request with an invalid variable", async () => {
+Deno.test("fastCGIGateway() continues after a request with an invalid variable", async () => {
   await using application = new Application(echoPaths);
   using gateway = gatewayTo(application.address, {
     variables: (request): Record<string, string> =>
@@ -132,7 +132,7 @@ Deno.test("fastCGIGateway() serves on after a request with an invalid variable",
   assertEquals(await (await gateway.fetch("/two")).text(), "/two");
 });
 
-Deno.test("fastCGIGateway() repeats nothing that was begun to be answered", async () => {
+Deno.test("fastCGIGateway() does not repeat a request after the first byte of a response", async () => {
   await using application = new Application(async (peer) => {
     await peer.request();
     await peer.response(OK + "first");
@@ -145,7 +145,7 @@ Deno.test("fastCGIGateway() repeats nothing that was begun to be answered", asyn
   assertEquals(application.connections, 1);
 });
 
-Deno.test("fastCGIGateway() repeats nothing on a connection of its own", async () => {
+Deno.test("fastCGIGateway() does not repeat a request on a new connection", async () => {
   await using application = new Application(async (peer) => {
     await peer.request();
   });
@@ -155,8 +155,8 @@ Deno.test("fastCGIGateway() repeats nothing on a connection of its own", async (
   assertEquals(application.connections, 2);
 });
 
-Deno.test("fastCGIGateway() lets no idle connection hold the one process of an application", async () => {
-  // As PHP-FPM with one child: the next connection is accepted when this one is closed.
+Deno.test("fastCGIGateway() closes an idle connection that occupies the application's only process", async () => {
+  // Like PHP-FPM with one child: accepts the next connection after this one closes.
   let turn = Promise.resolve();
   let served = 0;
   await using application = new Application((peer) => {
@@ -164,14 +164,14 @@ Deno.test("fastCGIGateway() lets no idle connection hold the one process of an a
   });
   using gateway = gatewayTo(application.address);
   const methods = ["GET", "POST", "GET", "GET", "POST", "GET", "DELETE", "GET"];
-  const answers = await Promise.all(methods.map(async (method, i) => {
+  const bodies = await Promise.all(methods.map(async (method, i) => {
     return await (await gateway.fetch(`/${i}`, { method })).text();
   }));
-  assertEquals(answers, methods.map((_, i) => `/${i}`));
+  assertEquals(bodies, methods.map((_, i) => `/${i}`));
   assert(served > 0);
 });
 
-Deno.test("fastCGIGateway() maps how a request ended without an answer", async () => {
+Deno.test("fastCGIGateway() maps the protocol status of a request without a response", async () => {
   const cases: [number, number][] = [
     [ProtocolStatus.overloaded, 503],
     [ProtocolStatus.cantMultiplex, 502],
@@ -188,7 +188,7 @@ Deno.test("fastCGIGateway() maps how a request ended without an answer", async (
   }
 });
 
-Deno.test("fastCGIGateway() takes an answer that says itself that there is too much to do", async () => {
+Deno.test("fastCGIGateway() accepts a response with status 503 that ends with FCGI_OVERLOADED", async () => {
   await using application = new Application(async (peer) => {
     await peer.request();
     await peer.stdout("Status: 503 Busy\r\n\r\nlater");
@@ -199,7 +199,7 @@ Deno.test("fastCGIGateway() takes an answer that says itself that there is too m
   assertEquals([response.status, await response.text()], [503, "later"]);
 });
 
-Deno.test("fastCGIGateway() takes records in any pieces, padded, and of kinds unknown", async () => {
+Deno.test("fastCGIGateway() decodes records that are split, padded or of unknown types", async () => {
   const record = (type: number, id: number, content: string, padding: number) => {
     const bytes = new Uint8Array(8 + content.length + padding).fill(0xff, 8 + content.length);
     bytes.set([1, type, id >> 8, id & 255, content.length >> 8, content.length & 255, padding, 0]);
@@ -232,19 +232,19 @@ Deno.test("fastCGIGateway() takes records in any pieces, padded, and of kinds un
   }
 });
 
-Deno.test("fastCGIGateway() sends a body as it comes, with its length if that is known", async () => {
+Deno.test("fastCGIGateway() streams a body, with its length if it is known", async () => {
   await using application = new Application(async (peer) => {
     assert(await peer.until("the first part", ({ stdin }) => stdin.length === 5));
-    await peer.stdout(OK + peer.asked.variables.get("CONTENT_LENGTH") + ";");
+    await peer.stdout(OK + peer.received.variables.get("CONTENT_LENGTH") + ";");
     assert(await peer.until("the end", ({ stdinEnded }) => stdinEnded));
-    await peer.response(new TextDecoder().decode(peer.asked.stdin));
+    await peer.response(new TextDecoder().decode(peer.received.stdin));
   });
   using gateway = gatewayTo(application.address, { needsLength: false });
   for (const headers of [undefined, { "content-length": "11" }]) {
     const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
     const writer = writable.getWriter();
     writer.write(new TextEncoder().encode("hello"));
-    // The answer begins before the body ends.
+    // The response begins before the body ends.
     const response = await gateway.fetch("/", { method: "POST", body: readable, headers });
     writer.write(new TextEncoder().encode(" world"));
     writer.close();
@@ -254,12 +254,12 @@ Deno.test("fastCGIGateway() sends a body as it comes, with its length if that is
 
 Deno.test("fastCGIGateway() sends the length of a body that ends within 64 KiB", async () => {
   await using application = new Application(async (peer) => {
-    const asked = (await peer.request())!;
-    await peer.response(`${OK}${asked.variables.get("CONTENT_LENGTH")};${asked.stdin.length}`);
+    const request = (await peer.request())!;
+    await peer.response(`${OK}${request.variables.get("CONTENT_LENGTH")};${request.stdin.length}`);
   });
   using gateway = gatewayTo(application.address);
-  const lengths: [sent: number, told: string][] = [[0, "0"], [65536, "65536"], [65537, ""]];
-  for (const [length, told] of lengths) {
+  const lengths: [sent: number, declared: string][] = [[0, "0"], [65536, "65536"], [65537, ""]];
+  for (const [length, declared] of lengths) {
     const body = new ReadableStream<Uint8Array>({
       start(controller) {
         for (let at = 0; at < length; at += 10_000) {
@@ -269,22 +269,22 @@ Deno.test("fastCGIGateway() sends the length of a body that ends within 64 KiB",
       },
     });
     const response = await gateway.fetch("/", { method: "POST", body });
-    assertEquals(await response.text(), `${told};${length}`);
+    assertEquals(await response.text(), `${declared};${length}`);
   }
 });
 
-Deno.test("fastCGIGateway() reads while it writes", async () => {
+Deno.test("fastCGIGateway() reads while writing", async () => {
   const length = 20_000_000;
   await using application = new Application(async (peer) => {
     await peer.until("the variables", ({ variables }) => variables.size > 0);
-    // Sends all before it reads: each side's buffers are far smaller.
+    // Sends everything before it reads: the buffers of both sides are far smaller.
     await peer.stdout(OK);
     for (let sent = 0; sent < length; sent += 50_000) await peer.stdout(new Uint8Array(50_000));
     let received = 0;
-    await peer.until("the body", (asked) => {
-      received += asked.stdin.length;
-      asked.stdin = new Uint8Array();
-      return asked.stdinEnded;
+    await peer.until("the body", (request) => {
+      received += request.stdin.length;
+      request.stdin = new Uint8Array();
+      return request.stdinEnded;
     });
     assertEquals(received, length);
     await peer.end();
@@ -297,14 +297,14 @@ Deno.test("fastCGIGateway() reads while it writes", async () => {
   assertEquals(received, length);
 });
 
-Deno.test("fastCGIGateway() takes no more of an answer than the client does", async () => {
+Deno.test("fastCGIGateway() pauses reading while the client does not read", async () => {
   let written = 0;
   const stuck = Promise.withResolvers<void>();
   await using application = new Application(async (peer) => {
     await peer.request();
     await peer.stdout(OK);
     for (let i = 0; i < 2000; i++) {
-      // A write that waits is what is expected: then the client reads.
+      // The client begins to read once a write blocks, as expected.
       const timer = setTimeout(stuck.resolve, 200);
       await peer.stdout(new Uint8Array(50_000));
       clearTimeout(timer);
@@ -315,26 +315,26 @@ Deno.test("fastCGIGateway() takes no more of an answer than the client does", as
   using gateway = gatewayTo(application.address);
   const response = await gateway.fetch("/");
   await deadline(stuck.promise, "the application's writes to wait");
-  assert(written < 50_000_000, `${written} bytes were taken`);
+  assert(written < 50_000_000, `${written} bytes were read`);
   let received = 0;
   for await (const chunk of response.body!) received += chunk.length;
   assertEquals(received, 100_000_000);
 });
 
-Deno.test("fastCGIGateway() aborts the request where the client goes", async () => {
+Deno.test("fastCGIGateway() aborts the request if the client disconnects", async () => {
   for (const begun of [false, true]) {
-    const asked = Promise.withResolvers<void>();
+    const requested = Promise.withResolvers<void>();
     await using application = new Application(async (peer) => {
       await peer.request();
       if (begun) await peer.stdout(OK + "begun");
-      asked.resolve();
+      requested.resolve();
       assert(await peer.until("FCGI_ABORT_REQUEST", ({ aborted }) => aborted));
       await peer.end(0, 0, false);
     });
     using gateway = gatewayTo(application.address);
     const controller = new AbortController();
     const response = gateway.fetch("/", { signal: controller.signal });
-    await asked.promise;
+    await requested.promise;
     if (begun) await (await response).body!.cancel();
     else {
       controller.abort();
@@ -343,38 +343,38 @@ Deno.test("fastCGIGateway() aborts the request where the client goes", async () 
   }
 });
 
-Deno.test("fastCGIGateway() sends no request for a client that has disconnected already", async () => {
-  const asked: string[] = [];
+Deno.test("fastCGIGateway() sends no request for a client that has already disconnected", async () => {
+  const paths: string[] = [];
   await using application = new Application(async (peer) => {
     for (let next = await peer.request(); next; next = await peer.request()) {
-      asked.push(next.variables.get("REQUEST_URI")!);
+      paths.push(next.variables.get("REQUEST_URI")!);
       await peer.response(OK);
     }
   });
   using gateway = gatewayTo(application.address);
   await (await gateway.fetch("/first")).text();
-  await gateway.fetch("/gone", { signal: AbortSignal.abort() });
+  await gateway.fetch("/aborted", { signal: AbortSignal.abort() });
   await (await gateway.fetch("/last")).text();
-  assertEquals(asked, ["/first", "/last"]);
+  assertEquals(paths, ["/first", "/last"]);
   assertEquals(gateway.log, []);
 });
 
-Deno.test("fastCGIGateway() closes on an application that does not know how to abort", async () => {
-  const asked = Promise.withResolvers<void>();
+Deno.test("fastCGIGateway() closes the connection if the application ignores FCGI_ABORT_REQUEST", async () => {
+  const requested = Promise.withResolvers<void>();
   await using application = new Application(async (peer) => {
     await peer.request();
-    asked.resolve();
+    requested.resolve();
     assertEquals(await peer.until("the end", () => false), false);
   });
   using gateway = gatewayTo(application.address);
   const controller = new AbortController();
   const response = gateway.fetch("/", { signal: controller.signal });
-  await asked.promise;
+  await requested.promise;
   controller.abort();
   await response;
 });
 
-Deno.test("fastCGIGateway() tells the app of our own that the client has gone", async () => {
+Deno.test("fastCGIGateway() aborts request.signal of serveFastCGI() if the client disconnects", async () => {
   const begun = Promise.withResolvers<void>();
   const aborted = Promise.withResolvers<void>();
   await using server = serveFastCGI((request) => {
@@ -391,7 +391,7 @@ Deno.test("fastCGIGateway() tells the app of our own that the client has gone", 
   await response;
 });
 
-Deno.test("fastCGIGateway() answers 504 where the application does not move", async () => {
+Deno.test("fastCGIGateway() responds with 504 if the application stalls", async () => {
   await using application = new Application(async (peer) => {
     await peer.until("the end", ({ aborted }) => aborted);
   });
@@ -401,7 +401,7 @@ Deno.test("fastCGIGateway() answers 504 where the application does not move", as
   assertStringIncludes(gateway.log[0], "application must make progress within 50 ms");
 });
 
-Deno.test("fastCGIGateway() breaks off an answer that goes on no more", async () => {
+Deno.test("fastCGIGateway() aborts a response that stalls", async () => {
   await using application = new Application(async (peer) => {
     await peer.request();
     await peer.stdout(OK + "begun");
@@ -412,17 +412,17 @@ Deno.test("fastCGIGateway() breaks off an answer that goes on no more", async ()
   await assertRejects(() => deadline(response.text(), "the body"), ProtocolError, "50 ms");
 });
 
-Deno.test("fastCGIGateway() gives the client its own time", async () => {
+Deno.test("fastCGIGateway() applies clientTimeout to the client", async () => {
   await using application = new Application(async (peer) => {
     await peer.until("the body", ({ stdinEnded, aborted }) => stdinEnded || aborted);
-    const hangs = peer.asked.variables.get("REQUEST_URI") === "/hang";
-    if (!hangs && !peer.asked.aborted) return await peer.response(OK + "late");
+    const hangs = peer.received.variables.get("REQUEST_URI") === "/hang";
+    if (!hangs && !peer.received.aborted) return await peer.response(OK + "late");
     await peer.until("the end", ({ aborted }) => aborted);
   });
   using patient = gatewayTo(application.address, { timeout: 50, clientTimeout: 10_000 });
   const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
   const response = patient.fetch("/", { method: "POST", body: readable });
-  // By now the application's time is over.
+  // The application's timeout has passed by now.
   assertEquals((await patient.fetch("/hang")).status, 504);
   await writable.close();
   assertEquals(await (await response).text(), "late");
@@ -431,7 +431,7 @@ Deno.test("fastCGIGateway() gives the client its own time", async () => {
   assertEquals((await hasty.fetch("/", { method: "POST", body: never })).status, 408);
 });
 
-Deno.test("fastCGIGateway() breaks the body off where the application does", async () => {
+Deno.test("fastCGIGateway() errors the body if the application closes or fails", async () => {
   const ends: ((peer: Peer) => Promise<void>)[] = [
     (peer) => Promise.resolve(peer.close()),
     (peer) => peer.end(1, 0, false),
@@ -448,7 +448,7 @@ Deno.test("fastCGIGateway() breaks the body off where the application does", asy
   }
 });
 
-Deno.test("fastCGIGateway() takes a whole answer of an application that ends without the empty record", async () => {
+Deno.test("fastCGIGateway() accepts a response that ends without an empty FCGI_STDOUT record", async () => {
   await using application = new Application(async (peer) => {
     await peer.request();
     await peer.stdout(OK + "whole");
@@ -458,7 +458,7 @@ Deno.test("fastCGIGateway() takes a whole answer of an application that ends wit
   assertEquals(await (await gateway.fetch("/")).text(), "whole");
 });
 
-Deno.test("fastCGIGateway() takes the answer of an application that does not read the body", async () => {
+Deno.test("fastCGIGateway() accepts the response of an application that does not read the body", async () => {
   await using application = new Application(async (peer) => {
     await peer.until("the variables", ({ variables }) => variables.size > 0);
     await peer.stdout("Status: 413 Too much\r\n\r\n");
@@ -471,7 +471,7 @@ Deno.test("fastCGIGateway() takes the answer of an application that does not rea
   assertEquals((await gateway.fetch("/", { method: "POST", body })).status, 413);
 });
 
-Deno.test("fastCGIGateway() answers 400 where the body is not as long as it is said to be", async () => {
+Deno.test("fastCGIGateway() responds with 400 if the body differs from its Content-Length", async () => {
   await using application = new Application(async (peer) => {
     await peer.until("the end", ({ aborted }) => aborted);
   });
@@ -482,7 +482,7 @@ Deno.test("fastCGIGateway() answers 400 where the body is not as long as it is s
   }
 });
 
-Deno.test("fastCGIGateway() refuses with 413 a body that is too long", async () => {
+Deno.test("fastCGIGateway() rejects a body that is too long with 413", async () => {
   await using application = new Application(async (peer) => {
     await peer.until("the end", ({ aborted }) => aborted);
   });
@@ -491,28 +491,28 @@ Deno.test("fastCGIGateway() refuses with 413 a body that is too long", async () 
   assertEquals((await gateway.fetch("/", known)).status, 413);
   assertEquals(application.connections, 0);
   assertEquals((await gateway.fetch("/", { method: "POST", body: "x".repeat(11) })).status, 413);
-  using holding = gatewayTo(application.address, { needsLength: true, maxBufferedBody: 10 });
-  assertEquals((await holding.fetch("/", { method: "POST", body: "x".repeat(11) })).status, 413);
+  using buffering = gatewayTo(application.address, { needsLength: true, maxBufferedBody: 10 });
+  assertEquals((await buffering.fetch("/", { method: "POST", body: "x".repeat(11) })).status, 413);
 });
 
-Deno.test("fastCGIGateway() refuses with 503 what exceeds its connections", async () => {
-  const asked = Promise.withResolvers<void>();
+Deno.test("fastCGIGateway() rejects requests beyond maxConnections with 503", async () => {
+  const requested = Promise.withResolvers<void>();
   const go = Promise.withResolvers<void>();
   await using application = new Application(async (peer) => {
     await peer.request();
-    asked.resolve();
+    requested.resolve();
     await go.promise;
     await peer.response(OK + "done");
   });
   using gateway = gatewayTo(application.address, { maxConnections: 1 });
   const first = gateway.fetch("/");
-  await asked.promise;
+  await requested.promise;
   assertEquals((await gateway.fetch("/")).status, 503);
   go.resolve();
   assertEquals(await (await first).text(), "done");
 });
 
-Deno.test("fastCGIGateway() answers 502 where nobody listens, and says so", async () => {
+Deno.test("fastCGIGateway() responds with 502 if nothing listens, and logs it", async () => {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   listener.close();
   using gateway = gatewayTo(`127.0.0.1:${listener.addr.port}`);
@@ -523,7 +523,7 @@ Deno.test("fastCGIGateway() answers 502 where nobody listens, and says so", asyn
   assertEquals((await unix.fetch("/")).status, 502);
 });
 
-Deno.test("fastCGIGateway() answers 502 to what is not FastCGI", async () => {
+Deno.test("fastCGIGateway() responds with 502 to bytes that are not FastCGI", async () => {
   await using application = new Application(async (peer) => {
     await peer.write(new TextEncoder().encode("HTTP/1.1 400 Bad Request\r\n\r\n"));
     await peer.until("the end", ({ aborted }) => aborted);
@@ -542,7 +542,7 @@ Deno.test("fastCGIGateway() sends variables of more than one record", async () =
   assertEquals(await (await gateway.fetch("/", { headers })).text(), "200000");
 });
 
-Deno.test("fastCGIGateway() gives an address that is none no gateway", () => {
+Deno.test("fastCGIGateway() rejects an invalid address", () => {
   for (
     const address of ["", "9000", "unix:", "host", "host:0", "host:99999", "a b:1", "::1:9000"]
   ) {
@@ -553,11 +553,11 @@ Deno.test("fastCGIGateway() gives an address that is none no gateway", () => {
       assertStringIncludes(error.message, JSON.stringify(address));
       continue;
     }
-    throw new Error(`${address} is taken`);
+    throw new Error(`${address} is accepted`);
   }
 });
 
-Deno.test("fetchFastCGI() throws what a gateway answers 502 for", async () => {
+Deno.test("fetchFastCGI() throws if the gateway's response would be 502", async () => {
   await using application = new Application(async (peer) => {
     await peer.request();
     const out = new ByteBuffer();
@@ -572,7 +572,7 @@ Deno.test("fetchFastCGI() throws what a gateway answers 502 for", async () => {
   );
 });
 
-Deno.test("fetchFastCGI() leaves nothing open", async () => {
+Deno.test("fetchFastCGI() leaves no connection open", async () => {
   await using server = serveFastCGI(
     (request) => new Response(request.url),
     Deno.listen({ hostname: "127.0.0.1", port: 0 }),

@@ -1,11 +1,11 @@
-/** Host fields that would choose another path or another server (rule F13). */
+/** Host fields that would change the path or the server (rule F13). */
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { fastCGIGateway } from "../../gateway.ts";
 import { serveFastCGI } from "../../fastcgi.ts";
 import { serveHTTP } from "../../http.ts";
 import { deadline } from "../testing/deadline.ts";
 
-/** Sends a request with a Host field as it is, and returns the whole response. */
+/** Sends a request with an exact Host field, and returns the whole response. */
 async function send(port: number, host: string | null, target = "/public"): Promise<string> {
   using conn = await Deno.connect({ hostname: "127.0.0.1", port });
   const field = host === null ? "" : `Host: ${host}\r\n`;
@@ -34,7 +34,7 @@ const BAD = [
 ];
 const GOOD = ["x", "x:80", "example.org:8080", "127.0.0.1", "[::1]", "[::1]:99", "a_b"];
 
-Deno.test("gateways and serveHTTP() reject a Host that is no host, and keep the path", async () => {
+Deno.test("gateways and serveHTTP() reject an invalid Host, and keep the path", async () => {
   const seen: string[] = [];
   await using application = serveFastCGI((_request, info) => {
     seen.push(info.variables.get("REQUEST_URI")!);
@@ -68,7 +68,7 @@ Deno.test("gateways and serveHTTP() reject a Host that is no host, and keep the 
   assertStringIncludes(logged[0], 'the host must be valid: current value is "x/i.php?"');
 });
 
-Deno.test("gateways take a request without a Host", async () => {
+Deno.test("gateways accept a request without a Host", async () => {
   await using application = serveFastCGI(
     (_request, info) => new Response(info.variables.get("REQUEST_URI")),
     Deno.listen({ hostname: "127.0.0.1", port: 0 }),

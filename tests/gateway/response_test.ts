@@ -14,7 +14,7 @@ interface Read {
   whole: { count: number };
 }
 
-/** Hands an answer to a reader: whole, or byte by byte, and its end. */
+/** Passes a response to a reader in parts of `step` bytes, then its end. */
 function read(text: string, { method = "GET", step = Infinity, end = true } = {}): Read {
   const log: string[] = [];
   const canceled: unknown[] = [];
@@ -116,7 +116,7 @@ const GOOD: Record<string, [
   ],
 };
 
-Deno.test("ResponseReader makes a response, whatever the pieces", async () => {
+Deno.test("ResponseReader creates the same response from parts of any size", async () => {
   for (const [name, [text, status, headers, body]] of Object.entries(GOOD)) {
     for (const step of [Infinity, 1, 7]) {
       const response = await readResponse(text, { step });
@@ -148,7 +148,7 @@ const BAD: Record<string, string> = {
   "a head without end": "Status: 200\nX: " + "a".repeat(2000),
 };
 
-Deno.test("ResponseReader refuses with 502 what is no answer", async () => {
+Deno.test("ResponseReader rejects an invalid response with 502", async () => {
   for (const [name, text] of Object.entries(BAD)) {
     for (const step of [Infinity, 1]) {
       const error = await assertRejects(
@@ -162,12 +162,12 @@ Deno.test("ResponseReader refuses with 502 what is no answer", async () => {
   }
 });
 
-Deno.test("ResponseReader tells a local redirect from one for the client", async () => {
+Deno.test("ResponseReader distinguishes a local redirect from one for the client", async () => {
   const { response } = read("Location: /other?x=1\n\n");
   assertEquals(await response, { location: "/other?x=1" });
 });
 
-Deno.test("ResponseReader gives no body to HEAD, 204, 205 and 304", async () => {
+Deno.test("ResponseReader omits the body for HEAD, 204, 205 and 304", async () => {
   const head = await readResponse("Status: 200\nContent-Length: 5\n\nhello", { method: "HEAD" });
   assertEquals([head.body, head.headers.get("content-length")], [null, "5"]);
   for (const status of [204, 205, 304]) {
@@ -176,7 +176,7 @@ Deno.test("ResponseReader gives no body to HEAD, 204, 205 and 304", async () => 
   }
 });
 
-Deno.test("ResponseReader has an application stopped that goes on with a body nobody gets", () => {
+Deno.test("ResponseReader cancels an application that keeps sending a discarded body", () => {
   const { reader, canceled } = read("Status: 200\n\n", { method: "HEAD", end: false });
   reader.push(new Uint8Array(1_000_000));
   assertEquals(canceled.length, 0);
@@ -184,12 +184,12 @@ Deno.test("ResponseReader has an application stopped that goes on with a body no
   assertEquals(canceled.length, 1);
 });
 
-Deno.test("ResponseReader breaks the body off where it is short of its length", async () => {
+Deno.test("ResponseReader errors a body shorter than its Content-Length", async () => {
   const response = await readResponse("Status: 200\nContent-Length: 9\n\nshort");
   await assertRejects(() => response.text(), Error, "4 bytes shorter");
 });
 
-Deno.test("ResponseReader breaks the body off where chunks end before the last", async () => {
+Deno.test("ResponseReader errors a body that ends before the last chunk", async () => {
   const start = "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n";
   await assertRejects(
     async () => await (await readResponse(start + "5\r\nhel")).text(),
@@ -201,13 +201,13 @@ Deno.test("ResponseReader breaks the body off where chunks end before the last",
   await assertRejects(() => response.text(), ProtocolError, "chunked");
 });
 
-Deno.test("ResponseReader keeps a whole body where the application breaks off after it", async () => {
+Deno.test("ResponseReader keeps a complete body if the application fails after it", async () => {
   const { response, reader } = read("Status: 200\nContent-Length: 2\n\nab", { end: false });
-  reader.fail(new Error("gone"));
+  reader.fail(new Error("closed"));
   assertEquals(await (await response as Response).text(), "ab");
 });
 
-Deno.test("ResponseReader ends a body that has its length, whatever the application does", async () => {
+Deno.test("ResponseReader ends a body at its Content-Length before the application ends", async () => {
   for (
     const text of ["Status: 200\nContent-Length: 2\n\nab", "Status: 200\nContent-Length: 0\n\n"]
   ) {
@@ -217,20 +217,20 @@ Deno.test("ResponseReader ends a body that has its length, whatever the applicat
   }
 });
 
-Deno.test("ResponseReader logs what exceeds the length, once", async () => {
+Deno.test("ResponseReader logs a body longer than its Content-Length once", async () => {
   const { response, log } = read("Status: 200\nContent-Length: 1\n\nabc", { step: 1 });
   assertEquals(await (await response as Response).text(), "a");
   assertEquals(log.length, 1);
   assertStringIncludes(log[0], "longer than its Content-Length");
 });
 
-Deno.test("ResponseReader has an application stopped that goes on after a whole body", () => {
+Deno.test("ResponseReader cancels an application that keeps sending after a complete body", () => {
   const { reader, canceled, log } = read("Status: 200\nContent-Length: 1\n\na", { end: false });
   for (let i = 0; i < 20; i++) reader.push(new Uint8Array(60_000));
   assertEquals([canceled.length > 0, log.length], [true, 1]);
 });
 
-Deno.test("ResponseReader.room() waits until the client has taken what came", async () => {
+Deno.test("ResponseReader.room() resolves when the client has read the buffered bytes", async () => {
   const { response, reader } = read("Status: 200\n\n", { end: false });
   assertEquals(reader.room(), undefined);
   reader.push(new Uint8Array(100_000));
@@ -242,17 +242,17 @@ Deno.test("ResponseReader.room() waits until the client has taken what came", as
   await body.cancel();
 });
 
-Deno.test("ResponseReader.room() waits no more when the client goes", async () => {
+Deno.test("ResponseReader.room() resolves when the client cancels the body", async () => {
   const { response, reader, canceled } = read("Status: 200\n\n", { end: false });
   reader.push(new Uint8Array(100_000));
   const room = reader.room();
-  await (await response as Response).body!.cancel("gone");
+  await (await response as Response).body!.cancel("canceled");
   await deadline(Promise.resolve(room), "room");
-  assertEquals(canceled, ["gone"]);
+  assertEquals(canceled, ["canceled"]);
   reader.push(encoder.encode("more"));
 });
 
-Deno.test("ResponseReader responds alike whether the response arrives whole or in parts", async () => {
+Deno.test("ResponseReader returns equal responses whether the bytes arrive whole or in parts", async () => {
   const heads = [
     "Content-Type: text/plain",
     "Content-Length: 5\nStatus: 201 Made\nSet-Cookie: a\nSet-Cookie: b",

@@ -1,4 +1,4 @@
-/** What the gateway writes, the application side reads back as the same request, over every transport. */
+/** The server side reads the same request that the gateway wrote, over every transport. */
 import { assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { serveFastCGI } from "../../fastcgi.ts";
@@ -6,15 +6,15 @@ import { cgiGateway, fastCGIGateway, type Gateway, scgiGateway } from "../../gat
 import { serveSCGI } from "../../scgi.ts";
 import { deadline } from "../testing/deadline.ts";
 
-/** A request as both sides can tell it. */
-interface Told {
+/** The parts of a request that both sides compare. */
+interface Summary {
   method: string;
   url: string;
   headers: Record<string, string>;
   body: string;
 }
 
-async function tell(request: Request): Promise<Told> {
+async function summarize(request: Request): Promise<Summary> {
   return {
     method: request.method,
     url: request.url,
@@ -23,11 +23,11 @@ async function tell(request: Request): Promise<Told> {
   };
 }
 
-const app = async (request: Request) => Response.json(await tell(request));
+const app = async (request: Request) => Response.json(await summarize(request));
 
 const CHARS = "abcXYZ019-._~!$&'()*+,;=:@";
 const hex = (byte: number) => "%" + byte.toString(16).toUpperCase().padStart(2, "0");
-/** Any byte but NUL, which the gateway refuses. */
+/** Any byte but NUL, which the gateway rejects. */
 const byte = fc.integer({ min: 1, max: 255 });
 const char = fc.oneof(fc.constantFrom(...CHARS), byte.map(hex));
 /** Texts encoded as browsers do. */
@@ -36,7 +36,7 @@ const text = fc.string({ unit: "grapheme", maxLength: 6 })
 
 const paths = (segment: fc.Arbitrary<string>) =>
   fc.array(segment, { maxLength: 5 }).map((segments) => "/" + segments.join("/"))
-    // The gateway refuses a decoded "..".
+    // The gateway rejects a decoded "..".
     .filter((path) => !/(^|\/|%2F|%5C|\\)(\.|%2E){2}(\/|%2F|%5C|\\|$)/i.test(path));
 
 const query = fc.oneof(
@@ -86,15 +86,15 @@ const values = (value: fc.Arbitrary<string>) =>
     { maxKeys: 6 },
   );
 
-/** A byte string without control characters, as fields have them. */
+/** A byte string without control characters, valid in header fields. */
 const fieldBytes = fc.array(fc.integer({ min: 0x21, max: 0xff }).filter((code) => code !== 0x7f), {
   minLength: 1,
   maxLength: 40,
 }).map((codes) => String.fromCharCode(...codes))
-  // Not trimmed as white space.
+  // Headers would trim white space.
   .filter((value) => value.trim() === value);
 
-/** The byte string of a text in UTF-8. */
+/** The byte string of a UTF-8 text. */
 const fieldText = fc.string({ unit: "grapheme", minLength: 1, maxLength: 20 })
   // deno-lint-ignore no-control-regex
   .map((text) => text.replace(/[\x00-\x1f\x7f\s]/g, "_"))
@@ -105,14 +105,17 @@ const body = fc.option(fc.record({
   length: fc.boolean(),
 }));
 
-interface Asked {
+interface SentRequest {
   method: string;
   url: string;
   headers: Record<string, string>;
   body: { bytes: Uint8Array; length: boolean } | null;
 }
 
-const requests = (path: fc.Arbitrary<string>, value: fc.Arbitrary<string>): fc.Arbitrary<Asked> =>
+const requests = (
+  path: fc.Arbitrary<string>,
+  value: fc.Arbitrary<string>,
+): fc.Arbitrary<SentRequest> =>
   fc.record({
     method,
     url: fc.tuple(host, path, query).map(([host, path, query]) => `http://${host}${path}${query}`),
@@ -121,17 +124,17 @@ const requests = (path: fc.Arbitrary<string>, value: fc.Arbitrary<string>): fc.A
   });
 
 /**
- * Asks through a gateway and compares what the application was told.
+ * Sends a request through a gateway and compares it with the one that the application received.
  *
- * @param told When the transport tells the body's length.
+ * @param sendsLength When the transport sends the body's length.
  */
-async function holds(
+async function assertRoundTrip(
   gateway: Gateway,
-  asked: Asked,
-  told: "as sent" | "with a body" | "always",
+  sent: SentRequest,
+  sendsLength: "as sent" | "with a body" | "always",
 ): Promise<void> {
-  const { method, url, headers } = asked;
-  const body = method === "GET" || method === "HEAD" ? null : asked.body;
+  const { method, url, headers } = sent;
+  const body = method === "GET" || method === "HEAD" ? null : sent.body;
   const length = { "content-length": String(body?.bytes.length ?? 0) };
   const request = new Request(url, {
     method,
@@ -142,9 +145,9 @@ async function holds(
   assertEquals(response.status, 200);
   if (method === "HEAD") return;
   const { url: href } = new Request(url);
-  const seen: Told = await response.json();
-  // Without a body there is a length all the same where the transport needs one.
-  if (told === "always" && body === null && seen.headers["content-length"] === "0") {
+  const seen: Summary = await response.json();
+  // Some transports send a length even without a body.
+  if (sendsLength === "always" && body === null && seen.headers["content-length"] === "0") {
     delete seen.headers["content-length"];
   }
   assertEquals(seen, {
@@ -153,7 +156,7 @@ async function holds(
     headers: {
       host: new URL(href).host,
       ...headers,
-      ...(body?.length || (body && told !== "as sent") ? length : {}),
+      ...(body?.length || (body && sendsLength !== "as sent") ? length : {}),
     },
     body: body === null ? "" : body.bytes.toHex(),
   });
@@ -163,28 +166,34 @@ const anyPath = paths(
   fc.oneof(text, fc.array(char, { maxLength: 12 }).map((chars) => chars.join(""))),
 );
 
-Deno.test("a request comes through FastCGI as it was", async () => {
+Deno.test("a request arrives unchanged over FastCGI", async () => {
   await using server = serveFastCGI(app, Deno.listen({ hostname: "127.0.0.1", port: 0 }));
   using gateway = fastCGIGateway(`127.0.0.1:${(server.addr as Deno.NetAddr).port}`, {
     needsLength: false,
   });
   await fc.assert(
-    fc.asyncProperty(requests(anyPath, fieldBytes), (asked) => holds(gateway, asked, "as sent")),
+    fc.asyncProperty(
+      requests(anyPath, fieldBytes),
+      (sent) => assertRoundTrip(gateway, sent, "as sent"),
+    ),
     { numRuns: 150 },
   );
 });
 
-Deno.test("a request comes through SCGI as it was", async () => {
+Deno.test("a request arrives unchanged over SCGI", async () => {
   await using server = serveSCGI(app, Deno.listen({ hostname: "127.0.0.1", port: 0 }));
   using gateway = scgiGateway(`127.0.0.1:${(server.addr as Deno.NetAddr).port}`);
   await fc.assert(
-    fc.asyncProperty(requests(anyPath, fieldBytes), (asked) => holds(gateway, asked, "always")),
+    fc.asyncProperty(
+      requests(anyPath, fieldBytes),
+      (sent) => assertRoundTrip(gateway, sent, "always"),
+    ),
     { numRuns: 150 },
   );
 });
 
-/** Environment variables are texts: what is not UTF-8 is refused in a path, and read as Latin-1 in a field. */
-Deno.test("a request comes through CGI as it was", async () => {
+/** Environment variables are texts: bytes that are not UTF-8 are rejected in a path and read as Latin-1 in a field. */
+Deno.test("a request arrives unchanged over CGI", async () => {
   const root = Deno.makeTempDirSync({ prefix: "gatehouse" });
   try {
     Deno.chmodSync(root, 0o755);
@@ -192,8 +201,8 @@ Deno.test("a request comes through CGI as it was", async () => {
     Deno.writeTextFileSync(
       `${root}/app.ts`,
       `import { serveCGI } from "${cgi}";
-const tell = ${tell.toString()};
-await serveCGI(async (request) => Response.json(await tell(request)));`,
+const summarize = ${summarize.toString()};
+await serveCGI(async (request) => Response.json(await summarize(request)));`,
     );
     using gateway = cgiGateway({
       script: `${root}/app.ts`,
@@ -203,7 +212,7 @@ await serveCGI(async (request) => Response.json(await tell(request)));`,
     await fc.assert(
       fc.asyncProperty(
         requests(paths(text), fieldText),
-        (asked) => holds(gateway, asked, "with a body"),
+        (sent) => assertRoundTrip(gateway, sent, "with a body"),
       ),
       { numRuns: 25 },
     );

@@ -7,13 +7,13 @@ import { Application, type Peer } from "./application.ts";
 const encoder = new TextEncoder();
 const OK = "Content-Type: text/plain\r\n\r\n";
 
-interface Asked {
+interface ReceivedRequest {
   pairs: [name: string, value: string][];
   body: string;
 }
 
-/** Reads a request as the protocol has it, with as many bytes of its body as it says. */
-async function read(peer: Peer, whole = true): Promise<Asked> {
+/** Reads a request: the headers, and the body up to its CONTENT_LENGTH. */
+async function read(peer: Peer, whole = true): Promise<ReceivedRequest> {
   const decoder = new SCGIHeaderDecoder();
   const buffer = new Uint8Array(65536);
   const next = async () => {
@@ -40,31 +40,31 @@ function gatewayTo(address: string, options: SCGIGatewayOptions = {}) {
 }
 
 Deno.test("scgiGateway() sends CONTENT_LENGTH first and SCGI=1, and the body after", async () => {
-  let asked: Asked | undefined;
+  let request: ReceivedRequest | undefined;
   await using application = new Application(async (peer) => {
-    asked = await read(peer);
+    request = await read(peer);
     await peer.write(encoder.encode(OK + "hello"));
   });
   using gateway = gatewayTo(application.address);
   assertEquals(await (await gateway.fetch("/a?b")).text(), "hello");
-  assertEquals(asked!.pairs.slice(0, 2), [["CONTENT_LENGTH", "0"], ["SCGI", "1"]]);
-  assertEquals(new Map(asked!.pairs).size, asked!.pairs.length);
-  assertEquals(new Map(asked!.pairs).get("REQUEST_URI"), "/a?b");
+  assertEquals(request!.pairs.slice(0, 2), [["CONTENT_LENGTH", "0"], ["SCGI", "1"]]);
+  assertEquals(new Map(request!.pairs).size, request!.pairs.length);
+  assertEquals(new Map(request!.pairs).get("REQUEST_URI"), "/a?b");
   const body = new Blob(["a body ", "without a length"]).stream();
   await (await gateway.fetch("/", { method: "POST", body })).text();
-  assertEquals(asked!.pairs[0], ["CONTENT_LENGTH", "23"]);
-  assertEquals(asked!.body, "a body without a length");
+  assertEquals(request!.pairs[0], ["CONTENT_LENGTH", "23"]);
+  assertEquals(request!.body, "a body without a length");
   assertEquals(application.connections, 2);
 });
 
-Deno.test("scgiGateway() holds no more of a body without a length than it may", async () => {
+Deno.test("scgiGateway() buffers at most maxBufferedBody of a body without a length", async () => {
   await using application = new Application(async () => {});
   using gateway = gatewayTo(application.address, { maxBufferedBody: 10 });
   const { status } = await gateway.fetch("/", { method: "POST", body: "eleven byte" });
   assertEquals([status, application.connections], [413, 0]);
 });
 
-Deno.test("scgiGateway() lets no request put variables of its own among the others", async () => {
+Deno.test("scgiGateway() rejects NUL, which would inject variables", async () => {
   await using application = new Application(async () => {});
   using gateway = gatewayTo(application.address, {
     variables: { REMOTE_USER: "a\0HTTPS\0on" },
@@ -74,11 +74,11 @@ Deno.test("scgiGateway() lets no request put variables of its own among the othe
   assertEquals(application.connections, 0);
 });
 
-Deno.test("scgiGateway() reads while it writes", async () => {
+Deno.test("scgiGateway() reads while writing", async () => {
   const length = 10_000_000;
   await using application = new Application(async (peer) => {
     let received = (await read(peer, false)).body.length;
-    // Sends all before it reads: each side's buffers are far smaller.
+    // Sends everything before it reads: the buffers of both sides are far smaller.
     await peer.write(encoder.encode(OK));
     for (let sent = 0; sent < length; sent += 50_000) await peer.write(new Uint8Array(50_000));
     const buffer = new Uint8Array(65536);
@@ -96,7 +96,7 @@ Deno.test("scgiGateway() reads while it writes", async () => {
   assertEquals(received, length);
 });
 
-Deno.test("scgiGateway() responds with 502 without a response, and with 504 if none comes in time", async () => {
+Deno.test("scgiGateway() responds with 502 without a response, and with 504 after the timeout", async () => {
   await using silent = new Application(async (peer) => void await read(peer));
   using closed = gatewayTo(silent.address);
   assertEquals((await closed.fetch("/")).status, 502);
@@ -124,7 +124,7 @@ Deno.test("scgiGateway() closes the connection when the client disconnects", asy
   await response;
 });
 
-Deno.test("fetchSCGI() throws where a gateway responds with 502", async () => {
+Deno.test("fetchSCGI() throws if the gateway's response would be 502", async () => {
   await using application = new Application(async (peer) => {
     await read(peer);
     await peer.write(encoder.encode("what is this"));

@@ -13,12 +13,12 @@ import { bytes, text } from "../testing/bytes.ts";
 
 const byteString = (value: string) => text(new TextEncoder().encode(value));
 
-/** Asserts that a path is refused with status 400, and says what it must have. */
-function assertRefused(decode: () => unknown, wanted: string, path: string): void {
+/** Asserts that a path is rejected with status 400 and a message with the expected rule. */
+function assertRejected(decode: () => unknown, expected: string, path: string): void {
   const error = assertThrows(decode, ProtocolError);
   assertEquals(
     error.message,
-    `Cannot look up path as it must have ${wanted}: current value is ${JSON.stringify(path)}`,
+    `Cannot look up path as it must have ${expected}: current value is ${JSON.stringify(path)}`,
   );
   assertEquals(error.status, 400);
 }
@@ -41,7 +41,7 @@ Deno.test("decodeTarget() decodes a path once, to a byte string", () => {
   for (const [path, decoded] of Object.entries(paths)) assertEquals(decodeTarget(path), decoded);
 });
 
-Deno.test("decodeTarget() refuses a path that leaves its folder, or has a NUL (rule F14)", () => {
+Deno.test("decodeTarget() rejects a path that leaves its folder, or has a NUL (rule F14)", () => {
   for (
     const path of [
       "/..",
@@ -54,13 +54,13 @@ Deno.test("decodeTarget() refuses a path that leaves its folder, or has a NUL (r
       "/a\\..\\b",
       "..",
     ]
-  ) assertRefused(() => decodeTarget(path), 'no ".." segment', path);
+  ) assertRejected(() => decodeTarget(path), 'no ".." segment', path);
   for (const path of ["/a%00", "/%00.php", "/a.php%00/../x"]) {
-    assertRefused(() => decodeTarget(path), "no NUL", path);
+    assertRejected(() => decodeTarget(path), "no NUL", path);
   }
 });
 
-Deno.test("stripPrefix() takes a prefix off at a segment's boundary", () => {
+Deno.test("stripPrefix() removes a prefix at a segment boundary", () => {
   const cases: [path: string, prefix: string, rest: string | undefined][] = [
     ["/app/x", "/app", "/x"],
     ["/app/", "/app", "/"],
@@ -75,7 +75,7 @@ Deno.test("stripPrefix() takes a prefix off at a segment's boundary", () => {
   for (const [path, prefix, rest] of cases) assertEquals(stripPrefix(path, prefix), rest, path);
 });
 
-Deno.test("fileNames() takes the names out of a path, as texts", () => {
+Deno.test("fileNames() returns the names in a path as texts", () => {
   const paths: Record<string, string[]> = {
     "/": [""],
     "/a": ["a"],
@@ -88,7 +88,7 @@ Deno.test("fileNames() takes the names out of a path, as texts", () => {
   for (const [path, names] of Object.entries(paths)) assertEquals([...fileNames(path)], names);
 });
 
-Deno.test("fileNames() refuses a name that could be read as something else (rule F14)", () => {
+Deno.test("fileNames() rejects an ambiguous name (rule F14)", () => {
   const bad: Record<string, string> = {
     "%2F": "no encoded slash, backslash or NUL",
     "a%2fb": "no encoded slash, backslash or NUL",
@@ -102,11 +102,11 @@ Deno.test("fileNames() refuses a name that could be read as something else (rule
     const path = `/good/${name}/more`;
     const names = fileNames(path);
     assertEquals(names.next().value, "good");
-    assertRefused(() => names.next(), wanted, path);
+    assertRejected(() => names.next(), wanted, path);
   }
 });
 
-Deno.test("isUTF8() tells texts from other bytes, as TextDecoder does", () => {
+Deno.test("isUTF8() accepts the same bytes as TextDecoder", () => {
   const fatal = new TextDecoder("utf-8", { fatal: true });
   const decodes = (value: string) => {
     try {
@@ -128,7 +128,7 @@ Deno.test("isUTF8() tells texts from other bytes, as TextDecoder does", () => {
 
 const PHP = { split: [".php"], index: "index.php" };
 
-Deno.test("splitScript() splits after the first name that ends as a script's", () => {
+Deno.test("splitScript() splits after the first name with a script's extension", () => {
   const cases: [path: string, scriptName: string | undefined, pathInfo?: string][] = [
     ["/a.php", "/a.php", ""],
     ["/a.php/b/c", "/a.php", "/b/c"],
@@ -151,7 +151,7 @@ Deno.test("splitScript() splits after the first name that ends as a script's", (
   }
 });
 
-Deno.test("splitScript() knows several ends, and no index", () => {
+Deno.test("splitScript() accepts several extensions, and no index", () => {
   const options = { split: [".php", ".phtml"], index: "" };
   assertEquals(splitScript("/a.phtml/b.php", options), {
     scriptName: "/a.phtml",
@@ -161,7 +161,7 @@ Deno.test("splitScript() knows several ends, and no index", () => {
   assertEquals(splitScript("/a.php", { split: [], index: "" }), undefined);
 });
 
-Deno.test("splitScript() loses nothing of a path, and ends the script at a segment's end", () => {
+Deno.test("splitScript() keeps the whole path, and splits it at a segment boundary", () => {
   const segment = fc.constantFrom("a", "a.php", ".php", "b.php.txt", "");
   const path = fc.array(segment, { minLength: 1, maxLength: 6 }).map((all) => "/" + all.join("/"));
   fc.assert(fc.property(path, (path) => {
@@ -182,7 +182,7 @@ Deno.test("hasBadName() finds a segment that is empty or begins with a dot", () 
   for (const path of ["/", "/a.b", "/a./b.", "/a..", ""]) assert(!hasBadName(path), path);
 });
 
-Deno.test("the functions of paths throw nothing but ProtocolError, whatever comes", () => {
+Deno.test("the path functions throw only ProtocolError for any input", () => {
   const part = fc.constantFrom("/", "..", ".", "%2e", "%2F", "%5C", "%00", "%", "%C3", "a", "\\");
   const path = fc.oneof(
     fc.array(part, { maxLength: 12 }).map((parts) => "/" + parts.join("")),

@@ -9,7 +9,7 @@ const log = () => {};
 const local = () => Deno.listen({ hostname: "127.0.0.1", port: 0 });
 const portOf = (addr: Deno.Addr) => (addr as Deno.NetAddr).port;
 
-/** Sends all cases through a gateway, and checks that the usual one was served. */
+/** Sends all cases through a gateway, and checks that it serves the ordinary request. */
 async function through(gateway: Gateway, observer: Observer): Promise<void> {
   await using front = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, gateway);
   assertEquals(await smuggle(front.addr.port, observer), []);
@@ -37,7 +37,7 @@ Deno.test("no request is smuggled through cgiGateway()", async () => {
   const root = await Deno.makeTempDir();
   const observer = new Observer();
   try {
-    // It writes what it has read to a file, and responds with its length.
+    // Writes the body to a file, and responds with its length.
     const text = `#!/bin/sh
 file=$(mktemp ${root}/seen.XXXXXX)
 head -c "\${CONTENT_LENGTH:-0}" > "$file"
@@ -48,7 +48,7 @@ printf '<%s %s>' "$PATH_INFO" "\${CONTENT_LENGTH:-0}"
     await Deno.writeTextFile(`${root}/script`, text, { mode: 0o755 });
     await Deno.chmod(`${root}/script`, 0o755);
     using gateway = cgiGateway({ script: `${root}/script`, maxProcesses: 200, log });
-    // The requests are known from the files only when the responses are.
+    // The files are complete only after the responses.
     const collect = new Proxy(observer, {
       get: (target, name) => name === "seen" ? seenIn(root) : Reflect.get(target, name),
     });
@@ -58,7 +58,7 @@ printf '<%s %s>' "$PATH_INFO" "\${CONTENT_LENGTH:-0}"
   }
 });
 
-/** Returns the requests that the script has seen, in the order of their paths. */
+/** Returns the requests that the script received, sorted by path. */
 function seenIn(root: string): Observer["seen"] {
   return [...Deno.readDirSync(root)]
     .filter(({ name }) => /^seen\.\w+\._[ab]-/.test(name))

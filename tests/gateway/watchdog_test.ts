@@ -41,7 +41,7 @@ for (const [application, client] of [[100, 1000], [1000, 100], [100, 100]]) {
     assertEquals(watchdog.expired(50 + client), "client");
     resolve("more room");
     assertEquals(await waiting, "more room");
-    // All of the application's time is left.
+    // The application's full limit remains.
     const now = 60 + client;
     assertEquals(watchdog.expired(now), undefined);
     assertEquals(watchdog.expired(now + application - 1), undefined);
@@ -49,7 +49,7 @@ for (const [application, client] of [[100, 1000], [1000, 100], [100, 100]]) {
   });
 }
 
-Deno.test("Watchdog.client() leaves the time to the client until the last of several waits", async () => {
+Deno.test("Watchdog.client() applies the client's limit until the last of several waits ends", async () => {
   const watchdog = watch({ application: 100, client: 1000 });
   const [first, second] = [waitForClient(watchdog), waitForClient(watchdog)];
   first.resolve("");
@@ -62,7 +62,7 @@ Deno.test("Watchdog.client() leaves the time to the client until the last of sev
   assertEquals(watchdog.expired(1600), "application");
 });
 
-Deno.test("Watchdog.client() rejects as the wait does, and goes on", async () => {
+Deno.test("Watchdog.client() rejects if the wait rejects, and continues", async () => {
   const watchdog = watch({ application: 100, client: 1000 });
   const { waiting, reject } = waitForClient(watchdog);
   reject(new Error("the client left"));
@@ -76,7 +76,7 @@ Deno.test("Watchdog waits forever if the limit is Infinity", () => {
   assertEquals(watchdog.expired(1e9), undefined);
 });
 
-Deno.test("Sweep checks what is running, and stops its timer when nothing is", async () => {
+Deno.test("Sweep checks running round trips, and stops its timer without any", async () => {
   const { promise, resolve } = Promise.withResolvers<void>();
   const sweep = new Sweep([1]);
   const checked = {
@@ -90,7 +90,7 @@ Deno.test("Sweep checks what is running, and stops its timer when nothing is", a
   await promise;
 });
 
-Deno.test("Sweep.close() stops the timer as soon as nothing is running", () => {
+Deno.test("Sweep.close() stops the timer once no round trip is running", () => {
   const sweep = new Sweep([10_000]);
   const checked = { check() {} };
   sweep.add(checked);

@@ -1,4 +1,4 @@
-/** Apache as web hosts configure it. */
+/** Apache with the configuration of web hosts. */
 import { apacheConfig } from "../servers/apache.ts";
 import { eventually, freePort, Program, type Rig } from "../servers/harness.ts";
 import type { Machine } from "./guide.ts";
@@ -29,7 +29,7 @@ export async function startApache(
   Deno.mkdirSync(`${home}/public_html/cgi-bin`, { recursive: true });
   const modules = ["mpm_event", "mime", "alias", "env", "cgid"];
   const config = apacheConfig(rig, modules, {
-    // Elsewhere the packages come from jsr.io.
+    // Without a registry on loopback, packages come from jsr.io.
     [port]: `SetEnv JSR_URL ${registry}
 DocumentRoot ${home}/public_html
 ScriptAlias /cgi-bin/ ${home}/public_html/cgi-bin/

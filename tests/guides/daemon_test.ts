@@ -1,4 +1,4 @@
-/** docs/daemon.md, followed word for word, but for systemd itself: its socket comes from systemd-socket-activate. */
+/** docs/daemon.md, run word for word, except that systemd-socket-activate replaces systemd. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { eventually, freePort, Program, type Rig } from "../servers/harness.ts";
 import { nginxCommand } from "../servers/nginx.ts";
@@ -14,24 +14,24 @@ const NEEDS = {
 };
 const BLOCKS = blocksOf("daemon.md");
 
-/** Deno is installed here, and the others have a test of their own. */
+/** Blocks that are not run: Deno is installed here, and other tests run the rest. */
 const SKIPPED = ["install", "balanced", "remote"];
 
-/** What the page is on this machine. */
+/** Replacements that adapt the page to this machine. */
 function here(text: string, machine: Machine, port: number): string {
   return text.replaceAll("sudo ", "")
     .replaceAll("/srv/app", `${machine.home}/srv/app`)
     .replaceAll("/run/app.sock", `${machine.home}/app.sock`)
     .replaceAll("--root /usr/local", `--root ${machine.home}`)
     .replaceAll("/etc/nginx", `${machine.home}/nginx`)
-    // Where the printed units belong is not here.
+    // The folder of the printed units does not exist here.
     .replaceAll("file = $2", `file = "${machine.home}" $2`)
     .replaceAll("/etc/systemd/system/app", `${machine.home}/etc/systemd/system/app`)
     .replaceAll("http://example.org", `http://127.0.0.1:${port}`)
     .replaceAll("listen 80;", `listen 127.0.0.1:${port};`);
 }
 
-/** A machine with the folders of the page. */
+/** Creates a machine with the folders of the page. */
 function newMachine(): Machine {
   const machine = new Machine();
   for (const folder of ["srv/app", "etc/systemd/system", "nginx/conf.d", "cache"]) {
@@ -40,14 +40,14 @@ function newMachine(): Machine {
   return machine;
 }
 
-/** The value of a line of a unit. */
+/** Returns the value of a line of a unit. */
 function setting(unit: string, name: string): string {
   const found = unit.match(new RegExp(`^${name}=(.*)$`, "m"));
   assert(found !== null, name);
   return found[1];
 }
 
-/** The value of Environment= on this machine. */
+/** Returns the value of Environment= on this machine. */
 function environment(machine: Machine, service: string): string {
   return setting(service, "Environment").replace("%C", `${machine.home}/cache`);
 }
@@ -87,7 +87,7 @@ async function responds(url: string, nginx: Program): Promise<void> {
   });
 }
 
-testWith(NEEDS, "docs/daemon.md works as it is written", async () => {
+testWith(NEEDS, "docs/daemon.md works as written", async () => {
   await using machine = newMachine();
   await using shell = machine.shell();
   await using programs = new AsyncDisposableStack();
@@ -136,7 +136,7 @@ function expected(i: number): string {
   return next?.language === "text" ? next.text : "";
 }
 
-/** What runs each web server in front of two back ends. */
+/** The command of each web server in front of two back ends. */
 const BALANCERS: Record<string, (machine: Machine, config: string) => Program> = {
   nginx: startNginx,
   haproxy: (machine, config) =>

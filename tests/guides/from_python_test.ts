@@ -22,7 +22,7 @@ function hasModules(...modules: string[]): boolean {
   }
 }
 
-/** Registers a test that needs modules of Python's. */
+/** Registers a test that needs Python modules. */
 function test(
   modules: string[],
   install: string,
@@ -91,7 +91,7 @@ interface Seen {
   body: string;
 }
 
-/** What a client sees of a response. */
+/** A response as the client receives it. */
 function seen({ status = 200, headers, body }: ParsedResponse): Seen {
   return {
     status,
@@ -103,7 +103,7 @@ function seen({ status = 200, headers, body }: ParsedResponse): Seen {
   };
 }
 
-/** Runs both programs of a pair, and returns what both respond with. */
+/** Runs both programs of a pair, and returns their common response. */
 async function runPair(
   machine: Machine,
   name: string,
@@ -113,7 +113,7 @@ async function runPair(
   const python = seen(await run(machine, `${name}.py`, variables, body));
   const script = seen(await run(machine, `${name}.ts`, variables, body));
   const decimal = (entity: string) => `&#${entity.codePointAt(0)};`;
-  // Both escape, with entities of different names.
+  // Both escape, but with different entities.
   python.body = python.body.replace(
     /&(amp|lt|gt|quot|#x27);/g,
     (_, entity) =>
@@ -215,18 +215,23 @@ async function serving(
   return await deadline(respond(), file, START);
 }
 
-/** A port that was free a moment ago. */
+/** Returns a port that was just free. */
 function freePort(): number {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   return listener.addr.port;
 }
 
-test(["wsgiref.simple_server"], "python3", "both servers respond alike", async (machine) => {
-  const call = (address: string) => fetch(`http://${address}/a/b?c`, { method: "DELETE" });
-  const python = await serving(machine, "server.py", "8000", call);
-  assertEquals(python, "200 text/plain;charset=utf-8 DELETE /a/b\n");
-  assertEquals(await serving(machine, "server.ts", "8000", call), python);
-});
+test(
+  ["wsgiref.simple_server"],
+  "python3",
+  "both servers give the same response",
+  async (machine) => {
+    const call = (address: string) => fetch(`http://${address}/a/b?c`, { method: "DELETE" });
+    const python = await serving(machine, "server.py", "8000", call);
+    assertEquals(python, "200 text/plain;charset=utf-8 DELETE /a/b\n");
+    assertEquals(await serving(machine, "server.ts", "8000", call), python);
+  },
+);
 
 const callDaemon = (address: `127.0.0.1:${number}`) =>
   fetchFastCGI(new Request("http://localhost/a?b=c"), address);
@@ -235,12 +240,12 @@ const FROM_DAEMON = "200 text/plain;charset=utf-8 GET b=c\n";
 test(
   ["flup.server.fcgi"],
   "pip install flup",
-  "flup's daemon responds as ours",
+  "flup's daemon gives the same response as ours",
   async (machine) => {
     assertEquals(await serving(machine, "daemon.py", "9000", callDaemon), FROM_DAEMON);
   },
 );
 
-test([], "python3", "our daemon responds as flup's", async (machine) => {
+test([], "python3", "our daemon gives the same response as flup's", async (machine) => {
   assertEquals(await serving(machine, "daemon.ts", "9000", callDaemon), FROM_DAEMON);
 });

@@ -1,4 +1,4 @@
-/** What the tests of the guides share: the blocks of a page, and a machine on which nothing was done yet. */
+/** Shared by the tests of the guides: the blocks of a page, and a fresh machine. */
 import { assertEquals } from "@std/assert";
 import { ROOT } from "../testing/daemon.ts";
 import { deadline } from "../testing/deadline.ts";
@@ -7,9 +7,9 @@ import { Registry } from "../testing/registry.ts";
 /** A fenced block of a page. */
 export interface Block {
   language: string;
-  /** What stands after the language. */
+  /** The text after the language. */
   info: string;
-  /** The file that it is, if the page names it after the language. */
+  /** The name of the file, if the page has it after the language. */
   file: string | undefined;
   text: string;
 }
@@ -53,7 +53,7 @@ export class Machine implements AsyncDisposable {
   constructor() {
     Deno.mkdirSync(`${this.home}/bin`);
     Deno.symlinkSync(Deno.execPath(), `${this.home}/bin/deno`);
-    // The home directory of others: a web server's user may pass through.
+    // A web server's user needs search permission on the home directory.
     Deno.chmodSync(this.home, 0o755);
   }
 
@@ -62,7 +62,7 @@ export class Machine implements AsyncDisposable {
     return this.#registry.url;
   }
 
-  /** The environment of a login shell, with what this network needs to reach npm. */
+  /** The environment of a login shell, with the variables that reach npm from this network. */
   env(): Record<string, string> {
     const network = NETWORK.flatMap((name) => {
       const value = Deno.env.get(name);
@@ -97,7 +97,7 @@ export class Machine implements AsyncDisposable {
   }
 }
 
-/** A shell that blocks are typed into, one after the other. */
+/** A shell that runs blocks in sequence. */
 export class Shell implements AsyncDisposable {
   readonly #child: Deno.ChildProcess;
   readonly #writer: WritableStreamDefaultWriter<Uint8Array>;
@@ -118,7 +118,7 @@ export class Shell implements AsyncDisposable {
     this.#reader = this.#child.stdout.pipeThrough(new TextDecoderStream()).getReader();
   }
 
-  /** Runs the commands of a block, and returns what they print and the last one's exit code. */
+  /** Runs the commands of a block, and returns their output and the last exit code. */
   async run(commands: string): Promise<{ output: string; code: number }> {
     const mark = `end-of-block-${++this.#count}`;
     const text = `{ ${commands.trim()}\n} 2>&1 </dev/null; echo ${mark} $?\n`;
@@ -137,7 +137,7 @@ export class Shell implements AsyncDisposable {
     return await deadline(wait(), `the shell to run ${commands}`, START);
   }
 
-  /** Ends the shell and what it has started. */
+  /** Ends the shell and its child processes. */
   async [Symbol.asyncDispose](): Promise<void> {
     try {
       Deno.kill(-this.#child.pid, "SIGTERM");

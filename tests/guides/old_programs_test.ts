@@ -1,4 +1,4 @@
-/** docs/old-programs.md, followed word for word. */
+/** docs/old-programs.md, run word for word. */
 import { assertEquals } from "@std/assert";
 import { PHP_FPM } from "../servers/php.ts";
 import { eventually, freePort, Program as Server } from "../servers/harness.ts";
@@ -14,14 +14,14 @@ const NEEDS = {
   "/usr/lib/git-core/git-http-backend": "git",
   "/usr/lib/cgit/cgit.cgi": "cgit",
 };
-/** Where the page has its files, for those that a text names. */
+/** The folders of the page for the files that its text names. */
 const PLACES: Record<string, string> = {
   cgitrc: "srv/git/cgitrc",
   "guest.pl": "srv/cgi-bin/guest.pl",
   "index.php": "srv/www/index.php",
 };
 
-testWith(NEEDS, "docs/old-programs.md works as it is written", async () => {
+testWith(NEEDS, "docs/old-programs.md works as written", async () => {
   await using machine = new Machine();
   await using _php = await startPHP(machine);
   await using shell = machine.shell();
@@ -37,7 +37,7 @@ testWith(NEEDS, "docs/old-programs.md works as it is written", async () => {
   const blocks = blocksOf("old-programs.md");
   for (const [i, block] of blocks.entries()) {
     const { file, text } = block;
-    // A program of the page is a server: each gets a port of its own.
+    // The page's programs are servers: each gets its own port.
     if (file?.endsWith(".ts")) port = freePort();
     const name = file ?? (block.info === "cgitrc" ? "cgitrc" : undefined);
     if (name !== undefined) machine.write(PLACES[name] ?? name, here(text));

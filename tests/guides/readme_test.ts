@@ -1,4 +1,4 @@
-/** README's script on Apache, followed word for word. */
+/** README's script on Apache, run word for word. */
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { testWith } from "../testing/needs.ts";
 import { startApache } from "./apache.ts";
@@ -7,7 +7,7 @@ import { blocksOf, fileOf, Machine } from "./guide.ts";
 testWith({ apache2: "apache2", curl: "curl" }, "README's script works on Apache", async () => {
   await using machine = new Machine();
   const bin = `${machine.home}/bin`;
-  // Deno itself may be where Apache's user may not read.
+  // Apache's user may lack permission to read Deno's folder.
   await Deno.remove(`${bin}/deno`);
   await Deno.copyFile(Deno.execPath(), `${bin}/deno`);
   await using host = await startApache(machine, `${bin}:/usr/bin:/bin`);

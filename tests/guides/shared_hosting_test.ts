@@ -1,4 +1,4 @@
-/** docs/shared-hosting.md, followed word for word behind Apache, whose scripts run as another user. */
+/** docs/shared-hosting.md, run word for word on Apache, which runs scripts as another user. */
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { testWith } from "../testing/needs.ts";
 import { type Host, startApache } from "./apache.ts";
@@ -9,13 +9,13 @@ const NEEDS = {
   curl: "curl",
 };
 
-testWith(NEEDS, "docs/shared-hosting.md works as it is written", async () => {
+testWith(NEEDS, "docs/shared-hosting.md works as written", async () => {
   await using machine = new Machine();
   await using host = await startApache(machine);
   await using shell = machine.shell();
   const blocks = blocksOf("shared-hosting.md");
   const substitutions: [from: string, to: string][] = [
-    // The rest of the internet may be out of reach.
+    // The rest of the internet may be unreachable.
     [
       "curl -fsSL https://deno.land/install.sh | sh -s -- --yes",
       `mkdir -p ~/.deno/bin; cp -l ${Deno.execPath()} ~/.deno/bin/deno || cp ${Deno.execPath()} ~/.deno/bin/deno`,
@@ -41,7 +41,7 @@ testWith(NEEDS, "docs/shared-hosting.md works as it is written", async () => {
   assertEquals(status, 403);
 });
 
-/** What the page warns of. */
+/** The errors that the page warns about. */
 async function servesSources(machine: Machine, host: Host): Promise<void> {
   machine.write("public_html/secret.ts", "const password = 'hush';\n", 0o755);
   assertStringIncludes(await (await fetch(`${host.url}/secret.ts`)).text(), "hush");

@@ -1,4 +1,4 @@
-/** docs/troubleshooting.md: each entry's fault gives its message in the log of Apache, and its line is the remedy. */
+/** docs/troubleshooting.md: each entry's fault logs its message in Apache's log, and its line fixes the fault. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { FINDINGS } from "../../cli/doctor/findings.ts";
 import { eventually } from "../servers/harness.ts";
@@ -30,7 +30,7 @@ function readEntries(): Entry[] {
   }));
 }
 
-/** How to break a script, by the entry's id: what it then is. */
+/** A broken script for each entry, by id. */
 type Faults = Record<string, (bundle: string, first: string) => string>;
 
 const FAULTS: Faults = {
@@ -49,7 +49,7 @@ const FAULTS: Faults = {
   "no-serve": (bundle, first) => first + bundle.replace("await serve(app);", ""),
   "status": (bundle, first) => first + bundle.replace('new Response("Hello\\n")', "null"),
 };
-/** After these there is another fault: without -S no permission can be given. */
+/** Entries whose fix reveals another fault: without -S no permission can be granted. */
 const NOT_THE_LAST = ["crlf"];
 
 testWith({ apache2: "apache2" }, "docs/troubleshooting.md: messages and what to do", async () => {
@@ -65,7 +65,7 @@ cd ~/public_html/cgi-bin`);
   assertEquals(code, 0, output);
   const bundle = await Deno.readTextFile(`${machine.home}/bundle.js`);
   const first = `#!/usr/bin/env -S ${deno} run --no-prompt --allow-env\n`;
-  // As Apache runs it here.
+  // The user and environment of Apache's scripts here.
   const user = Deno.uid() === 0 ? "--user www-data" : "";
   const doctor = `${
     /^```sh doctor\n(.*?)\n```$/ms.exec(PAGE)![1]
@@ -90,7 +90,7 @@ cd ~/public_html/cgi-bin`);
     else assertEquals([after.status, after.text], [200, "Hello\n"], `${id}: ${after.added()}`);
   }
 
-  /** Requests the script. Colors in what Deno logs are left out. */
+  /** Requests the script. Removes colors from Deno's log. */
   async function request(): Promise<{ status: number; text: string; added: () => string }> {
     const before = host.log().length;
     const response = await fetch(`${host.url}/cgi-bin/hello.js`);
@@ -100,7 +100,7 @@ cd ~/public_html/cgi-bin`);
   }
 });
 
-/** These need no entry: the finding itself says all. */
+/** Findings without an entry: their own text is enough. */
 const PLAIN = [
   "missing",
   "unreadable",
