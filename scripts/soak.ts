@@ -77,17 +77,18 @@ async function app(request: Request): Promise<Response> {
         return new Response(request.body);
       case "/large":
         return new Response(new Uint8Array(LARGE));
-      case "/stream":
+      case "/stream": {
+        let left = 5;
         return new Response(
           new ReadableStream({
-            count: 0,
-            async pull(controller: ReadableStreamDefaultController<Uint8Array>) {
+            async pull(controller) {
               await turn();
-              if (this.count++ === 5) controller.close();
+              if (left-- === 0) controller.close();
               else controller.enqueue(new Uint8Array(1000));
             },
-          } as UnderlyingDefaultSource),
+          }),
         );
+      }
       case "/throws":
         throw new Error("thrown");
       case "/wait":

@@ -231,8 +231,15 @@ function decodeHead(block: string): ResponseHead {
       head.fields.push([name, value]);
       continue;
     }
-    const status = /^(\d{3})(?=[ \t]|$)/.exec(value);
-    head.status = decodeStatus(status?.[1] ?? value);
+    const text = /^(\d{3})(?=[ \t]|$)/.exec(value)?.[1] ?? value;
+    const status = decodeStatus(text);
+    if (head.status !== undefined && head.status !== status && !head.nonParsed) {
+      throw new ProtocolError(
+        `Cannot decode response as it must have one status: it has ${head.status} and ${status}`,
+        502,
+      );
+    }
+    head.status = status;
     head.reason = trimBlanks(value.slice(3));
   }
   return head;

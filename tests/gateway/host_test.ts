@@ -1,8 +1,10 @@
 /** Host fields that would change the path or the server (rule F13). */
-import { assertEquals, assertStringIncludes } from "@std/assert";
-import { fastCGIGateway } from "../../gateway.ts";
+import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import type { Handler } from "../../bridge/app.ts";
+import { cgiGateway, fastCGIGateway, scgiGateway } from "../../gateway.ts";
 import { serveFastCGI } from "../../fastcgi.ts";
 import { serveHTTP } from "../../http.ts";
+import { serveSCGI } from "../../scgi.ts";
 import { deadline } from "../testing/deadline.ts";
 
 /** Sends a request with an exact Host field, and returns the whole response. */
@@ -31,6 +33,39 @@ const BAD = [
   "x:y",
   "x\ty",
   "x<y",
+];
+const HOSTILE = [
+  "evil/../../i.php?x",
+  "x:80/i.php?",
+  "x/%2e%2e/i.php?",
+  "http://evil/i.php?",
+  "//evil/i.php?",
+  "x;y@evil",
+  "x:80@evil:80",
+  "x%2fi.php?",
+  "x%00",
+  "x:-1",
+  "x:65536",
+  "x: 80",
+  "x,y",
+  "x y/i.php",
+  "[::1]]",
+  "[::1]x",
+  "[x]",
+  "[::1]:y",
+  "x\x01y",
+  "x\x7fy",
+  "x\x00y",
+  "x|y",
+  "x^y",
+  'x"y',
+  "x`y",
+  "x{y}",
+  "/i.php?",
+  "?/i.php",
+  "#/i.php",
+  "..",
+  "../i.php?",
 ];
 const GOOD = ["x", "x:80", "example.org:8080", "127.0.0.1", "[::1]", "[::1]:99", "a_b"];
 
@@ -76,4 +111,47 @@ Deno.test("gateways accept a request without a Host", async () => {
   using gateway = fastCGIGateway(`127.0.0.1:${(application.addr as Deno.NetAddr).port}`);
   await using front = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, gateway);
   assertStringIncludes(await send(front.addr.port, null, "/a?b"), "/a?b");
+});
+
+Deno.test("no Host chooses another path, through each gateway", async () => {
+  const seen: string[] = [];
+  const app: Handler = (_request, info) => {
+    const { variables } = info;
+    seen.push(variables.get("REQUEST_URI")!);
+    return new Response(`${variables.get("REQUEST_URI")} ${variables.get("PATH_INFO")}`);
+  };
+  const root = await Deno.makeTempDir();
+  const script = `${root}/script`;
+  await Deno.writeTextFile(
+    script,
+    '#!/bin/sh\necho "Content-Type: text/plain"\necho\necho "$REQUEST_URI $PATH_INFO"\n',
+  );
+  await Deno.chmod(script, 0o755);
+  const local = () => Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const log = () => {};
+  try {
+    await using fastcgi = serveFastCGI(app, local(), { log });
+    await using scgi = serveSCGI(app, local(), { log });
+    const address = (addr: Deno.Addr) => `127.0.0.1:${(addr as Deno.NetAddr).port}` as const;
+    using toFastCGI = fastCGIGateway(address(fastcgi.addr), { log });
+    using toSCGI = scgiGateway(address(scgi.addr), { log });
+    using toCGI = cgiGateway({ script, log });
+    for (const gateway of [toFastCGI, toSCGI, toCGI]) {
+      await using front = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, gateway);
+      for (const host of [...BAD, ...HOSTILE]) {
+        const response = await send(front.addr.port, host);
+        // The HTTP server itself may close the connection.
+        const status = /^HTTP\/1.1 (\d+)/.exec(response)?.[1] ?? "closed";
+        if (status === "200") assertStringIncludes(response, "/public /public", host);
+        else assertMatch(status, /^(?:400|closed)$/, host);
+        for (const uri of seen.splice(0)) assertEquals(uri, "/public", host);
+      }
+      for (const host of GOOD) {
+        assertStringIncludes(await send(front.addr.port, host), "/public /public", host);
+      }
+      seen.splice(0);
+    }
+  } finally {
+    await Deno.remove(root, { recursive: true });
+  }
 });
