@@ -139,16 +139,16 @@ const RECORDS: Record<string, [run: (peer: Peer) => Promise<void> | void, outcom
   ],
   "FCGI_STDOUT of another id": [async (peer) => {
     await peer.write(record(Type.stdout, 77, new TextEncoder().encode(GOOD)));
-    await peer.write(endRequest(peer.asked.id));
+    await peer.write(endRequest(peer.received.id));
   }, 502],
   "FCGI_END_REQUEST of another id": [async (peer) => {
     await peer.stdout(GOOD);
     await peer.write(endRequest(77));
   }, [200, null]],
-  "FCGI_END_REQUEST alone": [(peer) => peer.write(endRequest(peer.asked.id)), 502],
+  "FCGI_END_REQUEST alone": [(peer) => peer.write(endRequest(peer.received.id)), 502],
   "FCGI_END_REQUEST in the head": [async (peer) => {
     await peer.stdout(HEAD);
-    await peer.write(endRequest(peer.asked.id));
+    await peer.write(endRequest(peer.received.id));
   }, 502],
   "FCGI_END_REQUEST before the end of FCGI_STDOUT, with a status": [async (peer) => {
     await peer.stdout(GOOD);
@@ -156,28 +156,28 @@ const RECORDS: Record<string, [run: (peer: Peer) => Promise<void> | void, outcom
   }, [200, null]],
   "FCGI_END_REQUEST that is too short": [async (peer) => {
     await peer.stdout(GOOD);
-    await peer.write(record(Type.endRequest, peer.asked.id, new Uint8Array(4)));
+    await peer.write(record(Type.endRequest, peer.received.id, new Uint8Array(4)));
   }, [200, null]],
   "FCGI_CANT_MPX_CONN": [(peer) => peer.end(0, 1), 502],
   "FCGI_OVERLOADED": [(peer) => peer.end(0, 2), 503],
   "FCGI_UNKNOWN_ROLE": [(peer) => peer.end(0, 3), 502],
   "an unknown protocol status": [(peer) => peer.end(0, 200), 502],
   "a record that is cut off in the head": [
-    (peer) => peer.write(record(Type.stdout, peer.asked.id, new Uint8Array(100)).slice(0, 50)),
+    (peer) => peer.write(record(Type.stdout, peer.received.id, new Uint8Array(100)).slice(0, 50)),
     502,
   ],
   "a record that is cut off in the body": [async (peer) => {
     await peer.stdout(GOOD);
-    await peer.write(record(Type.stdout, peer.asked.id, new Uint8Array(100)).slice(0, 50));
+    await peer.write(record(Type.stdout, peer.received.id, new Uint8Array(100)).slice(0, 50));
   }, [200, null]],
   "a body without an end": [(peer) => peer.stdout(GOOD), [200, null]],
   "FCGI_STDERR alone": [(peer) => peer.stderr("failed\n"), 502],
   "the end of FCGI_STDOUT first": [async (peer) => {
-    await peer.write(record(Type.stdout, peer.asked.id));
-    await peer.write(endRequest(peer.asked.id));
+    await peer.write(record(Type.stdout, peer.received.id));
+    await peer.write(endRequest(peer.received.id));
   }, 502],
   "records of a web server, an unknown type and management records": [async (peer) => {
-    const { id } = peer.asked;
+    const { id } = peer.received;
     await peer.write(beginRequest(id));
     await peer.write(record(Type.params, id));
     await peer.write(record(200, id, new Uint8Array(9)));
