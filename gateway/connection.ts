@@ -97,7 +97,7 @@ export class Connection extends PooledConnection {
     return !this.#queue.writing && this.out.length === 0;
   }
 
-  /** Sends small writes at once. Call it before several small writes in a row: it takes a system call. */
+  /** Disables Nagle's algorithm. Call it only before several small writes in a row, as it takes a system call. */
   setNoDelay(): void {
     if (this.duplex.remoteAddr.transport === "tcp") this.duplex.setNoDelay?.(true);
   }

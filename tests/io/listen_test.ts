@@ -16,7 +16,7 @@ Deno.test("parseAddress() reads host:port and unix:/path", () => {
 });
 
 for (const text of ["", "9000", "a", "a:b", "a:65536", "::1:80", "unix:", "http://a:1", "a:1/"]) {
-  Deno.test(`parseAddress() refuses ${JSON.stringify(text)}`, () => {
+  Deno.test(`parseAddress() rejects ${JSON.stringify(text)}`, () => {
     assertThrows(() => parseAddress(text), TypeError, "it must be host:port or unix:/path");
   });
 }
