@@ -1,5 +1,5 @@
 /**
- * The command line: serves an app, and helps to set up what is around it.
+ * The command line: serves an app, and helps to set up and check its web server.
  *
  * ```sh
  * deno run --allow-read --allow-net=127.0.0.1:9000 jsr:@gatehouse/cgi/cli \

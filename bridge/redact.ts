@@ -6,7 +6,7 @@ const HARMLESS = /^(?:PWD|OLDPWD|AUTH_TYPE|SERVER_SIGNATURE|XDG_.*)$/;
 /** Names whose value extends to the end of the line. */
 const WHOLE_LINE = /cookie|authorization/i;
 const REDACTED = "(redacted)";
-/** A name and what separates it from its value, as in `a=b`, `"a": "b"` and `Header: b`. */
+/** A name and its separator from the value, as in `a=b`, `"a": "b"` and `Header: b`. */
 const NAME = /(?<![\w.%~+-])([\w.%~+-]+)[\]"'`]*\s*(?:=>|[:=])\s*/g;
 const LINE_VALUE = /[^\r\n]*/y;
 const VALUE = /"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?|`(?:[^`\\]|\\.)*`?|[^\s&;,"'`<>)}\]]+/y;

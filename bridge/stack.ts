@@ -12,7 +12,7 @@ export interface StackFrame {
 const FRAME = /^ {4}at (?:(.*) \()?([a-z][a-z+.-]*:.*?):(\d+):(\d+)\)?$/;
 /** Folders of installed packages: node_modules, and those of Deno's cache. */
 const PACKAGES = /\/node_modules\/|\/npm\/registry\.npmjs\.org\//;
-/** The folder of this package, undefined where this module is part of a bundle. */
+/** The folder of this package, undefined if this module is part of a bundle. */
 const OWN = /^(.*\/)bridge\/stack\.ts$/.exec(import.meta.url)?.[1];
 const OWN_FOLDERS = /^(?:(?:bridge|wire|io|gateway|cli)\/.*|[^/]*)$/;
 

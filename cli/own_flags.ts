@@ -2,8 +2,8 @@
 const OWN = /^--(?:watch|inspect|coverage|cpu-prof|trace-leaks)/;
 
 /**
- * Returns the flags that Deno was started with, such as `--allow-net=127.0.0.1:9000`. They are in
- * /proc, which Deno reads only with --allow-all: a child process with that permission reads them.
+ * Returns the flags that Deno was started with, such as `--allow-net=127.0.0.1:9000`. They are in /proc,
+ * which Deno reads only with --allow-all: a child process with that permission reads them.
  *
  * Needs `--allow-run` of Deno.
  */

@@ -51,10 +51,8 @@ export class ApplicationConnections {
    */
   async connect(roundTrip: RoundTrip): Promise<Connection | undefined> {
     if (roundTrip.over) return undefined;
-    const controller = new AbortController();
-    roundTrip.onabort = (reason) => controller.abort(reason);
     try {
-      const connection = await this.#pool.connect(controller);
+      const connection = await this.#pool.connect();
       if (!roundTrip.over) return connection;
       connection.release(false);
       return undefined;
@@ -97,7 +95,7 @@ export class Connection extends PooledConnection {
     return !this.#queue.writing && this.out.length === 0;
   }
 
-  /** Sends small writes at once. Call it before several small writes in a row: it takes a system call. */
+  /** Disables Nagle's algorithm. Call it only before several small writes in a row, as it takes a system call. */
   setNoDelay(): void {
     if (this.duplex.remoteAddr.transport === "tcp") this.duplex.setNoDelay?.(true);
   }

@@ -5,7 +5,7 @@ export type Side = "application" | "client";
 const MAX_TICK = 100;
 const MIN_TICK = 5;
 
-/** What a {@linkcode Sweep} checks. */
+/** An object whose limits a {@linkcode Sweep} enforces. */
 export interface Checked {
   /** Enforces the limits. @param now The time, of `performance.now()`. */
   check(now: number): void;

@@ -40,8 +40,8 @@ function nameOf(endpoint: Endpoint): string {
 async function connect(
   endpoint: Endpoint,
   timeout: number,
-  controller: AbortController,
 ): Promise<Duplex> {
+  const controller = new AbortController();
   const { signal } = controller;
   const timer = timeout === Infinity || endpoint.transport === "unix" ? undefined : setTimeout(
     () =>
@@ -177,12 +177,11 @@ export class ConnectionPool<Connection extends PooledConnection> {
   }
 
   /**
-   * Opens a connection.
+   * Opens a connection. Connecting is not aborted when the client disconnects: `Deno.connect` could leak the socket.
    *
-   * @param controller Aborts connecting.
    * @throws {PoolFullError} If the maximum number is open.
    */
-  async connect(controller = new AbortController()): Promise<Connection> {
+  async connect(): Promise<Connection> {
     const { maxConnections, connectTimeout } = this.#options;
     const idle = this.#idle.at(0);
     const full = this.#count >= maxConnections;
@@ -194,7 +193,7 @@ export class ConnectionPool<Connection extends PooledConnection> {
     }
     this.#connecting++;
     try {
-      const connection = this.#create(await connect(this.#endpoint, connectTimeout, controller));
+      const connection = this.#create(await connect(this.#endpoint, connectTimeout));
       this.#open.add(connection);
       return connection;
     } finally {

@@ -80,8 +80,8 @@ export function findScript(
 }
 
 /**
- * Returns whether a path is a symbolic link that must not be followed: otherwise users who may write to a
- * folder could run any file of another user. Same as Apache's `SymLinksIfOwnerMatch`.
+ * Returns whether a path is a symbolic link that must not be followed: otherwise users who may write to a folder could
+ * run any file of another user. Same as Apache's `SymLinksIfOwnerMatch`.
  *
  * @param target The target of the link.
  */

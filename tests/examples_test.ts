@@ -8,7 +8,7 @@ import { parseResponse } from "./testing/response.ts";
 import { Daemon, ROOT } from "./testing/daemon.ts";
 import { deadline } from "./testing/deadline.ts";
 
-type Ask = (path: string, init?: RequestInit) => Promise<Response>;
+type Send = (path: string, init?: RequestInit) => Promise<Response>;
 
 const SCRIPT_ORIGIN = "http://localhost:8000";
 const MOUNT = "/cgi-bin/app.ts";
@@ -19,8 +19,8 @@ async function flagsOf(name: string): Promise<string[]> {
   return first.match(/--allow-\S+/g)!;
 }
 
-/** Runs the example by its own first line, as a web server would. */
-function askScript(name: string, env: Record<string, string>): Ask {
+/** Runs the example by its own first line, as a web server does. */
+function scriptSender(name: string, env: Record<string, string>): Send {
   return async (path, init) => {
     const request = new Request(`${SCRIPT_ORIGIN}${MOUNT}${path}`, init);
     const url = new URL(request.url);
@@ -52,20 +52,20 @@ function askScript(name: string, env: Record<string, string>): Ask {
     const writer = child.stdin.getWriter();
     writer.write(body).catch(() => {});
     writer.close().catch(() => {});
-    const output = await deadline(child.output(), `${name}.ts to answer`);
+    const output = await deadline(child.output(), `${name}.ts to respond`);
     assertEquals(output.code, 0, new TextDecoder().decode(output.stderr));
     const { status, headers, body: sent } = parseResponse(output.stdout);
     return new Response(sent.length ? sent as Uint8Array<ArrayBuffer> : null, { status, headers });
   };
 }
 
-/** Tests an example as a script, and as a daemon of each protocol with the permissions of its first line. */
+/** Tests an example as a script, and as a daemon over each protocol with the permissions of its first line. */
 async function withTransports(
   name: string,
-  test: (ask: Ask, origin: string, daemon?: Daemon) => Promise<void>,
+  test: (send: Send, origin: string, daemon?: Daemon) => Promise<void>,
   env: Record<string, string> = {},
 ): Promise<void> {
-  await test(askScript(name, env), SCRIPT_ORIGIN);
+  await test(scriptSender(name, env), SCRIPT_ORIGIN);
   for (const protocol of ["fastcgi", "scgi", "http"]) {
     await using daemon = new Daemon([
       ...(await flagsOf(name)).filter((flag) => !flag.startsWith("--allow-read")),
@@ -86,12 +86,12 @@ async function withTransports(
       (path, init) => {
         const url = `http://${address}${MOUNT}${path}`;
         const request = new Request(url, { redirect: "manual", ...init });
-        const asked = protocol === "http"
+        const response = protocol === "http"
           ? fetch(request)
           : protocol === "scgi"
           ? fetchSCGI(request, address)
           : fetchFastCGI(request, address);
-        return deadline(asked, `${name}.ts over ${protocol}`);
+        return deadline(response, `${name}.ts over ${protocol}`);
       },
       `http://${address}`,
       daemon,
@@ -100,69 +100,69 @@ async function withTransports(
 }
 
 Deno.test("examples/hello.ts greets over every transport", () =>
-  withTransports("hello", async (ask) => {
-    const response = await ask("");
+  withTransports("hello", async (send) => {
+    const response = await send("");
     assertEquals(response.status, 200);
     assertEquals(await response.text(), "Hello from Gatehouse\n");
   }));
 
 Deno.test("examples/environment.ts shows the variables, escaped", () =>
-  withTransports("environment", async (ask) => {
-    const text = await (await ask("/a?b=<script>&c=%22")).text();
+  withTransports("environment", async (send) => {
+    const text = await (await send("/a?b=<script>&c=%22")).text();
     assertStringIncludes(text, "<th>REQUEST_METHOD</th><td>GET</td>");
     assertMatch(text, /<th>REQUEST_URI<\/th><td>[^<]*\?b=(?:%3C|&#60;)script/);
     assertEquals(text.includes("<script>"), false);
   }));
 
 Deno.test("examples/form.ts reads query, path, fields and a file", () =>
-  withTransports("form", async (ask) => {
+  withTransports("form", async (send) => {
     const form = new FormData();
     form.set("name", "<Ann> & é");
     form.set("file", new File([new Uint8Array(100_000)], "zeros.bin"));
-    const text = await (await ask("/some/p%20th?color=blue", { method: "POST", body: form }))
+    const text = await (await send("/some/p%20th?color=blue", { method: "POST", body: form }))
       .text();
     assertStringIncludes(text, "path: /some/p th\nquery color: blue\n");
     assertStringIncludes(text, "field name: &#60;Ann&#62; &#38; é\n");
     assertMatch(text, /file file: zeros.bin, 100000 bytes, SHA-256 [0-9a-f]{64}/);
-    const url = await (await ask("", { method: "POST", body: new URLSearchParams({ a: "1" }) }))
+    const url = await (await send("", { method: "POST", body: new URLSearchParams({ a: "1" }) }))
       .text();
     assertStringIncludes(url, "field a: 1");
   }));
 
 Deno.test("examples/hono.ts has the same routes everywhere, a cookie and a session", () =>
-  withTransports("hono", async (ask) => {
-    assertEquals(await (await ask("/greet/you")).text(), "Hello, you\n");
-    assertEquals((await ask("/nowhere")).status, 404);
-    const colored = await ask("/color/blue", { headers: { cookie: "color=red" } });
+  withTransports("hono", async (send) => {
+    assertEquals(await (await send("/greet/you")).text(), "Hello, you\n");
+    assertEquals((await send("/nowhere")).status, 404);
+    const colored = await send("/color/blue", { headers: { cookie: "color=red" } });
     assertEquals(await colored.text(), "Your color was red and is now blue\n");
     assertMatch(colored.headers.getSetCookie().join("\n"), /^color=blue; /m);
     let cookie = "";
     for (const visit of [1, 2, 3]) {
-      const response = await ask("/visits", cookie ? { headers: { cookie } } : {});
+      const response = await send("/visits", cookie ? { headers: { cookie } } : {});
       assertEquals(await response.text(), `Visit ${visit}\n`);
       cookie = response.headers.getSetCookie().map((line) => line.split(";")[0]).join("; ");
     }
   }));
 
-Deno.test("examples/guestbook.ts keeps what is written, escaped, and redirects after a form", async () => {
+Deno.test("examples/guestbook.ts stores entries, escapes them, and redirects after a form", async () => {
   const directory = await Deno.makeTempDir();
   const entries: string[] = [];
-  await withTransports("guestbook", async (ask) => {
+  await withTransports("guestbook", async (send) => {
     const name = `<b>Ann ${entries.length}</b>`;
     entries.unshift(name.replaceAll("<", "&#60;").replaceAll(">", "&#62;"));
     const body = new URLSearchParams({ name, message: "é & '; DROP TABLE entry" });
-    const signed = await ask("", { method: "POST", body });
+    const signed = await send("", { method: "POST", body });
     assertEquals([signed.status, signed.headers.get("location")], [303, MOUNT]);
-    const text = await (await ask("")).text();
+    const text = await (await send("")).text();
     assertStringIncludes(text, `action="${MOUNT}"`);
     assertStringIncludes(text, "<dd>é &#38; &#39;; DROP TABLE entry</dd>");
-    // One file for all transports: what one has written the next one shows.
+    // All transports share one file: each shows the entries of the previous ones.
     assertEquals([...text.matchAll(/<dt>(.*), [\d :-]{19}<\/dt>/g)].map(([, by]) => by), entries);
-    const empty = await ask("", { method: "POST", body: new URLSearchParams({ name: " " }) });
+    const empty = await send("", { method: "POST", body: new URLSearchParams({ name: " " }) });
     assertEquals(empty.status, 400);
     await empty.body?.cancel();
-    // Two at once: one waits for the other.
-    const both = await Promise.all([1, 2].map(() => ask("", { method: "POST", body })));
+    // Two at once: one waits for the other's write.
+    const both = await Promise.all([1, 2].map(() => send("", { method: "POST", body })));
     assertEquals(both.map(({ status }) => status), [303, 303]);
     entries.unshift(entries[0], entries[0]);
   }, { GUESTBOOK: `${directory}/guestbook.db` });
@@ -171,21 +171,21 @@ Deno.test("examples/guestbook.ts keeps what is written, escaped, and redirects a
 
 const MEGABYTE = 1_048_576;
 
-/** The most memory that a process has had, in bytes. */
+/** Returns the peak memory of a process, in bytes. */
 function peakMemory({ child }: Daemon): number {
-  // Deno reads nothing of /proc with less than --allow-all.
+  // Deno reads /proc only with --allow-all.
   const { stdout } = new Deno.Command("cat", { args: [`/proc/${child.pid}/status`] }).outputSync();
   return Number(/VmHWM:\s*(\d+)/.exec(new TextDecoder().decode(stdout))![1]) * 1024;
 }
 
-Deno.test("examples/upload.ts writes uploads to disk at flat memory, and tells their progress", async () => {
+Deno.test("examples/upload.ts writes uploads to disk in constant memory, and reports their progress", async () => {
   const directory = await Deno.makeTempDir();
-  await withTransports("upload", async (ask, _origin, daemon) => {
+  await withTransports("upload", async (send, _origin, daemon) => {
     const put = async (name: string, megabytes: number) => {
       const body = new Uint8Array(megabytes * MEGABYTE).fill(7);
-      // SCGI names the length first.
+      // SCGI sends the length first.
       const headers = { "content-length": String(body.length) };
-      const response = await ask(`/${name}`, { method: "PUT", body, headers });
+      const response = await send(`/${name}`, { method: "PUT", body, headers });
       assertEquals(response.status, 201);
       assertEquals(await response.json(), { bytes: body.length, complete: true });
       assertEquals((await Deno.stat(`${directory}/${name}`)).size, body.length);
@@ -198,14 +198,14 @@ Deno.test("examples/upload.ts writes uploads to disk at flat memory, and tells t
     await Deno.writeTextFile(`${directory}/begun.bin.part`, "12345");
     const progress = [];
     for (const name of ["begun.bin", "small.bin"]) {
-      progress.push(await (await ask(`/${name}`)).json());
+      progress.push(await (await send(`/${name}`)).json());
     }
     assertEquals(progress, [{ bytes: 5, complete: false }, {
       bytes: 16 * MEGABYTE,
       complete: true,
     }]);
     for (const path of ["/none", "/.hidden", "/a%2Fb", "/a%5Cb", ""]) {
-      const { status, body } = await ask(path);
+      const { status, body } = await send(path);
       await body?.cancel();
       assertEquals(status, 404, path);
     }
@@ -213,28 +213,28 @@ Deno.test("examples/upload.ts writes uploads to disk at flat memory, and tells t
   await Deno.remove(directory, { recursive: true });
 });
 
-Deno.test("examples/events.ts sends events, and goes on after the last one", () =>
-  withTransports("events", async (ask) => {
+Deno.test("examples/events.ts sends events, and continues after the last event id", () =>
+  withTransports("events", async (send) => {
     const idsOf = async (response: Response) => {
       assertEquals(response.headers.get("content-type"), "text/event-stream");
       const text = await response.text();
       assertMatch(text, /^(id: \d+\ndata: \d{4}-\S+Z\n\n){10}$/);
       return [...text.matchAll(/id: (\d+)/g)].map(([, id]) => Number(id));
     };
-    assertEquals(await idsOf(await ask("?interval=1")), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
-    const next = await ask("?interval=1", { headers: { "last-event-id": "10" } });
+    assertEquals(await idsOf(await send("?interval=1")), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+    const next = await send("?interval=1", { headers: { "last-event-id": "10" } });
     assertEquals((await idsOf(next))[0], 11);
   }));
 
 Deno.test("examples/login.ts logs in and out, by a signed cookie", () =>
-  withTransports("login", async (ask, origin) => {
+  withTransports("login", async (send, origin) => {
     const post = (query: string, fields: Record<string, string>, from = origin) =>
-      ask(query, {
+      send(query, {
         method: "POST",
         body: new URLSearchParams(fields),
         headers: { origin: from },
       });
-    assertStringIncludes(await (await ask("")).text(), "Who are you?");
+    assertStringIncludes(await (await send("")).text(), "Who are you?");
     const password = "open sesame";
     for (const wrong of [{ user: "ann", password: "x" }, { user: "bob", password }, {}]) {
       assertEquals((await post("", wrong as Record<string, string>)).status, 403);
@@ -246,22 +246,22 @@ Deno.test("examples/login.ts logs in and out, by a signed cookie", () =>
     assertEquals([entered.status, entered.headers.get("location")], [303, "?"]);
     assertMatch(line, /; HttpOnly; SameSite=Lax$/);
     const [cookie] = line.split(";");
-    const hello = await (await ask("", { headers: { cookie } })).text();
+    const hello = await (await send("", { headers: { cookie } })).text();
     assertStringIncludes(hello, "Hello, ann");
     const forged = cookie.replace("ann", "bob");
-    const unknown = await (await ask("", { headers: { cookie: forged } })).text();
+    const unknown = await (await send("", { headers: { cookie: forged } })).text();
     assertStringIncludes(unknown, "Who are you?");
     const left = await post("?action=logout", {});
     assertMatch(left.headers.getSetCookie()[0], /^session=; Max-Age=0/);
   }));
 
-Deno.test("examples/authorizer.ts allows members, and refuses others", async () => {
+Deno.test("examples/authorizer.ts allows members, and rejects others", async () => {
   const headers = { authorization: `Basic ${btoa("ann:open sesame")}` };
-  await withTransports("authorizer", async (ask) => {
-    const refused = await ask("");
-    assertEquals([refused.status, await refused.text()], [401, "Members only\n"]);
-    assertMatch(refused.headers.get("www-authenticate")!, /^Basic realm=/);
-    const allowed = await ask("", { headers });
+  await withTransports("authorizer", async (send) => {
+    const rejected = await send("");
+    assertEquals([rejected.status, await rejected.text()], [401, "Members only\n"]);
+    assertMatch(rejected.headers.get("www-authenticate")!, /^Basic realm=/);
+    const allowed = await send("", { headers });
     assertEquals([allowed.status, await allowed.text()], [200, ""]);
   });
   const parts = (variables: Record<string, string>) => ({ role: Role.authorizer, variables });

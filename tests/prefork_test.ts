@@ -122,17 +122,17 @@ for (const transport of ["tcp", "unix"]) {
 Deno.test("prefork() replaces all workers at SIGHUP and rejects no request", async () => {
   await using fleet = await start("unix");
   const before = await workers(fleet, 2);
-  let sending = true;
+  let requesting = true;
   let responses = 0;
   const load = Array.from({ length: 4 }, async () => {
-    while (sending) {
+    while (requesting) {
       assert(/^\d+$/.test(await request(fleet)));
       responses++;
     }
   });
   fleet.daemon.child.kill("SIGHUP");
   const after = await workers(fleet, 2, before);
-  sending = false;
+  requesting = false;
   await Promise.all(load);
   assert(responses > 0);
   assertEquals(after.filter((pid) => before.includes(pid)), []);

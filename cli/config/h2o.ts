@@ -8,7 +8,7 @@ export function h2o(options: ConfigOptions): string {
 # The app:
 ${startLines(options)}
 
-# Who may connect to the app, if that listens on a Unix socket.
+# The user that connects to the app, if it listens on a Unix socket.
 user: www-data
 hosts:
   default:

@@ -15,7 +15,7 @@ export interface Examined {
   env: Record<string, string>;
 }
 
-/** Finds what is wrong with a script without running it. */
+/** Finds faults of a script without running it. */
 export async function examine({ script, user, env }: Examined): Promise<Finding[]> {
   const find = (id: FindingId, values: Record<string, string> = {}) =>
     createFinding(id, { script, user: user.name, ...values });
@@ -47,7 +47,7 @@ export async function examine({ script, user, env }: Examined): Promise<Finding[
   return findings;
 }
 
-/** Finds what is wrong with the program that runs a script. */
+/** Finds faults of the program that runs a script. */
 function examineProgram(
   first: FirstLine,
   script: string,

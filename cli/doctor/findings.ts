@@ -1,5 +1,5 @@
 /**
- * What `doctor` can find wrong with a CGI script, and the line that fixes it. Words in braces are filled in.
+ * The faults of a CGI script that `doctor` can find, and the line that fixes each. Words in braces are replaced.
  *
  * @module
  */

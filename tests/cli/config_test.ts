@@ -126,7 +126,7 @@ for (const [server, { needs, wrap, command }] of Object.entries(CHECKS)) {
   }
 }
 
-/** Splits what `config systemd` prints into its units, by name. */
+/** Splits the output of `config systemd` into units by name. */
 function unitsOf(text: string): Record<string, string> {
   const parts = text.split(/^# \/etc\/systemd\/system\/(.+)\n/m).slice(1);
   return { [parts[0]]: parts[1], [parts[2]]: parts[3] };
@@ -175,7 +175,7 @@ for (const workers of [[], ["--workers", "2"]]) {
           "-l",
           address,
           ...["PATH", "HOME"].flatMap((name) => ["-E", name]),
-          // What StandardInput=socket does.
+          // Same as StandardInput=socket.
           ...(workers.length > 0 ? ["/bin/sh", "-c", `exec "$@" <&3 3<&-`, "sh"] : []),
           ...words,
         ],

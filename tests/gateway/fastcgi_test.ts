@@ -6,6 +6,7 @@ import { encodeEndRequest, encodeStream, ProtocolStatus, RecordType } from "../.
 import { ProtocolError } from "../../wire/protocol_error.ts";
 import { bytes } from "../testing/bytes.ts";
 import { deadline } from "../testing/deadline.ts";
+import { turns } from "../testing/serving.ts";
 import { Application, type Peer } from "./application.ts";
 
 const OK = "Content-Type: text/plain\r\n\r\n";
@@ -580,4 +581,39 @@ Deno.test("fetchFastCGI() leaves no connection open", async () => {
   const address = `127.0.0.1:${(server.addr as Deno.NetAddr).port}`;
   const response = await fetchFastCGI("http://localhost/a?b", address);
   assertEquals(await response.text(), "http://localhost/a?b");
+});
+
+Deno.test("fastCGIGateway() leaves no connection open for clients that disconnect while it connects", async () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const ends: Promise<unknown>[] = [];
+  const accepting = (async () => {
+    for await (const conn of listener) {
+      const readAll = async () => {
+        const buffer = new Uint8Array(4096);
+        while (await conn.read(buffer).catch(() => null) !== null);
+        conn.close();
+      };
+      ends.push(readAll());
+    }
+  })();
+  {
+    using gateway = fastCGIGateway(`127.0.0.1:${listener.addr.port}`, { log: () => {} });
+    for (let round = 0; round < 20; round++) {
+      const requests = Array.from({ length: 20 }, async () => {
+        const controller = new AbortController();
+        const response = gateway(new Request("http://localhost/", { signal: controller.signal }));
+        const end = performance.now() + 0.3;
+        while (performance.now() < end);
+        await new Promise((resolve) => setTimeout(resolve, 0));
+        controller.abort();
+        await response.catch(() => {});
+      });
+      await deadline(Promise.all(requests), "the aborted requests");
+    }
+    await turns();
+    // The gateway is open: it must have closed each connection by itself.
+    await deadline(Promise.all(ends), "the end of all connections");
+  }
+  listener.close();
+  await accepting;
 });

@@ -1,4 +1,4 @@
-/** Host fields that would change the path or the server (rule F13). */
+/** Host fields that would change the path or the server (rules F13, F14). */
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import type { Handler } from "../../bridge/app.ts";
 import { cgiGateway, fastCGIGateway, scgiGateway } from "../../gateway.ts";

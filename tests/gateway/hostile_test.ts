@@ -1,4 +1,4 @@
-/** Hostile applications: what they write becomes an error, a truncated body, or nothing worse than they may say. */
+/** Hostile applications: what they write becomes an error, a truncated body, or nothing worse than they may say (rule F1). */
 import { assertEquals } from "@std/assert";
 import { cgiGateway, fastCGIGateway, scgiGateway } from "../../gateway.ts";
 import { text } from "../testing/bytes.ts";

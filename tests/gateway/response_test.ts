@@ -143,7 +143,7 @@ const BAD: Record<string, string> = {
   "two lengths": "Status: 200\nContent-Length: 1\nContent-Length: 2\n\nab",
   "a length with a sign": "Status: 200\nContent-Length: +1\n\na",
   "a length that is two": "Status: 200\nContent-Length: 1, 1\n\na",
-  "a status that is none": "Status: OK\n\n",
+  "a status without a number": "Status: OK\n\n",
   "an interim status": "Status: 103 Early Hints\n\n",
   "a head without end": "Status: 200\nX: " + "a".repeat(2000),
 };

@@ -1,3 +1,4 @@
+/** The ambiguous requests of tests/testing/smuggling.ts, through each gateway (rule F2). */
 import { assert, assertEquals } from "@std/assert";
 import { serveFastCGI } from "../../fastcgi.ts";
 import { cgiGateway, fastCGIGateway, type Gateway, scgiGateway } from "../../gateway.ts";

@@ -5,7 +5,7 @@ import { deadline } from "../testing/deadline.ts";
 import { connected } from "../testing/duplex.ts";
 import { turns } from "../testing/serving.ts";
 
-Deno.test("Channel reads on for a peer that sends all of its bytes before it reads any", async () => {
+Deno.test("Channel keeps reading from a peer that sends everything before it reads", async () => {
   const [theirs, ours] = connected(1000);
   const out = new ByteBuffer();
   let received = 0;
@@ -23,19 +23,19 @@ Deno.test("Channel reads on for a peer that sends all of its bytes before it rea
     },
   }, Infinity);
   const done = channel.run();
-  // More than the connection takes while nothing is read.
+  // More than the connection buffers while the peer does not read.
   out.append(new Uint8Array(5000));
   channel.flush();
   for (let sent = 0; sent < 10_000; sent += 1000) {
-    // Nobody calls check(): that a write makes no progress is noticed meanwhile.
-    await deadline(theirs.write(new Uint8Array(1000)), "the channel to read on");
+    // Without a call of check(): the channel notices the stalled write by itself.
+    await deadline(theirs.write(new Uint8Array(1000)), "the channel to keep reading");
   }
   theirs.closeWrite();
   await deadline(done, "the channel's end");
   assertEquals(received, 10_000);
 });
 
-Deno.test("Channel stays paused while its peer reads, however long", async () => {
+Deno.test("Channel stays paused for as long as its peer reads", async () => {
   const [theirs, ours] = connected(1000);
   const out = new ByteBuffer();
   const stalls: boolean[] = [];

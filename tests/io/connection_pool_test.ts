@@ -25,7 +25,7 @@ interface Pair {
   theirs: Deno.Conn;
 }
 
-/** A pool, and the application that it connects to. */
+/** A pool, and the application at its address. */
 class Rig implements Disposable {
   readonly pool: ConnectionPool<PooledConnection>;
   #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
@@ -39,7 +39,7 @@ class Rig implements Disposable {
     }, create);
   }
 
-  /** Acquires a connection that is a new one. */
+  /** Opens a new connection. */
   async connect(): Promise<Pair> {
     const ours = await deadline(this.pool.connect(), "the connection");
     const theirs = await deadline(this.#listener.accept(), "the application's accept");
@@ -47,7 +47,7 @@ class Rig implements Disposable {
     return { ours, theirs };
   }
 
-  /** Acquires a new connection, over which the application sends something. */
+  /** Opens a new connection over which the application has sent bytes. */
   async connectAndRead(): Promise<Pair> {
     const pair = await this.connect();
     await send(pair);
@@ -71,7 +71,7 @@ async function seesClose({ theirs }: Pair): Promise<void> {
   assertEquals(await deadline(theirs.read(new Uint8Array(1)), "the connection's close"), null);
 }
 
-/** Resolves when the pool closes a connection of its own accord. */
+/** Resolves when the pool closes a connection by itself. */
 function closing({ ours: { duplex } }: Pair): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
   const close = duplex.close.bind(duplex);
@@ -93,7 +93,7 @@ Deno.test("ConnectionPool keeps a released connection for the next request", asy
   }
 });
 
-Deno.test("ConnectionPool hands out the connection that was released last", async () => {
+Deno.test("ConnectionPool reuses the connection that was released last", async () => {
   using rig = new Rig();
   const pairs = [await rig.connectAndRead(), await rig.connectAndRead()];
   for (const { ours } of pairs) rig.pool.release(ours, true);
@@ -101,7 +101,7 @@ Deno.test("ConnectionPool hands out the connection that was released last", asyn
   assertEquals(rig.pool.reuse(), pairs[0].ours);
 });
 
-Deno.test("ConnectionPool closes an idle connection where a fresh one is wanted", async () => {
+Deno.test("ConnectionPool closes an idle connection for a new one", async () => {
   using rig = new Rig({ maxConnections: 1 });
   const idle = await rig.connectAndRead();
   rig.pool.release(idle.ours, true);
@@ -109,7 +109,7 @@ Deno.test("ConnectionPool closes an idle connection where a fresh one is wanted"
   await seesClose(idle);
 });
 
-Deno.test("ConnectionPool closes a connection that may not serve again", async () => {
+Deno.test("ConnectionPool closes a connection that is not reusable", async () => {
   using rig = new Rig();
   const pair = await rig.connectAndRead();
   rig.pool.release(pair.ours, false);
@@ -117,7 +117,7 @@ Deno.test("ConnectionPool closes a connection that may not serve again", async (
   await rig.connect();
 });
 
-Deno.test("ConnectionPool closes what exceeds maxIdle", async () => {
+Deno.test("ConnectionPool closes idle connections beyond maxIdle", async () => {
   using rig = new Rig({ maxIdle: 1 });
   const [first, second] = [await rig.connectAndRead(), await rig.connectAndRead()];
   rig.pool.release(first.ours, true);
@@ -131,7 +131,7 @@ Deno.test("ConnectionPool keeps no connection while another waits for its first 
   const first = await rig.connectAndRead();
   const waiting = await rig.connect();
   rig.pool.release(first.ours, true);
-  // PHP-FPM has a process for each connection: this one may now have the second request.
+  // PHP-FPM has a process for each connection: this one's may now serve the second request.
   await seesClose(first);
   await send(waiting);
   rig.pool.release(waiting.ours, true);
@@ -142,7 +142,7 @@ Deno.test("ConnectionPool keeps a connection while another waits, if the applica
   using rig = new Rig();
   const [first, second] = [await rig.connectAndRead(), await rig.connectAndRead()];
   rig.pool.release(second.ours, true);
-  // Closed by the application, so that the next has not been read from.
+  // The application closes it, so that nothing is read from the next.
   rig.pool.release(rig.pool.reuse()!, false);
   await rig.connect();
   rig.pool.release(first.ours, true);
@@ -169,7 +169,7 @@ Deno.test("ConnectionPool drops an idle connection that the application closes",
   await rig.connect();
 });
 
-Deno.test("ConnectionPool drops an idle connection over which bytes come", async () => {
+Deno.test("ConnectionPool drops an idle connection that receives bytes", async () => {
   using rig = new Rig();
   const pair = await rig.connectAndRead();
   const closed = closing(pair);
@@ -179,17 +179,17 @@ Deno.test("ConnectionPool drops an idle connection over which bytes come", async
   await rig.connect();
 });
 
-Deno.test("ConnectionPool leaves a connection alone that is in use again when bytes come", async () => {
+Deno.test("ConnectionPool keeps a connection that receives bytes once it is in use again", async () => {
   using rig = new Rig();
   const pair = await rig.connectAndRead();
   rig.pool.release(pair.ours, true);
   assertEquals(rig.pool.reuse(), pair.ours);
-  // The read that began while it was idle.
+  // This read began while the connection was idle.
   await send(pair);
   await send(pair);
 });
 
-Deno.test("ConnectionPool refuses more than maxConnections, and has room again after a release", async () => {
+Deno.test("ConnectionPool rejects more than maxConnections, until one is released", async () => {
   using rig = new Rig({ maxConnections: 2 });
   const pairs = [await rig.connectAndRead(), await rig.connectAndRead()];
   for (let i = 0; i < 2; i++) {
@@ -204,14 +204,14 @@ Deno.test("ConnectionPool refuses more than maxConnections, and has room again a
   rig.pool.release(pairs[1].ours, true);
 });
 
-Deno.test("ConnectionPool counts a connection that is being made", async () => {
+Deno.test("ConnectionPool counts a connection that is being opened", async () => {
   using rig = new Rig({ maxConnections: 1 });
   const first = rig.connect();
   await assertRejects(() => rig.pool.connect(), PoolFullError);
   await first;
 });
 
-/** An address where connecting takes for ever: its queue is full, and nobody accepts. */
+/** Creates an address where connecting never completes: its queue is full, and nothing accepts. */
 async function withFullQueue(use: (endpoint: Deno.NetAddr) => Promise<void>): Promise<void> {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0, tcpBacklog: 1 });
   const { port } = listener.addr;
@@ -226,7 +226,7 @@ async function withFullQueue(use: (endpoint: Deno.NetAddr) => Promise<void>): Pr
   }
 }
 
-Deno.test("ConnectionPool stops connecting after connectTimeout, and has room again", async () => {
+Deno.test("ConnectionPool stops connecting after connectTimeout, and frees its slot", async () => {
   await withFullQueue(async ({ port }) => {
     const endpoint = { transport: "tcp", hostname: "127.0.0.1", port } as const;
     const pool = new ConnectionPool(endpoint, {
@@ -245,21 +245,7 @@ Deno.test("ConnectionPool stops connecting after connectTimeout, and has room ag
   });
 });
 
-Deno.test("ConnectionPool stops connecting when the signal aborts", async () => {
-  await withFullQueue(async ({ port }) => {
-    const endpoint = { transport: "tcp", hostname: "127.0.0.1", port } as const;
-    const pool = new ConnectionPool(endpoint, { ...DEFAULTS, maxConnections: 1 }, create);
-    const controller = new AbortController();
-    const acquire = () => deadline(pool.connect(controller), "the abort");
-    const connecting = assertRejects(acquire, Error, "the client left");
-    controller.abort(new Error("the client left"));
-    await connecting;
-    await assertRejects(acquire, Error, "the client left");
-    pool.close();
-  });
-});
-
-Deno.test("ConnectionPool says what it cannot connect to", async () => {
+Deno.test("ConnectionPool names the address that it cannot connect to", async () => {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const { port } = listener.addr;
   listener.close();
@@ -314,7 +300,7 @@ Deno.test("ConnectionPool.close() closes all connections, and those that are rel
   await seesClose(late);
 });
 
-Deno.test("PooledConnection reads what came while it was watched", async () => {
+Deno.test("PooledConnection reads the bytes received while it was watched", async () => {
   const [theirs, duplex] = connected();
   const connection = new PooledConnection(duplex);
   const event = Promise.withResolvers<void>();

@@ -8,7 +8,7 @@ import { handDown, type HandedDown } from "../testing/hand_down.ts";
 
 const LIMIT = "64";
 
-/** Connects, whatever the other side does with it. */
+/** Connects, and ignores errors of the connection. */
 function connect(address: string): Promise<Deno.Conn> {
   return address.startsWith("unix:")
     ? Deno.connect({ transport: "unix", path: address.slice(5) })
@@ -24,7 +24,7 @@ async function exhaust(address: string, noticed: () => Promise<void>): Promise<v
   await respondsWell(address);
 }
 
-/** Sends requests until one gets the app's response: as long as old connections are open, 503 is right. */
+/** Sends requests until one gets the app's response: while old connections are open, 503 is expected. */
 async function respondsWell(address: string): Promise<void> {
   let response: Response;
   do {
@@ -37,7 +37,7 @@ async function respondsWell(address: string): Promise<void> {
   } while (!response.ok);
 }
 
-/** Starts a program with a listening socket as standard input. */
+/** Starts a program whose standard input is a listening socket. */
 async function inherit(
   medium: "TCP" | "Unix",
   directory: string,
@@ -51,14 +51,14 @@ async function inherit(
   }
   const path = `${directory}/app.sock`;
   const program = await handDown({ path: `${path}.new` }, 0, {}, args, limit);
-  // The listener that closes removes its path.
+  // The listener removes its path when it closes.
   await Deno.rename(`${path}.new`, path);
   program.closeOurs();
   return { ...program, address: `unix:${path}` };
 }
 
 for (const medium of ["TCP", "Unix"] as const) {
-  Deno.test(`an inherited ${medium} listener accepts again after the process had no descriptors`, async () => {
+  Deno.test(`an inherited ${medium} listener accepts again after the process ran out of descriptors`, async () => {
     const directory = await Deno.makeTempDir();
     const args = ["--allow-env", `${ROOT}examples/hello.ts`];
     const program = await inherit(medium, directory, args, LIMIT);
@@ -70,7 +70,7 @@ for (const medium of ["TCP", "Unix"] as const) {
     await Deno.remove(directory, { recursive: true });
   });
 
-  Deno.test(`a ${medium} listener accepts again after the process had no descriptors`, async () => {
+  Deno.test(`a ${medium} listener accepts again after the process ran out of descriptors`, async () => {
     const directory = await Deno.makeTempDir();
     const address = medium === "TCP" ? "127.0.0.1:0" : `unix:${directory}/app.sock`;
     const source = `
@@ -107,7 +107,7 @@ async function countDescriptors(pid: number): Promise<number> {
 }
 
 for (const medium of ["TCP", "Unix"] as const) {
-  Deno.test(`maxConnections holds for an inherited ${medium} listener`, async () => {
+  Deno.test(`maxConnections applies to an inherited ${medium} listener`, async () => {
     const directory = await Deno.makeTempDir();
     await Deno.writeTextFile(
       `${directory}/server.ts`,
@@ -121,7 +121,7 @@ for (const medium of ["TCP", "Unix"] as const) {
     for (let i = 0; i < 400; i++) opened.push(await connect(program.address));
     for (let i = 0; i < 50; i++) {
       const more = await countDescriptors(program.pid) - before;
-      // 4 are served, 64 wait for their 503, and 64 wait to be served; more may come before accepting pauses.
+      // 4 are served, 64 wait for their 503, and 64 wait in the queue; more may arrive before accepting pauses.
       assert(more < 250, `${more} descriptors`);
     }
     for (const conn of opened) conn.close();

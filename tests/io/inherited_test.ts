@@ -7,18 +7,18 @@ import { ROOT } from "../testing/daemon.ts";
 import { handDown } from "../testing/hand_down.ts";
 
 async function hello(address: string): Promise<string> {
-  const asked = fetchFastCGI("http://localhost/", address as "127.0.0.1:0");
-  return await (await deadline(asked, "a response")).text();
+  const response = fetchFastCGI("http://localhost/", address as "127.0.0.1:0");
+  return await (await deadline(response, "a response")).text();
 }
 
-Deno.test("serve() finds FastCGI on descriptor 0, TCP, and ends with 0 at SIGTERM", async () => {
+Deno.test("serve() detects FastCGI on descriptor 0, TCP, and exits with 0 at SIGTERM", async () => {
   const program = await handDown({ host: "127.0.0.1", port: 0 }, 0);
   program.closeOurs();
   assertEquals(await hello(program.address), "Hello from Gatehouse\n");
   assertEquals(await program.stop(), 0);
 });
 
-Deno.test("serve() finds FastCGI on descriptor 0, Unix", async () => {
+Deno.test("serve() detects FastCGI on descriptor 0, Unix", async () => {
   const directory = await Deno.makeTempDir();
   const path = `${directory}/app.sock`;
   const program = await handDown({ path: `${path}.new` }, 0);
@@ -29,14 +29,14 @@ Deno.test("serve() finds FastCGI on descriptor 0, Unix", async () => {
   await Deno.remove(directory, { recursive: true });
 });
 
-Deno.test("serve() finds the socket that systemd hands over", async () => {
+Deno.test("serve() detects the socket that systemd passes", async () => {
   const program = await handDown({ host: "127.0.0.1", port: 0 }, 3, { LISTEN_FDS: "1" });
   program.closeOurs();
   assertEquals(await hello(program.address), "Hello from Gatehouse\n");
   assertEquals(await program.stop(), 0);
 });
 
-Deno.test("inheritedListener() refuses a descriptor that is no listening socket", async () => {
+Deno.test("inheritedListener() rejects a descriptor that is not a listening socket", async () => {
   const file = await Deno.makeTempFile();
   for (const [name, redirect] of [["a file", `<${file}`], ["a pipe", "< <(true)"]]) {
     const { stderr } = await new Deno.Command("bash", {
@@ -56,11 +56,11 @@ Deno.test("inheritedListener() refuses a descriptor that is no listening socket"
   await Deno.remove(file);
 });
 
-Deno.test("inheritedListener() refuses a descriptor that is not open", async () => {
+Deno.test("inheritedListener() rejects a descriptor that is not open", async () => {
   await assertRejects(() => inheritedListener({ fd: 4095 }), Error, "must be a listening socket");
 });
 
-Deno.test("inheritedListener() gives connections that read, write, half-close and close", async () => {
+Deno.test("inheritedListener() accepts connections that read, write, half-close and close", async () => {
   const server = createServer();
   await new Promise<void>((resolve) => server.listen({ host: "127.0.0.1", port: 0 }, resolve));
   const { port } = server.address() as { port: number };

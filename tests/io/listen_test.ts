@@ -16,7 +16,7 @@ Deno.test("parseAddress() reads host:port and unix:/path", () => {
 });
 
 for (const text of ["", "9000", "a", "a:b", "a:65536", "::1:80", "unix:", "http://a:1", "a:1/"]) {
-  Deno.test(`parseAddress() refuses ${JSON.stringify(text)}`, () => {
+  Deno.test(`parseAddress() rejects ${JSON.stringify(text)}`, () => {
     assertThrows(() => parseAddress(text), TypeError, "it must be host:port or unix:/path");
   });
 }
@@ -34,7 +34,7 @@ function modeOf(path: string): number {
   return Deno.statSync(path).mode! & 0o777;
 }
 
-Deno.test("listen() gives a Unix socket its mode, and takes the file away when it closes", () =>
+Deno.test("listen() sets the mode of a Unix socket, and removes the file when it closes", () =>
   inDirectory(async (path) => {
     for (const mode of [undefined, 0o600, 0o666]) {
       const listener = await listen(`unix:${path}`, { mode });
@@ -45,7 +45,7 @@ Deno.test("listen() gives a Unix socket its mode, and takes the file away when i
     }
   }));
 
-Deno.test("listen() opens a Unix socket to nobody else before it has its mode", () =>
+Deno.test("listen() creates a Unix socket closed to other users until its mode is set", () =>
   inDirectory(async (path) => {
     const before = Deno.umask(0);
     const { chmodSync } = Deno;
@@ -66,7 +66,7 @@ Deno.test("listen() opens a Unix socket to nobody else before it has its mode", 
 for (
   const [allowed, flags] of [["", ["--allow-sys"]], [" without leave to set it", []]] as const
 ) {
-  Deno.test(`listen() and prefork() let nobody connect early under umask 0${allowed}`, () =>
+  Deno.test(`listen() and prefork() reject early connections under umask 0${allowed}`, () =>
     inDirectory(async (path) => {
       const programs = {
         listen: `import { listen } from "${ROOT}fastcgi.ts";
@@ -124,14 +124,14 @@ Deno.test({
     }),
 });
 
-Deno.test("listen() refuses a group that is none, and leaves nothing behind", () =>
+Deno.test("listen() rejects an unknown group, and leaves no file", () =>
   inDirectory(async (path) => {
     const error = await assertRejects(() => listen(`unix:${path}`, { group: "no such group" }));
     assertStringIncludes((error as Error).message, "must be in /etc/group");
     await assertRejects(() => Deno.stat(path), Deno.errors.NotFound);
   }));
 
-Deno.test("listen() replaces a socket that a killed process left", () =>
+Deno.test("listen() replaces the socket of a killed process", () =>
   inDirectory(async (path) => {
     const directory = path.slice(0, path.lastIndexOf("/"));
     const program = `${directory}/holder.ts`;
@@ -151,7 +151,7 @@ Deno.test("listen() replaces a socket that a killed process left", () =>
     (await listen(`unix:${path}`)).close();
   }));
 
-Deno.test("listen() names who holds a socket, where it may look", () =>
+Deno.test("listen() names the process that uses a socket, if permitted", () =>
   inDirectory(async (path) => {
     using _listener = Deno.listen({ transport: "unix", path });
     const program = path.replace(".sock", ".ts");
@@ -163,7 +163,7 @@ Deno.test("listen() names who holds a socket, where it may look", () =>
     await second.says(`process ${Deno.pid} (deno)`);
   }));
 
-Deno.test("listen() leaves a file that is no socket alone", () =>
+Deno.test("listen() does not replace a file that is not a socket", () =>
   inDirectory(async (path) => {
     await Deno.writeTextFile(path, "precious");
     await assertRejects(() => listen(`unix:${path}`), Error, "it is another file");

@@ -1,4 +1,4 @@
-/** The ambiguous requests of tests/testing/smuggling.ts, through each web server in front of `serveFastCGI()`. */
+/** The ambiguous requests of tests/testing/smuggling.ts, through each web server in front of `serveFastCGI()` (rule F2). */
 import { assert, assertEquals } from "@std/assert";
 import { serveFastCGI } from "../../fastcgi.ts";
 import { Observer, smuggle } from "../testing/smuggling.ts";
