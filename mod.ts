@@ -66,10 +66,14 @@ export interface ServeOptions extends CGIOptions, FastCGIOptions, HTTPOptions {}
 export async function serve(app: App, options: ServeOptions = {}): Promise<void> {
   const environment = readEnvironment();
   if (environment === "cgi") return await serveCGI(app, options);
-  const server = await serveInherited(app, options, environment) ??
-    await serveOverHTTP(app, options, environment);
+  const inherited = await serveInherited(app, options, environment);
+  const server = inherited ?? await serveOverHTTP(app, options, environment);
   const { runUntilTerminated } = await import("./io/signals.ts");
-  await runUntilTerminated(server);
+  const { reportReady } = await import("./io/worker.ts");
+  // Listens for signals before the supervisor may send one.
+  const running = runUntilTerminated(server);
+  if (inherited !== undefined) await reportReady(() => inherited.shutdown());
+  await running;
 }
 
 /** Serves FastCGI on an inherited socket. Returns undefined if there is none (rule A1). */
@@ -86,10 +90,7 @@ async function serveInherited(
   if (input === "stream" && environment === "unreadable") throw unreadable();
   if (typeof input === "string") return undefined;
   const { serveFastCGI } = await import("./fastcgi.ts");
-  const { reportReady } = await import("./io/worker.ts");
-  const server = serveFastCGI(app, input, options);
-  await reportReady(() => server.shutdown());
-  return server;
+  return serveFastCGI(app, input, options);
 }
 
 async function serveOverHTTP(

@@ -260,9 +260,9 @@ async function serve(plan: Plan): Promise<void> {
   }
   const shutdown = async () => void await Promise.all(servers.map((server) => server.shutdown()));
   const { reportReady } = await import("../io/worker.ts");
-  await reportReady(shutdown);
   const finished = Promise.all(servers.map((server) => server.finished)).then(() => {});
-  await runUntilTerminated({ finished, shutdown });
+  // Listens for signals before the supervisor may send one.
+  await Promise.all([runUntilTerminated({ finished, shutdown }), reportReady(shutdown)]);
 }
 
 async function startServing(
