@@ -16,7 +16,7 @@ import { disconnected, Exchange } from "./bridge/exchange.ts";
 import { contentLength } from "./bridge/request.ts";
 import { RequestBody, type RequestBodySource } from "./bridge/request_body.ts";
 import { refuse, respond, type ResponseSink, toHandler } from "./bridge/respond.ts";
-import { decodeDebugFormat, encodeByteString } from "./wire/byte_string.ts";
+import { concat, decodeDebugFormat, encodeByteString } from "./wire/byte_string.ts";
 import { ProtocolError } from "./wire/protocol_error.ts";
 import { Variables } from "./wire/variables.ts";
 
@@ -272,7 +272,9 @@ class ScriptOutput implements ResponseSink {
   }
 
   send(head: string | null, chunk: Uint8Array | null, _last: boolean): Promise<void> | void {
-    const bytes = head === null ? chunk : join(encodeByteString(head), chunk);
+    const bytes = head === null
+      ? chunk
+      : concat([encodeByteString(head), ...(chunk === null ? [] : [chunk])]);
     if (bytes === null) return;
     const at = this.#writeAtOnce(bytes);
     if (at < bytes.length) return this.#write(bytes, at);
@@ -317,14 +319,6 @@ class ScriptOutput implements ResponseSink {
     this.onclose(disconnected());
     return error;
   }
-}
-
-function join(head: Uint8Array, chunk: Uint8Array | null): Uint8Array {
-  if (chunk === null) return head;
-  const joined = new Uint8Array(head.length + chunk.length);
-  joined.set(head);
-  joined.set(chunk, head.length);
-  return joined;
 }
 
 /** Reads a script's body when the app reads it, and ahead of the app while a write stalls (rule B20). */

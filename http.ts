@@ -18,7 +18,8 @@ import {
 import { toHandler } from "./bridge/respond.ts";
 import { checkResponse } from "./bridge/response_head.ts";
 import { createVariables } from "./bridge/request_variables.ts";
-import { MAX_DELAY, type ServerOptions, SHUTDOWN_TIMEOUT } from "./io/server.ts";
+import { MAX_DELAY } from "./io/max_delay.ts";
+import { type ServerOptions, SHUTDOWN_TIMEOUT } from "./io/server.ts";
 import { Variables } from "./wire/variables.ts";
 
 export type { App, AppObject, AppOptions, Handler, HandlerInfo, Protocol } from "./bridge/app.ts";

@@ -69,10 +69,12 @@ export async function serve(app: App, options: ServeOptions = {}): Promise<void>
   const inherited = await serveInherited(app, options, environment);
   const server = inherited ?? await serveOverHTTP(app, options, environment);
   const { runUntilTerminated } = await import("./io/signals.ts");
-  const { reportReady } = await import("./io/worker.ts");
   // Listens for signals before the supervisor may send one.
   const running = runUntilTerminated(server);
-  if (inherited !== undefined) await reportReady(() => inherited.shutdown());
+  if (inherited !== undefined) {
+    const { reportReady } = await import("./io/worker.ts");
+    await reportReady(() => inherited.shutdown());
+  }
   await running;
 }
 

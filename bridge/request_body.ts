@@ -1,3 +1,4 @@
+import { concat } from "../wire/byte_string.ts";
 import type { BodyRate } from "./body_rate.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 
@@ -345,14 +346,4 @@ function dropped(): Error {
   return new Error(
     "Cannot read request body as it must be read before the response is complete: it was discarded",
   );
-}
-
-function concat(parts: Uint8Array[]): Uint8Array<ArrayBuffer> {
-  const whole = new Uint8Array(parts.reduce((length, part) => length + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
 }

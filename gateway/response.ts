@@ -4,6 +4,7 @@
  * @module
  */
 
+import { concat } from "../wire/byte_string.ts";
 import { ChunkedDecoder } from "../wire/chunked.ts";
 import { CONNECTION_FIELDS, HeadDecoder, type ResponseHead } from "../wire/cgi.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
@@ -45,17 +46,17 @@ export class ResponseReader {
   /** The response, once its header block is complete. */
   readonly response: Promise<ApplicationResponse>;
   /**
-   * "held": the header block is complete, and the body so far is held back in case the response ends with the bytes of
+   * "pending": the header block is complete, and the body so far is pending, in case the response ends with the bytes of
    * this read. "bodyless": the response is settled without a body, though the application may write one.
    */
-  #phase: "head" | "held" | "body" | "bodyless" | "complete" | "failed" = "head";
+  #phase: "head" | "pending" | "body" | "bodyless" | "complete" | "failed" = "head";
   #options: ResponseReaderOptions;
   #settle = Promise.withResolvers<ApplicationResponse>();
   #decoder: HeadDecoder;
   /** Decodes the chunked coding that an NPH script may use (rule B21). */
   #chunks: ChunkedDecoder | null = null;
   #init: ResponseInit = {};
-  #held: Uint8Array<ArrayBuffer>[] = [];
+  #pending: Uint8Array<ArrayBuffer>[] = [];
   #controller!: ReadableStreamDefaultController<Uint8Array<ArrayBuffer>>;
   #room: (() => void) | null = null;
   /** How many bytes of the body are still to come, if its length was declared. */
@@ -77,7 +78,7 @@ export class ResponseReader {
 
   /** Whether the client gets the whole response, whatever the application still does. */
   get complete(): boolean {
-    return this.#phase !== "head" && this.#phase !== "held" && this.#phase !== "body";
+    return this.#phase !== "head" && this.#phase !== "pending" && this.#phase !== "body";
   }
 
   /** Whether the response is complete or has failed, so that no more bytes are needed. */
@@ -99,14 +100,14 @@ export class ResponseReader {
   }
 
   #pushContent(bytes: Uint8Array<ArrayBuffer>): void {
-    if (this.#phase !== "held" && this.#phase !== "body") return this.#drop(bytes);
+    if (this.#phase !== "pending" && this.#phase !== "body") return this.#drop(bytes);
     if (this.#chunks === null) return this.#pushBody(bytes);
     for (const content of this.#chunks.push(bytes)) this.#pushBody(content);
   }
 
   /** Passes the bytes so far on to the client. To be called after all bytes of a read. */
   flush(): void {
-    if (this.#phase === "held") this.#stream();
+    if (this.#phase === "pending") this.#stream();
   }
 
   /** Returns a promise if too many bytes are buffered. It resolves when the client has read enough of them. */
@@ -123,14 +124,14 @@ export class ResponseReader {
   end(): void {
     if (this.ended) return;
     if (this.#phase === "head") this.#decoder.end();
-    if (this.#phase === "held" || this.#phase === "body") {
+    if (this.#phase === "pending" || this.#phase === "body") {
       if (this.#left) {
         return this.fail(
           new Error(`The body is ${this.#left} bytes shorter than its Content-Length`),
         );
       }
       if (this.#chunks?.ended === false) return this.fail(new Error("The body has no last chunk"));
-      if (this.#phase === "held") this.#respondWhole();
+      if (this.#phase === "pending") this.#respondWhole();
       else this.#controller.close();
     }
     this.#phase = "complete";
@@ -183,12 +184,12 @@ export class ResponseReader {
       return this.#options.oncomplete();
     }
     this.#init = init;
-    this.#phase = "held";
+    this.#phase = "pending";
   }
 
   /** Responds with a body that arrived whole with its header block. A stream would cost more than the rest. */
   #respondWhole(): void {
-    this.#settle.resolve(new Response(concatenate(this.#held), this.#init));
+    this.#settle.resolve(new Response(concat(this.#pending), this.#init));
   }
 
   /** Responds with a body of which more may follow. */
@@ -206,16 +207,16 @@ export class ResponseReader {
         this.#options.oncancel(reason);
       },
     }, new ByteLengthQueuingStrategy({ highWaterMark: HIGH_WATER }));
-    for (const chunk of this.#held) this.#controller.enqueue(chunk.slice());
-    this.#held = [];
+    for (const chunk of this.#pending) this.#controller.enqueue(chunk.slice());
+    this.#pending = [];
     this.#settle.resolve(new Response(body, this.#init));
   }
 
   #pushBody(bytes: Uint8Array<ArrayBuffer>): void {
     if (bytes.length === 0) return;
-    if (this.#phase !== "held" && this.#phase !== "body") return this.#drop(bytes);
+    if (this.#phase !== "pending" && this.#phase !== "body") return this.#drop(bytes);
     const chunk = bytes.subarray(0, this.#left);
-    if (this.#phase === "held") this.#held.push(chunk);
+    if (this.#phase === "pending") this.#pending.push(chunk);
     else this.#controller.enqueue(chunk.slice());
     if (this.#left === undefined) return;
     this.#left -= chunk.length;
@@ -270,17 +271,6 @@ function createHeaders(fields: [name: string, value: string][]): Headers {
     if (!unique || !headers.has(field)) headers.append(field, value);
   }
   return headers;
-}
-
-function concatenate(chunks: Uint8Array<ArrayBuffer>[]): Uint8Array<ArrayBuffer> {
-  if (chunks.length === 1) return chunks[0];
-  const whole = new Uint8Array(chunks.reduce((sum, chunk) => sum + chunk.length, 0));
-  let at = 0;
-  for (const chunk of chunks) {
-    whole.set(chunk, at);
-    at += chunk.length;
-  }
-  return whole;
 }
 
 function isChunked([name, value]: [name: string, value: string]): boolean {

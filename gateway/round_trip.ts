@@ -44,7 +44,7 @@ export class RoundTrip implements Checked {
   /** The number of bytes that the client has sent of the body, and whether the gateway waits for more. */
   #received = 0;
   #receiving = false;
-  #rate: BodyRate;
+  #rate: BodyRate | undefined;
   /**
    * "complete": the response is complete before the whole body was sent. "over": the transport has finished, or the
    * round trip was aborted.
@@ -67,7 +67,6 @@ export class RoundTrip implements Checked {
     const {
       timeout = DEFAULTS.timeout,
       clientTimeout = DEFAULTS.clientTimeout,
-      minBodyRate = DEFAULTS.minBodyRate,
       maxHeaderBytes = DEFAULTS.maxHeaderBytes,
       maxBodyBytes = DEFAULTS.maxBodyBytes,
       log = console.error,
@@ -78,7 +77,6 @@ export class RoundTrip implements Checked {
     this.#info = info;
     this.#sweep = sweep;
     this.#maxBodyBytes = maxBodyBytes;
-    this.#rate = new BodyRate(minBodyRate);
     this.length = bodyLength(request);
     if ((this.length ?? 0) > maxBodyBytes) throw tooLarge(maxBodyBytes);
     this.#body = request.body === null ? undefined : new BodyReader(request.body);
@@ -90,8 +88,8 @@ export class RoundTrip implements Checked {
       log,
     });
     this.watchdog = new Watchdog({ application: timeout, client: clientTimeout });
-    // Deno.serve aborts a signal that was looked at even after a complete response, with a DOMException each time. Most
-    // requests are finished before the second sweep, which looks at it too.
+    // Deno.serve aborts a signal that was read even after a complete response, with a DOMException each time. Most
+    // requests are finished before the second sweep, which reads it too.
     if (info === undefined || !("completed" in info)) this.#observe();
     if (!this.over) sweep.add(this);
   }
@@ -99,9 +97,9 @@ export class RoundTrip implements Checked {
   /** Aborts the round trip if the client has disconnected or a side has made no progress for too long. */
   check(now: number): void {
     if (++this.#checks > 1) this.#observe();
+    this.#rate ??= new BodyRate(this.#options.minBodyRate ?? DEFAULTS.minBodyRate);
     if (this.#rate.isTooSlow(now, this.#received, this.#receiving)) {
-      const { minBodyRate = DEFAULTS.minBodyRate } = this.#options;
-      return this.abort(tooSlow(minBodyRate));
+      return this.abort(tooSlow(this.#rate.minimum));
     }
     const side = this.watchdog.expired(now);
     if (side === undefined || this.over) return;
@@ -296,7 +294,7 @@ export class RoundTrip implements Checked {
 const SMALL_READ = 16_384;
 const LARGE_READ = 65_536;
 
-/** Reads a body: into one buffer if it is a byte stream, as under `Deno.serve`, since a chunk each would be garbage. */
+/** Reads a body, into one buffer if it is a byte stream, as under `Deno.serve`: a new chunk each time would be garbage. */
 class BodyReader {
   #reader: ReadableStreamBYOBReader | ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>>;
   #buffer: ArrayBuffer | undefined;

@@ -1,6 +1,6 @@
 import type { Endpoint } from "./address.ts";
 import type { Duplex } from "./duplex.ts";
-import { MAX_DELAY } from "./server.ts";
+import { MAX_DELAY } from "./max_delay.ts";
 
 /** Limits of a {@linkcode ConnectionPool}. */
 export interface PoolOptions {
@@ -33,7 +33,6 @@ function nameOf(endpoint: Endpoint): string {
  * Connects to an endpoint.
  *
  * @param timeout How long connecting may take, in milliseconds. A Unix socket connects or fails at once.
- * @param controller Aborts connecting.
  * @throws {Deno.errors.TimedOut} If it takes longer.
  * @throws The error of `Deno.connect`.
  */

@@ -1,4 +1,5 @@
 import type { Duplex, Listener } from "./duplex.ts";
+import { MAX_DELAY } from "./max_delay.ts";
 import { checkExposure, isAllowedPeer } from "./peers.ts";
 
 /** A running server: the shape of `Deno.HttpServer`. */
@@ -69,8 +70,6 @@ export interface ServerConnection {
 /** The defaults of `maxConnections` and `shutdownTimeout`. */
 export const MAX_CONNECTIONS = 1024;
 export const SHUTDOWN_TIMEOUT = 10_000;
-/** The maximum delay of a timer, about 25 days, in milliseconds. A timer with a longer delay fires at once. */
-export const MAX_DELAY: number = 2 ** 31 - 1;
 /** The time between two calls of {@linkcode ServerConnection.check}, in milliseconds. */
 const TICK = 500;
 /** The maximum number of connections beyond `maxConnections`, which get 503. */

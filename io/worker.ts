@@ -2,8 +2,8 @@
 const CHECK = 1000;
 
 /**
- * Reports to the supervisor, if there is one, that this worker serves. If the supervisor ends without having told the
- * worker to end, this is logged and `Deno.exitCode` set to 1.
+ * Reports to the supervisor, if there is one, that this worker serves. If the supervisor ends before it stops the
+ * worker, the worker logs this and sets `Deno.exitCode` to 1.
  *
  * @param onOrphaned Called when the supervisor has ended.
  */
@@ -12,7 +12,7 @@ export async function reportReady(onOrphaned: () => void): Promise<void> {
   const { default: process } = await import("node:process");
   if (process.send === undefined) return;
   const { ppid } = process;
-  let phase: "running" | "told" | "orphaned" = "running";
+  let phase: "running" | "stopping" | "orphaned" = "running";
   const orphaned = () => {
     if (phase === "orphaned") return;
     if (phase === "running") {
@@ -23,7 +23,7 @@ export async function reportReady(onOrphaned: () => void): Promise<void> {
     onOrphaned();
   };
   process.on("message", (message) => {
-    if (message === "SIGTERM" && phase === "running") phase = "told";
+    if (message === "SIGTERM" && phase === "running") phase = "stopping";
   });
   process.once("disconnect", orphaned);
   // A supervisor that ends before it reads the message does not disconnect.

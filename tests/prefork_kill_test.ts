@@ -50,6 +50,13 @@ function isAlive(pid: number): boolean {
   }
 }
 
+async function ended(pid: number): Promise<void> {
+  const check = async () => {
+    while (isAlive(pid)) await new Promise((resolve) => setTimeout(resolve, 10));
+  };
+  await deadline(check(), `the end of process ${pid}`);
+}
+
 const living = (daemon: Daemon) => pidsOf(daemon, "loads").filter(isAlive);
 
 /** Waits until two workers are there that are no others than these. */
@@ -112,11 +119,11 @@ Deno.test("prefork() starts no worker after SIGTERM when others end during SIGHU
   daemon.child.kill("SIGHUP");
   await daemon.says("loads", 3);
   Deno.kill(before[0], "SIGKILL");
-  while (isAlive(before[0])) await new Promise((resolve) => setTimeout(resolve, 10));
+  await ended(before[0]);
   daemon.child.kill("SIGTERM");
   // Its successor ends, while the second worker still responds.
   const [, , successor] = pidsOf(daemon, "loads");
-  while (isAlive(successor)) await new Promise((resolve) => setTimeout(resolve, 10));
+  await ended(successor);
   await Deno.remove(`${directory}/hold`);
   assertEquals((await deadline(daemon.child.status, "the end of all workers")).code, 0);
   await daemon.ended;

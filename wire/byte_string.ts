@@ -73,3 +73,14 @@ export function decodeDebugFormat(text: string): string {
     return char === undefined ? toByteString(plain) : DEBUG_CONTROLS[char] ?? char;
   });
 }
+
+/** Joins arrays of bytes. */
+export function concat(parts: Uint8Array[]): Uint8Array<ArrayBuffer> {
+  const whole = new Uint8Array(parts.reduce((length, part) => length + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
+}

@@ -2,23 +2,10 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { cgiGateway, fastCGIGateway, type Gateway, scgiGateway } from "../../gateway.ts";
 import { Client } from "./client.ts";
+import { serve } from "./gateway_server.ts";
 import { eventually, freePort, type Rig, Suite, within } from "./harness.ts";
 
-const servers: AsyncDisposable[] = [];
-Deno.test.afterAll(async () => {
-  for (const server of servers) await server[Symbol.asyncDispose]();
-});
-
-function serve(gateway: Gateway): string {
-  const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, gateway);
-  servers.push({
-    async [Symbol.asyncDispose]() {
-      gateway[Symbol.dispose]();
-      await server.shutdown();
-    },
-  });
-  return `http://127.0.0.1:${server.addr.port}`;
-}
+const serveOrigin = (gateway: Gateway): string => `http://${serve(gateway)}`;
 
 /** Runs a client to its end, with nothing of the user's own configuration. */
 async function run(rig: Rig, command: string, ...args: string[]): Promise<string> {
@@ -59,7 +46,7 @@ const git = new Suite("gateway: Git", { git: "git", [HTTP_BACKEND]: "git" }, asy
   }
   const bare = `${rig.dir}/repositories/one.git`;
   await run(rig, "git", "clone", "-q", "--bare", work, bare);
-  const base = serve(cgiGateway({
+  const base = serveOrigin(cgiGateway({
     script: HTTP_BACKEND,
     prefix: "/git",
     env: { GIT_PROJECT_ROOT: `${rig.dir}/repositories`, GIT_HTTP_EXPORT_ALL: "1", HOME: rig.dir },
@@ -117,7 +104,7 @@ const views = new Suite("gateway: gitweb and cgit", {
   };
   const log = () => {};
   return {
-    gitweb: serve(cgiGateway({
+    gitweb: serveOrigin(cgiGateway({
       script: GITWEB,
       env: {
         ...safe,
@@ -125,7 +112,7 @@ const views = new Suite("gateway: gitweb and cgit", {
       },
       log,
     })),
-    cgit: serve(cgiGateway({
+    cgit: serveOrigin(cgiGateway({
       script: CGIT,
       env: {
         ...safe,
@@ -157,8 +144,8 @@ const fossil = new Suite("gateway: Fossil", { fossil: "fossil" }, async (rig) =>
   rig.spawn("fossil", "fossil", args, { env: { HOME: rig.dir, USER: "test" } });
   const scgi = scgiGateway(`127.0.0.1:${port}`, { log: () => {} });
   const urls = {
-    cgi: serve(cgiGateway({ script, env: { HOME: rig.dir }, log: () => {} })),
-    scgi: serve(scgi),
+    cgi: serveOrigin(cgiGateway({ script, env: { HOME: rig.dir }, log: () => {} })),
+    scgi: serveOrigin(scgi),
   };
   await eventually("Fossil listens", async () => {
     const response = await fetch(`${urls.scgi}/timeline`);
@@ -210,9 +197,9 @@ const mapserver = new Suite("gateway: MapServer", {
   const log = () => {};
   return {
     // Debian's own is a link to /usr/bin/mapserv.
-    cgi: serve(cgiGateway({ script: MAPSERV, env, log })),
-    root: serve(cgiGateway({ root: "/usr/lib/cgi-bin", env, log })) + "/mapserv",
-    fastcgi: serve(fastCGIGateway(`127.0.0.1:${port}`, { variables: env, log })),
+    cgi: serveOrigin(cgiGateway({ script: MAPSERV, env, log })),
+    root: serveOrigin(cgiGateway({ root: "/usr/lib/cgi-bin", env, log })) + "/mapserv",
+    fastcgi: serveOrigin(fastCGIGateway(`127.0.0.1:${port}`, { variables: env, log })),
   };
 });
 
@@ -250,7 +237,7 @@ const perl = new Suite("gateway: CGI::Fast", {
       return false;
     }
   });
-  return serve(fastCGIGateway(`unix:${socket}`, { log: () => {} }));
+  return serveOrigin(fastCGIGateway(`unix:${socket}`, { log: () => {} }));
 });
 
 perl.test("reads a form that is sent in chunks", async (url) => {

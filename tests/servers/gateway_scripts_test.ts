@@ -1,7 +1,8 @@
 /** CGI scripts in several languages, fcgiwrap, and Go's FastCGI server behind the gateways. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { cgiGateway, fastCGIGateway, type Gateway } from "../../gateway.ts";
+import { cgiGateway, fastCGIGateway } from "../../gateway.ts";
 import { request } from "./client.ts";
+import { serve } from "./gateway_server.ts";
 import { eventually, type Rig, Suite } from "./harness.ts";
 
 /** Scripts that respond with parts of their request: method, path, query, form field "name", body or its SHA-256. */
@@ -85,22 +86,6 @@ func main() {
 	panic(fcgi.Serve(listener, nil))
 }
 `;
-
-const servers: AsyncDisposable[] = [];
-Deno.test.afterAll(async () => {
-  for (const server of servers) await server[Symbol.asyncDispose]();
-});
-
-function serve(gateway: Gateway): string {
-  const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, gateway);
-  servers.push({
-    async [Symbol.asyncDispose]() {
-      gateway[Symbol.dispose]();
-      await server.shutdown();
-    },
-  });
-  return `127.0.0.1:${server.addr.port}`;
-}
 
 function build(command: string, args: string[], rig: Rig): void {
   const { success, stderr } = new Deno.Command(command, {
