@@ -209,6 +209,7 @@ class Service {
 
 /** One connection: passes received records on to its requests, and sends theirs. */
 class Connection implements ServerConnection, ChannelHandler, RecordSink {
+  place = -1;
   readonly service: Service;
   readonly out: ByteBuffer = new ByteBuffer();
   readonly channel: Channel;

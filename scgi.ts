@@ -115,6 +115,7 @@ export function serveSCGI(app: App, listener: Listener, options: SCGIOptions = {
 /** One connection, which carries one request and its response. */
 class Connection
   implements ServerConnection, ChannelHandler, ResponseSink, RequestBodySource, TransportInfo {
+  place = -1;
   readonly protocol = "scgi";
   #service: Service;
   #overloaded: boolean;

@@ -18,7 +18,7 @@ import { ProtocolError } from "../wire/protocol_error.ts";
 import { createGateway, createSweep, fetchOnce, redirectToFolder } from "./handler.ts";
 import { type CGIGatewayOptions, DEFAULTS, type Gateway, type GatewayInfo } from "./options.ts";
 import type { ApplicationResponse } from "./response.ts";
-import { RoundTrip } from "./round_trip.ts";
+import { RoundTrip, type Transport } from "./round_trip.ts";
 import { decodeTarget, fileNames, isUTF8, type ScriptPath, stripPrefix } from "./script_path.ts";
 import type { Sweep } from "./watchdog.ts";
 
@@ -192,7 +192,7 @@ class Scripts {
     }
     this.#running.add(process);
     process.status.finally(() => this.#running.delete(process));
-    runScript(roundTrip, process);
+    new CGIClient(roundTrip, process).run();
   }
 
   #find(
@@ -249,33 +249,50 @@ function folderOf(file: string): string {
   return slash < 0 ? "." : file.slice(0, slash) || "/";
 }
 
-async function runScript(roundTrip: RoundTrip, process: ProcessGroup): Promise<void> {
-  const output = process.stdout.getReader();
-  roundTrip.onabort = () => {
-    process.kill();
-    // A child that has left the process group may keep it open.
-    output.cancel().catch(() => {});
-  };
-  roundTrip.send((chunk) => process.write(chunk)).then(() => process.closeInput());
-  try {
-    while (true) {
-      const { done, value } = await output.read();
-      if (done) break;
-      roundTrip.watchdog.moved();
-      roundTrip.reader.push(value);
-      roundTrip.reader.flush();
-      await roundTrip.room();
+/** One request to a CGI script. */
+class CGIClient implements Transport {
+  #roundTrip: RoundTrip;
+  #process: ProcessGroup;
+  #output: ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>>;
+
+  constructor(roundTrip: RoundTrip, process: ProcessGroup) {
+    this.#roundTrip = roundTrip;
+    this.#process = process;
+    this.#output = process.stdout.getReader();
+  }
+
+  /** Sends the body and reads the response. Resolves when the script has ended. */
+  async run(): Promise<void> {
+    const roundTrip = this.#roundTrip;
+    const process = this.#process;
+    roundTrip.transport = this;
+    roundTrip.send((chunk) => process.write(chunk)).then(() => process.closeInput());
+    try {
+      while (true) {
+        const { done, value } = await this.#output.read();
+        if (done) break;
+        roundTrip.watchdog.moved();
+        roundTrip.reader.push(value);
+        roundTrip.reader.flush();
+        await roundTrip.room();
+      }
+      if (!roundTrip.over) roundTrip.reader.end();
+    } catch (error) {
+      roundTrip.fail(error);
     }
-    if (!roundTrip.over) roundTrip.reader.end();
-  } catch (error) {
-    roundTrip.fail(error);
+    // The watchdog still runs: a script that goes on after its response is killed after `timeout`.
+    const { success, code, signal } = await process.status;
+    if (!success && !roundTrip.over) {
+      roundTrip.log(`The script ended with ${signal ?? `exit code ${code}`}`);
+    }
+    roundTrip.finish();
   }
-  // The watchdog still runs: a script that goes on after its response is killed after `timeout`.
-  const { success, code, signal } = await process.status;
-  if (!success && !roundTrip.over) {
-    roundTrip.log(`The script ended with ${signal ?? `exit code ${code}`}`);
+
+  abort(): void {
+    this.#process.kill();
+    // A child that has left the process group may keep it open.
+    this.#output.cancel().catch(() => {});
   }
-  roundTrip.finish();
 }
 
 function searchPath(): string {

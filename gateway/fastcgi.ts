@@ -31,7 +31,7 @@ import { ApplicationConnections, type Connection } from "./connection.ts";
 import { createGateway, createSweep, fetchOnce, redirectToFolder } from "./handler.ts";
 import { DEFAULTS, type FastCGIGatewayOptions, type Gateway, type GatewayInfo } from "./options.ts";
 import type { ApplicationResponse } from "./response.ts";
-import { RoundTrip, type ScriptFiles } from "./round_trip.ts";
+import { RoundTrip, type ScriptFiles, type Transport } from "./round_trip.ts";
 import { fileNames, hasBadName, pathBelow, type ScriptPath, splitScript } from "./script_path.ts";
 import type { Sweep } from "./watchdog.ts";
 
@@ -252,7 +252,7 @@ type Phase = "waiting" | "responding" | "streamed" | "ended" | "aborted" | "lost
 const OPEN: ReadonlySet<Phase> = new Set(["waiting", "responding", "streamed"]);
 
 /** One request to a FastCGI application. */
-class FastCGIClient implements RecordSink {
+class FastCGIClient implements RecordSink, Transport {
   /** Resolves when the connection is back in the pool. */
   released: Promise<void> | undefined;
   #phase: Phase = "waiting";
@@ -298,7 +298,7 @@ class FastCGIClient implements RecordSink {
   async run(): Promise<boolean> {
     const roundTrip = this.#roundTrip;
     const { reader, watchdog } = roundTrip;
-    roundTrip.onabort = roundTrip.oncomplete = () => this.#abort();
+    roundTrip.transport = this;
     try {
       this.#sendBody();
       while (this.#phase !== "ended" && this.#phase !== "spoiled") {
@@ -377,8 +377,13 @@ class FastCGIClient implements RecordSink {
     reader.end();
   }
 
+  /** Ends a request whose body is not needed. */
+  complete(): void {
+    this.abort();
+  }
+
   /** Sends FCGI_ABORT_REQUEST (section 5.4). If the application does not end the request, closes the connection. */
-  #abort(): void {
+  abort(): void {
     if (!OPEN.has(this.#phase)) return;
     this.#phase = "aborted";
     this.#grace = setTimeout(() => this.#connection.close(), ABORT_GRACE);

@@ -14,6 +14,14 @@ export interface ScriptFiles {
   documentRoot: string;
 }
 
+/** A connection or process that carries a round trip. */
+export interface Transport {
+  /** Called when the round trip is aborted. */
+  abort(reason: unknown): void;
+  /** Called when the response is complete and the rest of the request's body will not be sent. */
+  complete?(): void;
+}
+
 /** The size of a body, in bytes, up to which it is read before the application is called. */
 const READ_AHEAD = 65_536;
 
@@ -28,10 +36,9 @@ export class RoundTrip implements Checked {
   readonly watchdog: Watchdog;
   /** Writes a line to the gateway's log. */
   readonly log: (message: string) => void;
-  /** Set by the transport. Called when the response is complete and the rest of the request's body will not be sent. */
-  oncomplete: () => void = () => {};
-  /** Set by the transport. Called when the round trip is aborted. */
-  onabort: (reason: unknown) => void = () => {};
+  place = -1;
+  /** What carries the round trip, once it has begun. */
+  transport: Transport | undefined;
   #options: GatewayOptions;
   #info: GatewayInfo | undefined;
   #sweep: Sweep;
@@ -249,7 +256,7 @@ export class RoundTrip implements Checked {
     this.#phase = "complete";
     this.#body = undefined;
     body.cancel().catch(() => {});
-    this.oncomplete();
+    this.transport?.complete?.();
   }
 
   /** Returns a promise if the client should first read more of the response. */
@@ -277,7 +284,7 @@ export class RoundTrip implements Checked {
     if (this.over) return;
     this.finish();
     this.reader.fail(reason);
-    this.onabort(reason);
+    this.transport?.abort(reason);
   }
 
   /** Ends the round trip. Called by the transport when it has finished. */

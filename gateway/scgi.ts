@@ -12,7 +12,7 @@ import { ApplicationConnections, type Connection } from "./connection.ts";
 import { createGateway, createSweep, fetchOnce } from "./handler.ts";
 import { DEFAULTS, type Gateway, type GatewayInfo, type SCGIGatewayOptions } from "./options.ts";
 import type { ApplicationResponse } from "./response.ts";
-import { RoundTrip } from "./round_trip.ts";
+import { RoundTrip, type Transport } from "./round_trip.ts";
 import { pathBelow, type ScriptPath } from "./script_path.ts";
 import type { Sweep } from "./watchdog.ts";
 
@@ -102,7 +102,7 @@ class Application {
       const head = encodeHead(roundTrip, url, { scriptName: toByteString(prefix), pathInfo });
       const connection = await this.#connections.connect(roundTrip);
       if (connection !== undefined) {
-        exchange(roundTrip, connection, head).finally(() => connection.release(false));
+        new SCGIClient(roundTrip, connection).run(head).then(() => connection.release(false));
       }
     } catch (error) {
       roundTrip.abort(error);
@@ -122,36 +122,55 @@ function encodeHead(roundTrip: RoundTrip, url: URL, path: ScriptPath): Uint8Arra
   return encodeSCGIHeaders(pairs);
 }
 
-/** Sends the request and reads the response. Resolves when the connection is no longer needed. */
-async function exchange(
-  roundTrip: RoundTrip,
-  connection: Connection,
-  head: Uint8Array,
-): Promise<void> {
-  const { reader, watchdog } = roundTrip;
-  roundTrip.onabort = () => connection.close();
-  try {
-    connection.out.append(head);
-    if (roundTrip.request.body !== null) connection.setNoDelay();
-    connection.flush();
-    roundTrip.send((chunk) => {
-      connection.out.append(chunk);
-      return connection.flush();
-    });
-    while (!reader.ended) {
-      const bytes = await connection.read();
-      watchdog.moved();
-      if (bytes === null) {
-        reader.end();
-        break;
-      }
-      reader.push(bytes);
-      reader.flush();
-      const room = roundTrip.room();
-      if (room) await room;
-    }
-  } catch (error) {
-    roundTrip.fail(error);
+/** One request to an SCGI application. */
+class SCGIClient implements Transport {
+  #roundTrip: RoundTrip;
+  #connection: Connection;
+
+  constructor(roundTrip: RoundTrip, connection: Connection) {
+    this.#roundTrip = roundTrip;
+    this.#connection = connection;
   }
-  roundTrip.finish();
+
+  /** Sends the request and reads the response. Resolves when the connection is no longer needed. */
+  async run(head: Uint8Array): Promise<void> {
+    const roundTrip = this.#roundTrip;
+    const connection = this.#connection;
+    const { reader, watchdog } = roundTrip;
+    roundTrip.transport = this;
+    try {
+      connection.out.append(head);
+      if (roundTrip.request.body !== null) connection.setNoDelay();
+      connection.flush();
+      this.#sendBody();
+      while (!reader.ended) {
+        const bytes = await connection.read();
+        watchdog.moved();
+        if (bytes === null) {
+          reader.end();
+          break;
+        }
+        reader.push(bytes);
+        reader.flush();
+        const room = roundTrip.room();
+        if (room) await room;
+      }
+    } catch (error) {
+      roundTrip.fail(error);
+    }
+    roundTrip.finish();
+  }
+
+  #sendBody(): void {
+    if (this.#roundTrip.request.body === null) return;
+    const { out } = this.#connection;
+    this.#roundTrip.send((chunk) => {
+      out.append(chunk);
+      return this.#connection.flush();
+    });
+  }
+
+  abort(): void {
+    this.#connection.close();
+  }
 }

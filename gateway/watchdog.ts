@@ -1,3 +1,5 @@
+import { type Member, Roster } from "../io/roster.ts";
+
 /** The side that the round trip waits for. */
 export type Side = "application" | "client";
 
@@ -6,14 +8,14 @@ const MAX_TICK = 100;
 const MIN_TICK = 5;
 
 /** An object whose limits a {@linkcode Sweep} enforces. */
-export interface Checked {
+export interface Checked extends Member {
   /** Enforces the limits. @param now The time, of `performance.now()`. */
   check(now: number): void;
 }
 
 /** Checks the limits of all round trips of a gateway with one timer. */
 export class Sweep {
-  #running = new Set<Checked>();
+  #running = new Roster<Checked>();
   #tick: number;
   #timer: ReturnType<typeof setInterval> | undefined;
   #closed = false;

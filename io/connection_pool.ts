@@ -1,6 +1,7 @@
 import type { Endpoint } from "./address.ts";
 import type { Duplex } from "./duplex.ts";
 import { MAX_DELAY } from "./max_delay.ts";
+import { type Member, Roster } from "./roster.ts";
 
 /** Limits of a {@linkcode ConnectionPool}. */
 export interface PoolOptions {
@@ -66,7 +67,8 @@ async function connect(
 }
 
 /** A connection to an application. While it is idle a read is pending, which detects when the application closes it. */
-export class PooledConnection {
+export class PooledConnection implements Member {
+  place = -1;
   /** The connection's bytes. */
   readonly duplex: Duplex;
   /** The number of requests that it has carried, with the current one. */
@@ -142,7 +144,7 @@ export class ConnectionPool<Connection extends PooledConnection> {
   #endpoint: Endpoint;
   #options: PoolOptions;
   #create: (duplex: Duplex) => Connection;
-  #open = new Set<Connection>();
+  #open = new Roster<Connection>();
   /** In the order in which they became idle. */
   #idle: Connection[] = [];
   #connecting = 0;
@@ -221,7 +223,7 @@ export class ConnectionPool<Connection extends PooledConnection> {
   close(): void {
     this.#closed = true;
     clearTimeout(this.#expiry);
-    for (const connection of [...this.#open]) this.#drop(connection);
+    for (const connection of this.#open) this.#drop(connection);
   }
 
   get #count(): number {

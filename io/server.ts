@@ -1,6 +1,7 @@
 import type { Duplex, Listener } from "./duplex.ts";
 import { MAX_DELAY } from "./max_delay.ts";
 import { checkExposure, isAllowedPeer } from "./peers.ts";
+import { type Member, Roster } from "./roster.ts";
 
 /** A running server: the shape of `Deno.HttpServer`. */
 export interface Server extends AsyncDisposable {
@@ -56,7 +57,7 @@ export interface ServerOptions {
 }
 
 /** One connection, as its protocol serves it. */
-export interface ServerConnection {
+export interface ServerConnection extends Member {
   /** Serves the connection. Resolves when it is closed, and never rejects. */
   run(): Promise<void>;
   /** Finishes the requests in progress, or on a new connection its first request, and closes. */
@@ -103,7 +104,7 @@ export function startServer(
     allowRemote || webServerAddresses !== undefined,
     "allowRemote: true",
   );
-  const connections = new Set<ServerConnection>();
+  const connections = new Roster<ServerConnection>();
   const finished = Promise.withResolvers<void>();
   let stopping: Promise<void> | null = null;
   let room: (() => void) | null = null;

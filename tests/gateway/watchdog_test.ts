@@ -80,6 +80,7 @@ Deno.test("Sweep checks running round trips, and stops its timer without any", a
   const { promise, resolve } = Promise.withResolvers<void>();
   const sweep = new Sweep([1]);
   const checked = {
+    place: -1,
     check() {
       sweep.delete(checked);
       resolve();
@@ -92,7 +93,7 @@ Deno.test("Sweep checks running round trips, and stops its timer without any", a
 
 Deno.test("Sweep.close() stops the timer once no round trip is running", () => {
   const sweep = new Sweep([10_000]);
-  const checked = { check() {} };
+  const checked = { place: -1, check() {} };
   sweep.add(checked);
   sweep.close();
   sweep.delete(checked);
