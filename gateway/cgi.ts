@@ -13,6 +13,7 @@ import {
   findScript,
   type ScriptRules,
 } from "../io/script_file.ts";
+import type { Sweep } from "../io/sweep.ts";
 import { toByteString, toText } from "../wire/byte_string.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 import { createGateway, createSweep, fetchOnce, redirectToFolder } from "./handler.ts";
@@ -20,7 +21,6 @@ import { type CGIGatewayOptions, DEFAULTS, type Gateway, type GatewayInfo } from
 import type { ApplicationResponse } from "./response.ts";
 import { RoundTrip, type Transport } from "./round_trip.ts";
 import { decodeTarget, fileNames, isUTF8, type ScriptPath, stripPrefix } from "./script_path.ts";
-import type { Sweep } from "./watchdog.ts";
 
 const DENO_SCRIPT = /\.m?[tj]s$/;
 const DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin";

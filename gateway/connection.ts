@@ -1,6 +1,7 @@
 import { type Address, parseAddress } from "../io/address.ts";
 import { ConnectionPool, PooledConnection, PoolFullError } from "../io/connection_pool.ts";
 import type { Duplex } from "../io/duplex.ts";
+import type { Sweep } from "../io/sweep.ts";
 import { WriteQueue } from "../io/write_queue.ts";
 import { ByteBuffer } from "../wire/byte_buffer.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
@@ -15,6 +16,8 @@ export interface ConnectionOptions {
   maxIdleConnections?: number;
   /** How long an idle connection is kept, in milliseconds. */
   idleTimeout?: number;
+  /** How long a connection is used for further requests, in milliseconds. */
+  maxConnectionAge?: number;
   /** How long connecting may take, in milliseconds. */
   connectTimeout?: number;
 }
@@ -23,17 +26,22 @@ export interface ConnectionOptions {
 export class ApplicationConnections {
   #pool: ConnectionPool<Connection>;
 
-  /** @throws {TypeError} If the address is invalid. */
-  constructor(address: Address, options: ConnectionOptions) {
+  /**
+   * @param sweep Enforces `connectTimeout`.
+   * @throws {TypeError} If the address is invalid.
+   */
+  constructor(address: Address, options: ConnectionOptions, sweep: Sweep) {
     const {
       maxConnections = DEFAULTS.maxConnections,
       maxIdleConnections = 0,
       idleTimeout = DEFAULTS.idleTimeout,
+      maxConnectionAge: maxAge = DEFAULTS.maxConnectionAge,
       connectTimeout = DEFAULTS.connectTimeout,
     } = options;
     this.#pool = new ConnectionPool(
       parseAddress(address),
-      { maxConnections, maxIdle: maxIdleConnections, idleTimeout, connectTimeout },
+      { maxConnections, maxIdle: maxIdleConnections, idleTimeout, maxAge, connectTimeout },
+      sweep,
       (duplex) => new Connection(duplex, this.#pool),
     );
   }

@@ -9,6 +9,7 @@ import { plainResponse } from "../bridge/error_response.ts";
 import type { Address } from "../io/address.ts";
 import { LineLog } from "../io/line_log.ts";
 import { absolutePath, FileKinds } from "../io/script_file.ts";
+import type { Sweep } from "../io/sweep.ts";
 import { toByteString, toText } from "../wire/byte_string.ts";
 import {
   decodeEndRequest,
@@ -29,11 +30,16 @@ import {
 import { ProtocolError } from "../wire/protocol_error.ts";
 import { ApplicationConnections, type Connection } from "./connection.ts";
 import { createGateway, createSweep, fetchOnce, redirectToFolder } from "./handler.ts";
-import { DEFAULTS, type FastCGIGatewayOptions, type Gateway, type GatewayInfo } from "./options.ts";
+import {
+  DEFAULTS,
+  type FastCGIGatewayOptions,
+  type Gateway,
+  type GatewayInfo,
+  PROCESS_DEFAULTS,
+} from "./options.ts";
 import type { ApplicationResponse } from "./response.ts";
 import { RoundTrip, type ScriptFiles, type Transport } from "./round_trip.ts";
 import { fileNames, hasBadName, pathBelow, type ScriptPath, splitScript } from "./script_path.ts";
-import type { Sweep } from "./watchdog.ts";
 
 const IDEMPOTENT = /^(?:GET|HEAD|OPTIONS|PUT|DELETE)$/;
 const MAX_REQUEST_ID = 65535;
@@ -115,13 +121,20 @@ class Application {
   #keeps: boolean;
 
   constructor(address: Address, options: FastCGIGatewayOptions, sweep: Sweep) {
-    const { maxIdleConnections = options.root === undefined ? Infinity : 0 } = options;
+    const { root, maxIdleConnections = Infinity } = options;
+    const defaults = root === undefined ? DEFAULTS : PROCESS_DEFAULTS;
+    const { idleTimeout = defaults.idleTimeout, maxConnectionAge = defaults.maxConnectionAge } =
+      options;
     this.#options = options;
-    this.#connections = new ApplicationConnections(address, { ...options, maxIdleConnections });
+    this.#connections = new ApplicationConnections(
+      address,
+      { ...options, maxIdleConnections, idleTimeout, maxConnectionAge },
+      sweep,
+    );
     this.#sweep = sweep;
-    this.#files = options.root === undefined
+    this.#files = root === undefined
       ? undefined
-      : new FileKinds(absolutePath(options.root).replace(/\/+$/, ""));
+      : new FileKinds(absolutePath(root).replace(/\/+$/, ""));
     this.#keeps = maxIdleConnections > 0;
   }
 
@@ -272,7 +285,7 @@ class FastCGIClient implements RecordSink, Transport {
     this.#roundTrip = roundTrip;
     this.#connection = connection;
     this.#id = (connection.uses - 1) % MAX_REQUEST_ID + 1;
-    this.#keep = keep;
+    this.#keep = connection.keeps = keep;
   }
 
   /** Whether the connection failed or ended before the application had sent anything. */

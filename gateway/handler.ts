@@ -1,9 +1,9 @@
 import { describeError, plainResponse } from "../bridge/error_response.ts";
 import { isAuthority } from "../bridge/request.ts";
+import { Sweep } from "../io/sweep.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 import { DEFAULTS, type Gateway, type GatewayInfo, type GatewayOptions } from "./options.ts";
 import type { ApplicationResponse } from "./response.ts";
-import { Sweep } from "./watchdog.ts";
 
 /** The maximum number of local redirects in a row (rule F16). */
 const MAX_REDIRECTS = 5;
@@ -51,9 +51,16 @@ export function createGateway(
 }
 
 /** Creates the timer of a gateway's limits. @param once Whether it is for one request. */
-export function createSweep(options: GatewayOptions, once = false): Sweep {
-  const { timeout = DEFAULTS.timeout, clientTimeout = DEFAULTS.clientTimeout } = options;
-  const sweep = new Sweep([timeout, clientTimeout]);
+export function createSweep(
+  options: GatewayOptions & { connectTimeout?: number },
+  once = false,
+): Sweep {
+  const {
+    timeout = DEFAULTS.timeout,
+    clientTimeout = DEFAULTS.clientTimeout,
+    connectTimeout = DEFAULTS.connectTimeout,
+  } = options;
+  const sweep = new Sweep([timeout, clientTimeout, connectTimeout]);
   if (once) sweep.close();
   return sweep;
 }

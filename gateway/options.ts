@@ -100,7 +100,8 @@ export interface FastCGIGatewayOptions extends GatewayOptions {
    * The folder of the application's scripts, as the application sees it. Each path must then name a script in it, which
    * becomes SCRIPT_FILENAME. PHP needs it.
    *
-   * It changes two other defaults to those that PHP needs: `needsLength` is true and `maxIdleConnections` is 0.
+   * It changes three other defaults to those that PHP needs: `needsLength` is true, `idleTimeout` 20 ms and
+   * `maxConnectionAge` 100 ms.
    *
    * @default undefined, the application handles all paths
    */
@@ -132,18 +133,25 @@ export interface FastCGIGatewayOptions extends GatewayOptions {
   /** The maximum number of open connections. Beyond it clients get 503. @default 256 */
   maxConnections?: number;
   /**
-   * The maximum number of idle connections that are kept for the next request; 0 for a new connection for each. PHP-FPM
-   * dedicates a process to each connection, so that an idle one blocks others.
+   * The maximum number of idle connections that are kept for the next request; 0 for a new connection for each.
    *
-   * @default 0 with `root`, else Infinity: as many as were in use at once during `idleTimeout`
+   * @default Infinity: as many as were in use at once during `idleTimeout`
    */
   maxIdleConnections?: number;
   /**
-   * How long an idle connection is kept, in milliseconds.
+   * How long an idle connection is kept, in milliseconds. PHP-FPM dedicates a process to each connection, so that an
+   * idle one keeps its other clients waiting.
    *
-   * @default 10_000
+   * @default 20 with `root`, else 10_000
    */
   idleTimeout?: number;
+  /**
+   * How long a connection is used for further requests, in milliseconds. Other clients of PHP-FPM may have to wait so
+   * long while all of its processes are busy.
+   *
+   * @default 100 with `root`, else 3_600_000
+   */
+  maxConnectionAge?: number;
   /** How long connecting may take, in milliseconds. After it the client gets 504. @default 10_000 */
   connectTimeout?: number;
 }
@@ -197,6 +205,9 @@ export interface CGIGatewayOptions extends GatewayOptions {
   maxBufferedBody?: number;
 }
 
+/** The defaults for a FastCGI application with `root`, which gives each connection a process, as PHP-FPM does. */
+export const PROCESS_DEFAULTS = { idleTimeout: 20, maxConnectionAge: 100 } as const;
+
 /** The defaults of the options above. */
 export const DEFAULTS = {
   prefix: "",
@@ -211,6 +222,7 @@ export const DEFAULTS = {
   checkFiles: true,
   maxConnections: 256,
   idleTimeout: 10_000,
+  maxConnectionAge: 3_600_000,
   connectTimeout: 10_000,
   maxBufferedBody: 10_485_760,
   maxProcesses: 32,

@@ -34,8 +34,8 @@ export interface ResponseReaderOptions {
 
 /** Fields that concern the connection to the application only (B10). */
 const HOP_BY_HOP = new Set([...CONNECTION_FIELDS, "proxy-authenticate"]);
-/** CGI fields that must not have two values (RFC 3875 section 6.3). */
-const CGI_FIELDS = new Set(["content-type", "location"]);
+/** Fields that must not have two values (RFC 3875 section 6.3). */
+const UNIQUE = ["content-type", "location", "content-length"];
 /** The number of buffered bytes of a body at which reading from the application pauses. */
 const HIGH_WATER = 65536;
 /** The number of surplus bytes that are read before the request is aborted. */
@@ -56,6 +56,7 @@ export class ResponseReader {
   /** Decodes the chunked coding that an NPH script may use (rule B21). */
   #chunks: ChunkedDecoder | null = null;
   #init: ResponseInit = {};
+  #fields: Fields = new Fields([]);
   #pending: Uint8Array<ArrayBuffer>[] = [];
   #controller!: ReadableStreamDefaultController<Uint8Array<ArrayBuffer>>;
   #room: (() => void) | null = null;
@@ -131,7 +132,8 @@ export class ResponseReader {
         );
       }
       if (this.#chunks?.ended === false) return this.fail(new Error("The body has no last chunk"));
-      if (this.#phase === "pending") this.#respondWhole();
+      // A body that arrived whole with its header block. A stream would cost more than the rest.
+      if (this.#phase === "pending") this.#respond(concat(this.#pending));
       else this.#controller.close();
     }
     this.#phase = "complete";
@@ -148,48 +150,46 @@ export class ResponseReader {
   }
 
   #begin(head: ResponseHead): void {
-    const { fields, nonParsed } = head;
-    const headers = createHeaders(fields);
-    const location = headers.get("location");
-    if (head.status === undefined && location === null && !headers.has("content-type")) {
+    const { nonParsed } = head;
+    const fields = new Fields(head.fields);
+    this.#fields = fields;
+    const location = fields.get("location");
+    if (head.status === undefined && location === null && fields.get("content-type") === null) {
       throw new ProtocolError(
         "Cannot read response as it must have Content-Type, Location or Status: it has none",
         502,
       );
     }
     this.#phase = "bodyless";
-    if (nonParsed && fields.some(isChunked)) {
+    if (nonParsed && head.fields.some(isChunked)) {
       this.#chunks = new ChunkedDecoder();
-      headers.delete("content-length");
+      fields.delete("content-length");
     }
     if (head.status === undefined && location?.startsWith("/") && !nonParsed) {
       return this.#settle.resolve({ location });
     }
     const status = head.status ?? (location === null ? 200 : 302);
-    const init = {
+    this.#init = {
       status,
       statusText: head.reason.replace(/[^\t\x20-\x7e\x80-\xff]/g, ""),
-      headers,
     };
     const empty = status === 204 || status === 205 || status === 304;
-    if (empty && status !== 304) headers.delete("content-length");
-    if (empty || this.#options.method === "HEAD") {
-      return this.#settle.resolve(new Response(null, init));
-    }
-    const length = headers.get("content-length");
+    if (empty && status !== 304) fields.delete("content-length");
+    if (empty || this.#options.method === "HEAD") return this.#respond(null);
+    const length = fields.get("content-length");
     if (length !== null) this.#left = Number(length);
     if (this.#left === 0) {
       this.#phase = "complete";
-      this.#settle.resolve(new Response(null, init));
+      this.#respond(null);
       return this.#options.oncomplete();
     }
-    this.#init = init;
     this.#phase = "pending";
   }
 
-  /** Responds with a body that arrived whole with its header block. A stream would cost more than the rest. */
-  #respondWhole(): void {
-    this.#settle.resolve(new Response(concat(this.#pending), this.#init));
+  #respond(body: BodyInit | null): void {
+    const response = new Response(body, this.#init);
+    this.#fields.appendTo(response.headers);
+    this.#settle.resolve(response);
   }
 
   /** Responds with a body of which more may follow. */
@@ -209,7 +209,7 @@ export class ResponseReader {
     }, new ByteLengthQueuingStrategy({ highWaterMark: HIGH_WATER }));
     for (const chunk of this.#pending) this.#controller.enqueue(chunk.slice());
     this.#pending = [];
-    this.#settle.resolve(new Response(body, this.#init));
+    this.#respond(body);
   }
 
   #pushBody(bytes: Uint8Array<ArrayBuffer>): void {
@@ -239,38 +239,57 @@ export class ResponseReader {
   }
 }
 
-/**
- * Creates headers from fields. Drops hop-by-hop fields, and rejects two different values of a field that must be
- * unique.
- */
-function createHeaders(fields: [name: string, value: string][]): Headers {
-  const headers = new Headers();
-  const dropped = new Set(HOP_BY_HOP);
-  for (const [name, value] of fields) {
-    if (name.toLowerCase() !== "connection") continue;
-    for (const named of value.split(",")) dropped.add(named.trim().toLowerCase());
-  }
-  for (const [name, value] of fields) {
-    const field = name.toLowerCase();
-    if (dropped.has(field)) continue;
-    const unique = CGI_FIELDS.has(field) || field === "content-length";
-    if (unique && headers.has(field) && headers.get(field) !== value) {
-      throw new ProtocolError(
-        `Cannot read response as it must have one ${name}: it has several`,
-        502,
-      );
+/** The header fields of a response, without the hop-by-hop ones. */
+class Fields {
+  /** The names are in lower case. */
+  #fields: [name: string, value: string][] = [];
+
+  /** @throws {ProtocolError} If a field that must be unique has two values, or the length is not a number. */
+  constructor(fields: [name: string, value: string][]) {
+    const named = namedByConnection(fields);
+    for (const [given, value] of fields) {
+      const name = given.toLowerCase();
+      if (HOP_BY_HOP.has(name) || named.includes(name)) continue;
+      if (name === "content-length" && !isLength(value)) {
+        throw new ProtocolError(
+          `Cannot read response as its Content-Length must be a whole number: current value is ${
+            JSON.stringify(value)
+          }`,
+          502,
+        );
+      }
+      const before = UNIQUE.includes(name) ? this.get(name) : null;
+      if (before === null) {
+        this.#fields.push([name, value]);
+      } else if (before !== value) {
+        throw new ProtocolError(
+          `Cannot read response as it must have one ${given}: it has several`,
+          502,
+        );
+      }
     }
-    if (field === "content-length" && !isLength(value)) {
-      throw new ProtocolError(
-        `Cannot read response as its Content-Length must be a whole number: current value is ${
-          JSON.stringify(value)
-        }`,
-        502,
-      );
-    }
-    if (!unique || !headers.has(field)) headers.append(field, value);
   }
-  return headers;
+
+  /** Returns the value of the first field with a name in lower case. */
+  get(name: string): string | null {
+    for (const [field, value] of this.#fields) if (field === name) return value;
+    return null;
+  }
+
+  delete(name: string): void {
+    this.#fields = this.#fields.filter(([field]) => field !== name);
+  }
+
+  /** Appends the fields to the headers of a response, which takes a fifth of the time of giving it headers. */
+  appendTo(headers: Headers): void {
+    for (const [name, value] of this.#fields) headers.append(name, value);
+  }
+}
+
+/** Returns the fields that the Connection field names, in lower case. */
+function namedByConnection(fields: [name: string, value: string][]): string[] {
+  return fields.filter(([name]) => name.toLowerCase() === "connection")
+    .flatMap(([_, value]) => value.split(",").map((named) => named.trim().toLowerCase()));
 }
 
 function isChunked([name, value]: [name: string, value: string]): boolean {

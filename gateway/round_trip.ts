@@ -1,10 +1,11 @@
 import { BodyRate } from "../bridge/body_rate.ts";
 import { type VariableSink, writeVariables } from "../bridge/request_variables.ts";
+import type { Checked, Sweep } from "../io/sweep.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 import { DEFAULTS, type GatewayInfo, type GatewayOptions } from "./options.ts";
 import { type ApplicationResponse, ResponseReader } from "./response.ts";
 import type { ScriptPath } from "./script_path.ts";
-import { type Checked, type Sweep, Watchdog } from "./watchdog.ts";
+import { Watchdog } from "./watchdog.ts";
 
 /** The files of a script, which become variables. */
 export interface ScriptFiles {

@@ -5,6 +5,7 @@
  */
 
 import type { Address } from "../io/address.ts";
+import type { Sweep } from "../io/sweep.ts";
 import { toByteString } from "../wire/byte_string.ts";
 import { encodeSCGIHeaders } from "../wire/scgi.ts";
 import { plainResponse } from "../bridge/error_response.ts";
@@ -14,7 +15,6 @@ import { DEFAULTS, type Gateway, type GatewayInfo, type SCGIGatewayOptions } fro
 import type { ApplicationResponse } from "./response.ts";
 import { RoundTrip, type Transport } from "./round_trip.ts";
 import { pathBelow, type ScriptPath } from "./script_path.ts";
-import type { Sweep } from "./watchdog.ts";
 
 /**
  * Creates a handler that calls an SCGI application, over a new connection for each request.
@@ -80,7 +80,7 @@ class Application {
 
   constructor(address: Address, options: SCGIGatewayOptions, sweep: Sweep) {
     this.#options = options;
-    this.#connections = new ApplicationConnections(address, options);
+    this.#connections = new ApplicationConnections(address, options, sweep);
     this.#sweep = sweep;
   }
 

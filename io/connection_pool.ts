@@ -2,6 +2,7 @@ import type { Endpoint } from "./address.ts";
 import type { Duplex } from "./duplex.ts";
 import { MAX_DELAY } from "./max_delay.ts";
 import { type Member, Roster } from "./roster.ts";
+import type { Checked, Sweep } from "./sweep.ts";
 
 /** Limits of a {@linkcode ConnectionPool}. */
 export interface PoolOptions {
@@ -11,6 +12,8 @@ export interface PoolOptions {
   maxIdle: number;
   /** How long an idle connection is kept, in milliseconds. */
   idleTimeout: number;
+  /** How long a connection is used for further requests, in milliseconds. */
+  maxAge: number;
   /** How long connecting may take, in milliseconds. */
   connectTimeout: number;
 }
@@ -18,6 +21,8 @@ export interface PoolOptions {
 /** Large enough for most responses; a longer one is read in larger parts. */
 const SMALL_READ = 4096;
 const LARGE_READ = 65536;
+/** How long a new connection may wait for a process that an idle connection occupies, in milliseconds. */
+export const PATIENCE = 2;
 
 /** Thrown if the maximum number of connections is open. */
 export class PoolFullError extends Error {
@@ -30,39 +35,53 @@ function nameOf(endpoint: Endpoint): string {
     : `${endpoint.hostname}:${endpoint.port}`;
 }
 
-/**
- * Connects to an endpoint.
- *
- * @param timeout How long connecting may take, in milliseconds. A Unix socket connects or fails at once.
- * @throws {Deno.errors.TimedOut} If it takes longer.
- * @throws The error of `Deno.connect`.
- */
-async function connect(
-  endpoint: Endpoint,
-  timeout: number,
-): Promise<Duplex> {
-  const controller = new AbortController();
-  const { signal } = controller;
-  const timer = timeout === Infinity || endpoint.transport === "unix" ? undefined : setTimeout(
-    () =>
-      controller.abort(
-        new Deno.errors.TimedOut(
-          `Cannot connect to ${
-            nameOf(endpoint)
-          } as it must take at most ${timeout} ms: it takes longer`,
-        ),
+/** An attempt to connect, which takes at most a time. */
+class Attempt implements Checked {
+  place = -1;
+  #endpoint: Endpoint;
+  #timeout: number;
+  /** When the first sweep came. */
+  #since: number | undefined;
+  #controller = new AbortController();
+
+  constructor(endpoint: Endpoint, timeout: number) {
+    this.#endpoint = endpoint;
+    this.#timeout = timeout;
+  }
+
+  /** Gives up if the time is over. */
+  check(now: number): void {
+    this.#since ??= now;
+    if (now - this.#since < this.#timeout) return;
+    this.#controller.abort(
+      new Deno.errors.TimedOut(
+        `Cannot connect to ${
+          nameOf(this.#endpoint)
+        } as it must take at most ${this.#timeout} ms: it takes longer`,
       ),
-    timeout,
-  );
-  try {
-    if (endpoint.transport === "unix") return await Deno.connect(endpoint);
-    return await Deno.connect({ ...endpoint, signal });
-  } catch (error) {
-    if (signal.aborted) throw signal.reason;
-    (error as Error).message = `Cannot connect to ${nameOf(endpoint)}: ${(error as Error).message}`;
-    throw error;
-  } finally {
-    clearTimeout(timer);
+    );
+  }
+
+  /**
+   * Connects.
+   *
+   * @throws {Deno.errors.TimedOut} If it takes longer than the timeout.
+   * @throws The error of `Deno.connect`.
+   */
+  async connect(): Promise<Duplex> {
+    const { signal } = this.#controller;
+    const endpoint = this.#endpoint;
+    try {
+      // A Unix socket connects or fails at once.
+      if (endpoint.transport === "unix") return await Deno.connect(endpoint);
+      return await Deno.connect({ ...endpoint, signal });
+    } catch (error) {
+      if (signal.aborted) throw signal.reason;
+      (error as Error).message = `Cannot connect to ${nameOf(endpoint)}: ${
+        (error as Error).message
+      }`;
+      throw error;
+    }
   }
 }
 
@@ -73,6 +92,12 @@ export class PooledConnection implements Member {
   readonly duplex: Duplex;
   /** The number of requests that it has carried, with the current one. */
   uses = 1;
+  /** When it was opened. */
+  readonly openedAt: number = performance.now();
+  /** Which connection of its pool it is, in the order of opening. */
+  number = 0;
+  /** Whether the application was asked to keep it open, and so gives it a process until it closes. */
+  keeps = false;
   /** Whether any bytes have been read. */
   hasRead = false;
   /** When it became idle. */
@@ -138,26 +163,39 @@ export class PooledConnection implements Member {
  * those beyond the current concurrency reach `idleTimeout` and close.
  *
  * An application such as PHP-FPM has a process for each connection and accepts another only when a process is free. An
- * idle connection must not occupy the process that a new connection waits for.
+ * idle connection must not occupy the process that a new connection waits for: when one has waited for a few
+ * milliseconds, idle connections close, unless the application is known to serve as many at once. Connections are accepted
+ * in the order in which they were opened, so that a response over one shows that those before it have a process as well.
  */
 export class ConnectionPool<Connection extends PooledConnection> {
   #endpoint: Endpoint;
   #options: PoolOptions;
+  #sweep: Sweep;
   #create: (duplex: Duplex) => Connection;
   #open = new Roster<Connection>();
   /** In the order in which they became idle. */
   #idle: Connection[] = [];
   #connecting = 0;
+  #opened = 0;
+  /** The number of the last connection that is known to have been accepted. */
+  #accepted = 0;
   /** The number of connections that the application has been seen to serve at once. */
   #served = 0;
   #expiry: ReturnType<typeof setTimeout> | undefined;
+  #observation: ReturnType<typeof setTimeout> | undefined;
   #closed = false;
 
   /**
+   * @param sweep Enforces `connectTimeout`.
    * @param create Wraps the bytes of a new connection.
    * @throws {TypeError} If the endpoint's port is 0.
    */
-  constructor(endpoint: Endpoint, options: PoolOptions, create: (duplex: Duplex) => Connection) {
+  constructor(
+    endpoint: Endpoint,
+    options: PoolOptions,
+    sweep: Sweep,
+    create: (duplex: Duplex) => Connection,
+  ) {
     if (endpoint.transport === "tcp" && endpoint.port === 0) {
       throw new TypeError(
         `Cannot connect as the port must be from 1 to 65535: current address is "${endpoint.hostname}:0"`,
@@ -165,6 +203,7 @@ export class ConnectionPool<Connection extends PooledConnection> {
     }
     this.#endpoint = endpoint;
     this.#options = options;
+    this.#sweep = sweep;
     this.#create = create;
   }
 
@@ -192,12 +231,16 @@ export class ConnectionPool<Connection extends PooledConnection> {
         `Cannot connect as there must be at most ${maxConnections} connections: all are in use`,
       );
     }
+    const attempt = new Attempt(this.#endpoint, connectTimeout);
     this.#connecting++;
+    this.#sweep.add(attempt);
     try {
-      const connection = this.#create(await connect(this.#endpoint, connectTimeout));
+      const connection = this.#create(await attempt.connect());
+      connection.number = ++this.#opened;
       this.#open.add(connection);
       return connection;
     } finally {
+      this.#sweep.delete(attempt);
       this.#connecting--;
     }
   }
@@ -209,20 +252,19 @@ export class ConnectionPool<Connection extends PooledConnection> {
    */
   release(connection: Connection, reusable: boolean): void {
     if (!reusable || this.#closed || this.#options.maxIdle === 0) return this.#drop(connection);
-    if (this.#served < this.#count) this.#observe();
-    if (!this.#needsProcess()) return this.#keep(connection);
-    // Responses that have arrived already show that the application serves more connections.
-    setTimeout(() => {
-      this.#observe();
-      if (this.#closed || this.#needsProcess()) this.#drop(connection);
-      else this.#keep(connection);
-    }, 0);
+    const now = performance.now();
+    if (now - connection.openedAt >= this.#options.maxAge) return this.#drop(connection);
+    if (this.#count <= this.#served) return this.#keep(connection, now);
+    if (this.#waitingSince() <= now - PATIENCE) return this.#drop(connection);
+    this.#keep(connection, now);
+    this.#observation ??= setTimeout(() => this.#observe(), PATIENCE);
   }
 
   /** Closes all connections. */
   close(): void {
     this.#closed = true;
     clearTimeout(this.#expiry);
+    clearTimeout(this.#observation);
     for (const connection of this.#open) this.#drop(connection);
   }
 
@@ -230,21 +272,36 @@ export class ConnectionPool<Connection extends PooledConnection> {
     return this.#open.size + this.#connecting;
   }
 
-  /** Counts the connections that the application serves. */
+  /** Counts the connections that the application serves. Closes the idle ones if one of their processes is awaited. */
   #observe(): void {
+    this.#observation = undefined;
+    const since = this.#waitingSince();
     let served = 0;
-    for (const connection of this.#open) if (connection.hasRead) served++;
+    for (const { keeps, number } of this.#open) if (keeps && number <= this.#accepted) served++;
     this.#served = Math.max(this.#served, served);
+    if (this.#idle.length === 0 || this.#count <= this.#served) return;
+    if (since <= performance.now() - PATIENCE) {
+      for (const connection of [...this.#idle]) this.#drop(connection);
+    } else if (since < Infinity || this.#connecting > 0) {
+      this.#observation = setTimeout(() => this.#observe(), PATIENCE);
+    }
   }
 
-  /** Whether a connection may wait for a process of the application. */
-  #needsProcess(): boolean {
-    return this.#count > this.#served;
+  /** Returns since when a connection has waited, as far as is known, to be accepted; Infinity if none does. */
+  #waitingSince(): number {
+    for (const { hasRead, number } of this.#open) {
+      if (hasRead && number > this.#accepted) this.#accepted = number;
+    }
+    let since = Infinity;
+    for (const { openedAt, number } of this.#open) {
+      if (number > this.#accepted && openedAt < since) since = openedAt;
+    }
+    return since;
   }
 
-  #keep(connection: Connection): void {
+  #keep(connection: Connection, now: number): void {
     if (this.#idle.length >= this.#options.maxIdle) return this.#drop(connection);
-    connection.idleSince = performance.now();
+    connection.idleSince = now;
     this.#idle.push(connection);
     connection.watch(() => {
       if (!this.#idle.includes(connection)) return;

@@ -13,7 +13,7 @@ const LAYERS: Record<string, string[]> = {
   cli: ["cli", "face", "gateway", "wire", "bridge", "io"],
 };
 /** The files of gateway/ that may import io/ as well. */
-const CLIENTS = /^gateway\/(?:cgi|fastcgi|scgi|connection|watchdog)\.ts$/;
+const CLIENTS = /^gateway\/(?:cgi|connection|fastcgi|handler|round_trip|scgi)\.ts$/;
 
 function layerOf(path: string): string {
   return path.includes("/") ? path.slice(0, path.indexOf("/")) : "face";

@@ -1,5 +1,5 @@
 import { assertEquals, assertRejects } from "@std/assert";
-import { type Side, Sweep, Watchdog } from "../../gateway/watchdog.ts";
+import { type Side, Watchdog } from "../../gateway/watchdog.ts";
 
 /** A watchdog that has been checked at time 0. */
 function watch(limits: Record<Side, number>): Watchdog {
@@ -74,27 +74,4 @@ Deno.test("Watchdog.client() rejects if the wait rejects, and continues", async 
 Deno.test("Watchdog waits forever if the limit is Infinity", () => {
   const watchdog = watch({ application: Infinity, client: 100 });
   assertEquals(watchdog.expired(1e9), undefined);
-});
-
-Deno.test("Sweep checks running round trips, and stops its timer without any", async () => {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  const sweep = new Sweep([1]);
-  const checked = {
-    place: -1,
-    check() {
-      sweep.delete(checked);
-      resolve();
-    },
-  };
-  // The test runner fails if the timer runs on.
-  sweep.add(checked);
-  await promise;
-});
-
-Deno.test("Sweep.close() stops the timer once no round trip is running", () => {
-  const sweep = new Sweep([10_000]);
-  const checked = { place: -1, check() {} };
-  sweep.add(checked);
-  sweep.close();
-  sweep.delete(checked);
 });

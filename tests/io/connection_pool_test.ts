@@ -1,11 +1,13 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import {
   ConnectionPool,
+  PATIENCE,
   PooledConnection,
   PoolFullError,
   type PoolOptions,
 } from "../../io/connection_pool.ts";
 import type { Duplex } from "../../io/duplex.ts";
+import { Sweep } from "../../io/sweep.ts";
 import { bytes, text } from "../testing/bytes.ts";
 import { deadline } from "../testing/deadline.ts";
 import { connected } from "../testing/duplex.ts";
@@ -14,8 +16,16 @@ const DEFAULTS: PoolOptions = {
   maxConnections: 8,
   maxIdle: 8,
   idleTimeout: 60_000,
+  maxAge: 60_000,
   connectTimeout: 60_000,
 };
+
+/** A sweep whose timer stops as soon as nothing is to be checked. */
+function closedSweep(): Sweep {
+  const sweep = new Sweep([DEFAULTS.connectTimeout]);
+  sweep.close();
+  return sweep;
+}
 
 const create = (duplex: Duplex) => new PooledConnection(duplex);
 
@@ -30,13 +40,18 @@ class Rig implements Disposable {
   readonly pool: ConnectionPool<PooledConnection>;
   #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   #accepted: Deno.Conn[] = [];
+  #sweep: Sweep;
 
   constructor(options: Partial<PoolOptions> = {}) {
     const { hostname, port } = this.#listener.addr;
-    this.pool = new ConnectionPool({ transport: "tcp", hostname, port }, {
-      ...DEFAULTS,
-      ...options,
-    }, create);
+    const given = { ...DEFAULTS, ...options };
+    this.#sweep = new Sweep([given.connectTimeout]);
+    this.pool = new ConnectionPool(
+      { transport: "tcp", hostname, port },
+      given,
+      this.#sweep,
+      create,
+    );
   }
 
   /** Opens a new connection. */
@@ -47,15 +62,17 @@ class Rig implements Disposable {
     return { ours, theirs };
   }
 
-  /** Opens a new connection over which the application has sent bytes. */
+  /** Opens a new connection, which the application keeps open and has sent bytes over. */
   async connectAndRead(): Promise<Pair> {
     const pair = await this.connect();
+    pair.ours.keeps = true;
     await send(pair);
     return pair;
   }
 
   [Symbol.dispose](): void {
     this.pool.close();
+    this.#sweep.close();
     this.#listener.close();
     for (const conn of this.#accepted) conn.close();
   }
@@ -69,6 +86,11 @@ async function send({ ours, theirs }: Pair): Promise<void> {
 /** Waits until the pool has closed a connection. */
 async function seesClose({ theirs }: Pair): Promise<void> {
   assertEquals(await deadline(theirs.read(new Uint8Array(1)), "the connection's close"), null);
+}
+
+/** Resolves when the pool has counted what the application serves: its timer began earlier than this one. */
+function learned(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, PATIENCE));
 }
 
 /** Resolves when the pool closes a connection by itself. */
@@ -126,7 +148,7 @@ Deno.test("ConnectionPool closes idle connections beyond maxIdle", async () => {
   assertEquals(rig.pool.reuse(), first.ours);
 });
 
-Deno.test("ConnectionPool keeps no connection while another waits for its first byte", async () => {
+Deno.test("ConnectionPool closes an idle connection while another waits for its first byte", async () => {
   using rig = new Rig();
   const first = await rig.connectAndRead();
   const waiting = await rig.connect();
@@ -138,15 +160,45 @@ Deno.test("ConnectionPool keeps no connection while another waits for its first 
   assertEquals(rig.pool.reuse(), waiting.ours);
 });
 
+Deno.test("ConnectionPool keeps no connection while another has waited for long", async () => {
+  using rig = new Rig();
+  const first = await rig.connectAndRead();
+  await rig.connect();
+  await learned();
+  rig.pool.release(first.ours, true);
+  assertEquals(rig.pool.reuse(), undefined);
+  await seesClose(first);
+});
+
 Deno.test("ConnectionPool keeps a connection while another waits, if the application serves both", async () => {
   using rig = new Rig();
   const [first, second] = [await rig.connectAndRead(), await rig.connectAndRead()];
   rig.pool.release(second.ours, true);
-  // The application closes it, so that nothing is read from the next.
+  await learned();
   rig.pool.release(rig.pool.reuse()!, false);
   await rig.connect();
   rig.pool.release(first.ours, true);
   assertEquals(rig.pool.reuse(), first.ours);
+});
+
+Deno.test("ConnectionPool keeps a connection while a slow response is awaited on one that was accepted", async () => {
+  using rig = new Rig();
+  await rig.connect();
+  // Connections are accepted in turn, so that the first one is served.
+  const second = await rig.connectAndRead();
+  rig.pool.release(second.ours, true);
+  await learned();
+  assertEquals(rig.pool.reuse(), second.ours);
+});
+
+Deno.test("ConnectionPool learns nothing from a connection that the application need not keep", async () => {
+  using rig = new Rig();
+  const [first, second] = [await rig.connectAndRead(), await rig.connectAndRead()];
+  first.ours.keeps = false;
+  rig.pool.release(second.ours, true);
+  await learned();
+  await rig.connect();
+  await seesClose(second);
 });
 
 Deno.test("ConnectionPool closes a connection that is idle for idleTimeout", async () => {
@@ -157,6 +209,14 @@ Deno.test("ConnectionPool closes a connection that is idle for idleTimeout", asy
   await closed;
   await seesClose(pair);
   await rig.connect();
+});
+
+Deno.test("ConnectionPool uses a connection for maxAge only", async () => {
+  using rig = new Rig({ maxAge: 0 });
+  const pair = await rig.connectAndRead();
+  rig.pool.release(pair.ours, true);
+  assertEquals(rig.pool.reuse(), undefined);
+  await seesClose(pair);
 });
 
 Deno.test("ConnectionPool drops an idle connection that the application closes", async () => {
@@ -229,11 +289,9 @@ async function withFullQueue(use: (endpoint: Deno.NetAddr) => Promise<void>): Pr
 Deno.test("ConnectionPool stops connecting after connectTimeout, and frees its slot", async () => {
   await withFullQueue(async ({ port }) => {
     const endpoint = { transport: "tcp", hostname: "127.0.0.1", port } as const;
-    const pool = new ConnectionPool(endpoint, {
-      ...DEFAULTS,
-      maxConnections: 1,
-      connectTimeout: 1,
-    }, create);
+    const sweep = new Sweep([1]);
+    const options = { ...DEFAULTS, maxConnections: 1, connectTimeout: 1 };
+    const pool = new ConnectionPool(endpoint, options, sweep, create);
     for (let i = 0; i < 2; i++) {
       await assertRejects(
         () => deadline(pool.connect(), "the timeout"),
@@ -242,6 +300,7 @@ Deno.test("ConnectionPool stops connecting after connectTimeout, and frees its s
       );
     }
     pool.close();
+    sweep.close();
   });
 });
 
@@ -251,20 +310,20 @@ Deno.test("ConnectionPool names the address that it cannot connect to", async ()
   listener.close();
   const endpoint = { transport: "tcp", hostname: "127.0.0.1", port } as const;
   await assertRejects(
-    () => new ConnectionPool(endpoint, DEFAULTS, create).connect(),
+    () => new ConnectionPool(endpoint, DEFAULTS, closedSweep(), create).connect(),
     Deno.errors.ConnectionRefused,
     `Cannot connect to 127.0.0.1:${port}: `,
   );
   const directory = await Deno.makeTempDir();
   const unix = { transport: "unix", path: `${directory}/none.sock` } as const;
   await assertRejects(
-    () => new ConnectionPool(unix, DEFAULTS, create).connect(),
+    () => new ConnectionPool(unix, DEFAULTS, closedSweep(), create).connect(),
     Deno.errors.NotFound,
     `Cannot connect to unix:${directory}/none.sock: `,
   );
   await Deno.remove(directory);
   assertThrows(
-    () => new ConnectionPool({ ...endpoint, port: 0 }, DEFAULTS, create),
+    () => new ConnectionPool({ ...endpoint, port: 0 }, DEFAULTS, closedSweep(), create),
     TypeError,
     'Cannot connect as the port must be from 1 to 65535: current address is "127.0.0.1:0"',
   );
@@ -274,7 +333,7 @@ Deno.test("ConnectionPool keeps connections over a Unix socket", async () => {
   const directory = await Deno.makeTempDir();
   const path = `${directory}/socket`;
   const listener = Deno.listen({ transport: "unix", path });
-  const pool = new ConnectionPool({ transport: "unix", path }, DEFAULTS, create);
+  const pool = new ConnectionPool({ transport: "unix", path }, DEFAULTS, closedSweep(), create);
   const ours = await deadline(pool.connect(), "the connection");
   const theirs = await deadline(listener.accept(), "the application's accept");
   await send({ ours, theirs });

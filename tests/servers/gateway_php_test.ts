@@ -1,9 +1,9 @@
 /** PHP behind the gateways: PHP-FPM over TCP and Unix sockets, and php-cgi as a CGI program. */
 import { assert, assertEquals, assertFalse, assertMatch } from "@std/assert";
 import { createApp } from "../../examples/php_front.ts";
-import { cgiGateway, fastCGIGateway, type Gateway } from "../../gateway.ts";
+import { cgiGateway, fastCGIGateway, fetchFastCGI, type Gateway } from "../../gateway.ts";
 import { Client, request } from "./client.ts";
-import { eventually, freePort, type Rig, Suite } from "./harness.ts";
+import { eventually, freePort, type Rig, Suite, within } from "./harness.ts";
 import { PHP_FPM } from "./php.ts";
 
 const MEGABYTE = 1_048_576;
@@ -43,6 +43,8 @@ interface PHP {
   cgi: string;
   fallback: string;
   front: string;
+  /** PHP-FPM itself. */
+  fpm: { address: `unix:${string}`; root: string };
   log: string[];
 }
 
@@ -60,6 +62,7 @@ const php = new Suite("gateway: PHP", {
   const tcp = `127.0.0.1:${port}`;
   return {
     log,
+    fpm: { address: `unix:${rig.dir}/fpm.sock`, root: options.root },
     tcp: serve(rig, fastCGIGateway(tcp, { ...options, maxIdleConnections: 4 })),
     unix: serve(rig, fastCGIGateway(`unix:${rig.dir}/fpm.sock`, options)),
     fallback: serve(rig, fastCGIGateway(tcp, { ...options, fallback: "/index.php" })),
@@ -295,6 +298,23 @@ php.test("one process serves concurrent requests while connections are kept", as
     ),
   );
   assertEquals(responses.map(({ status }) => status), Array(12).fill(200));
+});
+
+php.test("other clients of a PHP-FPM that is kept busy get their turn", async ({ unix, fpm }) => {
+  let busy = true;
+  const load = async () => {
+    while (busy) assertEquals((await request(unix, "GET", "/pid.php")).status, 200);
+  };
+  const loaded = load();
+  try {
+    for (let i = 0; i < 3; i++) {
+      const other = fetchFastCGI("http://localhost/pid.php", fpm.address, { root: fpm.root });
+      assertMatch(await (await within("the other client's response", other)).text(), /^\d+$/);
+    }
+  } finally {
+    busy = false;
+  }
+  await loaded;
 });
 
 php.test("examples/php_front.ts serves files beside PHP, and no script's source", async ({ front }) => {
