@@ -9,8 +9,8 @@ import { ProcessGroup } from "../io/process.ts";
 import {
   absolutePath,
   checkScript,
-  findFirstLineFault,
   findScript,
+  FirstLines,
   type ScriptRules,
 } from "../io/script_file.ts";
 import type { Sweep } from "../io/sweep.ts";
@@ -95,6 +95,7 @@ class Scripts {
   #rules: ScriptRules;
   #env: Record<string, string>;
   #sweep: Sweep;
+  #firstLines = new FirstLines();
   #running = new Set<ProcessGroup>();
 
   constructor(options: CGIGatewayOptions, sweep: Sweep) {
@@ -177,11 +178,12 @@ class Scripts {
       env[name] = toText(value);
     });
     const command = this.#command(found.file);
-    const fault = command.length === 1 ? findFirstLineFault(found.file) : undefined;
+    const fault = command.length === 1 ? this.#firstLines.findFault(found.file) : undefined;
     if (fault !== undefined) throw new ProtocolError(`Cannot run ${found.file}: ${fault}`, 502);
     let process: ProcessGroup;
     try {
-      process = new ProcessGroup({ command, cwd: folderOf(found.file), env }, roundTrip.log);
+      const input = roundTrip.request.body !== null;
+      process = new ProcessGroup({ command, cwd: folderOf(found.file), env, input }, roundTrip.log);
     } catch (error) {
       throw new ProtocolError(
         `Cannot run ${found.file} as it must be executable or have an interpreter: ${
@@ -253,12 +255,10 @@ function folderOf(file: string): string {
 class CGIClient implements Transport {
   #roundTrip: RoundTrip;
   #process: ProcessGroup;
-  #output: ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>>;
 
   constructor(roundTrip: RoundTrip, process: ProcessGroup) {
     this.#roundTrip = roundTrip;
     this.#process = process;
-    this.#output = process.stdout.getReader();
   }
 
   /** Sends the body and reads the response. Resolves when the script has ended. */
@@ -266,15 +266,16 @@ class CGIClient implements Transport {
     const roundTrip = this.#roundTrip;
     const process = this.#process;
     roundTrip.transport = this;
-    roundTrip.send((chunk) => process.write(chunk)).then(() => process.closeInput());
+    this.#sendBody();
     try {
       while (true) {
-        const { done, value } = await this.#output.read();
-        if (done) break;
+        const bytes = await process.stdout.read();
+        if (bytes === null) break;
         roundTrip.watchdog.moved();
-        roundTrip.reader.push(value);
-        roundTrip.reader.flush();
-        await roundTrip.room();
+        roundTrip.reader.push(bytes);
+        roundTrip.reader.flushSoon();
+        const room = roundTrip.room();
+        if (room) await room;
       }
       if (!roundTrip.over) roundTrip.reader.end();
     } catch (error) {
@@ -288,10 +289,16 @@ class CGIClient implements Transport {
     roundTrip.finish();
   }
 
+  async #sendBody(): Promise<void> {
+    if (this.#roundTrip.request.body === null) return;
+    await this.#roundTrip.send((chunk) => this.#process.write(chunk));
+    await this.#process.closeInput();
+  }
+
   abort(): void {
     this.#process.kill();
     // A child that has left the process group may keep it open.
-    this.#output.cancel().catch(() => {});
+    this.#process.stdout.cancel().catch(() => {});
   }
 }
 

@@ -36,8 +36,11 @@ export interface ResponseReaderOptions {
 const HOP_BY_HOP = new Set([...CONNECTION_FIELDS, "proxy-authenticate"]);
 /** Fields that must not have two values (RFC 3875 section 6.3). */
 const UNIQUE = ["content-type", "location", "content-length"];
-/** The number of buffered bytes of a body at which reading from the application pauses. */
+/** The number of unread bytes of a body at which reading from the application pauses. */
 const HIGH_WATER = 65536;
+/** How long bytes wait for the end of the response, in milliseconds, and the most bytes that do. */
+const HOLD = 2;
+const MAX_HELD = 16_384;
 /** The number of surplus bytes that are read before the request is aborted. */
 const MAX_SURPLUS = 1_048_576;
 
@@ -46,8 +49,8 @@ export class ResponseReader {
   /** The response, once its header block is complete. */
   readonly response: Promise<ApplicationResponse>;
   /**
-   * "pending": the header block is complete, and the body so far is pending, in case the response ends with the bytes of
-   * this read. "bodyless": the response is settled without a body, though the application may write one.
+   * "pending": the header block is complete, and so may the body be with the bytes of this read. "body": the client
+   * reads a stream. "bodyless": the response is settled without a body, though the application may write one.
    */
   #phase: "head" | "pending" | "body" | "bodyless" | "complete" | "failed" = "head";
   #options: ResponseReaderOptions;
@@ -57,8 +60,15 @@ export class ResponseReader {
   #chunks: ChunkedDecoder | null = null;
   #init: ResponseInit = {};
   #fields: Fields = new Fields([]);
+  /** Bytes of the body from the last read. */
   #pending: Uint8Array<ArrayBuffer>[] = [];
+  /** Chunks that the client has not read. */
+  #unread: Uint8Array<ArrayBuffer>[] = [];
+  #unreadBytes = 0;
+  #flushing: ReturnType<typeof setTimeout> | undefined;
   #controller!: ReadableStreamDefaultController<Uint8Array<ArrayBuffer>>;
+  /** Whether the client waits for bytes. */
+  #wanted = false;
   #room: (() => void) | null = null;
   /** How many bytes of the body are still to come, if its length was declared. */
   #left: number | undefined;
@@ -109,11 +119,34 @@ export class ResponseReader {
   /** Passes the bytes so far on to the client. To be called after all bytes of a read. */
   flush(): void {
     if (this.#phase === "pending") this.#stream();
+    if (this.#phase !== "body" || this.#pending.length === 0) return;
+    // One chunk for all records of a read.
+    const chunk = concat(this.#pending);
+    this.#pending = [];
+    if (this.#wanted) {
+      this.#wanted = false;
+      this.#controller.enqueue(chunk);
+    } else {
+      this.#unread.push(chunk);
+      this.#unreadBytes += chunk.length;
+    }
   }
 
-  /** Returns a promise if too many bytes are buffered. It resolves when the client has read enough of them. */
+  /**
+   * Passes the bytes so far on to the client within a few milliseconds. To be called instead of {@linkcode flush} if the
+   * end of a response is no part of its bytes: it mostly follows at once, so that the response is whole.
+   */
+  flushSoon(): void {
+    if (this.#phase !== "pending") return this.flush();
+    // The bytes are valid until the next read.
+    this.#pending = [concat(this.#pending)];
+    if (this.#pending[0].length > MAX_HELD) this.flush();
+    else this.#flushing ??= setTimeout(() => this.flush(), HOLD);
+  }
+
+  /** Returns a promise if the client has many bytes left to read. It resolves when it has read enough of them. */
   room(): Promise<void> | void {
-    if (this.#phase !== "body" || this.#controller.desiredSize! > 0) return;
+    if (this.#phase !== "body" || this.#unreadBytes < HIGH_WATER) return;
     return new Promise<void>((resolve) => this.#room = resolve);
   }
 
@@ -133,8 +166,13 @@ export class ResponseReader {
       }
       if (this.#chunks?.ended === false) return this.fail(new Error("The body has no last chunk"));
       // A body that arrived whole with its header block. A stream would cost more than the rest.
-      if (this.#phase === "pending") this.#respond(concat(this.#pending));
-      else this.#controller.close();
+      if (this.#phase === "pending") {
+        this.#respond(concat(this.#pending));
+      } else {
+        this.flush();
+        for (const chunk of this.#unread) this.#controller.enqueue(chunk);
+        this.#controller.close();
+      }
     }
     this.#phase = "complete";
   }
@@ -187,28 +225,37 @@ export class ResponseReader {
   }
 
   #respond(body: BodyInit | null): void {
+    clearTimeout(this.#flushing);
     const response = new Response(body, this.#init);
     this.#fields.appendTo(response.headers);
     this.#settle.resolve(response);
   }
 
-  /** Responds with a body of which more may follow. */
+  /**
+   * Responds with a body of which more may follow. The stream's own queue stays empty: it is a linked list, whose nodes
+   * V8's quick collections would not free, with their chunks, once one of them is old.
+   */
   #stream(): void {
     this.#phase = "body";
     const body = new ReadableStream<Uint8Array<ArrayBuffer>>({
       start: (controller) => {
         this.#controller = controller;
       },
-      pull: () => this.#room?.(),
+      pull: () => {
+        const chunk = this.#unread.shift();
+        this.#wanted = chunk === undefined;
+        if (chunk === undefined) return;
+        this.#controller.enqueue(chunk);
+        this.#unreadBytes -= chunk.length;
+        if (this.#unreadBytes < HIGH_WATER) this.#room?.();
+      },
       cancel: (reason) => {
         if (this.ended) return;
         this.#phase = "failed";
         this.#room?.();
         this.#options.oncancel(reason);
       },
-    }, new ByteLengthQueuingStrategy({ highWaterMark: HIGH_WATER }));
-    for (const chunk of this.#pending) this.#controller.enqueue(chunk.slice());
-    this.#pending = [];
+    }, { highWaterMark: 0 });
     this.#respond(body);
   }
 
@@ -216,8 +263,7 @@ export class ResponseReader {
     if (bytes.length === 0) return;
     if (this.#phase !== "pending" && this.#phase !== "body") return this.#drop(bytes);
     const chunk = bytes.subarray(0, this.#left);
-    if (this.#phase === "pending") this.#pending.push(chunk);
-    else this.#controller.enqueue(chunk.slice());
+    this.#pending.push(chunk);
     if (this.#left === undefined) return;
     this.#left -= chunk.length;
     if (this.#left > 0) return;

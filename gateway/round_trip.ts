@@ -1,5 +1,6 @@
 import { BodyRate } from "../bridge/body_rate.ts";
 import { type VariableSink, writeVariables } from "../bridge/request_variables.ts";
+import { StreamReader } from "../io/stream_reader.ts";
 import type { Checked, Sweep } from "../io/sweep.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 import { DEFAULTS, type GatewayInfo, type GatewayOptions } from "./options.ts";
@@ -25,6 +26,8 @@ export interface Transport {
 
 /** The size of a body, in bytes, up to which it is read before the application is called. */
 const READ_AHEAD = 65_536;
+/** The size of the buffer that a body is read into at first, in bytes. */
+const BODY_READ = 16_384;
 
 /** One request to an application and its response, whatever the transport. */
 export class RoundTrip implements Checked {
@@ -47,7 +50,7 @@ export class RoundTrip implements Checked {
   /** The request's signal, once it is observed. */
   #signal: AbortSignal | undefined;
   #maxBodyBytes: number;
-  #body: BodyReader | undefined;
+  #body: StreamReader | undefined;
   #buffered: Uint8Array<ArrayBuffer>[] = [];
   /** The number of bytes that the client has sent of the body, and whether the gateway waits for more. */
   #received = 0;
@@ -87,7 +90,7 @@ export class RoundTrip implements Checked {
     this.#maxBodyBytes = maxBodyBytes;
     this.length = bodyLength(request);
     if ((this.length ?? 0) > maxBodyBytes) throw tooLarge(maxBodyBytes);
-    this.#body = request.body === null ? undefined : new BodyReader(request.body);
+    this.#body = request.body === null ? undefined : new StreamReader(request.body, BODY_READ);
     this.reader = new ResponseReader({
       method: request.method,
       maxHeaderBytes,
@@ -295,45 +298,6 @@ export class RoundTrip implements Checked {
     this.#sweep.delete(this);
     this.#signal?.removeEventListener("abort", this.#abort);
     this.#body?.cancel().catch(() => {});
-  }
-}
-
-/** The size of the buffer that a body is read into, at first and once that was filled. */
-const SMALL_READ = 16_384;
-const LARGE_READ = 65_536;
-
-/** Reads a body, into one buffer if it is a byte stream, as under `Deno.serve`: a new chunk each time would be garbage. */
-class BodyReader {
-  #reader: ReadableStreamBYOBReader | ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>>;
-  #buffer: ArrayBuffer | undefined;
-
-  constructor(body: ReadableStream<Uint8Array<ArrayBuffer>>) {
-    try {
-      this.#reader = body.getReader({ mode: "byob" });
-      this.#buffer = new ArrayBuffer(SMALL_READ);
-    } catch {
-      this.#reader = body.getReader();
-    }
-  }
-
-  /** Reads the next chunk, which is valid until the next read; null at the end. */
-  async read(): Promise<Uint8Array<ArrayBuffer> | null> {
-    if (this.#buffer === undefined) {
-      const reader = this.#reader as ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>>;
-      const { done, value } = await reader.read();
-      return done ? null : value;
-    }
-    const reader = this.#reader as ReadableStreamBYOBReader;
-    const { done, value } = await reader.read(new Uint8Array(this.#buffer));
-    if (done) return null;
-    const full = value.length === SMALL_READ && value.buffer.byteLength === SMALL_READ;
-    this.#buffer = full ? new ArrayBuffer(LARGE_READ) : value.buffer;
-    return value;
-  }
-
-  /** Cancels the rest of the body. */
-  cancel(): Promise<void> {
-    return this.#reader.cancel();
   }
 }
 

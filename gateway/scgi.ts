@@ -151,7 +151,7 @@ class SCGIClient implements Transport {
           break;
         }
         reader.push(bytes);
-        reader.flush();
+        reader.flushSoon();
         const room = roundTrip.room();
         if (room) await room;
       }

@@ -1,4 +1,5 @@
 import { LineLog } from "./line_log.ts";
+import { StreamReader } from "./stream_reader.ts";
 
 /** The command that a {@linkcode ProcessGroup} runs. */
 export interface ProcessOptions {
@@ -8,8 +9,12 @@ export interface ProcessOptions {
   cwd: string;
   /** The whole environment: nothing is inherited. */
   env: Record<string, string>;
+  /** Whether the process gets bytes on stdin. */
+  input: boolean;
 }
 
+/** Large enough for the output of most scripts; a longer one is read in larger parts. */
+const SMALL_READ = 4096;
 /** The time between SIGTERM and SIGKILL, in milliseconds. */
 const GRACE = 1000;
 
@@ -26,9 +31,9 @@ export class ProcessGroup {
   /** Resolves when the process itself has ended, whether or not its children have. */
   readonly status: Promise<Deno.CommandStatus>;
   /** The standard output of the process. */
-  readonly stdout: ReadableStream<Uint8Array<ArrayBuffer>>;
+  readonly stdout: StreamReader;
   #child: Deno.ChildProcess;
-  #stdin: WritableStreamDefaultWriter<Uint8Array>;
+  #stdin: WritableStreamDefaultWriter<Uint8Array> | undefined;
   #ended = false;
   #killing = false;
 
@@ -47,12 +52,12 @@ export class ProcessGroup {
       env: options.env,
       clearEnv: true,
       detached: setsid === null,
-      stdin: "piped",
+      stdin: options.input ? "piped" : "null",
       stdout: "piped",
       stderr: "piped",
     }).spawn();
-    this.stdout = this.#child.stdout;
-    this.#stdin = this.#child.stdin.getWriter();
+    this.stdout = new StreamReader(this.#child.stdout, SMALL_READ);
+    this.#stdin = options.input ? this.#child.stdin.getWriter() : undefined;
     running.add(this);
     addEventListener("unload", onUnload);
     this.status = this.#child.status.then((status) => {
@@ -60,17 +65,17 @@ export class ProcessGroup {
       running.delete(this);
       return status;
     });
-    logLines(this.#child.stderr, onlog);
+    logLines(new StreamReader(this.#child.stderr, SMALL_READ), onlog);
   }
 
   /** Writes to stdin. @throws If the process has closed it. */
   async write(bytes: Uint8Array): Promise<void> {
-    await this.#stdin.write(bytes);
+    await this.#stdin?.write(bytes);
   }
 
   /** Closes stdin. */
   async closeInput(): Promise<void> {
-    await this.#stdin.close().catch(() => {});
+    await this.#stdin?.close().catch(() => {});
   }
 
   /** Kills the process and its children: SIGTERM, then SIGKILL when the process has ended or after a second. */
@@ -147,12 +152,14 @@ function works(setsid: string): boolean {
 }
 
 async function logLines(
-  stream: ReadableStream<Uint8Array>,
+  stderr: StreamReader,
   onlog: (line: string) => void,
 ): Promise<void> {
   const log = new LineLog(onlog);
   try {
-    for await (const chunk of stream) log.push(chunk);
+    for (let bytes = await stderr.read(); bytes !== null; bytes = await stderr.read()) {
+      log.push(bytes);
+    }
   } catch {
     // The process has ended.
   }

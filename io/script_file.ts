@@ -137,11 +137,7 @@ function refusal(reason: string): ScriptRefusal {
   return { status: 403, reason };
 }
 
-/**
- * Returns why a script's first line cannot start it, as text for the log, or undefined if it can. The system reports
- * "No such file or directory", though the script is there.
- */
-export function findFirstLineFault(file: string): string | undefined {
+function findFirstLineFault(file: string): string | undefined {
   const bytes = new Uint8Array(MAX_FIRST_LINE);
   let length: number | null;
   try {
@@ -164,17 +160,51 @@ export function findFirstLineFault(file: string): string | undefined {
   return undefined;
 }
 
-/** The time for which a found file is assumed to exist, in milliseconds. */
+/** The time for which what was found is assumed not to change, in milliseconds. */
 const FRESH = 1000;
-/** The maximum number of cached files. */
+/** The maximum number of files that are remembered. */
 const MAX_REMEMBERED = 1000;
 
-/** Finds regular files and folders below a root. Caches those that exist for a second. */
+/** Remembers what was found of files, for a second. */
+class Findings<T> {
+  #found = new Map<string, T>();
+  #since = 0;
+
+  get(file: string): T | undefined {
+    const now = performance.now();
+    if (now - this.#since > FRESH || this.#found.size >= MAX_REMEMBERED) {
+      this.#found.clear();
+      this.#since = now;
+    }
+    return this.#found.get(file);
+  }
+
+  set(file: string, found: T): void {
+    this.#found.set(file, found);
+  }
+}
+
+/** Finds faults of first lines. A line without one is not read again for a second. */
+export class FirstLines {
+  #sound = new Findings<true>();
+
+  /**
+   * Returns why a script's first line cannot start it, as text for the log, or undefined if it can. The system reports
+   * "No such file or directory", though the script is there.
+   */
+  findFault(file: string): string | undefined {
+    if (this.#sound.get(file)) return undefined;
+    const fault = findFirstLineFault(file);
+    if (fault === undefined) this.#sound.set(file, true);
+    return fault;
+  }
+}
+
+/** Finds regular files and folders below a root. Remembers those that exist for a second. */
 export class FileKinds {
   /** The root, an absolute path without a slash at its end. */
   readonly root: string;
-  #found = new Map<string, "file" | "folder">();
-  #since = 0;
+  #found = new Findings<"file" | "folder">();
 
   /** @param root The root. */
   constructor(root: string) {
@@ -183,11 +213,6 @@ export class FileKinds {
 
   /** Returns the kind of a path below the root. A link to another user's file does not count. */
   kind(path: string): "file" | "folder" | "none" {
-    const now = performance.now();
-    if (now - this.#since > FRESH || this.#found.size >= MAX_REMEMBERED) {
-      this.#found.clear();
-      this.#since = now;
-    }
     const kind = this.#found.get(path) ?? this.#look(path);
     if (kind !== "none") this.#found.set(path, kind);
     return kind;

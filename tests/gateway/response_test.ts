@@ -234,6 +234,7 @@ Deno.test("ResponseReader.room() resolves when the client has read the buffered 
   const { response, reader } = read("Status: 200\n\n", { end: false });
   assertEquals(reader.room(), undefined);
   reader.push(new Uint8Array(100_000));
+  reader.flush();
   const room = reader.room();
   assert(room instanceof Promise);
   const body = (await response as Response).body!.getReader();
@@ -245,6 +246,7 @@ Deno.test("ResponseReader.room() resolves when the client has read the buffered 
 Deno.test("ResponseReader.room() resolves when the client cancels the body", async () => {
   const { response, reader, canceled } = read("Status: 200\n\n", { end: false });
   reader.push(new Uint8Array(100_000));
+  reader.flush();
   const room = reader.room();
   await (await response as Response).body!.cancel("canceled");
   await deadline(Promise.resolve(room), "room");
@@ -252,17 +254,62 @@ Deno.test("ResponseReader.room() resolves when the client cancels the body", asy
   reader.push(encoder.encode("more"));
 });
 
-Deno.test("ResponseReader returns equal responses whether the bytes arrive whole or in parts", async () => {
+/** How a transport passes what it has read on to the client. */
+type Flush = "flush" | "flushSoon";
+
+/** Passes a response to a reader from one buffer, which each read overwrites, as a transport does. */
+async function readLikeTransport(text: string, step: number, flush: Flush): Promise<Response> {
+  const { response, reader } = read("", { end: false });
+  const all = bytes(text);
+  const buffer = new Uint8Array(step);
+  const ended = (async () => {
+    for (let at = 0; at < all.length; at += step) {
+      const part = all.subarray(at, at + step);
+      buffer.set(part);
+      reader.push(buffer.subarray(0, part.length));
+      reader[flush]();
+      buffer.fill(0);
+      await reader.room();
+    }
+    reader.end();
+  })();
+  const whole = await deadline(response, "the response") as Response;
+  const body = await deadline(whole.bytes(), "the body");
+  await ended;
+  return new Response(body, whole);
+}
+
+Deno.test("ResponseReader returns equal responses however the bytes arrive", async () => {
   const heads = [
     "Content-Type: text/plain",
-    "Content-Length: 5\nStatus: 201 Made\nSet-Cookie: a\nSet-Cookie: b",
+    "Content-Length: 70000\nStatus: 201 Made\nSet-Cookie: a\nSet-Cookie: b",
   ];
+  const content = Array.from({ length: 7000 }, (_, i) => String(i).padStart(10)).join("");
   for (const head of heads) {
-    const text = `${head}\nX: y\n\nhello`;
-    const [whole, parts] = await Promise.all([readResponse(text), readResponse(text, { step: 7 })]);
-    assertEquals([...whole.headers], [...parts.headers]);
-    assertEquals([whole.status, whole.statusText], [parts.status, parts.statusText]);
-    assertEquals(await whole.text(), "hello");
-    assertEquals(await parts.text(), "hello");
+    const text = `${head}\nX: y\n\n${content}`;
+    const whole = await readResponse(text);
+    assertEquals(await whole.clone().text(), content);
+    for (const flush of ["flush", "flushSoon"] as const) {
+      for (const step of [7, 4096, 50_000, 100_000]) {
+        const parts = await readLikeTransport(text, step, flush);
+        assertEquals([...parts.headers], [...whole.headers]);
+        assertEquals([parts.status, parts.statusText], [whole.status, whole.statusText]);
+        assertEquals(await parts.text(), content);
+      }
+    }
   }
+});
+
+Deno.test("ResponseReader.flushSoon() responds though the end of the body does not come", async () => {
+  const { response, reader } = read("", { end: false });
+  reader.push(bytes("Status: 200\n\nfirst"));
+  reader.flushSoon();
+  const body = (await deadline(response, "the response") as Response).body!.getReader();
+  const { value } = await deadline(body.read(), "the first bytes");
+  assertEquals(value, bytes("first"));
+  reader.push(bytes("second"));
+  reader.flushSoon();
+  assertEquals((await deadline(body.read(), "the second bytes")).value, bytes("second"));
+  reader.end();
+  assertEquals((await deadline(body.read(), "the end")).done, true);
 });
