@@ -37,7 +37,7 @@ const HOP_BY_HOP = new Set([...CONNECTION_FIELDS, "proxy-authenticate"]);
 /** Fields that must not have two values (RFC 3875 section 6.3). */
 const UNIQUE = ["content-type", "location", "content-length"];
 /** The number of unread bytes of a body at which reading from the application pauses. */
-const HIGH_WATER = 65536;
+const HIGH_WATER = 32_768;
 /** How long bytes wait for the end of the response, in milliseconds, and the most bytes that do. */
 const HOLD = 2;
 const MAX_HELD = 16_384;

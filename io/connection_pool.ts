@@ -20,7 +20,7 @@ export interface PoolOptions {
 
 /** Large enough for most responses; a longer one is read in larger parts. */
 const SMALL_READ = 4096;
-const LARGE_READ = 65536;
+const LARGE_READ = 32_768;
 /** How long a new connection may wait for a process that an idle connection occupies, in milliseconds. */
 export const PATIENCE = 2;
 
