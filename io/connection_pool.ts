@@ -23,6 +23,8 @@ const SMALL_READ = 4096;
 const LARGE_READ = 32_768;
 /** How long a new connection may wait for a process that an idle connection occupies, in milliseconds. */
 export const PATIENCE = 2;
+/** The same if the application has been seen to serve as many connections at once: it may now serve fewer. */
+const LONG_PATIENCE = 100;
 
 /** Thrown if the maximum number of connections is open. */
 export class PoolFullError extends Error {
@@ -164,8 +166,9 @@ export class PooledConnection implements Member {
  *
  * An application such as PHP-FPM has a process for each connection and accepts another only when a process is free. An
  * idle connection must not occupy the process that a new connection waits for: when one has waited for a few
- * milliseconds, idle connections close, unless the application is known to serve as many at once. Connections are accepted
- * in the order in which they were opened, so that a response over one shows that those before it have a process as well.
+ * milliseconds, idle connections close, or later if the application has been seen to serve as many at once. Connections are
+ * accepted in the order in which they were opened, so that a response over one shows that those before it have a process as
+ * well.
  */
 export class ConnectionPool<Connection extends PooledConnection> {
   #endpoint: Endpoint;
@@ -183,6 +186,7 @@ export class ConnectionPool<Connection extends PooledConnection> {
   #served = 0;
   #expiry: ReturnType<typeof setTimeout> | undefined;
   #observation: ReturnType<typeof setTimeout> | undefined;
+  #reconsideration: ReturnType<typeof setTimeout> | undefined;
   #closed = false;
 
   /**
@@ -238,6 +242,7 @@ export class ConnectionPool<Connection extends PooledConnection> {
       const connection = this.#create(await attempt.connect());
       connection.number = ++this.#opened;
       this.#open.add(connection);
+      if (this.#served > 0 && this.#reconsideration === undefined) this.#reconsider();
       return connection;
     } finally {
       this.#sweep.delete(attempt);
@@ -265,6 +270,7 @@ export class ConnectionPool<Connection extends PooledConnection> {
     this.#closed = true;
     clearTimeout(this.#expiry);
     clearTimeout(this.#observation);
+    clearTimeout(this.#reconsideration);
     for (const connection of this.#open) this.#drop(connection);
   }
 
@@ -274,6 +280,7 @@ export class ConnectionPool<Connection extends PooledConnection> {
 
   /** Counts the connections that the application serves. Closes the idle ones if one of their processes is awaited. */
   #observe(): void {
+    clearTimeout(this.#observation);
     this.#observation = undefined;
     const since = this.#waitingSince();
     let served = 0;
@@ -285,6 +292,20 @@ export class ConnectionPool<Connection extends PooledConnection> {
     } else if (since < Infinity || this.#connecting > 0) {
       this.#observation = setTimeout(() => this.#observe(), PATIENCE);
     }
+  }
+
+  /** Counts anew once a connection has waited for long. One timer serves all of them. */
+  #reconsider(): void {
+    this.#reconsideration = undefined;
+    const left = this.#waitingSince() + LONG_PATIENCE - performance.now();
+    if (left === Infinity) return;
+    if (left <= 0) {
+      this.#served = 0;
+      this.#observe();
+    }
+    const delay = left > 0 ? Math.ceil(left) : LONG_PATIENCE;
+    this.#reconsideration = setTimeout(() => this.#reconsider(), delay);
+    Deno.unrefTimer(this.#reconsideration as unknown as number);
   }
 
   /** Returns since when a connection has waited, as far as is known, to be accepted; Infinity if none does. */

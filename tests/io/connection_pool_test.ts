@@ -191,6 +191,20 @@ Deno.test("ConnectionPool keeps a connection while a slow response is awaited on
   assertEquals(rig.pool.reuse(), second.ours);
 });
 
+Deno.test("ConnectionPool closes a connection for one that waits though the application served both before", async () => {
+  using rig = new Rig();
+  const before = [await rig.connectAndRead(), await rig.connectAndRead()];
+  rig.pool.release(before[1].ours, true);
+  await learned();
+  rig.pool.release(rig.pool.reuse()!, false);
+  rig.pool.release(before[0].ours, false);
+  // It has restarted with one process, or its other one serves another client.
+  const first = await rig.connectAndRead();
+  await rig.connect();
+  rig.pool.release(first.ours, true);
+  await seesClose(first);
+});
+
 Deno.test("ConnectionPool learns nothing from a connection that the application need not keep", async () => {
   using rig = new Rig();
   const [first, second] = [await rig.connectAndRead(), await rig.connectAndRead()];
