@@ -213,7 +213,11 @@ export class ConnectionPool<Connection extends PooledConnection> {
 
   /** Returns an idle connection, or undefined if there is none. */
   reuse(): Connection | undefined {
-    const connection = this.#idle.pop();
+    let connection = this.#idle.pop();
+    while (connection !== undefined && this.#isOld(connection, performance.now())) {
+      this.#drop(connection);
+      connection = this.#idle.pop();
+    }
     if (connection === undefined) return undefined;
     connection.idle(false);
     connection.uses++;
@@ -258,7 +262,7 @@ export class ConnectionPool<Connection extends PooledConnection> {
   release(connection: Connection, reusable: boolean): void {
     if (!reusable || this.#closed || this.#options.maxIdle === 0) return this.#drop(connection);
     const now = performance.now();
-    if (now - connection.openedAt >= this.#options.maxAge) return this.#drop(connection);
+    if (this.#isOld(connection, now)) return this.#drop(connection);
     if (this.#count <= this.#served) return this.#keep(connection, now);
     if (this.#waitingSince() <= now - PATIENCE) return this.#drop(connection);
     this.#keep(connection, now);
@@ -276,6 +280,10 @@ export class ConnectionPool<Connection extends PooledConnection> {
 
   get #count(): number {
     return this.#open.size + this.#connecting;
+  }
+
+  #isOld(connection: Connection, now: number): boolean {
+    return now - connection.openedAt >= this.#options.maxAge;
   }
 
   /** Counts the connections that the application serves. Closes the idle ones if one of their processes is awaited. */
@@ -336,7 +344,7 @@ export class ConnectionPool<Connection extends PooledConnection> {
 
   /** Closes the connections that have been idle for too long. One timer serves all of them. */
   #expire(): void {
-    const { idleTimeout } = this.#options;
+    const idleTimeout = Math.min(this.#options.idleTimeout, this.#options.maxAge);
     const now = performance.now();
     while (this.#idle.length > 0 && now - this.#idle[0].idleSince >= idleTimeout) {
       this.#drop(this.#idle[0]);

@@ -233,6 +233,25 @@ Deno.test("ConnectionPool uses a connection for maxAge only", async () => {
   await seesClose(pair);
 });
 
+Deno.test("ConnectionPool does not reuse an idle connection that is older than maxAge", async () => {
+  using rig = new Rig({ maxAge: 60_000 });
+  const [young, old] = [await rig.connectAndRead(), await rig.connectAndRead()];
+  rig.pool.release(young.ours, true);
+  rig.pool.release(old.ours, true);
+  Object.assign(old.ours, { openedAt: old.ours.openedAt - 60_000 });
+  assertEquals(rig.pool.reuse(), young.ours);
+  await seesClose(old);
+  assertEquals(rig.pool.reuse(), undefined);
+});
+
+Deno.test("ConnectionPool keeps no idle connection for longer than maxAge", async () => {
+  using rig = new Rig({ maxAge: 20 });
+  const pair = await rig.connectAndRead();
+  const closed = closing(pair);
+  rig.pool.release(pair.ours, true);
+  await closed;
+});
+
 Deno.test("ConnectionPool drops an idle connection that the application closes", async () => {
   using rig = new Rig();
   const pair = await rig.connectAndRead();
