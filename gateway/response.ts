@@ -139,8 +139,9 @@ export class ResponseReader {
   flushSoon(): void {
     if (this.#phase !== "pending") return this.flush();
     // The bytes are valid until the next read.
-    this.#pending = [concat(this.#pending)];
-    if (this.#pending[0].length > MAX_HELD) this.flush();
+    const held = concat(this.#pending);
+    this.#pending = held.length > 0 ? [held] : [];
+    if (held.length > MAX_HELD) this.flush();
     else this.#flushing ??= setTimeout(() => this.flush(), HOLD);
   }
 

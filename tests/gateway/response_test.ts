@@ -313,3 +313,16 @@ Deno.test("ResponseReader.flushSoon() responds though the end of the body does n
   reader.end();
   assertEquals((await deadline(body.read(), "the end")).done, true);
 });
+
+Deno.test("ResponseReader.flushSoon() passes no empty chunk on to the client", async () => {
+  const { response, reader } = read("", { end: false });
+  reader.push(bytes("Status: 200\n\n"));
+  reader.flushSoon();
+  const body = (await deadline(response, "the response") as Response).body!.getReader();
+  const first = body.read();
+  reader.push(bytes("first"));
+  reader.flushSoon();
+  assertEquals((await deadline(first, "the first bytes")).value, bytes("first"));
+  reader.end();
+  assertEquals((await deadline(body.read(), "the end")).done, true);
+});
