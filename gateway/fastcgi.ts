@@ -256,8 +256,8 @@ function checkNames(url: URL, scriptName: string): void {
 /**
  * The phases of a request on its connection: "waiting" until the application sends something, "responding", "streamed"
  * after the end of FCGI_STDOUT, and "ended" by FCGI_END_REQUEST. "aborted": FCGI_ABORT_REQUEST is sent. "lost": the
- * connection failed before the application had sent anything. "spoiled": it failed later, or carries bytes that belong
- * to no request, so that it cannot be used again.
+ * connection failed before the application had sent anything. "spoiled": it failed later, was closed by this side, or
+ * carries bytes that belong to no request, so that it cannot be used again.
  */
 type Phase = "waiting" | "responding" | "streamed" | "ended" | "aborted" | "lost" | "spoiled";
 
@@ -325,7 +325,8 @@ class FastCGIClient implements RecordSink, Transport {
         if (room) await room;
       }
     } catch (error) {
-      this.#phase = this.#phase === "waiting" && !roundTrip.over ? "lost" : "spoiled";
+      const lost = this.#phase === "waiting" && !roundTrip.over && !this.#connection.closed;
+      this.#phase = lost ? "lost" : "spoiled";
       roundTrip.fail(error);
     }
     clearTimeout(this.#grace);

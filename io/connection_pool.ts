@@ -135,6 +135,11 @@ export class PooledConnection implements Member {
     else conn.ref?.();
   }
 
+  /** Whether this side has closed it. */
+  get closed(): boolean {
+    return this.#closed;
+  }
+
   /** Closes the connection; later calls do nothing. */
   close(): void {
     if (this.#closed) return;

@@ -156,6 +156,24 @@ Deno.test("fastCGIGateway() does not repeat a request on a new connection", asyn
   assertEquals(application.connections, 2);
 });
 
+Deno.test("fastCGIGateway() does not repeat a request when the gateway is disposed of", async () => {
+  const second = Promise.withResolvers<void>();
+  await using application = new Application(async (peer, number) => {
+    await peer.request();
+    await peer.response(OK + number);
+    await peer.request();
+    second.resolve();
+    await peer.request();
+  });
+  const gateway = gatewayTo(application.address);
+  assertEquals(await (await gateway.fetch("/")).text(), "1");
+  const response = gateway.fetch("/");
+  await deadline(second.promise, "the second request");
+  gateway[Symbol.dispose]();
+  assertEquals((await response).status, 502);
+  assertEquals(application.connections, 1);
+});
+
 Deno.test("fastCGIGateway() closes an idle connection that occupies the application's only process", async () => {
   // Like PHP-FPM with one child: accepts the next connection after this one closes.
   let turn = Promise.resolve();
