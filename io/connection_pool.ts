@@ -23,7 +23,10 @@ const SMALL_READ = 4096;
 const LARGE_READ = 32_768;
 /** How long a new connection may wait for a process that an idle connection occupies, in milliseconds. */
 export const PATIENCE = 2;
-/** The same if the application has been seen to serve as many connections at once: it may now serve fewer. */
+/**
+ * How long one may wait that seems to have a process: the application may now serve fewer connections than before. Also how
+ * long other connections are then used, in milliseconds.
+ */
 const LONG_PATIENCE = 100;
 
 /** Thrown if the maximum number of connections is open. */
@@ -171,9 +174,10 @@ export class PooledConnection implements Member {
  *
  * An application such as PHP-FPM has a process for each connection and accepts another only when a process is free. An
  * idle connection must not occupy the process that a new connection waits for: when one has waited for a few
- * milliseconds, idle connections close, or later if the application has been seen to serve as many at once. Connections are
- * accepted in the order in which they were opened, so that a response over one shows that those before it have a process as
- * well.
+ * milliseconds, idle connections close, unless the application is known to serve as many at once. Connections are accepted
+ * in the order in which they were opened, so that a response over one shows that those before it have a process as well.
+ * Both may be wrong, after a restart or behind a balancer: when one has waited for long, the others are used for a short
+ * time only.
  */
 export class ConnectionPool<Connection extends PooledConnection> {
   #endpoint: Endpoint;
@@ -189,6 +193,8 @@ export class ConnectionPool<Connection extends PooledConnection> {
   #accepted = 0;
   /** The number of connections that the application has been seen to serve at once. */
   #served = 0;
+  /** Whether the first byte of a connection is awaited for long, though it may only be slow. */
+  #crowded = false;
   #expiry: ReturnType<typeof setTimeout> | undefined;
   #observation: ReturnType<typeof setTimeout> | undefined;
   #reconsideration: ReturnType<typeof setTimeout> | undefined;
@@ -251,7 +257,7 @@ export class ConnectionPool<Connection extends PooledConnection> {
       const connection = this.#create(await attempt.connect());
       connection.number = ++this.#opened;
       this.#open.add(connection);
-      if (this.#served > 0 && this.#reconsideration === undefined) this.#reconsider();
+      if (this.#options.maxIdle > 0 && this.#reconsideration === undefined) this.#reconsider();
       return connection;
     } finally {
       this.#sweep.delete(attempt);
@@ -288,7 +294,8 @@ export class ConnectionPool<Connection extends PooledConnection> {
   }
 
   #isOld(connection: Connection, now: number): boolean {
-    return now - connection.openedAt >= this.#options.maxAge;
+    const { maxAge } = this.#options;
+    return now - connection.openedAt >= (this.#crowded ? Math.min(maxAge, LONG_PATIENCE) : maxAge);
   }
 
   /** Counts the connections that the application serves. Closes the idle ones if one of their processes is awaited. */
@@ -307,16 +314,27 @@ export class ConnectionPool<Connection extends PooledConnection> {
     }
   }
 
-  /** Counts anew once a connection has waited for long. One timer serves all of them. */
+  /**
+   * Counts anew, and closes connections sooner, while the first byte of a connection is awaited for long: a balancer may
+   * accept connections in another order. One timer serves all of them.
+   */
   #reconsider(): void {
     this.#reconsideration = undefined;
-    const left = this.#waitingSince() + LONG_PATIENCE - performance.now();
-    if (left === Infinity) return;
-    if (left <= 0) {
+    const now = performance.now();
+    let since = Infinity;
+    for (const { hasRead, openedAt } of this.#open) {
+      if (!hasRead && openedAt < since) since = openedAt;
+    }
+    this.#crowded = since <= now - LONG_PATIENCE;
+    if (since === Infinity) return;
+    if (this.#crowded) {
+      for (const connection of [...this.#idle]) {
+        if (this.#isOld(connection, now)) this.#drop(connection);
+      }
       this.#served = 0;
       this.#observe();
     }
-    const delay = left > 0 ? Math.ceil(left) : LONG_PATIENCE;
+    const delay = this.#crowded ? LONG_PATIENCE : Math.ceil(since + LONG_PATIENCE - now);
     this.#reconsideration = setTimeout(() => this.#reconsider(), delay);
     Deno.unrefTimer(this.#reconsideration as unknown as number);
   }

@@ -205,6 +205,21 @@ Deno.test("ConnectionPool closes a connection for one that waits though the appl
   await seesClose(first);
 });
 
+Deno.test("ConnectionPool closes a connection for one that waits behind a balancer", async () => {
+  using rig = new Rig();
+  const first = await rig.connectAndRead();
+  await rig.connect();
+  // The second connection waits for the process of the first: the third has another application.
+  const third = await rig.connectAndRead();
+  rig.pool.release(first.ours, true);
+  assertEquals(rig.pool.reuse(), first.ours);
+  rig.pool.release(third.ours, true);
+  await seesClose(third);
+  // The first one is released only now.
+  rig.pool.release(first.ours, true);
+  await seesClose(first);
+});
+
 Deno.test("ConnectionPool learns nothing from a connection that the application need not keep", async () => {
   using rig = new Rig();
   const [first, second] = [await rig.connectAndRead(), await rig.connectAndRead()];
