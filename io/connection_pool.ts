@@ -1,8 +1,9 @@
 import type { Endpoint } from "./address.ts";
+import { connect } from "./connect.ts";
 import type { Duplex } from "./duplex.ts";
 import { MAX_DELAY } from "./max_delay.ts";
 import { type Member, Roster } from "./roster.ts";
-import type { Checked, Sweep } from "./sweep.ts";
+import type { Sweep } from "./sweep.ts";
 
 /** Limits of a {@linkcode ConnectionPool}. */
 export interface PoolOptions {
@@ -23,71 +24,12 @@ const SMALL_READ = 4096;
 const LARGE_READ = 32_768;
 /** How long a new connection may wait for a process that an idle connection occupies, in milliseconds. */
 export const PATIENCE = 2;
-/**
- * How long one may wait that seems to have a process: the application may now serve fewer connections than before. Also how
- * long other connections are then used, in milliseconds.
- */
+/** How long it may wait if it seems to have a process, and how long others are then used, in milliseconds. */
 const LONG_PATIENCE = 100;
 
 /** Thrown if the maximum number of connections is open. */
 export class PoolFullError extends Error {
   override name = "PoolFullError";
-}
-
-function nameOf(endpoint: Endpoint): string {
-  return endpoint.transport === "unix"
-    ? `unix:${endpoint.path}`
-    : `${endpoint.hostname}:${endpoint.port}`;
-}
-
-/** An attempt to connect, which takes at most a time. */
-class Attempt implements Checked {
-  place = -1;
-  #endpoint: Endpoint;
-  #timeout: number;
-  /** When the first sweep came. */
-  #since: number | undefined;
-  #controller = new AbortController();
-
-  constructor(endpoint: Endpoint, timeout: number) {
-    this.#endpoint = endpoint;
-    this.#timeout = timeout;
-  }
-
-  /** Gives up if the time is over. */
-  check(now: number): void {
-    this.#since ??= now;
-    if (now - this.#since < this.#timeout) return;
-    this.#controller.abort(
-      new Deno.errors.TimedOut(
-        `Cannot connect to ${
-          nameOf(this.#endpoint)
-        } as it must take at most ${this.#timeout} ms: it takes longer`,
-      ),
-    );
-  }
-
-  /**
-   * Connects.
-   *
-   * @throws {Deno.errors.TimedOut} If it takes longer than the timeout.
-   * @throws The error of `Deno.connect`.
-   */
-  async connect(): Promise<Duplex> {
-    const { signal } = this.#controller;
-    const endpoint = this.#endpoint;
-    try {
-      // A Unix socket connects or fails at once.
-      if (endpoint.transport === "unix") return await Deno.connect(endpoint);
-      return await Deno.connect({ ...endpoint, signal });
-    } catch (error) {
-      if (signal.aborted) throw signal.reason;
-      (error as Error).message = `Cannot connect to ${nameOf(endpoint)}: ${
-        (error as Error).message
-      }`;
-      throw error;
-    }
-  }
 }
 
 /** A connection to an application. While it is idle a read is pending, which detects when the application closes it. */
@@ -169,6 +111,12 @@ export class PooledConnection implements Member {
 }
 
 /**
+ * Whether new connections wait for their first byte. "calm": not for long. "contended": one waits for a process, as far as is
+ * known. "crowded": one has waited so long that this may be true, though it seems to have a process.
+ */
+type Phase = "calm" | "contended" | "crowded";
+
+/**
  * Connections to one application. Idle ones are kept for the next request. The one released last is reused first, so that
  * those beyond the current concurrency reach `idleTimeout` and close.
  *
@@ -193,11 +141,9 @@ export class ConnectionPool<Connection extends PooledConnection> {
   #accepted = 0;
   /** The number of connections that the application has been seen to serve at once. */
   #served = 0;
-  /** Whether the first byte of a connection is awaited for long, though it may only be slow. */
-  #crowded = false;
-  #expiry: ReturnType<typeof setTimeout> | undefined;
+  #phase: Phase = "calm";
   #observation: ReturnType<typeof setTimeout> | undefined;
-  #reconsideration: ReturnType<typeof setTimeout> | undefined;
+  #expiry: ReturnType<typeof setTimeout> | undefined;
   #closed = false;
 
   /**
@@ -250,17 +196,16 @@ export class ConnectionPool<Connection extends PooledConnection> {
         `Cannot connect as there must be at most ${maxConnections} connections: all are in use`,
       );
     }
-    const attempt = new Attempt(this.#endpoint, connectTimeout);
     this.#connecting++;
-    this.#sweep.add(attempt);
     try {
-      const connection = this.#create(await attempt.connect());
+      const connection = this.#create(await connect(this.#endpoint, connectTimeout, this.#sweep));
       connection.number = ++this.#opened;
       this.#open.add(connection);
-      if (this.#options.maxIdle > 0 && this.#reconsideration === undefined) this.#reconsider();
+      if (this.#options.maxIdle > 0 && this.#observation === undefined) {
+        this.#observeAfter(PATIENCE);
+      }
       return connection;
     } finally {
-      this.#sweep.delete(attempt);
       this.#connecting--;
     }
   }
@@ -272,12 +217,11 @@ export class ConnectionPool<Connection extends PooledConnection> {
    */
   release(connection: Connection, reusable: boolean): void {
     if (!reusable || this.#closed || this.#options.maxIdle === 0) return this.#drop(connection);
+    // What was awaited may have come.
+    if (this.#phase === "contended") this.#observe();
     const now = performance.now();
-    if (this.#isOld(connection, now)) return this.#drop(connection);
-    if (this.#count <= this.#served) return this.#keep(connection, now);
-    if (this.#waitingSince() <= now - PATIENCE) return this.#drop(connection);
-    this.#keep(connection, now);
-    this.#observation ??= setTimeout(() => this.#observe(), PATIENCE);
+    if (this.#isOld(connection, now)) this.#drop(connection);
+    else this.#keep(connection, now);
   }
 
   /** Closes all connections. */
@@ -285,7 +229,6 @@ export class ConnectionPool<Connection extends PooledConnection> {
     this.#closed = true;
     clearTimeout(this.#expiry);
     clearTimeout(this.#observation);
-    clearTimeout(this.#reconsideration);
     for (const connection of this.#open) this.#drop(connection);
   }
 
@@ -293,62 +236,44 @@ export class ConnectionPool<Connection extends PooledConnection> {
     return this.#open.size + this.#connecting;
   }
 
-  #isOld(connection: Connection, now: number): boolean {
+  /** Whether a connection is too old for another request. */
+  #isOld({ openedAt }: Connection, now: number): boolean {
     const { maxAge } = this.#options;
-    return now - connection.openedAt >= (this.#crowded ? Math.min(maxAge, LONG_PATIENCE) : maxAge);
+    const limits = { calm: maxAge, contended: 0, crowded: Math.min(maxAge, LONG_PATIENCE) };
+    return now - openedAt >= limits[this.#phase];
   }
 
-  /** Counts the connections that the application serves. Closes the idle ones if one of their processes is awaited. */
+  #observeAfter(delay: number): void {
+    this.#observation = setTimeout(() => this.#observe(), delay);
+    Deno.unrefTimer(this.#observation as unknown as number);
+  }
+
+  /** Observes which connections are served and which wait, and closes idle ones accordingly. */
   #observe(): void {
     clearTimeout(this.#observation);
     this.#observation = undefined;
-    const since = this.#waitingSince();
-    let served = 0;
-    for (const { keeps, number } of this.#open) if (keeps && number <= this.#accepted) served++;
-    this.#served = Math.max(this.#served, served);
-    if (this.#idle.length === 0 || this.#count <= this.#served) return;
-    if (since <= performance.now() - PATIENCE) {
-      for (const connection of [...this.#idle]) this.#drop(connection);
-    } else if (since < Infinity || this.#connecting > 0) {
-      this.#observation = setTimeout(() => this.#observe(), PATIENCE);
-    }
-  }
-
-  /**
-   * Counts anew, and closes connections sooner, while the first byte of a connection is awaited for long: a balancer may
-   * accept connections in another order. One timer serves all of them.
-   */
-  #reconsider(): void {
-    this.#reconsideration = undefined;
     const now = performance.now();
-    let since = Infinity;
-    for (const { hasRead, openedAt } of this.#open) {
-      if (!hasRead && openedAt < since) since = openedAt;
+    // Since when the first of those without a byte waits, and of those that are not known to have been accepted.
+    let unread = Infinity;
+    let waiting = Infinity;
+    let served = 0;
+    for (const { hasRead, number, openedAt } of this.#open) {
+      if (hasRead) this.#accepted = Math.max(this.#accepted, number);
+      else unread = Math.min(unread, openedAt);
     }
-    this.#crowded = since <= now - LONG_PATIENCE;
-    if (since === Infinity) return;
-    if (this.#crowded) {
-      for (const connection of [...this.#idle]) {
-        if (this.#isOld(connection, now)) this.#drop(connection);
-      }
-      this.#served = 0;
-      this.#observe();
+    for (const { keeps, number, openedAt } of this.#open) {
+      if (number > this.#accepted) waiting = Math.min(waiting, openedAt);
+      else if (keeps) served++;
     }
-    const delay = this.#crowded ? LONG_PATIENCE : Math.ceil(since + LONG_PATIENCE - now);
-    this.#reconsideration = setTimeout(() => this.#reconsider(), delay);
-    Deno.unrefTimer(this.#reconsideration as unknown as number);
-  }
-
-  /** Returns since when a connection has waited, as far as is known, to be accepted; Infinity if none does. */
-  #waitingSince(): number {
-    for (const { hasRead, number } of this.#open) {
-      if (hasRead && number > this.#accepted) this.#accepted = number;
+    const isLong = unread <= now - LONG_PATIENCE;
+    this.#served = isLong ? served : Math.max(this.#served, served);
+    if (this.#count > this.#served && waiting <= now - PATIENCE) this.#phase = "contended";
+    else this.#phase = isLong ? "crowded" : "calm";
+    for (const connection of [...this.#idle]) {
+      if (this.#isOld(connection, now)) this.#drop(connection);
     }
-    let since = Infinity;
-    for (const { openedAt, number } of this.#open) {
-      if (number > this.#accepted && openedAt < since) since = openedAt;
-    }
-    return since;
+    if (unread === Infinity) return;
+    this.#observeAfter(this.#phase === "crowded" ? LONG_PATIENCE : PATIENCE);
   }
 
   #keep(connection: Connection, now: number): void {
