@@ -273,7 +273,6 @@ class FastCGIClient implements RecordSink, Transport {
   #connection: Connection;
   /** The request's id. On a kept connection each request has its own, so that it ignores late records. */
   #id: number;
-  #keep: boolean;
   #log: LineLog | undefined;
   #decoder = new RecordDecoder();
   /** Whether all of FCGI_STDIN was sent. */
@@ -285,7 +284,7 @@ class FastCGIClient implements RecordSink, Transport {
     this.#roundTrip = roundTrip;
     this.#connection = connection;
     this.#id = (connection.uses - 1) % MAX_REQUEST_ID + 1;
-    this.#keep = connection.keeps = keep;
+    connection.keeps = keep;
   }
 
   /** Whether the connection failed or ended before the application had sent anything. */
@@ -300,7 +299,7 @@ class FastCGIClient implements RecordSink, Transport {
    */
   begin(url: URL, { path, files }: FoundScript): void {
     const { out } = this.#connection;
-    encodeBeginRequest(out, this.#id, Role.responder, this.#keep ? KEEP_CONNECTION : 0);
+    encodeBeginRequest(out, this.#id, Role.responder, this.#connection.keeps ? KEEP_CONNECTION : 0);
     const start = startStream(out);
     this.#roundTrip.variables(url, path, files, (name, value) => encodePair(out, name, value));
     finishStream(out, RecordType.params, this.#id, start);
@@ -332,7 +331,8 @@ class FastCGIClient implements RecordSink, Transport {
     clearTimeout(this.#grace);
     this.#log?.end();
     roundTrip.finish();
-    return this.#keep && this.#phase === "ended" && this.#bodySent && this.#connection.sent &&
+    return this.#connection.keeps && this.#phase === "ended" && this.#bodySent &&
+      this.#connection.sent &&
       this.#decoder.idle;
   }
 

@@ -38,9 +38,10 @@ const HOP_BY_HOP = new Set([...CONNECTION_FIELDS, "proxy-authenticate"]);
 const UNIQUE = ["content-type", "location", "content-length"];
 /** The number of unread bytes of a body at which reading from the application pauses. */
 const HIGH_WATER = 32_768;
-/** How long bytes wait for the end of the response, in milliseconds, and the most bytes that do. */
-const HOLD = 2;
-const MAX_HELD = 16_384;
+/** How long {@linkcode ResponseReader.flushSoon} waits for the end of the response, in milliseconds. */
+const FLUSH_DELAY = 2;
+/** The maximum number of bytes that wait meanwhile. */
+const MAX_DELAYED = 16_384;
 /** The number of surplus bytes that are read before the request is aborted. */
 const MAX_SURPLUS = 1_048_576;
 
@@ -58,9 +59,9 @@ export class ResponseReader {
   #decoder: HeadDecoder;
   /** Decodes the chunked coding that an NPH script may use (rule B21). */
   #chunks: ChunkedDecoder | null = null;
-  #init: ResponseInit = {};
-  #fields: Fields = new Fields([]);
-  /** Bytes of the body from the last read. */
+  #init!: ResponseInit;
+  #fields!: Fields;
+  /** Bytes of the body that are not yet chunks of the stream. */
   #pending: Uint8Array<ArrayBuffer>[] = [];
   /** Chunks that the client has not read. */
   #unread: Uint8Array<ArrayBuffer>[] = [];
@@ -98,7 +99,7 @@ export class ResponseReader {
   }
 
   /**
-   * Decodes the next bytes. They must not change until {@linkcode flush} is called.
+   * Decodes the next bytes. They must not change until {@linkcode flush} or {@linkcode flushSoon} is called.
    *
    * @throws {ProtocolError} If the header block or chunked coding is invalid (status 502).
    */
@@ -135,15 +136,15 @@ export class ResponseReader {
 
   /**
    * Passes the bytes so far on to the client within a few milliseconds. To be called instead of {@linkcode flush} if the
-   * end of a response is no part of its bytes: it mostly follows at once, so that the response is whole.
+   * application ends a response by closing: it mostly closes at once, and the response then needs no stream.
    */
   flushSoon(): void {
     if (this.#phase !== "pending") return this.flush();
     // The bytes are valid until the next read.
-    const held = concat(this.#pending);
-    this.#pending = held.length > 0 ? [held] : [];
-    if (held.length > MAX_HELD) this.flush();
-    else this.#flushing ??= setTimeout(() => this.flush(), HOLD);
+    const bytes = concat(this.#pending);
+    this.#pending = bytes.length > 0 ? [bytes] : [];
+    if (bytes.length > MAX_DELAYED) this.flush();
+    else this.#flushing ??= setTimeout(() => this.flush(), FLUSH_DELAY);
   }
 
   /** Returns a promise if the client has many bytes left to read. It resolves when it has read enough of them. */
@@ -234,8 +235,8 @@ export class ResponseReader {
   }
 
   /**
-   * Responds with a body of which more may follow. The stream's own queue stays empty: it is a linked list, whose nodes
-   * V8's quick collections would not free, with their chunks, once one of them is old.
+   * Responds with a body of which more may follow. The stream's own queue stays empty: it is a linked list, and once one
+   * of its nodes is old, V8's quick collections free neither the later nodes nor their chunks.
    */
   #stream(): void {
     this.#phase = "body";
@@ -348,12 +349,12 @@ function isLength(text: string): boolean {
   return /^\d+$/.test(text) && Number.isSafeInteger(Number(text));
 }
 
-/** What {@linkcode hastenCollection} allocated last: exported, so that the compiler does not omit it. */
+/** The last array that {@linkcode hastenCollection} allocated. The export keeps the compiler from omitting it. */
 export let garbage: unknown[];
 
 /**
- * Makes V8 free old chunks soon. It counts their bytes towards full collections only, which come late. A quick collection
- * frees them as well, and starts when enough small objects were allocated: so an array comes with each chunk.
+ * Allocates an array, so that V8 frees earlier chunks soon. V8 counts the bytes of chunks towards full collections only,
+ * which come late. Quick collections free chunks as well, but only small objects start them.
  */
 function hastenCollection(): void {
   garbage = new Array(512);

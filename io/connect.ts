@@ -30,7 +30,7 @@ class Attempt implements Checked {
   place = -1;
   #endpoint: Endpoint;
   #timeout: number;
-  /** When the first sweep came. */
+  /** The time of the first sweep. */
   #since: number | undefined;
   #controller = new AbortController();
 

@@ -43,7 +43,7 @@ export class PooledConnection implements Member {
   readonly openedAt: number = performance.now();
   /** Which connection of its pool it is, in the order of opening. */
   number = 0;
-  /** Whether the application was asked to keep it open, and so gives it a process until it closes. */
+  /** Whether the application keeps it open after a response. It may then occupy a process until it closes. */
   keeps = false;
   /** Whether any bytes have been read. */
   hasRead = false;
@@ -111,8 +111,8 @@ export class PooledConnection implements Member {
 }
 
 /**
- * Whether new connections wait for their first byte. "calm": not for long. "contended": one waits for a process, as far as is
- * known. "crowded": one has waited so long that this may be true, though it seems to have a process.
+ * Whether new connections wait for their first byte. "calm": none waits long. "contended": one probably waits for a process.
+ * "crowded": one has waited so long that it may wait for a process, although it seems to have one.
  */
 type Phase = "calm" | "contended" | "crowded";
 
@@ -124,7 +124,7 @@ type Phase = "calm" | "contended" | "crowded";
  * idle connection must not occupy the process that a new connection waits for: when one has waited for a few
  * milliseconds, idle connections close, unless the application is known to serve as many at once. Connections are accepted
  * in the order in which they were opened, so that a response over one shows that those before it have a process as well.
- * Both may be wrong, after a restart or behind a balancer: when one has waited for long, the others are used for a short
+ * Neither is certain after a restart or behind a balancer: when one has waited for long, the others are used for a short
  * time only.
  */
 export class ConnectionPool<Connection extends PooledConnection> {
@@ -217,7 +217,7 @@ export class ConnectionPool<Connection extends PooledConnection> {
    */
   release(connection: Connection, reusable: boolean): void {
     if (!reusable || this.#closed || this.#options.maxIdle === 0) return this.#drop(connection);
-    // What was awaited may have come.
+    // The first byte may have arrived since.
     if (this.#phase === "contended") this.#observe();
     const now = performance.now();
     if (this.#isOld(connection, now)) this.#drop(connection);
@@ -253,7 +253,7 @@ export class ConnectionPool<Connection extends PooledConnection> {
     clearTimeout(this.#observation);
     this.#observation = undefined;
     const now = performance.now();
-    // Since when the first of those without a byte waits, and of those that are not known to have been accepted.
+    // When the oldest connection without a byte was opened, and the oldest that may not have been accepted.
     let unread = Infinity;
     let waiting = Infinity;
     let served = 0;

@@ -17,7 +17,7 @@ export class Sweep {
   #timer: ReturnType<typeof setInterval> | undefined;
   #closed = false;
 
-  /** @param limits The limits that are checked, in milliseconds. They are exceeded by at most a tenth, or 100 ms. */
+  /** @param limits The limits that are checked, in milliseconds. They are exceeded by at most a fifth, or 200 ms. */
   constructor(limits: number[]) {
     this.#tick = Math.min(Math.max(Math.min(...limits) / 10, MIN_TICK), MAX_TICK);
   }

@@ -34,6 +34,22 @@ await prefork({
 });
 `;
 
+/** Starts a program with two workers, and calls back once both serve. The directory has the program's files. */
+async function withWorkers(
+  run: (daemon: Daemon, directory: string) => Promise<void>,
+): Promise<void> {
+  const directory = await Deno.makeTempDir();
+  await Deno.writeTextFile(`${directory}/worker.ts`, WORKER);
+  await Deno.writeTextFile(`${directory}/supervisor.ts`, SUPERVISOR);
+  {
+    await using daemon = new Daemon(["--allow-all", `${directory}/supervisor.ts`, directory]);
+    await daemon.says("serves", 2);
+    await daemon.says("listens on");
+    await run(daemon, directory);
+  }
+  await Deno.remove(directory, { recursive: true });
+}
+
 /** The process ids that a daemon has logged after a word. */
 function pidsOf(daemon: Daemon, word: string): number[] {
   return [...daemon.log.matchAll(new RegExp(`${word} (\\d+)\\.`, "g"))].map(([, pid]) =>
@@ -75,13 +91,8 @@ async function settled(daemon: Daemon, before: number[]): Promise<number[]> {
 
 for (const victims of [[0], [1], [0, 1]]) {
   const which = victims.map((victim) => ["first", "second"][victim]).join(" and ");
-  Deno.test(`prefork() has as many workers as before when the ${which} is killed during SIGHUP`, async () => {
-    const directory = await Deno.makeTempDir();
-    await Deno.writeTextFile(`${directory}/worker.ts`, WORKER);
-    await Deno.writeTextFile(`${directory}/supervisor.ts`, SUPERVISOR);
-    {
-      await using daemon = new Daemon(["--allow-all", `${directory}/supervisor.ts`, directory]);
-      await daemon.says("serves", 2);
+  Deno.test(`prefork() has as many workers as before when the ${which} is killed during SIGHUP`, () =>
+    withWorkers(async (daemon, directory) => {
       // In the order in which they were started, which is the order in which SIGHUP replaces them.
       const before = living(daemon).sort((a, b) => a - b);
       assertEquals(before.length, 2);
@@ -95,52 +106,38 @@ for (const victims of [[0], [1], [0, 1]]) {
       // SIGHUP still works.
       daemon.child.kill("SIGHUP");
       assertNotEquals(await settled(daemon, after), after);
-    }
-    await Deno.remove(directory, { recursive: true });
-  });
+    }));
 }
 
-Deno.test("prefork() starts no worker after SIGTERM when others end during SIGHUP", async () => {
-  const directory = await Deno.makeTempDir();
-  await Deno.writeTextFile(`${directory}/worker.ts`, WORKER);
-  await Deno.writeTextFile(`${directory}/supervisor.ts`, SUPERVISOR);
-  await using daemon = new Daemon(["--allow-all", `${directory}/supervisor.ts`, directory]);
-  await daemon.says("serves", 2);
-  await daemon.says("listens on");
-  const before = living(daemon).sort((a, b) => a - b);
-  await Deno.writeTextFile(`${directory}/hold`, "");
-  // Requests, until one keeps the second worker busy.
-  const [, address] = /listens on (.*)\./.exec(daemon.log)!;
-  const requests: Promise<unknown>[] = [];
-  while (!pidsOf(daemon, "responds").includes(before[1])) {
-    requests.push(fetchFastCGI("http://localhost/", address as "127.0.0.1:0").catch(() => {}));
-    await daemon.says("responds", requests.length);
-  }
-  daemon.child.kill("SIGHUP");
-  await daemon.says("loads", 3);
-  Deno.kill(before[0], "SIGKILL");
-  await ended(before[0]);
-  daemon.child.kill("SIGTERM");
-  // Its successor ends, while the second worker still responds.
-  const [, , successor] = pidsOf(daemon, "loads");
-  await ended(successor);
-  await Deno.remove(`${directory}/hold`);
-  assertEquals((await deadline(daemon.child.status, "the end of all workers")).code, 0);
-  await daemon.ended;
-  assertEquals(pidsOf(daemon, "loads").length, 3);
-  await Promise.all(requests);
-  await Deno.remove(directory, { recursive: true });
-});
+Deno.test("prefork() starts no worker after SIGTERM when others end during SIGHUP", () =>
+  withWorkers(async (daemon, directory) => {
+    const before = living(daemon).sort((a, b) => a - b);
+    await Deno.writeTextFile(`${directory}/hold`, "");
+    // Requests, until one keeps the second worker busy.
+    const [, address] = /listens on (.*)\./.exec(daemon.log)!;
+    const requests: Promise<unknown>[] = [];
+    while (!pidsOf(daemon, "responds").includes(before[1])) {
+      requests.push(fetchFastCGI("http://localhost/", address as "127.0.0.1:0").catch(() => {}));
+      await daemon.says("responds", requests.length);
+    }
+    daemon.child.kill("SIGHUP");
+    await daemon.says("loads", 3);
+    Deno.kill(before[0], "SIGKILL");
+    await ended(before[0]);
+    daemon.child.kill("SIGTERM");
+    // Its successor ends, while the second worker still responds.
+    const [, , successor] = pidsOf(daemon, "loads");
+    await ended(successor);
+    await Deno.remove(`${directory}/hold`);
+    assertEquals((await deadline(daemon.child.status, "the end of all workers")).code, 0);
+    await daemon.ended;
+    assertEquals(pidsOf(daemon, "loads").length, 3);
+    await Promise.all(requests);
+  }));
 
 for (const victim of ["supervisor", "program"]) {
-  Deno.test(`prefork()'s workers end when the ${victim} is killed, and the log says why`, async () => {
-    const directory = await Deno.makeTempDir();
-    await Deno.writeTextFile(`${directory}/worker.ts`, WORKER);
-    await Deno.writeTextFile(`${directory}/supervisor.ts`, SUPERVISOR);
-    {
-      await using daemon = new Daemon(["--allow-all", `${directory}/supervisor.ts`, directory]);
-      await daemon.says("serves", 2);
-      await daemon.says("listens on");
+  Deno.test(`prefork()'s workers end when the ${victim} is killed, and the log says why`, () =>
+    withWorkers(async (daemon) => {
       const killsSupervisor = victim === "supervisor";
       Deno.kill(killsSupervisor ? pidsOf(daemon, "child of")[0] : daemon.child.pid, "SIGKILL");
       await deadline(daemon.ended, `the end of all: ${daemon.log}`);
@@ -149,7 +146,5 @@ for (const victim of ["supervisor", "program"]) {
       const expected = killsSupervisor ? [2, 2] : [1, 0];
       const orphans = count("Ends with code 1 as its supervisor must run");
       assertEquals([orphans, count("exits with 1.")], expected, daemon.log);
-    }
-    await Deno.remove(directory, { recursive: true });
-  });
+    }));
 }

@@ -1,4 +1,5 @@
 import { Sweep } from "../../io/sweep.ts";
+import { deadline } from "../testing/deadline.ts";
 
 Deno.test("Sweep checks what is added, and stops its timer without any", async () => {
   const { promise, resolve } = Promise.withResolvers<void>();
@@ -12,7 +13,7 @@ Deno.test("Sweep checks what is added, and stops its timer without any", async (
   };
   // The test runner fails if the timer runs on.
   sweep.add(checked);
-  await promise;
+  await deadline(promise, "the check");
 });
 
 Deno.test("Sweep.close() stops the timer once nothing is to be checked", () => {

@@ -3,6 +3,7 @@ import { assert, assertEquals, assertFalse, assertMatch } from "@std/assert";
 import { createApp } from "../../examples/php_front.ts";
 import { cgiGateway, fastCGIGateway, fetchFastCGI, type Gateway } from "../../gateway.ts";
 import { Client, request } from "./client.ts";
+import { serve } from "./gateway_server.ts";
 import { eventually, freePort, type Rig, Suite, within } from "./harness.ts";
 import { PHP_FPM } from "./php.ts";
 
@@ -63,15 +64,13 @@ const php = new Suite("gateway: PHP", {
   return {
     log,
     fpm: { address: `unix:${rig.dir}/fpm.sock`, root: options.root },
-    tcp: serve(rig, fastCGIGateway(tcp, { ...options, maxIdleConnections: 4 })),
-    unix: serve(rig, fastCGIGateway(`unix:${rig.dir}/fpm.sock`, options)),
-    fallback: serve(rig, fastCGIGateway(tcp, { ...options, fallback: "/index.php" })),
+    tcp: serve(fastCGIGateway(tcp, { ...options, maxIdleConnections: 4 })),
+    unix: serve(fastCGIGateway(`unix:${rig.dir}/fpm.sock`, options)),
+    fallback: serve(fastCGIGateway(tcp, { ...options, fallback: "/index.php" })),
     front: serve(
-      rig,
       withFiles(fastCGIGateway(tcp, { ...options, fallback: "/index.php" }), options.root),
     ),
     cgi: serve(
-      rig,
       cgiGateway({
         ...options,
         index: ["index.php"],
@@ -118,22 +117,6 @@ function withFiles(php: Gateway, root: string): Gateway {
   const fetch = async (request: Request, info?: Deno.ServeHandlerInfo) =>
     await app.fetch(request, info);
   return Object.assign(fetch, { [Symbol.dispose]: () => php[Symbol.dispose]() }) as Gateway;
-}
-
-const servers: AsyncDisposable[] = [];
-Deno.test.afterAll(async () => {
-  for (const server of servers) await server[Symbol.asyncDispose]();
-});
-
-function serve(_rig: Rig, gateway: Gateway): string {
-  const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, gateway);
-  servers.push({
-    async [Symbol.asyncDispose]() {
-      gateway[Symbol.dispose]();
-      await server.shutdown();
-    },
-  });
-  return `127.0.0.1:${server.addr.port}`;
 }
 
 const ways = ["tcp", "unix", "cgi"] as const;
