@@ -5,16 +5,19 @@ import { type ParsedResponse, parseResponse } from "../testing/response.ts";
 import { bytes, text } from "../testing/bytes.ts";
 import { Program } from "../testing/daemon.ts";
 import { deadline } from "../testing/deadline.ts";
-import { blocksOf, fileOf, Machine } from "./guide.ts";
+import { blocksOf, fileOf, Machine, SYSTEM_PATH } from "./guide.ts";
 
 const BLOCKS = blocksOf("from-python.md");
 /** Downloads and compiles all modules first. */
 const START = 60_000;
 
+/** Returns whether the Python that the scripts run with has some modules. */
 function hasModules(...modules: string[]): boolean {
   try {
     return new Deno.Command("python3", {
       args: ["-W", "ignore", "-c", `import ${["sys", ...modules].join(", ")}`],
+      clearEnv: true,
+      env: { PATH: SYSTEM_PATH },
       stderr: "null",
     }).outputSync().success;
   } catch {

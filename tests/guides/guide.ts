@@ -45,6 +45,9 @@ const NETWORK = [
 /** Downloads and compiles all modules first. */
 const START = 60_000;
 
+/** The PATH of a user without programs of their own. */
+export const SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
+
 /** A user's home directory with `deno` on the PATH, the package in a registry on loopback, and nothing downloaded yet. */
 export class Machine implements AsyncDisposable {
   readonly home = Deno.makeTempDirSync({ prefix: "gatehouse-guide-" });
@@ -71,7 +74,7 @@ export class Machine implements AsyncDisposable {
     return {
       DENO_TLS_CA_STORE: "mozilla,system",
       ...Object.fromEntries(network),
-      PATH: `${this.home}/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin`,
+      PATH: `${this.home}/bin:${SYSTEM_PATH}`,
       HOME: this.home,
       LANG: "C.UTF-8",
       NO_COLOR: "1",
