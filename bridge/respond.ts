@@ -12,6 +12,7 @@ import {
   markSent,
   readNative,
 } from "./buffered_response.ts";
+import { cancelSoon } from "./cancel_soon.ts";
 import { describeError, errorResponse, plainResponse } from "./error_response.ts";
 import type { Exchange } from "./exchange.ts";
 import { localRedirectPath } from "./local_redirect.ts";
@@ -156,18 +157,12 @@ async function sendStream(
   const bodyless = isBodyless(response, exchange);
   const source = new BodySource(body);
   exchange.onabort = (reason) => source.cancel(reason);
-  await source.readAhead();
-  let { chunk, last } = source;
   const declared = declaredLength(response);
-  const known = last ? chunk?.length ?? 0 : undefined;
   let head: string | null;
   try {
-    head = encodeResponseHead(
-      response,
-      exchange,
-      true,
-      bodyless && exchange.method !== "HEAD" ? undefined : known,
-    );
+    await source.readAhead();
+    const length = bodyless && exchange.method !== "HEAD" ? undefined : source.length;
+    head = encodeResponseHead(response, exchange, true, length);
   } catch (error) {
     source.cancel(error);
     throw error;
@@ -176,7 +171,8 @@ async function sendStream(
     source.cancel();
     return send(sink, head, null, exchange);
   }
-  let left = known ?? declared ?? Infinity;
+  let { chunk, last } = source;
+  let left = source.length ?? declared ?? Infinity;
   try {
     while (true) {
       if (exchange.aborted) throw exchange.signal.reason;
@@ -274,9 +270,14 @@ class BodySource {
     this.#reader = body.getReader();
   }
 
+  /** The length of the body, if all of it is in memory. */
+  get length(): number | undefined {
+    return this.last ? this.chunk?.length ?? 0 : undefined;
+  }
+
   /** Cancels the rest of the body. */
   cancel(reason?: unknown): void {
-    this.#reader.cancel(reason).catch(() => {});
+    cancelSoon(this.#reader, reason);
   }
 
   /**

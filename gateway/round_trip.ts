@@ -1,4 +1,5 @@
 import { BodyRate } from "../bridge/body_rate.ts";
+import { cancelSoon } from "../bridge/cancel_soon.ts";
 import { type VariableSink, writeVariables } from "../bridge/request_variables.ts";
 import { StreamReader } from "../io/stream_reader.ts";
 import type { Checked, Sweep } from "../io/sweep.ts";
@@ -259,7 +260,7 @@ export class RoundTrip implements Checked {
     if (body === undefined || this.over) return;
     this.#phase = "complete";
     this.#body = undefined;
-    body.cancel().catch(() => {});
+    cancelSoon(body);
     this.transport?.complete?.();
   }
 
@@ -297,7 +298,7 @@ export class RoundTrip implements Checked {
     this.#phase = "over";
     this.#sweep.delete(this);
     this.#signal?.removeEventListener("abort", this.#abort);
-    this.#body?.cancel().catch(() => {});
+    if (this.#body !== undefined) cancelSoon(this.#body);
   }
 }
 
