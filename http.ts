@@ -14,6 +14,7 @@ import {
   NO_REQUEST,
   remoteAddress,
   requestURL,
+  withHost,
 } from "./bridge/request.ts";
 import { toHandler } from "./bridge/respond.ts";
 import { checkResponse } from "./bridge/response_head.ts";
@@ -115,6 +116,11 @@ export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<
     const host = request.headers.get("host");
     // Deno.serve puts any Host into the URL: "x/y?" would change its path.
     if (host && !isAuthority(host)) return plainResponse(400);
+    const addressed = addressedHost(request.url);
+    if (addressed !== undefined && addressed !== host) {
+      if (!isAuthority(addressed)) return plainResponse(400);
+      if (host) request = withHost(request, addressed);
+    }
     const info = new HTTPInfo(request, remoteAddr, completed, options);
     try {
       const normal = moved || DOTS.test(request.url) ? HTTPInfo.normalize(info) : request;
@@ -126,6 +132,11 @@ export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<
       return await errorResponse(error, request, info, options, { readSource });
     }
   }
+}
+
+/** Returns the authority of a URL as the client wrote it, which an absolute target has set; undefined on a Unix socket. */
+function addressedHost(url: string): string | undefined {
+  return /^https?:\/\/([^/?#]*)/.exec(url)?.[1];
 }
 
 async function readSource(url: string): Promise<string | undefined> {

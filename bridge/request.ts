@@ -92,13 +92,25 @@ export function isAuthority(host: string): boolean {
   return AUTHORITY.test(host) && URL.canParse(`http://${host}/`);
 }
 
-/** Returns the scheme and authority of the URL (A7 to A9). */
+/** Returns the authority of an absolute target and what follows it, or null if the target is none (A11). */
+function splitAbsolute(uri: string): { authority: string; rest: string } | null {
+  const match = /^[a-z][a-z0-9+.-]*:\/\/([^/?#]*)(.*)$/is.exec(uri);
+  return match && { authority: match[1], rest: match[2] };
+}
+
+/** Returns the authority of an absolute target, in whose presence Host is ignored, or undefined if there is none (A11). */
+function targetAuthority(variables: Variables): string | undefined {
+  const uri = variables.byteString("REQUEST_URI");
+  return uri === undefined || uri.startsWith("/") ? undefined : splitAbsolute(uri)?.authority;
+}
+
+/** Returns the scheme and authority of the URL (A7 to A9, A11). */
 function requestOrigin(variables: Variables, options: AppOptions): string {
   const scheme = isSecure(variables, options) ? "https" : "http";
   const forwarded = options.trustForwarded
     ? variables.byteString("HTTP_X_FORWARDED_HOST")?.split(",")[0].trim()
     : undefined;
-  const host = forwarded || variables.byteString("HTTP_HOST");
+  const host = forwarded || (targetAuthority(variables) ?? variables.byteString("HTTP_HOST"));
   const authority = host ?? serverAuthority(variables, scheme);
   if (!isAuthority(authority)) {
     throw new ProtocolError(
@@ -138,7 +150,7 @@ function requestTarget(variables: Variables): string {
       (query === undefined ? "" : "?" + encodeUnsafe(query));
   }
   if (uri.startsWith("/")) return encodeUnsafe(uri);
-  const absolute = /^[a-z][a-z0-9+.-]*:\/\/[^/?#]*(.*)$/is.exec(uri);
+  const absolute = splitAbsolute(uri);
   if (absolute === null) {
     throw new ProtocolError(
       `Cannot create request as REQUEST_URI must be a path or an absolute URL: current value is ${
@@ -146,7 +158,7 @@ function requestTarget(variables: Variables): string {
       }`,
     );
   }
-  return encodeUnsafe(absolute[1].startsWith("/") ? absolute[1] : "/" + absolute[1]);
+  return encodeUnsafe(absolute.rest.startsWith("/") ? absolute.rest : "/" + absolute.rest);
 }
 
 /** Percent-encodes characters that `URL` would drop or interpret (A12). */
@@ -334,7 +346,7 @@ export function requestHeaders(variables: Variables, options: AppOptions): Heade
     else if (name === "cookie") cookie = cookie === undefined ? value : `${cookie}; ${value}`;
     else if (name !== null) appendHeader(headers, name, value);
   }, "HTTP_");
-  append("host", host);
+  append("host", targetAuthority(variables) ?? host);
   append("cookie", cookie);
   if (!isInvented(variables)) append("content-type", variables.byteString("CONTENT_TYPE"));
   const length = contentLength(variables);
@@ -350,6 +362,12 @@ export function requestHeaders(variables: Variables, options: AppOptions): Heade
 /** The private field of `Headers` that says who may change them. Undefined if Deno has no such field. */
 let guard: symbol | undefined;
 
+function guardOf(headers: Headers): symbol | undefined {
+  return guard ??= Object.getOwnPropertySymbols(headers).find(({ description }) =>
+    description === "guard"
+  );
+}
+
 /**
  * Makes headers immutable, as those of a request from `Deno.serve` are. Sets a private field, as no public function
  * does this.
@@ -357,10 +375,26 @@ let guard: symbol | undefined;
  * @returns Whether the headers are now immutable. They are not if this version of Deno lacks the field.
  */
 export function makeImmutable(headers: Headers): boolean {
-  guard ??= Object.getOwnPropertySymbols(headers).find(({ description }) =>
-    description === "guard"
-  );
+  const guard = guardOf(headers);
   return guard !== undefined && Reflect.set(headers, guard, "immutable");
+}
+
+/**
+ * Returns a request from `Deno.serve` with the authority of its URL as its Host, which differs where the target is
+ * absolute (A11). Changes the request itself where it can, as Deno upgrades no copy.
+ */
+export function withHost(request: Request, authority: string): Request {
+  const { headers } = request;
+  const guard = guardOf(headers);
+  if (guard !== undefined) {
+    Reflect.set(headers, guard, "request");
+    headers.set("host", authority);
+    Reflect.set(headers, guard, "immutable");
+    return request;
+  }
+  const copy = new Request(request);
+  copy.headers.set("host", authority);
+  return copy;
 }
 
 function appendHeader(headers: Headers, name: string, value: string): void {

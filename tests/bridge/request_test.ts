@@ -128,10 +128,16 @@ const URLS: Record<string, URLCase[]> = {
     [{ REQUEST_URI: "/../../x" }, "http://example.org/x"],
   ],
   "absolute-form REQUEST_URI (rule A11)": [
-    [{ REQUEST_URI: "http://evil.example:99/t?u" }, "http://example.org/t?u"],
-    [{ REQUEST_URI: "HTTP://user:pass@evil.example" }, "http://example.org/"],
-    [{ REQUEST_URI: "https://evil.example?q" }, "http://example.org/?q"],
-    [{ REQUEST_URI: "http://evil.example//x" }, "http://example.org//x"],
+    [{ REQUEST_URI: "http://a.example:99/t?u" }, "http://a.example:99/t?u"],
+    [{ REQUEST_URI: "HTTP://A.example" }, "http://a.example/"],
+    [{ REQUEST_URI: "https://a.example?q" }, "http://a.example/?q"],
+    [{ REQUEST_URI: "http://a.example//x" }, "http://a.example//x"],
+    [{ REQUEST_URI: "http://[::1]:99/x" }, "http://[::1]:99/x"],
+    [{ REQUEST_URI: "http://a.example/x", ...noHost }, "http://a.example/x"],
+    [{ REQUEST_URI: "http://a.example/x", HTTP_HOST: "a b" }, "http://a.example/x"],
+    [{ REQUEST_URI: "http://user:pass@a.example/" }, 400],
+    [{ REQUEST_URI: "http:///x" }, 400],
+    [{ REQUEST_URI: "http://a.example\\@b/x" }, 400],
     [{ REQUEST_URI: "*" }, 400],
     [{ REQUEST_URI: "example.org:443" }, 400],
     [{ REQUEST_URI: "a/b" }, 400],
@@ -494,6 +500,15 @@ Deno.test("a request without a method gets 500, and the log says why (rule A2)",
 Deno.test("a request needs neither GATEWAY_INTERFACE nor SERVER_PROTOCOL (rules A3, A4)", async () => {
   const pairs: Pairs = [["REQUEST_METHOD", "GET"], ["REQUEST_URI", ""], ["HTTP_HOST", ""]];
   assertEquals(await urlOf(pairs), "http://localhost/");
+});
+
+Deno.test("request.headers: host is that of an absolute target (rule A11)", async () => {
+  const hostOf = (pairs: Record<string, string>) =>
+    seen(pairs, (request) => request.headers.get("host"));
+  assertEquals(await hostOf({ REQUEST_URI: "http://a.example:99/t" }), "a.example:99");
+  assertEquals(await hostOf({ REQUEST_URI: "http://a.example?t", ...noHost }), "a.example");
+  assertEquals(await hostOf({ REQUEST_URI: "/http://a.example/t" }), "example.org");
+  assertEquals(await hostOf({ REQUEST_URI: "", PATH_INFO: "http://a.example/t" }), "example.org");
 });
 
 const headersOf = (pairs: Record<string, string> | Pairs, options?: AppOptions) =>

@@ -366,6 +366,22 @@ const BEHAVIOURS: Behaviour[] = [
       variables: { REQUEST_URI: "/app/users?q" },
     },
   },
+  ...(["plain", "moved"] as const).map((options): Behaviour => ({
+    name: `the host of an absolute target, ${options}`,
+    options,
+    target: "http://target.example:99/x?q",
+    seen: {
+      url: "http://target.example:99/x?q",
+      headers: { host: "target.example:99" },
+      pathInfo: "/x",
+      variables: { QUERY_STRING: "q" },
+    },
+  })),
+  {
+    name: "an absolute target with an invalid host",
+    target: "http://user@target.example/",
+    status: 400,
+  },
   {
     name: "basePath, and a path outside it",
     options: "moved",

@@ -111,7 +111,7 @@ function allHeaders({ headers, body }: ClientRequest): [name: string, value: str
 
 /** Returns a request's variables, as a web server sends them (RFC 3875 section 4.1); joins repeated fields. */
 function variablesOf(request: ClientRequest): Record<string, string> {
-  const [path, query = ""] = request.target.split(/\?(.*)/s);
+  const [path, query = ""] = request.target.replace(/^http:\/\/[^/?]*/, "").split(/\?(.*)/s);
   const variables: Record<string, string> = {
     GATEWAY_INTERFACE: "CGI/1.1",
     SERVER_PROTOCOL: "HTTP/1.1",
