@@ -12,7 +12,7 @@ const QUIRKS: [applies: (request: Facts) => boolean, text: string][] = [
   [
     ({ server, get }) => /^nginx/.test(server) && !/:\d+$/.test(get("HTTP_HOST")) && isOddPort(get),
     "Debian's nginx sends HTTP_HOST without its port, so request.url has none. " +
-    "Add fastcgi_param HTTP_HOST $host:$server_port;",
+    "Send it the HTTP_HOST that `config nginx` of the command line prints.",
   ],
   [
     ({ server, has }) => /^Apache/.test(server) && !has("HTTP_AUTHORIZATION"),

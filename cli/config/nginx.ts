@@ -8,9 +8,12 @@ export function nginx(options: ConfigOptions): string {
   const servers = backends.map((backend) =>
     `  server ${formatAddress(backend)}${several ? " max_fails=0" : ""};`
   );
+  // A variable of nginx has no dash or dot in its name.
+  const id = name.replaceAll(/\W/g, "_");
+  // Not $1, which the map replaces by what it matches itself.
   const [location, pathInfo] = path === ""
     ? ["/", "$document_uri"]
-    : [`~ ^${path.replaceAll(".", "\\.")}(/.*)?$`, "$1"];
+    : [`~ ^${path.replaceAll(".", "\\.")}(?<path_of_${id}>/.*)?$`, `$path_of_${id}`];
   // Only FastCGI connections carry a second request.
   const keeps = protocol === "fastcgi";
   return `# /etc/nginx/conf.d/${name}.conf. To check and load it: nginx -t && nginx -s reload
@@ -23,6 +26,12 @@ ${several ? "  # The back end with the fewest requests is next.\n  least_conn;\n
   }
 ${keeps ? "  # Idle connections that each worker process keeps.\n  keepalive 8;\n" : ""}}
 
+# The client's host with the port that it sent. $host has no port, and $http_host may be another host than the target's.
+map "$host|$http_host" $host_of_${id} {
+  "~*^([^|]+)\\|\\1(?<port_of_${id}>:\\d+)$" $host$port_of_${id};
+  default $host;
+}
+
 server {
   listen ${listenOn(listen)};
   # Without a server_name, Debian's sites-enabled/default takes the requests of its port.
@@ -33,8 +42,7 @@ server {
     include ${protocol}_params;
     ${protocol}_param SCRIPT_NAME "${path}";
     ${protocol}_param PATH_INFO ${pathInfo};
-    # Debian's ${protocol}_params have the host without its port.
-    ${protocol}_param HTTP_HOST $host:$server_port;
+    ${protocol}_param HTTP_HOST $host_of_${id};
     # Pass on at once what the app streams.
     ${protocol}_buffering off;
 ${keeps ? "    # Keep connections for the next request.\n    fastcgi_keep_conn on;\n" : ""}${

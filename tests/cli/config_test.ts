@@ -76,6 +76,7 @@ const VARIANTS: Record<string, string[][]> = {
   nginx: [
     [],
     ["--path", "/app", "--backend", "unix:/run/app.sock"],
+    ["--path", "/app", "--name", "1-app.org"],
     ["--backend", "10.0.0.5:9000", "--backend", "10.0.0.6:9000", "--backend", "[::1]:9000"],
     ["--protocol", "scgi"],
     ["--protocol", "scgi", "--backend", "10.0.0.5:4000", "--backend", "unix:/run/app.sock"],

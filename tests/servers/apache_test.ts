@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { apacheConfig, MODULES } from "./apache.ts";
-import { behaviours, see, type Site } from "./behaviours.ts";
+import { behaviours, checkAuthority, see, type Site } from "./behaviours.ts";
 import { request } from "./client.ts";
 import { configuration, snippet, Suite } from "./harness.ts";
 
@@ -21,7 +21,7 @@ const apache = new Suite("Apache", {
       configuration("apache", "--listen", `127.0.0.1:${port}`, "--backend", backend, ...more);
     const file = rig.write(
       "apache.conf",
-      apacheConfig(rig, "mpm_event alias env cgid proxy proxy_fcgi proxy_scgi".split(" "), {
+      apacheConfig(rig, "mpm_event alias env cgid http2 proxy proxy_fcgi proxy_scgi".split(" "), {
         [port.cgi]: cgi,
         [port.noDecode]: cgi.replace("AllowEncodedSlashes On", "AllowEncodedSlashes NoDecode"),
         [port.split]: snippet("apache", "split", { "127.0.0.1:9000": tcp }),
@@ -29,7 +29,7 @@ const apache = new Suite("Apache", {
         config(port.tcp, tcp),
         config(port.unix, `unix:${unix}`),
         config(port.scgi, scgi, "--protocol", "scgi"),
-        `ScriptSock ${rig.dir}/cgid.sock\n`,
+        `ScriptSock ${rig.dir}/cgid.sock\nProtocols h2c http/1.1\n`,
       ].join("\n"),
     );
     return ["apache2", ["-DFOREGROUND", "-f", file]];
@@ -77,6 +77,8 @@ behaviours(apache, "SCGI", (port) =>
     chunked: 411,
     log: (rig) => rig.output("daemon (scgi)"),
   }));
+
+apache.test("the authority of HTTP/2 reaches the app", ({ tcp }) => checkAuthority(tcp));
 
 apache.test("rejects an encoded slash unless AllowEncodedSlashes is set", async (port) => {
   const { status } = await request(site(port.split).host, "GET", "/caf%C3%A9%2Fx");

@@ -1,6 +1,6 @@
 /** The behaviours that must be the same behind every web server, and the known differences between servers. */
 import { assert, assertEquals, assertFalse, assertStringIncludes } from "@std/assert";
-import { Client, request, Witness } from "./client.ts";
+import { Client, type HTTPResponse, request, requestHTTP2, Witness } from "./client.ts";
 import { eventually, type Rig, type Suite } from "./harness.ts";
 
 /** One route to the app through a web server, and how it differs from the others. */
@@ -12,6 +12,8 @@ export interface Site {
   protocol?: "cgi" | "fastcgi" | "scgi";
   /** The Host that the app sees, if not the one that the client sent (rule A9). */
   seenHost?: string;
+  /** What it does with an absolute target, if it does not pass on a host other than Host (rule A11). */
+  absolute?: "rejected" | "no route";
   /** SCRIPT_NAME and PATH_INFO for /caf%C3%A9%2Fx (rules A15, A16). */
   split?: { scriptName?: string; pathInfo?: string };
   /** PATH_INFO for /d/./x/../y//z, or SCRIPT_NAME if the server sends no PATH_INFO (rule A14). */
@@ -66,6 +68,15 @@ export async function see(
   const response = await request(host, "GET", base + path, { fields });
   assertEquals(response.status, 200, response.text);
   return JSON.parse(response.text);
+}
+
+/** Checks the host that the app sees of a request over HTTP/2 without TLS. */
+export async function checkAuthority(port: number, base = ""): Promise<void> {
+  for (const name of ["example.org:8443", "example.org", "[::1]:8443"]) {
+    const text = await requestHTTP2(`127.0.0.1:${port}`, base + "/host", name);
+    const { url, headers }: Seen = JSON.parse(text);
+    assertEquals([url, headers.host], [`http://${name}/host`, name]);
+  }
 }
 
 /** Returns bytes without a short period. */
@@ -194,6 +205,30 @@ const BEHAVIOURS: Record<string, (site: Given, rig: Rig) => Promise<void>> = {
     const { status, head, text } = await request(site.host, "GET", site.base + "/created");
     assertEquals([status, text], [201, "Made\n"]);
     assertEquals(new URL(head.get("location")!, "http://" + site.host).pathname, "/hello");
+  },
+
+  "the host and port that the client sent reach the app": async (site) => {
+    for (const name of ["example.org:8443", "example.org", "[::1]:8443"]) {
+      const { text } = await request(site.host, "GET", site.base + "/host", { name });
+      const { url, headers }: Seen = JSON.parse(text);
+      const seen = site.seenHost === undefined ? name : name.replace(/:\d+$/, "");
+      assertEquals([url, headers.host], [`http://${seen}/host`, seen]);
+    }
+  },
+
+  "the host of an absolute target reaches the app in place of Host": async (site) => {
+    const send = (host: string, name: string) =>
+      request(site.host, "GET", `http://${host}${site.base}/host?q`, { name });
+    const check = ({ text }: HTTPResponse, host: string) => {
+      const { url, headers }: Seen = JSON.parse(text);
+      assertEquals([url, headers.host], [`http://${host}/host?q`, host]);
+    };
+    const name = "target.example:8443";
+    const other = await send("target.example", "other.example:8443");
+    if (site.absolute === "no route") return assertEquals(other.status, 404);
+    check(await send(name, name), site.seenHost === undefined ? name : "target.example");
+    if (site.absolute === "rejected") return assertEquals(other.status, 400);
+    check(other, "target.example");
   },
 
   "an encoded path and query reach the app": async (site) => {

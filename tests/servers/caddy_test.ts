@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { behaviours, type Seen, type Site } from "./behaviours.ts";
+import { behaviours, checkAuthority, type Seen, type Site } from "./behaviours.ts";
 import { request } from "./client.ts";
 import { configuration, Suite } from "./harness.ts";
 
@@ -12,7 +12,7 @@ const caddy = new Suite("Caddy", { caddy: "caddy" }, async (rig) => {
     const file = rig.write(
       "Caddyfile",
       [
-        "{\nadmin off\n}",
+        "{\nadmin off\nservers {\nprotocols h1 h2c\n}\n}",
         config(port.tcp, "--backend", tcp),
         config(port.unix, "--backend", `unix:${unix}`, "--path", "/app"),
       ].join("\n"),
@@ -48,6 +48,8 @@ behaviours(
   "FastCGI over a Unix socket",
   ({ unix, minor }) => site(unix, minor, { base: "/app" }),
 );
+
+caddy.test("the authority of HTTP/2 reaches the app", ({ tcp }) => checkAuthority(tcp));
 
 caddy.test("the request omits the Content-Type that Caddy makes up", async ({ tcp, minor }) => {
   const { text } = await request(site(tcp, minor).host, "POST", "/form", {

@@ -1,5 +1,6 @@
 /** An HTTP/1.1 client that shows what is on the wire, and may stop or disconnect at any point. */
 import { assert } from "@std/assert";
+import { connect as connectHTTP2 } from "node:http2";
 import { within } from "./harness.ts";
 
 const encoder = new TextEncoder();
@@ -62,9 +63,10 @@ export class Client implements Disposable {
     this.#host = host;
   }
 
-  static async connect(host: string): Promise<Client> {
+  /** @param name The Host that it sends. */
+  static async connect(host: string, name = host): Promise<Client> {
     const [hostname, port] = host.split(":");
-    return new Client(await Deno.connect({ hostname, port: Number(port) }), host);
+    return new Client(await Deno.connect({ hostname, port: Number(port) }), name);
   }
 
   /** Sends the request line and headers. */
@@ -177,15 +179,33 @@ export async function request(
   host: string,
   method: string,
   path: string,
-  options: { fields?: string[][]; body?: Uint8Array } = {},
+  options: { fields?: string[][]; body?: Uint8Array; name?: string } = {},
 ): Promise<HTTPResponse> {
-  using client = await Client.connect(host);
-  const { fields = [], body } = options;
+  const { fields = [], body, name } = options;
+  using client = await Client.connect(host, name);
   const length = body ? [["Content-Length", String(body.length)]] : [];
   await client.sendHead(method, path, [...fields, ...length, ["Connection", "close"]]);
   // A server that has responded may stop reading the body or close the connection.
   if (body) client.send(body).catch(() => {});
   return await client.readResponse(method);
+}
+
+/** Sends a GET request over HTTP/2 without TLS, and returns the body of the response. */
+export async function requestHTTP2(host: string, path: string, authority: string): Promise<string> {
+  const session = connectHTTP2(`http://${host}`);
+  const { promise, resolve, reject } = Promise.withResolvers<string>();
+  session.on("error", reject);
+  const stream = session.request({ ":path": path, ":authority": authority });
+  let text = "";
+  stream.setEncoding("utf8");
+  stream.on("data", (part: string) => text += part);
+  stream.on("end", () => resolve(text));
+  stream.on("error", reject);
+  try {
+    return await within("the response over HTTP/2", promise);
+  } finally {
+    session.destroy();
+  }
 }
 
 /** A connection that the app opens to the test: the app reports its progress on it, and the test sees when it ends. */

@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { behaviours, type Site } from "./behaviours.ts";
+import { behaviours, checkAuthority, type Site } from "./behaviours.ts";
 import { request } from "./client.ts";
 import { configuration, type Rig, snippet, Suite } from "./harness.ts";
 
@@ -65,10 +65,14 @@ behaviours(h2o, "FastCGI over TCP", ({ tcp }) => site(tcp));
 behaviours(h2o, "FastCGI over a Unix socket", ({ unix }) =>
   site(unix, {
     base: "/app",
+    // It takes the whole target for the path.
+    absolute: "no route",
     split: { scriptName: "", pathInfo: "/app/café/x" },
     dots: "/app/d/y//z",
   }));
 behaviours(h2o, "FastCGI, spawned on descriptor 0", ({ spawned }) => site(spawned));
+
+h2o.test("the authority of HTTP/2 reaches the app", ({ tcp }) => checkAuthority(tcp));
 
 h2o.test("spawns examples/hello.ts", async ({ hello }) => {
   const { status, text } = await request(site(hello).host, "GET", "/");

@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { RecordDecoder, RecordType } from "../../wire/fastcgi.ts";
-import { behaviours, type Site } from "./behaviours.ts";
+import { behaviours, checkAuthority, type Site } from "./behaviours.ts";
 import { Client, request, Witness } from "./client.ts";
 import { configuration, snippet, Suite, within } from "./harness.ts";
 
@@ -58,13 +58,17 @@ const haproxy = new Suite("HAProxy", { haproxy: "haproxy" }, async (rig) => {
   const tcp = await rig.daemon("fastcgi", "127.0.0.1:0");
   const unix = await rig.daemon("fastcgi", `unix:${rig.dir}/app.sock`);
   const relay = rig.use(new Relay(tcp));
-  const ports = await rig.serve("haproxy", ["tcp", "unix", "multiplexed"], (port) => {
+  const ports = await rig.serve("haproxy", ["tcp", "unix", "multiplexed", "http2"], (port) => {
     const config = (name: keyof typeof port, ...args: string[]) =>
       configuration("haproxy", "--name", name, "--listen", `127.0.0.1:${port[name]}`, ...args);
     // As a thread of its own would open a connection of its own.
     const threads = rig.write("threads.cfg", "global\n  nbthread 1\n");
     const files = [
-      rig.write("tcp.cfg", config("tcp", "--backend", tcp)),
+      rig.write(
+        "tcp.cfg",
+        config("tcp", "--backend", tcp)
+          .replace("  bind ", `  bind 127.0.0.1:${port.http2} proto h2\n$&`),
+      ),
       rig.write("unix.cfg", config("unix", "--backend", `unix:${unix}`)),
       rig.write(
         "multiplexed.cfg",
@@ -82,6 +86,7 @@ ${snippet("haproxy", "multiplexed", { "127.0.0.1:9000": relay.address })}
 
 const site = (port: number, differences: Partial<Site> = {}): Site => ({
   host: `127.0.0.1:${port}`,
+  absolute: "rejected",
   dots: "/d/./x/../y//z",
   // A body without a length must fit in HAProxy's buffer.
   chunked: 400,
@@ -93,6 +98,8 @@ const site = (port: number, differences: Partial<Site> = {}): Site => ({
 
 behaviours(haproxy, "FastCGI over TCP", ({ tcp }) => site(tcp));
 behaviours(haproxy, "FastCGI over a Unix socket", ({ unix }) => site(unix));
+
+haproxy.test("the authority of HTTP/2 reaches the app", ({ http2 }) => checkAuthority(http2));
 
 haproxy.test("multiplexes requests over one connection", async ({ multiplexed, relay }) => {
   const { host } = site(multiplexed);

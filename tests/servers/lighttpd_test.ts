@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { behaviours, see, type Site } from "./behaviours.ts";
+import { behaviours, checkAuthority, see, type Site } from "./behaviours.ts";
 import { Client, request } from "./client.ts";
 import { configuration, type Rig, snippet, Suite } from "./harness.ts";
 
@@ -72,6 +72,7 @@ ${config}
 
 const site = (port: number, differences: Partial<Site> = {}): Site => ({
   host: `127.0.0.1:${port}`,
+  absolute: "rejected",
   ...differences,
 });
 
@@ -94,6 +95,8 @@ behaviours(
   "FastCGI, spawned on descriptor 0",
   ({ spawned }) => site(spawned, { base: "/app" }),
 );
+
+lighttpd.test("the authority of HTTP/2 reaches the app", ({ tcp }) => checkAuthority(tcp));
 
 lighttpd.test("spawns examples/hello.ts", async ({ hello }) => {
   const { status, text } = await request(site(hello).host, "GET", "/app");

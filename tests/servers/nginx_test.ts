@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { behaviours, type Site } from "./behaviours.ts";
+import { behaviours, checkAuthority, type Site } from "./behaviours.ts";
 import { Client, request, Witness } from "./client.ts";
 import { configuration, snippet, Suite } from "./harness.ts";
 import { nginxCommand, stockParameters } from "./nginx.ts";
@@ -17,7 +17,7 @@ const nginx = new Suite("nginx", {
   rig.script("cgi-bin/app.ts");
   return await rig.serve(
     "nginx",
-    ["tcp", "unix", "stock", "keep", "cgi", "scgi", "auth"],
+    ["tcp", "unix", "stock", "keep", "cgi", "scgi", "auth", "http2"],
     (port) => {
       const server = (port: number, location: string) =>
         `server { listen 127.0.0.1:${port}; client_max_body_size 20m; ${location} }`;
@@ -25,7 +25,8 @@ const nginx = new Suite("nginx", {
         configuration("nginx", "--name", name, "--listen", `127.0.0.1:${port[name]}`, ...args);
       const blocks = [
         config("tcp", "--backend", tcp),
-        config("unix", "--backend", `unix:${unix}`, "--path", "/app"),
+        config("unix", "--backend", `unix:${unix}`, "--path", "/app")
+          .replace("  listen ", `  listen 127.0.0.1:${port.http2} http2;\n$&`),
         config("scgi", "--backend", scgi, "--protocol", "scgi"),
         server(port.stock, snippet("nginx", "stock", { "/run/app.sock": unix })),
         server(port.auth, snippet("nginx", "auth", { "127.0.0.1:9000": tcp })),
@@ -33,10 +34,11 @@ const nginx = new Suite("nginx", {
           "127.0.0.1:9000": tcp,
           "listen 80;": `listen 127.0.0.1:${port.keep}; client_max_body_size 20m;`,
         }),
-        server(
-          port.cgi,
-          snippet("nginx", "cgi", { "/srv$1": `${rig.dir}$1`, "/run/fcgiwrap.sock": fcgiwrap }),
-        ),
+        snippet("nginx", "cgi", {
+          "listen 80;": `listen 127.0.0.1:${port.cgi}; client_max_body_size 20m;`,
+          "/srv$script": `${rig.dir}$script`,
+          "/run/fcgiwrap.sock": fcgiwrap,
+        }),
       ];
       return nginxCommand(rig, blocks);
     },
@@ -85,6 +87,11 @@ nginx.test("a client that disconnects before the response aborts the request", a
   client[Symbol.dispose]();
   assertEquals(await witness.next("the request aborts"), "aborted");
 });
+
+nginx.test(
+  "the authority of HTTP/2 reaches the app",
+  ({ http2 }) => checkAuthority(http2, "/app"),
+);
 
 nginx.test("auth_request authorizes with the app", async (port) => {
   const { host } = site(port.auth);
