@@ -1,5 +1,10 @@
-import { type Address, parseAddress } from "../io/address.ts";
-import { ConnectionPool, PooledConnection, PoolFullError } from "../io/connection_pool.ts";
+import { type Address, type Endpoint, nameOf, parseAddress } from "../io/address.ts";
+import {
+  ConnectionPool,
+  PooledConnection,
+  PoolFullError,
+  type PoolShare,
+} from "../io/connection_pool.ts";
 import type { Duplex } from "../io/duplex.ts";
 import type { Sweep } from "../io/sweep.ts";
 import { WriteQueue } from "../io/write_queue.ts";
@@ -16,15 +21,34 @@ export interface ConnectionOptions {
   maxIdleConnections?: number;
   /** How long an idle connection is kept, in milliseconds. */
   idleTimeout?: number;
-  /** How long a connection is used for further requests, in milliseconds. */
+  /** How long a connection is used for further requests, in milliseconds. @default at least `idleTimeout` */
   maxConnectionAge?: number;
   /** How long connecting may take, in milliseconds. */
   connectTimeout?: number;
 }
 
-/** The connections to one application. */
+/**
+ * The pools of this process. Gateways to one address share a pool: an idle connection of one may occupy the process that
+ * another waits for. A pool lives as long as a gateway refers to it.
+ */
+const pools = new Map<string, WeakRef<ConnectionPool<Connection>>>();
+const abandoned = new FinalizationRegistry((key: string) => {
+  if (pools.get(key)?.deref() === undefined) pools.delete(key);
+});
+
+function poolOf(endpoint: Endpoint): ConnectionPool<Connection> {
+  const key = nameOf(endpoint);
+  const known = pools.get(key)?.deref();
+  if (known !== undefined) return known;
+  const pool = new ConnectionPool(endpoint, (duplex) => new Connection(duplex));
+  pools.set(key, new WeakRef(pool));
+  abandoned.register(pool, key);
+  return pool;
+}
+
+/** The connections of one gateway to its application. */
 export class ApplicationConnections {
-  #pool: ConnectionPool<Connection>;
+  #pool: PoolShare<Connection>;
 
   /**
    * @param sweep Enforces `connectTimeout`.
@@ -35,14 +59,12 @@ export class ApplicationConnections {
       maxConnections = DEFAULTS.maxConnections,
       maxIdleConnections = 0,
       idleTimeout = DEFAULTS.idleTimeout,
-      maxConnectionAge: maxAge = DEFAULTS.maxConnectionAge,
+      maxConnectionAge: maxAge = Math.max(DEFAULTS.maxConnectionAge, idleTimeout),
       connectTimeout = DEFAULTS.connectTimeout,
     } = options;
-    this.#pool = new ConnectionPool(
-      parseAddress(address),
+    this.#pool = poolOf(parseAddress(address)).share(
       { maxConnections, maxIdle: maxIdleConnections, idleTimeout, maxAge, connectTimeout },
       sweep,
-      (duplex) => new Connection(duplex, this.#pool),
     );
   }
 
@@ -62,13 +84,18 @@ export class ApplicationConnections {
     try {
       const connection = await this.#pool.connect();
       if (!roundTrip.over) return connection;
-      connection.release(false);
+      this.release(connection, false);
       return undefined;
     } catch (error) {
       if (roundTrip.over) return undefined;
       if (error instanceof Deno.errors.NotCapable) throw error;
       throw new ProtocolError((error as Error).message, connectStatus(error));
     }
+  }
+
+  /** Returns a connection to the pool. @param reusable Whether it may carry another request. */
+  release(connection: Connection, reusable: boolean): void {
+    this.#pool.release(connection, reusable);
   }
 
   /** Closes all connections. */
@@ -89,12 +116,10 @@ function connectStatus(error: unknown): number {
 export class Connection extends PooledConnection {
   /** The bytes to send. */
   readonly out: ByteBuffer = new ByteBuffer();
-  #pool: ConnectionPool<Connection>;
   #queue: WriteQueue;
 
-  constructor(duplex: Duplex, pool: ConnectionPool<Connection>) {
+  constructor(duplex: Duplex) {
     super(duplex);
-    this.#pool = pool;
     this.#queue = new WriteQueue(duplex, this.out, () => {});
   }
 
@@ -111,10 +136,5 @@ export class Connection extends PooledConnection {
   /** Starts to send the bytes. Returns a promise if the queue is full: the caller should wait for it. */
   flush(): Promise<void> | void {
     return this.#queue.flush();
-  }
-
-  /** Returns the connection to the pool. @param reusable Whether it may carry another request. */
-  release(reusable: boolean): void {
-    this.#pool.release(this, reusable);
   }
 }

@@ -30,13 +30,7 @@ import {
 import { ProtocolError } from "../wire/protocol_error.ts";
 import { ApplicationConnections, type Connection } from "./connection.ts";
 import { createGateway, createSweep, fetchOnce, redirectToFolder } from "./handler.ts";
-import {
-  DEFAULTS,
-  type FastCGIGatewayOptions,
-  type Gateway,
-  type GatewayInfo,
-  PROCESS_DEFAULTS,
-} from "./options.ts";
+import { DEFAULTS, type FastCGIGatewayOptions, type Gateway, type GatewayInfo } from "./options.ts";
 import type { ApplicationResponse } from "./response.ts";
 import { RoundTrip, type ScriptFiles, type Transport } from "./round_trip.ts";
 import { fileNames, hasBadName, pathBelow, type ScriptPath, splitScript } from "./script_path.ts";
@@ -122,13 +116,10 @@ class Application {
 
   constructor(address: Address, options: FastCGIGatewayOptions, sweep: Sweep) {
     const { root, maxIdleConnections = Infinity } = options;
-    const defaults = root === undefined ? DEFAULTS : PROCESS_DEFAULTS;
-    const { idleTimeout = defaults.idleTimeout, maxConnectionAge = defaults.maxConnectionAge } =
-      options;
     this.#options = options;
     this.#connections = new ApplicationConnections(
       address,
-      { ...options, maxIdleConnections, idleTimeout, maxConnectionAge },
+      { ...options, maxIdleConnections },
       sweep,
     );
     this.#sweep = sweep;
@@ -192,10 +183,12 @@ class Application {
       client.begin(url, found);
     } catch (error) {
       // Part of the request is encoded, and nothing is sent.
-      connection.release(false);
+      this.#connections.release(connection, false);
       throw error;
     }
-    client.released = client.run().then((reusable) => connection.release(reusable));
+    client.released = client.run().then((reusable) =>
+      this.#connections.release(connection, reusable)
+    );
     return client;
   }
 }

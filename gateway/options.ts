@@ -100,8 +100,7 @@ export interface FastCGIGatewayOptions extends GatewayOptions {
    * The folder of the application's scripts, as the application sees it. Each path must then name a script in it, which
    * becomes SCRIPT_FILENAME. PHP needs it.
    *
-   * It changes three other defaults to those that PHP needs: `needsLength` is true, `idleTimeout` 20 ms and
-   * `maxConnectionAge` 100 ms.
+   * It changes the default of `needsLength` to true, as PHP needs it.
    *
    * @default undefined, the application handles all paths
    */
@@ -130,26 +129,33 @@ export interface FastCGIGatewayOptions extends GatewayOptions {
   needsLength?: boolean;
   /** The maximum size of a buffered body, in bytes. Beyond it the client gets 413. @default 10_485_760 */
   maxBufferedBody?: number;
-  /** The maximum number of open connections. Beyond it clients get 503. @default 256 */
+  /**
+   * The maximum number of connections that this gateway uses, with the idle ones to the same address. Beyond it clients
+   * get 503.
+   *
+   * @default 256
+   */
   maxConnections?: number;
   /**
-   * The maximum number of idle connections that are kept for the next request; 0 for a new connection for each.
+   * The maximum number of idle connections that are kept for the next request; 0 for a new connection for each. All
+   * gateways of a process to one address share them.
    *
    * @default Infinity: as many as were in use at once during `idleTimeout`
    */
   maxIdleConnections?: number;
   /**
-   * How long an idle connection is kept, in milliseconds. PHP-FPM dedicates a process to each connection, so that an
-   * idle one keeps its other clients waiting.
+   * How long an idle connection is kept, in milliseconds. Many applications (PHP-FPM, programs of libfcgi, CGI::Fast)
+   * serve one connection per process, so that an idle one keeps their other clients waiting. Raise it if the
+   * application serves many connections at once and connecting is slow.
    *
-   * @default 20 with `root`, else 10_000
+   * @default 20
    */
   idleTimeout?: number;
   /**
-   * How long a connection is used for further requests, in milliseconds. Other clients of PHP-FPM may have to wait so
-   * long while all of its processes are busy.
+   * How long a connection is used for further requests, in milliseconds. Other clients of an application that serves
+   * one connection per process may have to wait so long while all of its processes are busy.
    *
-   * @default 100 with `root`, else 3_600_000
+   * @default 100, or `idleTimeout` if that is longer
    */
   maxConnectionAge?: number;
   /** How long connecting may take, in milliseconds. After it the client gets 504. @default 10_000 */
@@ -205,9 +211,6 @@ export interface CGIGatewayOptions extends GatewayOptions {
   maxBufferedBody?: number;
 }
 
-/** The defaults for a FastCGI application with `root`, which gives each connection a process, as PHP-FPM does. */
-export const PROCESS_DEFAULTS = { idleTimeout: 20, maxConnectionAge: 100 } as const;
-
 /** The defaults of the options above. */
 export const DEFAULTS = {
   prefix: "",
@@ -221,8 +224,8 @@ export const DEFAULTS = {
   index: "index.php",
   checkFiles: true,
   maxConnections: 256,
-  idleTimeout: 10_000,
-  maxConnectionAge: 3_600_000,
+  idleTimeout: 20,
+  maxConnectionAge: 100,
   connectTimeout: 10_000,
   maxBufferedBody: 10_485_760,
   maxProcesses: 32,

@@ -102,7 +102,8 @@ class Application {
       const head = encodeHead(roundTrip, url, { scriptName: toByteString(prefix), pathInfo });
       const connection = await this.#connections.connect(roundTrip);
       if (connection !== undefined) {
-        new SCGIClient(roundTrip, connection).run(head).then(() => connection.release(false));
+        new SCGIClient(roundTrip, connection).run(head)
+          .then(() => this.#connections.release(connection, false));
       }
     } catch (error) {
       roundTrip.abort(error);

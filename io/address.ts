@@ -29,3 +29,10 @@ export function parseAddress(address: Address): Endpoint {
     port: Number(match[3]),
   };
 }
+
+/** Returns an endpoint's address. */
+export function nameOf(endpoint: Endpoint): Address {
+  return endpoint.transport === "unix"
+    ? `unix:${endpoint.path}`
+    : `${endpoint.hostname}:${endpoint.port}`;
+}

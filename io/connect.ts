@@ -1,4 +1,4 @@
-import type { Endpoint } from "./address.ts";
+import { type Endpoint, nameOf } from "./address.ts";
 import type { Duplex } from "./duplex.ts";
 import type { Checked, Sweep } from "./sweep.ts";
 
@@ -54,10 +54,4 @@ class Attempt implements Checked {
       ),
     );
   }
-}
-
-function nameOf(endpoint: Endpoint): string {
-  return endpoint.transport === "unix"
-    ? `unix:${endpoint.path}`
-    : `${endpoint.hostname}:${endpoint.port}`;
 }

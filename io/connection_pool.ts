@@ -5,9 +5,9 @@ import { MAX_DELAY } from "./max_delay.ts";
 import { type Member, Roster } from "./roster.ts";
 import type { Sweep } from "./sweep.ts";
 
-/** Limits of a {@linkcode ConnectionPool}. */
+/** Limits of a {@linkcode PoolShare}. */
 export interface PoolOptions {
-  /** The maximum number of open connections. */
+  /** The maximum number of connections: those in use, and the idle ones of the pool. */
   maxConnections: number;
   /** The maximum number of idle connections that are kept. */
   maxIdle: number;
@@ -47,8 +47,10 @@ export class PooledConnection implements Member {
   keeps = false;
   /** Whether any bytes have been read. */
   hasRead = false;
-  /** When it became idle. */
-  idleSince = 0;
+  /** The share that uses it, or used it last. */
+  share: PoolShare<PooledConnection> | undefined;
+  /** While it is idle, when it is closed. */
+  idleUntil = 0;
   #ahead: Promise<Uint8Array<ArrayBuffer> | null> | null = null;
   #buffer: Uint8Array<ArrayBuffer> = new Uint8Array(SMALL_READ);
   #closed = false;
@@ -117,20 +119,18 @@ export class PooledConnection implements Member {
 type Phase = "calm" | "contended" | "crowded";
 
 /**
- * Connections to one application. Idle ones are kept for the next request. The one released last is reused first, so that
+ * The connections to one address. Idle ones are kept for the next request. The one released last is reused first, so that
  * those beyond the current concurrency reach `idleTimeout` and close.
  *
- * An application such as PHP-FPM has a process for each connection and accepts another only when a process is free. An
- * idle connection must not occupy the process that a new connection waits for: when one has waited for a few
- * milliseconds, idle connections close, unless the application is known to serve as many at once. Connections are accepted
- * in the order in which they were opened, so that a response over one shows that those before it have a process as well.
- * Neither is certain after a restart or behind a balancer: when one has waited for long, the others are used for a short
- * time only.
+ * An application may serve one connection per process, as PHP-FPM and programs of libfcgi do, and accept another only when
+ * a process is free. An idle connection must not occupy the process that a new connection waits for: when one has waited
+ * for a few milliseconds, idle connections close, unless the application is known to serve as many at once. Connections
+ * are accepted in the order in which they were opened, so that a response over one shows that those before it have a
+ * process as well. Neither is certain after a restart or behind a balancer: when one has waited for long, the others are
+ * used for a short time only.
  */
 export class ConnectionPool<Connection extends PooledConnection> {
   #endpoint: Endpoint;
-  #options: PoolOptions;
-  #sweep: Sweep;
   #create: (duplex: Duplex) => Connection;
   #open = new Roster<Connection>();
   /** In the order in which they became idle. */
@@ -142,103 +142,103 @@ export class ConnectionPool<Connection extends PooledConnection> {
   /** The number of connections that the application has been seen to serve at once. */
   #served = 0;
   #phase: Phase = "calm";
+  /** Whether a share keeps connections, so that new ones are observed. */
+  #keeps = false;
   #observation: ReturnType<typeof setTimeout> | undefined;
   #expiry: ReturnType<typeof setTimeout> | undefined;
-  #closed = false;
+  /** When the timer of idle connections fires. */
+  #expiresAt = Infinity;
 
   /**
-   * @param sweep Enforces `connectTimeout`.
    * @param create Wraps the bytes of a new connection.
    * @throws {TypeError} If the endpoint's port is 0.
    */
-  constructor(
-    endpoint: Endpoint,
-    options: PoolOptions,
-    sweep: Sweep,
-    create: (duplex: Duplex) => Connection,
-  ) {
+  constructor(endpoint: Endpoint, create: (duplex: Duplex) => Connection) {
     if (endpoint.transport === "tcp" && endpoint.port === 0) {
       throw new TypeError(
         `Cannot connect as the port must be from 1 to 65535: current address is "${endpoint.hostname}:0"`,
       );
     }
     this.#endpoint = endpoint;
-    this.#options = options;
-    this.#sweep = sweep;
     this.#create = create;
   }
 
+  /** Creates a share of the pool. @param sweep Enforces `connectTimeout`. */
+  share(options: PoolOptions, sweep: Sweep): PoolShare<Connection> {
+    if (options.maxIdle > 0) this.#keeps = true;
+    return new PoolShare(this, options, sweep);
+  }
+
   /** Returns an idle connection, or undefined if there is none. */
-  reuse(): Connection | undefined {
+  reuse(share: PoolShare<Connection>): Connection | undefined {
     let connection = this.#idle.pop();
-    while (connection !== undefined && this.#isOld(connection, performance.now())) {
+    while (connection !== undefined && this.#isOld(connection, share, performance.now())) {
       this.#drop(connection);
       connection = this.#idle.pop();
     }
     if (connection === undefined) return undefined;
+    connection.share = share;
     connection.idle(false);
     connection.uses++;
     return connection;
   }
 
-  /**
-   * Opens a connection. Connecting is not aborted when the client disconnects: `Deno.connect` could leak the socket.
-   *
-   * @throws {PoolFullError} If the maximum number is open.
-   */
-  async connect(): Promise<Connection> {
-    const { maxConnections, connectTimeout } = this.#options;
-    const idle = this.#idle.at(0);
-    const full = this.#count >= maxConnections;
-    if (idle !== undefined && (full || this.#count >= this.#served)) this.#drop(idle);
-    if (this.#count >= maxConnections) {
-      throw new PoolFullError(
-        `Cannot connect as there must be at most ${maxConnections} connections: all are in use`,
-      );
-    }
+  /** Opens a connection. Connecting is not aborted when the client disconnects: `Deno.connect` could leak the socket. */
+  async connect(share: PoolShare<Connection>): Promise<Connection> {
+    const { connectTimeout } = share.options;
+    if (this.#idle.length > 0 && this.#count >= this.#served) this.#drop(this.#idle[0]);
+    while (this.#idle.length > 0 && !this.#hasRoom(share)) this.#drop(this.#idle[0]);
     this.#connecting++;
     try {
-      const connection = this.#create(await connect(this.#endpoint, connectTimeout, this.#sweep));
+      const connection = this.#create(await connect(this.#endpoint, connectTimeout, share.sweep));
+      connection.share = share;
       connection.number = ++this.#opened;
       this.#open.add(connection);
-      if (this.#options.maxIdle > 0 && this.#observation === undefined) {
-        this.#observeAfter(PATIENCE);
-      }
+      if (this.#keeps && this.#observation === undefined) this.#observeAfter(PATIENCE);
       return connection;
     } finally {
       this.#connecting--;
     }
   }
 
-  /**
-   * Returns a connection to the pool.
-   *
-   * @param reusable Whether it may carry another request.
-   */
-  release(connection: Connection, reusable: boolean): void {
-    if (!reusable || this.#closed || this.#options.maxIdle === 0) return this.#drop(connection);
+  /** Takes a connection back. @param keep Whether it may carry another request. */
+  release(connection: Connection, keep: boolean): void {
+    const share = connection.share!;
+    if (!keep) return this.#drop(connection);
     // The first byte may have arrived since.
     if (this.#phase === "contended") this.#observe();
     const now = performance.now();
-    if (this.#isOld(connection, now)) this.#drop(connection);
-    else this.#keep(connection, now);
+    if (this.#isOld(connection, share, now)) return this.#drop(connection);
+    if (this.#idle.length >= share.options.maxIdle || !this.#hasRoom(share)) {
+      return this.#drop(connection);
+    }
+    this.#keep(connection, now);
   }
 
-  /** Closes all connections. */
-  close(): void {
-    this.#closed = true;
+  /** Closes the connections that a share uses or used last. */
+  close(share: PoolShare<Connection>): void {
+    for (const connection of this.#open) {
+      if (connection.share === share) this.#drop(connection);
+    }
+    if (this.#open.size > 0) return;
     clearTimeout(this.#expiry);
     clearTimeout(this.#observation);
-    for (const connection of this.#open) this.#drop(connection);
+    this.#expiry = this.#observation = undefined;
+    this.#expiresAt = Infinity;
   }
 
   get #count(): number {
     return this.#open.size + this.#connecting;
   }
 
-  /** Whether a connection is too old for another request. */
-  #isOld({ openedAt }: Connection, now: number): boolean {
-    const { maxAge } = this.#options;
+  /** Whether a share may have one more connection. */
+  #hasRoom({ used, options }: PoolShare<PooledConnection>): boolean {
+    return used + this.#idle.length <= options.maxConnections;
+  }
+
+  /** Whether a connection is too old for another request of a share. */
+  #isOld({ openedAt }: Connection, { options }: PoolShare<PooledConnection>, now: number): boolean {
+    const { maxAge } = options;
     const limits = { calm: maxAge, contended: 0, crowded: Math.min(maxAge, LONG_PATIENCE) };
     return now - openedAt >= limits[this.#phase];
   }
@@ -270,15 +270,15 @@ export class ConnectionPool<Connection extends PooledConnection> {
     if (this.#count > this.#served && waiting <= now - PATIENCE) this.#phase = "contended";
     else this.#phase = isLong ? "crowded" : "calm";
     for (const connection of [...this.#idle]) {
-      if (this.#isOld(connection, now)) this.#drop(connection);
+      if (this.#isOld(connection, connection.share!, now)) this.#drop(connection);
     }
     if (unread === Infinity) return;
     this.#observeAfter(this.#phase === "crowded" ? LONG_PATIENCE : PATIENCE);
   }
 
   #keep(connection: Connection, now: number): void {
-    if (this.#idle.length >= this.#options.maxIdle) return this.#drop(connection);
-    connection.idleSince = now;
+    const { idleTimeout, maxAge } = connection.share!.options;
+    connection.idleUntil = now + Math.min(idleTimeout, maxAge);
     this.#idle.push(connection);
     connection.watch(() => {
       if (!this.#idle.includes(connection)) return;
@@ -287,21 +287,27 @@ export class ConnectionPool<Connection extends PooledConnection> {
       this.#served = 0;
     });
     connection.idle(true);
-    if (this.#expiry === undefined) this.#expire();
+    if (connection.idleUntil < this.#expiresAt) this.#expireAt(connection.idleUntil, now);
+  }
+
+  #expireAt(time: number, now: number): void {
+    clearTimeout(this.#expiry);
+    this.#expiresAt = time;
+    const delay = Math.min(Math.max(Math.ceil(time - now), 0), MAX_DELAY);
+    this.#expiry = setTimeout(() => this.#expire(), delay);
+    Deno.unrefTimer(this.#expiry as unknown as number);
   }
 
   /** Closes the connections that have been idle for too long. One timer serves all of them. */
   #expire(): void {
-    const idleTimeout = Math.min(this.#options.idleTimeout, this.#options.maxAge);
     const now = performance.now();
-    while (this.#idle.length > 0 && now - this.#idle[0].idleSince >= idleTimeout) {
-      this.#drop(this.#idle[0]);
+    this.#expiresAt = Infinity;
+    let next = Infinity;
+    for (const connection of [...this.#idle]) {
+      if (connection.idleUntil <= now) this.#drop(connection);
+      else next = Math.min(next, connection.idleUntil);
     }
-    this.#expiry = undefined;
-    if (this.#idle.length === 0 || idleTimeout === Infinity) return;
-    const left = this.#idle[0].idleSince + idleTimeout - now;
-    this.#expiry = setTimeout(() => this.#expire(), Math.min(Math.ceil(left), MAX_DELAY));
-    Deno.unrefTimer(this.#expiry as unknown as number);
+    if (next < Infinity) this.#expireAt(next, now);
   }
 
   #drop(connection: Connection): void {
@@ -309,5 +315,70 @@ export class ConnectionPool<Connection extends PooledConnection> {
     if (at >= 0) this.#idle.splice(at, 1);
     this.#open.delete(connection);
     connection.close();
+  }
+}
+
+/** What one gateway uses of the connections to an address, within its own limits. */
+export class PoolShare<Connection extends PooledConnection> {
+  /** The limits. */
+  readonly options: PoolOptions;
+  /** Enforces `connectTimeout`. */
+  readonly sweep: Sweep;
+  /** The number of connections that are in use or being opened. */
+  used = 0;
+  #pool: ConnectionPool<Connection>;
+  #closed = false;
+
+  /** Creates the share. Use {@linkcode ConnectionPool.share}. */
+  constructor(pool: ConnectionPool<Connection>, options: PoolOptions, sweep: Sweep) {
+    this.#pool = pool;
+    this.options = options;
+    this.sweep = sweep;
+  }
+
+  /** Returns an idle connection, or undefined if there is none. */
+  reuse(): Connection | undefined {
+    const { maxConnections, maxIdle } = this.options;
+    if (maxIdle === 0 || this.used >= maxConnections) return undefined;
+    const connection = this.#pool.reuse(this);
+    if (connection !== undefined) this.used++;
+    return connection;
+  }
+
+  /**
+   * Opens a connection.
+   *
+   * @throws {PoolFullError} If the maximum number is in use.
+   */
+  async connect(): Promise<Connection> {
+    const { maxConnections } = this.options;
+    if (this.used >= maxConnections) {
+      throw new PoolFullError(
+        `Cannot connect as there must be at most ${maxConnections} connections: all are in use`,
+      );
+    }
+    this.used++;
+    try {
+      return await this.#pool.connect(this);
+    } catch (error) {
+      this.used--;
+      throw error;
+    }
+  }
+
+  /**
+   * Returns a connection to the pool.
+   *
+   * @param reusable Whether it may carry another request.
+   */
+  release(connection: Connection, reusable: boolean): void {
+    this.#pool.release(connection, reusable && !this.#closed && this.options.maxIdle > 0);
+    this.used--;
+  }
+
+  /** Closes the connections. */
+  close(): void {
+    this.#closed = true;
+    this.#pool.close(this);
   }
 }

@@ -6,15 +6,20 @@ import { encodeEndRequest, encodeStream, ProtocolStatus, RecordType } from "../.
 import { ProtocolError } from "../../wire/protocol_error.ts";
 import { bytes } from "../testing/bytes.ts";
 import { deadline } from "../testing/deadline.ts";
+import { FastCGIClient, request } from "../testing/fastcgi_client.ts";
 import { turns } from "../testing/serving.ts";
 import { Application, type Peer } from "./application.ts";
 
 const OK = "Content-Type: text/plain\r\n\r\n";
 
-/** Creates a gateway to an application, and collects its log. */
+/** Creates a gateway to an application, which keeps connections as long as a test runs, and collects its log. */
 function gatewayTo(address: string, options: FastCGIGatewayOptions = {}) {
   const log: string[] = [];
-  const gateway = fastCGIGateway(address, { log: (line) => log.push(line), ...options });
+  const gateway = fastCGIGateway(address, {
+    log: (line) => log.push(line),
+    idleTimeout: 60_000,
+    ...options,
+  });
   return {
     log,
     fetch: (path: string, init?: RequestInit) =>
@@ -174,21 +179,77 @@ Deno.test("fastCGIGateway() does not repeat a request when the gateway is dispos
   assertEquals(application.connections, 1);
 });
 
-Deno.test("fastCGIGateway() closes an idle connection that occupies the application's only process", async () => {
-  // Like PHP-FPM with one child: accepts the next connection after this one closes.
+/** Makes an application serve one connection at a time, as PHP-FPM with one child, CGI::Fast and libfcgi do. */
+function inTurn(serve: (peer: Peer) => Promise<void>): (peer: Peer) => Promise<void> {
   let turn = Promise.resolve();
-  let served = 0;
-  await using application = new Application((peer) => {
-    return turn = turn.then(() => echoPaths(peer)).then(() => void served++);
-  });
+  return (peer) => turn = turn.then(() => serve(peer));
+}
+
+Deno.test("fastCGIGateway() closes an idle connection that occupies the application's only process", async () => {
+  await using application = new Application(inTurn(echoPaths));
   using gateway = gatewayTo(application.address);
   const methods = ["GET", "POST", "GET", "GET", "POST", "GET", "DELETE", "GET"];
   const bodies = await Promise.all(methods.map(async (method, i) => {
     return await (await gateway.fetch(`/${i}`, { method })).text();
   }));
   assertEquals(bodies, methods.map((_, i) => `/${i}`));
-  assert(served > 0);
 });
+
+Deno.test("fastCGIGateway() shares its connections with other gateways to the address", async () => {
+  await using application = new Application(inTurn(echoPaths));
+  using first = gatewayTo(application.address);
+  using second = gatewayTo(application.address, { maxConnections: 1 });
+  for (const gateway of [first, second, first]) {
+    assertEquals(await (await gateway.fetch("/x")).text(), "/x");
+  }
+  assertEquals(application.connections, 1);
+  // A POST has a connection of its own, and the only process.
+  assertEquals(await (await second.fetch("/y", { method: "POST" })).text(), "/y");
+  assertEquals(await (await first.fetch("/z")).text(), "/z");
+});
+
+Deno.test("fetchFastCGI() reaches an application whose only process a gateway's connection occupies", async () => {
+  await using application = new Application(inTurn(echoPaths));
+  using gateway = gatewayTo(application.address);
+  assertEquals(await (await gateway.fetch("/")).text(), "/");
+  const response = fetchFastCGI("http://localhost/health", application.address);
+  assertEquals(await (await deadline(response, "the response")).text(), "/health");
+});
+
+/** Sends a GET over a connection of its own, as another process does, and waits for the response. */
+async function requestFromOutside(address: string): Promise<void> {
+  const port = Number(address.split(":")[1]);
+  using client = new FastCGIClient(await Deno.connect({ hostname: "127.0.0.1", port }));
+  await client.send(request());
+  assert((await deadline(client.response(), "the other client's response", 5000)).complete);
+}
+
+for (const root of [undefined, "/srv/www"]) {
+  const kind = root === undefined ? "an application" : "PHP";
+  const options = { idleTimeout: undefined, root, checkFiles: false };
+
+  Deno.test(`fastCGIGateway() keeps no other client of ${kind} waiting by an idle connection`, async () => {
+    await using application = new Application(inTurn(echoPaths));
+    using gateway = gatewayTo(application.address, options);
+    assertEquals(await (await gateway.fetch("/i.php")).text(), "/i.php");
+    await requestFromOutside(application.address);
+  });
+
+  Deno.test(`fastCGIGateway() lets other clients of ${kind} have their turn while it is busy`, async () => {
+    await using application = new Application(inTurn(echoPaths));
+    using gateway = gatewayTo(application.address, options);
+    let busy = true;
+    const load = (async () => {
+      while (busy) assertEquals(await (await gateway.fetch("/i.php")).text(), "/i.php");
+    })();
+    try {
+      for (let i = 0; i < 3; i++) await requestFromOutside(application.address);
+    } finally {
+      busy = false;
+    }
+    await load;
+  });
+}
 
 Deno.test("fastCGIGateway() maps the protocol status of a request without a response", async () => {
   const cases: [number, number][] = [

@@ -5,7 +5,9 @@ import {
   PooledConnection,
   PoolFullError,
   type PoolOptions,
+  type PoolShare,
 } from "../../io/connection_pool.ts";
+import type { Endpoint } from "../../io/address.ts";
 import type { Duplex } from "../../io/duplex.ts";
 import { Sweep } from "../../io/sweep.ts";
 import { bytes, text } from "../testing/bytes.ts";
@@ -35,43 +37,56 @@ interface Pair {
   theirs: Deno.Conn;
 }
 
+/** A share of a new pool. */
+function poolOf(
+  endpoint: Endpoint,
+  options: Partial<PoolOptions> = {},
+  sweep = closedSweep(),
+): PoolShare<PooledConnection> {
+  return new ConnectionPool(endpoint, create).share({ ...DEFAULTS, ...options }, sweep);
+}
+
 /** A pool, and the application at its address. */
 class Rig implements Disposable {
-  readonly pool: ConnectionPool<PooledConnection>;
+  /** The first share. */
+  readonly pool: PoolShare<PooledConnection>;
+  #pool: ConnectionPool<PooledConnection>;
+  #shares: PoolShare<PooledConnection>[] = [];
   #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   #accepted: Deno.Conn[] = [];
-  #sweep: Sweep;
+  #sweep = new Sweep([DEFAULTS.connectTimeout]);
 
   constructor(options: Partial<PoolOptions> = {}) {
     const { hostname, port } = this.#listener.addr;
-    const given = { ...DEFAULTS, ...options };
-    this.#sweep = new Sweep([given.connectTimeout]);
-    this.pool = new ConnectionPool(
-      { transport: "tcp", hostname, port },
-      given,
-      this.#sweep,
-      create,
-    );
+    this.#pool = new ConnectionPool({ transport: "tcp", hostname, port }, create);
+    this.pool = this.share(options);
+  }
+
+  /** Creates a share. */
+  share(options: Partial<PoolOptions> = {}): PoolShare<PooledConnection> {
+    const share = this.#pool.share({ ...DEFAULTS, ...options }, this.#sweep);
+    this.#shares.push(share);
+    return share;
   }
 
   /** Opens a new connection. */
-  async connect(): Promise<Pair> {
-    const ours = await deadline(this.pool.connect(), "the connection");
+  async connect(pool = this.pool): Promise<Pair> {
+    const ours = await deadline(pool.connect(), "the connection");
     const theirs = await deadline(this.#listener.accept(), "the application's accept");
     this.#accepted.push(theirs);
     return { ours, theirs };
   }
 
   /** Opens a new connection, which the application keeps open and has sent bytes over. */
-  async connectAndRead(): Promise<Pair> {
-    const pair = await this.connect();
+  async connectAndRead(pool = this.pool): Promise<Pair> {
+    const pair = await this.connect(pool);
     pair.ours.keeps = true;
     await send(pair);
     return pair;
   }
 
   [Symbol.dispose](): void {
-    this.pool.close();
+    for (const share of this.#shares) share.close();
     this.#sweep.close();
     this.#listener.close();
     for (const conn of this.#accepted) conn.close();
@@ -332,8 +347,7 @@ Deno.test("ConnectionPool stops connecting after connectTimeout, and frees its s
   await withFullQueue(async ({ port }) => {
     const endpoint = { transport: "tcp", hostname: "127.0.0.1", port } as const;
     const sweep = new Sweep([1]);
-    const options = { ...DEFAULTS, maxConnections: 1, connectTimeout: 1 };
-    const pool = new ConnectionPool(endpoint, options, sweep, create);
+    const pool = poolOf(endpoint, { maxConnections: 1, connectTimeout: 1 }, sweep);
     for (let i = 0; i < 2; i++) {
       await assertRejects(
         () => deadline(pool.connect(), "the timeout"),
@@ -352,20 +366,20 @@ Deno.test("ConnectionPool names the address that it cannot connect to", async ()
   listener.close();
   const endpoint = { transport: "tcp", hostname: "127.0.0.1", port } as const;
   await assertRejects(
-    () => new ConnectionPool(endpoint, DEFAULTS, closedSweep(), create).connect(),
+    () => poolOf(endpoint).connect(),
     Deno.errors.ConnectionRefused,
     `Cannot connect to 127.0.0.1:${port}: `,
   );
   const directory = await Deno.makeTempDir();
   const unix = { transport: "unix", path: `${directory}/none.sock` } as const;
   await assertRejects(
-    () => new ConnectionPool(unix, DEFAULTS, closedSweep(), create).connect(),
+    () => poolOf(unix).connect(),
     Deno.errors.NotFound,
     `Cannot connect to unix:${directory}/none.sock: `,
   );
   await Deno.remove(directory);
   assertThrows(
-    () => new ConnectionPool({ ...endpoint, port: 0 }, DEFAULTS, closedSweep(), create),
+    () => poolOf({ ...endpoint, port: 0 }),
     TypeError,
     'Cannot connect as the port must be from 1 to 65535: current address is "127.0.0.1:0"',
   );
@@ -375,7 +389,7 @@ Deno.test("ConnectionPool keeps connections over a Unix socket", async () => {
   const directory = await Deno.makeTempDir();
   const path = `${directory}/socket`;
   const listener = Deno.listen({ transport: "unix", path });
-  const pool = new ConnectionPool({ transport: "unix", path }, DEFAULTS, closedSweep(), create);
+  const pool = poolOf({ transport: "unix", path });
   const ours = await deadline(pool.connect(), "the connection");
   const theirs = await deadline(listener.accept(), "the application's accept");
   await send({ ours, theirs });
@@ -388,7 +402,106 @@ Deno.test("ConnectionPool keeps connections over a Unix socket", async () => {
   await Deno.remove(directory, { recursive: true });
 });
 
-Deno.test("ConnectionPool.close() closes all connections, and those that are released later", async () => {
+Deno.test("PoolShare reuses a connection that another share released", async () => {
+  using rig = new Rig();
+  const other = rig.share();
+  const pair = await rig.connectAndRead();
+  rig.pool.release(pair.ours, true);
+  assertEquals(other.reuse(), pair.ours);
+  await send(pair);
+  other.release(pair.ours, true);
+  assertEquals(rig.pool.reuse(), pair.ours);
+});
+
+Deno.test("PoolShare.connect() closes an idle connection of another share for a new one", async () => {
+  using rig = new Rig();
+  const other = rig.share({ maxIdle: 0 });
+  const idle = await rig.connectAndRead();
+  rig.pool.release(idle.ours, true);
+  await learned();
+  // The application has been seen to serve one connection at once.
+  await rig.connect(other);
+  await seesClose(idle);
+});
+
+Deno.test("PoolShare.connect() closes a connection of another share that is released while it waits", async () => {
+  using rig = new Rig();
+  const first = await rig.connectAndRead();
+  await rig.connect(rig.share({ maxIdle: 0 }));
+  await learned();
+  rig.pool.release(first.ours, true);
+  await seesClose(first);
+});
+
+Deno.test("PoolShare.reuse() returns nothing if the share keeps no connections", async () => {
+  using rig = new Rig();
+  const pair = await rig.connectAndRead();
+  rig.pool.release(pair.ours, true);
+  assertEquals(rig.share({ maxIdle: 0 }).reuse(), undefined);
+  assertEquals(rig.pool.reuse(), pair.ours);
+});
+
+Deno.test("PoolShare.reuse() drops a connection that is too old for this share", async () => {
+  using rig = new Rig();
+  const young = rig.share({ maxAge: 0 });
+  const pair = await rig.connectAndRead();
+  rig.pool.release(pair.ours, true);
+  assertEquals(young.reuse(), undefined);
+  await seesClose(pair);
+});
+
+Deno.test("PoolShare counts its own connections, and all idle ones", async () => {
+  using rig = new Rig();
+  const small = rig.share({ maxConnections: 1 });
+  const [first, second] = [await rig.connectAndRead(), await rig.connectAndRead()];
+  // Those in use by another share do not count.
+  const own = await rig.connectAndRead(small);
+  await assertRejects(() => small.connect(), PoolFullError, "at most 1 connections");
+  rig.pool.release(first.ours, true);
+  assertEquals(small.reuse(), undefined);
+  rig.pool.release(second.ours, true);
+  // As those two are idle, it is not kept as well.
+  small.release(own.ours, true);
+  await seesClose(own);
+  await rig.connect(small);
+  await seesClose(first);
+  await seesClose(second);
+});
+
+Deno.test("PoolShare.connect() that fails leaves room for another", async () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = listener.addr;
+  listener.close();
+  const pool = poolOf({ transport: "tcp", hostname: "127.0.0.1", port }, { maxConnections: 1 });
+  for (let i = 0; i < 2; i++) {
+    await assertRejects(() => pool.connect(), Deno.errors.ConnectionRefused);
+  }
+});
+
+Deno.test("ConnectionPool closes each idle connection after the time of its share", async () => {
+  using rig = new Rig();
+  const brief = rig.share({ idleTimeout: 20 });
+  const [long, short] = [await rig.connectAndRead(), await rig.connectAndRead(brief)];
+  rig.pool.release(long.ours, true);
+  const closed = closing(short);
+  brief.release(short.ours, true);
+  await closed;
+  assertEquals(rig.pool.reuse(), long.ours);
+});
+
+Deno.test("PoolShare.close() leaves the connections of another share", async () => {
+  using rig = new Rig();
+  const other = rig.share();
+  const [idle, busy] = [await rig.connectAndRead(other), await rig.connectAndRead(other)];
+  const own = await rig.connectAndRead();
+  other.release(idle.ours, true);
+  rig.pool.close();
+  await seesClose(own);
+  await send(busy);
+  assertEquals(other.reuse(), idle.ours);
+});
+
+Deno.test("PoolShare.close() closes all connections, and those that are released later", async () => {
   using rig = new Rig();
   const [idle, busy] = [await rig.connectAndRead(), await rig.connectAndRead()];
   rig.pool.release(idle.ours, true);

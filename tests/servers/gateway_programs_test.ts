@@ -1,6 +1,8 @@
 /** Programs that people put behind a web server: Git, gitweb, cgit, Fossil, MapServer and CGI::Fast. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { cgiGateway, fastCGIGateway, type Gateway, scgiGateway } from "../../gateway.ts";
+import { text } from "../testing/bytes.ts";
+import { FastCGIClient, request } from "../testing/fastcgi_client.ts";
 import { Client } from "./client.ts";
 import { serve } from "./gateway_server.ts";
 import { eventually, freePort, type Rig, Suite, within } from "./harness.ts";
@@ -237,10 +239,10 @@ const perl = new Suite("gateway: CGI::Fast", {
       return false;
     }
   });
-  return serveOrigin(fastCGIGateway(`unix:${socket}`, { log: () => {} }));
+  return { url: serveOrigin(fastCGIGateway(`unix:${socket}`, { log: () => {} })), socket };
 });
 
-perl.test("reads a form that is sent in chunks", async (url) => {
+perl.test("reads a form that is sent in chunks", async ({ url }) => {
   using client = await Client.connect(new URL(url).host);
   await client.sendHead("POST", "/form", [
     ["Transfer-Encoding", "chunked"],
@@ -251,7 +253,15 @@ perl.test("reads a form that is sent in chunks", async (url) => {
   assertEquals((await client.readResponse()).text, "POST /form Ann");
 });
 
-perl.test("one process serves many requests at once", async (url) => {
+perl.test("another client of its one process does not wait for a kept connection", async ({ url, socket }) => {
+  assertEquals(await get(`${url}/a`), "GET /a none");
+  // As nginx or a gateway of another process: it knows nothing of this gateway's connections.
+  using other = new FastCGIClient(await Deno.connect({ transport: "unix", path: socket }));
+  await other.send(request({ variables: { PATH_INFO: "/b" } }));
+  assertMatch(text((await within("its response", other.response(), 5000)).body), /^GET \/b/);
+});
+
+perl.test("one process serves many requests at once", async ({ url }) => {
   const paths = Array.from({ length: 20 }, (_, i) => `/${i}`);
   const texts = await Promise.all(paths.map((path) => get(`${url}${path}?name=x`)));
   assertEquals(texts, paths.map((path) => `GET ${path} x`));
