@@ -4,7 +4,6 @@
  * @module
  */
 
-import { parseArgs } from "@std/cli/parse-args";
 import { closest } from "./closest.ts";
 import { UsageError } from "./errors.ts";
 
@@ -61,27 +60,22 @@ export class Arguments {
    */
   static parse(usage: Usage, args: string[]): Arguments {
     const options = [...usage.options, HELP];
-    const flags = options.filter(({ value }) => value === undefined).map(({ name }) => name);
-    const strings = options.filter(({ value }) => value !== undefined).map(({ name }) => name);
-    const parsed = parseArgs(args.map((arg) => withBareValue(arg, options)), {
-      string: [...strings, "_"],
-      boolean: flags,
-      collect: [...strings, ...flags],
-      alias: Object.fromEntries(options.flatMap(({ name, short }) => short ? [[name, short]] : [])),
-      unknown: (arg: string, name?: string) => {
-        if (name === undefined) return true;
-        throw new UsageError(unknownOption(arg, options));
-      },
-    });
-    const values = new Map<string, string[]>();
-    for (const { name, repeats } of options) {
-      const given = ((parsed as Record<string, unknown>)[name] as unknown[])
-        .filter((value) => value !== false).map(String);
-      if (given.includes("")) throw new UsageError(`--${name} needs a value.`);
-      if (given.length > 1 && !repeats) throw new UsageError(`--${name} is given twice.`);
-      values.set(name, given);
+    const values = new Map(options.map(({ name }): [string, string[]] => [name, []]));
+    const operands: string[] = [];
+    const rest = [...args];
+    for (let arg = rest.shift(); arg !== undefined; arg = rest.shift()) {
+      if (arg === "--") operands.push(...rest.splice(0));
+      else if (arg === "-" || !arg.startsWith("-")) operands.push(arg);
+      else {
+        const { option, value } = readOption(arg, options, rest);
+        const given = values.get(option.name)!;
+        if (given.length > 0 && !option.repeats) {
+          throw new UsageError(`--${option.name} is given twice.`);
+        }
+        given.push(value);
+      }
     }
-    return new Arguments(usage, parsed._.map(String), values);
+    return new Arguments(usage, operands, values);
   }
 
   /** Returns whether an option is present. */
@@ -158,10 +152,43 @@ export class Arguments {
   }
 }
 
-/** Appends the default value to an option whose value is optional, since the parser would take the next argument. */
-function withBareValue(arg: string, options: readonly Option[]): string {
-  const option = options.find(({ name, bare }) => bare !== undefined && arg === `--${name}`);
-  return option === undefined ? arg : `${arg}=${option.bare}`;
+/**
+ * Reads the option that an argument begins with.
+ *
+ * @param rest The arguments after it, from which it takes its value, and to which it returns further letters of a group
+ * such as `-id`.
+ */
+function readOption(
+  arg: string,
+  options: readonly Option[],
+  rest: string[],
+): { option: Option; value: string } {
+  const long = arg.startsWith("--");
+  const [, name, attached] = (long ? /^--([^=]*)(?:=(.*))?$/s : /^-(.)(?:=?(.+))?$/s).exec(arg) ??
+    [];
+  const option = options.find((option) => name === (long ? option.name : option.short));
+  if (option === undefined) throw new UsageError(unknownOption(long ? arg : `-${name}`, options));
+  if (option.value === undefined) {
+    if (attached === undefined) return { option, value: "" };
+    if (long || arg.includes("=")) throw new UsageError(`--${option.name} takes no value.`);
+    rest.unshift(`-${attached}`);
+    return { option, value: "" };
+  }
+  if (attached === undefined && option.bare !== undefined) return { option, value: option.bare };
+  const takesNext = attached === undefined && !/^-./.test(rest[0] ?? "-?");
+  const value = takesNext ? rest.shift() : attached;
+  if (!value) {
+    throw new UsageError(`--${option.name} needs a value.${valueHint(option, rest, options)}`);
+  }
+  return { option, value };
+}
+
+/** Says how to write a value that begins with a dash, if that is what follows an option. */
+function valueHint({ name }: Option, [next]: string[], options: readonly Option[]): string {
+  if (next === undefined || options.some((option) => next.startsWith(`--${option.name}`))) {
+    return "";
+  }
+  return ` One that begins with a dash needs =, as in: --${name}=${next}`;
 }
 
 function unknownOption(arg: string, options: readonly Option[]): string {

@@ -45,8 +45,8 @@ function faultOf(path: string, specifier: string | null): string | undefined {
     if (layerOf(target) === "io" && CLIENTS.test(path)) return undefined;
     return LAYERS[layerOf(path)]?.includes(layerOf(target)) ? undefined : specifier;
   }
-  if (isCli || specifier.startsWith("node:") && layerOf(path) === "io") return undefined;
-  return specifier;
+  const isNode = specifier.startsWith("node:");
+  return isNode && (isCli || layerOf(path) === "io") ? undefined : specifier;
 }
 
 function faultsOf(path: string, source: string): string[] {
@@ -136,8 +136,8 @@ Deno.test("faultsOf() enforces the table", () => {
     "gateway/cgi.ts": ["./b.ts", "../io/a.ts"],
     "gateway/connection.ts": ["../io/a.ts"],
     "cgi.ts": ["./http.ts", "./wire/a.ts", "./bridge/a.ts", "./io/a.ts", "./gateway/a.ts"],
-    "cli.ts": ["./http.ts", "./cli/a.ts", "@std/cli/parse-args", "node:util"],
-    "cli/a.ts": ["./b.ts", "../http.ts", "../io/a.ts", "@std/cli/parse-args", "node:util"],
+    "cli.ts": ["./http.ts", "./cli/a.ts", "node:util"],
+    "cli/a.ts": ["./b.ts", "../http.ts", "../io/a.ts", "node:util"],
   };
   const rejected: Record<string, string[]> = {
     "wire/a.ts": ["../bridge/a.ts", "../io/a.ts", "../cgi.ts", "../mod.ts", "node:net", "@std/io"],
@@ -162,8 +162,8 @@ Deno.test("faultsOf() enforces the table", () => {
     ],
     "cgi.ts": ["./mod.ts", "./cli.ts", "./tests/a.ts", "../a.ts", "node:net", "@std/assert"],
     "http.ts": ["./cli/a.ts"],
-    "cli.ts": ["./mod.ts", "./scripts/a.ts"],
-    "cli/a.ts": ["../mod.ts", "../cli.ts", "../scripts/a.ts"],
+    "cli.ts": ["./mod.ts", "./scripts/a.ts", "@std/cli/parse-args"],
+    "cli/a.ts": ["../mod.ts", "../cli.ts", "../scripts/a.ts", "@std/cli/parse-args"],
     "mod.ts": ["./cli.ts", "data:text/javascript,"],
   };
   for (const [path, specifiers] of Object.entries(allowed)) {

@@ -46,7 +46,24 @@ Deno.test("Arguments.parse() rejects options that are unknown, repeated or lack 
   assertThrows(() => parse("--frobnicate=1"), UsageError, "There is no option --frobnicate.");
   assertThrows(() => parse("-z"), UsageError, "There is no option -z.");
   assertThrows(() => parse("--sugar", "1", "--sugar", "2"), UsageError, "--sugar is given twice.");
-  assertThrows(() => parse("--sugar", "--dry"), UsageError, "--sugar needs a value.");
+  for (const args of [["--sugar"], ["--sugar="], ["--sugar", "--dry"]]) {
+    assertEquals(assertThrows(() => parse(...args), UsageError).message, "--sugar needs a value.");
+  }
+  assertThrows(() => parse("--dry=yes"), UsageError, "--dry takes no value.");
+  assertThrows(() => parse("-d=yes"), UsageError, "--dry takes no value.");
+});
+
+Deno.test("Arguments.parse() explains how to pass a value that begins with a dash", () => {
+  assertThrows(() => parse("--sugar", "-5"), UsageError, "needs =, as in: --sugar=-5");
+  assertEquals(parse("--sugar=-5").text("sugar"), "-5");
+  assertEquals(parse("--sugar", "-").text("sugar"), "-");
+});
+
+Deno.test("Arguments.parse() takes apart a group of letters, and a letter with its value", () => {
+  const args = parse("-dljam", "-lcream", "-l=plum", "apple");
+  assertEquals(args.all("layer"), ["jam", "cream", "plum"]);
+  assertEquals([args.has("dry"), args.operands], [true, ["apple"]]);
+  assertThrows(() => parse("-dz"), UsageError, "There is no option -z.");
 });
 
 Deno.test("Arguments checks choices and numbers", () => {
