@@ -13,7 +13,6 @@ import { type DevelopmentHandler, serveDevelopment } from "./dev/server.ts";
 import { staticFile } from "./dev/static_file.ts";
 import { watchSources } from "./dev/watch.ts";
 import { UsageError } from "./errors.ts";
-import { ownFlags } from "./own_flags.ts";
 
 /** Names of a folder's index script. */
 const INDEX = ["ts", "js", "cgi", "pl", "py", "php", "sh"].map((end) => `index.${end}`);
@@ -100,8 +99,7 @@ function environment(): Record<string, string> {
 }
 
 async function serveApp(module: string, args: Arguments, port: number): Promise<void> {
-  const flags = args.text("app-flags")?.split(/\s+/).filter(Boolean) ?? await ownFlags();
-  await using app = new ReloadingApp(module, { flags });
+  await using app = new ReloadingApp(module, { flags: args.text("app-flags") });
   const load = async () => {
     if (!await app.reload()) console.error("The app does not start. Correct it and save it");
   };

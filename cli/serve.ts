@@ -19,8 +19,6 @@ import { type Arguments, formatUsage, type Usage } from "./arguments.ts";
 import { Failure, UsageError } from "./errors.ts";
 import { listenFailure } from "./listen_failure.ts";
 import { loadApp } from "./load_app.ts";
-import { ownFlags } from "./own_flags.ts";
-import { MODULE } from "./version.ts";
 
 const PROTOCOLS = ["fastcgi", "scgi", "http"] as const;
 type Protocol = typeof PROTOCOLS[number];
@@ -118,6 +116,7 @@ export async function run(args: Arguments): Promise<number> {
   const plan = readPlan(args);
   const workers = readWorkers(args, plan);
   if (args.has("check")) {
+    if (workers !== undefined) return await checkWorker(plan, args);
     await loadApp(plan.module);
     console.log(`${plan.module} is an app`);
   } else if (workers === undefined) await serve(plan);
@@ -291,21 +290,37 @@ async function supervise(plan: Plan, workers: number, args: Arguments): Promise<
   checkWorkerPermissions();
   const { prefork } = await import("../prefork.ts");
   const { module, addresses: [address], mode, group } = plan;
-  const flags = args.text("worker-flags")?.split(/\s+/).filter(Boolean) ?? await ownFlags();
-  const own = args.optionsExcept(["listen", "mode", "group", "workers", "worker-flags"]);
+  const command = await workerCommand(plan, args, ["--listen=fd:0"]);
   try {
     await prefork({
       listen: address,
       mode,
       group,
       workers,
-      command: ["run", "--no-prompt", ...flags, MODULE, "serve", module, ...own, "--listen=fd:0"],
+      command,
       onListen: (addr) =>
         console.error(`Workers: ${workers}, for ${module} on ${formatAddress(addr)}`),
     });
   } catch (error) {
     throw listenFailure(error, address);
   }
+}
+
+/** Loads the app as a worker does. @returns The exit code. */
+async function checkWorker(plan: Plan, args: Arguments): Promise<number> {
+  checkWorkerPermissions();
+  const command = new Deno.Command(Deno.execPath(), {
+    args: await workerCommand(plan, args, []),
+    stdin: "null",
+  });
+  return (await command.spawn().status).code;
+}
+
+/** Returns the arguments that Deno runs a worker with. */
+async function workerCommand(plan: Plan, args: Arguments, more: string[]): Promise<string[]> {
+  const { childCommand } = await import("./child_command.ts");
+  const own = args.optionsExcept(["listen", "mode", "group", "workers", "worker-flags"]);
+  return await childCommand(plan.module, [...own, ...more], args.text("worker-flags"));
 }
 
 function checkWorkerPermissions(): void {

@@ -4,6 +4,7 @@ import config from "../deno.json" with { type: "json" };
 import { fetchFastCGI } from "../gateway.ts";
 import { parseResponse } from "./testing/response.ts";
 import { text } from "./testing/bytes.ts";
+import type { Ended } from "./testing/command_line.ts";
 import { Program, ROOT } from "./testing/daemon.ts";
 import { deadline } from "./testing/deadline.ts";
 import { Registry } from "./testing/registry.ts";
@@ -58,6 +59,27 @@ class Machine implements AsyncDisposable {
     const program = new Program("/bin/sh", this.options(["-c", `exec ${line}${options}`]));
     await program.says(" on ", 1, START);
     return { program, address };
+  }
+
+  /** Writes files below the directory. */
+  write(files: Record<string, string>): void {
+    for (const [name, source] of Object.entries(files)) {
+      const path = `${this.directory}/${name}`;
+      Deno.mkdirSync(path.slice(0, path.lastIndexOf("/")), { recursive: true });
+      Deno.writeTextFileSync(path, source);
+    }
+  }
+
+  /** Starts a line of shell. */
+  start(line: string, cwd = this.directory, options: Deno.CommandOptions = {}): Program {
+    return new Program("/bin/sh", { ...this.options(["-c", `exec ${line}`]), ...options, cwd });
+  }
+
+  /** Runs a line of shell to its end. */
+  async run(line: string, cwd = this.directory): Promise<Ended> {
+    const command = new Deno.Command("/bin/sh", { ...this.options(["-c", line]), cwd });
+    const { code, stdout, stderr } = await deadline(command.output(), line, START);
+    return { code, stdout: text(stdout), stderr: text(stderr) };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -140,20 +162,163 @@ Deno.test("README's command line serves hello.ts with workers", async () => {
   assertEquals((await program.stop()).code, 0);
 });
 
+/** Installs the command line as its documentation says. @returns The path of the command. */
+async function install(machine: Machine): Promise<string> {
+  const line = /^ \* (deno install .*)$/m.exec(await Deno.readTextFile(`${ROOT}cli.ts`))![1];
+  const { code, stderr } = await machine.run(line);
+  assertEquals(code, 0, stderr);
+  return `${machine.directory}/.deno/bin/gatehouse`;
+}
+
 Deno.test("deno install installs the command line", async () => {
   await using machine = new Machine();
-  const line = /^ \* (deno install .*)$/m.exec(await Deno.readTextFile(`${ROOT}cli.ts`))![1];
-  const run = async (command: string) => {
-    const program = new Deno.Command("/bin/sh", machine.options(["-c", command]));
-    const { code, stdout, stderr } = await deadline(program.output(), command, START);
-    assertEquals(code, 0, text(stderr));
-    return text(stdout);
+  const installed = await install(machine);
+  const run = async (args: string) => {
+    const { code, stdout, stderr } = await machine.run(`${installed} ${args}`);
+    assertEquals(code, 0, stderr);
+    return stdout;
   };
-  await run(line);
-  const installed = `${machine.directory}/.deno/bin/gatehouse`;
-  assertEquals(await run(`${installed} --version`), `${config.version}\n`);
+  assertEquals(await run("--version"), `${config.version}\n`);
   for (const command of ["serve", "dev", "fetch", "config", "doctor"]) {
-    assert((await run(`${installed} help ${command}`)).includes("Example:"));
+    assert((await run(`help ${command}`)).includes("Example:"));
   }
-  assert((await run(`${installed} config systemd`)).includes("jsr:@gatehouse/cgi@"));
+  assert((await run("config systemd")).includes("jsr:@gatehouse/cgi@"));
+});
+
+/** An app as people have it, whose imports its config declares. */
+interface Project {
+  files: Record<string, string>;
+  app: string;
+  /** What it responds. */
+  text: string;
+}
+
+/** An app that responds with what it imports under each of some names. */
+function appOf(names: string[]): string {
+  const imports = names.map((name, i) => `import * as m${i} from "${name}";\n`).join("");
+  const values = names.map((_, i) => `m${i}.default`).join(", ");
+  return `${imports}export default () => new Response([${values}].join());\n`;
+}
+
+const PACKAGE = {
+  "site/node_modules/greet/package.json": `{ "name": "greet", "version": "1.0.0", "main": "a.js" }`,
+  "site/node_modules/greet/a.js": `module.exports = "from node_modules";`,
+};
+
+const PROJECTS: Record<string, Project> = {
+  "deno.json with path aliases": {
+    files: {
+      "site/deno.jsonc": `{ "imports": { "greet": "./lib/greet.ts", "@/": "./lib/", }, } // mine`,
+      "site/lib/greet.ts": `export default "an import";`,
+      "site/lib/path.ts": `export default "a path";`,
+      "site/src/app.ts": appOf(["greet", "@/path.ts"]),
+    },
+    app: "site/src/app.ts",
+    text: "an import,a path",
+  },
+  "package.json with node_modules": {
+    files: {
+      ...PACKAGE,
+      "site/package.json":
+        `{ "dependencies": { "greet": "1.0.0" }, "imports": { "#b": "./b.js" } }`,
+      "site/b.js": `export default "from package.json";`,
+      "site/build/index.js": appOf(["greet", "#b"]),
+    },
+    app: "site/build/index.js",
+    text: "from node_modules,from package.json",
+  },
+  "package.json of CommonJS": {
+    files: {
+      ...PACKAGE,
+      "site/package.json": `{ "type": "commonjs", "dependencies": { "greet": "1.0.0" } }`,
+      "site/app.js": `const greet = require("greet"); module.exports = () => new Response(greet);`,
+    },
+    app: "site/app.js",
+    text: "from node_modules",
+  },
+  "deno.json with package.json": {
+    files: {
+      ...PACKAGE,
+      "site/deno.json": `{ "imports": { "own": "./own.ts" } }`,
+      "site/package.json": `{ "dependencies": { "greet": "1.0.0" } }`,
+      "site/own.ts": `export default "an import";`,
+      "site/app.ts": appOf(["own", "greet"]),
+    },
+    app: "site/app.ts",
+    text: "an import,from node_modules",
+  },
+  "a member of a workspace": {
+    files: {
+      "site/deno.json": `{ "workspace": ["./web", "./lib"], "imports": { "root": "./root.ts" } }`,
+      "site/root.ts": `export default "of the root";`,
+      "site/lib/deno.json": `{ "name": "@site/lib", "version": "1.0.0", "exports": "./mod.ts" }`,
+      "site/lib/mod.ts": `export default "of another member";`,
+      "site/web/deno.json": `{ "imports": { "own": "./own.ts" } }`,
+      "site/web/own.ts": `export default "its own";`,
+      "site/web/app.ts": appOf(["own", "@site/lib", "root"]),
+    },
+    app: "site/web/app.ts",
+    text: "its own,of another member,of the root",
+  },
+};
+
+const LOCK = `{ "version": "5" }`;
+
+/** Commands that start children, each from another folder than the app's. */
+const PARENTS: [name: string, line: (installed: string) => string][] = [
+  ["deno run", () => "deno run -A jsr:@gatehouse/cgi@0.2/cli"],
+  ["an installed command", (installed) => installed],
+];
+
+for (const [project, { files, app, text }] of Object.entries(PROJECTS)) {
+  Deno.test(`workers and dev find ${project}, from another folder`, async () => {
+    await using machine = new Machine();
+    machine.write({
+      ...files,
+      "elsewhere/deno.json": `{ "imports": { "greet": "./x.ts" } }`,
+      "site/deno.lock": LOCK,
+    });
+    const installed = await install(machine);
+    const elsewhere = `${machine.directory}/elsewhere`;
+    for (const [name, line] of PARENTS) {
+      const serve = `${line(installed)} serve ../${app} --workers 1 --listen 127.0.0.1:0`;
+      const check = await machine.run(`${serve} --check`, elsewhere);
+      assertEquals([check.code, check.stdout], [0, `../${app} is an app\n`], name + check.stderr);
+      await using workers = machine.start(serve, elsewhere);
+      await workers.says("Workers: 1", 1, START);
+      const address = / on (127\S+)/.exec(workers.log)![1];
+      assertEquals(await textOf(fetchFastCGI("http://localhost/", address)), text, name);
+      await using dev = machine.start(
+        `${line(installed)} dev ${machine.directory}/${app} --port 0 >&2`,
+        elsewhere,
+      );
+      await dev.says("Open http://", 1, START);
+      const [url] = /http:\S+/.exec(dev.log)!;
+      assertEquals(await textOf(fetch(url)), text, name);
+    }
+    // Deno would have added the package of the children.
+    assertEquals(await Deno.readTextFile(`${machine.directory}/site/deno.lock`), LOCK);
+  });
+}
+
+Deno.test("workers and dev have the permission set of the working folder", async () => {
+  await using machine = new Machine();
+  machine.write({
+    "site/deno.json": `{
+      "imports": { "greet": "./greet.ts" },
+      "permissions": { "web": { "read": ["./"], "net": true, "env": true, "run": true, "write": ["${machine.directory}"] } }
+    }`,
+    "site/greet.ts":
+      `export default Deno.permissions.querySync({ name: "read", path: "/" }).state;`,
+    "site/app.ts": appOf(["greet"]),
+  });
+  const line = "deno run -P=web jsr:@gatehouse/cgi@0.2/cli";
+  const site = `${machine.directory}/site`;
+  await using workers = machine.start(
+    `${line} serve app.ts --workers 1 --listen 127.0.0.1:0`,
+    site,
+  );
+  await workers.says("Workers: 1", 1, START);
+  const address = / on (127\S+)/.exec(workers.log)![1];
+  assertEquals(await textOf(fetchFastCGI("http://localhost/", address)), "prompt");
 });

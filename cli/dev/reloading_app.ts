@@ -1,14 +1,14 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { fastCGIGateway, type Gateway, type GatewayInfo } from "../../gateway.ts";
-import { MODULE } from "../version.ts";
+import { childCommand } from "../child_command.ts";
 
 /** The time that a replaced process has to accept connections that were just opened, in milliseconds. */
 const RETIREMENT = 1000;
 
 /** Options of {@linkcode ReloadingApp}. */
 export interface ReloadingAppOptions {
-  /** Flags of the app's `deno run`. */
-  flags: string[];
+  /** Flags of the app's `deno run`, as text. @default those of this process */
+  flags?: string;
   /** Options of `serve`. @default [] */
   serve?: string[];
   /** The path that the app is mounted at. @default "" */
@@ -35,7 +35,7 @@ export class ReloadingApp implements AsyncDisposable {
   #all = new Set<Version>();
 
   /** @param module The app's module, a path or a URL. */
-  constructor(module: string, options: ReloadingAppOptions) {
+  constructor(module: string, options: ReloadingAppOptions = {}) {
     this.#module = module;
     this.#options = options;
   }
@@ -57,7 +57,7 @@ export class ReloadingApp implements AsyncDisposable {
 
   /** Starts the app as it is now. Requests go to the new process once it serves. @returns Whether it serves. */
   async reload(): Promise<boolean> {
-    const version = this.#start();
+    const version = await this.#start();
     const { child, ended } = version;
     const serves = await Promise.race([
       new Promise<boolean>((resolve) => child.once("message", () => resolve(true))),
@@ -70,13 +70,14 @@ export class ReloadingApp implements AsyncDisposable {
     return true;
   }
 
-  #start(): Version {
+  async #start(): Promise<Version> {
     const address = `unix:${this.#folder}/${++this.#count}.sock`;
     const { flags, serve = [], prefix } = this.#options;
-    const command = ["run", "--no-prompt", ...flags, MODULE, "serve", this.#module];
     const options = ["--listen", address, "--log", "stderr", "--debug", ...serve];
+    // Anew each time, as the app may have got a config meanwhile.
+    const command = await childCommand(this.#module, options, flags);
     // If this process ends, the channel closes, and the child ends by itself.
-    const child = spawn(Deno.execPath(), [...command, ...options], {
+    const child = spawn(Deno.execPath(), command, {
       stdio: ["ignore", "inherit", "inherit", "ipc"],
     });
     const gateway = fastCGIGateway(address, { prefix });
