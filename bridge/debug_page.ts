@@ -7,7 +7,7 @@
 import type { HandlerInfo } from "./app.ts";
 import type { DebugTools } from "./error_response.ts";
 import { Redactor } from "./redact.ts";
-import { quirksOf } from "./server_quirks.ts";
+import { hintsFor } from "./server_hints.ts";
 import { shellCommand } from "./shell_command.ts";
 import { framesOf, type StackFrame } from "./stack.ts";
 
@@ -95,7 +95,7 @@ async function createReport(
   return {
     errors: await showErrors(error, redactor, tools),
     request: redactor.text(`${method} ${truncate(url, MAX_VALUE)} over ${info.protocol}`),
-    quirks: quirksOf(info),
+    quirks: hintsFor(info),
     command: shellCommand(method, url, headers, info, redactor, tools),
     headers: headers.map(redactRow),
     variables: variables.map(redactRow),

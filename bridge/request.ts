@@ -9,6 +9,7 @@ import { encodeByteString } from "../wire/byte_string.ts";
 import { CONNECTION_FIELDS, TOKEN } from "../wire/cgi.ts";
 import type { Variables } from "../wire/variables.ts";
 import type { AppOptions, Protocol } from "./app.ts";
+import { serverQuirks } from "./server_quirks.ts";
 
 /** Methods that no `Request` can have (A5). */
 export const NO_REQUEST: RegExp = /^(?:CONNECT|TRACE|TRACK)$/i;
@@ -140,16 +141,21 @@ function serverAuthority(variables: Variables, scheme: string): string {
 
 /** Returns the path and query of the URL (A10 to A13). */
 function requestTarget(variables: Variables): string {
-  const uri = variables.byteString("REQUEST_URI");
+  const uri = serverQuirks(variables).decodesTarget
+    ? undefined
+    : variables.byteString("REQUEST_URI");
+  const query = variables.byteString("QUERY_STRING");
   if (uri === undefined) {
-    const path = encodePath(
-      (variables.byteString("SCRIPT_NAME") ?? "") + (variables.byteString("PATH_INFO") ?? ""),
-    );
-    const query = variables.byteString("QUERY_STRING");
+    const path = encodePath(scriptName(variables) + (variables.byteString("PATH_INFO") ?? ""));
     return (path.startsWith("/") ? path : "/" + path) +
       (query === undefined ? "" : "?" + encodeUnsafe(query));
   }
-  if (uri.startsWith("/")) return encodeUnsafe(uri);
+  return encodeUnsafe(withQuery(originForm(uri), query));
+}
+
+/** Returns the path and query of REQUEST_URI. */
+function originForm(uri: string): string {
+  if (uri.startsWith("/")) return uri;
   const absolute = splitAbsolute(uri);
   if (absolute === null) {
     throw new ProtocolError(
@@ -158,7 +164,27 @@ function requestTarget(variables: Variables): string {
       }`,
     );
   }
-  return encodeUnsafe(absolute.rest.startsWith("/") ? absolute.rest : "/" + absolute.rest);
+  return absolute.rest.startsWith("/") ? absolute.rest : "/" + absolute.rest;
+}
+
+/** Returns a target with QUERY_STRING as its query, unless it has that already, encoded or not (A10). */
+function withQuery(target: string, query: string | undefined): string {
+  if (query === undefined) return target;
+  const at = target.indexOf("?");
+  if (at < 0) return `${target}?${query}`;
+  const sent = target.slice(at + 1);
+  const same = sent === query || decodePercent(sent) === query ||
+    decodePercent(sent.replaceAll("+", " ")) === query;
+  return same ? target : target.slice(0, at + 1) + query;
+}
+
+/** Returns SCRIPT_NAME without the query that a server adds to it, or an empty string (A13). */
+function scriptName(variables: Variables): string {
+  const name = variables.byteString("SCRIPT_NAME") ?? "";
+  const query = variables.byteString("QUERY_STRING");
+  return query !== undefined && name.endsWith(`?${query}`) && serverQuirks(variables).addsQuery
+    ? name.slice(0, -query.length - 1)
+    : name;
 }
 
 /** Percent-encodes characters that `URL` would drop or interpret (A12). */
@@ -197,7 +223,7 @@ export function mountPrefix(
   protocol: Protocol,
   program: string | undefined,
 ): string {
-  const script = trimSlashes(variables.byteString("SCRIPT_NAME") ?? "");
+  const script = trimSlashes(scriptName(variables));
   if (script === "") return "";
   const info = variables.byteString("PATH_INFO");
   const prefix = encodedPrefix(path, script);
@@ -245,6 +271,8 @@ function encodedPrefix(path: string, decoded: string): string | undefined {
 
 /** A target that `URL` does not change, unless it has dot segments: it has nothing to encode. */
 const PLAIN_TARGET = /^\/[\w~!$&()*+,;=:@/%.-]*(?:\?[\w~!$&()*+,;=:@/%.?-]*)?$/;
+/** Matches the characters of a plain target that a decoded path leaves in doubt, as its query fits. */
+const AMBIGUOUS = /^[^?]*[%;=]/;
 const DOT_SEGMENT = /\/(?:\.|%2e)/i;
 /** A host that `URL` does not change: no IP address, no Punycode, no port that may be the scheme's default. */
 const PLAIN_HOST = /^(?:(?!xn--)[a-z][a-z0-9-]*\.)*(?!xn--)[a-z][a-z0-9-]*(?::[1-9]\d{3})?$/;
@@ -263,6 +291,11 @@ export function requestHref(variables: Variables, options: AppOptions): string |
   const host = variables.byteString("HTTP_HOST");
   if (target === undefined || host === undefined) return undefined;
   if (!PLAIN_TARGET.test(target) || DOT_SEGMENT.test(target)) return undefined;
+  const at = target.indexOf("?");
+  const query = variables.byteString("QUERY_STRING");
+  if (at < 0 ? query !== undefined : target.slice(at + 1) !== query) return undefined;
+  // Others are the same decoded.
+  if (AMBIGUOUS.test(target) && serverQuirks(variables).decodesTarget) return undefined;
   const secure = isSecure(variables, options);
   if (host !== lastHost.host || secure !== lastHost.secure) {
     lastHost.origin = PLAIN_HOST.test(host)

@@ -1,80 +1,35 @@
-import type { HandlerInfo } from "./app.ts";
+import type { Variables } from "../wire/variables.ts";
 
-/** Surprising behaviours of web servers, and the requests that they affect. docs/servers.md has the configurations. */
-const QUIRKS: [applies: (request: Facts) => boolean, text: string][] = [
-  [
-    ({ server, protocol, has }) =>
-      /^nginx/.test(server) && protocol === "fastcgi" && !has("SCRIPT_FILENAME") &&
-      !has("PATH_INFO"),
-    "nginx's stock fastcgi_params sets neither SCRIPT_FILENAME nor PATH_INFO, so info.scriptName is empty. " +
-    'Add fastcgi_param SCRIPT_NAME ""; and fastcgi_param PATH_INFO $document_uri;',
-  ],
-  [
-    ({ server, get }) => /^nginx/.test(server) && !/:\d+$/.test(get("HTTP_HOST")) && isOddPort(get),
-    "Debian's nginx sends HTTP_HOST without its port, so request.url has none. " +
-    "Send it the HTTP_HOST that `config nginx` of the command line prints.",
-  ],
-  [
-    ({ server, has }) => /^Apache/.test(server) && !has("HTTP_AUTHORIZATION"),
-    "Apache passes no Authorization header without CGIPassAuth On.",
-  ],
-  [
-    ({ server, has }) => /^HAProxy/.test(server) && !has("HTTP_AUTHORIZATION"),
-    "HAProxy passes no Authorization header without pass-header Authorization in its fcgi-app section.",
-  ],
-  [
-    ({ server, protocol }) => /^HAProxy/.test(server) && protocol === "fastcgi",
-    "HAProxy drops what an app logs over FastCGI: look into the daemon's own stderr.",
-  ],
-  [
-    ({ server }) => /mod_fcgid/.test(server),
-    "mod_fcgid buffers responses without FcgidOutputBufferSize 0, and limits uploads to 128 KiB without " +
-    "FcgidMaxRequestLen.",
-  ],
-  [
-    ({ server, get }) => /^Caddy/.test(server) && get("CONTENT_LENGTH") === "-1",
-    "Caddy sends CONTENT_LENGTH -1 for an upload without a length: request.headers has no content-length.",
-  ],
-  [
-    ({ server, get, has }) =>
-      /^lighttpd/.test(server) && get("REQUEST_URI").startsWith(get("SCRIPT_NAME")) &&
-      has("SCRIPT_NAME") && !has("PATH_INFO"),
-    'lighttpd with the key "/" puts the whole path in SCRIPT_NAME without "fix-root-scriptname" => "enable".',
-  ],
-  [
-    ({ server, protocol, get }) =>
-      /^Apache/.test(server) && protocol !== "cgi" && get("SCRIPT_FILENAME").startsWith("proxy:"),
-    "Apache's proxy modules put the whole path in SCRIPT_NAME: set basePath to the mount point.",
-  ],
-  [
-    ({ get }) => /%2f/i.test(get("REQUEST_URI")),
-    "The path has %2F: web servers decode it in PATH_INFO. Route by request.url.",
-  ],
-  [
-    ({ protocol, has }) => protocol !== "http" && has("HTTP_UPGRADE"),
-    "The client requested an upgrade, which only HTTP carries: proxy this path to serveHTTP().",
-  ],
+/** What a web server does that no rule but its own name can explain. */
+export interface ServerQuirks {
+  /** How SERVER_SOFTWARE begins. */
+  readonly software: string;
+  /** The version that it was seen in. */
+  readonly version: string;
+  /** REQUEST_URI is decoded, so that `?` and `%` in it are ambiguous: the path is SCRIPT_NAME and PATH_INFO (A13). */
+  readonly decodesTarget?: true;
+  /** SCRIPT_NAME ends with the query (A13). */
+  readonly addsQuery?: true;
+}
+
+/** The web servers with quirks. docs/servers.md has a table of them. */
+export const SERVERS: readonly ServerQuirks[] = [
+  { software: "busybox httpd/", version: "1.35.0", decodesTarget: true },
+  { software: "CivetWeb/", version: "1.15", decodesTarget: true },
+  { software: "inets/", version: "8.2.2", addsQuery: true },
 ];
 
-interface Facts {
-  server: string;
-  protocol: string;
-  get(name: string): string;
-  has(name: string): boolean;
-}
+const NONE: ServerQuirks = { software: "", version: "" };
+/** The last SERVER_SOFTWARE and its quirks: the next request usually comes from the same server. */
+let last = "";
+let found = NONE;
 
-/** Returns the quirks of the web server that affect this request. */
-export function quirksOf({ variables, protocol }: HandlerInfo): string[] {
-  const get = (name: string) => variables.get(name) ?? "";
-  const facts = {
-    server: get("SERVER_SOFTWARE"),
-    protocol,
-    get,
-    has: (name: string) => get(name) !== "",
-  };
-  return QUIRKS.filter(([applies]) => applies(facts)).map(([, text]) => text);
-}
-
-function isOddPort(get: (name: string) => string): boolean {
-  return !["", "80", "443"].includes(get("SERVER_PORT"));
+/** Returns the quirks of the web server that sent the variables. */
+export function serverQuirks(variables: Variables): ServerQuirks {
+  const software = variables.byteString("SERVER_SOFTWARE") ?? "";
+  if (software !== last) {
+    found = SERVERS.find((server) => software.startsWith(server.software)) ?? NONE;
+    last = software;
+  }
+  return found;
 }

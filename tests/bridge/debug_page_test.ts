@@ -424,7 +424,7 @@ Deno.test("a script without debug loads neither the page nor what it needs", asy
   visit(new URL("../../cgi.ts", import.meta.url).href);
   assert(loaded.size > 10);
   for (
-    const name of ["debug_page", "redact", "stack", "server_quirks", "shell_command", "source_file"]
+    const name of ["debug_page", "redact", "stack", "server_hints", "shell_command", "source_file"]
   ) {
     assert([...modules.keys()].some((url) => url.endsWith(`/${name}.ts`)), name);
     assertFalse([...loaded].some((url) => url.endsWith(`/${name}.ts`)), name);

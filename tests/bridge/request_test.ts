@@ -117,9 +117,56 @@ const URLS: Record<string, URLCase[]> = {
     [{ REQUEST_URI: "//evil.example/x" }, "http://example.org//evil.example/x"],
     [{ REQUEST_URI: "///x//y" }, "http://example.org///x//y"],
     [{ REQUEST_URI: "/@evil.example:99/" }, "http://example.org/@evil.example:99/"],
+    [{ REQUEST_URI: "/a", SCRIPT_NAME: "/x", PATH_INFO: "/y" }, "http://example.org/a"],
+  ],
+  "QUERY_STRING is the query (rule A10)": [
     [
-      { REQUEST_URI: "/a", SCRIPT_NAME: "/x", PATH_INFO: "/y", QUERY_STRING: "q" },
-      "http://example.org/a",
+      { REQUEST_URI: "/a?b=%20c&d+e", QUERY_STRING: "b=%20c&d+e" },
+      "http://example.org/a?b=%20c&d+e",
+    ],
+    [{ REQUEST_URI: "/a%3Fb?c", QUERY_STRING: "c" }, "http://example.org/a%3Fb?c"],
+    // webfs decodes it.
+    [{ REQUEST_URI: "/a?b=%20c&d+e", QUERY_STRING: "b= c&d e" }, "http://example.org/a?b=%20c&d+e"],
+    [{ REQUEST_URI: "/a?b=%20c&d+e", QUERY_STRING: "b= c&d+e" }, "http://example.org/a?b=%20c&d+e"],
+    [{ REQUEST_URI: "/a?b=%26c", QUERY_STRING: "b=&c" }, "http://example.org/a?b=%26c"],
+    // Tomcat's CGIServlet and CivetWeb leave it out of REQUEST_URI.
+    [{ REQUEST_URI: "/a", QUERY_STRING: "b=c" }, "http://example.org/a?b=c"],
+    [{ REQUEST_URI: "http://example.org/a", QUERY_STRING: "b=c" }, "http://example.org/a?b=c"],
+    // A rewritten query counts, but not one that was removed.
+    [{ REQUEST_URI: "/a?old", QUERY_STRING: "new=1&old" }, "http://example.org/a?new=1&old"],
+    [{ REQUEST_URI: "/a?", QUERY_STRING: "new" }, "http://example.org/a?new"],
+    [{ REQUEST_URI: "/a?old", QUERY_STRING: "" }, "http://example.org/a?old"],
+    [{ REQUEST_URI: "/a?old", QUERY_STRING: "b#c d\n" }, "http://example.org/a?b%23c%20d%0A"],
+    [{ REQUEST_URI: "/a?b?c", QUERY_STRING: "b?c" }, "http://example.org/a?b?c"],
+    [{ REQUEST_URI: "/a?b", QUERY_STRING: "a?b" }, "http://example.org/a?a?b"],
+  ],
+  "a decoded REQUEST_URI is not used (rule A13)": [
+    ...[["busybox httpd/1.35.0", "?x=%20y"], ["CivetWeb/1.15", ""]].flatMap((
+      [SERVER_SOFTWARE, query],
+    ): URLCase[] => {
+      const get = { SERVER_SOFTWARE, SCRIPT_NAME: "/s", QUERY_STRING: "x=%20y" };
+      return [
+        [
+          { ...get, PATH_INFO: "/a?b c", REQUEST_URI: `/s/a?b c${query}` },
+          "http://example.org/s/a%3Fb%20c?x=%20y",
+        ],
+        [
+          { ...get, PATH_INFO: "/a%20b", REQUEST_URI: `/s/a%20b${query}` },
+          "http://example.org/s/a%2520b?x=%20y",
+        ],
+        [
+          { ...get, PATH_INFO: "/a?b", QUERY_STRING: "", REQUEST_URI: "/s/a?b" },
+          "http://example.org/s/a%3Fb",
+        ],
+        [
+          { ...get, PATH_INFO: "/a;b", QUERY_STRING: "", REQUEST_URI: "/s/a;b" },
+          "http://example.org/s/a%3Bb",
+        ],
+      ];
+    }),
+    [
+      { SERVER_SOFTWARE: "other/1.0", PATH_INFO: "/a", REQUEST_URI: "/s/a%20b" },
+      "http://example.org/s/a%20b",
     ],
   ],
   "dots are resolved, slashes not merged (rule A14)": [
@@ -173,6 +220,19 @@ const URLS: Record<string, URLCase[]> = {
     [{ REQUEST_URI: "", PATH_INFO: "/a\\b" }, "http://example.org/a%5Cb"],
     [{ REQUEST_URI: "", PATH_INFO: "x" }, "http://example.org/x"],
     [{ REQUEST_URI: "", PATH_INFO: "/a", QUERY_STRING: "b#c d" }, "http://example.org/a?b%23c%20d"],
+    [
+      {
+        REQUEST_URI: "",
+        SCRIPT_NAME: "/s?a=b",
+        QUERY_STRING: "a=b",
+        SERVER_SOFTWARE: "inets/8.2.2",
+      },
+      "http://example.org/s?a=b",
+    ],
+    [
+      { REQUEST_URI: "", SCRIPT_NAME: "/s?a=b", QUERY_STRING: "a=b" },
+      "http://example.org/s%3Fa%3Db?a=b",
+    ],
   ],
 };
 
@@ -378,6 +438,17 @@ const MOUNTS: MountCase[] = [
     "/a/b%",
   ],
   ["no REQUEST_URI", { REQUEST_URI: "", SCRIPT_NAME: "/t", PATH_INFO: "/a" }, "/t", "/a"],
+  [
+    "busybox",
+    {
+      SERVER_SOFTWARE: "busybox httpd/1.35.0",
+      REQUEST_URI: "/t/a?b",
+      SCRIPT_NAME: "/t",
+      PATH_INFO: "/a?b",
+    },
+    "/t",
+    "/a?b",
+  ],
 ];
 
 Deno.test('info.scriptName and pathInfo are what web server and URL agree on; "auto" removes the mount prefix (rules A16, A17)', async () => {

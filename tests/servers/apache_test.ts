@@ -12,28 +12,48 @@ const apache = new Suite("Apache", {
   const unix = await rig.daemon("fastcgi", `unix:${rig.dir}/app.sock`);
   const scgi = await rig.daemon("scgi", "127.0.0.1:0");
   rig.script("cgi-bin/app.ts");
+  const redirect = "#!/bin/sh\nprintf 'Location: /cgi-bin/app.ts/there?local\\n\\n'\n";
+  Deno.chmodSync(rig.write("cgi-bin/redirect", redirect), 0o755);
   const cgi = snippet("apache", "cgi", {
     "/srv/cgi-bin": `${rig.dir}/cgi-bin`,
     "/var/cache/deno": `${rig.dir}/cache`,
   });
-  return await rig.serve("apache2", ["cgi", "noDecode", "tcp", "unix", "split", "scgi"], (port) => {
-    const config = (port: number, backend: string, ...more: string[]) =>
-      configuration("apache", "--listen", `127.0.0.1:${port}`, "--backend", backend, ...more);
-    const file = rig.write(
-      "apache.conf",
-      apacheConfig(rig, "mpm_event alias env cgid http2 proxy proxy_fcgi proxy_scgi".split(" "), {
-        [port.cgi]: cgi,
-        [port.noDecode]: cgi.replace("AllowEncodedSlashes On", "AllowEncodedSlashes NoDecode"),
-        [port.split]: snippet("apache", "split", { "127.0.0.1:9000": tcp }),
-      }) + [
-        config(port.tcp, tcp),
-        config(port.unix, `unix:${unix}`),
-        config(port.scgi, scgi, "--protocol", "scgi"),
-        `ScriptSock ${rig.dir}/cgid.sock\nProtocols h2c http/1.1\n`,
-      ].join("\n"),
-    );
-    return ["apache2", ["-DFOREGROUND", "-f", file]];
-  });
+  return await rig.serve(
+    "apache2",
+    ["cgi", "noDecode", "tcp", "unix", "split", "scgi", "rewrite"],
+    (port) => {
+      const config = (port: number, backend: string, ...more: string[]) =>
+        configuration("apache", "--listen", `127.0.0.1:${port}`, "--backend", backend, ...more);
+      const file = rig.write(
+        "apache.conf",
+        apacheConfig(
+          rig,
+          "mpm_event alias env cgid http2 proxy proxy_fcgi proxy_scgi rewrite".split(" "),
+          {
+            [port.cgi]: cgi,
+            [port.noDecode]: cgi.replace("AllowEncodedSlashes On", "AllowEncodedSlashes NoDecode"),
+            [port.rewrite]: `${cgi}
+RewriteEngine On
+RewriteRule ^/rewritten/ /cgi-bin/app.ts/new?added=1 [QSA,PT]
+RewriteRule ^/removed/ /cgi-bin/app.ts/new? [PT]
+ErrorDocument 404 /cgi-bin/app.ts/missing
+ErrorDocument 403 /cgi-bin/app.ts/forbidden?status=403
+<Location /forbidden>
+  Require all denied
+</Location>
+`,
+            [port.split]: snippet("apache", "split", { "127.0.0.1:9000": tcp }),
+          },
+        ) + [
+          config(port.tcp, tcp),
+          config(port.unix, `unix:${unix}`),
+          config(port.scgi, scgi, "--protocol", "scgi"),
+          `ScriptSock ${rig.dir}/cgid.sock\nProtocols h2c http/1.1\n`,
+        ].join("\n"),
+      );
+      return ["apache2", ["-DFOREGROUND", "-f", file]];
+    },
+  );
 });
 
 /** Apache with the prefork MPM and mod_cgi; a threaded MPM uses mod_cgid instead. */
@@ -90,6 +110,19 @@ apache.test("passes on an encoded slash with AllowEncodedSlashes NoDecode", asyn
   assertEquals(seen.variables.PATH_INFO, "/café%2Fx");
   assertEquals([seen.scriptName, seen.pathInfo], [cgi.base, "/café/x"]);
   assertEquals(new URL(seen.url).pathname, "/caf%C3%A9%2Fx");
+});
+
+apache.test("a rewritten query reaches the app, the path stays that of the client", async (port) => {
+  const { host } = site(port.rewrite);
+  const seen = async (path: string) => {
+    const { head } = await request(host, "GET", path);
+    return head.get("x-url")?.replace(`http://${host}`, "");
+  };
+  assertEquals(await seen("/rewritten/x?q=1"), "/rewritten/x?added=1&q=1");
+  assertEquals(await seen("/removed/x?q=1"), "/removed/x?q=1");
+  assertEquals(await seen("/missing?q=1"), "/missing?q=1");
+  assertEquals(await seen("/forbidden?q=1"), "/forbidden?status=403");
+  assertEquals(await seen("/cgi-bin/redirect?q=1"), "/cgi-bin/redirect?local");
 });
 
 apache.test("splits the path as RFC 3875 does when configured to", async (port) => {

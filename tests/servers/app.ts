@@ -93,7 +93,7 @@ function see(request: Request, info: HandlerInfo): Response {
     scriptName: info.scriptName,
     pathInfo: info.pathInfo,
     variables: Object.fromEntries(info.variables),
-  });
+  }, { headers: { "x-url": request.url } });
 }
 
 /** Connects to the test's witness, whose port is in the query. */

@@ -17,7 +17,7 @@ const nginx = new Suite("nginx", {
   rig.script("cgi-bin/app.ts");
   return await rig.serve(
     "nginx",
-    ["tcp", "unix", "stock", "keep", "cgi", "scgi", "auth", "http2"],
+    ["tcp", "unix", "stock", "keep", "cgi", "scgi", "auth", "http2", "rewrite"],
     (port) => {
       const server = (port: number, location: string) =>
         `server { listen 127.0.0.1:${port}; client_max_body_size 20m; ${location} }`;
@@ -30,6 +30,24 @@ const nginx = new Suite("nginx", {
         config("scgi", "--backend", scgi, "--protocol", "scgi"),
         server(port.stock, snippet("nginx", "stock", { "/run/app.sock": unix })),
         server(port.auth, snippet("nginx", "auth", { "127.0.0.1:9000": tcp })),
+        server(
+          port.rewrite,
+          `
+location / {
+  rewrite ^/rewritten/ /new?added=1;
+  rewrite ^/removed/ /new?;
+  include fastcgi_params;
+  fastcgi_pass ${tcp};
+}
+location = /auth { internal; include fastcgi_params; fastcgi_pass ${tcp}; }
+location /private/ {
+  auth_request /auth;
+  auth_request_set $seen $upstream_http_x_url;
+  add_header X-Seen $seen;
+  include fastcgi_params;
+  fastcgi_pass ${tcp};
+}`,
+        ),
         snippet("nginx", "keep", {
           "127.0.0.1:9000": tcp,
           "listen 80;": `listen 127.0.0.1:${port.keep}; client_max_body_size 20m;`,
@@ -92,6 +110,20 @@ nginx.test(
   "the authority of HTTP/2 reaches the app",
   ({ http2 }) => checkAuthority(http2, "/app"),
 );
+
+nginx.test("a rewritten query reaches the app, the path stays that of the client", async (port) => {
+  const { host } = site(port.rewrite);
+  const seen = async (path: string) => {
+    const { head } = await request(host, "GET", path);
+    return [head.get("x-url"), head.get("x-seen")].map((url) =>
+      url?.replace("http://127.0.0.1", "")
+    );
+  };
+  assertEquals(await seen("/rewritten/x?q=1"), ["/rewritten/x?added=1&q=1", undefined]);
+  assertEquals(await seen("/removed/x?q=1"), ["/removed/x?q=1", undefined]);
+  // A subrequest has no query of its own.
+  assertEquals(await seen("/private/x?q=1"), ["/private/x?q=1", "/private/x?q=1"]);
+});
 
 nginx.test("auth_request authorizes with the app", async (port) => {
   const { host } = site(port.auth);
