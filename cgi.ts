@@ -16,6 +16,7 @@ import { disconnected, Exchange } from "./bridge/exchange.ts";
 import { contentLength } from "./bridge/request.ts";
 import { RequestBody, type RequestBodySource } from "./bridge/request_body.ts";
 import { refuse, respond, type ResponseSink, toHandler } from "./bridge/respond.ts";
+import { writeLine } from "./io/log.ts";
 import { concat, decodeDebugFormat, encodeByteString } from "./wire/byte_string.ts";
 import { ProtocolError } from "./wire/protocol_error.ts";
 import { Variables } from "./wire/variables.ts";
@@ -124,7 +125,7 @@ const RECOVERABLE =
 export async function serveCGI(app: App, options: CGIOptions = {}): Promise<void> {
   const { stdin = Deno.stdin, stdout = Deno.stdout, stderr = Deno.stderr, exitTimeout = 1000 } =
     options;
-  const log = (message: string) => writeLog(stderr, message);
+  const log = (message: string) => writeLine(stderr, message);
   if (options.env === undefined) redirectConsole();
   const output = new ScriptOutput(stdout);
   let exchange: Exchange | undefined;
@@ -220,29 +221,36 @@ function recoverVariables(env: Record<string, string>): Record<string, string> |
   return byteStrings;
 }
 
-function writeLog(stderr: CGIOutput, message: string): void {
-  const bytes = new TextEncoder().encode(message + "\n");
-  if (stderr.writeSync !== undefined) stderr.writeSync(bytes);
-  else stderr.write(bytes).catch(() => {});
-}
-
-/** Makes `console` write to stderr instead of stdout (rule B19). Replaces each method, as none calls another. */
+/**
+ * Makes `console` write to stderr instead of stdout, and never throw (rule B19). Replaces each method, as none calls
+ * another.
+ */
 function redirectConsole(): void {
   const counts = new Map<string, number>();
   const timers = new Map<string, number>();
+  const { error } = console;
+  const write = (...data: unknown[]) => {
+    try {
+      error(...data);
+    } catch {
+      // The disk is full, or the web server has closed its end of the pipe.
+    }
+  };
   const logTime = (label = "default", ...data: unknown[]) =>
-    console.error(`${label}: ${Date.now() - (timers.get(label) ?? NaN)}ms`, ...data);
+    write(`${label}: ${Date.now() - (timers.get(label) ?? NaN)}ms`, ...data);
   Object.assign(console, {
-    log: console.error,
-    info: console.error,
-    debug: console.error,
-    dir: (data: unknown) => console.error(data),
-    dirxml: console.error,
-    table: (data: unknown) => console.error(data),
+    error: write,
+    warn: write,
+    log: write,
+    info: write,
+    debug: write,
+    dir: (data: unknown) => write(data),
+    dirxml: write,
+    table: (data: unknown) => write(data),
     clear: () => {},
     count: (label = "default") => {
       counts.set(label, (counts.get(label) ?? 0) + 1);
-      console.error(`${label}: ${counts.get(label)}`);
+      write(`${label}: ${counts.get(label)}`);
     },
     countReset: (label = "default") => counts.delete(label),
     time: (label = "default") => timers.set(label, Date.now()),

@@ -15,11 +15,12 @@
  * @module
  */
 
-import { describeError } from "./bridge/error_response.ts";
+import { describeError } from "./bridge/describe.ts";
 import { Arguments, formatUsage, type Usage } from "./cli/arguments.ts";
 import { closest } from "./cli/closest.ts";
 import { Failure, UsageError } from "./cli/errors.ts";
 import { VERSION } from "./cli/version.ts";
+import { logLine } from "./io/log.ts";
 
 /** The module of a command. */
 interface Command {
@@ -101,17 +102,17 @@ export async function main(args: string[]): Promise<number> {
     return await runCommand(args);
   } catch (error) {
     if (error instanceof UsageError) {
-      console.error(error.message);
+      logLine(error.message);
       return 2;
     }
-    console.error(error instanceof Failure ? error.message : describeError(error));
+    logLine(error instanceof Failure ? error.message : describeError(error));
     return 1;
   }
 }
 
 async function runCommand([name, ...rest]: string[]): Promise<number> {
   if (name === undefined) {
-    console.error(HELP);
+    logLine(HELP);
     return 2;
   }
   if (name === "--version" || name === "-V") {

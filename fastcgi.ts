@@ -15,7 +15,8 @@
  */
 
 import type { App, AppObject, AppOptions, FilterInfo, Handler } from "./bridge/app.ts";
-import { type DebugTools, describeError } from "./bridge/error_response.ts";
+import { describeError } from "./bridge/describe.ts";
+import type { DebugTools } from "./bridge/error_response.ts";
 import { BodyRate } from "./bridge/body_rate.ts";
 import { disconnected, Exchange, FilterExchange, type TransportInfo } from "./bridge/exchange.ts";
 import {
@@ -29,6 +30,7 @@ import { RequestBody, type RequestBodySource } from "./bridge/request_body.ts";
 import { refuse, respond, type ResponseSink } from "./bridge/respond.ts";
 import { Channel, type ChannelHandler } from "./io/channel.ts";
 import type { Duplex, Listener } from "./io/duplex.ts";
+import { safeLog } from "./io/log.ts";
 import { addressesFromEnvironment } from "./io/peers.ts";
 import { mainModulePath } from "./io/main_module.ts";
 import {
@@ -190,11 +192,10 @@ class Service {
       maxConnections = MAX_CONNECTIONS,
       maxRequestsPerConnection = 64,
       idleTimeout = 90_000,
-      log = console.error,
     } = options;
     this.options = options;
     this.limits = { ...resolveLimits(options), maxRequestsPerConnection, idleTimeout };
-    this.log = log;
+    this.log = safeLog(options.log);
     this.debugTools = {
       readSource: async (url) => (await import("./io/source_file.ts")).readSource(url),
       address,

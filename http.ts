@@ -19,6 +19,7 @@ import {
 import { toHandler } from "./bridge/respond.ts";
 import { checkResponse } from "./bridge/response_head.ts";
 import { createVariables } from "./bridge/request_variables.ts";
+import { safeLog } from "./io/log.ts";
 import { MAX_DELAY } from "./io/max_delay.ts";
 import { type ServerOptions, SHUTDOWN_TIMEOUT } from "./io/server.ts";
 import { Variables } from "./wire/variables.ts";
@@ -102,6 +103,7 @@ export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<
   // On a Unix socket, Deno.serve makes URLs of the scheme "http+unix".
   const moved = path !== undefined || options.basePath !== undefined ||
     options.trustForwarded === true;
+  const logged = { ...options, log: safeLog(options.log) };
   const stop = new AbortController();
   const server: Deno.HttpServer<Deno.Addr> = path === undefined
     ? Deno.serve({ ...serveOptions, hostname, signal: stop.signal }, serveRequest)
@@ -121,7 +123,7 @@ export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<
       if (!isAuthority(addressed)) return plainResponse(400);
       if (host) request = withHost(request, addressed);
     }
-    const info = new HTTPInfo(request, remoteAddr, completed, options);
+    const info = new HTTPInfo(request, remoteAddr, completed, logged);
     try {
       const normal = moved || DOTS.test(request.url) ? HTTPInfo.normalize(info) : request;
       const response = await handler(normal, info);
@@ -191,11 +193,13 @@ function limitShutdown(
   };
 }
 
+type LoggedOptions = HTTPOptions & Required<Pick<HTTPOptions, "log">>;
+
 class HTTPInfo implements HandlerInfo {
   #request: Request;
   #remoteAddr: Deno.Addr;
   #completed: Promise<void>;
-  #options: HTTPOptions;
+  #options: LoggedOptions;
   #variables: Variables | null = null;
   #url: ReturnType<typeof requestURL> | null = null;
 
@@ -203,7 +207,7 @@ class HTTPInfo implements HandlerInfo {
     request: Request,
     remoteAddr: Deno.Addr,
     completed: Promise<void>,
-    options: HTTPOptions,
+    options: LoggedOptions,
   ) {
     this.#request = request;
     this.#remoteAddr = remoteAddr;
@@ -246,8 +250,7 @@ class HTTPInfo implements HandlerInfo {
   }
 
   get log(): (message: string) => void {
-    const { log = console.error } = this.#options;
-    return log;
+    return this.#options.log;
   }
 
   /**

@@ -15,7 +15,8 @@
  */
 
 import type { App, AppOptions, Handler } from "./bridge/app.ts";
-import { type DebugTools, describeError } from "./bridge/error_response.ts";
+import { describeError } from "./bridge/describe.ts";
+import type { DebugTools } from "./bridge/error_response.ts";
 import { BodyRate } from "./bridge/body_rate.ts";
 import { disconnected, Exchange, type TransportInfo } from "./bridge/exchange.ts";
 import {
@@ -29,6 +30,7 @@ import { RequestBody, type RequestBodySource } from "./bridge/request_body.ts";
 import { refuse, respond, type ResponseSink, toHandler } from "./bridge/respond.ts";
 import { Channel, type ChannelHandler } from "./io/channel.ts";
 import type { Duplex, Listener } from "./io/duplex.ts";
+import { safeLog } from "./io/log.ts";
 import { mainModulePath } from "./io/main_module.ts";
 import {
   type Server,
@@ -92,7 +94,6 @@ interface Service {
  * ```
  */
 export function serveSCGI(app: App, listener: Listener, options: SCGIOptions = {}): Server {
-  const { log = console.error } = options;
   const service: Service = {
     requests: 0,
     handler: toHandler(app),
@@ -103,7 +104,7 @@ export function serveSCGI(app: App, listener: Listener, options: SCGIOptions = {
       readSource: async (url) => (await import("./io/source_file.ts")).readSource(url),
       address: listener.addr,
     },
-    log,
+    log: safeLog(options.log),
   };
   return startServer(
     listener,

@@ -5,6 +5,7 @@
  */
 
 import type { HandlerInfo } from "./app.ts";
+import { describeValue, isError, readProperty } from "./describe.ts";
 import type { DebugTools } from "./error_response.ts";
 import { Redactor } from "./redact.ts";
 import { hintsFor } from "./server_hints.ts";
@@ -127,6 +128,7 @@ async function showErrors(
       library: frames.filter(({ isApp }) => !isApp),
     });
     const next: typeof queue = [];
+    if (!isError(error)) continue;
     const cause = readProperty(error, "cause");
     if (cause !== undefined) next.push(["caused by", cause]);
     const errors = readProperty(error, "errors");
@@ -156,28 +158,9 @@ async function readExcerpt(
 
 /** Returns the message of a thrown value. Never throws. */
 function titleOf(error: unknown): string {
-  if (error instanceof Error) {
-    const name = readProperty(error, "name");
-    const message = readProperty(error, "message");
-    return `${toString(name)}: ${toString(message)}`;
-  }
-  return `Thrown: ${toString(error)}`;
-}
-
-function toString(value: unknown): string {
-  try {
-    return String(value);
-  } catch {
-    return `(a ${typeof value} without a text)`;
-  }
-}
-
-function readProperty(value: unknown, name: string): unknown {
-  try {
-    return value instanceof Error ? Reflect.get(value, name) : undefined;
-  } catch {
-    return undefined;
-  }
+  if (!isError(error)) return `Thrown: ${describeValue(error)}`;
+  const [name, message] = ["name", "message"].map((key) => describeValue(readProperty(error, key)));
+  return `${name}: ${message}`;
 }
 
 /** Returns whether HTML is acceptable and at least as preferred as plain text (RFC 9110 section 12.5.1). */

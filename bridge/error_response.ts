@@ -1,5 +1,6 @@
 import { reasonPhrase } from "../wire/cgi.ts";
 import type { AppOptions, HandlerInfo } from "./app.ts";
+import { describeError } from "./describe.ts";
 import { checkResponse } from "./response_head.ts";
 
 /** What the debug page needs from outside of this layer. */
@@ -16,11 +17,6 @@ export function plainResponse(status: number): Response {
     status,
     headers: { "content-type": "text/plain;charset=UTF-8" },
   });
-}
-
-/** Formats an error for the log: with its stack, if it has one. */
-export function describeError(error: unknown): string {
-  return error instanceof Error ? error.stack ?? String(error) : String(error);
 }
 
 /**
@@ -53,6 +49,11 @@ export async function errorResponse(
     );
   }
   if (!options.debug) return plainResponse(500);
-  const { debugPage } = await import("./debug_page.ts");
-  return await debugPage(error, request, info, tools);
+  try {
+    const { debugPage } = await import("./debug_page.ts");
+    return await debugPage(error, request, info, tools);
+  } catch (failure) {
+    info.log(describeError(failure));
+    return plainResponse(500);
+  }
 }

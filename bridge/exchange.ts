@@ -1,5 +1,6 @@
 import type { Variables } from "../wire/variables.ts";
 import type { AppOptions, FilterInfo, HandlerInfo, Protocol } from "./app.ts";
+import { describeError } from "./describe.ts";
 import type { DebugTools } from "./error_response.ts";
 import { createLazyRequest, type RequestParts } from "./lazy_request.ts";
 import {
@@ -215,7 +216,9 @@ class ExchangeInfo implements HandlerInfo {
   }
 
   get log(): (message: string) => void {
-    return this.#log ??= (message) => this.#exchange.log(message);
+    // A program without types may pass an error.
+    return this.#log ??= (message) =>
+      this.#exchange.log(typeof message === "string" ? message : describeError(message));
   }
 }
 

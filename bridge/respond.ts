@@ -4,7 +4,7 @@
  * @module
  */
 
-import { ProtocolError } from "../wire/protocol_error.ts";
+import { isProtocolError } from "../wire/protocol_error.ts";
 import type { App, AppOptions, Handler } from "./app.ts";
 import {
   type BufferedResponse,
@@ -13,7 +13,8 @@ import {
   readNative,
 } from "./buffered_response.ts";
 import { cancelSoon } from "./cancel_soon.ts";
-import { describeError, errorResponse, plainResponse } from "./error_response.ts";
+import { describeError } from "./describe.ts";
+import { errorResponse, plainResponse } from "./error_response.ts";
 import type { Exchange } from "./exchange.ts";
 import { localRedirectPath } from "./local_redirect.ts";
 import {
@@ -86,7 +87,7 @@ function failureResponse(
   exchange: Exchange,
   options: AppOptions,
 ): Response | Promise<Response> {
-  if (error instanceof ProtocolError && (request === undefined || exchange.isBodyError(error))) {
+  if ((request === undefined || exchange.isBodyError(error)) && isProtocolError(error)) {
     exchange.log(error.message);
     return plainResponse(error.status);
   }

@@ -5,6 +5,7 @@
  */
 
 import { CONNECTION_FIELDS, encodeHead } from "../wire/cgi.ts";
+import { describeValue } from "./describe.ts";
 import { isBodyDecoded, readNative } from "./buffered_response.ts";
 import type { Exchange } from "./exchange.ts";
 
@@ -29,7 +30,7 @@ const DIGITS = /^\d+$/;
 export function checkResponse(response: unknown): asserts response is Response {
   if (!(response instanceof Response)) {
     throw new TypeError(
-      `Cannot send response as it must be a Response: current value is ${response}`,
+      `Cannot send response as it must be a Response: current value is ${describeValue(response)}`,
     );
   }
   const status = readNative(response, "status");

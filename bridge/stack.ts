@@ -1,3 +1,5 @@
+import { isError, messageOf, readProperty } from "./describe.ts";
+
 /** One line of an error's stack. */
 export interface StackFrame {
   /** The function's name; empty at the top level of a module. */
@@ -31,14 +33,11 @@ export function framesOf(error: unknown): StackFrame[] {
 
 /** Returns the stack without the text of the error. */
 function readStack(error: unknown): string {
-  try {
-    if (!(error instanceof Error) || typeof error.stack !== "string") return "";
-    const { stack, message } = error;
-    const at = stack.indexOf(message);
-    return at < 0 ? stack : stack.slice(at + message.length);
-  } catch {
-    return "";
-  }
+  const stack = isError(error) ? readProperty(error, "stack") : undefined;
+  if (typeof stack !== "string") return "";
+  const message = messageOf(error);
+  const at = stack.indexOf(message);
+  return at < 0 ? stack : stack.slice(at + message.length);
 }
 
 function isAppURL(url: string): boolean {

@@ -6,6 +6,7 @@
 
 import type { App, AppObject, Handler, HandlerInfo } from "../bridge/app.ts";
 import { bufferedResponse } from "../bridge/buffered_response.ts";
+import { writeLine } from "../io/log.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 
 /** The formats of {@linkcode logAccess}. */
@@ -38,7 +39,7 @@ interface Access {
 export function logAccess(
   app: App,
   format: typeof ACCESS_LOGS[number],
-  write: (line: string) => void = console.log,
+  write: (line: string) => void = (line) => writeLine(Deno.stdout, line),
 ): App {
   const formatLine = FORMATS[format];
   const wrap = <Info extends HandlerInfo>(

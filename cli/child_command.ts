@@ -9,6 +9,7 @@
 
 import { createHash } from "node:crypto";
 import { homedir } from "node:os";
+import { logLine } from "../io/log.ts";
 import { type AppConfig, findConfig } from "./app_config.ts";
 import { MODULE } from "./version.ts";
 
@@ -149,7 +150,7 @@ function copyLock(lock: string): string | undefined {
     Deno.copyFileSync(lock, copy);
     return copy;
   } catch (error) {
-    console.error(`Cannot use ${lock}: ${(error as Error).message}`);
+    logLine(`Cannot use ${lock}: ${(error as Error).message}`);
     return undefined;
   }
 }

@@ -5,6 +5,7 @@
  */
 
 import { cgiGateway, fastCGIGateway } from "../gateway.ts";
+import { logLine, writeLine } from "../io/log.ts";
 import { absolutePath } from "../io/script_file.ts";
 import { readAddress } from "./address.ts";
 import { type Arguments, formatUsage, type Usage } from "./arguments.ts";
@@ -101,12 +102,12 @@ function environment(): Record<string, string> {
 async function serveApp(module: string, args: Arguments, port: number): Promise<void> {
   await using app = new ReloadingApp(module, { flags: args.text("app-flags") });
   const load = async () => {
-    if (!await app.reload()) console.error("The app does not start. Correct it and save it");
+    if (!await app.reload()) logLine("The app does not start. Correct it and save it");
   };
   await load();
   const path = await Deno.realPath(module);
   using _ = watchSources(path.slice(0, path.lastIndexOf("/")), async (changed) => {
-    console.log(`${changed} has changed`);
+    writeLine(Deno.stdout, `${changed} has changed`);
     await load();
   });
   const handler: DevelopmentHandler = (request, info) => app.respond(request, info);

@@ -5,6 +5,7 @@
  */
 
 import { fetchFastCGI, fetchSCGI } from "../gateway.ts";
+import { logLine } from "../io/log.ts";
 import { reasonPhrase } from "../wire/cgi.ts";
 import { readAddress } from "./address.ts";
 import { type Arguments, formatUsage, type Usage } from "./arguments.ts";
@@ -87,7 +88,7 @@ export async function run(args: Arguments): Promise<number> {
     throw new Failure(explain(error as Error, address, protocol));
   }
   if (response.status < 400) return 0;
-  console.error(`${address} responded with ${response.status} ${reasonPhrase(response.status)}`);
+  logLine(`${address} responded with ${response.status} ${reasonPhrase(response.status)}`);
   return 1;
 }
 

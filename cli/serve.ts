@@ -9,6 +9,7 @@ import { type FastCGIOptions, serveFastCGI } from "../fastcgi.ts";
 import { serveHTTP } from "../http.ts";
 import { inheritedDescriptor, inheritedListener } from "../io/inherited.ts";
 import { listen, type ListenOptions, openUnixSocket } from "../io/listen.ts";
+import { guardConsole, logLine } from "../io/log.ts";
 import { checkExposure } from "../io/peers.ts";
 import type { Server } from "../io/server.ts";
 import { onHangup, runUntilTerminated } from "../io/signals.ts";
@@ -240,10 +241,11 @@ function checkAddress(address: string, protocol: Protocol, allowRemote: boolean)
 
 /** Serves in this process. */
 async function serve(plan: Plan): Promise<void> {
+  guardConsole();
   const app = await loadApp(plan.module);
   const logged = plan.accessLog === undefined ? app : logAccess(app, plan.accessLog);
   using _ = onHangup(() =>
-    console.error("Ignored SIGHUP as it replaces workers: it needs --workers 1 or more")
+    logLine("Ignored SIGHUP as it replaces workers: it needs --workers 1 or more")
   );
   const servers: Awaited<ReturnType<typeof startServing>>[] = [];
   for (const address of plan.addresses) {
@@ -255,7 +257,7 @@ async function serve(plan: Plan): Promise<void> {
     }
   }
   for (const { addr } of servers) {
-    console.error(`Serving ${plan.module} over ${plan.protocol} on ${formatAddress(addr)}`);
+    logLine(`Serving ${plan.module} over ${plan.protocol} on ${formatAddress(addr)}`);
   }
   const shutdown = async () => void await Promise.all(servers.map((server) => server.shutdown()));
   const { reportReady } = await import("../io/worker.ts");
@@ -298,8 +300,7 @@ async function supervise(plan: Plan, workers: number, args: Arguments): Promise<
       group,
       workers,
       command,
-      onListen: (addr) =>
-        console.error(`Workers: ${workers}, for ${module} on ${formatAddress(addr)}`),
+      onListen: (addr) => logLine(`Workers: ${workers}, for ${module} on ${formatAddress(addr)}`),
     });
   } catch (error) {
     throw listenFailure(error, address);

@@ -5,6 +5,7 @@
  */
 
 import { plainResponse } from "../bridge/error_response.ts";
+import { safeLog } from "../io/log.ts";
 import { ProcessGroup } from "../io/process.ts";
 import {
   absolutePath,
@@ -137,13 +138,13 @@ class Scripts {
   /** Runs the script that a request names. Resolves to its response. */
   async run(request: Request, info: GatewayInfo | undefined): Promise<ApplicationResponse> {
     const options = this.#options;
-    const { log = console.error, maxBufferedBody = DEFAULTS.maxBufferedBody } = options;
+    const { maxBufferedBody = DEFAULTS.maxBufferedBody } = options;
     const url = new URL(request.url);
     const found = this.#find(request, url);
     if (found instanceof Response) return found;
     if ("status" in found) {
       if (found.status !== 404 || this.#script !== undefined) {
-        log(`Cannot run script: ${found.reason}`);
+        safeLog(options.log)(`Cannot run script: ${found.reason}`);
       }
       return plainResponse(found.status);
     }

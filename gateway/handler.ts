@@ -1,7 +1,9 @@
-import { describeError, plainResponse } from "../bridge/error_response.ts";
+import { describeError } from "../bridge/describe.ts";
+import { plainResponse } from "../bridge/error_response.ts";
 import { isAuthority } from "../bridge/request.ts";
+import { safeLog } from "../io/log.ts";
 import { Sweep } from "../io/sweep.ts";
-import { ProtocolError } from "../wire/protocol_error.ts";
+import { isProtocolError, ProtocolError } from "../wire/protocol_error.ts";
 import { DEFAULTS, type Gateway, type GatewayInfo, type GatewayOptions } from "./options.ts";
 import type { ApplicationResponse } from "./response.ts";
 
@@ -21,7 +23,8 @@ export function createGateway(
   call: (request: Request, info: GatewayInfo | undefined) => Promise<ApplicationResponse>,
   close: () => void,
 ): Gateway {
-  const { log = console.error, allowedHosts } = options;
+  const { allowedHosts } = options;
+  const log = safeLog(options.log);
   async function respond(request: Request, info: GatewayInfo | undefined): Promise<Response> {
     const response = await call(request, info);
     if (response instanceof Response) return response;
@@ -41,10 +44,9 @@ export function createGateway(
       }
       return await respond(request, info);
     } catch (error) {
-      if (!request.signal.aborted) {
-        log(error instanceof ProtocolError ? error.message : describeError(error));
-      }
-      return plainResponse(error instanceof ProtocolError ? error.status : 500);
+      const known = isProtocolError(error);
+      if (!request.signal.aborted) log(known ? error.message : describeError(error));
+      return plainResponse(known ? error.status : 500);
     }
   }
   return Object.assign(gateway, { [Symbol.dispose]: close });

@@ -1,6 +1,8 @@
 import { BodyRate } from "../bridge/body_rate.ts";
 import { cancelSoon } from "../bridge/cancel_soon.ts";
+import { messageOf } from "../bridge/describe.ts";
 import { type VariableSink, writeVariables } from "../bridge/request_variables.ts";
+import { safeLog } from "../io/log.ts";
 import { StreamReader } from "../io/stream_reader.ts";
 import type { Checked, Sweep } from "../io/sweep.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
@@ -81,10 +83,9 @@ export class RoundTrip implements Checked {
       clientTimeout = DEFAULTS.clientTimeout,
       maxHeaderBytes = DEFAULTS.maxHeaderBytes,
       maxBodyBytes = DEFAULTS.maxBodyBytes,
-      log = console.error,
     } = options;
     this.request = request;
-    this.log = log;
+    this.log = safeLog(options.log);
     this.#options = options;
     this.#info = info;
     this.#sweep = sweep;
@@ -97,7 +98,7 @@ export class RoundTrip implements Checked {
       maxHeaderBytes,
       oncancel: (reason) => this.abort(reason),
       oncomplete: () => this.#complete(),
-      log,
+      log: this.log,
     });
     this.watchdog = new Watchdog({ application: timeout, client: clientTimeout });
     // Deno.serve aborts a signal that was read even after a complete response, with a DOMException each time. Most
@@ -245,7 +246,7 @@ export class RoundTrip implements Checked {
       }
     } catch (error) {
       throw new ProtocolError(
-        `Cannot send request body as the client must send all of it: ${(error as Error).message}`,
+        `Cannot send request body as the client must send all of it: ${messageOf(error)}`,
       );
     } finally {
       this.#receiving = false;
@@ -273,7 +274,7 @@ export class RoundTrip implements Checked {
   /** Aborts because of the application or the connection to it. The status of the response is then at least 500. */
   fail(error: unknown): void {
     if (error instanceof ProtocolError && error.status >= 500) return this.abort(error);
-    const { message } = error as Error;
+    const message = messageOf(error);
     this.abort(
       new ProtocolError(
         error instanceof ProtocolError

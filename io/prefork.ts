@@ -21,6 +21,7 @@ import {
   removeQuietly,
   removeStaleSocket,
 } from "./listen.ts";
+import { logLine } from "./log.ts";
 import { reportReady } from "./worker.ts";
 
 /** Options of {@linkcode prefork}. */
@@ -153,12 +154,12 @@ async function supervise(count: number, command: string[]): Promise<number> {
       if (phase === "stopping") {
         if (children.size === 0) done.resolve(0);
       } else if (phase === "starting") {
-        console.error(how);
+        logLine(how);
         if (children.size === 0) done.resolve(NO_WORKER);
       } else if (needed && !retired.has(child)) {
         failures = performance.now() - started > HEALTHY ? 0 : failures + 1;
         const pause = BACKOFF[Math.min(failures, BACKOFF.length - 1)];
-        console.error(`${how}: replaced in ${pause} ms`);
+        logLine(`${how}: replaced in ${pause} ms`);
         setTimeout(() => start(true), pause);
       }
     });
@@ -185,7 +186,7 @@ async function supervise(count: number, command: string[]): Promise<number> {
         if (phase === "stopping") return;
         retired.delete(child);
         if (!children.has(child)) start(true);
-        console.error("Kept the workers as a new one must start to replace them: it ended");
+        logLine("Kept the workers as a new one must start to replace them: it ended");
         return;
       }
       if (!children.has(child)) continue;

@@ -1,4 +1,5 @@
 import type { Duplex, Listener } from "./duplex.ts";
+import { safeLog } from "./log.ts";
 import { MAX_DELAY } from "./max_delay.ts";
 import { checkExposure, isAllowedPeer } from "./peers.ts";
 import { type Member, Roster } from "./roster.ts";
@@ -96,9 +97,9 @@ export function startServer(
     shutdownTimeout = SHUTDOWN_TIMEOUT,
     allowRemote = false,
     webServerAddresses,
-    log = console.error,
     signal,
   } = options;
+  const log = safeLog(options.log);
   checkExposure(
     listener.addr,
     allowRemote || webServerAddresses !== undefined,

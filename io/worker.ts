@@ -1,3 +1,5 @@
+import { logLine } from "./log.ts";
+
 /** The time between two checks of whether the supervisor still runs, in milliseconds. */
 const CHECK = 1000;
 
@@ -16,7 +18,7 @@ export async function reportReady(onOrphaned: () => void): Promise<void> {
   const orphaned = () => {
     if (phase === "orphaned") return;
     if (phase === "running") {
-      console.error("Ends with code 1 as its supervisor must run: it has ended");
+      logLine("Ends with code 1 as its supervisor must run: it has ended");
       Deno.exitCode = 1;
     }
     phase = "orphaned";

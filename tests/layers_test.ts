@@ -19,10 +19,15 @@ function layerOf(path: string): string {
   return path.includes("/") ? path.slice(0, path.indexOf("/")) : "face";
 }
 
+/** Removes the comments of formatted code that are alone on their lines. */
+function withoutComments(source: string): string {
+  return source.replace(/^\s*(?:\/\/|\/?\*).*$/gm, "");
+}
+
 /** Returns the specifiers that a module imports and exports from; null for a computed one. */
 function specifiersOf(source: string): Array<string | null> {
   // Formatted code has a static import at the start of a line, and a comment alone on its own.
-  const code = source.replace(/^\s*(?:\/\/|\/?\*).*$/gm, "");
+  const code = withoutComments(source);
   const statics = code.matchAll(
     /^(?:import|export)\s(?:[^;"'=]*?\sfrom\s+)?(?:"([^"]*)"|'([^']*)')/gm,
   );
@@ -73,6 +78,23 @@ Deno.test("each source file imports only what its layer may import", () => {
   const faults = paths.flatMap((path) =>
     faultsOf(path, Deno.readTextFileSync(new URL(path, root)))
   );
+  assertEquals(faults, []);
+});
+
+/** The methods of the console that a file may call: anything else of it may throw, and end a daemon. */
+function mayCall(path: string): RegExp {
+  if (path === "io/log.ts" || path === "cgi.ts") return /./;
+  // A command prints its result, and fails if it cannot.
+  return path === "cli.ts" || layerOf(path) === "cli" ? /^console\.log$/ : /^$/;
+}
+
+Deno.test("each line of a log is written by io/log.ts", () => {
+  const faults = sourcesIn().flatMap((path) => {
+    const code = withoutComments(Deno.readTextFileSync(new URL(path, root)))
+      .replace(/"[^"\n]*"|`[^`]*`/g, "");
+    const calls = code.match(/\bconsole\.\w+|\bDeno\.std(?:out|err)\.write\w*/g) ?? [];
+    return calls.filter((call) => !mayCall(path).test(call)).map((call) => `${path} calls ${call}`);
+  });
   assertEquals(faults, []);
 });
 

@@ -13,3 +13,12 @@ export class ProtocolError extends Error {
     this.status = status;
   }
 }
+
+/** Returns whether a thrown value is a {@linkcode ProtocolError}. Never throws, as the value may be a proxy. */
+export function isProtocolError(error: unknown): error is ProtocolError {
+  try {
+    return error instanceof ProtocolError;
+  } catch {
+    return false;
+  }
+}

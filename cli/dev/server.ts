@@ -1,5 +1,6 @@
 import { plainResponse } from "../../bridge/error_response.ts";
 import type { GatewayInfo } from "../../gateway.ts";
+import { writeLine } from "../../io/log.ts";
 import { isLoopback } from "../../io/peers.ts";
 import { runUntilTerminated } from "../../io/signals.ts";
 import { Failure } from "../errors.ts";
@@ -25,7 +26,10 @@ export async function serveDevelopment(
       hostname: "127.0.0.1",
       port,
       onListen: (addr) =>
-        console.log(`Open http://localhost:${addr.port}/ in a browser. Stop with Ctrl-C.`),
+        writeLine(
+          Deno.stdout,
+          `Open http://localhost:${addr.port}/ in a browser. Stop with Ctrl-C.`,
+        ),
     }, async (request, info) => {
       const start = performance.now();
       const { hostname, pathname, search } = new URL(request.url);
@@ -33,7 +37,10 @@ export async function serveDevelopment(
       const isLocal = isLoopback(hostname.replaceAll(/[[\]]/g, ""));
       const response = isLocal ? await handler(request, info) : plainResponse(421);
       const time = (performance.now() - start).toFixed(1);
-      console.log(`${response.status} ${request.method} ${pathname}${search} ${time} ms`);
+      writeLine(
+        Deno.stdout,
+        `${response.status} ${request.method} ${pathname}${search} ${time} ms`,
+      );
       return response;
     });
   } catch (error) {

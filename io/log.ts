@@ -1,0 +1,83 @@
+/** Where a line is written: the part of `Deno.stdout` that is used. */
+export interface LineOutput {
+  /** Writes some of the bytes and returns their number. */
+  write(bytes: Uint8Array): Promise<number>;
+  /** Does the same synchronously. */
+  writeSync?(bytes: Uint8Array): number;
+}
+
+const encoder = new TextEncoder();
+
+/**
+ * Writes a line to the log of this process, which is stderr. Never throws: the disk may be full and the terminal gone,
+ * and serving must not depend on them.
+ */
+export function logLine(line: string): void {
+  try {
+    console.error(line);
+  } catch {
+    // There is no other place to say it.
+  }
+}
+
+/**
+ * Returns a function that writes a line by the option `log`, and never throws. A line that `log` does not take, as it
+ * throws or rejects, goes to {@linkcode logLine}.
+ *
+ * @param log The option. @default logLine
+ */
+export function safeLog(log?: (line: string) => unknown): (line: string) => void {
+  if (log === undefined) return logLine;
+  return (line) => {
+    try {
+      const result = log(line);
+      if (result instanceof Promise) result.catch(() => logLine(line));
+    } catch {
+      logLine(line);
+    }
+  };
+}
+
+/** Writes a line to an output, whole even if each write takes a part only. Never throws, and drops what fails. */
+export function writeLine(output: LineOutput, line: string): void {
+  const bytes = encoder.encode(line + "\n");
+  if (output.writeSync === undefined) return void writeLater(output, bytes);
+  try {
+    for (let at = 0, count = 1; count > 0 && at < bytes.length; at += count) {
+      count = output.writeSync(bytes.subarray(at));
+    }
+  } catch {
+    // There is no other place to say it.
+  }
+}
+
+/** The last write to each output that has no synchronous one: the next waits for it. */
+const writing = new WeakMap<LineOutput, Promise<void>>();
+
+function writeLater(output: LineOutput, bytes: Uint8Array): void {
+  const write = async () => {
+    for (let at = 0, count = 1; count > 0 && at < bytes.length; at += count) {
+      count = await output.write(bytes.subarray(at));
+    }
+  };
+  const before = writing.get(output) ?? Promise.resolve();
+  writing.set(output, before.then(write).catch(() => {}));
+}
+
+/**
+ * Makes the methods of `console` never throw, for a program whose serving must not depend on them. `Deno.serve` itself
+ * ends with a panic where its own warning cannot be written.
+ */
+export function guardConsole(): void {
+  const methods = console as unknown as Record<string, (...data: unknown[]) => void>;
+  for (const name of ["log", "info", "debug", "warn", "error", "trace", "assert", "dir", "table"]) {
+    const own = methods[name];
+    methods[name] = (...data) => {
+      try {
+        own(...data);
+      } catch {
+        // There is no other place to say it.
+      }
+    };
+  }
+}
