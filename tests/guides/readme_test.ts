@@ -2,7 +2,7 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { testWith } from "../testing/needs.ts";
 import { startApache } from "./apache.ts";
-import { blocksOf, fileOf, Machine } from "./guide.ts";
+import { blocksOf, fileOf, Machine, type Shell } from "./guide.ts";
 
 testWith({ apache2: "apache2", curl: "curl" }, "README's script works on Apache", async () => {
   await using machine = new Machine();
@@ -14,8 +14,12 @@ testWith({ apache2: "apache2", curl: "curl" }, "README's script works on Apache"
   await using shell = machine.shell();
   const blocks = blocksOf("../README.md");
   machine.write("hello.ts", fileOf(blocks, "hello.ts"), 0o755);
+  const cache = `${machine.home}/cache`;
   const here = (text: string) =>
-    text.replace(/^sudo a2enmod .*\n/m, "").replaceAll("sudo ", "")
+    // The test's Apache has a configuration of its own.
+    text.replace(/^sudo a2enmod .*\n/m, "").replace(/^echo 'SetEnv .*\nsudo a2enconf .*\n/m, "")
+      .replaceAll("sudo ", "")
+      .replaceAll("/var/cache/deno", cache)
       .replaceAll("/usr/lib/cgi-bin", `${machine.home}/public_html/cgi-bin`)
       .replaceAll("/usr/local", machine.home)
       .replaceAll("http://localhost/", `${host.url}/`)
@@ -26,15 +30,29 @@ testWith({ apache2: "apache2", curl: "curl" }, "README's script works on Apache"
     return { ...await shell.run(commands), commands, expected: blocks[at + 1].text };
   };
 
+  const script = `${machine.home}/public_html/cgi-bin/hello.js`;
   const apache = await run("apache");
   assertEquals([apache.output, apache.code], [apache.expected, 0], apache.commands + host.log());
 
+  await runCached(shell, here(blocks.find(({ info }) => info === "cache")!.text), cache, script);
+
   const healthy = await run("doctor");
   assertEquals(healthy.code, 0, healthy.output);
-  const script = `${machine.home}/public_html/cgi-bin/hello.js`;
   await Deno.chmod(script, 0o644);
   assertEquals((await fetch(`${host.url}/cgi-bin/hello.js`)).status, 500);
   const broken = await run("doctor");
   assertEquals(broken.code, 1, broken.output);
   assertStringIncludes(broken.output, `chmod 755 ${script}`);
 });
+
+/** Fills the cache as README says, and runs the script with one that cannot be written. */
+async function runCached(shell: Shell, fill: string, cache: string, script: string): Promise<void> {
+  const start =
+    `chmod -R a-w ${cache}; env DENO_DIR=${cache} GATEWAY_INTERFACE=CGI/1.1 REQUEST_METHOD=GET \
+deno run -L debug --allow-env --allow-net ${script} 2>&1 | grep 'V8 code cache hit'; chmod -R u+w ${cache}\n`;
+  const { output, code } = await shell.run(fill);
+  assertEquals(code, 0, output);
+  const hits = await shell.run(start);
+  assertStringIncludes(hits.output, `file://${script}`);
+  assertStringIncludes(hits.output, "ext:deno_fetch/23_response.js");
+}
