@@ -153,7 +153,8 @@ for (const [name, server] of Object.entries(SERVERS)) {
     const cached = first.replace(" -S ", `$&DENO_DIR=${rig.dir}/cache `);
     Deno.writeTextFileSync(script, [cached, ...lines].join("\n"));
     const { port } = await rig.serve(name, ["port"], ({ port }) => server.command(rig, port), {
-      env: { HOME: rig.dir, USER: "root" },
+      // Erlang writes a dump into the current directory if it cannot start.
+      env: { HOME: rig.dir, USER: "root", ERL_CRASH_DUMP_SECONDS: "0" },
     });
     const host = `127.0.0.1:${port}`;
     const see_ = (path: string, fields?: string[][]) => see({ host, base }, path, fields);
