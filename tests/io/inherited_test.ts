@@ -1,5 +1,4 @@
-import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
-import { createServer } from "node:net";
+import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { inheritedListener } from "../../io/inherited.ts";
 import { fetchFastCGI } from "../../gateway.ts";
 import { deadline } from "../testing/deadline.ts";
@@ -58,36 +57,4 @@ Deno.test("inheritedListener() rejects a descriptor that is not a listening sock
 
 Deno.test("inheritedListener() rejects a descriptor that is not open", async () => {
   await assertRejects(() => inheritedListener({ fd: 4095 }), Error, "must be a listening socket");
-});
-
-Deno.test("inheritedListener() accepts connections that read, write, half-close and close", async () => {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen({ host: "127.0.0.1", port: 0 }, resolve));
-  const { port } = server.address() as { port: number };
-  const fd = (server as unknown as { _handle: { fdForIpc(): number } })._handle.fdForIpc();
-  server.close();
-  const listener = await inheritedListener({ fd });
-  assertEquals((listener.addr as Deno.NetAddr).port, port);
-  const client = await Deno.connect({ hostname: "127.0.0.1", port });
-  const connections = listener[Symbol.asyncIterator]();
-  const { value: connection } = await deadline(connections.next(), "a connection");
-  assertEquals(connection.remoteAddr, client.localAddr);
-
-  await client.write(new Uint8Array(1000).fill(1));
-  const small = new Uint8Array(300);
-  let received = 0;
-  while (received < 1000) {
-    received += (await deadline(connection.read(small) as Promise<number>, "bytes"))!;
-  }
-  assertEquals(received, 1000);
-
-  const big = new Uint8Array(4_000_000).fill(2);
-  const sent = connection.write(big).then(() => connection.closeWrite());
-  const echo = new Uint8Array(await new Response(client.readable).arrayBuffer());
-  await deadline(sent, "the end of writing");
-  assertEquals(echo.length, big.length);
-  assert(echo.every((byte) => byte === 2));
-  connection.close();
-  listener.close();
-  assertEquals((await deadline(connections.next(), "the end")).done, true);
 });
