@@ -27,8 +27,8 @@ function scriptWords(info: HandlerInfo, redactor: Redactor): string[] {
   const { variables } = info;
   const assignments = [...variables].filter(([name]) => /^\w+$/.test(name) && NEEDED.test(name))
     .sort(([a], [b]) => a < b ? -1 : 1)
-    .map(([name, value]) => `${name}=${quote(redactor.value(name, value))}`);
-  const script = quote(variables.get("SCRIPT_FILENAME") ?? "./script.ts");
+    .map(([name, value]) => `${name}=${shellQuote(redactor.value(name, value))}`);
+  const script = shellQuote(variables.get("SCRIPT_FILENAME") ?? "./script.ts");
   return ["env -i", ...assignments, hasBody(info) ? `${script} < body` : script];
 }
 
@@ -41,16 +41,16 @@ function clientWords(
   { address }: DebugTools,
 ): string[] {
   const options = headers.filter(([name]) => !OWN_HEADERS.has(name)).map(([name, value]) =>
-    `-H ${quote(`${name}: ${redactor.value(name, value)}`)}`
+    `-H ${shellQuote(`${name}: ${redactor.value(name, value)}`)}`
   );
   if (hasBody(info)) options.unshift(info.protocol === "http" ? "--data-binary @body" : "-d @body");
-  if (method !== "GET") options.unshift(`-X ${quote(method)}`);
-  if (info.protocol === "http") return ["curl -i", ...options, quote(redactor.text(url))];
+  if (method !== "GET") options.unshift(`-X ${shellQuote(method)}`);
+  if (info.protocol === "http") return ["curl -i", ...options, shellQuote(redactor.text(url))];
   const protocol = info.protocol === "scgi" ? " -p scgi" : "";
   return [
     `deno run --allow-net --allow-read --allow-write jsr:@gatehouse/cgi/cli fetch${protocol} -i`,
     ...options,
-    `${quote(addressText(address))} ${quote(redactor.text(pathOf(url)))}`,
+    `${shellQuote(addressText(address))} ${shellQuote(redactor.text(pathOf(url)))}`,
   ];
 }
 
@@ -72,6 +72,6 @@ function pathOf(url: string): string {
 }
 
 /** Quotes a word for a POSIX shell. */
-function quote(word: string): string {
+export function shellQuote(word: string): string {
   return /^[\w./:@%+=,-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
 }

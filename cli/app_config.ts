@@ -14,6 +14,8 @@ export interface AppConfig {
   path: string;
   /** The flags with which `deno run` uses it, from whichever folder. */
   flags: string[];
+  /** The folder of its project: its own, or that of the workspace that it belongs to. */
+  folder: string;
   /** The lock file of its project, if there is one. */
   lock?: string;
 }
@@ -41,7 +43,14 @@ export function findConfig(module: string): AppConfig | undefined {
   const names = isPackageJSONIgnored() ? DENO : [...DENO, NODE];
   for (const folder of foldersOf(file)) {
     const path = names.map((name) => join(folder, name)).find(isFile);
-    if (path !== undefined) return { path, flags: flagsOf(path), lock: lockOf(path) };
+    if (path === undefined) continue;
+    const roots = workspacesOf(path);
+    return {
+      path,
+      flags: flagsOf(path),
+      folder: dirname(roots.at(-1) ?? path),
+      lock: lockOf([path, ...roots]),
+    };
   }
   return undefined;
 }
@@ -81,16 +90,24 @@ function flagsOf(config: string): string[] {
   return ["--node-modules-dir=manual", ...(isCommonJS ? ["--unstable-detect-cjs"] : [])];
 }
 
-/** Returns the lock file of a config, or of the root of its workspace, as far as this process may look. */
-function lockOf(config: string): string | undefined {
-  const roots = foldersOf(dirname(config))
+/** Returns the configs above one that are the root of a workspace, as far as this process may look. */
+function workspacesOf(config: string): string[] {
+  return foldersOf(dirname(config))
     .flatMap((folder) => [...DENO, NODE].map((name) => join(folder, name)))
     .filter((path) => WORKSPACE.test(read(path)));
-  for (const path of [config, ...roots]) {
-    const lock = parseConfig(read(path))?.lock as boolean | string | { path?: string } | undefined;
+}
+
+/** Returns the lock file that the first of some configs has, as far as this process may look. */
+function lockOf(configs: string[]): string | undefined {
+  for (const config of configs) {
+    const lock = parseConfig(read(config))?.lock as
+      | boolean
+      | string
+      | { path?: string }
+      | undefined;
     if (lock === false) return undefined;
     const name = typeof lock === "object" ? lock.path : lock;
-    const file = resolve(dirname(path), typeof name === "string" ? name : "deno.lock");
+    const file = resolve(dirname(config), typeof name === "string" ? name : "deno.lock");
     if (mayRead(file) && isFile(file)) return file;
   }
   return undefined;

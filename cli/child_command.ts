@@ -1,7 +1,7 @@
 /**
  * The command with which this one starts itself as a child: a worker of `serve`, or the app of `dev`.
  *
- * What it needs to know is in files that this process may not read, so it runs itself for that with all permissions, as
+ * What it needs to know is in files that this process may not read, so another process looks, with all permissions, as
  * `--allow-run` of Deno permits.
  *
  * @module
@@ -19,21 +19,12 @@ const OWN = /^--(?:watch|inspect|coverage|cpu-prof|trace-leaks)/;
 const INSTALLED = /\/bin\/\.[^/]+\/deno\.json$/;
 
 /** What decides on the flags of a child. */
-interface Question {
-  /** The process whose flags the child has, and the number of its own arguments. */
-  parent: { pid: number; args: number };
-  module: string;
-  /** The flags that replace those of the parent. */
+export interface Surroundings {
+  /** The flags that this process was started with; absent where the system does not show them. */
   flags?: string[];
-  /** The flags where the system does not show those of the parent. */
-  fallback: string[];
-}
-
-/** The configs that a child may have. */
-export interface Configs {
-  /** The config of the app. */
+  /** The config of the app. Its lock file is a copy. */
   app?: AppConfig;
-  /** The config of the working folder. */
+  /** The config of the working folder. Its lock file is a copy. */
   own?: AppConfig;
 }
 
@@ -51,26 +42,27 @@ export async function childCommand(
   args: string[],
   text?: string,
 ): Promise<string[]> {
-  const flags = text?.split(/\s+/).filter(Boolean);
-  const parent = { pid: Deno.pid, args: Deno.args.length };
-  const fallback = flags ?? wholePermissions();
-  const chosen = await askWithAllPermissions({ parent, module, flags, fallback }) ?? fallback;
-  return ["run", "--no-prompt", ...chosen, MODULE, "serve", module, ...args];
+  const surroundings = await lookAround(module);
+  const given = text?.split(/\s+/).filter(Boolean) ?? surroundings.flags ?? wholePermissions();
+  const { flags, config } = withConfig(given, surroundings);
+  const all = config === undefined ? flags : withLock(flags, config);
+  return ["run", "--no-prompt", ...all, MODULE, "serve", module, ...args];
 }
 
-async function askWithAllPermissions(question: Question): Promise<string[] | undefined> {
+/** Looks around in a process with all permissions. Needs `--allow-run` of Deno. */
+export async function lookAround(module: string): Promise<Surroundings> {
   const { success, stdout } = await new Deno.Command(Deno.execPath(), {
     args: [
-      ...["run", "--allow-all", "--quiet", "--no-config", "--no-lock"],
-      ...[import.meta.url, JSON.stringify(question)],
+      ...["run", "--allow-all", "--quiet", "--no-config", "--no-lock", import.meta.url],
+      ...[String(Deno.pid), String(Deno.args.length), module],
     ],
     stderr: "inherit",
   }).output();
-  return success ? JSON.parse(new TextDecoder().decode(stdout)) : undefined;
+  return success ? JSON.parse(new TextDecoder().decode(stdout)) : {};
 }
 
 /** Returns the flags of the permissions that are granted as a whole: those granted in part cannot be listed. */
-function wholePermissions(): string[] {
+export function wholePermissions(): string[] {
   const names = ["read", "write", "net", "env", "run", "sys", "ffi", "import"] as const;
   return names.filter((name) => Deno.permissions.querySync({ name }).state === "granted")
     .map((name) => `--allow-${name}`);
@@ -80,39 +72,37 @@ function wholePermissions(): string[] {
  * Adds a config to flags of `deno run`, unless they name one: that of the app, or with a permission set that of this
  * process, which has the set. The config that an installed command has of its own does not count.
  *
- * @param copy Copies a lock file, and returns the path of the copy.
+ * @returns The flags, and the config that was added.
  */
 export function withConfig(
   flags: string[],
-  { app, own }: Configs,
-  copy: (lock: string) => string | undefined,
-): string[] {
+  { app, own }: Surroundings,
+): { flags: string[]; config?: AppConfig } {
   const { named, others } = splitConfig(flags);
-  if (named !== undefined && !INSTALLED.test(named)) return flags;
+  if (named !== undefined && !INSTALLED.test(named)) return { flags };
   const hasSet = others.some((flag) => /^(?:-[A-Za-z]*P|--permission-set)/.test(flag));
-  if (hasSet && named !== undefined) return flags;
+  if (hasSet && named !== undefined) return { flags };
   const config = hasSet ? own : app;
-  if (config === undefined) return flags;
-  const has = (name: string) => others.some((flag) => flag.startsWith(name));
-  const added = config.flags.filter((flag) => !has(flag.replace(/=.*/s, "")));
-  if (!["--lock", "--no-lock", "--frozen"].some(has)) added.push(...lockFlags(config, copy));
-  return [...others, ...added];
+  if (config === undefined) return { flags };
+  const added = config.flags.filter((flag) => !has(others, flag.replace(/=.*/s, "")));
+  return { flags: [...others, ...added], config };
 }
 
 /**
- * Returns flags for the lock file of a config. Deno adds this package to the lock file of a child, and ends it if it
- * cannot. The file is the project's, and may be frozen or read-only, so the child has a copy.
+ * Adds the lock file of a config, unless flags name one. Deno adds this package to the lock file of a child, and ends
+ * the child if it cannot. The file is the project's, and may be frozen or read-only, so the child has a copy.
  */
-function lockFlags(
-  { lock }: AppConfig,
-  copy: (lock: string) => string | undefined,
-): string[] {
-  const copied = lock === undefined ? undefined : copy(lock);
-  return copied === undefined ? ["--no-lock"] : [`--lock=${copied}`, "--frozen=false"];
+export function withLock(flags: string[], { lock }: AppConfig): string[] {
+  if (["--lock", "--no-lock", "--frozen"].some((name) => has(flags, name))) return flags;
+  return [...flags, ...(lock === undefined ? ["--no-lock"] : [`--lock=${lock}`, "--frozen=false"])];
+}
+
+function has(flags: string[], name: string): boolean {
+  return flags.some((flag) => flag.startsWith(name));
 }
 
 /** Separates `--config PATH` from other flags. `named` is "" for `--no-config`. */
-function splitConfig(flags: string[]): { named?: string; others: string[] } {
+export function splitConfig(flags: string[]): { named?: string; others: string[] } {
   const at = flags.findIndex((flag) => /^(?:-c|--config\b|--no-config$)/.test(flag));
   if (at < 0) return { others: flags };
   if (flags[at] === "--no-config") return { named: "", others: flags };
@@ -123,13 +113,13 @@ function splitConfig(flags: string[]): { named?: string; others: string[] } {
   };
 }
 
-function answer({ parent, module, flags, fallback }: Question): string[] {
-  const given = flags ?? flagsOf(parent) ?? fallback;
-  return withConfig(given, { app: findConfig(module), own: findConfig("jsr:") }, copyLock);
+/** Returns a config whose lock file is a copy. */
+function copied(config: AppConfig | undefined): AppConfig | undefined {
+  return config?.lock === undefined ? config : { ...config, lock: copyLock(config.lock) };
 }
 
 /** Reads the flags of a process from /proc, which Deno permits with --allow-all only. */
-function flagsOf({ pid, args }: Question["parent"]): string[] | undefined {
+function flagsOf(pid: string, args: number): string[] | undefined {
   let words: string[];
   try {
     words = Deno.readTextFileSync(`/proc/${pid}/cmdline`).split("\0").slice(1, -1);
@@ -161,4 +151,12 @@ function cacheFolder(): string {
     `${Deno.env.get("XDG_CACHE_HOME") ?? `${homedir()}/${caches}`}/deno`;
 }
 
-if (import.meta.main) console.log(JSON.stringify(answer(JSON.parse(Deno.args[0]))));
+if (import.meta.main) {
+  const [pid, args, module] = Deno.args;
+  const found: Surroundings = {
+    flags: flagsOf(pid, Number(args)),
+    app: copied(findConfig(module)),
+    own: copied(findConfig("jsr:")),
+  };
+  console.log(JSON.stringify(found));
+}

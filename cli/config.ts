@@ -5,6 +5,7 @@
  */
 
 import type { Endpoint } from "../io/address.ts";
+import { type AppConfig, findConfig } from "./app_config.ts";
 import { readAddress } from "./address.ts";
 import { type Arguments, formatUsage, type Usage } from "./arguments.ts";
 import { closest } from "./closest.ts";
@@ -37,6 +38,8 @@ const TARGETS: Record<string, Target> = {
   systemd: { template: systemd, scgi: true, several: false },
 };
 const NAMES = Object.keys(TARGETS);
+/** Matches an absolute path without characters that have a meaning in configuration files. */
+const PATH = /^\/[\w.~@+\/-]+$/;
 
 /** The options of `config`. */
 export const usage: Usage = {
@@ -82,16 +85,29 @@ deno run jsr:@gatehouse/cgi/cli config haproxy --backend 10.0.0.5:9000 --backend
 
 /** Prints the configuration. @returns The exit code. */
 export function run(args: Arguments): Promise<number> {
-  console.log(createConfiguration(args).trimEnd());
+  console.log(createConfiguration(args, findProject).trimEnd());
   return Promise.resolve(0);
+}
+
+/** Returns the config of the app, unless this process may not look for it: systemd starts the app in its folder. */
+function findProject(app: string): AppConfig | undefined {
+  try {
+    return findConfig(app);
+  } catch {
+    return undefined;
+  }
 }
 
 /**
  * Creates a configuration.
  *
+ * @param find Returns the config of an app on this machine.
  * @throws {UsageError} If the server does not support an argument.
  */
-export function createConfiguration(args: Arguments): string {
+export function createConfiguration(
+  args: Arguments,
+  find: (app: string) => AppConfig | undefined = () => undefined,
+): string {
   const [name, extra] = args.operands;
   if (name === undefined) {
     throw new UsageError(`Name what to configure, as in: config nginx\n\n${formatUsage(usage)}`);
@@ -108,7 +124,7 @@ export function createConfiguration(args: Arguments): string {
     );
   }
   const { template, scgi, several } = TARGETS[name];
-  const options = readOptions(args);
+  const options = readOptions(args, find);
   if (options.protocol === "scgi" && !scgi) {
     throw new UsageError(`${name} does not support SCGI: use --protocol fastcgi.`);
   }
@@ -121,7 +137,10 @@ export function createConfiguration(args: Arguments): string {
   return template(options);
 }
 
-function readOptions(args: Arguments): ConfigOptions {
+function readOptions(
+  args: Arguments,
+  find: (app: string) => AppConfig | undefined,
+): ConfigOptions {
   const protocol = args.choice("protocol", ["fastcgi", "scgi"]) ?? "fastcgi";
   const backends = args.all("backend");
   if (backends.length === 0) {
@@ -130,14 +149,24 @@ function readOptions(args: Arguments): ConfigOptions {
   const listen = args.text("listen");
   const workers = args.text("workers");
   if (workers !== undefined && workers !== "auto") args.number("workers", 1);
+  const app = readWord(args, "app", PATH, "an absolute path without spaces") ?? "/srv/app/app.ts";
+  const project = find(app);
+  // The app's config may name any file.
+  if (project?.lock !== undefined && !PATH.test(project.lock)) {
+    throw new UsageError(
+      `The app's lock file must be an absolute path without spaces: current value is ${
+        JSON.stringify(project.lock)
+      }.`,
+    );
+  }
   return {
     name: readWord(args, "name", /^[\w.-]+$/, "letters, digits, dots and dashes") ?? "app",
     listen: listen === undefined ? undefined : readEndpoint(listen),
     protocol,
     path: (readWord(args, "path", /^(?:\/[\w.~-]+)*\/?$/, "such as /app") ?? "").replace(/\/$/, ""),
     backends: backends.map(readEndpoint),
-    app: readWord(args, "app", /^\/[\w.~@+\/-]+$/, "an absolute path without spaces") ??
-      "/srv/app/app.ts",
+    app,
+    project,
     workers,
     deno: Deno.execPath(),
   };

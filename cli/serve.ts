@@ -118,7 +118,7 @@ export async function run(args: Arguments): Promise<number> {
   const workers = readWorkers(args, plan);
   if (args.has("check")) {
     if (workers !== undefined) return await checkWorker(plan, args);
-    await loadApp(plan.module);
+    await loadApp(plan.module, plan.addresses);
     console.log(`${plan.module} is an app`);
   } else if (workers === undefined) await serve(plan);
   else await supervise(plan, workers, args);
@@ -242,7 +242,7 @@ function checkAddress(address: string, protocol: Protocol, allowRemote: boolean)
 /** Serves in this process. */
 async function serve(plan: Plan): Promise<void> {
   guardConsole();
-  const app = await loadApp(plan.module);
+  const app = await loadApp(plan.module, plan.addresses);
   const logged = plan.accessLog === undefined ? app : logAccess(app, plan.accessLog);
   using _ = onHangup(() =>
     logLine("Ignored SIGHUP as it replaces workers: it needs --workers 1 or more")

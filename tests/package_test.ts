@@ -7,6 +7,7 @@ import { text } from "./testing/bytes.ts";
 import type { Ended } from "./testing/command_line.ts";
 import { Program, ROOT } from "./testing/daemon.ts";
 import { deadline } from "./testing/deadline.ts";
+import { testWith } from "./testing/needs.ts";
 import { Registry } from "./testing/registry.ts";
 
 const README = await Deno.readTextFile(`${ROOT}README.md`);
@@ -299,6 +300,108 @@ for (const [project, { files, app, text }] of Object.entries(PROJECTS)) {
     // Deno would have added the package of the children.
     assertEquals(await Deno.readTextFile(`${machine.directory}/site/deno.lock`), LOCK);
   });
+}
+
+/** Returns the line that a message says to type. */
+function lineOf(stderr: string): string {
+  const found = /^  (deno run .*)$/m.exec(stderr);
+  assert(found !== null, stderr);
+  return found[1];
+}
+
+for (const [project, { files, app, text }] of Object.entries(PROJECTS)) {
+  Deno.test(`serve without workers finds ${project} in its folder, else prints the line to type`, async () => {
+    await using machine = new Machine();
+    machine.write({ ...files, "elsewhere/a": "" });
+    const installed = await install(machine);
+    const path = `${machine.directory}/${app}`;
+    const own = path.slice(0, path.lastIndexOf("/"));
+    const elsewhere = `${machine.directory}/elsewhere`;
+    const run = "deno run --allow-read --allow-net=127.0.0.1:0 jsr:@gatehouse/cgi@0.2/cli";
+
+    const here = await machine.run(`${run} serve ${path} --check`, own);
+    assertEquals([here.code, here.stdout], [0, `${path} is an app\n`], here.stderr);
+    for (const [line, cwd] of [[run, elsewhere], [installed, elsewhere], [installed, own]]) {
+      const check = await machine.run(`${line} serve ${path} --check`, cwd);
+      assertEquals(check.code, 1, line);
+      assert(!check.stderr.includes("deno add"), check.stderr);
+      const again = await machine.run(lineOf(check.stderr), cwd);
+      assertEquals([again.code, again.stdout], [0, `${path} is an app\n`], again.stderr);
+      const { code, stderr } = await machine.run(`${line} serve ${path} -l 127.0.0.1:0`, cwd);
+      assertEquals(code, 1, stderr);
+      await using program = machine.start(lineOf(stderr), cwd);
+      await program.says(" on ", 1, START);
+      const address = / on (127\S+)/.exec(program.log)![1];
+      assertEquals(await textOf(fetchFastCGI("http://localhost/", address)), text);
+    }
+  });
+}
+
+Deno.test("an import that the config of the app lacks is reported with Deno's hint", async () => {
+  await using machine = new Machine();
+  machine.write({ "site/deno.json": "{}", "site/app.ts": appOf(["hono"]) });
+  for (const more of ["--check", "--workers 1 --check"]) {
+    const line = `deno run -A jsr:@gatehouse/cgi@0.2/cli serve app.ts ${more}`;
+    const { code, stderr } = await machine.run(line, `${machine.directory}/site`);
+    assertEquals(code, 1);
+    assert(stderr.includes('Cannot load app.ts: Import "hono" not a dependency'), stderr);
+    assert(stderr.includes("deno add npm:hono"), stderr);
+    assert(!stderr.includes("Type"), stderr);
+  }
+});
+
+Deno.test("a worker with another config names the one to add", async () => {
+  await using machine = new Machine();
+  const { files, app } = PROJECTS["deno.json with path aliases"];
+  machine.write({ ...files, "other.json": "{}" });
+  const line = `deno run -A --config other.json jsr:@gatehouse/cgi@0.2/cli serve ${app} -w 1`;
+  const { code, stderr } = await machine.run(`${line} -l 127.0.0.1:0`);
+  assertEquals(code, 1);
+  const flag = `--config=${machine.directory}/site/deno.jsonc`;
+  assert(stderr.includes(`Add ${flag} to the flags of its "deno run"`), stderr);
+});
+
+// The commands of a unit are run from /, by a user that may write to its cache only.
+for (const [project, { files, app, text }] of Object.entries(PROJECTS)) {
+  const variants = project.startsWith("package.json") ? ["", " --workers 2"] : [""];
+  for (const workers of variants) {
+    testWith(
+      { "systemd-socket-activate": "systemd", setpriv: "util-linux" },
+      `config systemd${workers} runs ${project} as a user that may not write to it`,
+      async () => {
+        await using machine = new Machine();
+        machine.write({ ...files, "site/deno.lock": LOCK, "cache/app/a": "" });
+        const installed = await install(machine);
+        const path = `${machine.directory}/${app}`;
+        const units = await machine.run(`${installed} config systemd --app ${path}${workers}`);
+        assertEquals(units.code, 0, units.stderr);
+        const value = (name: string) =>
+          [...units.stdout.matchAll(new RegExp(`^${name}=(.*)$`, "gm"))].map(([, value]) =>
+            value.replaceAll("%C", `${machine.directory}/cache`)
+          );
+        assert(path.startsWith(value("WorkingDirectory")[0]));
+        await machine.run("chmod -R a+rX . && chmod 777 cache/app");
+        const address = `127.0.0.1:${freePort()}`;
+        // StandardInput=socket
+        const input = workers === "" ? "" : " <&3 3<&-";
+        const commands = [...value("ExecStartPre"), `exec ${value("ExecStart")[0]}${input}`];
+        const nobody = Deno.uid() === 0
+          ? "exec setpriv --reuid 65534 --regid 65534 --clear-groups"
+          : "exec";
+        await using program = new Program("systemd-socket-activate", {
+          ...machine.options([
+            ...["--listen", address, "--setenv=JSR_URL", "--setenv=PATH"],
+            ...value("Environment").map((assignment) => `--setenv=${assignment}`),
+            ...["sh", "-c", `${nobody} sh -c '${commands.join(" && ")}'`],
+          ]),
+          cwd: "/",
+        });
+        await program.says("Listening on", 1, START);
+        assertEquals(await textOf(fetchFastCGI("http://localhost/", address)), text, program.log);
+        assertEquals(await Deno.readTextFile(`${machine.directory}/site/deno.lock`), LOCK);
+      },
+    );
+  }
 }
 
 Deno.test("workers and dev have the permission set of the working folder", async () => {

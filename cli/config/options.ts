@@ -1,6 +1,7 @@
 import type { Endpoint } from "../../io/address.ts";
 import { isLoopback } from "../../io/peers.ts";
 import { formatAddress } from "../address.ts";
+import type { AppConfig } from "../app_config.ts";
 
 /** The values of a configuration. None has a character with a meaning in configuration files. */
 export interface ConfigOptions {
@@ -16,6 +17,8 @@ export interface ConfigOptions {
   backends: Endpoint[];
   /** The file of the app. */
   app: string;
+  /** The config of the app; undefined if it has none on this machine. */
+  project: AppConfig | undefined;
   /** The number of workers, or "auto"; undefined for one process. */
   workers: string | undefined;
   /** The program that runs the app. */

@@ -1,17 +1,25 @@
+import { dirname } from "node:path";
 import { formatAddress } from "../address.ts";
 import { SPECIFIER } from "../version.ts";
 import { allowRemote, type ConfigOptions } from "./options.ts";
 
 /** A socket unit and a service unit of systemd, as `systemctl cat` shows them. */
 export function systemd(options: ConfigOptions): string {
-  const { name, listen, protocol, path, backends: [backend], app, workers, deno } = options;
+  const { name, listen, protocol, path, backends: [backend], app, project, workers, deno } =
+    options;
   const socket = listen ?? backend;
-  const folder = app.slice(0, app.lastIndexOf("/")) || "/";
+  // Deno adds this package to the lock file that it uses, and the project's is read-only.
+  const lock = project?.lock === undefined ? undefined : `%C/${name}/deno.lock`;
+  const config = [
+    ...project?.flags ?? [],
+    ...(lock === undefined ? ["--no-lock"] : [`--lock=${lock}`, "--frozen=false"]),
+  ].join(" ");
   const flags = [
     "--no-prompt",
     "--cached-only",
+    config,
     "--allow-env",
-    `--allow-read=${folder}`,
+    `--allow-read=${project?.folder ?? dirname(app)}`,
     ...(workers === undefined ? [] : [`--allow-run=${deno}`]),
   ];
   const serve = [
@@ -46,8 +54,14 @@ After=${name}.socket network.target
 [Service]
 # Each connection takes a file descriptor.
 LimitNOFILE=65536
-# Downloads what the app imports, once; the app itself runs with what is in the cache.
-ExecStartPre=${deno} cache ${SPECIFIER} ${app}
+# Deno looks here for deno.json or package.json.
+WorkingDirectory=${dirname(project?.path ?? app)}
+${
+    lock === undefined ? "" : `# The service may not write to the app's folder.
+ExecStartPre=cp ${project!.lock} ${lock}
+`
+  }# Downloads what the app imports, once; the app itself runs with what is in the cache.
+ExecStartPre=${deno} cache ${config} ${SPECIFIER} ${app}
 ExecStart=${deno} run ${flags.join(" ")} ${SPECIFIER} ${serve.join(" ")}
 ${
     workers === undefined ? "" : `# The workers share the socket as their standard input.

@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { type AppConfig, findConfig, parseConfig } from "../../cli/app_config.ts";
-import { withConfig } from "../../cli/child_command.ts";
+import { withConfig, withLock } from "../../cli/child_command.ts";
 import { text } from "../testing/bytes.ts";
 import { ROOT } from "../testing/daemon.ts";
 
@@ -36,14 +36,15 @@ Deno.test("findConfig() finds the nearest config, and deno.json before the other
   await withFiles(files, (folder) => {
     const found = (path: string) => findConfig(`${folder}/${path}`);
     const lock = `${folder}/deno.lock`;
-    const root = { path: `${folder}/deno.json`, flags: [`--config=${folder}/deno.json`], lock };
+    const path = `${folder}/deno.json`;
+    const root = { path, flags: [`--config=${path}`], folder, lock };
     assertEquals(found("app.ts"), root);
     assertEquals(found("d/app.ts"), root);
-    const { path, flags } = found("a/b/app.ts")!;
-    assertEquals([path, flags], [`${folder}/a/deno.jsonc`, [`--config=${path}`]]);
+    assertEquals(found("a/b/app.ts")?.flags, [`--config=${folder}/a/deno.jsonc`]);
     assertEquals(found("c/app.ts"), {
       path: `${folder}/c/package.json`,
       flags: ["--node-modules-dir=manual"],
+      folder: `${folder}/c`,
       lock: undefined,
     });
     assertEquals(findConfig(`file://${folder}/d/app.ts`), root);
@@ -51,7 +52,7 @@ Deno.test("findConfig() finds the nearest config, and deno.json before the other
   });
 });
 
-Deno.test("findConfig() finds the lock file of a workspace beside its root", async () => {
+Deno.test("findConfig() finds the folder and the lock file of a workspace", async () => {
   const files = {
     "deno.lock": "{}",
     "root/deno.json": `{ "workspace": ["./web"] }`,
@@ -59,7 +60,8 @@ Deno.test("findConfig() finds the lock file of a workspace beside its root", asy
     "root/web/deno.json": "{}",
   };
   await withFiles(files, (folder) => {
-    assertEquals(findConfig(`${folder}/root/web/app.ts`)?.lock, `${folder}/root/deno.lock`);
+    const found = findConfig(`${folder}/root/web/app.ts`)!;
+    assertEquals([found.folder, found.lock], [`${folder}/root`, `${folder}/root/deno.lock`]);
   });
 });
 
@@ -105,17 +107,26 @@ Deno.test("parseConfig() parses comments and commas at the end of a list", () =>
 const APP: AppConfig = {
   path: "/srv/app/deno.json",
   flags: ["--config=/srv/app/deno.json"],
+  folder: "/srv/app",
   lock: "/srv/app/deno.lock",
 };
-const NODE: AppConfig = { path: "/srv/app/package.json", flags: ["--node-modules-dir=manual"] };
-const OWN: AppConfig = { path: "/home/ann/deno.json", flags: ["--config=/home/ann/deno.json"] };
+const NODE: AppConfig = {
+  path: "/srv/app/package.json",
+  flags: ["--node-modules-dir=manual"],
+  folder: "/srv/app",
+};
+const OWN: AppConfig = {
+  path: "/home/ann/deno.json",
+  flags: ["--config=/home/ann/deno.json"],
+  folder: "/home/ann",
+};
 const INSTALLED = "/home/ann/.deno/bin/.gatehouse/deno.json";
 
-const ADDED = "--config=/srv/app/deno.json --lock=COPY --frozen=false";
+const ADDED = "--config=/srv/app/deno.json --lock=/srv/app/deno.lock --frozen=false";
 const OWN_ADDED = "--config=/home/ann/deno.json --no-lock";
 
 const FLAGS: [name: string, given: string, app: AppConfig | undefined, flags: string][] = [
-  ["adds the app's config, and a copy of its lock file", "-A", APP, `-A ${ADDED}`],
+  ["adds the app's config and lock file", "-A", APP, `-A ${ADDED}`],
   ["adds nothing if the app has none", "-A", undefined, "-A"],
   [
     "replaces the config of an installed command",
@@ -146,8 +157,9 @@ const FLAGS: [name: string, given: string, app: AppConfig | undefined, flags: st
 ];
 for (const [name, given, app, flags] of FLAGS) {
   Deno.test(`withConfig() ${name}`, () => {
-    const copy = (lock: string) => lock === APP.lock ? "COPY" : undefined;
-    assertEquals(withConfig(given.split(" "), { app, own: OWN }, copy).join(" "), flags);
+    const added = withConfig(given.split(" "), { app, own: OWN });
+    const all = added.config === undefined ? added.flags : withLock(added.flags, added.config);
+    assertEquals(all.join(" "), flags);
   });
 }
 

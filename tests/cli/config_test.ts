@@ -158,6 +158,47 @@ for (
   );
 }
 
+testWith(
+  { "systemd-analyze": "systemd" },
+  "config systemd names the config and a copy of the lock file of the app",
+  async () => {
+    const folder = await Deno.makeTempDir();
+    await Deno.mkdir(`${folder}/src`);
+    await Deno.writeTextFile(`${folder}/deno.json`, "{}");
+    await Deno.writeTextFile(`${folder}/deno.lock`, "{}");
+    const args = ["config", "systemd", "--app", `${folder}/src/app.ts`];
+    const { stdout } = await runCommandLine(args, [`--allow-read=${folder}`]);
+    const { "app.socket": socket, "app.service": service } = unitsOf(stdout);
+    const lines = (name: string) =>
+      [...service.matchAll(new RegExp(`^${name}=(.*)$`, "gm"))].map(([, value]) => value);
+    assertEquals(lines("WorkingDirectory"), [folder]);
+    const [copy, cache] = lines("ExecStartPre");
+    assertEquals(copy, `cp ${folder}/deno.lock %C/app/deno.lock`);
+    const flags = `--config=${folder}/deno.json --lock=%C/app/deno.lock --frozen=false`;
+    assertStringIncludes(cache, ` cache ${flags} `);
+    assertStringIncludes(lines("ExecStart")[0], ` ${flags} --allow-env --allow-read=${folder} `);
+    await Deno.writeTextFile(`${folder}/app.socket`, socket);
+    await Deno.writeTextFile(`${folder}/app.service`, service);
+    const verify = ["verify", "--man=no", `${folder}/app.socket`, `${folder}/app.service`];
+    const { stderr } = await new Deno.Command("systemd-analyze", { args: verify }).output();
+    const complaints = new TextDecoder().decode(stderr).split("\n")
+      .filter((line) => line.includes(folder) || line.includes("app."));
+    assertEquals(complaints, []);
+    await Deno.remove(folder, { recursive: true });
+  },
+);
+
+Deno.test("config systemd rejects a lock file whose name has a meaning in units", async () => {
+  const folder = await Deno.makeTempDir();
+  await Deno.writeTextFile(`${folder}/deno.json`, `{ "lock": "./a\\nExecStart=b" }`);
+  await Deno.writeTextFile(`${folder}/a\nExecStart=b`, "");
+  const args = ["config", "systemd", "--app", `${folder}/app.ts`];
+  const { code, stderr } = await runCommandLine(args, [`--allow-read=${folder}`]);
+  assertStringIncludes(stderr, "The app's lock file must be an absolute path without spaces");
+  assertEquals(code, 2);
+  await Deno.remove(folder, { recursive: true });
+});
+
 for (const workers of [[], ["--workers", "2"]]) {
   testWith(
     { "systemd-socket-activate": "systemd" },
