@@ -304,7 +304,7 @@ for (const [project, { files, app, text }] of Object.entries(PROJECTS)) {
 
 /** Returns the line that a message says to type. */
 function lineOf(stderr: string): string {
-  const found = /^  (deno run .*)$/m.exec(stderr);
+  const found = /^ {2}(deno run .*)$/m.exec(stderr);
   assert(found !== null, stderr);
   return found[1];
 }
