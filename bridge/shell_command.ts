@@ -1,5 +1,6 @@
 import type { HandlerInfo } from "./app.ts";
 import type { DebugTools } from "./error_response.ts";
+import { isPrintable, printable } from "./printable.ts";
 import type { Redactor } from "./redact.ts";
 
 /** The variables that a script needs to reproduce this request. */
@@ -71,7 +72,20 @@ function pathOf(url: string): string {
   return url.replace(/^[a-z]+:\/\/[^/?#]*/, "");
 }
 
-/** Quotes a word for a POSIX shell. */
+/**
+ * Quotes a word for a shell. All text that is printed for a shell goes through it.
+ *
+ * A word with control characters becomes `$'\033'`, which bash, zsh, ksh and busybox know (POSIX.1-2024 section 2.2.4), so
+ * that a terminal does not obey them.
+ */
 export function shellQuote(word: string): string {
-  return /^[\w./:@%+=,-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
+  if (/^[\w./:@%+,-][\w./:@%+=,-]*$/.test(word)) return word;
+  if (isPrintable(word)) return `'${word.replaceAll("'", `'\\''`)}'`;
+  // Shells with a history replace an exclamation mark even here.
+  return `$'${printable(word.replace(/[\\'!]/g, toOctal), toOctal)}'`;
+}
+
+function toOctal(char: string): string {
+  return [...new TextEncoder().encode(char)]
+    .map((byte) => `\\${byte.toString(8).padStart(3, "0")}`).join("");
 }

@@ -4,18 +4,29 @@
  * @module
  */
 
-import { absolutePath } from "../io/script_file.ts";
+import { resolve } from "node:path";
+import { printable, printableLines } from "../bridge/printable.ts";
+import { shellQuote } from "../bridge/shell_command.ts";
 import { type Arguments, formatUsage, type Usage } from "./arguments.ts";
-import { examine } from "./doctor/examine.ts";
-import { type Finding, preventsStart } from "./doctor/findings.ts";
-import { type Trial, tryScript } from "./doctor/trial.ts";
+import { examine, unsafeFor } from "./doctor/examine.ts";
+import {
+  type Finding,
+  findingsOf,
+  isUnstartable,
+  preventsStart,
+  survivesTrial,
+} from "./doctor/findings.ts";
+import { judge, startFailure } from "./doctor/judge.ts";
+import { scriptNameOf, type Trial, type TrialRequest, tryScript } from "./doctor/trial.ts";
 import { User } from "./doctor/user.ts";
 import { UsageError } from "./errors.ts";
+import { DATA, HEADER, readData, readHeaders } from "./request_options.ts";
 
 /** The PATH of scripts under most web servers. */
 const SEARCH_PATH = "/usr/local/bin:/usr/bin:/bin";
 /** The maximum length of the output that is shown, in characters. */
 const SHOWN = 2000;
+const ROOT = 0;
 
 /** The options of `doctor`. */
 export const usage: Usage = {
@@ -23,14 +34,14 @@ export const usage: Usage = {
   operands: "SCRIPT",
   about:
     `Finds out why a CGI script does not respond: looks at its file, runs it as a web server does, and prints what is
-wrong, each with the line that fixes it. Ends with 0 if nothing is wrong, else with 1.`,
+wrong, each with the line of shell that fixes it, if there is one. Ends with 0 if nothing is wrong, else with 1.`,
   options: [
     {
       name: "user",
       short: "u",
       value: "NAME",
       about:
-        "the user of the web server, such as www-data; to run the script as\nanother user, run doctor as root. Default: you",
+        "the user of the web server, such as www-data; to run the script as\nanother user, run doctor as root, which needs it. Default: you",
     },
     {
       name: "env",
@@ -39,6 +50,15 @@ wrong, each with the line that fixes it. Ends with 0 if nothing is wrong, else w
       repeats: true,
       about: `what the web server's configuration sets for scripts, such as
 DENO_DIR=/var/cache/deno. Default: PATH=${SEARCH_PATH}`,
+    },
+    { name: "path", value: "PATH", about: "what follows the script in the URL, such as /users/7" },
+    { name: "query", value: "QUERY", about: "the query, such as id=7" },
+    HEADER,
+    DATA,
+    {
+      name: "memory",
+      value: "SIZE",
+      about: "the web server's limit of memory for scripts, such as 512m: Apache's\nRLimitMEM",
     },
     { name: "timeout", value: "SECONDS", about: "how long the script may take. Default: 10" },
   ],
@@ -54,65 +74,104 @@ export async function run(args: Arguments): Promise<number> {
   if (extra !== undefined) {
     throw new UsageError(`One script is examined: "${extra}" is one too many.`);
   }
-  const script = absolutePath(operand);
-  const user = User.find(args.text("user"));
-  const env = { PATH: SEARCH_PATH, ...readVariables(args.all("env")) };
-  const findings = await examine({ script, user, env });
-  const seconds = args.number("timeout", 1) ?? 10;
-  console.log(`${script}, run by ${user.name}`);
-  if (findings.some(({ id }) => id === "missing")) {
-    print(findings);
-    return 1;
+  const name = args.text("user");
+  if (name === undefined && Deno.uid() === ROOT) {
+    throw new UsageError(
+      `Name the user of the web server, as root may do everything: doctor ${
+        shellQuote(operand)
+      } --user www-data`,
+    );
   }
-  if (user.uid !== Deno.uid() && Deno.uid() !== 0) {
+  const script = resolve(operand);
+  const user = User.find(name);
+  const env = { PATH: SEARCH_PATH, ...Object.fromEntries(args.all("env").map(readVariable)) };
+  const request = await readRequest(args, script);
+  const options = {
+    script,
+    user,
+    env,
+    ...request,
+    seconds: args.number("timeout", 1) ?? 10,
+    memory: args.bytes("memory"),
+  };
+  const find = findingsOf({ script, user: user.name });
+  const { findings, ...known } = await examine(options, find);
+  console.log(`${printable(script)}, run by ${user.name}`);
+  const { file } = known;
+  const refusal = file === undefined ? "" : refuseTrial(file, user, findings);
+  if (file === undefined || refusal !== undefined) {
     print(findings);
-    console.log(`\nNot tried, as only root can run it as ${user.name}: sudo gatehouse doctor …`);
+    if (refusal) console.log(`\nNot tried, ${printable(refusal)}`);
     return findings.length === 0 ? 0 : 1;
   }
-  let trial: Trial;
-  try {
-    trial = await tryScript({ script, user, env, seconds });
-  } catch (error) {
-    print(findings);
-    console.log(`\nThe script cannot be started: ${(error as Error).message}`);
-    return 1;
-  }
-  if (!findings.some(preventsStart)) {
-    const known = findings.map(({ id }) => id);
-    findings.push(...trial.findings.filter(({ id }) => !known.includes(id)));
-  }
-  print(findings);
+  const trial = await tryScript(options);
+  const cause = judge({ ...options, ...known, ...trial, file, find });
+  const all = cause === undefined
+    // It starts, whatever its mode says.
+    ? findings.filter(survivesTrial)
+    : findings.some(preventsStart) || findings.some(({ id }) => id === cause.id)
+    ? findings
+    : [...findings, cause];
+  print(all);
   printTrial(trial);
-  return findings.length === 0 ? 0 : 1;
+  return all.length === 0 ? 0 : 1;
 }
 
-function readVariables(list: string[]): Record<string, string> {
-  return Object.fromEntries(list.map((text) => {
-    const at = text.indexOf("=");
-    if (at < 1) {
-      throw new UsageError(`--env must be NAME=VALUE: current value is "${text}".`);
-    }
-    return [text.slice(0, at), text.slice(at + 1)];
-  }));
+/** Returns why a script must not be run, or undefined if it may. */
+function refuseTrial(file: string, user: User, findings: Finding[]): string | undefined {
+  if (findings.some(isUnstartable)) return "as the system cannot start it";
+  if (user.uid !== Deno.uid() && Deno.uid() !== ROOT) {
+    return `as only root can run it as ${user.name}: sudo gatehouse doctor …`;
+  }
+  const unsafe = unsafeFor(user, file);
+  return unsafe === undefined
+    ? undefined
+    : `as others may change ${unsafe}, and so what ${user.name} would run`;
+}
+
+function readVariable(text: string): [name: string, value: string] {
+  const at = text.indexOf("=");
+  if (at < 1) throw new UsageError(`--env must be NAME=VALUE: current value is "${text}".`);
+  return [text.slice(0, at), text.slice(at + 1)];
+}
+
+/** Creates the request of the trial. */
+async function readRequest(args: Arguments, script: string): Promise<TrialRequest> {
+  const pathInfo = args.text("path") ?? "";
+  if (!/^(?:\/|$)/.test(pathInfo)) {
+    throw new UsageError(`--path must begin with /: current value is "${pathInfo}".`);
+  }
+  const headers = readHeaders(args);
+  const body = await readData(args, headers);
+  const url = new URL("http://localhost");
+  url.pathname = (scriptNameOf(script) + pathInfo).split("/").map(encodeURIComponent).join("/");
+  url.search = args.text("query") ?? "";
+  const method = body === undefined ? "GET" : "POST";
+  return { request: new Request(url, { method, headers, body }), body, pathInfo };
 }
 
 function print(findings: Finding[]): void {
   if (findings.length === 0) console.log("\nNothing is wrong.");
-  for (const { id, what, fix } of findings) console.log(`\n${what} [${id}]\n    ${fix}`);
+  for (const { id, what, line, advice } of findings) {
+    console.log(`\n${what} [${id}]\n${line === undefined ? `  ${advice}` : `    ${line}`}`);
+  }
 }
 
-function printTrial({ end, stdout, stderr, verdict }: Trial): void {
-  console.log(`\nThe trial: ${end}. A web server makes of it: ${verdict}`);
-  for (const [name, text] of [["stdout", new TextDecoder().decode(stdout)], ["stderr", stderr]]) {
-    if (text !== "") console.log(`\n${name}:\n${quote(text)}`);
+function printTrial(trial: Trial): void {
+  const { end, stdout, stderr, verdict } = trial;
+  const failure = startFailure(trial);
+  if (failure !== undefined) {
+    console.log(`\nThe script cannot be started: ${printable(failure)}`);
+    return;
+  }
+  console.log(`\nThe trial: ${end}. A web server makes of it: ${printable(verdict)}`);
+  for (const [name, text] of [["stdout", stdout], ["stderr", stderr]]) {
+    if (text !== "") console.log(`\n${name}:\n${indent(text)}`);
   }
 }
 
 /** Indents the output of a script, without control characters. */
-function quote(text: string): string {
+function indent(text: string): string {
   const shown = text.length > SHOWN ? `${text.slice(0, SHOWN)}…` : text;
-  return shown.trimEnd().split(/\r?\n/).map((line) =>
-    // deno-lint-ignore no-control-regex
-    `    ${line.replaceAll(/[\x00-\x08\x0b-\x1f\x7f-\x9f]/g, "\u{fffd}")}`
-  ).join("\n");
+  return printableLines(shown.trimEnd()).replaceAll(/^/gm, "    ");
 }

@@ -10,6 +10,7 @@ import { reasonPhrase } from "../wire/cgi.ts";
 import { readAddress } from "./address.ts";
 import { type Arguments, formatUsage, type Usage } from "./arguments.ts";
 import { Failure, UsageError } from "./errors.ts";
+import { DATA, HEADER, readData, readHeaders, split } from "./request_options.ts";
 
 /** The options of `fetch`. */
 export const usage: Usage = {
@@ -27,19 +28,8 @@ checks expect.`,
       value: "METHOD",
       about: "the method. Default: GET, with --data POST",
     },
-    {
-      name: "header",
-      short: "H",
-      value: "FIELD",
-      repeats: true,
-      about: 'a header field, such as "Accept: text/html"',
-    },
-    {
-      name: "data",
-      short: "d",
-      value: "BODY",
-      about: "the body, or @FILE for the contents of a file",
-    },
+    HEADER,
+    DATA,
     { name: "include", short: "i", about: "print status and headers before the body" },
     {
       name: "root",
@@ -93,20 +83,8 @@ export async function run(args: Arguments): Promise<number> {
 }
 
 async function createRequest(args: Arguments, path: string): Promise<Request> {
-  const headers = new Headers();
-  for (const field of args.all("header")) {
-    const [name, value] = split(field, ":", "header");
-    try {
-      headers.append(name, value.trim());
-    } catch {
-      throw new UsageError(`--header must be a name and a value: current value is "${field}".`);
-    }
-  }
-  const data = args.text("data");
-  const body = data?.startsWith("@") ? await readData(data.slice(1)) : data;
-  if (body !== undefined && !headers.has("content-type")) {
-    headers.set("content-type", "application/x-www-form-urlencoded");
-  }
+  const headers = readHeaders(args);
+  const body = await readData(args, headers);
   const method = args.text("request") ?? (body === undefined ? "GET" : "POST");
   try {
     return new Request(`http://${headers.get("host") ?? "localhost"}${path}`, {
@@ -117,25 +95,6 @@ async function createRequest(args: Arguments, path: string): Promise<Request> {
     });
   } catch (error) {
     throw new UsageError(`Cannot create the request: ${(error as Error).message}.`);
-  }
-}
-
-/** Splits "name=value" or "name: value". */
-function split(text: string, separator: string, option: string): [name: string, value: string] {
-  const at = text.indexOf(separator);
-  if (at < 1) {
-    throw new UsageError(
-      `--${option} must be a name, "${separator}" and a value: current value is "${text}".`,
-    );
-  }
-  return [text.slice(0, at), text.slice(at + 1)];
-}
-
-async function readData(file: string): Promise<Uint8Array<ArrayBuffer>> {
-  try {
-    return await Deno.readFile(file);
-  } catch (error) {
-    throw new Failure(`Cannot read the body from ${file}: ${(error as Error).message}`);
   }
 }
 

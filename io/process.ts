@@ -30,12 +30,14 @@ function onUnload(): void {
 export class ProcessGroup {
   /** Resolves when the process itself has ended, whether or not its children have. */
   readonly status: Promise<Deno.CommandStatus>;
+  /** Resolves when all that was written to stderr has been logged, which may be after `status`. */
+  readonly logged: Promise<void>;
   /** The standard output of the process. */
   readonly stdout: StreamReader;
   #child: Deno.ChildProcess;
   #stdin: WritableStreamDefaultWriter<Uint8Array> | undefined;
   #ended = false;
-  #killing = false;
+  #killed: Promise<void> | undefined;
 
   /**
    * Starts the process.
@@ -65,7 +67,7 @@ export class ProcessGroup {
       running.delete(this);
       return status;
     });
-    logLines(new StreamReader(this.#child.stderr, SMALL_READ), onlog);
+    this.logged = logLines(new StreamReader(this.#child.stderr, SMALL_READ), onlog);
   }
 
   /** Writes to stdin. @throws If the process has closed it. */
@@ -78,23 +80,27 @@ export class ProcessGroup {
     await this.#stdin?.close().catch(() => {});
   }
 
-  /** Kills the process and its children: SIGTERM, then SIGKILL when the process has ended or after a second. */
-  kill(): void {
-    if (this.#killing) return;
-    this.#killing = true;
+  /**
+   * Kills the process and its children: SIGTERM, then SIGKILL when the process has ended or after a second.
+   *
+   * @returns Resolves when SIGKILL was sent.
+   */
+  kill(): Promise<void> {
+    return this.#killed ??= this.#kill();
+  }
+
+  async #kill(): Promise<void> {
     this.#signal("SIGTERM");
-    const killed = Promise.withResolvers<void>();
-    const timer = setTimeout(killed.resolve, GRACE);
-    const ended = this.#ended ? killed.promise : Promise.race([killed.promise, this.status]);
-    ended.then(() => {
-      clearTimeout(timer);
-      this.#signal("SIGKILL");
-    });
+    const { promise: late, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, GRACE);
+    await (this.#ended ? late : Promise.race([late, this.status]));
+    clearTimeout(timer);
+    this.#signal("SIGKILL");
   }
 
   /** Sends SIGTERM, or SIGKILL if it is being killed already. For the exit of this process, when timers do not run. */
   end(): void {
-    this.#signal(this.#killing ? "SIGKILL" : "SIGTERM");
+    this.#signal(this.#killed ? "SIGKILL" : "SIGTERM");
   }
 
   #signal(signal: "SIGTERM" | "SIGKILL"): void {
@@ -102,8 +108,8 @@ export class ProcessGroup {
     try {
       Deno.kill(-pid, signal);
     } catch (error) {
-      // The program that creates the group has not done so yet, or the group has ended.
-      if (error instanceof Deno.errors.NotFound) this.#killChild(signal);
+      // The program that creates the group has not done so yet, or the group has ended, or belongs to another user.
+      if (!(error instanceof Deno.errors.NotCapable)) this.#killChild(signal);
       // To signal a process group, Deno needs --allow-run without a list; the program "kill" does not.
       if (error instanceof Deno.errors.NotCapable && !this.#killGroup(signal)) {
         this.#killChild(signal);
@@ -141,6 +147,11 @@ function sessionStarter(): string | null {
   if (Deno.permissions.querySync({ name: "run" }).state !== "granted") return null;
   if (starter === undefined) starter = ["/usr/bin/setsid", "/bin/setsid"].find(works) ?? null;
   return starter;
+}
+
+/** Returns whether processes start in a session of their own, without the terminal of this one. */
+export function startsSessions(): boolean {
+  return sessionStarter() !== null;
 }
 
 function works(setsid: string): boolean {

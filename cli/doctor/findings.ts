@@ -1,135 +1,212 @@
 /**
- * The faults of a CGI script that `doctor` can find, and the line that fixes each. Words in braces are replaced.
+ * The faults of a CGI script that `doctor` can find. Words in braces are replaced.
  *
  * @module
  */
 
+import { printable } from "../../bridge/printable.ts";
+import { type Command, formatLine } from "./commands.ts";
+
 /** One kind of finding. */
-export interface FindingKind {
+interface FindingKind {
   /** The fault. */
   what: string;
-  /** The line that fixes it. */
-  fix: string;
+  /** What to do if no commands fix it. */
+  advice: string;
 }
 
 /** All kinds of findings, in the order of the checks. */
 export const FINDINGS = {
   "missing": {
     what: "There is no file {script}",
-    fix: "ls -l {folder}",
+    advice: "Name a script that exists: {folder} has {names}.",
+  },
+  "folder": {
+    what: "{script} is a folder",
+    advice: "Name a script in it: it has {names}.",
+  },
+  "foreign-link": {
+    what: "{path} is a link to another user's file, {target}, which web servers may refuse to run",
+    advice: "Remove the link, or let the owner of the file put it there.",
   },
   "unreadable": {
     what: "{user} may not read {path}",
-    fix: "chmod o+rX {path}",
+    advice: "Let the owner of {path} give {user} that right.",
   },
   "run-bit": {
-    what: "{user} may not run {script}: it lacks the run bit",
-    fix: "chmod 755 {script}",
+    what: "{user} may not run {script}: it is not executable",
+    advice: "Let the owner of {script} make it executable.",
   },
   "writable": {
     what: "All users may change {path}, which web servers with suexec refuse to run",
-    fix: "chmod o-w {path}",
+    advice: "Move the script to a folder that only its owner may change.",
   },
   "bom": {
     what: "{script} begins with a byte order mark, so that the system does not see its first line",
-    fix: String.raw`sed -i '1s/^\xef\xbb\xbf//' {script}`,
+    advice: "Save it as UTF-8 without a byte order mark.",
   },
   "crlf": {
     what:
       'The first line of {script} ends in CR LF, so that the system looks for a program named "{program}\\r"',
-    fix: String.raw`sed -i 's/\r$//' {script}`,
+    advice: "Save it with the line ends of Unix.",
   },
   "first-line": {
     what: "The first line of {script} does not name the program that runs it",
-    fix: "sed -i '1i #!/usr/bin/env -S deno run --allow-env' {script}",
+    advice: "Begin it with a line such as #!/usr/bin/python3.",
   },
   "env-s": {
     what:
       "The system passes what follows the program in the first line as one argument, not as several",
-    fix: "sed -i '1s|.*|#!/usr/bin/env -S {command}|' {script}",
+    advice: "Begin the line with #!/usr/bin/env -S.",
   },
   "interpreter": {
-    what: "{program} is not on the web server's PATH, {searchPath}",
-    fix: 'sudo install -m 755 "$(command -v {program})" /usr/local/bin/{program}',
+    what: "{program} is not {where}",
+    advice: "Install {program} for all users, or name another program in the first line.",
   },
   "interpreter-denied": {
     what: "{user} may not run {file}",
-    fix: "sudo install -m 755 {file} /usr/local/bin/{program}",
+    advice: "Install {program} for all users, and name it by its path in the first line.",
   },
   "allow-env": {
     what:
       "The first line does not have --allow-env, without which a script cannot read its request",
-    fix: "sed -i '1s/deno run/& --allow-env/' {script}",
-  },
-  "deno-dir": {
-    what:
-      "{user} may neither read nor write Deno's cache, {path}, so that each request compiles the script again, and modules from elsewhere are missing",
-    fix:
-      "sudo install -d -o {user} /var/cache/deno # and in Apache: SetEnv DENO_DIR /var/cache/deno",
+    advice: "Add --allow-env to the first line.",
   },
   "syntax": {
     what: "Deno cannot parse a module: {error}",
-    fix: "deno check {script}",
+    advice: "Correct the line that the error below names.",
   },
   "extension": {
     what: "The name of {script} does not mark it as TypeScript: {error}",
-    fix: "sed -i '1s/deno run/& --ext=ts/' {script}",
+    advice: "Add --ext=ts to the first line.",
+  },
+  "deno-dir": {
+    what: "{user} may not write Deno's cache, {path}, where the script's imports belong: {error}",
+    advice: "Bundle the script into one file: deno bundle --output bundle.js {name}",
   },
   "import": {
-    what: "A module cannot be loaded: {error}",
-    fix: "sudo -u {user} env DENO_DIR={denoDir} deno cache {script}",
+    what: "An import cannot be downloaded: {error}",
+    advice: "Bundle the script into one file: deno bundle --output bundle.js {name}",
+  },
+  "module": {
+    what: "An import is not found: {error}",
+    advice: "Correct the import that the error below names.",
   },
   "permission": {
     what: "The first line does not grant what the script needs: {error}",
-    fix: "sed -i '1s|deno run|& {flag}|' {script}",
+    advice: "Add {flag} to the first line.",
+  },
+  "listens": {
+    what: "The script listens on a port, but a web server runs it anew for each request",
+    advice: "Pass its handler to serve() of {module}.",
+  },
+  "storage": {
+    what: "{user} may not {right} {path}: {error}",
+    advice: "Store the data in a folder of its own, which {user} may read and write.",
+  },
+  "memory": {
+    what:
+      "The web server limits the script's memory (RLimitMEM, ulimit -v), but Deno reserves 32 GiB of addresses: {error}",
+    advice: "Raise the limit, as in Apache: RLimitMEM max",
   },
   "throws": {
     what: "The script ends with an error before its response: {error}",
-    fix: "Correct the line that the stack below names",
+    advice: "Correct the line that the log below names.",
   },
   "slow": {
     what: "The script does not end within {seconds} seconds",
-    fix: "Let the app return a Response, and look for what waits forever",
+    advice: "Let the app return a Response, and look for what waits forever.",
+  },
+  "left-open": {
+    what:
+      "The script ends, but leaves a process that holds its output, for whose end web servers wait",
+    advice: "Start that process with an output of its own, as in: job >/dev/null 2>&1 &",
   },
   "printed": {
     what: "The script prints {text} before the response, which takes it for a header",
-    fix: "Print to the web server's log instead: replace console.log by console.error",
+    advice: "Print it to stderr, which is the web server's log.",
   },
   "no-serve": {
     what: "The script ends without a response: it does not call serve()",
-    fix: "echo 'await serve(app);' >> {script}",
+    advice:
+      'Import serve() and pass it the app: import { serve } from "{module}"; await serve(app);',
+  },
+  "silent": {
+    what: "The script ends without printing a response",
+    advice:
+      "Print a header such as Content-Type: text/plain, an empty line, and the body of the response.",
   },
   "invalid": {
     what: "What the script prints is no CGI response: {error}",
-    fix: "Let serve() write the response, and print nothing else to stdout",
+    advice: "Print a header such as Content-Type: text/plain and an empty line before the body.",
   },
   "status": {
     what: "The app responds with {status}",
-    fix: "Correct what the log below says",
+    advice: "Correct what the log below says.",
   },
 } as const satisfies Record<string, FindingKind>;
 
 /** The name of a kind of finding. */
 export type FindingId = keyof typeof FINDINGS;
 
-/** A fault of a script. */
-export interface Finding extends FindingKind {
+/** A fault of a script. Its texts have no control characters. */
+export interface Finding {
   /** Its kind. */
   id: FindingId;
+  /** The fault. */
+  what: string;
+  /** The line of shell that fixes it, if there is one. */
+  line: string | undefined;
+  /** What to do if there is no line. */
+  advice: string;
 }
 
 /** Findings with which a script starts nevertheless. They do not explain a failed trial. */
-const HARMLESS: FindingId[] = ["writable", "allow-env", "deno-dir"];
+const HARMLESS: FindingId[] = ["writable", "allow-env"];
 
-/** Whether a finding keeps a script from starting. */
+/** Findings with which the system does not start a script, though shells do. */
+const UNSTARTABLE: FindingId[] = ["bom", "first-line"];
+
+/** Returns whether the system cannot start a script, so that there is nothing to try. */
+export function isUnstartable({ id }: Finding): boolean {
+  return UNSTARTABLE.includes(id);
+}
+
+/** Returns whether a finding keeps a script from starting. */
 export function preventsStart({ id }: Finding): boolean {
   return !HARMLESS.includes(id);
 }
 
-/** Creates a finding. @param values The replacements of the words in braces. */
-export function createFinding(id: FindingId, values: Record<string, string>): Finding {
-  const fill = (text: string) =>
-    text.replaceAll(/\{(\w+)\}/g, (braces, name: string) => values[name] ?? braces);
-  const { what, fix } = FINDINGS[id];
-  return { id, what: fill(what), fix: fill(fix) };
+/** Returns whether a finding is a fault of a script that responds. */
+export function survivesTrial({ id }: Finding): boolean {
+  return id === "writable";
+}
+
+/** Creates findings of one script. */
+export type Find = (
+  id: FindingId,
+  values?: Record<string, string>,
+  commands?: (Command | undefined)[],
+) => Finding;
+
+/**
+ * Returns a function that creates findings.
+ *
+ * @param common The replacements of words in braces that all findings share.
+ */
+export function findingsOf(common: Record<string, string>): Find {
+  return (id, values = {}, commands = []) => {
+    const all = { ...common, ...values };
+    const fill = (text: string) =>
+      printable(text.replaceAll(/\{(\w+)\}/g, (braces, name: string) => all[name] ?? braces));
+    const { what, advice } = FINDINGS[id];
+    const safe = commands.filter((command) => command !== undefined);
+    const isFixed = safe.length > 0 && safe.length === commands.length;
+    return {
+      id,
+      what: fill(what),
+      advice: fill(advice),
+      line: isFixed ? formatLine(safe) : undefined,
+    };
+  };
 }

@@ -4,12 +4,24 @@
  * @module
  */
 
+import { createVariables } from "../../bridge/request_variables.ts";
 import { ResponseReader } from "../../gateway/response.ts";
-import { createFinding, type Finding, type FindingId } from "./findings.ts";
-import type { User } from "./user.ts";
+import { ProcessGroup, startsSessions } from "../../io/process.ts";
+import { toByteString, toText } from "../../wire/byte_string.ts";
+import { Failure } from "../errors.ts";
+import { folderOf, stat, type User } from "./user.ts";
+
+/** The request of a trial. */
+export interface TrialRequest {
+  request: Request;
+  /** The body of `request`. */
+  body: Uint8Array<ArrayBuffer> | undefined;
+  /** What follows the script's name in the path. */
+  pathInfo: string;
+}
 
 /** Options of a trial. */
-export interface TrialOptions {
+export interface TrialOptions extends TrialRequest {
   /** The absolute path of the script. */
   script: string;
   /** The user that runs it. */
@@ -18,164 +30,196 @@ export interface TrialOptions {
   env: Record<string, string>;
   /** How long it may take, in seconds. */
   seconds: number;
+  /** How many bytes of memory it may have; undefined for no limit. */
+  memory: number | undefined;
 }
 
 /** The outcome of a trial. */
 export interface Trial {
   /** How it ended, such as "exit code 0". */
   end: string;
-  stdout: Uint8Array<ArrayBuffer>;
+  success: boolean;
+  /** Whether it took too long: "script", or "child" if a process that the script left holds its output open. */
+  late: "script" | "child" | undefined;
+  /** The beginning of what it printed. */
+  stdout: string;
+  /** The beginning and the end of what it logged. */
   stderr: string;
   /** The response that a web server makes of the output. */
   verdict: string;
-  findings: Finding[];
+  /** Its status, if there is a response. */
+  status: number | undefined;
+  /** What is wrong with the output. */
+  error: string | undefined;
 }
 
-/** Runs a script once. */
+const PROGRAMS = "/usr/bin";
+/** How much of the output is remembered, in characters. */
+const REMEMBERED = 65_536;
+/** How long the log may take to be read after the script has ended, in milliseconds. */
+const LOG_DELAY = 1000;
+const MAX_HEADER = 65_536;
+
+/** Runs a script once, without the terminal of this process, to which it could type. */
 export async function tryScript(options: TrialOptions): Promise<Trial> {
-  const { user, seconds } = options;
-  const child = spawn(options);
-  let late = false;
+  if (!startsSessions()) throw new Failure(missing("setsid"));
+  const { script, body, seconds } = options;
+  const stderr = new Excerpt();
+  const process = new ProcessGroup({
+    command: commandOf(options),
+    cwd: folderOf(script),
+    env: environmentOf(options),
+    input: body !== undefined,
+  }, (line) => stderr.add(`${line}\n`));
+  const output = new Output(options.request.method);
+  let late: Trial["late"];
+  let hasEnded = false;
+  let killed: Promise<void> | undefined;
   const timer = setTimeout(() => {
-    late = true;
-    child.kill("SIGKILL");
+    late = hasEnded ? "child" : "script";
+    killed = process.kill();
+    process.stdout.cancel().catch(() => {});
   }, seconds * 1000);
-  const output = await child.output();
+  process.status.then(() => hasEnded = true);
+  if (body !== undefined) {
+    process.write(body).catch(() => {}).then(() => process.closeInput());
+  }
+  for (let bytes; (bytes = await process.stdout.read()) !== null;) output.push(bytes);
+  const { success, code, signal } = await process.status;
   clearTimeout(timer);
-  const stderr = withoutColors(new TextDecoder().decode(output.stderr));
-  const { verdict, response, error } = await readResponse(output.stdout);
-  const find = (id: FindingId, values: Record<string, string> = {}) =>
-    createFinding(id, {
-      script: options.script,
-      user: user.name,
-      denoDir: options.env.DENO_DIR ?? `${user.home}/.cache/deno`,
-      ...values,
-    });
-  const text = new TextDecoder().decode(output.stdout);
-  const findings = late
-    ? [find("slow", { seconds: String(seconds) })]
-    : judge({ success: output.success, stderr, text, response, error, ...options }, find);
-  const end = late ? "killed" : output.signal ?? `exit code ${output.code}`;
-  return { end, stdout: output.stdout, stderr, verdict, findings };
+  await killed;
+  // A process that the script leaves may keep its log open.
+  await Promise.race([process.logged, new Promise((resolve) => setTimeout(resolve, LOG_DELAY))]);
+  const end = late === "script" ? "killed" : signal ?? `exit code ${code}`;
+  return { end, success, late, stderr: withoutColors(stderr.text), ...await output.end() };
 }
 
-function spawn({ script, user, env }: TrialOptions): Deno.ChildProcess {
-  const name = script.slice(script.lastIndexOf("/") + 1);
-  const isOther = user.uid !== Deno.uid();
-  return new Deno.Command(script, {
-    cwd: script.slice(0, -name.length),
-    clearEnv: true,
-    env: {
-      ...env,
-      GATEWAY_INTERFACE: "CGI/1.1",
-      SERVER_PROTOCOL: "HTTP/1.1",
-      SERVER_SOFTWARE: "Gatehouse",
-      SERVER_NAME: "localhost",
-      SERVER_PORT: "80",
-      REQUEST_METHOD: "GET",
-      REQUEST_URI: `/cgi-bin/${encodeURIComponent(name)}`,
-      SCRIPT_NAME: `/cgi-bin/${name}`,
-      SCRIPT_FILENAME: script,
-      PATH_INFO: "",
-      QUERY_STRING: "",
-      REMOTE_ADDR: "127.0.0.1",
-      HTTP_HOST: "localhost",
-    },
-    ...(isOther ? { uid: user.uid, gid: user.gid } : {}),
-    stdin: "null",
-    stdout: "piped",
-    stderr: "piped",
-  }).spawn();
+/** Returns the command that runs a script as a user, with a limit of memory. */
+function commandOf({ script, user, memory }: TrialOptions): string[] {
+  const command: string[] = [];
+  if (memory !== undefined) {
+    // As Apache's RLimitMEM sets it: the script may raise it.
+    command.push(program("prlimit"), `--as=${memory}:`);
+  }
+  if (user.uid !== Deno.uid()) {
+    const { name: _, uid, gid } = user;
+    command.push(program("setpriv"), `--reuid=${uid}`, `--regid=${gid}`, "--init-groups");
+    command.push("--inh-caps=-all", "--");
+    // setpriv itself may run any file: it still has the rights of root.
+    command.push(program("nice"), "-n", "0");
+  }
+  return [...command, script];
 }
 
-/** Parses a script's output as a gateway does. */
-async function readResponse(
-  stdout: Uint8Array<ArrayBuffer>,
-): Promise<{ verdict: string; response?: Response; error?: string }> {
-  const reader = new ResponseReader({
-    method: "GET",
-    maxHeaderBytes: 65_536,
-    oncancel: () => {},
-    oncomplete: () => {},
-    log: () => {},
+/** Returns the path of a program of util-linux or coreutils. */
+function program(name: string): string {
+  const path = `${PROGRAMS}/${name}`;
+  if (stat(path)?.isFile !== true) throw new Failure(missing(name));
+  return path;
+}
+
+function missing(program: string): string {
+  return `Cannot try the script as ${program} must be installed in ${PROGRAMS}: it is not`;
+}
+
+function environmentOf(options: TrialOptions): Record<string, string> {
+  const { script, env, request, body, pathInfo } = options;
+  const variables = createVariables(request, {
+    scriptName: toByteString(scriptNameOf(script)),
+    pathInfo: toByteString(pathInfo),
+    scriptFilename: script,
+    documentRoot: folderOf(script),
+    contentLength: body?.length,
+    remoteAddr: { transport: "tcp", hostname: "127.0.0.1", port: 40000 },
   });
-  try {
-    reader.push(stdout);
-    reader.end();
-    const response = await reader.response;
-    if (!(response instanceof Response)) {
-      return { verdict: `the response of ${response.location}, a local redirect` };
+  const named = variables.map(([name, value]) => [name, toText(value)]);
+  return { ...env, ...Object.fromEntries(named) };
+}
+
+/** Returns the path that a web server gives a script. */
+export function scriptNameOf(script: string): string {
+  return `/cgi-bin/${script.slice(script.lastIndexOf("/") + 1)}`;
+}
+
+/** Parses a script's output as a gateway does, however long it is. */
+class Output {
+  #reader: ResponseReader;
+  #excerpt = new Excerpt();
+  #decoder = new TextDecoder();
+  #length = 0;
+  #body: Promise<unknown>;
+
+  constructor(method: string) {
+    const nothing = () => {};
+    this.#reader = new ResponseReader({
+      method,
+      maxHeaderBytes: MAX_HEADER,
+      oncancel: nothing,
+      oncomplete: nothing,
+      log: nothing,
+    });
+    this.#body = this.#reader.response.then(async (response) => {
+      if (!(response instanceof Response) || response.body === null) return;
+      for await (const chunk of response.body) this.#length += chunk.length;
+    });
+    this.#body.catch(nothing);
+  }
+
+  push(bytes: Uint8Array<ArrayBuffer>): void {
+    this.#excerpt.add(this.#decoder.decode(bytes, { stream: true }));
+    this.#attempt(() => {
+      this.#reader.push(bytes);
+      this.#reader.flush();
+    });
+  }
+
+  async end(): Promise<Pick<Trial, "stdout" | "verdict" | "status" | "error">> {
+    this.#attempt(() => this.#reader.end());
+    const stdout = this.#excerpt.text;
+    try {
+      const response = await this.#reader.response;
+      if (!(response instanceof Response)) {
+        const verdict = `the response of ${response.location}, a local redirect`;
+        return { stdout, verdict, status: undefined, error: undefined };
+      }
+      await this.#body;
+      const type = response.headers.get("content-type") ?? "no type";
+      const verdict = `${response.status}, ${type}, ${this.#length} bytes`;
+      return { stdout, verdict, status: response.status, error: undefined };
+    } catch (error) {
+      const verdict = "500 or 502: the output is no response";
+      return { stdout, verdict, status: undefined, error: (error as Error).message };
     }
-    const body = await response.bytes();
-    const type = response.headers.get("content-type") ?? "no type";
-    return { verdict: `${response.status}, ${type}, ${body.length} bytes`, response };
-  } catch (error) {
-    const { message } = error as Error;
-    return { verdict: "500 or 502: the output is no response", error: message };
+  }
+
+  #attempt(step: () => void): void {
+    try {
+      step();
+    } catch (error) {
+      this.#reader.fail(error);
+    }
   }
 }
 
-/** The results of a trial. */
-interface Shown extends TrialOptions {
-  success: boolean;
-  stderr: string;
-  text: string;
-  response?: Response;
-  error?: string;
-}
+/** The beginning and the end of a text. */
+class Excerpt {
+  #start = "";
+  #end = "";
 
-type Find = (id: FindingId, values?: Record<string, string>) => Finding;
-
-function judge(shown: Shown, find: Find): Finding[] {
-  const { success, stderr, text, response, error } = shown;
-  if (response !== undefined && response.status < 500) return [];
-  if (response !== undefined) {
-    return [...denied(stderr, find), find("status", { status: String(response.status) })];
+  add(text: string): void {
+    const room = REMEMBERED / 2 - this.#start.length;
+    this.#start += text.slice(0, room);
+    this.#end = (this.#end + text.slice(room)).slice(-REMEMBERED / 2);
   }
-  if (!success && text === "") return [judgeError(shown, find)];
-  if (error === undefined) return [];
-  if (text === "") return [find("no-serve")];
-  const [first] = text.split(/\r?\n/);
-  // The response of serve() begins with its status.
-  if (/\nStatus: \d{3}/.test(text) && !/^Status: /.test(text)) {
-    return [find("printed", { text: JSON.stringify(first) })];
+
+  get text(): string {
+    return this.#end.length < REMEMBERED / 2
+      ? this.#start + this.#end
+      : `${this.#start}\n…\n${this.#end}`;
   }
-  return success ? [find("invalid", { error })] : [judgeError(shown, find)];
 }
 
-/** Finds out why a script ended with an error. */
-function judgeError({ script, stderr }: Shown, find: Find): Finding {
-  const error = /^error: (?:Uncaught (?:\(in promise\) )?)?(.*)$/m.exec(stderr)?.[1] ??
-    stderr.split("\n")[0];
-  if (stderr.includes("add --allow-env to the first line")) return find("allow-env");
-  const [permission] = denied(stderr, find);
-  if (permission !== undefined) return permission;
-  // V8 throws if Deno parses TypeScript as JavaScript.
-  if (/^error: Uncaught SyntaxError:[^]*^ +at <anonymous> \(file:/m.test(stderr)) {
-    return find(hasLanguage(script) ? "syntax" : "extension", { error });
-  }
-  if (/^error: (?:SyntaxError:|The module's source code could not be parsed)/m.test(stderr)) {
-    return find("syntax", { error });
-  }
-  if (/^error: (?!Uncaught)/m.test(stderr)) return find("import", { error });
-  return find("throws", { error });
-}
-
-/** Returns whether a script's name or first line states its language. */
-function hasLanguage(script: string): boolean {
-  return /\.(?:[cm]?[jt]s|[jt]sx)$/.test(script) ||
-    Deno.readTextFileSync(script).split("\n", 1)[0].includes("--ext");
-}
-
-/** Finds a permission that the first line does not grant. */
-function denied(stderr: string, find: Find): Finding[] {
-  const match = /(Requires \w+ access(?: to "([^"]*)")?).*--allow-(\w+)/.exec(stderr);
-  if (match === null) return [];
-  const [, error, value, name] = match;
-  return [find("permission", { error, flag: `--allow-${name}${value ? `=${value}` : ""}` })];
-}
-
+/** Removes colors, whose escape characters are escaped. */
 function withoutColors(text: string): string {
-  // deno-lint-ignore no-control-regex
-  return text.replaceAll(/\x1b\[[\d;]*m/g, "");
+  return text.replaceAll(/\\x1b\[[\d;]*m/g, "");
 }

@@ -31,16 +31,20 @@ export class User {
    * @throws {UsageError} If the user does not exist.
    */
   static find(name: string | undefined): User {
-    const line = readTable("/etc/passwd").find(([other, , uid]) =>
-      name === undefined ? Number(uid) === Deno.uid() : other === name
+    const uid = String(Deno.uid());
+    const line = readTable("/etc/passwd").find((line) =>
+      name === undefined ? line[2] === uid : line[0] === name
     );
-    if (line === undefined) {
-      throw new UsageError(`There is no user ${name ?? Deno.uid()} in /etc/passwd.`);
-    }
-    const groups = readTable("/etc/group").filter((group) =>
-      group[3]?.split(",").includes(line[0])
-    );
-    return new User(line, new Set([Number(line[3]), ...groups.map((group) => Number(group[2]))]));
+    if (line !== undefined) return new User(line, groupsOf(line));
+    if (name !== undefined) throw new UsageError(`There is no user ${name} in /etc/passwd.`);
+    // A container may run with any number.
+    const gid = String(Deno.gid());
+    return new User([uid, "", uid, gid, "", Deno.env.get("HOME") ?? "/"], new Set([Number(gid)]));
+  }
+
+  /** Returns the name of the user with a number, or undefined if there is none. */
+  static nameOf(uid: number | null): string | undefined {
+    return readTable("/etc/passwd").find((line) => line[2] === String(uid))?.[0];
   }
 
   /** Returns whether the user may read a file and search its folders. */
@@ -53,19 +57,37 @@ export class User {
     return this.blockedAt(path) === undefined && this.#may(path, EXECUTE);
   }
 
-  /** Returns whether the user may write to a folder, or create it. */
+  /** Returns whether the user may write to a file or folder, or create it. */
   canWrite(path: string): boolean {
     if (this.blockedAt(path) !== undefined) return false;
-    const existing = stat(path);
-    if (existing !== undefined) return this.#may(path, WRITE);
-    return path !== "/" && this.canWrite(parentOf(path));
+    if (stat(path) !== undefined) return this.#may(path, WRITE);
+    return path !== "/" && this.canWrite(folderOf(path));
+  }
+
+  /** Returns whether the user may create files in a folder. */
+  canFill(folder: string): boolean {
+    return stat(folder)?.isDirectory === true && this.canRun(folder) && this.#may(folder, WRITE);
   }
 
   /** Returns the first folder on the way to a file that the user may not enter, if there is one. */
   blockedAt(path: string): string | undefined {
-    const names = path.split("/").slice(1, -1);
-    const folders = names.map((_, i) => `/${names.slice(0, i + 1).join("/")}`);
-    return folders.find((folder) => stat(folder) !== undefined && !this.#may(folder, EXECUTE));
+    return foldersOf(path).find((folder) => this.#isBarred(folder));
+  }
+
+  /** Returns the folders on the way to a file that the user may not enter, and the file if the user may not run it. */
+  barriers(path: string): string[] {
+    return [...foldersOf(path), path].filter((part) => this.#isBarred(part));
+  }
+
+  #isBarred(path: string): boolean {
+    return stat(path) !== undefined && !this.#may(path, EXECUTE);
+  }
+
+  /** Returns the class of the permissions that apply to the user, as chmod names it. */
+  classOf(path: string): "u" | "g" | "o" {
+    const info = stat(path);
+    if (info?.uid === this.uid) return "u";
+    return this.#groups.has(info?.gid ?? -1) ? "g" : "o";
   }
 
   #may(path: string, bit: number): boolean {
@@ -74,25 +96,35 @@ export class User {
     const mode = info.mode ?? 0;
     // Root may execute a file if any executable bit is set.
     if (this.uid === 0) return bit !== EXECUTE || info.isDirectory || (mode & 0o111) !== 0;
-    if (info.uid === this.uid) return (mode & bit << 6) !== 0;
-    if (this.#groups.has(info.gid ?? -1)) return (mode & bit << 3) !== 0;
-    return (mode & bit) !== 0;
+    return (mode & bit << { u: 6, g: 3, o: 0 }[this.classOf(path)]) !== 0;
   }
+}
+
+/** Returns the folder of a file. */
+export function folderOf(path: string): string {
+  return path.slice(0, path.lastIndexOf("/")) || "/";
+}
+
+/** Returns all folders on the way to a file, the root first. */
+export function foldersOf(path: string): string[] {
+  return path === "/" ? [] : [...foldersOf(folderOf(path)), folderOf(path)];
+}
+
+/** Returns what is known of a file, or undefined if it does not exist or cannot be seen. */
+export function stat(path: string): Deno.FileInfo | undefined {
+  try {
+    return Deno.statSync(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotCapable) throw error;
+    return undefined;
+  }
+}
+
+function groupsOf([name, , , gid]: string[]): Set<number> {
+  const others = readTable("/etc/group").filter((group) => group[3]?.split(",").includes(name));
+  return new Set([gid, ...others.map((group) => group[2])].map(Number));
 }
 
 function readTable(file: string): string[][] {
   return Deno.readTextFileSync(file).split("\n").map((line) => line.split(":"));
-}
-
-function stat(path: string): Deno.FileInfo | undefined {
-  try {
-    return Deno.statSync(path);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return undefined;
-    throw error;
-  }
-}
-
-function parentOf(path: string): string {
-  return path.slice(0, path.lastIndexOf("/")) || "/";
 }
