@@ -172,7 +172,7 @@ function addFlag({ file, first }: Judged, flag: string): (Command | undefined)[]
 /** Returns the command that makes a script raise its limit of memory, as far as it may. */
 function raiseLimit({ file, first }: Judged): (Command | undefined)[] {
   if (first === undefined || denoArguments(first) === undefined) return [];
-  const line = withProgram(first, `prlimit --as=unlimited: ${first.command[0]}`);
+  const line = withProgram(first, `/usr/bin/prlimit --as=unlimited: ${first.command[0]}`);
   return [change(file, setFirstLine(file, line))];
 }
 
@@ -198,13 +198,14 @@ function callServe(source: string, file: string): (Command | undefined)[] {
 
 /** Returns the command that makes a script call serve() in place of Deno.serve(). */
 function replaceServe(source: string, file: string): (Command | undefined)[] {
-  const calls = [...source.matchAll(/\bDeno\.serve\(/g)];
   // At the top level, with a handler alone or after options without braces of their own.
-  const call = /^(?:(?:const|let) \w+ = )?(?:await )?Deno\.serve\((?:\{[^{}\n]*\}, *)?(?!\{)/m;
-  const second = /^.*Deno\.serve\((?!\{)(?:[\w.]+,)/m;
-  if (calls.length !== 1 || !call.test(source) || second.test(source)) return [];
-  const replace = "s/\\(await \\)\\{0,1\\}Deno\\.serve(\\({[^{}]*}, *\\)\\{0,1\\}/await serve(/";
-  return [change(file, ["sed", "-i", ...importServe(source), "-e", replace, file])];
+  const call = String.raw`^((const|let) \w+ = )?(await )?Deno\.serve\((\{[^{}]*\}, *)?`;
+  const calls = [...source.matchAll(new RegExp(call, "gm"))];
+  const [argument] = calls.map(({ 0: text, index }) => source.slice(index + text.length));
+  // Options without a handler, or in a variable.
+  if (calls.length !== 1 || /^(?:\{|[\w.]+,)/.test(argument)) return [];
+  const replace = `s/${call}/\\1await serve(/`;
+  return [change(file, ["sed", "-i", "-E", ...importServe(source), "-e", replace, file])];
 }
 
 /** Returns the arguments of sed that import serve(), if a script does not. */

@@ -21,6 +21,8 @@ testWith(NEEDS, "docs/shared-hosting.md works as written", async () => {
       `mkdir -p ~/.deno/bin; cp -l ${Deno.execPath()} ~/.deno/bin/deno || cp ${Deno.execPath()} ~/.deno/bin/deno`,
     ],
     ["https://example.org", host.url],
+    // Root must name the web server's user.
+    ["doctor hello.js", `doctor hello.js${Deno.uid() === 0 ? " --user www-data" : ""}`],
   ];
   for (const [i, { language, file, text }] of blocks.entries()) {
     if (file === "hello.ts") machine.write("site/hello.ts", text);

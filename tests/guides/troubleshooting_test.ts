@@ -1,5 +1,5 @@
 /** docs/troubleshooting.md: each entry's fault logs its message in Apache's log, and its line fixes the fault. */
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { FINDINGS } from "../../cli/doctor/findings.ts";
 import { eventually } from "../servers/harness.ts";
 import { ROOT } from "../testing/daemon.ts";
@@ -16,6 +16,8 @@ const SCRIPT = "public_html/cgi-bin/hello.js";
 
 interface Entry {
   id: string;
+  /** All that it explains. */
+  ids: string[];
   messages: string[];
   commands: string | undefined;
 }
@@ -25,6 +27,7 @@ function readEntries(): Entry[] {
   const [entries] = scripts.split(/^## /m);
   return entries.split(/^### /m).slice(1).map((text) => ({
     id: /<a id="([\w-]+)">/.exec(text)![1],
+    ids: [...text.matchAll(/<a id="([\w-]+)">/g)].map(([, id]) => id),
     messages: /^```text log\n(.*?)^```$/ms.exec(text)![1].trim().split("\n"),
     commands: /^```sh\n(.*?)^```$/ms.exec(text)?.[1],
   }));
@@ -43,12 +46,21 @@ const FAULTS: Faults = {
   "allow-env": (bundle, first) => first.replace(" --allow-env", "") + bundle,
   "permission": (bundle, first) => `${first}Deno.readTextFileSync("/etc/hostname");\n${bundle}`,
   "import": (_bundle, first) => first + SOURCE,
+  "storage": (bundle, first) =>
+    `${first.replace("--allow-env", "--allow-write --allow-env")}` +
+    `Deno.writeTextFileSync("/etc/guestbook", "");\n${bundle}`,
+  "memory": (bundle, first) => first + bundle,
+  "listens": (bundle, first) => first + bundle.replace("await serve(app);", "Deno.serve(app);"),
   "syntax": (bundle, first) => `${first + bundle}const = 1;\n`,
   "throws": (bundle, first) => `${first}throw new Error("out of order");\n${bundle}`,
   "printed": (bundle, first) => `${first}console.log("Loading");\n${bundle}`,
   "no-serve": (bundle, first) => first + bundle.replace("await serve(app);", ""),
   "status": (bundle, first) => first + bundle.replace('new Response("Hello\\n")', "null"),
 };
+/** What Apache is configured with besides, in `.htaccess`. */
+const CONFIGURATION: Record<string, string> = { "memory": "RLimitMEM 536870912\n" };
+/** Further options of doctor. */
+const OPTIONS: Record<string, string> = { "memory": "--memory 512m" };
 /** Entries whose fix reveals another fault: without -S no permission can be granted. */
 const NOT_THE_LAST = ["crlf"];
 
@@ -72,15 +84,17 @@ cd ~/public_html/cgi-bin`);
   } ${user} --env PATH=/usr/sbin --env JSR_URL=${machine.registry}`;
   const entries = readEntries();
   assertEquals(entries.map(({ id }) => id).sort(), Object.keys(FAULTS).sort());
-  for (const { id, messages, commands } of entries) {
+  for (const { id, ids, messages, commands } of entries) {
     machine.write(SCRIPT, FAULTS[id](bundle, first), id === "run-bit" ? 0o644 : 0o755);
+    machine.write("public_html/cgi-bin/.htaccess", CONFIGURATION[id] ?? "");
     const { status, added } = await request();
     assertEquals(status, 500, id);
     await eventually(`the log has the message of ${id}: ${added()}`, () => {
       return messages.every((message) => added().includes(message));
     });
-    const diagnosis = await shell.run(doctor);
-    assertStringIncludes(diagnosis.output, `[${id}]`);
+    const diagnosis = await shell.run(`${doctor} ${OPTIONS[id] ?? ""}`);
+    const found = /\[([\w-]+)\]$/m.exec(diagnosis.output)?.[1];
+    assert(ids.includes(found ?? ""), `${id}: ${diagnosis.output}`);
     assertEquals(diagnosis.code, 1);
     if (commands === undefined) continue;
     const { output, code } = await shell.run(commands);
@@ -103,11 +117,16 @@ cd ~/public_html/cgi-bin`);
 /** Findings without an entry: their own text is enough. */
 const PLAIN = [
   "missing",
+  "folder",
+  "foreign-link",
   "unreadable",
   "writable",
   "interpreter-denied",
   "extension",
+  "module",
   "slow",
+  "left-open",
+  "silent",
   "invalid",
 ];
 
