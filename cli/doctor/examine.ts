@@ -12,7 +12,7 @@ import {
   withFlag,
 } from "./first_line.ts";
 import { denoFor, programOf, realPath, replaceProgram } from "./programs.ts";
-import { folderOf, foldersOf, stat, type User } from "./user.ts";
+import { folderOf, stat, type User } from "./user.ts";
 
 const WORLD_WRITABLE = 0o002;
 const STICKY = 0o1000;
