@@ -212,7 +212,8 @@ export function decodePercent(text: string): string {
 /**
  * Returns the part of the path that SCRIPT_NAME names, if the decoded path begins with it at a segment's boundary and
  * PATH_INFO is the rest, else an empty string (A17). Over FastCGI and SCGI a server that does not split the path
- * sends all of it as SCRIPT_NAME, so without PATH_INFO it counts only if SCRIPT_FILENAME is the running program.
+ * sends all of it as SCRIPT_NAME, so without PATH_INFO it counts only if SCRIPT_FILENAME is the running program. So it
+ * does behind Apache's mod_proxy, which splits a path wherever it ceases to be a file.
  *
  * @param path The URL's path, encoded.
  * @param program The path of the running program, or undefined if it has no file.
@@ -231,13 +232,24 @@ export function mountPrefix(
   const rest = path.slice(prefix.length);
   if (rest !== "" && !decodePercent(rest).startsWith("/")) return "";
   if (protocol === "cgi" && info === undefined) return prefix;
-  if (info === undefined && !namesProgram(variables, program)) return "";
-  return samePath(rest, info ?? "") ? prefix : "";
+  const file = variables.byteString("SCRIPT_FILENAME") ?? "";
+  const proxied = file.startsWith("proxy:");
+  if (info === undefined || proxied) {
+    const path = proxied ? file.replace(/^.*?:\/\/[^/]*/, "") : file;
+    if (program === undefined || path !== program) return "";
+  }
+  return samePath(rest, info ?? "") || repeatsScript(rest, info ?? "", script, variables)
+    ? prefix
+    : "";
 }
 
-/** Returns whether SCRIPT_FILENAME is the running program. */
-function namesProgram(variables: Variables, program: string | undefined): boolean {
-  return program !== undefined && variables.byteString("SCRIPT_FILENAME") === program;
+/**
+ * Returns whether PATH_INFO is SCRIPT_NAME and the rest of the path, as some servers send it. Where both are equal,
+ * the path is unsplit.
+ */
+function repeatsScript(rest: string, info: string, script: string, variables: Variables): boolean {
+  return info.startsWith(`${script}/`) && serverQuirks(variables).repeatsScript === true &&
+    samePath(rest, info.slice(script.length));
 }
 
 /** Removes slashes at the end. A regular expression would take quadratic time. */
@@ -445,9 +457,9 @@ function isFiller(length: number, variables: Variables): boolean {
   return length === 0 && /^(?:GET|HEAD)$/i.test(variables.byteString("REQUEST_METHOD") ?? "");
 }
 
-/** Returns whether Caddy invented the type, as it does if the client sent none (A25). */
+/** Returns whether the web server invented the type, as the client sent none (A25). */
 function isInvented(variables: Variables): boolean {
-  return variables.byteString("SERVER_SOFTWARE")?.startsWith("Caddy") === true &&
+  return serverQuirks(variables).inventsType === true &&
     variables.byteString("HTTP_CONTENT_TYPE") === undefined;
 }
 

@@ -8,14 +8,20 @@ export interface ServerQuirks {
   readonly version: string;
   /** REQUEST_URI is decoded, so that `?` and `%` in it are ambiguous: the path is SCRIPT_NAME and PATH_INFO (A13). */
   readonly decodesTarget?: true;
+  /** CONTENT_TYPE is invented if the client sent no type: HTTP_CONTENT_TYPE is absent then (A25). */
+  readonly inventsType?: true;
   /** SCRIPT_NAME ends with the query (A13). */
   readonly addsQuery?: true;
+  /** PATH_INFO may begin with SCRIPT_NAME (A17). */
+  readonly repeatsScript?: true;
 }
 
 /** The web servers with quirks. docs/servers.md has a table of them. */
 export const SERVERS: readonly ServerQuirks[] = [
   { software: "busybox httpd/", version: "1.35.0", decodesTarget: true },
   { software: "CivetWeb/", version: "1.15", decodesTarget: true },
+  { software: "Caddy", version: "2.6.2", inventsType: true, repeatsScript: true },
+  { software: "Microsoft-IIS/", version: "documentation", repeatsScript: true },
   { software: "inets/", version: "8.2.2", addsQuery: true },
 ];
 

@@ -321,6 +321,24 @@ const MOUNTS: MountCase[] = [
     "",
     "/t/a",
   ],
+  ...[
+    "fcgi://127.0.0.1:9000",
+    "fcgi://localhost",
+    "unix:/run/a.sock|fcgi://localhost",
+    "scgi://[::1]:4000",
+  ].map(
+    (backend): MountCase => [
+      `mod_proxy as the handler of a Location, ${backend}`,
+      {
+        REQUEST_URI: "/t/a",
+        SCRIPT_NAME: "/t",
+        PATH_INFO: "/a",
+        SCRIPT_FILENAME: `proxy:${backend}/srv/www/t`,
+      },
+      "",
+      "/t/a",
+    ],
+  ),
   [
     "mod_cgi, lighttpd, mod_fcgid scripts",
     {
@@ -372,7 +390,42 @@ const MOUNTS: MountCase[] = [
     "",
     "/t/a",
   ],
-  ["IIS", { REQUEST_URI: "/t/a", SCRIPT_NAME: "/t", PATH_INFO: "/t/a" }, "", "/t/a"],
+  ...["Microsoft-IIS/10.0", "Caddy/v2.6.2"].flatMap((SERVER_SOFTWARE): MountCase[] => {
+    const repeated = (path: string) => ({
+      SERVER_SOFTWARE,
+      REQUEST_URI: path,
+      SCRIPT_NAME: "/t",
+      PATH_INFO: path,
+    });
+    return [
+      [`${SERVER_SOFTWARE}, SCRIPT_NAME repeated`, repeated("/t/a"), "/t", "/a"],
+      [`${SERVER_SOFTWARE}, a path like it`, repeated("/tea"), "", "/tea"],
+      [`${SERVER_SOFTWARE}, both the same`, repeated("/t"), "", "/t"],
+      [
+        `${SERVER_SOFTWARE}, a rest like SCRIPT_NAME`,
+        { ...repeated("/t/t/a"), PATH_INFO: "/t/a" },
+        "/t",
+        "/t/a",
+      ],
+    ];
+  }),
+  [
+    "SCRIPT_NAME repeated by another server",
+    { REQUEST_URI: "/t/a", SCRIPT_NAME: "/t", PATH_INFO: "/t/a" },
+    "",
+    "/t/a",
+  ],
+  [
+    "nginx, SCRIPT_NAME and PATH_INFO the same",
+    {
+      SERVER_SOFTWARE: "nginx/1.22.1",
+      REQUEST_URI: "/t/a",
+      SCRIPT_NAME: "/t/a",
+      PATH_INFO: "/t/a",
+    },
+    "",
+    "/t/a",
+  ],
   ["the mount itself", { REQUEST_URI: "/t", SCRIPT_NAME: "/t", PATH_INFO: "" }, "", "/t"],
   ["the mount with a slash", { REQUEST_URI: "/t/", SCRIPT_NAME: "/t", PATH_INFO: "/" }, "/t", "/"],
   [
@@ -467,6 +520,13 @@ Deno.test("info.scriptName is the mount prefix if SCRIPT_FILENAME is the program
   const pairs = { REQUEST_URI: "/t?q", SCRIPT_NAME: "/t", SCRIPT_FILENAME: program };
   assertEquals(await seen(pairs, (_, info) => [info.scriptName, info.pathInfo]), ["/t", ""]);
   assertEquals(await urlOf(pairs, { basePath: "auto" }), "http://example.org/?q");
+  const proxied = {
+    REQUEST_URI: "/t/a?q",
+    SCRIPT_NAME: "/t",
+    PATH_INFO: "/a",
+    SCRIPT_FILENAME: `proxy:fcgi://127.0.0.1:9000${program}`,
+  };
+  assertEquals(await seen(proxied, (_, info) => [info.scriptName, info.pathInfo]), ["/t", "/a"]);
   const other = { ...pairs, SCRIPT_FILENAME: "/srv/t" };
   assertEquals(await seen(other, (_, info) => [info.scriptName, info.pathInfo]), ["", "/t"]);
 });

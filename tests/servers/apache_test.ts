@@ -130,3 +130,43 @@ apache.test("splits the path as RFC 3875 does when configured to", async (port) 
   assertEquals(new URL(url).pathname, "/d/caf%C3%A9");
   assertEquals([variables.SCRIPT_NAME, variables.PATH_INFO], ["", "/d/café"]);
 });
+
+/** mod_proxy as the handler of a place instead of ProxyPass: Apache splits the path where it ceases to be a file. */
+const handlers = new Suite("Apache, SetHandler", {
+  apache2: "apache2",
+  [`${MODULES}/mod_proxy_fcgi.so`]: "apache2-bin",
+}, async (rig) => {
+  const backends = {
+    tcp: `fcgi://${await rig.daemon("fastcgi", "127.0.0.1:0")}`,
+    unix: `unix:${await rig.daemon("fastcgi", `unix:${rig.dir}/app.sock`)}|fcgi://localhost`,
+    scgi: `scgi://${await rig.daemon("scgi", "127.0.0.1:0")}`,
+  };
+  return await rig.serve("apache2", ["tcp", "unix", "scgi"], (port) => {
+    const host = (backend: string) => `
+DocumentRoot ${rig.root}/tests/servers
+<Location />
+  SetHandler "proxy:${backend}"
+  Require all granted
+</Location>`;
+    const modules = "mpm_event proxy proxy_fcgi proxy_scgi".split(" ");
+    const hosts = Object.entries(backends).map(([name, backend]) =>
+      [port[name as keyof typeof backends], host(backend)] as const
+    );
+    const file = rig.write("apache.conf", apacheConfig(rig, modules, Object.fromEntries(hosts)));
+    return ["apache2", ["-DFOREGROUND", "-f", file]];
+  });
+});
+
+for (const name of ["tcp", "unix", "scgi"] as const) {
+  handlers.test(`${name}: no part of the path is a mount prefix`, async (port) => {
+    for (const path of ["/foo/bar", "/foo", "/foo/bar/baz"]) {
+      const { url, scriptName, pathInfo } = await see(site(port[name]), path);
+      assertEquals([new URL(url).pathname, scriptName, pathInfo], [path, "", path]);
+    }
+  });
+
+  handlers.test(`${name}: the running program is a mount prefix`, async (port) => {
+    const { url, scriptName, pathInfo } = await see(site(port[name]), "/daemon.ts/foo");
+    assertEquals([new URL(url).pathname, scriptName, pathInfo], ["/foo", "/daemon.ts", "/foo"]);
+  });
+}

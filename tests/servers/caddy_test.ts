@@ -1,12 +1,12 @@
 import { assertEquals } from "@std/assert";
-import { behaviours, checkAuthority, type Seen, type Site } from "./behaviours.ts";
+import { behaviours, checkAuthority, see, type Seen, type Site } from "./behaviours.ts";
 import { request } from "./client.ts";
 import { configuration, Suite } from "./harness.ts";
 
 const caddy = new Suite("Caddy", { caddy: "caddy" }, async (rig) => {
   const tcp = await rig.daemon("fastcgi", "127.0.0.1:0");
   const unix = await rig.daemon("fastcgi", `unix:${rig.dir}/app.sock`);
-  const ports = await rig.serve("caddy", ["tcp", "unix"], (port) => {
+  const ports = await rig.serve("caddy", ["tcp", "unix", "unsplit"], (port) => {
     const config = (port: number, ...args: string[]) =>
       configuration("caddy", "--listen", `127.0.0.1:${port}`, ...args);
     const file = rig.write(
@@ -15,6 +15,13 @@ const caddy = new Suite("Caddy", { caddy: "caddy" }, async (rig) => {
         "{\nadmin off\nservers {\nprotocols h1 h2c\n}\n}",
         config(port.tcp, "--backend", tcp),
         config(port.unix, "--backend", `unix:${unix}`, "--path", "/app"),
+        `http://127.0.0.1:${port.unsplit} {
+  reverse_proxy ${tcp} {
+    transport fastcgi {
+      env SCRIPT_NAME /app
+    }
+  }
+}`,
       ].join("\n"),
     );
     return ["caddy", ["run", "--config", file, "--adapter", "caddyfile"]];
@@ -50,6 +57,16 @@ behaviours(
 );
 
 caddy.test("the authority of HTTP/2 reaches the app", ({ tcp }) => checkAuthority(tcp));
+
+caddy.test("a PATH_INFO that repeats SCRIPT_NAME is no part of the rest", async ({ unsplit, minor }) => {
+  const seen = async (path: string) => {
+    const { url, scriptName, variables } = await see(site(unsplit, minor), path);
+    return [new URL(url).pathname, scriptName, variables.SCRIPT_NAME, variables.PATH_INFO];
+  };
+  assertEquals(await seen("/app/x"), ["/x", "/app", "/app", "/app/x"]);
+  assertEquals(await seen("/app"), ["/app", "", "/app", "/app"]);
+  assertEquals(await seen("/apple"), ["/apple", "", "/app", "/apple"]);
+});
 
 caddy.test("the request omits the Content-Type that Caddy makes up", async ({ tcp, minor }) => {
   const { text } = await request(site(tcp, minor).host, "POST", "/form", {
