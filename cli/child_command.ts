@@ -9,6 +9,7 @@
 
 import { createHash } from "node:crypto";
 import { homedir } from "node:os";
+import { EXEC_PATH } from "../io/exec_path.ts";
 import { logLine } from "../io/log.ts";
 import { type AppConfig, findConfig } from "./app_config.ts";
 import { MODULE } from "./version.ts";
@@ -51,14 +52,19 @@ export async function childCommand(
 
 /** Looks around in a process with all permissions. Needs `--allow-run` of Deno. */
 export async function lookAround(module: string): Promise<Surroundings> {
-  const { success, stdout } = await new Deno.Command(Deno.execPath(), {
-    args: [
-      ...["run", "--allow-all", "--quiet", "--no-config", "--no-lock", import.meta.url],
-      ...[String(Deno.pid), String(Deno.args.length), module],
-    ],
-    stderr: "inherit",
-  }).output();
-  return success ? JSON.parse(new TextDecoder().decode(stdout)) : {};
+  try {
+    const { success, stdout } = await new Deno.Command(EXEC_PATH, {
+      args: [
+        ...["run", "--allow-all", "--quiet", "--no-config", "--no-lock", import.meta.url],
+        ...[String(Deno.pid), String(Deno.args.length), module],
+      ],
+      stderr: "inherit",
+    }).output();
+    return success ? JSON.parse(new TextDecoder().decode(stdout)) : {};
+  } catch {
+    // Deno is not there, for instance while its package is upgraded: so the child will not start either.
+    return {};
+  }
 }
 
 /** Returns the flags of the permissions that are granted as a whole: those granted in part cannot be listed. */

@@ -7,6 +7,7 @@
 import type { App, AppOptions } from "../bridge/app.ts";
 import { type FastCGIOptions, serveFastCGI } from "../fastcgi.ts";
 import { serveHTTP } from "../http.ts";
+import { EXEC_PATH } from "../io/exec_path.ts";
 import { inheritedDescriptor, inheritedListener } from "../io/inherited.ts";
 import { listen, type ListenOptions, openUnixSocket } from "../io/listen.ts";
 import { guardConsole, logLine } from "../io/log.ts";
@@ -299,6 +300,7 @@ async function supervise(plan: Plan, workers: number, args: Arguments): Promise<
       mode,
       group,
       workers,
+      shutdownTimeout: plan.options.shutdownTimeout,
       command,
       onListen: (addr) => logLine(`Workers: ${workers}, for ${module} on ${formatAddress(addr)}`),
     });
@@ -310,7 +312,7 @@ async function supervise(plan: Plan, workers: number, args: Arguments): Promise<
 /** Loads the app as a worker does. @returns The exit code. */
 async function checkWorker(plan: Plan, args: Arguments): Promise<number> {
   checkWorkerPermissions();
-  const command = new Deno.Command(Deno.execPath(), {
+  const command = new Deno.Command(EXEC_PATH, {
     args: await workerCommand(plan, args, []),
     stdin: "null",
   });
@@ -326,7 +328,7 @@ async function workerCommand(plan: Plan, args: Arguments, more: string[]): Promi
 
 function checkWorkerPermissions(): void {
   const needed = [
-    { flag: `--allow-run=${Deno.execPath()}`, name: "run", command: Deno.execPath() },
+    { flag: `--allow-run=${EXEC_PATH}`, name: "run", command: EXEC_PATH },
     { flag: "--allow-env", name: "env" },
   ] as const;
   const missing = needed.filter((permission) =>

@@ -5,6 +5,7 @@
  */
 
 import { plainResponse } from "../bridge/error_response.ts";
+import { EXEC_PATH } from "../io/exec_path.ts";
 import { safeLog } from "../io/log.ts";
 import { ProcessGroup } from "../io/process.ts";
 import {
@@ -237,7 +238,7 @@ class Scripts {
       while (folder !== "") {
         folder = folder.slice(0, folder.lastIndexOf("/"));
         const flags = permissions[`/${folder.slice(1)}`];
-        if (flags) return [Deno.execPath(), "run", "--quiet", "--no-prompt", ...flags, file];
+        if (flags) return [EXEC_PATH, "run", "--quiet", "--no-prompt", ...flags, file];
       }
     }
     for (const [end, program] of Object.entries(interpreters)) {

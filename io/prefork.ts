@@ -9,11 +9,11 @@
  * @module
  */
 
-import { type ChildProcess, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import { fstatSync } from "node:fs";
 import { createServer } from "node:net";
-import process from "node:process";
 import { parseAddress } from "./address.ts";
+import { EXEC_PATH } from "./exec_path.ts";
 import {
   applyOwnership,
   type ListenOptions,
@@ -21,8 +21,15 @@ import {
   removeQuietly,
   removeStaleSocket,
 } from "./listen.ts";
-import { logLine } from "./log.ts";
-import { reportReady } from "./worker.ts";
+import { onTermination } from "./signals.ts";
+import {
+  KILLED,
+  NO_WORKER,
+  type Order,
+  SERVING,
+  supervise,
+  type SupervisorOptions,
+} from "./supervisor.ts";
 
 /** Options of {@linkcode prefork}. */
 export interface PreforkOptions extends ListenOptions {
@@ -37,22 +44,29 @@ export interface PreforkOptions extends ListenOptions {
   workers: number;
   /** The arguments that Deno runs a worker with. The worker has the socket as file descriptor 0. */
   command: string[];
+  /**
+   * The `shutdownTimeout` of the workers' servers, in milliseconds, from 0; Infinity for none. A worker that still runs
+   * a second after it, such as one in an endless loop, gets SIGKILL, and this is logged.
+   *
+   * @default 10_000
+   */
+  shutdownTimeout?: number;
   /** Called once the first worker serves the socket; not called for an inherited socket. */
   onListen?: (addr: Deno.Addr) => void;
 }
 
-/** The delay before a worker that ended is replaced, by the number of quick failures in a row, in milliseconds. */
-const BACKOFF = [0, 100, 200, 400, 800, 1600, 3200, 6400, 10_000];
-/** How long a worker must run for its end not to count as a quick failure, in milliseconds. */
-const HEALTHY = 10_000;
-/** The exit code of a supervisor of which no worker starts. */
-const NO_WORKER = 3;
-/** What a supervisor reports when its first worker serves. */
-const SERVING = "serving";
+/** How long killing the workers may take before this process exits without them, in milliseconds. */
+const KILL_LIMIT = 10_000;
 
 /**
- * Runs workers until SIGTERM or SIGINT, which drains them all. A worker that ends is replaced. SIGHUP replaces the
- * workers one by one; the socket stays open, so that no connection is refused.
+ * Runs workers until SIGTERM or SIGINT, which lets them finish their requests. At another SIGINT, a second or more after
+ * the first, they are killed and this program exits with 130. SIGHUP replaces the workers one by one, each once its
+ * successor serves; the socket stays open, so that no connection is refused. If a successor does not start, all workers
+ * stay. At a terminal that closes, SIGHUP stops them.
+ *
+ * A worker that ends is replaced: at once if it has run for 10 seconds, else after 100 ms. The delay doubles with each
+ * such end in a row, up to 10 seconds, for each worker by itself, and up to 1 second while no other worker runs. A
+ * worker that runs for 10 seconds resets it, and so does SIGHUP.
  *
  * Needs `--allow-run` of Deno itself and `--allow-env`. To listen on TCP, it needs `--allow-net` of the address; on a
  * Unix socket, `--allow-net`, `--allow-read` and `--allow-write` of its path, and of the same path with `.new`
@@ -75,12 +89,32 @@ const SERVING = "serving";
  * ```
  */
 export async function prefork(options: PreforkOptions): Promise<void> {
-  const { listen = "fd:0", workers, command } = options;
+  const { listen = "fd:0", workers, command, shutdownTimeout = 10_000, onListen } = options;
+  if (!Number.isInteger(workers) || workers < 1) {
+    throw new RangeError(
+      `Cannot start workers as their number must be an integer from 1: current value is ${workers}`,
+    );
+  }
+  if (!(shutdownTimeout >= 0)) {
+    throw new RangeError(
+      `Cannot start workers as shutdownTimeout must be a number from 0: current value is ${shutdownTimeout}`,
+    );
+  }
+  const supervised = {
+    workers,
+    command,
+    shutdownTimeout: shutdownTimeout === Infinity ? null : shutdownTimeout,
+  };
   const socket = await openSocket(listen, options);
-  const code = socket.fd === 0
-    ? await supervise(workers, command)
-    : await runSupervisor(socket, options);
-  socket.remove();
+  let code: number | string;
+  try {
+    code = socket.fd === 0
+      ? await supervise(supervised)
+      : await runSupervisor(socket, supervised, onListen);
+  } finally {
+    socket.remove();
+  }
+  if (code === KILLED) Deno.exit(KILLED);
   if (code === NO_WORKER) {
     throw new Error(
       "Cannot start the workers as at least one must serve: all ended. See their output for the reason",
@@ -93,147 +127,49 @@ export async function prefork(options: PreforkOptions): Promise<void> {
   }
 }
 
-/** Runs a supervisor that has the socket as file descriptor 0. @returns Its exit code or signal. */
+/**
+ * Runs a supervisor that has the socket as file descriptor 0.
+ *
+ * @returns Its exit code or signal.
+ * @throws {Error} If it cannot be started.
+ */
 async function runSupervisor(
   socket: SharedSocket,
-  { workers, command, onListen }: PreforkOptions,
+  options: SupervisorOptions,
+  onListen: PreforkOptions["onListen"],
 ): Promise<number | string> {
-  const supervisor = spawn(Deno.execPath(), [
+  const supervisor = spawn(EXEC_PATH, [
     "run",
     "--quiet",
     "--no-prompt",
     "--allow-run",
     "--allow-env",
-    import.meta.url,
-    JSON.stringify({ workers, command }),
+    import.meta.resolve("./supervisor.ts"),
+    JSON.stringify(options),
   ], { stdio: [socket.fd, "inherit", "inherit", "ipc"] });
+  const ended = Promise.withResolvers<number | string>();
+  supervisor.once("exit", (code, signal) => ended.resolve(signal ?? code ?? 0));
+  supervisor.on("error", (error) => supervisor.pid === undefined && ended.reject(error));
   supervisor.on("message", (message) => {
     if (message === SERVING && socket.addr !== undefined) onListen?.(socket.addr);
   });
-  const signals = ["SIGTERM", "SIGINT", "SIGHUP"] as const;
   // As messages: to send a signal, Deno needs --allow-run without a list.
-  const forward = signals.map((signal) => () => void supervisor.send(signal));
-  signals.forEach((signal, i) => Deno.addSignalListener(signal, forward[i]));
-  const result = await ended(supervisor);
-  signals.forEach((signal, i) => Deno.removeSignalListener(signal, forward[i]));
-  return result;
-}
-
-/** Runs workers on file descriptor 0. @returns The exit code. */
-async function supervise(count: number, command: string[]): Promise<number> {
-  const children = new Set<ChildProcess>();
-  const retired = new WeakSet<ChildProcess>();
-  const serving = Promise.withResolvers<void>();
-  const done = Promise.withResolvers<number>();
-  let phase: "starting" | "serving" | "stopping" = "starting";
-  let failures = 0;
-  let replacing = serving.promise;
-
-  /**
-   * Starts a worker, unless all are to end. Resolves to true when it serves, or to false when it has ended.
-   *
-   * @param needed Whether it is replaced if it ends before it serves.
-   */
-  function start(needed: boolean): Promise<boolean> {
-    if (phase === "stopping") return Promise.resolve(false);
-    const child = spawn(Deno.execPath(), command, {
-      stdio: ["inherit", "inherit", "inherit", "ipc"],
-    });
-    const started = performance.now();
-    const ready = Promise.withResolvers<boolean>();
-    children.add(child);
-    child.once("message", () => {
-      needed = true;
-      ready.resolve(true);
-      serve();
-    });
-    child.once("exit", (code, signal) => {
-      children.delete(child);
-      ready.resolve(false);
-      const how = `Worker ${child.pid} ended with ${signal ?? `code ${code}`}`;
-      if (phase === "stopping") {
-        if (children.size === 0) done.resolve(0);
-      } else if (phase === "starting") {
-        logLine(how);
-        if (children.size === 0) done.resolve(NO_WORKER);
-      } else if (needed && !retired.has(child)) {
-        failures = performance.now() - started > HEALTHY ? 0 : failures + 1;
-        const pause = BACKOFF[Math.min(failures, BACKOFF.length - 1)];
-        logLine(`${how}: replaced in ${pause} ms`);
-        setTimeout(() => start(true), pause);
-      }
-    });
-    return ready.promise;
-  }
-
-  /** Enters the phase in which workers that end are replaced, and replaces those that have ended at their start. */
-  function serve(): void {
-    if (phase !== "starting") return;
-    phase = "serving";
-    serving.resolve();
-    process.send?.(SERVING);
-    while (children.size < count) start(true);
-  }
-
-  /** Replaces each worker once its successor serves. Stops if a successor ends first. */
-  async function replaceAll(): Promise<void> {
-    for (const child of [...children]) {
-      // It ended meanwhile, and was replaced.
-      if (!children.has(child)) continue;
-      // Its successor replaces it, even if it ends first.
-      retired.add(child);
-      if (!await start(false)) {
-        if (phase === "stopping") return;
-        retired.delete(child);
-        if (!children.has(child)) start(true);
-        logLine("Kept the workers as a new one must start to replace them: it ended");
-        return;
-      }
-      if (!children.has(child)) continue;
-      terminate(child);
-      await ended(child);
-    }
-  }
-
-  function stop(): void {
-    phase = "stopping";
-    if (children.size === 0) done.resolve(0);
-    for (const child of children) terminate(child);
-  }
-
-  const replace = () => void (replacing = replacing.then(replaceAll));
-  Deno.addSignalListener("SIGTERM", stop);
-  Deno.addSignalListener("SIGINT", stop);
-  Deno.addSignalListener("SIGHUP", replace);
-  process.on("message", (signal) => signal === "SIGHUP" ? replace() : stop());
-  await reportReady(stop);
-  for (let i = 0; i < count; i++) start(true);
-  // A worker that does not report that it serves has started if it still runs.
-  const timer = setTimeout(serve, HEALTHY);
-  const code = await done.promise;
-  clearTimeout(timer);
-  Deno.removeSignalListener("SIGTERM", stop);
-  Deno.removeSignalListener("SIGINT", stop);
-  Deno.removeSignalListener("SIGHUP", replace);
-  return code;
-}
-
-/** Ends a worker. */
-function terminate(child: ChildProcess): void {
-  try {
-    Deno.kill(child.pid!, "SIGTERM");
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotCapable)) return;
-    // Closes the IPC channel as well: the message says that the supervisor has not ended.
-    child.send("SIGTERM", () => child.kill("SIGTERM"));
-  }
-}
-
-/** Resolves to the exit code of a process, or to the signal that ended it. */
-function ended(child: ChildProcess): Promise<number | string> {
-  return new Promise((resolve) => {
-    child.once("exit", (code, signal) => resolve(signal ?? code ?? 0));
+  const send = (order: Order) => void supervisor.send(order, () => {});
+  let limit: ReturnType<typeof setTimeout> | undefined;
+  using _ = onTermination(() => send("SIGTERM"), () => {
+    send("SIGKILL");
+    limit = setTimeout(() => Deno.exit(KILLED), KILL_LIMIT);
   });
+  const wasTerminal = Deno.stdin.isTerminal();
+  // The terminal sends SIGHUP when it closes.
+  const hangUp = () => send(wasTerminal && !Deno.stdin.isTerminal() ? "SIGTERM" : "SIGHUP");
+  Deno.addSignalListener("SIGHUP", hangUp);
+  try {
+    return await ended.promise;
+  } finally {
+    clearTimeout(limit);
+    Deno.removeSignalListener("SIGHUP", hangUp);
+  }
 }
 
 interface SharedSocket {
@@ -298,9 +234,4 @@ async function openSocket(listen: string, options: ListenOptions): Promise<Share
       if (unix) removeQuietly(address.path);
     },
   };
-}
-
-if (import.meta.main) {
-  const { workers, command } = JSON.parse(Deno.args[0]);
-  Deno.exit(await supervise(workers, command) || undefined);
 }

@@ -1,40 +1,56 @@
+/** How long after the first SIGINT another one forces the end, in milliseconds. */
+const FORCE_AFTER = 1000;
+/** The exit code of a program that SIGINT ends. */
+const INTERRUPTED = 130;
+
 /** Waits until a server has stopped. SIGTERM and SIGINT shut it down. */
 export async function runUntilTerminated(
   server: { readonly finished: Promise<void>; shutdown(): Promise<void> },
 ): Promise<void> {
   // If shutdown() rejects, so does finished.
-  const remove = onTermination(() => server.shutdown().catch(() => {}));
-  try {
-    await server.finished;
-  } finally {
-    remove();
-  }
+  using _ = onTermination(() => server.shutdown().catch(() => {}));
+  await server.finished;
 }
 
 /**
- * Calls back once at SIGTERM or SIGINT instead of ending the process. A second SIGINT ends the process, so that a
- * user at a terminal need not wait. A second SIGTERM does not, as a supervisor may send one after the terminal's
- * SIGINT.
+ * Calls back once at SIGTERM or SIGINT instead of ending the process. A SIGINT at least a second after the first forces
+ * the end, so that a user at a terminal need not wait: a terminal sends it to all processes of a program, so only the one
+ * that the user started obeys. A second SIGTERM does not, as a supervisor may send one after the terminal's SIGINT.
  *
- * @returns A function that removes the signal listeners.
+ * @param force Ends the process at once. Default: exits it.
+ * @returns A disposable that removes the signal listeners.
  */
-function onTermination(callback: () => void): () => void {
-  let called = false;
-  const call = () => {
-    if (!called) callback();
-    called = true;
+export function onTermination(
+  stop: () => void,
+  force: () => void = () => Deno.exit(INTERRUPTED),
+): Disposable {
+  let stopped = false;
+  let interrupted = Infinity;
+  const terminate = () => {
+    if (!stopped) stop();
+    stopped = true;
   };
-  const interrupt = () => {
-    Deno.removeSignalListener("SIGINT", interrupt);
-    call();
+  const interrupt = async () => {
+    const now = performance.now();
+    interrupted = Math.min(interrupted, now);
+    terminate();
+    if (now - interrupted >= FORCE_AFTER && !await hasSupervisor()) force();
   };
   const hasSIGTERM = Deno.build.os !== "windows";
   Deno.addSignalListener("SIGINT", interrupt);
-  if (hasSIGTERM) Deno.addSignalListener("SIGTERM", call);
-  return () => {
-    Deno.removeSignalListener("SIGINT", interrupt);
-    if (hasSIGTERM) Deno.removeSignalListener("SIGTERM", call);
+  if (hasSIGTERM) Deno.addSignalListener("SIGTERM", terminate);
+  return {
+    [Symbol.dispose]() {
+      Deno.removeSignalListener("SIGINT", interrupt);
+      if (hasSIGTERM) Deno.removeSignalListener("SIGTERM", terminate);
+    },
   };
+}
+
+/** Returns whether another process of the program started this one, rather than the user. */
+async function hasSupervisor(): Promise<boolean> {
+  const { default: process } = await import("node:process");
+  return process.send !== undefined;
 }
 
 /**

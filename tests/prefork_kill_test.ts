@@ -3,6 +3,7 @@ import { assertEquals, assertNotEquals } from "@std/assert";
 import { fetchFastCGI } from "../gateway.ts";
 import { Daemon, ROOT } from "./testing/daemon.ts";
 import { deadline } from "./testing/deadline.ts";
+import { ended, isAlive } from "./testing/fleet.ts";
 
 /** A worker that loads as long as a file is there. */
 const WORKER = `
@@ -55,22 +56,6 @@ function pidsOf(daemon: Daemon, word: string): number[] {
   return [...daemon.log.matchAll(new RegExp(`${word} (\\d+)\\.`, "g"))].map(([, pid]) =>
     Number(pid)
   );
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    Deno.kill(pid, "SIGCONT");
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-async function ended(pid: number): Promise<void> {
-  const check = async () => {
-    while (isAlive(pid)) await new Promise((resolve) => setTimeout(resolve, 10));
-  };
-  await deadline(check(), `the end of process ${pid}`);
 }
 
 const living = (daemon: Daemon) => pidsOf(daemon, "loads").filter(isAlive);

@@ -60,11 +60,17 @@ export class Daemon extends Program {
   /**
    * @param args Arguments of `deno run`.
    * @param command A command of Deno's to use instead of `run`.
+   * @param deno The Deno to use.
    */
-  constructor(args: string[], options: Deno.CommandOptions = {}, command = "run") {
+  constructor(
+    args: string[],
+    options: Deno.CommandOptions = {},
+    command = "run",
+    deno: string = Deno.execPath(),
+  ) {
     const importMap = Deno.env.get("GATEHOUSE_IMPORT_MAP");
     const map = importMap ? [`--import-map=${importMap}`] : [];
-    super(Deno.execPath(), { ...options, args: [command, "--no-prompt", ...map, ...args] });
+    super(deno, { ...options, args: [command, "--no-prompt", ...map, ...args] });
   }
 }
 

@@ -18,6 +18,8 @@ export interface HandedDown {
   closeOurs(): void;
   /** Sends the program SIGTERM. @returns Its exit code. */
   stop(): Promise<number | null>;
+  /** Sends the program SIGKILL, if it still runs. */
+  kill(): void;
 }
 
 /**
@@ -75,5 +77,6 @@ export async function handDown(
       Deno.kill(child.pid!, "SIGTERM");
       return await deadline(ended, "the program to end");
     },
+    kill: () => void child.kill("SIGKILL"),
   };
 }

@@ -1,0 +1,122 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { EXEC_PATH } from "./exec_path.ts";
+import { killTree } from "./kill_tree.ts";
+import { logLine } from "./log.ts";
+import { MAX_DELAY } from "./max_delay.ts";
+
+/** How much longer than its shutdown timeout a worker may take to end, in milliseconds. */
+const GRACE = 1000;
+/** How long killing a worker together with its scripts may take, in milliseconds. */
+const KILL_LIMIT = 5000;
+
+/** Options of {@linkcode WorkerProcess}. */
+export interface WorkerProcessOptions {
+  /** The arguments that Deno runs it with. */
+  command: string[];
+  /** Its standard input. */
+  stdin: "inherit" | "ignore";
+  /** What messages call it, such as "Worker". */
+  name: string;
+  /** The `shutdownTimeout` of its server, in milliseconds; Infinity for none. */
+  shutdownTimeout: number;
+}
+
+/** A process that serves an app and reports to this one when it does. */
+export class WorkerProcess {
+  /** "stopping": it was told to end. */
+  phase: "starting" | "serving" | "stopping" | "ended" = "starting";
+  /** When it was started, in the time of `performance.now()`. */
+  readonly startedAt: number = performance.now();
+  /** Resolves when it has reported that it serves, is assumed to, or has ended before. */
+  readonly started: Promise<"reported" | "assumed" | "ended">;
+  /** Resolves when it has ended, or could not be started, to a sentence that says how. */
+  readonly ended: Promise<string>;
+  readonly #options: WorkerProcessOptions;
+  readonly #started = Promise.withResolvers<"reported" | "assumed" | "ended">();
+  readonly #ended = Promise.withResolvers<string>();
+  #child: ChildProcess | undefined;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+
+  /** Starts the process. Does not throw: a process that cannot be started has ended. */
+  constructor(options: WorkerProcessOptions) {
+    this.#options = options;
+    this.started = this.#started.promise;
+    this.ended = this.#ended.promise;
+    const failed = (error: Error) =>
+      this.#end(`${options.name} cannot be started: ${error.message}`);
+    try {
+      const { stdin, command } = options;
+      const child = spawn(EXEC_PATH, command, { stdio: [stdin, "inherit", "inherit", "ipc"] });
+      this.#child = child;
+      child.once("message", () => this.#serve("reported"));
+      child.once("exit", (code, signal) => {
+        const how = `${this.#title} ended with ${signal ?? `code ${code}`}`;
+        this.#end(this.phase === "starting" ? `${how} before it served` : how);
+      });
+      child.on("error", (error) => child.pid === undefined && failed(error));
+    } catch (error) {
+      failed(error as Error);
+    }
+  }
+
+  get #title(): string {
+    return `${this.#options.name} ${this.#child?.pid}`;
+  }
+
+  /** Assumes that it serves: it does not report this. */
+  assumeServing(): void {
+    this.#serve("assumed");
+  }
+
+  #serve(how: "reported" | "assumed"): void {
+    if (this.phase !== "starting") return;
+    this.phase = "serving";
+    this.#started.resolve(how);
+  }
+
+  #end(how: string): void {
+    clearTimeout(this.#timer);
+    this.phase = "ended";
+    this.#started.resolve("ended");
+    this.#ended.resolve(how);
+  }
+
+  /** Tells it to finish its requests and end, by SIGTERM. Kills it a second after its shutdown timeout. */
+  stop(): void {
+    if (this.phase === "stopping" || this.phase === "ended") return;
+    this.phase = "stopping";
+    this.#terminate();
+    const limit = this.#options.shutdownTimeout + GRACE;
+    if (limit > MAX_DELAY) return;
+    this.#timer = setTimeout(() => {
+      logLine(
+        `${this.#title} is killed as it must end within ${limit} ms of SIGTERM: it still runs`,
+      );
+      this.kill();
+    }, limit);
+  }
+
+  /** Kills it, and ends the CGI scripts that it runs. */
+  kill(): void {
+    if (this.phase === "ended") return;
+    this.phase = "stopping";
+    clearTimeout(this.#timer);
+    const child = this.#child;
+    if (child?.pid === undefined) return;
+    const end = () => this.phase !== "ended" && child.kill("SIGKILL");
+    this.#timer = setTimeout(end, KILL_LIMIT);
+    killTree(child.pid).then((done) => done || end());
+  }
+
+  #terminate(): void {
+    const child = this.#child;
+    if (child?.pid === undefined) return;
+    try {
+      Deno.kill(child.pid, "SIGTERM");
+    } catch (error) {
+      if (!(error instanceof Deno.errors.NotCapable)) return;
+      // Closes the IPC channel as well: the message says that the supervisor has not ended.
+      child.send("SIGTERM", () => child.kill("SIGTERM"));
+    }
+  }
+}
