@@ -15,10 +15,11 @@ import {
   FirstLines,
   type ScriptRules,
 } from "../io/script_file.ts";
+import type { Spool } from "../io/spool.ts";
 import type { Sweep } from "../io/sweep.ts";
 import { toByteString, toText } from "../wire/byte_string.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
-import { createGateway, createSweep, fetchOnce, redirectToFolder } from "./handler.ts";
+import { createGateway, createSpool, createSweep, fetchOnce, redirectToFolder } from "./handler.ts";
 import { type CGIGatewayOptions, DEFAULTS, type Gateway, type GatewayInfo } from "./options.ts";
 import type { ApplicationResponse } from "./response.ts";
 import { RoundTrip, type Transport } from "./round_trip.ts";
@@ -32,7 +33,8 @@ const DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin";
  * the variables of the request, PATH and `env`, and nothing else of this process.
  *
  * Needs `--allow-read` of the scripts, and `--allow-run`. A list, such as `--allow-run=/srv/cgi-bin/app.pl,kill`, must
- * include `kill`: a script that takes too long is killed together with its children.
+ * include `kill`: a script that takes too long is killed together with its children. With `--allow-read` and
+ * `--allow-write` of the temporary folder, long bodies wait there instead of in memory (`bufferBody`).
  *
  * Disposing of the gateway kills its processes, and `Deno.exit()` ends them. A signal that ends this process does not:
  * scripts then run until they write to their closed output. Handle SIGTERM and SIGINT to end them:
@@ -97,11 +99,13 @@ class Scripts {
   #rules: ScriptRules;
   #env: Record<string, string>;
   #sweep: Sweep;
+  #spool: Spool;
   #firstLines = new FirstLines();
   #running = new Set<ProcessGroup>();
 
   constructor(options: CGIGatewayOptions, sweep: Sweep) {
     this.#sweep = sweep;
+    this.#spool = createSpool(options);
     const { root, script } = options;
     if ((root === undefined) === (script === undefined)) {
       throw new TypeError(
@@ -139,7 +143,7 @@ class Scripts {
   /** Runs the script that a request names. Resolves to its response. */
   async run(request: Request, info: GatewayInfo | undefined): Promise<ApplicationResponse> {
     const options = this.#options;
-    const { maxBufferedBody = DEFAULTS.maxBufferedBody } = options;
+    const { bufferBody = true } = options;
     const url = new URL(request.url);
     const found = this.#find(request, url);
     if (found instanceof Response) return found;
@@ -151,7 +155,7 @@ class Scripts {
     }
     const roundTrip = new RoundTrip(request, info, options, this.#sweep);
     try {
-      await roundTrip.measure(maxBufferedBody);
+      await roundTrip.receive(bufferBody ? "whole" : "length", this.#spool);
       if (!roundTrip.over) this.#start(roundTrip, url, found);
     } catch (error) {
       roundTrip.abort(error);

@@ -9,6 +9,7 @@ import { plainResponse } from "../bridge/error_response.ts";
 import type { Address } from "../io/address.ts";
 import { LineLog } from "../io/line_log.ts";
 import { absolutePath, FileKinds } from "../io/script_file.ts";
+import type { Spool } from "../io/spool.ts";
 import type { Sweep } from "../io/sweep.ts";
 import { toByteString, toText } from "../wire/byte_string.ts";
 import {
@@ -29,7 +30,7 @@ import {
 } from "../wire/fastcgi.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 import { ApplicationConnections, type Connection } from "./connection.ts";
-import { createGateway, createSweep, fetchOnce, redirectToFolder } from "./handler.ts";
+import { createGateway, createSpool, createSweep, fetchOnce, redirectToFolder } from "./handler.ts";
 import { DEFAULTS, type FastCGIGatewayOptions, type Gateway, type GatewayInfo } from "./options.ts";
 import type { ApplicationResponse } from "./response.ts";
 import { RoundTrip, type ScriptFiles, type Transport } from "./round_trip.ts";
@@ -48,7 +49,8 @@ const ABORT_GRACE = 1000;
  * get a new connection each. To spread requests over several applications, put a load balancer in front of them.
  *
  * Needs `--allow-net` of the address; for a Unix socket `--allow-net=unix:/path`, and `--allow-read` and
- * `--allow-write` of its path; with `root` also `--allow-read` of it.
+ * `--allow-write` of its path; with `root` also `--allow-read` of it. With `--allow-read` and `--allow-write` of the
+ * temporary folder, long bodies that are received first wait there instead of in memory (`bufferBody`).
  *
  * @param address `host:port`, `[ipv6]:port` or `unix:/path`.
  * @throws {TypeError} If the address is invalid.
@@ -109,6 +111,9 @@ class Application {
   #options: FastCGIGatewayOptions;
   #connections: ApplicationConnections;
   #sweep: Sweep;
+  #spool: Spool;
+  /** The part of a body that is received before the application is called. */
+  #bufferedPart: "whole" | "length" | "small" | "none";
   /** The files of the root, if there is one. */
   #files: FileKinds | undefined;
   /** Whether connections are kept for the next request. */
@@ -123,6 +128,11 @@ class Application {
       sweep,
     );
     this.#sweep = sweep;
+    this.#spool = createSpool(options);
+    const { needsLength = root === undefined ? undefined : true } = options;
+    const { bufferBody = root !== undefined && needsLength } = options;
+    if (bufferBody) this.#bufferedPart = "whole";
+    else this.#bufferedPart = needsLength === undefined ? "small" : needsLength ? "length" : "none";
     this.#files = root === undefined
       ? undefined
       : new FileKinds(absolutePath(root).replace(/\/+$/, ""));
@@ -141,16 +151,12 @@ class Application {
     const url = new URL(request.url);
     const found = findScript(request, url, options, this.#files);
     if (found instanceof Response) return found;
-    const {
-      needsLength = options.root === undefined ? undefined : true,
-      maxBufferedBody = DEFAULTS.maxBufferedBody,
-    } = options;
+    const part = this.#bufferedPart;
     const repeatable = request.body === null && IDEMPOTENT.test(request.method);
     for (let fresh = !repeatable;; fresh = true) {
       const roundTrip = new RoundTrip(request, info, options, this.#sweep);
       try {
-        if (needsLength === undefined) await roundTrip.readAhead();
-        else if (needsLength) await roundTrip.measure(maxBufferedBody);
+        if (part !== "none") await roundTrip.receive(part, this.#spool);
         const connection = fresh || roundTrip.over ? undefined : this.#connections.reuse();
         const client = await this.#send(roundTrip, connection, url, found, repeatable);
         if (client === undefined) return await roundTrip.response;

@@ -2,9 +2,16 @@ import { describeError } from "../bridge/describe.ts";
 import { plainResponse } from "../bridge/error_response.ts";
 import { isAuthority } from "../bridge/request.ts";
 import { safeLog } from "../io/log.ts";
+import { Spool } from "../io/spool.ts";
 import { Sweep } from "../io/sweep.ts";
 import { isProtocolError, ProtocolError } from "../wire/protocol_error.ts";
-import { DEFAULTS, type Gateway, type GatewayInfo, type GatewayOptions } from "./options.ts";
+import {
+  type BufferOptions,
+  DEFAULTS,
+  type Gateway,
+  type GatewayInfo,
+  type GatewayOptions,
+} from "./options.ts";
 import type { ApplicationResponse } from "./response.ts";
 
 /** The maximum number of local redirects in a row (rule F16). */
@@ -65,6 +72,15 @@ export function createSweep(
   const sweep = new Sweep([timeout, clientTimeout, connectTimeout]);
   if (once) sweep.close();
   return sweep;
+}
+
+/** Creates the place where request bodies wait until all of them have arrived. */
+export function createSpool(options: BufferOptions): Spool {
+  const {
+    maxBufferedTotal = DEFAULTS.maxBufferedTotal,
+    maxBufferedBody = DEFAULTS.maxBufferedBody,
+  } = options;
+  return new Spool({ maxTotal: maxBufferedTotal, maxInMemory: maxBufferedBody });
 }
 
 /**

@@ -15,6 +15,9 @@ export interface Gateway extends Disposable {
   (request: Request, info?: GatewayInfo): Promise<Response>;
 }
 
+/** The options of bodies that wait until they have arrived. */
+export type BufferOptions = Pick<GatewayOptions, "maxBufferedBody" | "maxBufferedTotal">;
+
 /** Options that all gateways share. */
 export interface GatewayOptions {
   /**
@@ -41,8 +44,8 @@ export interface GatewayOptions {
    * How many bytes per second of a body must arrive from the client, on average over a minute in which the gateway waits
    * for them. If there are fewer, the client gets 408. 0 means no minimum, for bodies that are sent over a long time.
    *
-   * A body of at most 64 KiB is read before the application is called, so that a slow client occupies none of its
-   * processes or connections.
+   * A body of at most 64 KiB is received before the application is called, so that a slow client occupies none of its
+   * processes or connections; a longer one with `bufferBody`.
    *
    * @default 500
    */
@@ -54,12 +57,37 @@ export interface GatewayOptions {
    */
   maxHeaderBytes?: number;
   /**
-   * The maximum size of a request's body, in bytes. Beyond it the client gets 413. Bodies stream, so that a large one
-   * needs no memory.
+   * The maximum size of a request's body, in bytes. Beyond it the client gets 413. Bodies stream, or wait in a file, so
+   * that a large one needs no memory.
    *
    * @default Infinity
    */
   maxBodyBytes?: number;
+  /**
+   * Whether the whole body of a request is received before the application is called, so that clients that upload slowly
+   * occupy none of its processes. A body of more than 64 KiB waits in a file of the temporary folder, which has mode 0600
+   * and no name. This needs `--allow-read` and `--allow-write` of the folder: `/tmp`, or TMPDIR if `--allow-env` includes
+   * it. Without these permissions the body waits in memory, up to `maxBufferedBody`.
+   *
+   * If false, a longer body of known length streams: the application can refuse it early, or process it as it arrives.
+   *
+   * @default true where each request takes a process: for CGI, and for FastCGI with `root` unless `needsLength` is false
+   */
+  bufferBody?: boolean;
+  /**
+   * The maximum size of a body that waits in memory since no file can be written, in bytes. Beyond it the client gets
+   * 413. If so many bodies wait in memory that they have ten times as many bytes, the client gets 503.
+   *
+   * @default 10_485_760
+   */
+  maxBufferedBody?: number;
+  /**
+   * The maximum size of all bodies that wait in files, in bytes: bytes that have arrived, whatever length was declared.
+   * If a body has more by itself, its client gets 413, else 503.
+   *
+   * @default 1_073_741_824
+   */
+  maxBufferedTotal?: number;
   /**
    * The host names that are served, in addition to those of this machine (`localhost`, `127.x.x.x`, `[::1]`). Others
    * get 421. On a development server set it, at least to `[]`: without it any website open in the developer's browser
@@ -120,15 +148,13 @@ export interface FastCGIGatewayOptions extends GatewayOptions {
    */
   checkFiles?: boolean;
   /**
-   * Whether a body without a length is buffered to find its length: PHP and others ignore a body without
-   * CONTENT_LENGTH. If true, one longer than `maxBufferedBody` gets 413. If false, each body streams, so that the
-   * application can respond to the first bytes before the next ones arrive.
+   * Whether a body without a length is received whole to find its length, as with `bufferBody`: PHP and others ignore a
+   * body without CONTENT_LENGTH. If false, each body streams, so that the application can respond to the first bytes
+   * before the next ones arrive, unless `bufferBody` is set.
    *
    * @default true with `root`; without, up to 64 KiB are buffered, and a longer body streams
    */
   needsLength?: boolean;
-  /** The maximum size of a buffered body, in bytes. Beyond it the client gets 413. @default 10_485_760 */
-  maxBufferedBody?: number;
   /**
    * The maximum number of connections that this gateway uses, with the idle ones to the same address. Beyond it clients
    * get 503.
@@ -162,22 +188,18 @@ export interface FastCGIGatewayOptions extends GatewayOptions {
   connectTimeout?: number;
 }
 
-/** Options of {@linkcode scgiGateway}. */
+/** Options of {@linkcode scgiGateway}. A body without a length is received whole, as SCGI needs the length. */
 export interface SCGIGatewayOptions extends GatewayOptions {
   /** The maximum number of open connections. Beyond it clients get 503. @default 256 */
   maxConnections?: number;
   /** How long connecting may take, in milliseconds. After it the client gets 504. @default 10_000 */
   connectTimeout?: number;
-  /**
-   * The maximum size of a body without a length, in bytes: SCGI needs the length, so that such a body is buffered.
-   * Beyond it the client gets 413.
-   *
-   * @default 10_485_760
-   */
-  maxBufferedBody?: number;
 }
 
-/** Options of {@linkcode cgiGateway}: `root` or `script`. */
+/**
+ * Options of {@linkcode cgiGateway}: `root` or `script`. A body without a length is received whole, as CGI needs the
+ * length.
+ */
 export interface CGIGatewayOptions extends GatewayOptions {
   /** The folder of the scripts. The path up to the first segment that names a file is the script's. */
   root?: string;
@@ -202,13 +224,6 @@ export interface CGIGatewayOptions extends GatewayOptions {
   env?: Record<string, string>;
   /** The maximum number of running processes. Beyond it clients get 503. @default 32 */
   maxProcesses?: number;
-  /**
-   * The maximum size of a body without a length, in bytes: CGI needs the length, so that such a body is buffered.
-   * Beyond it the client gets 413.
-   *
-   * @default 10_485_760
-   */
-  maxBufferedBody?: number;
 }
 
 /** The defaults of the options above. */
@@ -228,5 +243,6 @@ export const DEFAULTS = {
   maxConnectionAge: 100,
   connectTimeout: 10_000,
   maxBufferedBody: 10_485_760,
+  maxBufferedTotal: 1_073_741_824,
   maxProcesses: 32,
 } as const;

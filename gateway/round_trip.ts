@@ -3,6 +3,7 @@ import { cancelSoon } from "../bridge/cancel_soon.ts";
 import { messageOf } from "../bridge/describe.ts";
 import { type VariableSink, writeVariables } from "../bridge/request_variables.ts";
 import { safeLog } from "../io/log.ts";
+import { EntryTooLargeError, type Spool, type SpoolEntry } from "../io/spool.ts";
 import { StreamReader } from "../io/stream_reader.ts";
 import type { Checked, Sweep } from "../io/sweep.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
@@ -27,8 +28,8 @@ export interface Transport {
   complete?(): void;
 }
 
-/** The size of a body, in bytes, up to which it is read before the application is called. */
-const READ_AHEAD = 65_536;
+/** The size of a small body, in bytes: it is always received before the application is called, and in memory. */
+const SMALL_BODY = 65_536;
 /** The size of the buffer that a body is read into at first, in bytes. */
 const BODY_READ = 16_384;
 
@@ -54,7 +55,10 @@ export class RoundTrip implements Checked {
   #signal: AbortSignal | undefined;
   #maxBodyBytes: number;
   #body: StreamReader | undefined;
+  /** What was received of the body before the application was called, if that is little. */
   #buffered: Uint8Array<ArrayBuffer>[] = [];
+  /** What was received of it, if that is much. */
+  #spooled: SpoolEntry | undefined;
   /** The number of bytes that the client has sent of the body, and whether the gateway waits for more. */
   #received = 0;
   #receiving = false;
@@ -176,39 +180,82 @@ export class RoundTrip implements Checked {
   }
 
   /**
-   * Reads a small body, and one of unknown length to find its length, before the application is called.
+   * Receives the body before the application is called, so that a slow client occupies none of its processes.
    *
-   * @param most The maximum number of buffered bytes.
-   * @throws {ProtocolError} If the body is longer (status 413).
+   * "whole" receives all of it. "length" receives all of a small one, and one of unknown length until its end, which
+   * tells the length. "small" receives no more than a small one has; a longer one streams.
+   *
+   * @param spool Where the bytes of a body that is not small wait.
+   * @throws {ProtocolError} If the body is longer than allowed (status 413), too many bytes of all bodies wait (503), or
+   * the client does not send all of it (400).
    */
-  async measure(most: number): Promise<void> {
-    await this.readAhead(most);
-    if (this.length === undefined) throw tooLarge(most);
+  async receive(part: "whole" | "length" | "small", spool: Spool): Promise<void> {
+    const unknown = this.length === undefined;
+    const most = part === "whole" || part === "length" && unknown ? Infinity : SMALL_BODY;
+    if (this.#body === undefined || (this.length ?? 0) > most) return;
+    await this.watchdog.client(this.#receive(most, spool));
   }
 
-  /**
-   * Reads a small body before the application is called, so that a slow client occupies none of its processes. Reads
-   * one of unknown length until it ends, which tells its length, or is longer than `most` bytes.
-   *
-   * @throws {ProtocolError} If the body is longer than allowed (status 413).
-   */
-  async readAhead(most = READ_AHEAD): Promise<void> {
-    if (this.length !== undefined && this.length > READ_AHEAD) return;
-    const length = this.length ?? Infinity;
-    while (this.#received < length) {
+  async #receive(most: number, spool: Spool): Promise<void> {
+    while (this.#received < (this.length ?? Infinity)) {
       const chunk = await this.#read();
+      if (this.over) return;
       if (chunk === null) {
         this.length ??= this.#received;
+        if (this.#received < this.length) throw wrongLength(this.length, String(this.#received));
         return;
       }
       if (this.#received > this.#maxBodyBytes) throw tooLarge(this.#maxBodyBytes);
-      this.#buffered.push(chunk.slice());
-      if (this.length === undefined && this.#received > most) return;
+      if (this.#received <= SMALL_BODY || most === SMALL_BODY) this.#buffered.push(chunk.slice());
+      else await this.#spool(chunk, spool);
+      if (this.#received > most) return;
+    }
+  }
+
+  /** Moves a body that is not small from memory to the spool. */
+  async #spool(chunk: Uint8Array<ArrayBuffer>, spool: Spool): Promise<void> {
+    try {
+      if (this.#spooled === undefined) {
+        this.#spooled = spool.create();
+        this.#spooled.announce(this.length ?? 0);
+      }
+      for (const bytes of this.#buffered.splice(0)) await this.#spooled.write(bytes);
+      await this.#spooled.write(chunk);
+    } catch (error) {
+      if (this.over) return;
+      throw new ProtocolError(
+        `Cannot receive request body as ${(error as Error).message}`,
+        error instanceof EntryTooLargeError ? 413 : 503,
+      );
+    }
+  }
+
+  /** Returns the next chunk of the body: what was received before the application was called, then what arrives. */
+  async #next(): Promise<Uint8Array<ArrayBuffer> | null> {
+    const buffered = this.#buffered.shift();
+    if (buffered !== undefined) return buffered;
+    const spooled = await this.#readSpooled();
+    if (spooled !== null) return spooled;
+    this.#spooled?.close();
+    this.#spooled = undefined;
+    return await this.#read();
+  }
+
+  async #readSpooled(): Promise<Uint8Array<ArrayBuffer> | null> {
+    try {
+      return await this.#spooled?.read() ?? null;
+    } catch (error) {
+      // It was closed meanwhile.
+      if (this.#phase !== "open") return null;
+      throw new ProtocolError(
+        `Cannot send request body as it must be read from a file: ${(error as Error).message}`,
+        500,
+      );
     }
   }
 
   /**
-   * Sends the body as it arrives from the client.
+   * Sends the body: what was received, and the rest as it arrives from the client.
    *
    * @param write Writes a chunk; rejects when the application has stopped reading.
    * @returns Whether the whole body was sent: an application may respond without reading it.
@@ -216,8 +263,7 @@ export class RoundTrip implements Checked {
   async send(write: (chunk: Uint8Array<ArrayBuffer>) => Promise<void> | void): Promise<boolean> {
     let sent = 0;
     try {
-      const next = async () => this.#buffered.shift() ?? await this.#read();
-      for (let chunk = await next(); chunk !== null; chunk = await next()) {
+      for (let chunk = await this.#next(); chunk !== null; chunk = await this.#next()) {
         sent += chunk.length;
         if (sent > this.#maxBodyBytes) throw tooLarge(this.#maxBodyBytes);
         if (sent > (this.length ?? Infinity)) throw wrongLength(this.length!, "more");
@@ -255,13 +301,14 @@ export class RoundTrip implements Checked {
     return null;
   }
 
-  /** Cancels the rest of the body: `Deno.serve` would wait for it. */
+  /** Discards the rest of the body: `Deno.serve` would wait for it. */
   #complete(): void {
     const body = this.#body;
-    if (body === undefined || this.over) return;
+    if (body === undefined && this.#spooled === undefined || this.over) return;
     this.#phase = "complete";
     this.#body = undefined;
-    cancelSoon(body);
+    if (body !== undefined) cancelSoon(body);
+    this.#spooled?.close();
     this.transport?.complete?.();
   }
 
@@ -300,6 +347,7 @@ export class RoundTrip implements Checked {
     this.#sweep.delete(this);
     this.#signal?.removeEventListener("abort", this.#abort);
     if (this.#body !== undefined) cancelSoon(this.#body);
+    this.#spooled?.close();
   }
 }
 

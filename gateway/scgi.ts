@@ -5,12 +5,13 @@
  */
 
 import type { Address } from "../io/address.ts";
+import type { Spool } from "../io/spool.ts";
 import type { Sweep } from "../io/sweep.ts";
 import { toByteString } from "../wire/byte_string.ts";
 import { encodeSCGIHeaders } from "../wire/scgi.ts";
 import { plainResponse } from "../bridge/error_response.ts";
 import { ApplicationConnections, type Connection } from "./connection.ts";
-import { createGateway, createSweep, fetchOnce } from "./handler.ts";
+import { createGateway, createSpool, createSweep, fetchOnce } from "./handler.ts";
 import { DEFAULTS, type Gateway, type GatewayInfo, type SCGIGatewayOptions } from "./options.ts";
 import type { ApplicationResponse } from "./response.ts";
 import { RoundTrip, type Transport } from "./round_trip.ts";
@@ -77,11 +78,13 @@ class Application {
   #options: SCGIGatewayOptions;
   #connections: ApplicationConnections;
   #sweep: Sweep;
+  #spool: Spool;
 
   constructor(address: Address, options: SCGIGatewayOptions, sweep: Sweep) {
     this.#options = options;
     this.#connections = new ApplicationConnections(address, options, sweep);
     this.#sweep = sweep;
+    this.#spool = createSpool(options);
   }
 
   /** Closes all connections. */
@@ -92,13 +95,13 @@ class Application {
 
   /** Sends a request. */
   async call(request: Request, info: GatewayInfo | undefined): Promise<ApplicationResponse> {
-    const { prefix = DEFAULTS.prefix, maxBufferedBody = DEFAULTS.maxBufferedBody } = this.#options;
+    const { prefix = DEFAULTS.prefix, bufferBody = false } = this.#options;
     const url = new URL(request.url);
     const pathInfo = pathBelow(url, prefix);
     if (pathInfo === undefined) return plainResponse(404);
     const roundTrip = new RoundTrip(request, info, this.#options, this.#sweep);
     try {
-      await roundTrip.measure(maxBufferedBody);
+      await roundTrip.receive(bufferBody ? "whole" : "length", this.#spool);
       const head = encodeHead(roundTrip, url, { scriptName: toByteString(prefix), pathInfo });
       const connection = await this.#connections.connect(roundTrip);
       if (connection !== undefined) {

@@ -571,7 +571,7 @@ Deno.test("fastCGIGateway() rejects a body that is too long with 413", async () 
   assertEquals((await gateway.fetch("/", known)).status, 413);
   assertEquals(application.connections, 0);
   assertEquals((await gateway.fetch("/", { method: "POST", body: "x".repeat(11) })).status, 413);
-  using buffering = gatewayTo(application.address, { needsLength: true, maxBufferedBody: 10 });
+  using buffering = gatewayTo(application.address, { needsLength: true, maxBodyBytes: 10 });
   assertEquals((await buffering.fetch("/", { method: "POST", body: "x".repeat(11) })).status, 413);
 });
 

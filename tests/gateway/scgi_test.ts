@@ -57,9 +57,9 @@ Deno.test("scgiGateway() sends CONTENT_LENGTH first and SCGI=1, and the body aft
   assertEquals(application.connections, 2);
 });
 
-Deno.test("scgiGateway() buffers at most maxBufferedBody of a body without a length", async () => {
+Deno.test("scgiGateway() receives at most maxBodyBytes of a body without a length", async () => {
   await using application = new Application(async () => {});
-  using gateway = gatewayTo(application.address, { maxBufferedBody: 10 });
+  using gateway = gatewayTo(application.address, { maxBodyBytes: 10 });
   const { status } = await gateway.fetch("/", { method: "POST", body: "eleven byte" });
   assertEquals([status, application.connections], [413, 0]);
 });

@@ -209,6 +209,26 @@ each("100 MB are uploaded and downloaded", async (host) => {
   assertEquals(received, length);
 });
 
+each("slow uploads leave the only process of PHP to others", async (host) => {
+  const length = 200_000;
+  const clients: Client[] = [];
+  for (const fields of [[["Content-Length", String(length)]], [["Transfer-Encoding", "chunked"]]]) {
+    const client = await Client.connect(host);
+    clients.push(client);
+    await client.sendHead("POST", "/sum.php", fields as [string, string][]);
+    const half = new Uint8Array(length / 2);
+    await (fields[0][0] === "Content-Length" ? client.send(half) : client.sendChunk(half));
+    assertMatch((await request(host, "GET", "/pid.php")).text, /^\d+$/);
+  }
+  await clients[0].send(new Uint8Array(length / 2));
+  await clients[1].sendChunk(new Uint8Array(length / 2));
+  await clients[1].sendChunk(new Uint8Array());
+  for (const client of clients) {
+    assertMatch((await client.readResponse()).text, new RegExp(`^${length} `));
+    client[Symbol.dispose]();
+  }
+});
+
 each("HEAD and 204 have no body", async (host) => {
   using client = await Client.connect(host);
   await client.sendHead("HEAD", "/index.php");

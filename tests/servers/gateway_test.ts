@@ -58,8 +58,10 @@ async function startGateways(rig: Rig): Promise<Record<typeof NAMES[number], num
       { port: port.bulkFastCGI, kind: "fastcgi", address: at(bulkPorts.fastcgi), options: {} },
       { port: port.bulkSCGI, kind: "scgi", address: at(bulkPorts.scgi), options: {} },
     ];
-    const flags = "run --no-prompt --no-config --allow-env=PATH --allow-run";
-    return [Deno.execPath(), [
+    const flags = "run --no-prompt --no-config --allow-env=PATH,TMPDIR --allow-run";
+    return ["env", [
+      `TMPDIR=${rig.dir}`,
+      Deno.execPath(),
       ...flags.split(" "),
       `--allow-net=127.0.0.1,unix:${unix}`,
       `--allow-read=${rig.dir}`,
