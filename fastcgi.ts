@@ -122,6 +122,10 @@ const HTTP_REFUSAL =
   "400 Bad Request: this address speaks FastCGI, not HTTP\n";
 /** How many bytes may be pending before a log message flushes them. */
 const LOG_BUFFER = 16384;
+/** The id of all of nginx's requests. */
+const NGINX_ID = 1;
+/** How long nginx may take to close a connection that it was asked to close, in milliseconds. */
+const LEAVE = 5000;
 
 /**
  * Serves an app over FastCGI: in the responder role, and in the roles authorizer and filter if the app has them. A
@@ -174,6 +178,9 @@ export function allow(variables: Record<string, string> = {}): Response {
   return new Response(null, { headers });
 }
 
+/** A web server that is treated in a way of its own. */
+type WebServer = "nginx" | "HAProxy";
+
 /** The state that all connections of one server share. */
 class Service {
   /** The number of requests in progress. */
@@ -222,8 +229,13 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
   #keeper: RequestBody | null = null;
   /** Whether the connection may carry several requests at once: then none of them may block the others. */
   #multiplexed = false;
-  /** Whether the connection closes when no request is in progress. */
-  #closing = false;
+  /**
+   * Closing: closes once no request is in progress. Leaving: the web server was asked to close, and may still send a
+   * request (rule C31).
+   */
+  #phase: "open" | "closing" | "leaving" = "open";
+  /** The web server, once a request has named it that keeps the connection. */
+  #server: WebServer | null = null;
   /** The number of requests that have begun. */
   #begun = 0;
   #openedAt = 0;
@@ -372,11 +384,25 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
     this.#requests.delete(request.id);
     if (this.channel.closed) return;
     this.channel.resume();
-    if (broken || !request.keepConnection) this.#closing = true;
+    if (request.keepConnection) this.#server ??= request.server;
+    if (broken || !request.keepConnection) this.#phase = "closing";
     if (!request.inputEnded) this.#unread.add(request.id);
-    if (!this.#closing || this.#requests.size > 0) return;
-    if (request.keepConnection && !broken) this.#finishKept();
-    else this.channel.finish(this.#unread.size > 0);
+    if (this.#phase === "open" || this.#requests.size > 0) return;
+    if (!request.keepConnection || broken) this.channel.finish(this.#unread.size > 0);
+    else if (this.#server === "nginx") this.#leave();
+    else this.#finishKept();
+  }
+
+  /**
+   * Asks nginx to close a kept connection, by an empty FCGI_STDERR record: it closes an idle connection on which bytes
+   * arrive. Where it has just sent a request, the record is the beginning of the response and means nothing, so that
+   * no request is lost (rule C31).
+   */
+  async #leave(): Promise<void> {
+    encodeStreamEnd(this.out, RecordType.stderr, NGINX_ID);
+    this.flush();
+    await this.channel.sent();
+    this.#phase = "leaving";
   }
 
   /**
@@ -392,7 +418,7 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
 
   /** The web server has closed its writing side: aborts incomplete requests and finishes the others (rule C22). */
   inputEnded(): void {
-    this.#closing = true;
+    this.#phase = "closing";
     for (const request of this.#requests.values()) {
       if (!request.inputEnded) request.abort(disconnected());
     }
@@ -432,8 +458,9 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
     if (this.out.length > 0) this.flush();
     this.#openedAt ||= now;
     const idle = this.#idleTimer.elapsed(channel.activity, now);
-    if (this.#requests.size === 0 && (idle > limits.idleTimeout || this.#isUnused(now, idle))) {
-      return channel.close();
+    if (this.#requests.size === 0) {
+      if (this.#isOver(now, idle)) return channel.close();
+      if (this.#phase === "open" && idle > limits.idleTimeout) this.drain();
     }
     for (const request of this.#requests.values()) {
       if (request.isLate(now)) {
@@ -447,17 +474,21 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
     if (channel.inputEnded && this.#requests.size > 0) this.#probe();
   }
 
-  /** Returns whether the first request of the connection is late. */
-  #isUnused(now: number, idle: number): boolean {
-    if (this.#begun > 0) return false;
-    return now - this.#openedAt > this.service.limits.variablesTimeout ||
-      this.#closing && idle > NEW_CONNECTION;
+  /** Returns whether a connection without a request closes now, even if the web server is about to send one. */
+  #isOver(now: number, idle: number): boolean {
+    const { idleTimeout, variablesTimeout } = this.service.limits;
+    if (this.#phase === "leaving") return idle > LEAVE;
+    if (this.#begun > 0) return this.#phase === "closing" && idle > idleTimeout;
+    return idle > idleTimeout || now - this.#openedAt > variablesTimeout ||
+      this.#phase === "closing" && idle > NEW_CONNECTION;
   }
 
   drain(): void {
-    this.#closing = true;
+    if (this.#phase !== "open") return;
+    this.#phase = "closing";
     if (this.#requests.size > 0 || this.#begun === 0) return;
-    this.channel.polled().then(() => this.#finishKept());
+    if (this.#server === "nginx") this.#leave();
+    else this.channel.polled().then(() => this.#finishKept());
   }
 
   abort(reason: unknown): void {
@@ -728,7 +759,8 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   log(message: string): void {
     const { options: { logTo }, log } = this.#connection.service;
     const ended = this.#phase === "ended" || this.#connection.channel.closed;
-    const toServer = logTo !== "log" && !ended && !this.#isFromHAProxy();
+    // HAProxy drops FCGI_STDERR by default, and crashes if it comes alone (rule C17).
+    const toServer = logTo !== "log" && !ended && this.server !== "HAProxy";
     if (logTo === "both" || !toServer) log(message);
     if (!toServer) return;
     encodeStreamText(
@@ -742,10 +774,10 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     if (this.#connection.out.length > LOG_BUFFER) this.#connection.flush();
   }
 
-  /** Returns whether the peer is HAProxy: it drops FCGI_STDERR by default, and crashes if it comes alone (rule C17). */
-  #isFromHAProxy(): boolean {
-    const server = this.#exchange?.variables.byteString("SERVER_SOFTWARE");
-    return server?.startsWith("HAProxy") === true;
+  /** The web server, if the request names one that is treated in a way of its own. */
+  get server(): WebServer | null {
+    const name = this.#exchange?.variables.byteString("SERVER_SOFTWARE") ?? "";
+    return name.startsWith("nginx") ? "nginx" : name.startsWith("HAProxy") ? "HAProxy" : null;
   }
 
   pull(): void {

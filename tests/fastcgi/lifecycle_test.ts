@@ -415,6 +415,82 @@ Deno.test("shutdown() ends a connection right after its response, so that no req
   });
 });
 
+/** Returns the records of a request as nginx sends it on a connection that it keeps. */
+const fromNginx = () => request({ keep: true, variables: { SERVER_SOFTWARE: "nginx/1.22.1" } });
+
+for (const over of MEDIA) {
+  Deno.test(`shutdown() over ${over} serves what nginx sends before it closes (rule C31)`, async () => {
+    await serving(
+      hello,
+      {},
+      async ({ connect, server }) => {
+        const client = await connect();
+        await client.send(fromNginx());
+        assertEquals((await client.response()).status, 200);
+        const down = server.shutdown();
+        // nginx closes an idle connection when it comes. One that has just sent a request reads on.
+        for (let round = 0; round < 2; round++) {
+          const record = await client.next("the record that asks for the close");
+          assertEquals(record, { type: RecordType.stderr, id: 1, content: new Uint8Array() });
+          client.records.pop();
+          await client.send(fromNginx());
+          const response = await client.response();
+          assertEquals([response.status, response.complete], [200, true]);
+        }
+        client.close();
+        await deadline(down, "the server's end");
+      },
+      over,
+    );
+  });
+}
+
+Deno.test("shutdown() asks nginx to close in the write that ends a response (rule C31)", async () => {
+  const gate = Promise.withResolvers<void>();
+  const started = Promise.withResolvers<void>();
+  const app: App = async () => {
+    started.resolve();
+    await gate.promise;
+    return new Response("Hello");
+  };
+  const listener = new FakeListener();
+  const server = serveFastCGI(app, listener);
+  const [ours, theirs] = listener.connect();
+  const client = new FastCGIClient(ours);
+  await client.send(fromNginx());
+  await deadline(started.promise, "the app");
+  const down = server.shutdown();
+  gate.resolve();
+  assertEquals((await client.response()).status, 200);
+  assertEquals((await client.next())?.type, RecordType.stderr);
+  assertEquals(theirs.written.length, 1);
+  client.close();
+  await deadline(down, "the server's end");
+});
+
+Deno.test("shutdown() closes a connection that nginx does not close (rule C31)", async () => {
+  await serving(hello, { shutdownTimeout: 60_000 }, async ({ connect, server }) => {
+    const client = await connect();
+    await client.send(fromNginx());
+    assertEquals((await client.response()).status, 200);
+    const down = server.shutdown();
+    await client.end();
+    await deadline(down, "the server's end");
+  });
+});
+
+Deno.test("serveFastCGI() asks nginx to close a connection after idleTimeout (rule C31)", async () => {
+  await serving(hello, { idleTimeout: 1 }, async ({ connect }) => {
+    const client = await connect();
+    await client.send(fromNginx());
+    assertEquals((await client.response()).status, 200);
+    const record = await client.next("the record that asks for the close");
+    assertEquals(record, { type: RecordType.stderr, id: 1, content: new Uint8Array() });
+    await client.send(fromNginx());
+    assertEquals((await client.response()).status, 200);
+  });
+});
+
 Deno.test("shutdown() closes a connection whose last request ended after its response (rule C26)", async () => {
   await serving(hello, {}, async ({ connect, server }) => {
     const client = await connect();

@@ -189,6 +189,11 @@ await serve(app, { basePath: "auto" });
       .map((program) => program.output).join("");
   }
 
+  /** Returns the program of a name that was last started. */
+  program(name: string): Program {
+    return this.#programs.findLast((program) => program.name === name)!;
+  }
+
   /** Starts a program. */
   spawn(name: string, command: string, args: string[], options: Deno.CommandOptions = {}): Program {
     const program = new Program(name, command, {

@@ -1,7 +1,8 @@
 /** Back ends that restart one after the other while nginx sends them requests. */
 import { assert, assertEquals } from "@std/assert";
-import { Client, request, Witness } from "./client.ts";
-import { configuration, eventually, Suite, within } from "./harness.ts";
+import { Client, Witness } from "./client.ts";
+import { configuration, eventually, type Program, type Rig, Suite, within } from "./harness.ts";
+import { handDown, keepSocket } from "../testing/hand_down.ts";
 import { nginxCommand } from "./nginx.ts";
 
 const balanced = new Suite(
@@ -29,24 +30,35 @@ const balanced = new Suite(
 class Load {
   responses = 0;
   #host: string;
+  #length: number;
   #stopped = false;
   #done: Promise<unknown>;
 
-  constructor(host: string, workers: number) {
+  /** @param length How many bytes each body has. */
+  constructor(host: string, clients: number, length: number) {
     this.#host = host;
-    this.#done = Promise.all(Array.from({ length: workers }, (_, i) => this.#work(i)));
+    this.#length = length;
+    this.#done = Promise.all(Array.from({ length: clients }, (_, i) => this.#work(i)));
     // stop() reports the error.
     this.#done.catch(() => {});
   }
 
-  async #work(worker: number): Promise<void> {
+  async #work(number: number): Promise<void> {
+    let client = await Client.connect(this.#host);
     for (let round = 0; !this.#stopped; round++) {
-      const body = new Uint8Array(100_000).fill(worker * 16 + round % 16);
-      const response = await request(this.#host, "POST", "/echo", { body });
+      const body = new Uint8Array(this.#length).fill(number * 16 + round % 16);
+      await client.sendHead("POST", "/echo", [["Content-Length", String(body.length)]]);
+      await client.send(body);
+      const response = await client.readResponse();
       assertEquals([response.status, response.body.length], [200, body.length]);
       assert(response.body.every((byte) => byte === body[0]));
       this.responses++;
+      // nginx closes a connection after some requests.
+      if (response.head.get("connection") !== "close") continue;
+      client[Symbol.dispose]();
+      client = await Client.connect(this.#host);
     }
+    client[Symbol.dispose]();
   }
 
   /** Waits for a number of further responses. */
@@ -81,8 +93,13 @@ async function openStreams(host: string, count: number) {
 }
 
 async function isRefused(address: string): Promise<boolean> {
+  const path = /^unix:(.*)/.exec(address)?.[1];
+  const [hostname, port] = address.split(":");
   try {
-    using _client = await Client.connect(address);
+    const conn = path === undefined
+      ? await Deno.connect({ hostname, port: Number(port) })
+      : await Deno.connect({ transport: "unix", path });
+    conn.close();
     return false;
   } catch {
     return true;
@@ -94,7 +111,7 @@ balanced.test("restart under load without losing a byte", async ({ host, daemons
     const before = rig.daemonAt(address);
     // Without load, nginx gives each back end the same number.
     const endStreams = await openStreams(host, 4);
-    const load = new Load(host, 4);
+    const load = new Load(host, 4, 100_000);
     await load.more(20);
     before.process.kill("SIGTERM");
     await eventually("the daemon closes its listener", () => isRefused(address));
@@ -108,3 +125,153 @@ balanced.test("restart under load without losing a byte", async ({ host, daemons
     await load.stop();
   }
 });
+
+/** Suspends a process, and resolves when it stands still. Disposing of the result lets it go on. */
+async function suspend(process: Deno.ChildProcess): Promise<Disposable> {
+  process.kill("SIGSTOP");
+  await eventually("the process stands still", async () => {
+    const { stdout } = await new Deno.Command("cat", { args: [`/proc/${process.pid}/stat`] })
+      .output();
+    return / T /.test(new TextDecoder().decode(stdout));
+  });
+  return { [Symbol.dispose]: () => process.kill("SIGCONT") };
+}
+
+/** Writes a program that serves its descriptor 0, and prints a line when it begins. */
+function writeWorker(rig: Rig): string {
+  return rig.write(
+    "worker.ts",
+    `
+import { serve } from "${rig.root}/mod.ts";
+import app from "${rig.root}/tests/servers/app.ts";
+console.log("begins");
+await serve(app);
+`,
+  );
+}
+
+/** Starts two workers on one socket. */
+async function startWorkers(rig: Rig, address: string): Promise<[Program, string]> {
+  const worker = writeWorker(rig);
+  const supervisor = rig.write(
+    "supervisor.ts",
+    `
+import { prefork } from "${rig.root}/prefork.ts";
+await prefork({
+  listen: Deno.args[0],
+  mode: 0o666,
+  workers: 2,
+  command: ["run", "--no-prompt", "--no-config", "--allow-env", "${worker}"],
+  onListen: (addr) => console.log("listening on", addr.path ? "unix:" + addr.path : addr.hostname + ":" + addr.port),
+});
+`,
+  );
+  const program = rig.spawn("workers", Deno.execPath(), [
+    ...["run", "--no-prompt", "--no-config", "--allow-all"],
+    ...[supervisor, address],
+  ]);
+  await eventually("the workers listen", () => program.output.includes("listening on"));
+  return [program, /listening on (\S+)/.exec(program.output)![1]];
+}
+
+for (const over of ["TCP", "a Unix socket"]) {
+  const fleet = new Suite(
+    `nginx that keeps connections to workers over ${over}`,
+    { nginx: "nginx-light", "/etc/nginx/fastcgi_params": "nginx-common" },
+    async (rig) => {
+      const address = over === "TCP" ? "127.0.0.1:0" : `unix:${rig.dir}/app.sock`;
+      const [workers, backend] = await startWorkers(rig, address);
+      const { port } = await rig.serve("nginx", ["port"], ({ port }) =>
+        nginxCommand(rig, [
+          configuration("nginx", "--listen", `127.0.0.1:${port}`, "--backend", backend),
+        ]));
+      return { host: `127.0.0.1:${port}`, workers };
+    },
+  );
+
+  fleet.test("SIGHUP loses no request", async ({ host, workers }) => {
+    const begun = () => workers.output.split("begins").length - 1;
+    await eventually("both workers begin", () => begun() === 2);
+    const load = new Load(host, 10, 100);
+    for (let reload = 1; reload <= 5; reload++) {
+      await load.more(100);
+      workers.process.kill("SIGHUP");
+      await eventually("both are replaced", () => begun() === 2 + 2 * reload);
+    }
+    await load.more(100);
+    await load.stop();
+  });
+
+  const sockets = new Suite(
+    `nginx that keeps connections to a socket of systemd over ${over}`,
+    { nginx: "nginx-light", "/etc/nginx/fastcgi_params": "nginx-common" },
+    async (rig) => {
+      const socket = await keepSocket(
+        over === "TCP" ? { host: "127.0.0.1", port: 0 } : { path: `${rig.dir}/app.sock` },
+      );
+      const worker = writeWorker(rig);
+      const start = () => handDown(socket, 0, {}, ["--no-config", "--allow-env", worker]);
+      const { port } = await rig.serve("nginx", ["port"], ({ port }) =>
+        nginxCommand(rig, [
+          configuration("nginx", "--listen", `127.0.0.1:${port}`, "--backend", socket.address),
+        ]));
+      return { host: `127.0.0.1:${port}`, start };
+    },
+  );
+
+  sockets.test("SIGTERM loses no request", async ({ host, start }) => {
+    let daemon = await start();
+    try {
+      const load = new Load(host, 10, 100);
+      for (let restart = 1; restart <= 5; restart++) {
+        await load.more(100);
+        assertEquals(await daemon.stop(), 0, daemon.log);
+        daemon = await start();
+      }
+      await load.more(100);
+      await load.stop();
+    } finally {
+      await daemon.stop();
+    }
+  });
+
+  const kept = new Suite(
+    `nginx that keeps connections over ${over}`,
+    { nginx: "nginx-light", "/etc/nginx/fastcgi_params": "nginx-common" },
+    async (rig) => {
+      const path = `unix:${rig.dir}/app.sock`;
+      const daemon = await rig.daemon("fastcgi", over === "TCP" ? "127.0.0.1:0" : path);
+      const backend = over === "TCP" ? daemon : path;
+      const { port } = await rig.serve("nginx", ["port"], ({ port }) => {
+        const [command, args] = nginxCommand(rig, [
+          configuration("nginx", "--listen", `127.0.0.1:${port}`, "--backend", backend),
+        ]);
+        return [command, [...args, "-g", "master_process off;"]];
+      });
+      return { host: `127.0.0.1:${port}`, daemon, backend };
+    },
+  );
+
+  kept.test("a request that nginx is about to send when the daemon stops is served", async ({
+    host,
+    daemon,
+    backend,
+  }, rig) => {
+    const { process } = rig.daemonAt(daemon);
+    const nginx = rig.program("nginx").process;
+    using client = await Client.connect(host);
+    const post = `POST /echo HTTP/1.1\r\nHost: ${host}\r\nContent-Length: 4\r\n\r\nbody`;
+    await client.send(post);
+    assertEquals((await client.readResponse()).text, "body");
+    {
+      using _suspended = await suspend(nginx);
+      // When it goes on it finds the request first, then what the daemon has sent on the kept connection.
+      await client.send(post);
+      process.kill("SIGTERM");
+      await eventually("the daemon closes its listener", () => isRefused(backend));
+    }
+    const { status, text } = await client.readResponse();
+    assertEquals([status, text], [200, "body"]);
+    assertEquals((await within("the daemon ends", process.status)).code, 0);
+  });
+}

@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process";
-import { createServer } from "node:net";
+import { createServer, type Server } from "node:net";
 import type { Readable } from "node:stream";
 import { ROOT } from "./daemon.ts";
 import { deadline } from "./deadline.ts";
@@ -22,6 +22,34 @@ export interface HandedDown {
   kill(): void;
 }
 
+/** Where to listen. */
+type Where = { host: string; port: number } | { path: string };
+
+/** A listening socket on which this process does not accept, as systemd keeps it for programs that come and go. */
+export interface KeptSocket {
+  address: string;
+  fd: number;
+}
+
+/** Opens a socket for {@linkcode handDown}. It stays open until this process ends. */
+export async function keepSocket(where: Where): Promise<KeptSocket> {
+  // Closing a server removes the path that it listens on.
+  const opened = "path" in where ? { path: `${where.path}.new` } : where;
+  const [server, address, fd] = await openSocket(opened);
+  if ("path" in where) Deno.renameSync(`${where.path}.new`, where.path);
+  server.close();
+  return { address: "path" in where ? `unix:${where.path}` : address, fd };
+}
+
+async function openSocket(where: Where): Promise<[server: Server, address: string, fd: number]> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(where, resolve));
+  const bound = server.address();
+  const handle = (server as unknown as { _handle: { fdForIpc(): number } })._handle;
+  const address = typeof bound === "string" ? `unix:${bound}` : `127.0.0.1:${bound!.port}`;
+  return [server, address, handle.fdForIpc()];
+}
+
 /**
  * Starts a program with a listening socket as a descriptor, as a web server or systemd does.
  *
@@ -29,18 +57,17 @@ export interface HandedDown {
  * @param limit The maximum number of the program's descriptors, as `ulimit -n` takes it.
  */
 export async function handDown(
-  where: { host: string; port: number } | { path: string },
+  where: Where | KeptSocket,
   descriptor: number,
   env: Record<string, string> = {},
   args: string[] = ["--allow-env", `${ROOT}examples/hello.ts`],
   limit = "unlimited",
 ): Promise<HandedDown> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(where, resolve));
-  const bound = server.address();
-  const handle = (server as unknown as { _handle: { fdForIpc(): number } })._handle;
+  const [server, address, fd] = "fd" in where
+    ? [null, where.address, where.fd]
+    : await openSocket(where);
   const stdio: (number | "ignore" | "pipe")[] = ["ignore", "ignore", "pipe"];
-  stdio[descriptor] = handle.fdForIpc();
+  stdio[descriptor] = fd;
   const limited = limit === "unlimited" ? "" : `ulimit -n ${limit}; `;
   // The program keeps the process id of the shell, which LISTEN_PID names. It finds Deno in a variable
   // because node:child_process adds --allow-all if a shell's arguments name Deno.
@@ -62,13 +89,13 @@ export async function handDown(
   });
   const ended = new Promise<number | null>((resolve) => child.once("close", resolve));
   return {
-    address: typeof bound === "string" ? `unix:${bound}` : `127.0.0.1:${bound!.port}`,
+    address,
     pid: child.pid!,
     get log() {
       return log;
     },
     ended,
-    closeOurs: () => server.close(),
+    closeOurs: () => server?.close(),
     async says(text) {
       while (!log.includes(text)) await deadline(changed.promise, `"${text}" in the log: ${log}`);
     },
