@@ -6,6 +6,7 @@
 
 import type { App, AppObject, Handler, HandlerInfo } from "../bridge/app.ts";
 import { bufferedResponse } from "../bridge/buffered_response.ts";
+import { printable } from "../bridge/printable.ts";
 import { writeLine } from "../io/log.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 
@@ -16,9 +17,6 @@ const FORMATS = { common: formatCommon, combined: formatCombined, json: formatJS
 /** The logged status of a request whose client disconnected before the response, as in nginx. */
 const CLIENT_CLOSED = 499;
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-/** Characters that would end a field or a line, or control a terminal. */
-// deno-lint-ignore no-control-regex
-const UNSAFE = /[\x00-\x1f\x7f-\x9f"\\]/g;
 
 /** A request and its outcome. */
 interface Access {
@@ -86,13 +84,11 @@ function lengthOf(response: Response): number | undefined {
 }
 
 function formatCommon({ request, info, started, status, bytes }: Access): string {
-  const host = "hostname" in info.remoteAddr && info.remoteAddr.hostname || "-";
-  const user = quotable(info.variables.get("REMOTE_USER")) || "-";
+  const host = wordOf("hostname" in info.remoteAddr ? info.remoteAddr.hostname : "");
+  const user = wordOf(info.variables.get("REMOTE_USER"));
   const protocol = info.variables.get("SERVER_PROTOCOL") ?? "HTTP/1.1";
   const line = quotable(`${request.method} ${targetOf(request)} ${protocol}`);
-  return `${host} - ${user.replaceAll(" ", "%20")} [${dateOf(started)}] "${line}" ${status} ${
-    bytes ?? "-"
-  }`;
+  return `${host} - ${user} [${dateOf(started)}] "${line}" ${status} ${bytes ?? "-"}`;
 }
 
 function formatCombined(access: Access): string {
@@ -104,7 +100,7 @@ function formatCombined(access: Access): string {
 }
 
 function formatJSON({ request, info, started, status, bytes, milliseconds }: Access): string {
-  return JSON.stringify({
+  const line = JSON.stringify({
     time: started.toISOString(),
     remote: "hostname" in info.remoteAddr ? info.remoteAddr.hostname : "",
     user: info.variables.get("REMOTE_USER"),
@@ -116,6 +112,8 @@ function formatJSON({ request, info, started, status, bytes, milliseconds }: Acc
     referrer: request.headers.get("referer") ?? undefined,
     agent: request.headers.get("user-agent") ?? undefined,
   });
+  // JSON.stringify() escapes the first 32 characters only.
+  return printable(line, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
 function targetOf(request: Request): string {
@@ -123,14 +121,14 @@ function targetOf(request: Request): string {
   return pathname + search;
 }
 
+/** Escapes what would end a quoted field or a line, or control a terminal. */
 function quotable(text = ""): string {
-  return text.replace(
-    UNSAFE,
-    (char) =>
-      char === '"' || char === "\\"
-        ? `\\${char}`
-        : `\\x${char.charCodeAt(0).toString(16).padStart(2, "0")}`,
-  );
+  return printable(text.replace(/["\\]/g, "\\$&"));
+}
+
+/** Does the same for a field that ends at a space. */
+function wordOf(text?: string): string {
+  return quotable(text).replaceAll(" ", "%20") || "-";
 }
 
 /** Formats a date as web servers do, in UTC. */

@@ -75,3 +75,57 @@ Deno.test("logAccess() writes 499 if the client disconnects before the response"
   await null;
   assertMatch(lines[0], /^- - - \[.*\] "GET \/a HTTP\/1\.1" 499 -$/);
 });
+
+/** Text that would end a field or a line, or control a terminal. */
+const EVIL = '1.2.3.4 - "\\" \t\r\n5.6.7.8 - - [] "GET /" 200 0\x1b[2J\x7f\x9b1m';
+const FIELDS = ["address", "user", "protocol", "referer", "user-agent"];
+
+/** Returns the line of a request of which one field is hostile. */
+async function evilLine(format: "common" | "combined" | "json", name: string): Promise<string> {
+  const lines: string[] = [];
+  const value = (field: string) => field === name ? EVIL : undefined;
+  const { promise: completed, resolve } = Promise.withResolvers<void>();
+  const app = logAccess(() => new Response(null), format, (line) => lines.push(line));
+  const info = {
+    completed,
+    remoteAddr: { transport: "tcp", hostname: value("address") ?? "127.0.0.1", port: 1 },
+    variables: new Map(
+      [["REMOTE_USER", value("user")], ["SERVER_PROTOCOL", value("protocol")]]
+        .filter(([, value]) => value !== undefined) as [string, string][],
+    ),
+  } as never;
+  const headers = { get: value };
+  const request = { method: "GET", url: "http://localhost/", headers } as unknown as Request;
+  await (app as Deno.ServeHandler)(request, info);
+  resolve();
+  await completed;
+  await null;
+  assertEquals(lines.length, 1);
+  return lines[0];
+}
+
+for (const name of FIELDS) {
+  Deno.test(`logAccess() escapes what the ${name} could forge a line or field with, in each format`, async () => {
+    const text = '(?:[^"\\\\]|\\\\.)*';
+    const common = `[^ ]+ - [^ ]+ \\[[^ ]+ \\+0000\\] "${text}" 200 -`;
+    const lines = {
+      common: await evilLine("common", name),
+      combined: await evilLine("combined", name),
+      json: await evilLine("json", name),
+    };
+    for (const line of Object.values(lines)) {
+      // deno-lint-ignore no-control-regex
+      assertEquals(/[\x00-\x1f\x7f-\x9f]/.exec(line), null, JSON.stringify(line));
+    }
+    assertMatch(lines.common, new RegExp(`^${common}$`));
+    assertMatch(lines.combined, new RegExp(`^${common} "${text}" "${text}"$`));
+    const { remote, user, referrer, agent } = JSON.parse(lines.json);
+    const values: Record<string, unknown> = {
+      address: remote,
+      user,
+      referer: referrer,
+      "user-agent": agent,
+    };
+    if (name !== "protocol") assertEquals(values[name], EVIL);
+  });
+}
