@@ -4,8 +4,13 @@
  * @module
  */
 
+import { printable } from "../bridge/printable.ts";
+import { shellQuote } from "../bridge/shell_command.ts";
 import { fetchFastCGI, fetchSCGI } from "../gateway.ts";
+import { findScript, type FoundScript } from "../gateway/fastcgi.ts";
 import { logLine } from "../io/log.ts";
+import { absolutePath, FileKinds } from "../io/script_file.ts";
+import { toText } from "../wire/byte_string.ts";
 import { reasonPhrase } from "../wire/cgi.ts";
 import { readAddress } from "./address.ts";
 import { type Arguments, formatUsage, type Usage } from "./arguments.ts";
@@ -64,22 +69,68 @@ export async function run(args: Arguments): Promise<number> {
   const protocol = args.choice("protocol", ["fastcgi", "scgi"]) ?? "fastcgi";
   const request = await createRequest(args, path);
   const seconds = args.number("timeout", 1) ?? 60;
+  /** Whether PHP-FPM responds that there is no script. */
+  let isPHP = false;
   const options = {
     root: args.text("root"),
     variables: Object.fromEntries(args.all("variable").map((text) => split(text, "=", "variable"))),
     timeout: seconds * 1000,
     connectTimeout: seconds * 1000,
+    log: (line: string) => {
+      logLine(line);
+      isPHP ||= line.includes("Primary script unknown");
+    },
   };
+  if (options.root !== undefined && protocol === "fastcgi") {
+    checkScript(request, options.root, address);
+  }
   let response: Response;
   try {
     response = await (protocol === "fastcgi" ? fetchFastCGI : fetchSCGI)(request, address, options);
     await print(response, args.has("include"));
   } catch (error) {
-    throw new Failure(explain(error as Error, address, protocol));
+    throw new Failure(explain(error as Error, address, protocol, options.root));
   }
   if (response.status < 400) return 0;
   logLine(`${address} responded with ${response.status} ${reasonPhrase(response.status)}`);
+  if (isPHP && options.root === undefined) {
+    logLine(`PHP-FPM needs the folder of its scripts: --root DIR. ${ownPaths(address, path)}`);
+  }
   return 1;
+}
+
+/**
+ * Checks that the root has the script: otherwise nothing is sent.
+ *
+ * @throws {Failure} If it has not.
+ */
+function checkScript(request: Request, root: string, address: string): void {
+  const url = new URL(request.url);
+  let found: FoundScript | Response;
+  try {
+    const files = new FileKinds(absolutePath(root).replace(/\/+$/, ""));
+    found = findScript(request, url, { root }, files);
+  } catch (error) {
+    throw new Failure(explain(error as Error, address, "fastcgi", root));
+  }
+  if (!(found instanceof Response)) return;
+  const cannot =
+    `Cannot send a request to ${address} as ${root} must have a script for ${url.pathname}`;
+  const location = found.headers.get("location");
+  if (location !== null) {
+    throw new Failure(`${cannot}: it has a folder. Fetch ${shellQuote(location)}`);
+  }
+  const hint = /\.php\b/.test(url.pathname) ? "" : `. ${ownPaths(address, url.pathname)}`;
+  throw new Failure(`${cannot}: it has none${hint}`);
+}
+
+/** Says how to fetch a path that PHP-FPM responds to by itself: it compares SCRIPT_NAME, and needs SCRIPT_FILENAME. */
+function ownPaths(address: string, path: string): string {
+  const [own] = path.split("?", 1);
+  const name = shellQuote(own === "/" ? "/ping" : own);
+  return `If it is a path of PHP-FPM's own (ping.path, pm.status_path): fetch ${
+    shellQuote(address)
+  } / --variable SCRIPT_NAME=${name} --variable SCRIPT_FILENAME=${name}`;
 }
 
 async function createRequest(args: Arguments, path: string): Promise<Request> {
@@ -100,8 +151,11 @@ async function createRequest(args: Arguments, path: string): Promise<Request> {
 
 async function print(response: Response, withHead: boolean): Promise<void> {
   if (withHead) {
-    console.log(`${response.status} ${response.statusText || reasonPhrase(response.status)}`);
-    for (const [name, value] of response.headers) console.log(`${name}: ${value}`);
+    const reason = response.statusText || reasonPhrase(response.status);
+    console.log(`${response.status} ${printable(toText(reason))}`);
+    for (const [name, value] of response.headers) {
+      console.log(`${name}: ${printable(toText(value))}`);
+    }
     console.log();
   }
   try {
@@ -112,20 +166,24 @@ async function print(response: Response, withHead: boolean): Promise<void> {
   }
 }
 
-function explain({ message }: Error, address: string, protocol: string): string {
+function explain({ message }: Error, address: string, protocol: string, root?: string): string {
   const cannot = `Cannot fetch from ${address}`;
   if (/os error (?:111|2|61)\b/.test(message)) {
-    return `${cannot}: nothing listens there. Start the app, as in: serve app.ts --protocol ${protocol} --listen ${address}`;
+    return `${cannot}: nothing listens there. Start the app, as in: serve app.ts --protocol ${protocol} --listen ${
+      shellQuote(address)
+    }`;
   }
   if (message.includes("version must be 1")) {
     return `${cannot} as it must be a FastCGI application: its response is not FastCGI. Try --protocol scgi, or curl if it is an HTTP server`;
   }
   if (message.includes("run again with")) {
     const unix = /^unix:(.*)$/s.exec(address)?.[1];
-    const flags = unix === undefined
-      ? `--allow-net=${address}`
-      : `--allow-net=${address} --allow-read=${unix} --allow-write=${unix}`;
-    return `${cannot} as Deno denies it: type ${flags} after "deno run"`;
+    const flags = [
+      `--allow-net=${address}`,
+      ...unix === undefined ? [] : [`--allow-read=${unix}`, `--allow-write=${unix}`],
+      ...root === undefined ? [] : [`--allow-read=${root}`],
+    ];
+    return `${cannot} as Deno denies it: type ${flags.map(shellQuote).join(" ")} after "deno run"`;
   }
   return `${cannot}: ${message}`;
 }

@@ -8,7 +8,7 @@ import type { App, AppOptions } from "../bridge/app.ts";
 import { type FastCGIOptions, serveFastCGI } from "../fastcgi.ts";
 import { serveHTTP } from "../http.ts";
 import { EXEC_PATH } from "../io/exec_path.ts";
-import { inheritedDescriptor, inheritedListener } from "../io/inherited.ts";
+import { inheritedDescriptor, inheritedListener, otherListenPid } from "../io/inherited.ts";
 import { listen, type ListenOptions, openUnixSocket } from "../io/listen.ts";
 import { guardConsole, logLine } from "../io/log.ts";
 import { checkExposure } from "../io/peers.ts";
@@ -219,6 +219,15 @@ function socketOfSystemd(): string | undefined {
 function ofSystemd(): string {
   const address = socketOfSystemd();
   if (address !== undefined) return address;
+  const pid = otherListenPid();
+  if (pid !== undefined) {
+    throw new Failure(
+      `Cannot listen on systemd's socket as LISTEN_PID must be this process, ${Deno.pid}: current value is ${
+        JSON.stringify(pid)
+      }. ` +
+        "A program that systemd starts and that starts this one must do so by exec",
+    );
+  }
   throw new Failure(
     "Cannot listen on systemd's socket as LISTEN_FDS must name one: it is not set. " +
       "Start this from a .service with a .socket, or by systemd-socket-activate, with --allow-env",

@@ -200,13 +200,13 @@ class Application {
 }
 
 /** The script that a path names. Without `root` the application handles every path. */
-interface FoundScript {
+export interface FoundScript {
   path: ScriptPath;
   files?: ScriptFiles;
 }
 
-/** Finds the script that the path names. */
-function findScript(
+/** Finds the script that the path names, or creates the response if there is none. */
+export function findScript(
   request: Request,
   url: URL,
   options: FastCGIGatewayOptions,

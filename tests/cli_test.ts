@@ -95,6 +95,14 @@ Deno.test("cli reports that systemd passes no socket", async () => {
   assertEquals(code, 1);
 });
 
+Deno.test("cli reports that systemd passes the socket to another process", async () => {
+  const args = ["serve", HELLO, "--listen", "systemd"];
+  const env = { LISTEN_FDS: "1", LISTEN_PID: "1" };
+  const { code, stderr } = await runCommandLine(args, ["--allow-read", "--allow-env"], { env });
+  assertMatch(stderr, /LISTEN_PID must be this process, \d+: current value is "1"\. .* by exec\n$/);
+  assertEquals(code, 1);
+});
+
 Deno.test("cli reports an address in use, and suggests another", async () => {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const { port } = listener.addr;

@@ -1,9 +1,12 @@
-import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import type { App } from "../../bridge/app.ts";
 import { serveFastCGI } from "../../fastcgi.ts";
 import { serveHTTP } from "../../http.ts";
 import { serveSCGI } from "../../scgi.ts";
+import { PHP_FPM } from "../servers/php.ts";
 import { runCommandLine } from "../testing/command_line.ts";
+import { Program } from "../testing/daemon.ts";
+import { testWith } from "../testing/needs.ts";
 
 const echo: App = async (request, info) => {
   info.log("the app's log");
@@ -126,6 +129,86 @@ Deno.test("fetch reports the missing permission", async () => {
   const { code, stderr } = await runCommandLine(["fetch", "127.0.0.1:9000"]);
   assertStringIncludes(stderr, `type --allow-net=127.0.0.1:9000 after "deno run"`);
   assertEquals(code, 1);
+});
+
+Deno.test("fetch sends nothing if the root has no script, and says so", async () => {
+  const root = await Deno.makeTempDir();
+  await Deno.mkdir(`${root}/folder`);
+  await Deno.writeTextFile(`${root}/folder/index.php`, "");
+  let requests = 0;
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const app = () => {
+    requests++;
+    return new Response("from the application\n");
+  };
+  await using _server = serveFastCGI(app, listener);
+  const address = `127.0.0.1:${listener.addr.port}`;
+  const get = (path: string, flags = ["--allow-net", "--allow-read"]) =>
+    runCommandLine(["fetch", address, path, "--root", root], flags);
+  const cases: [path: string, message: string][] = [
+    ["/absent.php", "for /absent.php: it has none\n"],
+    [
+      "/status?full",
+      `for /status: it has none. If it is a path of PHP-FPM's own (ping.path, pm.status_path): fetch ${address} / ` +
+      "--variable SCRIPT_NAME=/status --variable SCRIPT_FILENAME=/status\n",
+    ],
+    ["/folder", "for /folder: it has a folder. Fetch /folder/\n"],
+  ];
+  for (const [path, message] of cases) {
+    const { code, stdout, stderr } = await get(path);
+    assertEquals([code, stdout], [1, ""]);
+    assertEquals(
+      stderr,
+      `Cannot send a request to ${address} as ${root} must have a script ${message}`,
+    );
+  }
+  assertEquals(requests, 0);
+  const denied = await get("/absent.php", ["--allow-net"]);
+  assertStringIncludes(denied.stderr, `type --allow-net=${address} --allow-read=${root} after`);
+  assertEquals((await get("/folder/")).stdout, "from the application\n");
+  assertEquals(requests, 1);
+  await Deno.remove(root, { recursive: true });
+});
+
+testWith({ [PHP_FPM]: "php-fpm" }, "fetch says how PHP-FPM's own paths are fetched", async () => {
+  const folder = await Deno.makeTempDir();
+  await Deno.chmod(folder, 0o755);
+  const socket = `${folder}/fpm.sock`;
+  const user = Deno.uid() === 0 ? "user = www-data\ngroup = www-data\n" : "";
+  await Deno.writeTextFile(
+    `${folder}/fpm.conf`,
+    `[global]
+error_log = /dev/stderr
+daemonize = no
+[www]
+${user}listen = ${socket}
+pm = static
+pm.max_children = 1
+ping.path = /ping
+`,
+  );
+  await using fpm = new Program(PHP_FPM, { args: ["-y", `${folder}/fpm.conf`] });
+  await fpm.says("ready to handle connections");
+  const run = (...args: string[]) =>
+    runCommandLine(["fetch", `unix:${socket}`, ...args], ["--allow-all"]);
+  const { code, stderr } = await run("/ping");
+  assertEquals(code, 1);
+  const hint = /^PHP-FPM needs .*: fetch (.*)$/m.exec(stderr);
+  assert(hint !== null, stderr);
+  const [address, ...args] = hint[1].split(" ");
+  assertEquals(address, `unix:${socket}`);
+  assertEquals(await run(...args), { code: 0, stdout: "pong", stderr: "" });
+  await Deno.remove(folder, { recursive: true });
+});
+
+Deno.test("fetch prints no control characters of a header", async () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  // In UTF-8: "é", and a character that controls a terminal.
+  const headers = { "x-seen": "\xc3\xa9 \xc2\x9b1m" };
+  await using _server = serveFastCGI(() => new Response(null, { headers }), listener);
+  const args = ["fetch", `127.0.0.1:${listener.addr.port}`, "-i"];
+  const { stdout } = await runCommandLine(args, ["--allow-net"]);
+  assertStringIncludes(stdout, "\nx-seen: é \\x9b1m\n");
 });
 
 const MISTAKES: [args: string[], message: string][] = [
