@@ -56,6 +56,14 @@ function fieldVariable(name: string): string | null {
   return variable;
 }
 
+/** Returns the host that a request is addressed to: with an absolute target that of its URL, else Host (A11). */
+function addressedHost(host: string, url: URL): string {
+  // Over a Unix socket the URL has the socket's path.
+  if (host === url.host || !/^https?:$/.test(url.protocol)) return host;
+  const named = `${url.protocol}//${host}`;
+  return URL.canParse(named) && new URL(named).host === url.host ? host : url.host;
+}
+
 /** Creates the meta-variables of a request (RFC 3875 section 4.1): names and values as byte strings, in order. */
 export function createVariables(
   request: Request,
@@ -110,7 +118,10 @@ export function writeVariables(
     const variable = fieldVariable(name);
     if (variable === null) return;
     if (name === "authorization" && options.dropAuthorization) return;
-    if (name === "host") hasHost = true;
+    if (name === "host") {
+      hasHost = true;
+      value = addressedHost(value, url);
+    }
     set(variable, value);
   });
   if (!hasHost) set("HTTP_HOST", url.host);

@@ -131,7 +131,7 @@ Deno.test("createVariables() turns headers into HTTP_ variables", () => {
     ["Cookie", "a=1; b=2"],
     ["X-Bytes", "caf\xe9"],
     ["X-Empty", ""],
-    ["Host", "other.example:99"],
+    ["Host", "EXAMPLE.org"],
     ["Authorization", "Basic dTpw"],
   ]);
   const variables = create("http://example.org/", { headers });
@@ -139,7 +139,7 @@ Deno.test("createVariables() turns headers into HTTP_ variables", () => {
     pick(variables, "HTTP_X_TAG", "HTTP_COOKIE", "HTTP_X_BYTES", "HTTP_X_EMPTY"),
     ["one, two", "a=1; b=2", "caf\xe9", ""],
   );
-  assertEquals(pick(variables, "HTTP_HOST", "SERVER_NAME"), ["other.example:99", "example.org"]);
+  assertEquals(pick(variables, "HTTP_HOST", "SERVER_NAME"), ["EXAMPLE.org", "example.org"]);
   assertEquals(variables.HTTP_AUTHORIZATION, "Basic dTpw");
   const without = create("http://example.org/", { headers }, { dropAuthorization: true });
   assertEquals(without.HTTP_AUTHORIZATION, undefined);
@@ -252,4 +252,20 @@ Deno.test("only header names of letters, digits and hyphens become variables (ru
   const names = createVariables(request, { pathInfo: "/" }).map(([name]) => name)
     .filter((name) => name.startsWith("HTTP_X"));
   assertEquals(names, ["HTTP_X_A1"]);
+});
+
+Deno.test("HTTP_HOST is the URL's host where Host is another one (rule A11)", () => {
+  const cases: [url: string, host: string, seen: string][] = [
+    ["http://target.example/", "other.example:8443", "target.example"],
+    ["http://target.example:81/", "target.example", "target.example:81"],
+    // The same host, as the client wrote it.
+    ["http://target.example/", "Target.Example:80", "Target.Example:80"],
+    ["https://target.example/", "target.example:443", "target.example:443"],
+    ["http://[::1]:81/", "[0::1]:81", "[0::1]:81"],
+    // A request over a Unix socket.
+    ["http+unix://%2Frun%2Fsocket/", "target.example", "target.example"],
+  ];
+  for (const [url, host, seen] of cases) {
+    assertEquals(create(url, { headers: { host } }).HTTP_HOST, seen, `${url} ${host}`);
+  }
 });
