@@ -184,7 +184,8 @@ export class ResponseReader {
   fail(error: unknown): void {
     if (this.ended) return;
     this.flush();
-    if (this.#phase === "body") this.#controller.error(error);
+    // If the client has left, Deno.serve cancels the body in this turn, and would else print the error.
+    if (this.#phase === "body") setTimeout(() => this.#controller.error(error));
     this.#phase = "failed";
     this.#settle.reject(error);
     this.#room?.();
