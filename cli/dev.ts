@@ -5,8 +5,9 @@
  */
 
 import { cgiGateway, fastCGIGateway } from "../gateway.ts";
-import { logLine, writeLine } from "../io/log.ts";
+import { guardConsole, logLine, writeLine } from "../io/log.ts";
 import { absolutePath } from "../io/script_file.ts";
+import { onTermination } from "../io/signals.ts";
 import { readAddress } from "./address.ts";
 import { type Arguments, formatUsage, type Usage } from "./arguments.ts";
 import { ReloadingApp } from "./dev/reloading_app.ts";
@@ -42,6 +43,12 @@ export const usage: Usage = {
       value: "FLAGS",
       about: "flags for the app's deno run. Default: those of this one",
     },
+    {
+      name: "shutdown-timeout",
+      value: "SECONDS",
+      about:
+        "how long a version of the app that is replaced or ended has for its\nrequests. Default: 10",
+    },
   ],
   example: `deno run --allow-all jsr:@gatehouse/cgi/cli dev app.ts
 deno run --allow-all jsr:@gatehouse/cgi/cli dev fastcgi:unix:/run/php/php-fpm.sock --root /srv/www`,
@@ -61,26 +68,35 @@ export async function run(args: Arguments): Promise<number> {
   if (root !== undefined && address === undefined) {
     throw new UsageError("--root is for fastcgi:ADDR: name a folder itself, as in: dev cgi-bin");
   }
-  if (address !== undefined) {
-    readAddress(address);
-    using gateway = fastCGIGateway(address, { root });
-    await serveDevelopment(
-      async (request, info) => {
-        const file = root === undefined ? undefined : await staticFile(request, absolutePath(root));
-        return file ?? await gateway(request, info);
-      },
-      port,
-      () => gateway[Symbol.dispose](),
-    );
-  } else if (await isFolder(operand)) {
-    using gateway = cgiGateway({
-      root: operand,
-      index: INDEX,
-      env: environment(),
-    });
-    await serveDevelopment(gateway, port, () => gateway[Symbol.dispose]());
-  } else await serveApp(operand, args, port);
+  guardConsole();
+  const stop = new AbortController();
+  using _ = onTermination(() => stop.abort(), { hangup: true });
+  if (address !== undefined) await serveApplication(address, root, port, stop.signal);
+  else if (await isFolder(operand)) await serveScripts(operand, port, stop.signal);
+  else await serveApp(operand, args, port, stop.signal);
   return 0;
+}
+
+async function serveApplication(
+  address: string,
+  root: string | undefined,
+  port: number,
+  stop: AbortSignal,
+): Promise<void> {
+  readAddress(address);
+  using gateway = fastCGIGateway(address, { root });
+  stop.addEventListener("abort", () => gateway[Symbol.dispose]());
+  const handler: DevelopmentHandler = async (request, info) => {
+    const file = root === undefined ? undefined : await staticFile(request, absolutePath(root));
+    return file ?? await gateway(request, info);
+  };
+  await serveDevelopment(handler, port, stop);
+}
+
+async function serveScripts(root: string, port: number, stop: AbortSignal): Promise<void> {
+  using gateway = cgiGateway({ root, index: INDEX, env: environment() });
+  stop.addEventListener("abort", () => gateway[Symbol.dispose]());
+  await serveDevelopment(gateway, port, stop);
 }
 
 async function isFolder(path: string): Promise<boolean> {
@@ -99,17 +115,27 @@ function environment(): Record<string, string> {
   }));
 }
 
-async function serveApp(module: string, args: Arguments, port: number): Promise<void> {
-  await using app = new ReloadingApp(module, { flags: args.text("app-flags") });
-  const load = async () => {
-    if (!await app.reload()) logLine("The app does not start. Correct it and save it");
-  };
-  await load();
-  const path = await Deno.realPath(module);
-  using _ = watchSources(path.slice(0, path.lastIndexOf("/")), async (changed) => {
-    writeLine(Deno.stdout, `${changed} has changed`);
-    await load();
+async function serveApp(
+  module: string,
+  args: Arguments,
+  port: number,
+  stop: AbortSignal,
+): Promise<void> {
+  await using app = new ReloadingApp(module, {
+    flags: args.text("app-flags"),
+    shutdownTimeout: args.number("shutdown-timeout", 0),
   });
+  stop.addEventListener("abort", () => app.stop());
+  const load = async () => {
+    const loaded = await app.reload();
+    if (loaded === "fails") logLine("The app does not start. Correct it and save it");
+  };
+  const path = await Deno.realPath(module);
+  using _ = watchSources(path.slice(0, path.lastIndexOf("/")), (changed) => {
+    writeLine(Deno.stdout, `${changed} has changed`);
+    load();
+  });
+  await load();
   const handler: DevelopmentHandler = (request, info) => app.respond(request, info);
-  await serveDevelopment(handler, port);
+  await serveDevelopment(handler, port, stop);
 }

@@ -156,10 +156,11 @@ async function runSupervisor(
   // As messages: to send a signal, Deno needs --allow-run without a list.
   const send = (order: Order) => void supervisor.send(order, () => {});
   let limit: ReturnType<typeof setTimeout> | undefined;
-  using _ = onTermination(() => send("SIGTERM"), () => {
+  const force = () => {
     send("SIGKILL");
-    limit = setTimeout(() => Deno.exit(KILLED), KILL_LIMIT);
-  });
+    limit ??= setTimeout(() => Deno.exit(KILLED), KILL_LIMIT);
+  };
+  using _ = onTermination(() => send("SIGTERM"), { force });
   const wasTerminal = Deno.stdin.isTerminal();
   // The terminal sends SIGHUP when it closes.
   const hangUp = () => send(wasTerminal && !Deno.stdin.isTerminal() ? "SIGTERM" : "SIGHUP");

@@ -12,17 +12,24 @@ export async function runUntilTerminated(
   await server.finished;
 }
 
+/** Options of {@linkcode onTermination}. */
+export interface TerminationOptions {
+  /** Ends the process at once. @default exits it with 130 */
+  force?: () => void;
+  /** Whether SIGHUP, which a terminal sends when it closes, counts as SIGTERM. @default false */
+  hangup?: boolean;
+}
+
 /**
  * Calls back once at SIGTERM or SIGINT instead of ending the process. A SIGINT at least a second after the first forces
  * the end, so that a user at a terminal need not wait: a terminal sends it to all processes of a program, so only the one
  * that the user started obeys. A second SIGTERM does not, as a supervisor may send one after the terminal's SIGINT.
  *
- * @param force Ends the process at once. Default: exits it.
  * @returns A disposable that removes the signal listeners.
  */
 export function onTermination(
   stop: () => void,
-  force: () => void = () => Deno.exit(INTERRUPTED),
+  { force = () => Deno.exit(INTERRUPTED), hangup = false }: TerminationOptions = {},
 ): Disposable {
   let stopped = false;
   let interrupted = Infinity;
@@ -36,13 +43,14 @@ export function onTermination(
     terminate();
     if (now - interrupted >= FORCE_AFTER && !await hasSupervisor()) force();
   };
-  const hasSIGTERM = Deno.build.os !== "windows";
+  const terminating: Deno.Signal[] = hangup ? ["SIGHUP"] : [];
+  if (Deno.build.os !== "windows") terminating.push("SIGTERM");
   Deno.addSignalListener("SIGINT", interrupt);
-  if (hasSIGTERM) Deno.addSignalListener("SIGTERM", terminate);
+  for (const signal of terminating) Deno.addSignalListener(signal, terminate);
   return {
     [Symbol.dispose]() {
       Deno.removeSignalListener("SIGINT", interrupt);
-      if (hasSIGTERM) Deno.removeSignalListener("SIGTERM", terminate);
+      for (const signal of terminating) Deno.removeSignalListener(signal, terminate);
     },
   };
 }

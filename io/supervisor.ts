@@ -239,7 +239,7 @@ export async function supervise(
   const kill = () => supervisor.kill();
   const orders: Record<Order, () => void> = { SIGTERM: stop, SIGHUP: reload, SIGKILL: kill };
   process.on("message", (order: Order) => orders[order]?.());
-  using _ = onTermination(stop, kill);
+  using _ = onTermination(stop, { force: kill });
   Deno.addSignalListener("SIGHUP", reload);
   await reportReady(stop);
   const code = await supervisor.run();

@@ -7,6 +7,7 @@
 import { Arguments, type Usage } from "../cli/arguments.ts";
 import { serveDevelopment } from "../cli/dev/server.ts";
 import { Failure, UsageError } from "../cli/errors.ts";
+import { onTermination } from "../io/signals.ts";
 import { Demo } from "./demo_app.ts";
 
 const USAGE: Usage = {
@@ -18,8 +19,10 @@ const USAGE: Usage = {
 };
 
 async function run(port: number): Promise<void> {
+  const stop = new AbortController();
+  using _ = onTermination(() => stop.abort(), { hangup: true });
   await using demo = await Demo.start();
-  await serveDevelopment(demo.fetch, port);
+  await serveDevelopment(demo.fetch, port, stop.signal);
 }
 
 try {

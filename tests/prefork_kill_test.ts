@@ -3,7 +3,7 @@ import { assertEquals, assertNotEquals } from "@std/assert";
 import { fetchFastCGI } from "../gateway.ts";
 import { Daemon, ROOT } from "./testing/daemon.ts";
 import { deadline } from "./testing/deadline.ts";
-import { ended, isAlive } from "./testing/fleet.ts";
+import { ended, isAlive } from "./testing/processes.ts";
 
 /** A worker that loads as long as a file is there. */
 const WORKER = `

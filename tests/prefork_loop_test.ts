@@ -4,8 +4,9 @@ import { fetchFastCGI } from "../gateway.ts";
 import { importMapFlags } from "./testing/command_line.ts";
 import { ROOT } from "./testing/daemon.ts";
 import { deadline } from "./testing/deadline.ts";
-import { ended, type Fleet, isAlive, slowRequest, startFleet, workers } from "./testing/fleet.ts";
+import { type Fleet, slowRequest, startFleet, workers } from "./testing/fleet.ts";
 import { handDown } from "./testing/hand_down.ts";
+import { ended, interruptUntil, isAlive } from "./testing/processes.ts";
 
 const AT_ONCE = { options: { shutdownTimeout: 0 } };
 
@@ -71,18 +72,6 @@ await serve((request, info) => {
   await fleet.daemon.stop();
   await ended(pid);
 });
-
-/** Sends SIGINT again and again until a promise is settled. */
-async function interruptUntil(pid: number, end: Promise<unknown>): Promise<void> {
-  const timer = setInterval(() => {
-    try {
-      Deno.kill(pid, "SIGINT");
-    } catch {
-      // It has ended.
-    }
-  }, 50);
-  await deadline(end, "the end at SIGINT").finally(() => clearInterval(timer));
-}
 
 Deno.test("prefork() kills its workers at another SIGINT", async () => {
   await using fleet = await startFleet("unix", { options: { shutdownTimeout: "Infinity" } });

@@ -1,5 +1,6 @@
-import { type ChildProcess, spawn } from "node:child_process";
 import { fastCGIGateway, type Gateway, type GatewayInfo } from "../../gateway.ts";
+import { logLine } from "../../io/log.ts";
+import { WorkerProcess } from "../../io/worker_process.ts";
 import { childCommand } from "../child_command.ts";
 
 /** The time that a replaced process has to accept connections that were just opened, in milliseconds. */
@@ -9,17 +10,14 @@ const RETIREMENT = 1000;
 export interface ReloadingAppOptions {
   /** Flags of the app's `deno run`, as text. @default those of this process */
   flags?: string;
-  /** Options of `serve`. @default [] */
-  serve?: string[];
-  /** The path that the app is mounted at. @default "" */
-  prefix?: "" | `/${string}`;
+  /** How long a process has for the requests in progress when it is replaced or ended, in seconds. @default 10 */
+  shutdownTimeout?: number;
 }
 
 /** One process that serves one version of the app. */
 interface Version {
-  child: ChildProcess;
+  process: WorkerProcess;
   gateway: Gateway;
-  ended: Promise<void>;
   /** The pending responses. */
   pending: Set<Promise<Response>>;
 }
@@ -29,15 +27,21 @@ export class ReloadingApp implements AsyncDisposable {
   #module: string;
   #options: ReloadingAppOptions;
   #folder = Deno.makeTempDirSync({ prefix: "gatehouse-dev-" });
+  /** The number of reloads. */
   #count = 0;
+  /** The process that starts. */
+  #next: Version | undefined;
   /** The process that gets the requests; undefined if none has started yet. */
   #current: Version | undefined;
   #all = new Set<Version>();
+  #stopped = false;
+  #onUnload = () => this.#kill();
 
   /** @param module The app's module, a path or a URL. */
   constructor(module: string, options: ReloadingAppOptions = {}) {
     this.#module = module;
     this.#options = options;
+    addEventListener("unload", this.#onUnload);
   }
 
   /** Passes a request to the last version of the app that started. */
@@ -55,59 +59,93 @@ export class ReloadingApp implements AsyncDisposable {
     }
   }
 
-  /** Starts the app as it is now. Requests go to the new process once it serves. @returns Whether it serves. */
-  async reload(): Promise<boolean> {
-    const version = await this.#start();
-    const { child, ended } = version;
-    const serves = await Promise.race([
-      new Promise<boolean>((resolve) => child.once("message", () => resolve(true))),
-      ended.then(() => false),
-    ]);
-    if (!serves) return false;
-    const previous = this.#current;
+  /**
+   * Starts the app as it is now. Requests go to the new process once it serves.
+   *
+   * @returns Whether it serves; "superseded" if another call, or {@linkcode stop}, has made this one obsolete.
+   */
+  async reload(): Promise<"serves" | "fails" | "superseded"> {
+    const count = ++this.#count;
+    const isObsolete = () => this.#stopped || count !== this.#count;
+    // It may never start, and nobody waits for it.
+    this.#next?.process.kill();
+    const address = `unix:${this.#folder}/${count}.sock` as const;
+    // Anew each time, as the app may have got a config meanwhile.
+    const command = await this.#command(address);
+    if (isObsolete()) return "superseded";
+    const version = this.#start(address, command);
+    this.#next = version;
+    const started = await version.process.started;
+    if (this.#next === version) this.#next = undefined;
+    if (isObsolete()) {
+      retire(version);
+      return "superseded";
+    }
+    if (started === "ended") {
+      logLine(await version.process.ended);
+      return "fails";
+    }
+    if (this.#current !== undefined) retire(this.#current);
     this.#current = version;
-    if (previous !== undefined) retire(previous);
-    return true;
+    return "serves";
   }
 
-  async #start(): Promise<Version> {
-    const address = `unix:${this.#folder}/${++this.#count}.sock`;
-    const { flags, serve = [], prefix } = this.#options;
-    const options = ["--listen", address, "--log", "stderr", "--debug", ...serve];
-    // Anew each time, as the app may have got a config meanwhile.
-    const command = await childCommand(this.#module, options, flags);
-    // If this process ends, the channel closes, and the child ends by itself.
-    const child = spawn(Deno.execPath(), command, {
-      stdio: ["ignore", "inherit", "inherit", "ipc"],
+  #command(address: string): Promise<string[]> {
+    const { flags, shutdownTimeout } = this.#options;
+    const options = ["--listen", address, "--log", "stderr", "--debug"];
+    if (shutdownTimeout !== undefined) options.push(`--shutdown-timeout=${shutdownTimeout}`);
+    return childCommand(this.#module, options, flags);
+  }
+
+  #start(address: `unix:${string}`, command: string[]): Version {
+    const { shutdownTimeout = 10 } = this.#options;
+    const process = new WorkerProcess({
+      command,
+      stdin: "ignore",
+      name: "The app's process",
+      shutdownTimeout: shutdownTimeout * 1000,
     });
-    const gateway = fastCGIGateway(address, { prefix });
-    const version: Version = {
-      child,
-      gateway,
-      ended: new Promise((resolve) => child.once("exit", () => resolve())),
-      pending: new Set(),
-    };
+    const version: Version = { process, gateway: fastCGIGateway(address), pending: new Set() };
     this.#all.add(version);
-    version.ended.then(() => {
-      gateway[Symbol.dispose]();
+    process.ended.then((how) => {
+      if (version === this.#current && !this.#stopped) logLine(how);
+      version.gateway[Symbol.dispose]();
       this.#all.delete(version);
       if (this.#current === version) this.#current = undefined;
     });
     return version;
   }
 
+  /** Ends the processes once they have finished their requests. */
+  stop(): void {
+    this.#stopped = true;
+    this.#next?.process.kill();
+    for (const version of this.#all) retire(version);
+  }
+
+  /** Does what disposing does if this process exits first: kills the processes. */
+  #kill(): void {
+    for (const { process } of this.#all) process.kill();
+    try {
+      Deno.removeSync(this.#folder, { recursive: true });
+    } catch {
+      // It is removed already.
+    }
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const { child } of this.#all) child.kill("SIGTERM");
-    await Promise.all([...this.#all].map(({ ended }) => ended));
+    this.stop();
+    await Promise.all([...this.#all].map(({ process }) => process.ended));
+    removeEventListener("unload", this.#onUnload);
     await Deno.remove(this.#folder, { recursive: true });
   }
 }
 
 /** Ends a process once it has all requests that were sent to it; it finishes them. */
-async function retire({ child, pending }: Version): Promise<void> {
+async function retire({ process, pending }: Version): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
   const timer = setTimeout(resolve, RETIREMENT);
   await Promise.race([promise, Promise.allSettled(pending)]);
   clearTimeout(timer);
-  child.kill("SIGTERM");
+  process.stop();
 }

@@ -2,24 +2,24 @@ import { plainResponse } from "../../bridge/error_response.ts";
 import type { GatewayInfo } from "../../gateway.ts";
 import { writeLine } from "../../io/log.ts";
 import { isLoopback } from "../../io/peers.ts";
-import { runUntilTerminated } from "../../io/signals.ts";
 import { Failure } from "../errors.ts";
 
 /** Handles a request; `info` has the client's address. */
 export type DevelopmentHandler = (request: Request, info: GatewayInfo) => Promise<Response>;
 
 /**
- * Serves HTTP on loopback until a signal arrives, and prints each request with its status and time.
+ * Serves HTTP on loopback, and prints each request with its status and time.
  *
  * @param port The port; 0 for a free one.
- * @param onTerminated Called at the signal, before the requests in progress are finished.
+ * @param stop Ends it, once the requests in progress are finished.
  * @throws {Failure} If the port is in use.
  */
 export async function serveDevelopment(
   handler: DevelopmentHandler,
   port: number,
-  onTerminated: () => void = () => {},
+  stop: AbortSignal,
 ): Promise<void> {
+  if (stop.aborted) return;
   let server: Deno.HttpServer;
   try {
     server = Deno.serve({
@@ -47,11 +47,7 @@ export async function serveDevelopment(
     if (!(error instanceof Deno.errors.AddrInUse)) throw error;
     throw new Failure(`Port ${port} is in use. Try --port ${port + 1}`);
   }
-  await runUntilTerminated({
-    finished: server.finished,
-    shutdown() {
-      onTerminated();
-      return server.shutdown();
-    },
-  });
+  // If it rejects, so does finished.
+  stop.addEventListener("abort", () => void server.shutdown().catch(() => {}));
+  await server.finished;
 }

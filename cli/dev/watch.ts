@@ -13,32 +13,22 @@ export function isSource(path: string): boolean {
 /**
  * Calls back when source files in a folder change, once for changes in quick succession.
  *
- * @param changed Called with the path of one of the files; the next call waits for it.
+ * @param changed Called with the path of one of the files.
  * @returns A watch, which ends when it is disposed of.
  */
 export function watchSources(
   folder: string,
-  changed: (path: string) => Promise<void>,
+  changed: (path: string) => void,
 ): Disposable {
   const watcher = Deno.watchFs(folder);
-  let path: string | undefined;
   let timer: ReturnType<typeof setTimeout> | undefined;
-  let calling: Promise<void> = Promise.resolve();
-
-  async function call(): Promise<void> {
-    if (path === undefined) return;
-    const last = path;
-    path = undefined;
-    await changed(last);
-  }
 
   (async () => {
     for await (const { kind, paths } of watcher) {
       const source = paths.find((path) => isSource(path.slice(folder.length)));
       if (kind === "access" || source === undefined) continue;
-      path = source;
       clearTimeout(timer);
-      timer = setTimeout(() => calling = calling.then(call), PAUSE);
+      timer = setTimeout(() => changed(source), PAUSE);
     }
   })();
   return {

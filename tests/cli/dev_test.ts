@@ -1,82 +1,10 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { isSource } from "../../cli/dev/watch.ts";
 import { serveFastCGI } from "../../fastcgi.ts";
-import { importMapFlags, runCommandLine } from "../testing/command_line.ts";
+import { runCommandLine } from "../testing/command_line.ts";
 import { ROOT } from "../testing/daemon.ts";
 import { deadline } from "../testing/deadline.ts";
-
-/** A running `dev` command. */
-class Dev implements AsyncDisposable {
-  /** Its output so far. */
-  output = "";
-  url = "";
-  #child: Deno.ChildProcess;
-  #changed = Promise.withResolvers<void>();
-  #read: Promise<unknown>;
-
-  private constructor(args: string[]) {
-    this.#child = new Deno.Command(Deno.execPath(), {
-      args: [
-        "run",
-        "--no-prompt",
-        "--allow-all",
-        ...importMapFlags(),
-        `${ROOT}cli.ts`,
-        "dev",
-        ...args,
-        "--port",
-        "0",
-      ],
-      stdin: "null",
-      stdout: "piped",
-      stderr: "piped",
-      env: { NO_COLOR: "1" },
-    }).spawn();
-    this.#read = Promise.all([
-      this.#collect(this.#child.stdout),
-      this.#collect(this.#child.stderr),
-    ]);
-  }
-
-  static async start(...args: string[]): Promise<Dev> {
-    const dev = new Dev(args);
-    await dev.says("Open http://");
-    dev.url = /Open http:\/\/localhost(:\d+)\//.exec(dev.output)![1];
-    dev.url = `http://127.0.0.1${dev.url}`;
-    return dev;
-  }
-
-  async #collect(stream: ReadableStream<Uint8Array<ArrayBuffer>>): Promise<void> {
-    for await (const text of stream.pipeThrough(new TextDecoderStream())) {
-      this.output += text;
-      this.#changed.resolve();
-      this.#changed = Promise.withResolvers();
-    }
-  }
-
-  async says(text: string): Promise<void> {
-    while (!this.output.includes(text)) {
-      await deadline(this.#changed.promise, `dev to print "${text}": ${this.output}`);
-    }
-  }
-
-  async text(path = "/", init?: RequestInit): Promise<string> {
-    return await (await fetch(this.url + path, init)).text();
-  }
-
-  /** Requests until the response differs. */
-  async becomes(text: string): Promise<void> {
-    const requesting = (async () => {
-      while (await this.text() !== text);
-    })();
-    await deadline(requesting, `the response to become "${text}": ${this.output}`);
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#child.kill("SIGTERM");
-    await deadline(Promise.all([this.#child.status, this.#read]), "dev to end");
-  }
-}
+import { Dev } from "../testing/dev.ts";
 
 async function withApp(
   text: string,

@@ -134,24 +134,6 @@ export async function workers(
   return [...seen];
 }
 
-/** Returns whether a process runs. */
-export function isAlive(pid: number): boolean {
-  try {
-    Deno.kill(pid, "SIGCONT");
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-/** Waits until a process has ended. */
-export async function ended(pid: number): Promise<void> {
-  const check = async () => {
-    while (isAlive(pid)) await new Promise((resolve) => setTimeout(resolve, 10));
-  };
-  await deadline(check(), `the end of process ${pid}`);
-}
-
 /** Makes a worker wait in the middle of a request, until `finish()` is called. */
 export async function slowRequest(
   fleet: Fleet,

@@ -1,0 +1,31 @@
+import { deadline } from "./deadline.ts";
+
+/** Returns whether a process runs. */
+export function isAlive(pid: number): boolean {
+  try {
+    Deno.kill(pid, "SIGCONT");
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Waits until a process has ended. */
+export async function ended(pid: number): Promise<void> {
+  const check = async () => {
+    while (isAlive(pid)) await new Promise((resolve) => setTimeout(resolve, 10));
+  };
+  await deadline(check(), `the end of process ${pid}`);
+}
+
+/** Sends SIGINT again and again until a promise is settled. */
+export async function interruptUntil(pid: number, end: Promise<unknown>): Promise<void> {
+  const timer = setInterval(() => {
+    try {
+      Deno.kill(pid, "SIGINT");
+    } catch {
+      // It has ended.
+    }
+  }, 50);
+  await deadline(end, "the end at SIGINT").finally(() => clearInterval(timer));
+}
