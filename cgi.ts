@@ -13,7 +13,7 @@
 
 import type { App, AppOptions } from "./bridge/app.ts";
 import { disconnected, Exchange } from "./bridge/exchange.ts";
-import { contentLength } from "./bridge/request.ts";
+import { contentLength, isDecoded } from "./bridge/request.ts";
 import { RequestBody, type RequestBodySource } from "./bridge/request_body.ts";
 import { refuse, respond, type ResponseSink, toHandler } from "./bridge/respond.ts";
 import { writeLine } from "./io/log.ts";
@@ -359,8 +359,7 @@ class ScriptBody implements RequestBodySource {
    * A20).
    */
   begin(variables: Variables, length: number | undefined): void {
-    const coding = variables.byteString("HTTP_TRANSFER_ENCODING") ?? "";
-    const declared = length ?? (/chunked/i.test(coding) ? undefined : 0);
+    const declared = length ?? (isDecoded(variables) ? undefined : 0);
     this.#left = declared ?? Infinity;
     this.body = new RequestBody(this, this.#maxBytes);
     this.body.declare(declared);

@@ -11,6 +11,7 @@ import {
   requestMethod,
   type RequestURL,
   requestURL,
+  requireLength,
 } from "./request.ts";
 import type { RequestBody } from "./request_body.ts";
 
@@ -113,6 +114,7 @@ export class Exchange implements RequestParts {
   request(): Request {
     const { variables } = this;
     this.method = requestMethod(variables);
+    requireLength(variables, this.method);
     this.url = requestHref(variables, this.#options) ?? this.#requestURL().href;
     if (variables.hasLineBreaks) this.createHeaders();
     if (this.#readable() === null) this.#body?.discard();

@@ -16,6 +16,8 @@ export const NO_REQUEST: RegExp = /^(?:CONNECT|TRACE|TRACK)$/i;
 /** Methods that `Request` capitalizes. It keeps the case of others (A5). */
 const CAPITALS = /^(?:DELETE|GET|HEAD|OPTIONS|POST|PUT)$/i;
 const AUTHORITY = /^(?:[\w.~!$&'()*+,;=%-]+|\[[0-9a-f:.]+\])(?::\d{0,5})?$/i;
+/** Methods whose requests usually have a body. */
+const HAS_BODY = /^P(?:OST|UT|ATCH)$/i;
 /**
  * Header fields that no `HTTP_*` variable stands for: those of the connection (A23), those that have variables of
  * their own (A25), and `Proxy` (A27).
@@ -75,6 +77,36 @@ export function contentLength(variables: Variables): number | undefined {
     );
   }
   return length;
+}
+
+function isChunked(variables: Variables): boolean {
+  return /chunked/i.test(variables.byteString("HTTP_TRANSFER_ENCODING") ?? "");
+}
+
+/** Returns whether the input is a body of unknown length, which the web server has decoded (A20). */
+export function isDecoded(variables: Variables): boolean {
+  return isChunked(variables) && serverQuirks(variables).needsLength === undefined;
+}
+
+/**
+ * Rejects a body that the web server does not pass on as the client sent it, as it has no length (A22).
+ *
+ * @throws {ProtocolError} With status 411.
+ */
+export function requireLength(variables: Variables, method: string): void {
+  if (method === "GET" || method === "HEAD" || contentLength(variables) !== undefined) return;
+  const { software, needsLength } = serverQuirks(variables);
+  if (needsLength === undefined) return;
+  const length = variables.byteString("HTTP_CONTENT_LENGTH") ?? "0";
+  if (
+    length !== "0" || isChunked(variables) || needsLength === "hidden" && HAS_BODY.test(method)
+  ) {
+    throw new ProtocolError(
+      `Cannot create request as CONTENT_LENGTH must be set: "${software}" does not pass on a body without it. ` +
+        "Send the body with a Content-Length",
+      411,
+    );
+  }
 }
 
 /** Returns whether the client used HTTPS (A7). */
@@ -146,9 +178,9 @@ function requestTarget(variables: Variables): string {
     : variables.byteString("REQUEST_URI");
   const query = variables.byteString("QUERY_STRING");
   if (uri === undefined) {
-    const path = encodePath(scriptName(variables) + (variables.byteString("PATH_INFO") ?? ""));
-    return (path.startsWith("/") ? path : "/" + path) +
-      (query === undefined ? "" : "?" + encodeUnsafe(query));
+    const script = scriptName(variables);
+    const path = encodePath(script.name + (variables.byteString("PATH_INFO") ?? ""));
+    return encodeUnsafe(withQuery(path.startsWith("/") ? path : "/" + path, query ?? script.query));
   }
   return encodeUnsafe(withQuery(originForm(uri), query));
 }
@@ -178,13 +210,13 @@ function withQuery(target: string, query: string | undefined): string {
   return same ? target : target.slice(0, at + 1) + query;
 }
 
-/** Returns SCRIPT_NAME without the query that a server adds to it, or an empty string (A13). */
-function scriptName(variables: Variables): string {
+/** Returns SCRIPT_NAME, and apart from it the query that a server adds to it (A13). */
+function scriptName(variables: Variables): { name: string; query?: string } {
   const name = variables.byteString("SCRIPT_NAME") ?? "";
-  const query = variables.byteString("QUERY_STRING");
-  return query !== undefined && name.endsWith(`?${query}`) && serverQuirks(variables).addsQuery
-    ? name.slice(0, -query.length - 1)
-    : name;
+  const at = name.indexOf("?");
+  return at >= 0 && serverQuirks(variables).addsQuery
+    ? { name: name.slice(0, at), query: name.slice(at + 1) }
+    : { name };
 }
 
 /** Percent-encodes characters that `URL` would drop or interpret (A12). */
@@ -224,7 +256,7 @@ export function mountPrefix(
   protocol: Protocol,
   program: string | undefined,
 ): string {
-  const script = trimSlashes(scriptName(variables));
+  const script = trimSlashes(scriptName(variables).name);
   if (script === "") return "";
   const info = variables.byteString("PATH_INFO");
   const prefix = encodedPrefix(path, script);
@@ -393,7 +425,7 @@ export function requestHeaders(variables: Variables, options: AppOptions): Heade
   }, "HTTP_");
   append("host", targetAuthority(variables) ?? host);
   append("cookie", cookie);
-  if (!isInvented(variables)) append("content-type", variables.byteString("CONTENT_TYPE"));
+  append("content-type", contentType(variables));
   const length = contentLength(variables);
   if (length !== undefined && !isFiller(length, variables)) {
     headers.append("content-length", String(length));
@@ -457,10 +489,12 @@ function isFiller(length: number, variables: Variables): boolean {
   return length === 0 && /^(?:GET|HEAD)$/i.test(variables.byteString("REQUEST_METHOD") ?? "");
 }
 
-/** Returns whether the web server invented the type, as the client sent none (A25). */
-function isInvented(variables: Variables): boolean {
-  return serverQuirks(variables).inventsType === true &&
-    variables.byteString("HTTP_CONTENT_TYPE") === undefined;
+/** Returns the type of the body that the client sent (A25). */
+function contentType(variables: Variables): string | undefined {
+  const { inventsType, hidesType } = serverQuirks(variables);
+  if (!inventsType && !hidesType) return variables.byteString("CONTENT_TYPE");
+  const sent = variables.byteString("HTTP_CONTENT_TYPE");
+  return hidesType || sent === undefined ? sent : variables.byteString("CONTENT_TYPE");
 }
 
 /** Returns the client's address (A30), or the last of `X-Forwarded-For` with `trustForwarded`. */

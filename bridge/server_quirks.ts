@@ -10,19 +10,36 @@ export interface ServerQuirks {
   readonly decodesTarget?: true;
   /** CONTENT_TYPE is invented if the client sent no type: HTTP_CONTENT_TYPE is absent then (A25). */
   readonly inventsType?: true;
+  /** The type is in HTTP_CONTENT_TYPE only (A25). */
+  readonly hidesType?: true;
   /** SCRIPT_NAME ends with the query (A13). */
   readonly addsQuery?: true;
+  /**
+   * A body without CONTENT_LENGTH does not arrive as the client sent it (A22). It is announced by HTTP_TRANSFER_ENCODING
+   * or HTTP_CONTENT_LENGTH, or also its announcement is hidden.
+   */
+  readonly needsLength?: "announced" | "hidden";
   /** PATH_INFO may begin with SCRIPT_NAME (A17). */
   readonly repeatsScript?: true;
 }
 
 /** The web servers with quirks. docs/servers.md has a table of them. */
 export const SERVERS: readonly ServerQuirks[] = [
-  { software: "busybox httpd/", version: "1.35.0", decodesTarget: true },
+  {
+    software: "busybox httpd/",
+    version: "1.35.0",
+    decodesTarget: true,
+    needsLength: "announced",
+  },
   { software: "CivetWeb/", version: "1.15", decodesTarget: true },
   { software: "Caddy", version: "2.6.2", inventsType: true, repeatsScript: true },
+  { software: "fossil version", version: "2.21", needsLength: "hidden" },
+  { software: "mini_httpd/", version: "1.30", needsLength: "hidden" },
+  { software: "SimpleHTTP/", version: "0.6 Python/3.11", needsLength: "hidden" },
+  { software: "uWSGI/", version: "2.0.21", needsLength: "announced" },
+  { software: "Yaws/", version: "2.1.1", needsLength: "hidden" },
   { software: "Microsoft-IIS/", version: "documentation", repeatsScript: true },
-  { software: "inets/", version: "8.2.2", addsQuery: true },
+  { software: "inets/", version: "8.2.2", addsQuery: true, hidesType: true },
 ];
 
 const NONE: ServerQuirks = { software: "", version: "" };

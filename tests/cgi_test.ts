@@ -202,6 +202,15 @@ Deno.test("serveCGI() rejects variables that make no request, and logs why (rule
     [{ REQUEST_METHOD: "TRACE" }, 501, "its method must be one that fetch allows"],
     [{ REQUEST_METHOD: "A B" }, 400, "REQUEST_METHOD must be a token"],
     [{ HTTP_HOST: "a b" }, 400, "its host must be a valid one"],
+    [
+      {
+        REQUEST_METHOD: "POST",
+        SERVER_SOFTWARE: "uWSGI/2.0.21",
+        HTTP_TRANSFER_ENCODING: "chunked",
+      },
+      411,
+      '"uWSGI/" does not pass on a body without it',
+    ],
     [{ CONTENT_LENGTH: "+5" }, 400, "CONTENT_LENGTH must be a whole number"],
   ];
   for (const [others, status, message] of cases) {

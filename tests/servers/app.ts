@@ -103,8 +103,12 @@ async function callWitness(request: Request): Promise<Deno.Conn> {
 }
 
 const app = {
-  fetch: (request: Request, info: HandlerInfo): Response | Promise<Response> =>
-    (routes[new URL(request.url).pathname] ?? see)(request, info),
+  fetch(request: Request, info: HandlerInfo): Response | Promise<Response> {
+    const { pathname, searchParams } = new URL(request.url);
+    // Behind a server that does not split the path.
+    const route = searchParams.get("route") ?? pathname;
+    return (routes[route] ?? see)(request, info);
+  },
 };
 
 export default app;

@@ -1,6 +1,7 @@
 /** CGI scripts behind small web servers, whose quirks `bridge/server_quirks.ts` lists. */
 import { assertEquals } from "@std/assert";
 import { see, type Seen } from "./behaviours.ts";
+import { Client } from "./client.ts";
 import { type Rig, Suite } from "./harness.ts";
 
 /** A small web server, and how it differs from the others. */
@@ -12,6 +13,12 @@ interface Server {
   base?: string;
   /** Whether it splits the path below the script. @default true */
   splits?: boolean;
+  /**
+   * The status of a PUT and of a chunked upload; false where the server refuses all PUT, or uploads altogether.
+   *
+   * @default 200
+   */
+  uploads?: { put?: number | false; chunked?: number } | false;
   /** A path that it passes on right. @default "/a%3Fb%25%20c" */
   path?: string;
 }
@@ -23,6 +30,7 @@ const SERVERS: Record<string, Server> = {
       rig,
       port,
     ) => ["busybox", ["httpd", "-f", "-p", `127.0.0.1:${port}`, "-h", `${rig.dir}/www`]],
+    uploads: { put: 411, chunked: 411 },
   },
   CivetWeb: {
     needs: { civetweb: "civetweb" },
@@ -33,6 +41,8 @@ const SERVERS: Record<string, Server> = {
         ...["-cgi_pattern", "**.cgi$"],
       ],
     ],
+    // By default.
+    uploads: { put: false },
   },
   mini_httpd: {
     needs: { mini_httpd: "mini-httpd" },
@@ -43,6 +53,8 @@ const SERVERS: Record<string, Server> = {
         ...["-c", "cgi-bin/*", "-u", "root", "-i", `${rig.dir}/mini_httpd.pid`],
       ],
     ],
+    // It closes the connection before the response to a POST, and passes no body of a PUT on.
+    uploads: false,
   },
   webfs: {
     needs: { webfsd: "webfs" },
@@ -53,6 +65,7 @@ const SERVERS: Record<string, Server> = {
       ...["-F", "-4", "-i", "127.0.0.1", "-p", `${port}`, "-r", `${rig.dir}/www`],
       ...["-x", "/cgi-bin"],
     ]],
+    uploads: false,
   },
   "Python's http.server": {
     needs: { "/usr/bin/python3": "python3" },
@@ -62,6 +75,7 @@ const SERVERS: Record<string, Server> = {
     ],
     // It decodes the path before it looks for the query.
     path: "/a%25b%20c",
+    uploads: { put: false, chunked: 411 },
   },
   WEBrick: {
     needs: { ruby: "ruby", "/usr/share/doc/ruby-webrick/copyright": "ruby-webrick" },
@@ -76,6 +90,7 @@ server.mount("/cgi-bin/app.cgi", WEBrick::HTTPServlet::CGIHandler, "${rig.dir}/w
 server.start`,
       ],
     ],
+    uploads: { put: false },
   },
   uWSGI: {
     needs: { uwsgi: "uwsgi-core", "/usr/lib/uwsgi/plugins/cgi_plugin.so": "uwsgi-core" },
@@ -86,6 +101,7 @@ server.start`,
         ...["--http-socket-modifier1", "9", "--cgi", `/cgi-bin=${rig.dir}/www/cgi-bin`],
       ],
     ],
+    uploads: { chunked: 411 },
   },
   Fossil: {
     needs: { fossil: "fossil" },
@@ -99,6 +115,7 @@ server.start`,
     ],
     base: "/ext/app.cgi",
     splits: false,
+    uploads: { put: false, chunked: 411 },
   },
   Yaws: {
     needs: { yaws: "yaws" },
@@ -119,6 +136,7 @@ server.start`,
     },
     // It leaves %3F and %25 in PATH_INFO, which then is not the rest of the URL.
     path: "/a%20b",
+    uploads: { chunked: 411 },
   },
   inets: {
     needs: { erl: "erlang-base", "/usr/share/doc/erlang-inets/copyright": "erlang-inets" },
@@ -142,24 +160,50 @@ interface Running {
   base: string;
   /** Returns a request as the app sees it. */
   see(path: string, fields?: string[][]): Promise<Seen>;
+  /** Sends a body and returns the status, and if it is 200 how the app sees the body. */
+  upload(method: string, fields: string[][], body: string): Promise<unknown>;
+}
+
+async function start(name: string, server: Server, rig: Rig): Promise<Running> {
+  const { base = "/cgi-bin/app.cgi" } = server;
+  const script = rig.script("www/cgi-bin/app.cgi");
+  // Few of them pass their environment on.
+  const [first, ...lines] = Deno.readTextFileSync(script).split("\n");
+  const cached = first.replace(" -S ", `$&DENO_DIR=${rig.dir}/cache `);
+  Deno.writeTextFileSync(script, [cached, ...lines].join("\n"));
+  const { port } = await rig.serve(name, ["port"], ({ port }) => server.command(rig, port), {
+    // Erlang writes a dump into the current directory if it cannot start.
+    env: { HOME: rig.dir, USER: "root", ERL_CRASH_DUMP_SECONDS: "0" },
+  });
+  const host = `127.0.0.1:${port}`;
+  return {
+    host,
+    base,
+    see: (path, fields) => see({ host, base }, path, fields),
+    async upload(method, fields, body) {
+      using client = await Client.connect(host);
+      const all = [...fields, ["Content-Type", "text/plain"], ["Connection", "close"]];
+      await client.sendHead(method, `${base}?route=/sum`, all);
+      // A server may respond before it reads the body.
+      client.send(body).catch(() => {});
+      const { status, head, text } = await client.readResponse();
+      // Python's http.server responds with 200 whatever the script says.
+      const said = parseInt(head.get("status") ?? String(status));
+      return said === 200 ? JSON.parse(text) : said;
+    },
+  };
+}
+
+const BODY = "12345".repeat(20_000);
+
+async function sha256(text: string): Promise<string> {
+  const bytes = new TextEncoder().encode(text);
+  return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex();
 }
 
 for (const [name, server] of Object.entries(SERVERS)) {
   const { base = "/cgi-bin/app.cgi", splits = true, path = "/a%3Fb%25%20c" } = server;
-  const suite = new Suite(name, server.needs, async (rig): Promise<Running> => {
-    const script = rig.script("www/cgi-bin/app.cgi");
-    // Few of them pass their environment on.
-    const [first, ...lines] = Deno.readTextFileSync(script).split("\n");
-    const cached = first.replace(" -S ", `$&DENO_DIR=${rig.dir}/cache `);
-    Deno.writeTextFileSync(script, [cached, ...lines].join("\n"));
-    const { port } = await rig.serve(name, ["port"], ({ port }) => server.command(rig, port), {
-      // Erlang writes a dump into the current directory if it cannot start.
-      env: { HOME: rig.dir, USER: "root", ERL_CRASH_DUMP_SECONDS: "0" },
-    });
-    const host = `127.0.0.1:${port}`;
-    const see_ = (path: string, fields?: string[][]) => see({ host, base }, path, fields);
-    return { host, base, see: see_ };
-  });
+  const suite = new Suite(name, server.needs, (rig) => start(name, server, rig));
 
   suite.test("the query reaches the app", async ({ see }) => {
     const { url, scriptName, pathInfo } = await see("?x=%20y&z=a+b%26c");
@@ -167,11 +211,35 @@ for (const [name, server] of Object.entries(SERVERS)) {
     assertEquals([new URL(url).pathname, scriptName, pathInfo], ["/", base, ""]);
   });
 
-  if (!splits) continue;
+  if (splits) {
+    suite.test("an encoded path reaches the app", async ({ see }) => {
+      const { url, pathInfo } = await see(`${path}?x=%20y`);
+      const { pathname, search } = new URL(url);
+      assertEquals([pathname, pathInfo, search], [path, decodeURIComponent(path), "?x=%20y"]);
+    });
+  }
 
-  suite.test("an encoded path reaches the app", async ({ see }) => {
-    const { url, pathInfo } = await see(`${path}?x=%20y`);
-    const { pathname, search } = new URL(url);
-    assertEquals([pathname, pathInfo, search], [path, decodeURIComponent(path), "?x=%20y"]);
+  if (server.uploads === false) continue;
+  const { put = 200, chunked = 200 } = server.uploads ?? {};
+
+  for (const [method, status] of Object.entries({ POST: 200, PUT: put })) {
+    if (status === false) continue;
+    suite.test(`the body of a ${method} arrives whole or not at all`, async ({ upload }) => {
+      const body = status === 200 ? BODY : "12345";
+      const { length } = body;
+      const seen = await upload(method, [["Content-Length", `${length}`]], body);
+      if (status !== 200) return assertEquals(seen, status);
+      assertEquals(seen, { length, sha256: await sha256(body), declared: String(length) });
+    });
+  }
+
+  suite.test("a chunked body arrives whole or not at all", async ({ upload }) => {
+    const body = chunked === 200 ? BODY : "12345";
+    const { length } = body;
+    const chunks = `${length.toString(16)}\r\n${body}\r\n0\r\n\r\n`;
+    const seen = await upload("POST", [["Transfer-Encoding", "chunked"]], chunks);
+    if (chunked !== 200) return assertEquals(seen, chunked);
+    const { declared } = seen as { declared: unknown };
+    assertEquals(seen, { length, sha256: await sha256(body), declared });
   });
 }
