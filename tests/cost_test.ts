@@ -168,6 +168,23 @@ const COSTS: Record<string, (length: number) => () => unknown> = {
     ["a", "a=", "key=", "key: '", "a%3D", "a://", "eyJaaaaaaaa.", "@"].forEach((part) =>
       new Redactor().text(part.repeat(n / part.length))
     ),
+  "a text to redact with many secrets": (n) => {
+    const redactor = new Redactor();
+    for (let i = 0; i < n / 10; i++) redactor.learn("token", `secret ${i}`);
+    const text = "secrets ".repeat(n / 8);
+    return () => redactor.text(text);
+  },
+  "source lines to redact": (n) => () =>
+    [
+      "key=",
+      "key: [",
+      "key='",
+      '"key", ',
+      "key ?? (",
+      "key =\n",
+      "key: a<",
+      "-----BEGIN PRIVATE KEY-----",
+    ].forEach((part) => new Redactor().source(part.repeat(n / part.length))),
   "a log line in pieces": (n) => {
     const chunks = split(bytes("a".repeat(n)));
     return () => {
