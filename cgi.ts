@@ -169,11 +169,12 @@ function exitWithin(timeout: number, log: (message: string) => void): void {
 }
 
 function transport(log: (message: string) => void) {
-  return { protocol: "cgi", program: undefined, debugTools: { readSource }, log } as const;
-}
-
-async function readSource(url: string): Promise<string | undefined> {
-  return (await import("./io/source_file.ts")).readSource(url);
+  return {
+    protocol: "cgi",
+    program: undefined,
+    debugTools: { load: () => import("./io/source_file.ts") },
+    log,
+  } as const;
 }
 
 /**

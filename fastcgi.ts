@@ -204,7 +204,7 @@ class Service {
     this.limits = { ...resolveLimits(options), maxRequestsPerConnection, idleTimeout };
     this.log = safeLog(options.log);
     this.debugTools = {
-      readSource: async (url) => (await import("./io/source_file.ts")).readSource(url),
+      load: () => import("./io/source_file.ts"),
       address,
     };
     this.capacity = [

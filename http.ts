@@ -131,7 +131,9 @@ export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<
       return response;
     } catch (error) {
       if (request.signal.aborted) throw error;
-      return await errorResponse(error, request, info, options, { readSource });
+      return await errorResponse(error, request, info, options, {
+        load: () => import("./io/source_file.ts"),
+      });
     }
   }
 }
@@ -139,10 +141,6 @@ export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<
 /** Returns the authority of a URL as the client wrote it, which an absolute target has set; undefined on a Unix socket. */
 function addressedHost(url: string): string | undefined {
   return /^https?:\/\/([^/?#]*)/.exec(url)?.[1];
-}
-
-async function readSource(url: string): Promise<string | undefined> {
-  return (await import("./io/source_file.ts")).readSource(url);
 }
 
 /** Limits how long a server that shuts down waits for its requests: that of `Deno.serve` has no limit. */

@@ -101,7 +101,7 @@ export function serveSCGI(app: App, listener: Listener, options: SCGIOptions = {
     limits: resolveLimits(options),
     program: mainModulePath(),
     debugTools: {
-      readSource: async (url) => (await import("./io/source_file.ts")).readSource(url),
+      load: () => import("./io/source_file.ts"),
       address: listener.addr,
     },
     log: safeLog(options.log),

@@ -6,11 +6,12 @@
 
 import type { HandlerInfo } from "./app.ts";
 import { describeValue, isError, readProperty } from "./describe.ts";
-import type { DebugTools } from "./error_response.ts";
+import type { DebugTools, SourceReader } from "./error_response.ts";
+import { printable, printableLines } from "./printable.ts";
 import { Redactor } from "./redact.ts";
 import { hintsFor } from "./server_hints.ts";
 import { shellCommand } from "./shell_command.ts";
-import { framesOf, type StackFrame } from "./stack.ts";
+import { type StackFrame, stackOf } from "./stack.ts";
 
 /** An error of the chain, and its relation to the others. */
 interface ShownError {
@@ -49,6 +50,9 @@ const MAX_EXCERPTS = 10;
 const CONTEXT = 3;
 const MAX_TITLE = 4000;
 const MAX_LINE = 300;
+/** The maximum length of a line that is searched for secrets, and how many lines a literal may have. */
+const MAX_READ_LINE = 10_000;
+const MAX_LITERAL_LINES = 100;
 const MAX_VALUE = 2000;
 const FOOTER = "The option debug shows this page. Do not set it where others can see the page.";
 
@@ -94,7 +98,7 @@ async function createReport(
   const redactRow = ([name, value]: Row): Row => [name, redactor.value(name, value)];
   const { method = info.variables.get("REQUEST_METHOD") ?? "?", url = "(no URL)" } = request ?? {};
   return {
-    errors: await showErrors(error, redactor, tools),
+    errors: await showErrors(error, redactor, await tools.load()),
     request: redactor.text(`${method} ${truncate(url, MAX_VALUE)} over ${info.protocol}`),
     quirks: hintsFor(info),
     command: shellCommand(method, url, headers, info, redactor, tools),
@@ -107,7 +111,7 @@ async function createReport(
 async function showErrors(
   error: unknown,
   redactor: Redactor,
-  tools: DebugTools,
+  reader: SourceReader,
 ): Promise<ShownError[]> {
   const shown: ShownError[] = [];
   const seen = new Set<unknown>();
@@ -115,11 +119,12 @@ async function showErrors(
   for (const [relation, error] of queue) {
     if (seen.has(error) || shown.length === MAX_ERRORS) continue;
     if (typeof error === "object") seen.add(error);
-    const frames = framesOf(error);
+    const { frames, isCertain } = stackOf(error, reader.readFrames);
     const app: ShownFrame[] = [];
     for (const frame of frames.filter(({ isApp }) => isApp)) {
-      const excerpt = app.length < MAX_EXCERPTS ? await readExcerpt(frame, redactor, tools) : [];
-      app.push({ ...frame, excerpt });
+      // A client's text must not choose the lines that are shown.
+      const isShown = isCertain && app.length < MAX_EXCERPTS;
+      app.push({ ...frame, excerpt: isShown ? await readExcerpt(frame, redactor, reader) : [] });
     }
     shown.push({
       relation,
@@ -143,15 +148,18 @@ async function showErrors(
 async function readExcerpt(
   { url, line }: StackFrame,
   redactor: Redactor,
-  tools: DebugTools,
+  reader: SourceReader,
 ): Promise<SourceLine[]> {
-  const source = await tools.readSource(url);
+  const source = await reader.readSource(url);
   if (source === undefined) return [];
-  const lines = source.split("\n");
+  const lines = source.split("\n").map((line) => truncate(line, MAX_READ_LINE));
   const start = Math.max(line - 1 - CONTEXT, 0);
-  return lines.slice(start, line + CONTEXT).map((text, i) => ({
+  // A secret may begin in an earlier line.
+  const from = Math.max(start - MAX_LITERAL_LINES, 0);
+  const redacted = redactor.source(lines.slice(from, line + CONTEXT).join("\n")).split("\n");
+  return redacted.slice(start - from).map((text, i) => ({
     number: start + i + 1,
-    text: redactor.source(truncate(text, MAX_LINE)),
+    text: truncate(text, MAX_LINE),
     current: start + i + 1 === line,
   }));
 }
@@ -183,17 +191,22 @@ function truncate(text: string, length: number): string {
 }
 
 function locationOf({ name, url, line, column }: StackFrame): string {
-  return `${name || "(top level)"} ${url}:${line}:${column}`;
+  return printable(`${name || "(top level)"} ${url}:${line}:${column}`);
 }
 
 function toText(report: Report): string {
   const lines: string[] = [];
   for (const { relation, title, app, library } of report.errors) {
-    lines.push(relation === "" ? title : `${relation}: ${title}`);
+    // A line of the message is none of the page's own.
+    const [first, ...rest] = printableLines(title).split("\n");
+    lines.push(
+      relation === "" ? first : `${relation}: ${first}`,
+      ...rest.map((line) => `| ${line}`),
+    );
     for (const frame of app) {
       lines.push(`    at ${locationOf(frame)}`);
       for (const { number, text, current } of frame.excerpt) {
-        lines.push(`    ${current ? ">" : " "} ${number} | ${text}`);
+        lines.push(`    ${current ? ">" : " "} ${number} | ${printableLines(text)}`);
       }
     }
     if (library.length > 0) lines.push("  in libraries:");
@@ -203,16 +216,13 @@ function toText(report: Report): string {
   const section = (heading: string, content: string[]) => {
     if (content.length > 0) lines.push(heading, ...content.map((line) => `  ${line}`), "");
   };
-  const toLines = (rows: Row[]) => rows.map(([name, value]) => `${name}: ${value}`);
-  section("Request", [report.request]);
+  const toLines = (rows: Row[]) => rows.map(([name, value]) => printable(`${name}: ${value}`));
+  section("Request", [printable(report.request)]);
   section("Notes on this web server", report.quirks);
   section("Run it again", report.command.split("\n"));
   section("Headers", toLines(report.headers));
   section("Variables", toLines(report.variables));
-  lines.push(FOOTER, "");
-  // Control characters could control a terminal.
-  // deno-lint-ignore no-control-regex
-  return lines.join("\n").replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f]/g, "\ufffd");
+  return [...lines, FOOTER, ""].join("\n");
 }
 
 const STYLE =
@@ -275,8 +285,5 @@ function errorToHTML({ relation, title, app, library }: ShownError): string {
 }
 
 function escape(text: string): string {
-  return text
-    // deno-lint-ignore no-control-regex
-    .replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f]/g, "\ufffd")
-    .replace(/[&<>"'`]/g, (char) => `&#${char.charCodeAt(0)};`);
+  return printableLines(text).replace(/[&<>"'`]/g, (char) => `&#${char.charCodeAt(0)};`);
 }

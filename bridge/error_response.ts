@@ -5,10 +5,33 @@ import { checkResponse } from "./response_head.ts";
 
 /** What the debug page needs from outside of this layer. */
 export interface DebugTools {
-  /** Reads a source file; undefined if it cannot be read. */
-  readSource(url: string): Promise<string | undefined>;
+  /** Loads what reads the sources and stacks. */
+  load(): Promise<SourceReader>;
   /** The address that the server listens on, if it does. */
   address?: Deno.Addr;
+}
+
+/** Reads the sources and stacks of errors. */
+export interface SourceReader {
+  /** Reads a source file; undefined if it cannot be read. */
+  readSource(url: string): Promise<string | undefined>;
+  /** Returns the frames of an error's stack, as the runtime has them; undefined if it does not. */
+  readFrames(error: unknown): RuntimeFrame[] | undefined;
+}
+
+/** A frame of an error's stack, as V8 has it. */
+export interface RuntimeFrame {
+  /** The class of the method; null for a function. */
+  typeName: string | null;
+  /** The function's name; null at the top level of a module. */
+  functionName: string | null;
+  /** The URL of its source; null for a native function. */
+  fileName: string | null;
+  lineNumber: number | null;
+  columnNumber: number | null;
+  isToplevel: boolean;
+  isConstructor: boolean;
+  isAsync: boolean;
 }
 
 /** Creates a response whose body is its status as plain text. */

@@ -42,17 +42,24 @@ function clientWords(
   { address }: DebugTools,
 ): string[] {
   const options = headers.filter(([name]) => !OWN_HEADERS.has(name)).map(([name, value]) =>
-    `-H ${shellQuote(`${name}: ${redactor.value(name, value)}`)}`
+    `-H ${shellQuote(fieldOf(name, redactor.value(name, value), info.protocol))}`
   );
   if (hasBody(info)) options.unshift(info.protocol === "http" ? "--data-binary @body" : "-d @body");
   if (method !== "GET") options.unshift(`-X ${shellQuote(method)}`);
-  if (info.protocol === "http") return ["curl -i", ...options, shellQuote(redactor.text(url))];
+  // Without -g, curl takes brackets and braces for a list of URLs.
+  if (info.protocol === "http") return ["curl -g -i", ...options, shellQuote(redactor.text(url))];
   const protocol = info.protocol === "scgi" ? " -p scgi" : "";
   return [
     `deno run --allow-net --allow-read --allow-write jsr:@gatehouse/cgi/cli fetch${protocol} -i`,
     ...options,
     `${shellQuote(addressText(address))} ${shellQuote(redactor.text(pathOf(url)))}`,
   ];
+}
+
+/** Returns a header field for an option of curl, or of `fetch`. */
+function fieldOf(name: string, value: string, protocol: HandlerInfo["protocol"]): string {
+  // curl removes a field whose name and colon are all there is.
+  return value === "" && protocol === "http" ? `${name};` : `${name}: ${value}`;
 }
 
 function hasBody({ variables }: HandlerInfo): boolean {

@@ -1,3 +1,5 @@
+import type { RuntimeFrame } from "./error_response.ts";
+
 import { isError, messageOf, readProperty } from "./describe.ts";
 
 /** One line of an error's stack. */
@@ -11,33 +13,76 @@ export interface StackFrame {
   isApp: boolean;
 }
 
-const FRAME = /^ {4}at (?:(.*) \()?([a-z][a-z+.-]*:.*?):(\d+):(\d+)\)?$/;
+const FRAME = /^ {4}at (?:(.*) \(|async )?([a-z][a-z+.-]*:.*?):(\d+):(\d+)\)?$/;
+/** The name of an error, before its message. */
+const HEADER = /^(?:[^\s:]+(?: \[\w+\])?:? ?)?$/;
 /** Folders of installed packages: node_modules, and those of Deno's cache. */
 const PACKAGES = /\/node_modules\/|\/npm\/registry\.npmjs\.org\//;
 /** The folder of this package, undefined if this module is part of a bundle. */
 const OWN = /^(.*\/)bridge\/stack\.ts$/.exec(import.meta.url)?.[1];
 const OWN_FOLDERS = /^(?:(?:bridge|wire|io|gateway|cli)\/.*|[^/]*)$/;
 
-/** Parses an error's stack. Ignores lines of the error's message that look like frames. */
-export function framesOf(error: unknown): StackFrame[] {
-  const stack = readStack(error);
-  const lines = stack.split("\n");
-  let start = lines.length;
-  while (start > 0 && lines[start - 1].startsWith("    at ")) start--;
-  return lines.slice(start).flatMap((line) => {
-    const [, name = "", url, row, column] = FRAME.exec(line) ?? [];
-    if (url === undefined) return [];
-    return [{ name, url, line: Number(row), column: Number(column), isApp: isAppURL(url) }];
-  });
+/** The frames of an error's stack. */
+export interface Stack {
+  frames: StackFrame[];
+  /** Whether no line of the error's message can be among them. */
+  isCertain: boolean;
 }
 
-/** Returns the stack without the text of the error. */
-function readStack(error: unknown): string {
-  const stack = isError(error) ? readProperty(error, "stack") : undefined;
-  if (typeof stack !== "string") return "";
-  const message = messageOf(error);
-  const at = stack.indexOf(message);
-  return at < 0 ? stack : stack.slice(at + message.length);
+/**
+ * Returns the frames of an error's stack.
+ *
+ * @param read Returns the frames as the runtime has them. Otherwise the text of the stack is parsed.
+ */
+export function stackOf(
+  error: unknown,
+  read: (error: unknown) => RuntimeFrame[] | undefined = () => undefined,
+): Stack {
+  const known = error instanceof Error ? read(error) : [];
+  return known === undefined ? parseStack(error as Error) : {
+    frames: known.flatMap((frame) => frame.fileName === null ? [] : [toStackFrame(frame)]),
+    isCertain: true,
+  };
+}
+
+function toStackFrame(frame: RuntimeFrame): StackFrame {
+  const { typeName, functionName, fileName, lineNumber, columnNumber } = frame;
+  const qualified = frame.isToplevel || frame.isConstructor || !typeName || !functionName ||
+    functionName.startsWith(`${typeName}.`);
+  const words = [
+    ...frame.isAsync && functionName ? ["async"] : [],
+    ...frame.isConstructor ? ["new"] : [],
+    qualified ? functionName ?? "" : `${typeName}.${functionName}`,
+  ];
+  return {
+    name: words.join(" "),
+    url: fileName!,
+    line: lineNumber ?? 0,
+    column: columnNumber ?? 0,
+    isApp: isAppURL(fileName!),
+  };
+}
+
+/** Parses the text of a stack. It begins with the message that the error had when it was created. */
+function parseStack(error: Error): Stack {
+  try {
+    const { stack, message } = error;
+    if (typeof stack !== "string") return { frames: [], isCertain: true };
+    const at = stack.indexOf(message);
+    const isCertain = at >= 0 && HEADER.test(stack.slice(0, at)) &&
+      /^(?:\n|$)/.test(stack.slice(at + message.length));
+    const lines = (isCertain ? stack.slice(at + message.length) : stack).split("\n");
+    let start = lines.length;
+    while (start > 0 && lines[start - 1].startsWith("    at ")) start--;
+    const frames = lines.slice(start).flatMap((line) => {
+      const [, name = "", url, row, column] = FRAME.exec(line) ?? [];
+      if (url === undefined) return [];
+      return [{ name, url, line: Number(row), column: Number(column), isApp: isAppURL(url) }];
+    });
+    return { frames, isCertain };
+  } catch {
+    return { frames: [], isCertain: true };
+  }
 }
 
 function isAppURL(url: string): boolean {

@@ -88,10 +88,7 @@ export async function nativeSockets(): Promise<NativeSockets | null> {
   const { default: { binding } } = await import("node:process") as {
     default: { binding?: Binding };
   };
-  const { internal } = Deno as { internal?: symbol };
-  const { core } = internal === undefined
-    ? {}
-    : (Deno as unknown as Record<symbol, { core?: Core } | undefined>)[internal] ?? {};
+  const core = denoCore<Core>();
   let TCP: Constructor<TCPHandle> | undefined;
   try {
     TCP = binding?.("tcp_wrap").TCP;
@@ -116,8 +113,53 @@ export async function nativeSockets(): Promise<NativeSockets | null> {
   };
 }
 
+/** Returns what Deno's own modules are made of, if it is there. */
+function denoCore<T>(): T | undefined {
+  const { internal } = Deno as { internal?: symbol };
+  if (internal === undefined) return undefined;
+  return (Deno as unknown as Record<symbol, { core?: T } | undefined>)[internal]?.core;
+}
+
 function has<T extends object>(object: T | undefined, methods: (keyof T)[]): object is T {
   return object !== undefined && methods.every((name) => typeof object[name] === "function");
+}
+
+/** A frame of an error's stack, as V8 has it. */
+export interface RuntimeFrame {
+  typeName: string | null;
+  functionName: string | null;
+  fileName: string | null;
+  lineNumber: number | null;
+  columnNumber: number | null;
+  isToplevel: boolean;
+  isConstructor: boolean;
+  isAsync: boolean;
+}
+
+interface Destructured {
+  frames: RuntimeFrame[];
+  /** Whether the app has replaced the stack. */
+  stackIsCustom: boolean;
+}
+
+/**
+ * Returns the frames of an error's stack, or undefined if the runtime does not have them or the app has replaced the
+ * stack. In the text of a stack, a line of the error's message could be a frame.
+ *
+ * Reads `Deno[Deno.internal].core.destructureError`, with which Deno prints errors. Seen on Deno 2.9.6. Checked: that an
+ * error of this function has a frame in this file.
+ */
+export function runtimeFrames(error: unknown): RuntimeFrame[] | undefined {
+  const destructure = denoCore<{ destructureError?(error: unknown): Destructured }>()
+    ?.destructureError;
+  try {
+    const [own] = destructure?.(new Error("own")).frames ?? [];
+    if (own?.fileName !== import.meta.url || typeof own.lineNumber !== "number") return undefined;
+    const { frames, stackIsCustom } = destructure!(error);
+    return stackIsCustom ? undefined : frames;
+  } catch {
+    return undefined;
+  }
 }
 
 /**

@@ -1,3 +1,5 @@
+export { runtimeFrames as readFrames } from "./private_fields.ts";
+
 /** Longer files are not read. */
 const MAX_LENGTH = 1_048_576;
 const EXTENSION = /\.[cm]?[jt]sx?$/;

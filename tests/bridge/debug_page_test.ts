@@ -2,30 +2,37 @@ import { assert, assertEquals, assertFalse, assertMatch, assertStringIncludes } 
 import fc from "fast-check";
 import type { App, HandlerInfo } from "../../bridge/app.ts";
 import { debugPage } from "../../bridge/debug_page.ts";
-import type { DebugTools } from "../../bridge/error_response.ts";
-import { framesOf } from "../../bridge/stack.ts";
-import { readSource } from "../../io/source_file.ts";
+import type { DebugTools, SourceReader } from "../../bridge/error_response.ts";
+import { stackOf } from "../../bridge/stack.ts";
+import { readFrames, readSource } from "../../io/source_file.ts";
 import { Variables } from "../../wire/variables.ts";
 import { IN_PROCESS } from "../conformance/transports.ts";
 import { text } from "../testing/bytes.ts";
+import { serveHTTP } from "../../http.ts";
+import { testWith } from "../testing/needs.ts";
 import { serveOne } from "../testing/fastcgi_client.ts";
 
 interface PageParts {
   variables?: Record<string, string>;
   request?: Request;
   protocol?: HandlerInfo["protocol"];
-  tools?: DebugTools;
+  tools?: Partial<SourceReader> & Pick<DebugTools, "address">;
 }
 
-const NO_SOURCES = { readSource: () => Promise.resolve(undefined) };
+const NO_SOURCES: SourceReader = {
+  readSource: () => Promise.resolve(undefined),
+  readFrames: () => undefined,
+};
 
 async function page(error: unknown, parts: PageParts = {}): Promise<string> {
-  const { variables = {}, request, protocol = "fastcgi", tools = NO_SOURCES } = parts;
+  const { variables = {}, request, protocol = "fastcgi", tools = {} } = parts;
   const info = {
     protocol,
     variables: new Variables(Object.entries(variables)),
   } as unknown as HandlerInfo;
-  return await (await debugPage(error, request, info, tools)).text();
+  const { address, ...reader } = tools;
+  const load = () => Promise.resolve({ ...NO_SOURCES, ...reader });
+  return await (await debugPage(error, request, info, { load, address })).text();
 }
 
 function assertNotMatch(text: string, pattern: RegExp): void {
@@ -133,17 +140,111 @@ Deno.test("debugPage() shows whatever was thrown", async () => {
   assertEquals((await page(endless)).match(/<small>caused by/g)?.length, 19);
 });
 
-Deno.test("a line of the error's message is no frame, and only sources are read", async () => {
-  const line = `\n    at x (file:///etc/passwd:1:1)`;
-  assertEquals(framesOf(new Error(line)).filter(({ url }) => /passwd/.test(url)), []);
-  const error = new Error(line);
-  const entry = ["root", "x", "0"].join(":");
-  error.message = "changed later";
-  assertFalse((await page(error, { tools: { readSource } })).includes(entry));
+/** A frame that a client's text would like to be. */
+const FORGED = "\n    at forged (file:///srv/secrets.ts:1:1)";
+/** Errors whose message, or part of it, is a client's. */
+const FORGERIES: Record<string, () => unknown> = {
+  "in its message": () => new Error(`x${FORGED}`),
+  "in a message that is all of the client's": () => new Error(FORGED),
+  "in a message that is longer now"() {
+    const error = new Error(`x${FORGED}`);
+    error.message = `while reading: ${error.message}`;
+    return error;
+  },
+  "in a message that is another now"() {
+    const error = new Error(`x${FORGED}`);
+    error.message = "internal";
+    return error;
+  },
+  "in a message that is shorter now"() {
+    const error = new Error(`x${FORGED}`);
+    error.message = "x";
+    return error;
+  },
+  "in a message that is empty now"() {
+    const error = new Error(`x${FORGED}`);
+    error.message = "";
+    return error;
+  },
+  "in its name"() {
+    const error = new Error("x");
+    error.name = `x${FORGED}`;
+    return error;
+  },
+  "in a function's name"() {
+    const functions = { [`x${FORGED}`]: () => new Error("x") };
+    return functions[`x${FORGED}`]();
+  },
+  "in a stack that the app has made"() {
+    const error = new Error("x");
+    error.stack = `Error: y${FORGED}\n    at file:///srv/app.ts:1:1`;
+    return error;
+  },
+  "in a cause": () => new Error("x", { cause: new Error(FORGED) }),
+  "in what is no error": () => `x${FORGED}`,
+};
+for (const [how, make] of Object.entries(FORGERIES)) {
+  Deno.test(`a client's text forges no frame ${how}`, async () => {
+    const error = make();
+    const read: string[] = [];
+    const source = (url: string) => {
+      read.push(url);
+      return Promise.resolve("const password = 1;\n");
+    };
+    for (const ofRuntime of [false, true]) {
+      // The text of a stack does not show that the app has shortened a message.
+      if (!ofRuntime && /shorter|function/.test(how)) continue;
+      const tools = { readSource: source, ...ofRuntime ? { readFrames } : {} };
+      const plain = await page(error, { variables: PLAIN, tools });
+      const html = await page(error, { tools });
+      assertEquals(read.filter((url) => url.includes("secrets")), []);
+      if (!ofRuntime || /the app has made/.test(how)) continue;
+      assertNotMatch(plain, /^ {4}at forged/m);
+      assertNotMatch(html, /<li><code>forged/);
+    }
+  });
+}
+
+Deno.test("readFrames() returns the frames as the stack has them", async () => {
+  class Store {
+    async load(): Promise<Store> {
+      await null;
+      throw new Error("x");
+    }
+    static async open(): Promise<void> {
+      await new Store().load();
+    }
+  }
+  const error = await Store.open().catch((error) => error);
+  const { frames, isCertain } = stackOf(error, readFrames);
+  assertEquals(isCertain, true);
+  assertEquals(frames, stackOf(error).frames);
+  assertEquals(frames.slice(0, 2).map(({ name }) => name), ["Store.load", "async Store.open"]);
+  const made = new (class Made extends Error {})("x");
+  made.stack = "Made: x\n    at file:///srv/app.ts:2:7";
+  assertEquals(readFrames(made), undefined);
+  assertEquals(stackOf(made, readFrames).frames.map(({ url }) => url), ["file:///srv/app.ts"]);
+});
+
+Deno.test("only sources are read", async () => {
   assertEquals(await readSource("file:///etc/passwd"), undefined);
   assertEquals(await readSource("https://example.org/a.ts"), undefined);
   assertEquals(await readSource("file:///nowhere/a.ts"), undefined);
   assertStringIncludes((await readSource(import.meta.url))!, "only sources are read");
+});
+
+Deno.test("a client's text forges no line of the page", async () => {
+  const text = "x\nRun it again\n  forged\r\n\x1b[2Jforged\u202e";
+  const request = new Request("http://localhost/", { headers: { "x-a": "b" } });
+  const shown = await page(new Error(text), {
+    variables: { ...PLAIN, PATH_INFO: text, [text]: text },
+    request,
+    protocol: "cgi",
+  });
+  assertEquals(shown.match(/^Run it again$/gm)?.length, 1);
+  assertNotMatch(shown, /^ *forged/m);
+  // deno-lint-ignore no-control-regex
+  assertNotMatch(shown, /[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]/);
 });
 
 Deno.test({
@@ -294,7 +395,7 @@ Deno.test("a client that prefers text gets text, without control characters", as
   for (const [accept, html] of cases) {
     const shown = await page(new Error("a <b>\x1b[31m"), { variables: { HTTP_ACCEPT: accept } });
     assertEquals(shown.startsWith("<!doctype html>"), html, accept);
-    assertEquals(shown.startsWith("Error: a <b>\ufffd[31m\n    at "), !html, accept);
+    assertEquals(shown.startsWith("Error: a <b>\\x1b[31m\n    at "), !html, accept);
   }
 });
 
@@ -383,7 +484,26 @@ Deno.test("the command sends a request to a daemon again", async () => {
     "/it's?c=d",
   ]);
   const http = await page(new Error("x"), { variables: PLAIN, request, protocol: "http" });
-  assertStringIncludes(commandOf(http), "curl -i");
+  assertStringIncludes(commandOf(http), "curl -g -i");
+});
+
+testWith({ curl: "curl" }, "the command of curl sends the same request", async () => {
+  const requests: Request[] = [];
+  const options = { hostname: "127.0.0.1", port: 0, onListen: () => {} };
+  await using server = serveHTTP((request) => {
+    requests.push(request);
+    return new Response();
+  }, options);
+  const url = `http://127.0.0.1:${server.addr.port}/[1-3]{a,b}?c=it's&d=[]`;
+  const headers = { "x-empty": "", "x-text": "it's $HOME @file" };
+  const request = new Request(url, { method: "DELETE", headers });
+  const shown = await page(new Error("x"), { variables: PLAIN, request, protocol: "http" });
+  await runCommand(commandOf(shown).replace("curl", "curl --silent"));
+  assertEquals(requests.map(({ method, url }) => [method, url]), [["DELETE", request.url]]);
+  assertEquals(
+    Object.keys(headers).map((name) => requests[0].headers.get(name)),
+    Object.values(headers),
+  );
 });
 
 Deno.test("after the headers the page is not sent, and the log has the error", async () => {
