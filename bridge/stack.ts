@@ -1,6 +1,5 @@
-import type { RuntimeFrame } from "./error_response.ts";
-
 import { isError, messageOf, readProperty } from "./describe.ts";
+import type { RuntimeFrame } from "./error_response.ts";
 
 /** One line of an error's stack. */
 export interface StackFrame {
@@ -38,8 +37,9 @@ export function stackOf(
   error: unknown,
   read: (error: unknown) => RuntimeFrame[] | undefined = () => undefined,
 ): Stack {
-  const known = error instanceof Error ? read(error) : [];
-  return known === undefined ? parseStack(error as Error) : {
+  if (!isError(error)) return { frames: [], isCertain: true };
+  const known = read(error);
+  return known === undefined ? parseStack(error) : {
     frames: known.flatMap((frame) => frame.fileName === null ? [] : [toStackFrame(frame)]),
     isCertain: true,
   };
@@ -65,24 +65,21 @@ function toStackFrame(frame: RuntimeFrame): StackFrame {
 
 /** Parses the text of a stack. It begins with the message that the error had when it was created. */
 function parseStack(error: Error): Stack {
-  try {
-    const { stack, message } = error;
-    if (typeof stack !== "string") return { frames: [], isCertain: true };
-    const at = stack.indexOf(message);
-    const isCertain = at >= 0 && HEADER.test(stack.slice(0, at)) &&
-      /^(?:\n|$)/.test(stack.slice(at + message.length));
-    const lines = (isCertain ? stack.slice(at + message.length) : stack).split("\n");
-    let start = lines.length;
-    while (start > 0 && lines[start - 1].startsWith("    at ")) start--;
-    const frames = lines.slice(start).flatMap((line) => {
-      const [, name = "", url, row, column] = FRAME.exec(line) ?? [];
-      if (url === undefined) return [];
-      return [{ name, url, line: Number(row), column: Number(column), isApp: isAppURL(url) }];
-    });
-    return { frames, isCertain };
-  } catch {
-    return { frames: [], isCertain: true };
-  }
+  const stack = readProperty(error, "stack");
+  if (typeof stack !== "string") return { frames: [], isCertain: true };
+  const message = messageOf(error);
+  const at = stack.indexOf(message);
+  const isCertain = at >= 0 && HEADER.test(stack.slice(0, at)) &&
+    /^(?:\n|$)/.test(stack.slice(at + message.length));
+  const lines = (isCertain ? stack.slice(at + message.length) : stack).split("\n");
+  let start = lines.length;
+  while (start > 0 && lines[start - 1].startsWith("    at ")) start--;
+  const frames = lines.slice(start).flatMap((line) => {
+    const [, name = "", url, row, column] = FRAME.exec(line) ?? [];
+    if (url === undefined) return [];
+    return [{ name, url, line: Number(row), column: Number(column), isApp: isAppURL(url) }];
+  });
+  return { frames, isCertain };
 }
 
 function isAppURL(url: string): boolean {
