@@ -61,11 +61,13 @@ export class Channel {
   #stallTimer: ReturnType<typeof setInterval> | undefined;
   /** Whether the connection closes as soon as all bytes are sent. */
   #finishing = false;
-  #lingerUntil = 0;
+  /** Whether the input is drained after the response. */
+  #lingering = false;
   #resume: (() => void) | null = null;
   #end: (() => void) | null = null;
   #readStall = new StallTimer();
   #writeStall = new StallTimer();
+  #linger = new StallTimer();
 
   /**
    * @param pending The buffer that the driver encodes into.
@@ -87,7 +89,7 @@ export class Channel {
       this.#fail(error);
     }
     this.inputEnded = true;
-    if (!this.closed && this.#lingerUntil > 0) this.close();
+    if (!this.closed && this.#lingering) this.close();
     if (!this.closed) this.#handler.inputEnded();
     if (!this.closed) await new Promise<void>((resolve) => this.#end = resolve);
   }
@@ -107,7 +109,7 @@ export class Channel {
         return;
       }
       this.reads++;
-      if (this.#lingerUntil > 0) continue;
+      if (this.#lingering) continue;
       const kept = this.#handler.received(buffer.subarray(0, count));
       if (kept || buffer === small && count === SMALL_READ) {
         buffer = spare.pop() ?? new Uint8Array(LARGE_READ);
@@ -186,18 +188,18 @@ export class Channel {
     await this.#queue.finish();
     if (this.closed) return;
     if (this.inputEnded || !unread) return this.close();
-    this.#lingerUntil = performance.now() + LINGER;
+    this.#lingering = true;
     this.resume();
     await this.#duplex.closeWrite?.().catch(() => {});
   }
 
-  /** Enforces the timeouts. To be called about twice a second with `performance.now()`. */
+  /** Enforces the timeouts. To be called about twice a second with the time of a `LimitClock`. */
   check(now: number): void {
     const unread = this.#readStall.elapsed(this.reads, now);
     const { writing, writes } = this.#queue;
     const unwritten = this.#writeStall.elapsed(writing ? writes : NaN, now);
-    if (this.#lingerUntil > 0) {
-      if (now > this.#lingerUntil || unread > LINGER_IDLE) this.close();
+    if (this.#lingering) {
+      if (this.#linger.elapsed(0, now) > LINGER || unread > LINGER_IDLE) this.close();
     } else if (unwritten > this.#writeTimeout) {
       this.#fail(
         new Error(

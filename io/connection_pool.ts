@@ -27,6 +27,9 @@ export const PATIENCE = 2;
 /** How long it may wait if it seems to have a process, and how long others are then used, in milliseconds. */
 const LONG_PATIENCE = 100;
 
+/** How late a timer is once this process has been stopped or suspended, in milliseconds. */
+const STANDSTILL = 1000;
+
 /** Thrown if the maximum number of connections is open. */
 export class PoolFullError extends Error {
   override name = "PoolFullError";
@@ -145,6 +148,8 @@ export class ConnectionPool<Connection extends PooledConnection> {
   /** Whether a share keeps connections, so that new ones are observed. */
   #keeps = false;
   #observation: ReturnType<typeof setTimeout> | undefined;
+  /** When that is due. */
+  #observesAt = 0;
   #expiry: ReturnType<typeof setTimeout> | undefined;
   /** When the timer of idle connections fires. */
   #expiresAt = Infinity;
@@ -244,8 +249,15 @@ export class ConnectionPool<Connection extends PooledConnection> {
   }
 
   #observeAfter(delay: number): void {
-    this.#observation = setTimeout(() => this.#observe(), delay);
+    this.#observesAt = performance.now() + delay;
+    this.#observation = setTimeout(() => this.#observeOnTime(), delay);
     Deno.unrefTimer(this.#observation as unknown as number);
+  }
+
+  /** Observes later if this process stood still: the first bytes may have arrived meanwhile, and are read first. */
+  #observeOnTime(): void {
+    if (performance.now() - this.#observesAt < STANDSTILL) this.#observe();
+    else this.#observeAfter(PATIENCE);
   }
 
   /** Observes which connections are served and which wait, and closes idle ones accordingly. */

@@ -1,5 +1,6 @@
 import type { Duplex, Listener } from "./duplex.ts";
 import { safeLog } from "./log.ts";
+import { LimitClock } from "./limit_clock.ts";
 import { MAX_DELAY } from "./max_delay.ts";
 import { checkExposure, isAllowedPeer } from "./peers.ts";
 import { type Member, Roster } from "./roster.ts";
@@ -65,7 +66,7 @@ export interface ServerConnection extends Member {
   drain(): void;
   /** Aborts all requests and closes. */
   abort(reason: unknown): void;
-  /** Enforces the timeouts. Called about twice a second with `performance.now()`. */
+  /** Enforces the timeouts. Called about twice a second with the time of a {@linkcode LimitClock}. */
   check(now: number): void;
 }
 
@@ -137,8 +138,9 @@ export function startServer(
   }
 
   function startTimer(): ReturnType<typeof setInterval> {
+    const clock = new LimitClock();
     const started = setInterval(() => {
-      const now = performance.now();
+      const now = clock.tick();
       for (const connection of connections) connection.check(now);
     }, TICK);
     Deno.unrefTimer(started as unknown as number);

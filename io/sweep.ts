@@ -1,3 +1,4 @@
+import { LimitClock } from "./limit_clock.ts";
 import { type Member, Roster } from "./roster.ts";
 
 /** The longest time between two sweeps, in milliseconds. */
@@ -6,7 +7,7 @@ const MIN_TICK = 5;
 
 /** An object whose limits a {@linkcode Sweep} enforces. */
 export interface Checked extends Member {
-  /** Enforces the limits. @param now The time, of `performance.now()`. */
+  /** Enforces the limits. @param now The time of the sweep's {@linkcode LimitClock}. */
   check(now: number): void;
 }
 
@@ -15,6 +16,7 @@ export class Sweep {
   #running = new Roster<Checked>();
   #tick: number;
   #timer: ReturnType<typeof setInterval> | undefined;
+  #clock = new LimitClock();
   #closed = false;
 
   /** @param limits The limits that are checked, in milliseconds. They are exceeded by at most a fifth, or 200 ms. */
@@ -41,7 +43,7 @@ export class Sweep {
   }
 
   #check(): void {
-    const now = performance.now();
+    const now = this.#clock.tick();
     for (const checked of this.#running) checked.check(now);
     this.#rest();
   }

@@ -10,6 +10,7 @@ import type { App } from "../../bridge/app.ts";
 import { type FastCGIOptions, serveFastCGI } from "../../fastcgi.ts";
 import { ProtocolStatus, RecordType } from "../../wire/fastcgi.ts";
 import { bytes, pattern, text } from "../testing/bytes.ts";
+import { JumpingClock } from "../testing/clock.ts";
 import { deadline } from "../testing/deadline.ts";
 import { FakeListener } from "../testing/duplex.ts";
 import { turns } from "../testing/serving.ts";
@@ -492,4 +493,23 @@ Deno.test("serveFastCGI() refuses a listener that other machines can reach, unle
     await serve(tcp(hostname)).shutdown();
   }
   await serve({ transport: "unix", path: "/run/socket" }).shutdown();
+});
+
+Deno.test("no limit is exceeded while the machine is suspended", async () => {
+  await serving(echo, {}, async ({ connect }) => {
+    const client = await connect();
+    const late = await connect();
+    await client.send(beginRequest(1), params(1, variables(post)), stdin(1, bytes("one, ")));
+    await late.send(beginRequest(1));
+    using clock = new JumpingClock();
+    await deadline(clock.read(), "a check of the limits");
+    clock.jump();
+    await deadline(clock.read(), "the next check");
+    await turns();
+    await client.send(stdin(1, bytes("two")), stdinEnd(1));
+    await late.send(params(1, variables(post)), stdinEnd(1));
+    const { status, body } = await client.response();
+    assertEquals([status, text(body)], [200, "one, two"]);
+    assertEquals((await late.response()).status, 200);
+  });
 });

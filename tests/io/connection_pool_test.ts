@@ -11,6 +11,7 @@ import type { Endpoint } from "../../io/address.ts";
 import type { Duplex } from "../../io/duplex.ts";
 import { Sweep } from "../../io/sweep.ts";
 import { bytes, text } from "../testing/bytes.ts";
+import { JumpingClock, standStill } from "../testing/clock.ts";
 import { deadline } from "../testing/deadline.ts";
 import { connected } from "../testing/duplex.ts";
 
@@ -528,4 +529,23 @@ Deno.test("PooledConnection reads the bytes received while it was watched", asyn
   assertEquals(await deadline(connection.read(), "the end"), null);
   connection.close();
   connection.close();
+});
+
+Deno.test("ConnectionPool reads what has arrived while the machine was suspended before it observes", async () => {
+  using rig = new Rig({ maxAge: Infinity });
+  const [idle, other] = [await rig.connectAndRead(), await rig.connectAndRead()];
+  await learned();
+  // The application serves two at once.
+  rig.pool.release(other.ours, false);
+  rig.pool.release(idle.ours, true);
+  using clock = new JumpingClock();
+  const next = await rig.connect();
+  const read = next.ours.read();
+  const written = next.theirs.write(bytes("hello"));
+  clock.jump();
+  standStill(20 * PATIENCE);
+  await deadline(Promise.all([read, written]), "the bytes");
+  await learned();
+  await learned();
+  assertEquals(rig.pool.reuse(), idle.ours);
 });
