@@ -22,6 +22,7 @@ import { createVariables } from "./bridge/request_variables.ts";
 import { safeLog } from "./io/log.ts";
 import { MAX_DELAY } from "./io/max_delay.ts";
 import { type ServerOptions, SHUTDOWN_TIMEOUT } from "./io/server.ts";
+import { ProtocolError } from "./wire/protocol_error.ts";
 import { Variables } from "./wire/variables.ts";
 
 export type { App, AppObject, AppOptions, Handler, HandlerInfo, Protocol } from "./bridge/app.ts";
@@ -124,8 +125,15 @@ export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<
       if (host) request = withHost(request, addressed);
     }
     const info = new HTTPInfo(request, remoteAddr, completed, logged);
+    let normal = request;
     try {
-      const normal = moved || DOTS.test(request.url) ? HTTPInfo.normalize(info) : request;
+      if (moved || DOTS.test(request.url)) normal = HTTPInfo.normalize(info);
+    } catch (error) {
+      if (!(error instanceof ProtocolError)) throw error;
+      info.log(error.message);
+      return plainResponse(error.status);
+    }
+    try {
       const response = await handler(normal, info);
       if (response?.status !== SWITCHING_PROTOCOLS) checkResponse(response);
       return response;

@@ -75,8 +75,9 @@ export interface AppOptions {
    */
   basePath?: "auto" | `/${string}`;
   /**
-   * Whether to take scheme, host and client address from `X-Forwarded-Proto`, `-Host` and `-For`. Any client can send
-   * these: set it only if the web server is behind a proxy that sets them all.
+   * Whether to take scheme, host and client address from the last values of `X-Forwarded-Proto`, `-Host` and `-For`, or
+   * where none of these is present from `Forwarded` (RFC 7239). Any client can send these: set it only if the web server
+   * is behind a proxy that sets or drops them all. An `X-Forwarded-For` that ends in no address leaves that of the proxy.
    *
    * @default false
    */

@@ -9,6 +9,7 @@ import { encodeByteString } from "../wire/byte_string.ts";
 import { CONNECTION_FIELDS, TOKEN } from "../wire/cgi.ts";
 import type { Variables } from "../wire/variables.ts";
 import type { AppOptions, Protocol } from "./app.ts";
+import { type Forwarded, readForwarded } from "./forwarded.ts";
 import { serverQuirks } from "./server_quirks.ts";
 
 /** Methods that no `Request` can have (A5). */
@@ -110,11 +111,7 @@ export function requireLength(variables: Variables, method: string): void {
 }
 
 /** Returns whether the client used HTTPS (A7). */
-function isSecure(variables: Variables, options: AppOptions): boolean {
-  if (options.trustForwarded) {
-    const forwarded = variables.byteString("HTTP_X_FORWARDED_PROTO");
-    if (forwarded !== undefined) return /^\s*https\s*(?:,|$)/i.test(forwarded);
-  }
+function isSecure(variables: Variables): boolean {
   const https = variables.byteString("HTTPS");
   if (https !== undefined && !/^(?:off|0)$/i.test(https)) return true;
   return variables.byteString("REQUEST_SCHEME")?.toLowerCase() === "https";
@@ -137,14 +134,18 @@ function targetAuthority(variables: Variables): string | undefined {
   return uri === undefined || uri.startsWith("/") ? undefined : splitAbsolute(uri)?.authority;
 }
 
+/** Returns what a trusted proxy says of the request (A7, A8, A30). */
+function forwarded(variables: Variables, options: AppOptions): Forwarded {
+  return options.trustForwarded ? readForwarded(variables) : {};
+}
+
 /** Returns the scheme and authority of the URL (A7 to A9, A11). */
 function requestOrigin(variables: Variables, options: AppOptions): string {
-  const scheme = isSecure(variables, options) ? "https" : "http";
-  const forwarded = options.trustForwarded
-    ? variables.byteString("HTTP_X_FORWARDED_HOST")?.split(",")[0].trim()
-    : undefined;
-  const host = forwarded || (targetAuthority(variables) ?? variables.byteString("HTTP_HOST"));
-  const authority = host ?? serverAuthority(variables, scheme);
+  const { proto, host } = forwarded(variables, options);
+  const secure = proto === undefined ? isSecure(variables) : proto.toLowerCase() === "https";
+  const scheme = secure ? "https" : "http";
+  const authority = host ?? targetAuthority(variables) ?? variables.byteString("HTTP_HOST") ??
+    serverAuthority(variables, scheme);
   if (!isAuthority(authority)) {
     throw new ProtocolError(
       `Cannot create request as its host must be a valid one: current value is ${
@@ -340,7 +341,7 @@ export function requestHref(variables: Variables, options: AppOptions): string |
   if (at < 0 ? query !== undefined : target.slice(at + 1) !== query) return undefined;
   // Others are the same decoded.
   if (AMBIGUOUS.test(target) && serverQuirks(variables).decodesTarget) return undefined;
-  const secure = isSecure(variables, options);
+  const secure = isSecure(variables);
   if (host !== lastHost.host || secure !== lastHost.secure) {
     lastHost.origin = PLAIN_HOST.test(host)
       ? `${secure ? "https" : "http"}://${host}`
@@ -416,7 +417,9 @@ export function requestHeaders(variables: Variables, options: AppOptions): Heade
   const append = (name: string, value: string | undefined) => {
     if (value !== undefined) appendHeader(headers, name, value);
   };
+  const { inventsEmpty } = serverQuirks(variables);
   variables.forEachPair((variable, value) => {
+    if (inventsEmpty && value === "") return;
     const name = fieldName(variable);
     // Headers joins repeated values with commas, which would be wrong for these two (A26).
     if (name === "host") host = value;
@@ -497,18 +500,16 @@ function contentType(variables: Variables): string | undefined {
   return hidesType || sent === undefined ? sent : variables.byteString("CONTENT_TYPE");
 }
 
-/** Returns the client's address (A30), or the last of `X-Forwarded-For` with `trustForwarded`. */
+/** Returns the client's address, with port 0 where REMOTE_PORT is none (A30). */
 export function remoteAddress(variables: Variables, options: AppOptions): Deno.NetAddr {
-  let hostname = variables.byteString("REMOTE_ADDR") ?? "";
-  let port = Number(variables.byteString("REMOTE_PORT"));
-  if (options.trustForwarded) {
-    const forwarded = variables.byteString("HTTP_X_FORWARDED_FOR")?.split(",").at(-1)?.trim();
-    if (forwarded) {
-      hostname = forwarded.replace(/^\[(.*)\]$/, "$1");
-      port = 0;
-    }
-  }
-  return { transport: "tcp", hostname, port: Number.isInteger(port) ? port : 0 };
+  const { client } = forwarded(variables, options);
+  if (client !== undefined) return client;
+  const port = variables.byteString("REMOTE_PORT") ?? "";
+  return {
+    transport: "tcp",
+    hostname: variables.byteString("REMOTE_ADDR") ?? "",
+    port: /^\d{1,5}$/.test(port) && Number(port) <= 65535 ? Number(port) : 0,
+  };
 }
 
 /** Decodes percent-encoding into text. Bytes that are not UTF-8 become U+FFFD. */

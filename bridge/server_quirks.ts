@@ -8,6 +8,8 @@ export interface ServerQuirks {
   readonly version: string;
   /** REQUEST_URI is decoded, so that `?` and `%` in it are ambiguous: the path is SCRIPT_NAME and PATH_INFO (A13). */
   readonly decodesTarget?: true;
+  /** Some `HTTP_*` variables are empty though the client sent no such field (A4). */
+  readonly inventsEmpty?: true;
   /** CONTENT_TYPE is invented if the client sent no type: HTTP_CONTENT_TYPE is absent then (A25). */
   readonly inventsType?: true;
   /** The type is in HTTP_CONTENT_TYPE only (A25). */
@@ -33,9 +35,14 @@ export const SERVERS: readonly ServerQuirks[] = [
   },
   { software: "CivetWeb/", version: "1.15", decodesTarget: true },
   { software: "Caddy", version: "2.6.2", inventsType: true, repeatsScript: true },
-  { software: "fossil version", version: "2.21", needsLength: "hidden" },
+  { software: "fossil version", version: "2.21", inventsEmpty: true, needsLength: "hidden" },
   { software: "mini_httpd/", version: "1.30", needsLength: "hidden" },
-  { software: "SimpleHTTP/", version: "0.6 Python/3.11", needsLength: "hidden" },
+  {
+    software: "SimpleHTTP/",
+    version: "0.6 Python/3.11",
+    inventsEmpty: true,
+    needsLength: "hidden",
+  },
   { software: "uWSGI/", version: "2.0.21", needsLength: "announced" },
   { software: "Yaws/", version: "2.1.1", needsLength: "hidden" },
   { software: "Microsoft-IIS/", version: "documentation", repeatsScript: true },

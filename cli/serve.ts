@@ -73,7 +73,8 @@ socket of systemd as fd:0, with StandardInput=socket`,
     },
     {
       name: "trust-forwarded",
-      about: "take scheme, host and client from X-Forwarded-Proto, -Host and -For",
+      about:
+        "take scheme, host and client from X-Forwarded-Proto, -Host and -For,\nor from Forwarded",
     },
     { name: "allow-remote", about: "listen where other machines can connect" },
     {

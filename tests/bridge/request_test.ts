@@ -60,7 +60,60 @@ const URLS: Record<string, URLCase[]> = {
       trustForwarded: true,
     }],
     [{ HTTP_X_FORWARDED_HOST: "a b" }, 400, { trustForwarded: true }],
+    // Apache appends to what the client sent.
+    [{ HTTP_X_FORWARDED_HOST: "evil.example, www.example" }, "http://www.example/", {
+      trustForwarded: true,
+    }],
+    [{ HTTP_X_FORWARDED_HOST: "www.example, a b" }, 400, { trustForwarded: true }],
+    [{ HTTP_X_FORWARDED_HOST: "www.example, " }, "http://example.org/", { trustForwarded: true }],
+    [{ HTTP_X_FORWARDED_PROTO: "https, http" }, "http://example.org/", { trustForwarded: true }],
+    [{ HTTP_X_FORWARDED_PROTO: "http,HTTPS" }, "https://example.org/", { trustForwarded: true }],
+    [
+      { REQUEST_URI: "http://a.example/", HTTP_X_FORWARDED_HOST: "www.example" },
+      "http://www.example/",
+      { trustForwarded: true },
+    ],
     [{}, "http://example.org/", { trustForwarded: true }],
+  ],
+  "Forwarded, by option only (rule A7)": [
+    [{ HTTP_FORWARDED: "proto=https;host=evil.example" }, "http://example.org/"],
+    ...([
+      ["proto=https;host=www.example", "https://www.example/"],
+      ["Proto=HTTPS ; HOST=www.example", "https://www.example/"],
+      ['proto="https";host="www.example:8080"', "https://www.example:8080/"],
+      ["host=www.example:8080", "http://www.example:8080/"],
+      [String.raw`host="www\.example"`, "http://www.example/"],
+      ["for=1.2.3.4;host=evil.example, for=1.2.3.4;host=www.example", "http://www.example/"],
+      ["host=evil.example, for=1.2.3.4", "http://example.org/"],
+      ['for="a, b;host=evil.example";host=www.example', "http://www.example/"],
+      ["host=www.example,, ,", "http://www.example/"],
+      ["for=1.2.3.4", "http://example.org/"],
+      [",", "http://example.org/"],
+      // An open quote would hide what the proxy has appended.
+      ['for="a, host=www.example', 400],
+      ['host=a", host=www.example', 400],
+      ["host=evil.example;host=www.example", 400],
+      ["host=a b", 400],
+      ['host="a b"', 400],
+      ["www.example", 400],
+      ["host=", 400],
+      ['host="a"b', 400],
+    ] as const).map(([HTTP_FORWARDED, url]): URLCase => [
+      { HTTP_FORWARDED },
+      url,
+      { trustForwarded: true },
+    ]),
+    // A proxy that sets X-Forwarded-* may let a client's Forwarded pass.
+    [
+      { HTTP_FORWARDED: "host=evil.example;proto=https", HTTP_X_FORWARDED_FOR: "1.2.3.4" },
+      "http://example.org/",
+      { trustForwarded: true },
+    ],
+    [
+      { HTTP_FORWARDED: 'host="', HTTP_X_FORWARDED_PROTO: "https" },
+      "https://example.org/",
+      { trustForwarded: true },
+    ],
   ],
   "authority of Host (rule A8)": [
     [{ HTTP_HOST: "example.org:8080" }, "http://example.org:8080/"],
@@ -669,6 +722,23 @@ Deno.test("request.headers: names are mapped, and those that are no tokens dropp
   });
 });
 
+Deno.test("request.headers: an empty one that the web server invents is absent (rule A4)", async () => {
+  const empty = { HTTP_ACCEPT: "", HTTP_COOKIE: "", HTTP_X_A: "1" };
+  for (
+    const [SERVER_SOFTWARE, headers] of Object.entries({
+      "SimpleHTTP/0.6 Python/3.11.2": {},
+      "fossil version 2.21 [3c53b6364e]": {},
+      "nginx/1.22.1": { accept: "", cookie: "" },
+    })
+  ) {
+    assertEquals<unknown>(
+      await headersOf({ SERVER_SOFTWARE, ...empty }),
+      { host: "example.org", "x-a": "1", ...headers },
+      SERVER_SOFTWARE,
+    );
+  }
+});
+
 Deno.test("request.headers: those of the connection are dropped, and Proxy (rules A23, A27)", async () => {
   const names = [
     "CONNECTION",
@@ -813,7 +883,10 @@ Deno.test("info.remoteAddr: port 0 if the port is unknown, forwarded by option o
       return `${hostname} ${port}`;
     }, options);
   assertEquals(await get({}), " 0");
-  assertEquals(await get({ REMOTE_ADDR: "192.0.2.1", REMOTE_PORT: "x" }), "192.0.2.1 0");
+  for (const REMOTE_PORT of ["x", "-24560", "65536", "123456", "1.5", "1e3", " 80", "+80"]) {
+    assertEquals(await get({ REMOTE_ADDR: "192.0.2.1", REMOTE_PORT }), "192.0.2.1 0", REMOTE_PORT);
+  }
+  assertEquals(await get({ REMOTE_ADDR: "192.0.2.1", REMOTE_PORT: "65535" }), "192.0.2.1 65535");
   const forwarded = {
     REMOTE_ADDR: "127.0.0.1",
     REMOTE_PORT: "9",
@@ -821,6 +894,44 @@ Deno.test("info.remoteAddr: port 0 if the port is unknown, forwarded by option o
   };
   assertEquals(await get(forwarded), "127.0.0.1 9");
   assertEquals(await get(forwarded, { trustForwarded: true }), "2001:db8::2 0");
+});
+
+Deno.test("info.remoteAddr: what a proxy forwards counts if it is an address (rule A30)", async () => {
+  const remote = { REMOTE_ADDR: "127.0.0.1", REMOTE_PORT: "9" };
+  const cases: Record<string, string> = {
+    "198.51.100.9": "198.51.100.9 0",
+    "198.51.100.9:5678": "198.51.100.9 5678",
+    "[2001:db8::2]:443": "2001:db8::2 443",
+    "2001:db8::2": "2001:db8::2 0",
+    "::ffff:1.2.3.4": "::ffff:1.2.3.4 0",
+    "evil, 198.51.100.9": "198.51.100.9 0",
+    // As Apache's mod_remoteip and nginx's realip do.
+    "not an address": "127.0.0.1 9",
+    unknown: "127.0.0.1 9",
+    _hidden: "127.0.0.1 9",
+    "1.2.3.999": "127.0.0.1 9",
+    "1.2.3": "127.0.0.1 9",
+    "1.2.3.4:99999": "127.0.0.1 9",
+    "198.51.100.9, ": "127.0.0.1 9",
+    "::1]:80/[::2": "127.0.0.1 9",
+    "[::1": "127.0.0.1 9",
+    "localhost": "127.0.0.1 9",
+  };
+  for (const [text, expected] of Object.entries(cases)) {
+    const pairs: [string, string][] = [["HTTP_X_FORWARDED_FOR", text]];
+    if (!text.includes(",")) pairs.push(["HTTP_FORWARDED", `for="${text}"`]);
+    for (const pair of pairs) {
+      const address = await seen(
+        { ...remote, ...Object.fromEntries([pair]) },
+        (_request, { remoteAddr }) => {
+          const { hostname, port } = remoteAddr as Deno.NetAddr;
+          return `${hostname} ${port}`;
+        },
+        { trustForwarded: true },
+      );
+      assertEquals(address, expected, String(pair));
+    }
+  }
 });
 
 Deno.test("request.body: an invalid length is rejected (rules A19, F2)", async () => {

@@ -408,7 +408,7 @@ const BEHAVIOURS: Behaviour[] = [
     options: "moved",
     request: [
       ["X-Forwarded-Proto", "https"],
-      ["X-Forwarded-Host", "www.example"],
+      ["X-Forwarded-Host", "evil.example, www.example"],
       ["X-Forwarded-For", "198.51.100.1, 192.0.2.9"],
     ],
     seen: {
@@ -417,11 +417,30 @@ const BEHAVIOURS: Behaviour[] = [
       headers: {
         host: "example.org:8080",
         "x-forwarded-for": "198.51.100.1, 192.0.2.9",
-        "x-forwarded-host": "www.example",
+        "x-forwarded-host": "evil.example, www.example",
         "x-forwarded-proto": "https",
       },
     },
   },
+  {
+    name: "Forwarded of a trusted proxy",
+    options: "moved",
+    request: [["Forwarded", 'for=1.2.3.4, for="[::1]:99";host=www.example;proto=https']],
+    seen: {
+      url: "https://www.example/",
+      client: "tcp ::1",
+      headers: {
+        host: "example.org:8080",
+        forwarded: 'for=1.2.3.4, for="[::1]:99";host=www.example;proto=https',
+      },
+    },
+  },
+  ...Object.entries({ "X-Forwarded-Host": "a b", Forwarded: 'host="' }).map((field): Behaviour => ({
+    name: `an invalid ${field[0]} of a trusted proxy`,
+    options: "moved",
+    request: [field],
+    status: 400,
+  })),
   {
     name: "X-Forwarded headers of an untrusted client",
     request: [["X-Forwarded-Proto", "https"], ["X-Forwarded-Host", "evil.example"]],

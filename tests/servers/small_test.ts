@@ -219,6 +219,14 @@ for (const [name, server] of Object.entries(SERVERS)) {
     });
   }
 
+  suite.test("only headers of the client reach the app", async ({ see }) => {
+    // Some pass on only a few that they know.
+    const { headers } = await see("", [["User-Agent", "test"]]);
+    // Python invents a type.
+    const { host: _host, "content-type": _type, ...others } = headers;
+    assertEquals(others, { "user-agent": "test" });
+  });
+
   if (server.uploads === false) continue;
   const { put = 200, chunked = 200 } = server.uploads ?? {};
 

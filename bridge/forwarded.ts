@@ -1,0 +1,80 @@
+import { ProtocolError } from "../wire/protocol_error.ts";
+import type { Variables } from "../wire/variables.ts";
+
+/** What the nearest proxy says of the client's request. */
+export interface Forwarded {
+  /** The scheme that the client used. */
+  proto?: string;
+  /** The host that the client addressed. */
+  host?: string;
+  /** The client, if the proxy names an address. */
+  client?: Deno.NetAddr;
+}
+
+/** Matches a parameter of Forwarded (RFC 7239 section 4), and what ends it. Proxies leave quotes out: `host=a:8080`. */
+const PARAMETER =
+  /[ \t]*(?:([\w!#$%&'*+.^`|~-]+)=(?:([^\s;,"]+)|"((?:[^"\\]|\\.)*)"))?[ \t]*([;,]|$)/y;
+const IPV4 = /^(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)(?:\.(?!$)|$)){4}$/;
+
+/**
+ * Reads `X-Forwarded-Proto`, `-Host` and `-For`, or if none of them is present `Forwarded`: proxies that set only one
+ * kind often let the other one of a client pass. Of several values the last counts, which the nearest proxy has appended.
+ *
+ * @throws {ProtocolError} If Forwarded is malformed, as an open quote would swallow what the proxy has appended.
+ */
+export function readForwarded(variables: Variables): Forwarded {
+  const last = (name: string) =>
+    variables.byteString(name)?.replace(/^.*,/s, "").trim() || undefined;
+  const proto = last("HTTP_X_FORWARDED_PROTO");
+  const host = last("HTTP_X_FORWARDED_HOST");
+  const client = last("HTTP_X_FORWARDED_FOR");
+  const text = variables.byteString("HTTP_FORWARDED");
+  if (text === undefined || (proto ?? host ?? client) !== undefined) {
+    return { proto, host, client: parseNode(client) };
+  }
+  const element = lastElement(text);
+  return {
+    proto: element.get("proto"),
+    host: element.get("host"),
+    client: parseNode(element.get("for")),
+  };
+}
+
+/** Returns the parameters of the last element of Forwarded, by their names in lower case. */
+function lastElement(text: string): Map<string, string> {
+  let element = new Map<string, string>();
+  let next = element;
+  for (let at = 0; at < text.length; at = PARAMETER.lastIndex) {
+    PARAMETER.lastIndex = at;
+    const [, name, value, quoted, end] = PARAMETER.exec(text) ?? malformed(text);
+    if (name !== undefined) {
+      const key = name.toLowerCase();
+      if (next.has(key)) malformed(text);
+      next.set(key, value ?? quoted.replaceAll(/\\(.)/g, "$1"));
+      element = next;
+    }
+    if (end === ",") next = new Map();
+  }
+  return element;
+}
+
+function malformed(text: string): never {
+  throw new ProtocolError(
+    `Cannot create request as Forwarded must be as RFC 7239 has it: current value is ${
+      JSON.stringify(text)
+    }`,
+  );
+}
+
+/** Returns the address of a client, with the port if there is one; undefined if the text is none, such as `unknown`. */
+function parseNode(text: string | undefined): Deno.NetAddr | undefined {
+  if (text === undefined) return undefined;
+  const [, bracketed, bare = text, port = "0"] =
+    /^(?:\[([^\]]*)\]|([^:]*))(?::(\d{1,5}))?$/.exec(text) ?? [];
+  const hostname = bracketed ?? bare;
+  const valid = IPV4.test(hostname) ||
+    /^[\da-f:.]+$/i.test(hostname) && URL.canParse(`http://[${hostname}]/`);
+  return valid && Number(port) <= 65535
+    ? { transport: "tcp", hostname, port: Number(port) }
+    : undefined;
+}
