@@ -95,7 +95,7 @@ export interface FastCGIOptions extends AppOptions, LimitOptions, ServerOptions 
    */
   idleTimeout?: number;
   /**
-   * The addresses that connections may come from (section 3.2). Connections from others, and over Unix sockets, are
+   * The IP addresses that connections may come from (section 3.2). Connections from others, and over Unix sockets, are
    * closed.
    *
    * @default The list in FCGI_WEB_SERVER_ADDRS if it is set and may be read, else any address

@@ -1,4 +1,4 @@
-import { type Endpoint, parseAddress } from "../io/address.ts";
+import { type Endpoint, nameOf, parseAddress } from "../io/address.ts";
 import { UsageError } from "./errors.ts";
 
 /**
@@ -16,10 +16,6 @@ export function readAddress(address: string): Endpoint {
 
 /** Formats the address of a listener as users type it. */
 export function formatAddress(addr: Deno.Addr | Endpoint): string {
-  if (!("hostname" in addr)) {
-    return "path" in addr && addr.path ? `unix:${addr.path}` : "a Unix socket";
-  }
-  return addr.hostname.includes(":")
-    ? `[${addr.hostname}]:${addr.port}`
-    : `${addr.hostname}:${addr.port}`;
+  if ("hostname" in addr) return nameOf({ ...addr, transport: "tcp" });
+  return "path" in addr && addr.path ? `unix:${addr.path}` : "a Unix socket";
 }

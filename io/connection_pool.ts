@@ -1,4 +1,4 @@
-import type { Endpoint } from "./address.ts";
+import { type Endpoint, nameOf } from "./address.ts";
 import { connect } from "./connect.ts";
 import type { Duplex } from "./duplex.ts";
 import { MAX_DELAY } from "./max_delay.ts";
@@ -161,7 +161,9 @@ export class ConnectionPool<Connection extends PooledConnection> {
   constructor(endpoint: Endpoint, create: (duplex: Duplex) => Connection) {
     if (endpoint.transport === "tcp" && endpoint.port === 0) {
       throw new TypeError(
-        `Cannot connect as the port must be from 1 to 65535: current address is "${endpoint.hostname}:0"`,
+        `Cannot connect as the port must be from 1 to 65535: current address is "${
+          nameOf(endpoint)
+        }"`,
       );
     }
     this.#endpoint = endpoint;

@@ -1,6 +1,10 @@
+import { canonicalIP } from "./address.ts";
+
 /** Returns whether only this machine can reach a host. */
 export function isLoopback(hostname: string): boolean {
-  return /^(?:127\.\d+\.\d+\.\d+|::1|localhost|::ffff:127\.\d+\.\d+\.\d+)$/i.test(hostname);
+  const address = canonicalIP(hostname);
+  if (address === undefined) return /^localhost$/i.test(hostname);
+  return address === "::1" || address.startsWith("127.");
 }
 
 /**
@@ -11,9 +15,14 @@ export function isLoopback(hostname: string): boolean {
  * @throws {Error} If other machines can connect and may not.
  */
 export function checkExposure(addr: Deno.Addr, allowed: boolean, option: string): void {
-  if (allowed || !("hostname" in addr) || isLoopback(addr.hostname)) return;
+  if (allowed || addr.transport === "unix") return;
+  // Of another kind of address, such as that of a virtual machine, it is not known who can connect.
+  const hostname = "hostname" in addr ? addr.hostname : undefined;
+  if (hostname !== undefined && isLoopback(hostname)) return;
   throw new Error(
-    `Cannot serve as the listener must be on loopback or a Unix socket: current address is ${addr.hostname}. ` +
+    `Cannot serve as the listener must be on loopback or a Unix socket: current address is ${
+      hostname ?? `one of ${addr.transport}`
+    }. ` +
       `Any program that can connect can pose as any client: to allow this, use ${option}`,
   );
 }
@@ -30,19 +39,35 @@ export function addressesFromEnvironment(): string[] | undefined {
   const list = Deno.env.get(variable);
   if (list === undefined) return undefined;
   const addresses = list.split(",").map((address) => address.trim());
-  for (const address of addresses) {
-    if (!/^(?:\d{1,3}\.){3}\d{1,3}$|^[0-9a-f:.]*:[0-9a-f:.]*$/i.test(address)) {
-      throw new Error(
-        `Cannot serve as ${variable} must be a comma-separated list of addresses: current value is ${
-          JSON.stringify(list)
-        }`,
-      );
-    }
+  if (addresses.some((address) => canonicalIP(address) === undefined)) {
+    throw new Error(
+      `Cannot serve as ${variable} must be a comma-separated list of addresses: current value is ${
+        JSON.stringify(list)
+      }`,
+    );
   }
   return addresses;
 }
 
-/** Returns whether a peer has an allowed address. A peer on a Unix socket has no address and is not allowed. */
-export function isAllowedPeer(addr: Deno.Addr, allowed: string[]): boolean {
-  return "hostname" in addr && allowed.includes(addr.hostname.replace(/^::ffff:/i, ""));
+/** The addresses that peers may have, whatever form they are written in. */
+export class AllowedPeers {
+  readonly #addresses: Set<string>;
+
+  /** @throws {TypeError} If a text is no IP address. */
+  constructor(addresses: string[]) {
+    this.#addresses = new Set(addresses.map((text) => {
+      const address = canonicalIP(text);
+      if (address !== undefined) return address;
+      throw new TypeError(
+        `Cannot serve as webServerAddresses must be IP addresses: current value is ${
+          JSON.stringify(text)
+        }`,
+      );
+    }));
+  }
+
+  /** Returns whether a peer has one of the addresses. A peer on a Unix socket has none. */
+  has(addr: Deno.Addr): boolean {
+    return "hostname" in addr && this.#addresses.has(canonicalIP(addr.hostname) ?? "");
+  }
 }

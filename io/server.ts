@@ -2,7 +2,7 @@ import type { Duplex, Listener } from "./duplex.ts";
 import { safeLog } from "./log.ts";
 import { LimitClock } from "./limit_clock.ts";
 import { MAX_DELAY } from "./max_delay.ts";
-import { checkExposure, isAllowedPeer } from "./peers.ts";
+import { AllowedPeers, checkExposure } from "./peers.ts";
 import { type Member, Roster } from "./roster.ts";
 
 /** A running server: the shape of `Deno.HttpServer`. */
@@ -49,7 +49,7 @@ export interface ServerOptions {
    */
   allowRemote?: boolean;
   /**
-   * The addresses that connections may come from. Connections from others, and over Unix sockets, are closed.
+   * The IP addresses that connections may come from. Connections from others, and over Unix sockets, are closed.
    *
    * @default undefined, any address
    */
@@ -106,6 +106,7 @@ export function startServer(
     allowRemote || webServerAddresses !== undefined,
     "allowRemote: true",
   );
+  const allowed = webServerAddresses && new AllowedPeers(webServerAddresses);
   const connections = new Roster<ServerConnection>();
   const finished = Promise.withResolvers<void>();
   let stopping: Promise<void> | null = null;
@@ -119,8 +120,8 @@ export function startServer(
 
   function serve(duplex: Duplex): void {
     if (signal?.aborted) return duplex.close();
-    if (webServerAddresses && !isAllowedPeer(duplex.remoteAddr, webServerAddresses)) {
-      log(`Refused a connection as it must come from ${webServerAddresses.join(", ")}`);
+    if (allowed?.has(duplex.remoteAddr) === false) {
+      log(`Refused a connection as it must come from ${webServerAddresses?.join(", ")}`);
       return duplex.close();
     }
     const connection = open(duplex, connections.size >= maxConnections);
