@@ -28,7 +28,8 @@ import {
 import { contentLength } from "./bridge/request.ts";
 import { RequestBody, type RequestBodySource } from "./bridge/request_body.ts";
 import { refuse, respond, type ResponseSink } from "./bridge/respond.ts";
-import { Channel, type ChannelHandler } from "./io/channel.ts";
+import { NO_QUIRKS, type ServerQuirks, serverQuirks } from "./bridge/server_quirks.ts";
+import { Channel, type ChannelHandler, LINGER, LINGER_IDLE } from "./io/channel.ts";
 import type { Duplex, Listener } from "./io/duplex.ts";
 import { safeLog } from "./io/log.ts";
 import { addressesFromEnvironment } from "./io/peers.ts";
@@ -178,9 +179,6 @@ export function allow(variables: Record<string, string> = {}): Response {
   return new Response(null, { headers });
 }
 
-/** A web server that is treated in a way of its own. */
-type WebServer = "nginx" | "HAProxy";
-
 /** The state that all connections of one server share. */
 class Service {
   /** The number of requests in progress. */
@@ -234,8 +232,8 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
    * request (rule C31).
    */
   #phase: "open" | "closing" | "leaving" = "open";
-  /** The web server, once a request has named it that keeps the connection. */
-  #server: WebServer | null = null;
+  /** What is particular about the web server, once a request has named it. */
+  quirks: ServerQuirks = NO_QUIRKS;
   /** The number of requests that have begun. */
   #begun = 0;
   #openedAt = 0;
@@ -384,12 +382,11 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
     this.#requests.delete(request.id);
     if (this.channel.closed) return;
     this.channel.resume();
-    if (request.keepConnection) this.#server ??= request.server;
     if (broken || !request.keepConnection) this.#phase = "closing";
     if (!request.inputEnded) this.#unread.add(request.id);
     if (this.#phase === "open" || this.#requests.size > 0) return;
     if (!request.keepConnection || broken) this.channel.finish(this.#unread.size > 0);
-    else if (this.#server === "nginx") this.#leave();
+    else if (this.quirks.closesOnBytes) this.#leave();
     else this.#finishKept();
   }
 
@@ -487,7 +484,7 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
     if (this.#phase !== "open") return;
     this.#phase = "closing";
     if (this.#requests.size > 0 || this.#begun === 0) return;
-    if (this.#server === "nginx") this.#leave();
+    if (this.quirks.closesOnBytes) this.#leave();
     else this.channel.polled().then(() => this.#finishKept());
   }
 
@@ -517,9 +514,9 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   data: RequestBody | null = null;
   /**
    * Prepared: the variables are complete, or the request is refused without them. Running: the app was called, or the
-   * refusal was sent.
+   * refusal was sent. Responded: FCGI_END_REQUEST waits for the rest of the input (rule C13).
    */
-  #phase: "variables" | "prepared" | "running" | "ended" = "variables";
+  #phase: "variables" | "prepared" | "running" | "responded" | "ended" = "variables";
   #refusal: Refusal | null = null;
   #connection: Connection;
   #role: number;
@@ -540,6 +537,8 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   #inputWhole: PromiseWithResolvers<void> | null = null;
   /** Whether FCGI_STDERR was used. */
   #logged = false;
+  /** How long the input has been dropped after the response: in total, and without a byte. */
+  #drained: [StallTimer, StallTimer] | null = null;
 
   constructor(
     connection: Connection,
@@ -628,6 +627,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
       body.end();
       body.closed = true;
       if (body === this.body) this.#inputWhole?.resolve();
+      if (this.#phase === "responded" && this.inputEnded) this.#endLate();
       return false;
     }
     const kept = body.push(content, mayKeep);
@@ -650,6 +650,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     if (this.#role !== Role.authorizer) this.body = new RequestBody(this, limits.maxBodyBytes);
     try {
       const variables = this.#decodeVariables(limits);
+      this.#connection.quirks = serverQuirks(variables);
       this.body?.declare(contentLength(variables));
       exchange = this.#createExchange(variables);
     } catch (error) {
@@ -751,7 +752,8 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     if (chunk !== null) encodeStream(out, RecordType.stdout, id, chunk);
     if (last) {
       encodeStreamEnd(out, RecordType.stdout, id);
-      this.#end(0, false);
+      if (this.#connection.quirks.needsInputEnd && !this.inputEnded) this.#drain();
+      else this.#end(0, false);
     }
     return channel.flush();
   }
@@ -759,8 +761,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   log(message: string): void {
     const { options: { logTo }, log } = this.#connection.service;
     const ended = this.#phase === "ended" || this.#connection.channel.closed;
-    // HAProxy drops FCGI_STDERR by default, and crashes if it comes alone (rule C17).
-    const toServer = logTo !== "log" && !ended && this.server !== "HAProxy";
+    const toServer = logTo !== "log" && !ended && !this.#connection.quirks.lacksStderr;
     if (logTo === "both" || !toServer) log(message);
     if (!toServer) return;
     encodeStreamText(
@@ -774,18 +775,39 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     if (this.#connection.out.length > LOG_BUFFER) this.#connection.flush();
   }
 
-  /** The web server, if the request names one that is treated in a way of its own. */
-  get server(): WebServer | null {
-    const name = this.#exchange?.variables.byteString("SERVER_SOFTWARE") ?? "";
-    return name.startsWith("nginx") ? "nginx" : name.startsWith("HAProxy") ? "HAProxy" : null;
-  }
-
   pull(): void {
     this.#connection.channel.resume();
   }
 
+  /** Drops the rest of the input until it ends. */
+  #drain(): void {
+    this.#phase = "responded";
+    this.#drained = [new StallTimer(), new StallTimer()];
+    this.body?.discard();
+    this.data?.discard();
+  }
+
+  /** Ends a request whose response was sent before. */
+  #endLate(): void {
+    this.#end(0, false);
+    this.#connection.flush();
+  }
+
+  /**
+   * Limits how long the rest of the input may take, as a closing connection does (rule C15). Beyond it the connection
+   * closes, or where other requests share it, the request ends.
+   */
+  #checkDrain(now: number): void {
+    const [total, stall] = this.#drained!;
+    const received = this.body?.received ?? 0;
+    if (total.elapsed(0, now) <= LINGER && stall.elapsed(received, now) <= LINGER_IDLE) return;
+    if (this.#connection.alone) this.#forget(true);
+    else this.#endLate();
+  }
+
   /** Fails a body whose next bytes do not arrive in time while the app reads it. */
   checkBody(now: number): void {
+    if (this.#phase === "responded") return this.#checkDrain(now);
     const { bodyTimeout, minBodyRate } = this.#connection.service.limits;
     this.#rates ??= [new BodyRate(minBodyRate), new BodyRate(minBodyRate)];
     this.body?.check(now, bodyTimeout, this.#rates[0]);

@@ -23,6 +23,12 @@ export interface ServerQuirks {
   readonly needsLength?: "announced" | "hidden";
   /** PATH_INFO may begin with SCRIPT_NAME (A17). */
   readonly repeatsScript?: true;
+  /** An idle FastCGI connection on which bytes arrive is closed (C31). */
+  readonly closesOnBytes?: true;
+  /** FCGI_STDERR is dropped by default, and crashes the server if it comes alone (C17). */
+  readonly lacksStderr?: true;
+  /** A client that still uploads at FCGI_END_REQUEST hangs, and its next request gets no response (C13). */
+  readonly needsInputEnd?: true;
 }
 
 /** The web servers with quirks. docs/servers.md has a table of them. */
@@ -46,19 +52,22 @@ export const SERVERS: readonly ServerQuirks[] = [
   { software: "uWSGI/", version: "2.0.21", needsLength: "announced" },
   { software: "Yaws/", version: "2.1.1", needsLength: "hidden" },
   { software: "Microsoft-IIS/", version: "documentation", repeatsScript: true },
+  { software: "nginx/", version: "1.22.1", closesOnBytes: true },
+  { software: "HAProxy", version: "2.6.12", lacksStderr: true, needsInputEnd: true },
   { software: "inets/", version: "8.2.2", addsQuery: true, hidesType: true },
 ];
 
-const NONE: ServerQuirks = { software: "", version: "" };
+/** What is particular about all others. */
+export const NO_QUIRKS: ServerQuirks = { software: "", version: "" };
 /** The last SERVER_SOFTWARE and its quirks: the next request usually comes from the same server. */
 let last = "";
-let found = NONE;
+let found = NO_QUIRKS;
 
 /** Returns the quirks of the web server that sent the variables. */
 export function serverQuirks(variables: Variables): ServerQuirks {
   const software = variables.byteString("SERVER_SOFTWARE") ?? "";
   if (software !== last) {
-    found = SERVERS.find((server) => software.startsWith(server.software)) ?? NONE;
+    found = SERVERS.find((server) => software.startsWith(server.software)) ?? NO_QUIRKS;
     last = software;
   }
   return found;

@@ -37,8 +37,8 @@ const TURNS = 8;
 const STALL = 50;
 const EMPTY = new Uint8Array(0);
 /** How long the input is drained after the response (rule C15), in total and without a byte, in milliseconds. */
-const LINGER = 30_000;
-const LINGER_IDLE = 5_000;
+export const LINGER = 30_000;
+export const LINGER_IDLE = 5_000;
 
 function recycle(buffer: Uint8Array<ArrayBuffer>): void {
   if (spare.length < MAX_SPARE) spare.push(buffer);

@@ -14,6 +14,7 @@ import {
   getValues,
   nameValuePairs,
   params,
+  type Received,
   record,
   stdin,
   stdinEnd,
@@ -603,6 +604,51 @@ Deno.test("info.log() behind HAProxy, which ignores FCGI_STDERR or crashes on it
       assertEquals(client.records.filter(({ type }) => type === RecordType.stderr), []);
     },
   );
+});
+
+/** The beginning of a request as HAProxy sends it, without its body. */
+const upload = (keep: boolean, length = 4) => [
+  beginRequest(1, { keep }),
+  params(
+    1,
+    variables({ ...post, CONTENT_LENGTH: String(length), SERVER_SOFTWARE: "HAProxy 2.6.12" }),
+  ),
+];
+
+for (const keep of [true, false]) {
+  for (const [refused, options] of [["", {}], ["refused ", { maxBodyBytes: 3 }]] as const) {
+    Deno.test(`serveFastCGI() ends a ${refused}request of HAProxy once its input has ended, with ${keep ? "a kept" : "an unkept"} connection (rule C13)`, async () => {
+      await serving(hello, options, async ({ connect }) => {
+        const client = await connect();
+        await client.send(...upload(keep));
+        const isEnd = ({ type, content }: Received) =>
+          type === RecordType.stdout && content.length === 0;
+        await client.until(isEnd, "the end of the response");
+        // The next record would be FCGI_END_REQUEST.
+        let ended = false;
+        const next = client.next().then((record) => (ended = true, record));
+        await client.send(stdin(1, bytes("late")));
+        await turns();
+        assertFalse(ended);
+        await client.send(stdinEnd(1));
+        assertEquals((await next)?.type, RecordType.endRequest);
+        assertEquals((await client.response()).status, refused ? 413 : 200);
+        if (!keep) return await client.end();
+        await client.send(request({ keep }));
+        assertEquals((await client.response()).status, 200);
+      });
+    });
+  }
+}
+
+Deno.test("serveFastCGI() closes a connection of HAProxy on which an upload stalls after its response (rule C15)", async () => {
+  await serving(hello, {}, async ({ connect }) => {
+    const client = await connect();
+    await client.send(...upload(true));
+    await client.end();
+    assertEquals(types(client.records).includes(RecordType.endRequest), false);
+    assertEquals((await client.response()).complete, true);
+  });
 });
 
 Deno.test("info.log() after the response writes to the server's log", async () => {

@@ -1,4 +1,6 @@
 import { assertEquals } from "@std/assert";
+import { once } from "node:events";
+import { connect } from "node:http2";
 import { RecordDecoder, RecordType } from "../../wire/fastcgi.ts";
 import { behaviours, checkAuthority, type Site } from "./behaviours.ts";
 import { Client, request, Witness } from "./client.ts";
@@ -122,4 +124,48 @@ haproxy.test("multiplexes requests over one connection", async ({ multiplexed, r
   );
   assertEquals(responses.map(({ text }) => text), Array(8).fill("first\nlast\n"));
   for (const open of [...witnesses, ...clients]) open[Symbol.dispose]();
+});
+
+for (const path of ["/early", "/hello", "/redirect", "/nothing"]) {
+  haproxy.test(`${path} responds while the client uploads, and the connection stays usable`, async ({ tcp, unix, multiplexed }) => {
+    const { status, text } = await request(site(tcp).host, "GET", path);
+    for (const port of [tcp, unix, multiplexed]) {
+      using client = await Client.connect(site(port).host);
+      for (let round = 0; round < 2; round++) {
+        await client.sendHead("POST", path, [["Content-Length", "40000"]]);
+        await client.send(new Uint8Array(20_000));
+        const response = await client.readResponse();
+        assertEquals([response.status, response.text], [status, text]);
+        for (let i = 0; i < 20; i++) await client.send(new Uint8Array(1000));
+      }
+      await client.sendHead("GET", "/hello");
+      assertEquals((await client.readResponse()).text, "Hello\n");
+    }
+  });
+}
+
+haproxy.test("an upload over HTTP/2 ends although its response came before", async ({ http2 }) => {
+  const session = connect(`http://127.0.0.1:${http2}`);
+  const half = new Uint8Array(200_000);
+  try {
+    const stream = session.request({
+      ":method": "POST",
+      ":path": "/early",
+      "content-length": String(2 * half.length),
+    });
+    const [responded, ended, closed] = ["response", "end", "close"].map((event) =>
+      once(stream, event)
+    );
+    let text = "";
+    stream.on("data", (part) => text += part);
+    stream.write(half);
+    const [headers] = await within("the response", responded);
+    await within("its end", ended);
+    assertEquals([headers[":status"], text], [413, "Too much\n"]);
+    stream.end(half);
+    await within("the end of the upload", closed);
+    assertEquals(stream.rstCode, 0);
+  } finally {
+    session.destroy();
+  }
 });
