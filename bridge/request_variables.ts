@@ -101,7 +101,8 @@ export function writeVariables(
   if (scriptFilename !== undefined) set("SCRIPT_FILENAME", toByteString(scriptFilename));
   if (documentRoot !== undefined) set("DOCUMENT_ROOT", toByteString(documentRoot));
   if (documentRoot && options.pathInfo) {
-    set("PATH_TRANSLATED", toByteString(documentRoot) + options.pathInfo);
+    const root = toByteString(documentRoot).replace(/\/+$/, "");
+    set("PATH_TRANSLATED", root + options.pathInfo.replace(/^\/*/, "/"));
   }
   set("SERVER_NAME", url.hostname.replace(/^\[(.*)\]$/, "$1"));
   set("SERVER_PORT", url.port || (secure ? "443" : "80"));

@@ -84,7 +84,7 @@ async function serveApplication(
   stop: AbortSignal,
 ): Promise<void> {
   readAddress(address);
-  using gateway = fastCGIGateway(address, { root });
+  using gateway = fastCGIGateway(address, { root, mergeSlashes: true });
   stop.addEventListener("abort", () => gateway[Symbol.dispose]());
   const handler: DevelopmentHandler = async (request, info) => {
     const file = root === undefined ? undefined : await staticFile(request, absolutePath(root));
@@ -94,7 +94,7 @@ async function serveApplication(
 }
 
 async function serveScripts(root: string, port: number, stop: AbortSignal): Promise<void> {
-  using gateway = cgiGateway({ root, index: INDEX, env: environment() });
+  using gateway = cgiGateway({ root, index: INDEX, mergeSlashes: true, env: environment() });
   stop.addEventListener("abort", () => gateway[Symbol.dispose]());
   await serveDevelopment(gateway, port, stop);
 }

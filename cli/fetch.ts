@@ -7,9 +7,8 @@
 import { printable } from "../bridge/printable.ts";
 import { shellQuote } from "../bridge/shell_command.ts";
 import { fetchFastCGI, fetchSCGI } from "../gateway.ts";
-import { findScript, type FoundScript } from "../gateway/fastcgi.ts";
+import { type FoundScript, ScriptFinder } from "../gateway/fastcgi.ts";
 import { logLine } from "../io/log.ts";
-import { absolutePath, FileKinds } from "../io/script_file.ts";
 import { toText } from "../wire/byte_string.ts";
 import { reasonPhrase } from "../wire/cgi.ts";
 import { readAddress } from "./address.ts";
@@ -108,8 +107,7 @@ function checkScript(request: Request, root: string, address: string): void {
   const url = new URL(request.url);
   let found: FoundScript | Response;
   try {
-    const files = new FileKinds(absolutePath(root).replace(/\/+$/, ""));
-    found = findScript(request, url, { root }, files);
+    found = new ScriptFinder({ root, log: logLine }).find(request, url);
   } catch (error) {
     throw new Failure(explain(error as Error, address, "fastcgi", root));
   }
@@ -118,7 +116,8 @@ function checkScript(request: Request, root: string, address: string): void {
     `Cannot send a request to ${address} as ${root} must have a script for ${url.pathname}`;
   const location = found.headers.get("location");
   if (location !== null) {
-    throw new Failure(`${cannot}: it has a folder. Fetch ${shellQuote(location)}`);
+    const what = location.endsWith("/") ? "a folder" : "one at another path";
+    throw new Failure(`${cannot}: it has ${what}. Fetch ${shellQuote(location)}`);
   }
   const hint = /\.php\b/.test(url.pathname) ? "" : `. ${ownPaths(address, url.pathname)}`;
   throw new Failure(`${cannot}: it has none${hint}`);

@@ -13,17 +13,33 @@ import {
   checkScript,
   findScript,
   FirstLines,
+  type ScriptRefusal,
   type ScriptRules,
 } from "../io/script_file.ts";
 import type { Spool } from "../io/spool.ts";
 import type { Sweep } from "../io/sweep.ts";
 import { toByteString, toText } from "../wire/byte_string.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
-import { createGateway, createSpool, createSweep, fetchOnce, redirectToFolder } from "./handler.ts";
+import {
+  createGateway,
+  createSpool,
+  createSweep,
+  fetchOnce,
+  findMerged,
+  redirectToFolder,
+} from "./handler.ts";
 import { type CGIGatewayOptions, DEFAULTS, type Gateway, type GatewayInfo } from "./options.ts";
 import type { ApplicationResponse } from "./response.ts";
 import { RoundTrip, type Transport } from "./round_trip.ts";
-import { decodeTarget, fileNames, isUTF8, type ScriptPath, stripPrefix } from "./script_path.ts";
+import {
+  decodeTarget,
+  fileNames,
+  isUTF8,
+  pathBelow,
+  type Prefix,
+  readPrefix,
+  type ScriptPath,
+} from "./script_path.ts";
 
 const DENO_SCRIPT = /\.m?[tj]s$/;
 const DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin";
@@ -41,7 +57,7 @@ const DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin";
  * `Deno.addSignalListener("SIGTERM", () => Deno.exit(143))`.
  *
  * @param options The location of the scripts, `root` or `script`, and limits.
- * @throws {TypeError} If neither or both of `root` and `script` are set, or a permission is not a flag.
+ * @throws {TypeError} If neither or both of `root` and `script` are set, or the prefix or the permissions are invalid.
  *
  * @example
  * ```ts no-assert
@@ -91,9 +107,18 @@ export function fetchCGI(
   return fetchOnce((sent) => scripts.run(sent, undefined), request);
 }
 
+/** A script that a path names. */
+interface FoundFile {
+  file: string;
+  path: ScriptPath;
+}
+
 /** The scripts of a CGI gateway, and the processes that run them. */
 class Scripts {
   #options: CGIGatewayOptions;
+  #prefix: Prefix;
+  /** Flags for Deno scripts, by the path of a folder below the root: "" for the root itself. */
+  #permissions: Map<string, string[]>;
   #root: string;
   #script: string | undefined;
   #rules: ScriptRules;
@@ -114,18 +139,14 @@ class Scripts {
         }`,
       );
     }
-    for (const flag of Object.values(options.permissions ?? {}).flat()) {
-      if (!flag.startsWith("--") || /^--allow-all\b/.test(flag)) {
-        throw new TypeError(
-          `Cannot run scripts as a permission must be a flag such as "--allow-env": current value is ${
-            JSON.stringify(flag)
-          }`,
-        );
-      }
-    }
+    this.#permissions = readPermissions(options.permissions ?? {});
+    this.#prefix = readPrefix(options.prefix ?? DEFAULTS.prefix);
     this.#options = options;
     this.#script = script === undefined ? undefined : absolutePath(script);
-    this.#root = root === undefined ? folderOf(this.#script!) : absolutePath(root);
+    // Without a slash at its end, but for "/" itself.
+    this.#root = root === undefined
+      ? folderOf(this.#script!)
+      : absolutePath(root).replace(/(?<=.)\/+$/, "");
     this.#rules = {
       index: options.index ?? [],
       extensions: options.extensions,
@@ -143,14 +164,17 @@ class Scripts {
   /** Runs the script that a request names. Resolves to its response. */
   async run(request: Request, info: GatewayInfo | undefined): Promise<ApplicationResponse> {
     const options = this.#options;
-    const { bufferBody = true } = options;
+    const { bufferBody = true, mergeSlashes = DEFAULTS.mergeSlashes } = options;
     const url = new URL(request.url);
-    const found = this.#find(request, url);
+    const found = findMerged(
+      request,
+      url.pathname,
+      mergeSlashes,
+      (pathname) => this.#find(request, pathname),
+    );
     if (found instanceof Response) return found;
-    if ("status" in found) {
-      if (found.status !== 404 || this.#script !== undefined) {
-        safeLog(options.log)(`Cannot run script: ${found.reason}`);
-      }
+    if ("reason" in found) {
+      if (found.logged) safeLog(options.log)(`Cannot run script: ${found.reason}`);
       return plainResponse(found.status);
     }
     const roundTrip = new RoundTrip(request, info, options, this.#sweep);
@@ -163,11 +187,7 @@ class Scripts {
     return await roundTrip.response;
   }
 
-  #start(
-    roundTrip: RoundTrip,
-    url: URL,
-    found: { file: string; path: ScriptPath },
-  ): void {
+  #start(roundTrip: RoundTrip, url: URL, found: FoundFile): void {
     const { maxProcesses = DEFAULTS.maxProcesses } = this.#options;
     if (this.#running.size >= maxProcesses) {
       throw new ProtocolError(
@@ -203,27 +223,26 @@ class Scripts {
     new CGIClient(roundTrip, process).run();
   }
 
-  #find(
-    request: Request,
-    { pathname }: URL,
-  ): { file: string; path: ScriptPath } | { status: number; reason: string } | Response {
-    const { prefix = "" } = this.#options;
+  #find(request: Request, pathname: string): FoundFile | ScriptRefusal | Response {
+    const encoded = pathBelow(pathname, this.#prefix);
+    if (encoded === undefined) {
+      return { status: 404, reason: `the path is not below ${this.#prefix.path}`, logged: false };
+    }
     const script = this.#script;
-    decodeTarget(pathname);
-    const encoded = stripPrefix(pathname, encodeURI(prefix));
-    if (encoded === undefined) return plainResponse(404);
     if (script !== undefined) {
       const found = checkScript(script, 0, this.#rules);
       if ("status" in found) return found;
-      const path = { scriptName: toByteString(prefix), pathInfo: decodeTarget(encoded) };
-      return { file: script, path };
+      return {
+        file: script,
+        path: { scriptName: this.#prefix.name, pathInfo: decodeTarget(encoded) },
+      };
     }
     const found = findScript(this.#root, fileNames(encoded || "/"), this.#rules);
     if ("status" in found) return found;
-    if (found.needsSlash) return redirectToFolder(request);
+    if (found.needsSlash) return redirectToFolder(request, pathname);
     const left = encoded.split("/").slice(1 + found.taken);
     const path = {
-      scriptName: toByteString(prefix + this.#nameOf(found.file)),
+      scriptName: this.#prefix.name + toByteString(this.#nameOf(found.file)),
       pathInfo: left.map((segment) => "/" + decodeTarget(segment)).join(""),
     };
     return { file: found.file, path };
@@ -231,17 +250,17 @@ class Scripts {
 
   /** Returns a file's path below the root. */
   #nameOf(file: string): string {
-    return file.slice(this.#root.replace(/\/+$/, "").length);
+    return file.slice(this.#root.replace(/\/$/, "").length);
   }
 
   /** Returns the program and arguments that run a script. */
   #command(file: string): string[] {
-    const { interpreters = {}, permissions } = this.#options;
-    if (permissions !== undefined && DENO_SCRIPT.test(file)) {
+    const { interpreters = {} } = this.#options;
+    if (this.#permissions.size > 0 && DENO_SCRIPT.test(file)) {
       let folder = this.#nameOf(file);
       while (folder !== "") {
         folder = folder.slice(0, folder.lastIndexOf("/"));
-        const flags = permissions[`/${folder.slice(1)}`];
+        const flags = this.#permissions.get(folder);
         if (flags) return [EXEC_PATH, "run", "--quiet", "--no-prompt", ...flags, file];
       }
     }
@@ -250,6 +269,38 @@ class Scripts {
     }
     return [file];
   }
+}
+
+/**
+ * Reads the option `permissions`. A folder that no script is in would leave its scripts the rights of another one.
+ *
+ * @throws {TypeError} If a folder is no path below the root, is there twice, or a permission is not a flag.
+ */
+function readPermissions(permissions: Record<string, string[]>): Map<string, string[]> {
+  const read = new Map<string, string[]>();
+  for (const [folder, flags] of Object.entries(permissions)) {
+    const path = folder.replace(/\/$/, "");
+    if (
+      !folder.startsWith("/") || !/^(?:\/(?!\.\.?(?:\/|$))[^/]+)*$/.test(path) || read.has(path)
+    ) {
+      throw new TypeError(
+        `Cannot run scripts as each folder of permissions must be a path below the root such as "/reports", once: current value is ${
+          JSON.stringify(folder)
+        }`,
+      );
+    }
+    for (const flag of flags) {
+      if (!flag.startsWith("--") || /^--allow-all\b/.test(flag)) {
+        throw new TypeError(
+          `Cannot run scripts as a permission must be a flag such as "--allow-env": current value is ${
+            JSON.stringify(flag)
+          }`,
+        );
+      }
+    }
+    read.set(path, flags);
+  }
+  return read;
 }
 
 function folderOf(file: string): string {

@@ -8,10 +8,11 @@
 import { plainResponse } from "../bridge/error_response.ts";
 import type { Address } from "../io/address.ts";
 import { LineLog } from "../io/line_log.ts";
-import { absolutePath, FileKinds } from "../io/script_file.ts";
+import { safeLog } from "../io/log.ts";
+import { absolutePath, type FileKind, FileKinds } from "../io/script_file.ts";
 import type { Spool } from "../io/spool.ts";
 import type { Sweep } from "../io/sweep.ts";
-import { toByteString, toText } from "../wire/byte_string.ts";
+import { toText } from "../wire/byte_string.ts";
 import {
   decodeEndRequest,
   encodeAbortRequest,
@@ -30,11 +31,27 @@ import {
 } from "../wire/fastcgi.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 import { ApplicationConnections, type Connection } from "./connection.ts";
-import { createGateway, createSpool, createSweep, fetchOnce, redirectToFolder } from "./handler.ts";
+import {
+  createGateway,
+  createSpool,
+  createSweep,
+  fetchOnce,
+  findMerged,
+  redirectToFolder,
+} from "./handler.ts";
 import { DEFAULTS, type FastCGIGatewayOptions, type Gateway, type GatewayInfo } from "./options.ts";
 import type { ApplicationResponse } from "./response.ts";
 import { RoundTrip, type ScriptFiles, type Transport } from "./round_trip.ts";
-import { fileNames, hasBadName, pathBelow, type ScriptPath, splitScript } from "./script_path.ts";
+import {
+  decodeTarget,
+  fileNames,
+  hasBadName,
+  pathBelow,
+  type Prefix,
+  readPrefix,
+  type ScriptPath,
+  splitScript,
+} from "./script_path.ts";
 
 const IDEMPOTENT = /^(?:GET|HEAD|OPTIONS|PUT|DELETE)$/;
 const MAX_REQUEST_ID = 65535;
@@ -53,7 +70,7 @@ const ABORT_GRACE = 1000;
  * temporary folder, long bodies that are received first wait there instead of in memory (`bufferBody`).
  *
  * @param address `host:port`, `[ipv6]:port` or `unix:/path`.
- * @throws {TypeError} If the address is invalid.
+ * @throws {TypeError} If the address or the prefix is invalid.
  *
  * @example PHP
  * ```ts no-assert
@@ -114,8 +131,7 @@ class Application {
   #spool: Spool;
   /** The part of a body that is received before the application is called. */
   #bufferedPart: "whole" | "length" | "small" | "none";
-  /** The files of the root, if there is one. */
-  #files: FileKinds | undefined;
+  #scripts: ScriptFinder;
   /** Whether connections are kept for the next request. */
   #keeps: boolean;
 
@@ -133,9 +149,7 @@ class Application {
     const { bufferBody = root !== undefined && needsLength } = options;
     if (bufferBody) this.#bufferedPart = "whole";
     else this.#bufferedPart = needsLength === undefined ? "small" : needsLength ? "length" : "none";
-    this.#files = root === undefined
-      ? undefined
-      : new FileKinds(absolutePath(root).replace(/\/+$/, ""));
+    this.#scripts = new ScriptFinder(options);
     this.#keeps = maxIdleConnections > 0;
   }
 
@@ -149,7 +163,7 @@ class Application {
   async call(request: Request, info: GatewayInfo | undefined): Promise<ApplicationResponse> {
     const options = this.#options;
     const url = new URL(request.url);
-    const found = findScript(request, url, options, this.#files);
+    const found = this.#scripts.find(request, url);
     if (found instanceof Response) return found;
     const part = this.#bufferedPart;
     const repeatable = request.body === null && IDEMPOTENT.test(request.method);
@@ -205,41 +219,91 @@ export interface FoundScript {
   files?: ScriptFiles;
 }
 
-/** Finds the script that the path names, or creates the response if there is none. */
-export function findScript(
-  request: Request,
-  url: URL,
-  options: FastCGIGatewayOptions,
-  files: FileKinds | undefined,
-): FoundScript | Response {
-  const {
-    prefix = DEFAULTS.prefix,
-    split = DEFAULTS.split,
-    index = DEFAULTS.index,
-    fallback,
-    checkFiles = DEFAULTS.checkFiles,
-  } = options;
-  const rest = pathBelow(url, prefix);
-  if (rest === undefined) return plainResponse(404);
-  const scriptPrefix = toByteString(prefix);
-  if (files === undefined) return { path: { scriptName: scriptPrefix, pathInfo: rest } };
-  const documentRoot = files.root;
-  const kind = (name: string) => checkFiles ? files.kind(toText(name)) : "file";
-  let path = splitScript(rest || "/", { split: [...split], index });
-  if (path && (hasBadName(path.scriptName) || kind(path.scriptName) !== "file")) {
-    path = undefined;
+/** No script is at a path. */
+const NONE = { reason: "there is no such script" } as const;
+
+/** Finds the scripts that paths name. Without `root` the application handles all paths below the prefix. */
+export class ScriptFinder {
+  #options: FastCGIGatewayOptions;
+  #prefix: Prefix;
+  /** The files of the root, if there is one. */
+  #files: FileKinds | undefined;
+  #log: (message: string) => void;
+
+  /**
+   * @param options `prefix`, `root`, and how its scripts are found.
+   * @throws {TypeError} If the prefix is invalid.
+   */
+  constructor(options: FastCGIGatewayOptions) {
+    const { root, prefix = DEFAULTS.prefix, log } = options;
+    this.#options = options;
+    this.#prefix = readPrefix(prefix);
+    this.#log = safeLog(log);
+    if (root === undefined) return;
+    this.#files = new FileKinds(absolutePath(root).replace(/\/+$/, ""));
   }
-  if (path !== undefined) checkNames(url, scriptPrefix + path.scriptName);
-  if (path === undefined && checkFiles && !rest.endsWith("/")) {
-    const isFolder = kind(rest) === "folder" && kind(`${rest}/${index}`) === "file";
-    if (isFolder && !hasBadName(rest)) return redirectToFolder(request);
+
+  /** Returns the script that the path of a request names, or the response if there is none. */
+  find(request: Request, { pathname }: URL): FoundScript | Response {
+    const { fallback, mergeSlashes = DEFAULTS.mergeSlashes } = this.#options;
+    const files = this.#files;
+    const rest = pathBelow(pathname, this.#prefix);
+    if (files === undefined) {
+      if (rest === undefined) return plainResponse(404);
+      return { path: { scriptName: this.#prefix.name, pathInfo: decodeTarget(rest) } };
+    }
+    const found = findMerged(
+      request,
+      pathname,
+      mergeSlashes,
+      (path) => this.#look(request, path, files),
+    );
+    if (!("reason" in found)) return found;
+    if (fallback === undefined || rest === undefined) return plainResponse(404);
+    return this.#found({ scriptName: fallback, pathInfo: "" }, files);
   }
-  if (path === undefined && fallback !== undefined) path = { scriptName: fallback, pathInfo: "" };
-  if (path === undefined) return plainResponse(404);
-  return {
-    path: { scriptName: scriptPrefix + path.scriptName, pathInfo: path.pathInfo },
-    files: { scriptFilename: documentRoot + toText(path.scriptName), documentRoot },
-  };
+
+  #look(
+    request: Request,
+    pathname: string,
+    files: FileKinds,
+  ): FoundScript | Response | typeof NONE {
+    const {
+      split = DEFAULTS.split,
+      index = DEFAULTS.index,
+      checkFiles = DEFAULTS.checkFiles,
+    } = this.#options;
+    const encoded = pathBelow(pathname, this.#prefix);
+    if (encoded === undefined) return NONE;
+    const rest = decodeTarget(encoded);
+    const kind = (name: string): FileKind => checkFiles ? files.kind(toText(name)) : "file";
+    const path = splitScript(rest || "/", { split: [...split], index });
+    if (path !== undefined && !hasBadName(path.scriptName)) {
+      const named = kind(path.scriptName);
+      if (named === "foreign") return this.#refuse(path.scriptName, files);
+      if (named === "file") {
+        checkNames(pathname, this.#prefix.name + path.scriptName);
+        return this.#found(path, files);
+      }
+    }
+    if (checkFiles && !rest.endsWith("/")) {
+      const isFolder = kind(rest) === "folder" && kind(`${rest}/${index}`) === "file";
+      if (isFolder && !hasBadName(rest)) return redirectToFolder(request, pathname);
+    }
+    return NONE;
+  }
+
+  #refuse(name: string, { root }: FileKinds): typeof NONE {
+    this.#log(`Cannot run script: ${root}${toText(name)} is behind a link to another user's file`);
+    return NONE;
+  }
+
+  #found({ scriptName, pathInfo }: ScriptPath, { root }: FileKinds): FoundScript {
+    return {
+      path: { scriptName: this.#prefix.name + scriptName, pathInfo },
+      files: { scriptFilename: root + toText(scriptName), documentRoot: root || "/" },
+    };
+  }
 }
 
 /**
@@ -247,9 +311,9 @@ export function findScript(
  *
  * @throws {ProtocolError} If a segment of the URL has an encoded slash, backslash or NUL, or is not UTF-8.
  */
-function checkNames(url: URL, scriptName: string): void {
+function checkNames(pathname: string, scriptName: string): void {
   let left = scriptName.split("/").length - 1;
-  for (const _ of fileNames(url.pathname)) if (--left === 0) return;
+  for (const _ of fileNames(pathname)) if (--left === 0) return;
 }
 
 /**

@@ -13,6 +13,7 @@ import {
   type GatewayOptions,
 } from "./options.ts";
 import type { ApplicationResponse } from "./response.ts";
+import { mergeSlashes, type ScriptPath } from "./script_path.ts";
 
 /** The maximum number of local redirects in a row (rule F16). */
 const MAX_REDIRECTS = 5;
@@ -96,11 +97,41 @@ export async function fetchOnce(
 }
 
 /** Redirects the client to a folder's URL with a final slash, which the relative links of its index need. */
-export function redirectToFolder(request: Request): Response {
-  const { pathname, search } = new URL(request.url);
+export function redirectToFolder(request: Request, pathname: string): Response {
+  return redirectTo(request, pathname + "/");
+}
+
+/** Redirects the client to another path of the same server. */
+function redirectTo(request: Request, pathname: string): Response {
   // Not "//host", which is another server.
-  const location = pathname.replace(/^\/+/, "/") + "/" + search;
+  const location = pathname.replace(/^\/+/, "/") + new URL(request.url).search;
   return new Response(null, { status: 301, headers: { location } });
+}
+
+/** What a path names: a script, a redirect, or nothing for a reason. */
+type Found = { path: ScriptPath } | Response | { reason: string };
+
+/**
+ * Finds the script that a path names, also if slashes before or in its name are doubled: web servers merge them before
+ * they check a request. The program around a gateway has checked the path as it is, so that GET and HEAD are
+ * redirected to the merged path, which then passes all checks (rule F14).
+ *
+ * @param merges Whether to run the script in place of a redirect.
+ * @param find Finds the script of a path; returns a refusal if it names none, or a redirect.
+ */
+export function findMerged<Result extends Found>(
+  request: Request,
+  pathname: string,
+  merges: boolean,
+  find: (pathname: string) => Result,
+): Result | Response {
+  const found = find(pathname);
+  if (!("reason" in found) || !pathname.includes("//")) return found;
+  const merged: Found = find(pathname.replace(/\/{2,}/g, "/"));
+  if ("reason" in merged || !merges && !/^(?:GET|HEAD)$/.test(request.method)) return found;
+  if (merged instanceof Response) return merged;
+  const target = mergeSlashes(pathname, merged.path);
+  return merges ? find(target) : redirectTo(request, target);
 }
 
 /**

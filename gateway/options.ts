@@ -21,7 +21,8 @@ export type BufferOptions = Pick<GatewayOptions, "maxBufferedBody" | "maxBuffere
 /** Options that all gateways share. */
 export interface GatewayOptions {
   /**
-   * The path that the gateway is mounted at. SCRIPT_NAME begins with it. Other paths get 404.
+   * The path that the gateway is mounted at. SCRIPT_NAME begins with it. Other paths get 404, also if they differ in
+   * their percent-encoding only. A slash at its end does not count.
    *
    * @default ""
    */
@@ -139,6 +140,8 @@ export interface FastCGIGatewayOptions extends GatewayOptions {
   index?: string;
   /** The script for paths that name none, such as `"/index.php"`. @default undefined, they get 404 */
   fallback?: `/${string}`;
+  /** Whether doubled slashes before and in a script's name are merged, as for `cgiGateway()`. @default false */
+  mergeSlashes?: boolean;
   /**
    * Checks that the script exists before calling the application. Turn it off if the application has its own file
    * system, such as in a container: PHP must then itself refuse to run uploaded files (`cgi.fix_pathinfo=0`,
@@ -210,13 +213,21 @@ export interface CGIGatewayOptions extends GatewayOptions {
   /** Endings of the names of files that may be run. @default undefined, any file that is executable */
   extensions?: string[];
   /**
+   * Whether doubled slashes before and in a script's name are merged, as web servers do before they check a request:
+   * `//cgi-bin//app.pl` runs `/cgi-bin/app.pl`. If false, GET and HEAD are redirected to the merged path, and other methods
+   * get 404. Set it only if what checks requests before the gateway merges slashes, too.
+   *
+   * @default false
+   */
+  mergeSlashes?: boolean;
+  /**
    * Programs that run scripts, by the ending of the script's name, such as `{ ".php": ["php-cgi"] }`. Such scripts
    * need no executable bit.
    */
   interpreters?: Record<string, string[]>;
   /**
    * Permissions of Deno scripts by folder of the root, such as `{ "/": ["--allow-env"], "/reports": ["--allow-env",
-   * "--allow-read=/srv/data"] }`. The nearest folder counts. Scripts that end in `.ts`, `.js`, `.mts` or `.mjs` run
+   * "--allow-read=/srv/data"] }`. The nearest folder counts; a slash at its end does not. Scripts that end in `.ts`, `.js`, `.mts` or `.mjs` run
    * with exactly these permissions, whatever their first line says, and need no executable bit.
    */
   permissions?: Record<`/${string}`, string[]>;
@@ -238,6 +249,7 @@ export const DEFAULTS = {
   split: [".php"],
   index: "index.php",
   checkFiles: true,
+  mergeSlashes: false,
   maxConnections: 256,
   idleTimeout: 20,
   maxConnectionAge: 100,

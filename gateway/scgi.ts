@@ -7,7 +7,6 @@
 import type { Address } from "../io/address.ts";
 import type { Spool } from "../io/spool.ts";
 import type { Sweep } from "../io/sweep.ts";
-import { toByteString } from "../wire/byte_string.ts";
 import { encodeSCGIHeaders } from "../wire/scgi.ts";
 import { plainResponse } from "../bridge/error_response.ts";
 import { ApplicationConnections, type Connection } from "./connection.ts";
@@ -15,7 +14,13 @@ import { createGateway, createSpool, createSweep, fetchOnce } from "./handler.ts
 import { DEFAULTS, type Gateway, type GatewayInfo, type SCGIGatewayOptions } from "./options.ts";
 import type { ApplicationResponse } from "./response.ts";
 import { RoundTrip, type Transport } from "./round_trip.ts";
-import { pathBelow, type ScriptPath } from "./script_path.ts";
+import {
+  decodeTarget,
+  pathBelow,
+  type Prefix,
+  readPrefix,
+  type ScriptPath,
+} from "./script_path.ts";
 
 /**
  * Creates a handler that calls an SCGI application, over a new connection for each request.
@@ -24,7 +29,7 @@ import { pathBelow, type ScriptPath } from "./script_path.ts";
  * `--allow-write` of its path.
  *
  * @param address `host:port`, `[ipv6]:port` or `unix:/path`.
- * @throws {TypeError} If the address is invalid.
+ * @throws {TypeError} If the address or the prefix is invalid.
  *
  * @example
  * ```ts no-assert
@@ -79,12 +84,14 @@ class Application {
   #connections: ApplicationConnections;
   #sweep: Sweep;
   #spool: Spool;
+  #prefix: Prefix;
 
   constructor(address: Address, options: SCGIGatewayOptions, sweep: Sweep) {
     this.#options = options;
     this.#connections = new ApplicationConnections(address, options, sweep);
     this.#sweep = sweep;
     this.#spool = createSpool(options);
+    this.#prefix = readPrefix(options.prefix ?? DEFAULTS.prefix);
   }
 
   /** Closes all connections. */
@@ -95,14 +102,15 @@ class Application {
 
   /** Sends a request. */
   async call(request: Request, info: GatewayInfo | undefined): Promise<ApplicationResponse> {
-    const { prefix = DEFAULTS.prefix, bufferBody = false } = this.#options;
+    const { bufferBody = false } = this.#options;
     const url = new URL(request.url);
-    const pathInfo = pathBelow(url, prefix);
-    if (pathInfo === undefined) return plainResponse(404);
+    const rest = pathBelow(url.pathname, this.#prefix);
+    if (rest === undefined) return plainResponse(404);
+    const path = { scriptName: this.#prefix.name, pathInfo: decodeTarget(rest) };
     const roundTrip = new RoundTrip(request, info, this.#options, this.#sweep);
     try {
       await roundTrip.receive(bufferBody ? "whole" : "length", this.#spool);
-      const head = encodeHead(roundTrip, url, { scriptName: toByteString(prefix), pathInfo });
+      const head = encodeHead(roundTrip, url, path);
       const connection = await this.#connections.connect(roundTrip);
       if (connection !== undefined) {
         new SCGIClient(roundTrip, connection).run(head)

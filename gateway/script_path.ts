@@ -37,20 +37,62 @@ export function decodeTarget(pathname: string): string {
   return path;
 }
 
-/** Decodes a URL's path and removes the prefix. Returns undefined if the path is not below the prefix. */
-export function pathBelow({ pathname }: URL, prefix: string): string | undefined {
-  return stripPrefix(decodeTarget(pathname), toByteString(prefix));
+/** The path that a gateway is mounted at. */
+export interface Prefix {
+  /** How SCRIPT_NAME begins: a decoded byte string. */
+  name: string;
+  /** How the paths of URLs begin. Another encoding of it is another path, as it is for the program around the gateway. */
+  path: string;
 }
 
 /**
- * Removes the prefix from a path. The prefix must end where a segment ends.
+ * Reads the option `prefix`. A slash at its end does not count.
  *
- * @returns The rest, or undefined if the path does not begin with it.
+ * @throws {TypeError} If it is no path.
  */
-export function stripPrefix(path: string, prefix: string): string | undefined {
-  if (!path.startsWith(prefix)) return undefined;
-  const rest = path.slice(prefix.length);
+export function readPrefix(prefix: string): Prefix {
+  const text = prefix.replace(/\/$/, "");
+  if (!/^(?:\/(?!\.\.?(?:\/|$))[^/\p{Cc}]+)*$/u.test(text)) {
+    throw new TypeError(
+      `Cannot create a gateway as its prefix must be a path such as "/cgi-bin": current value is ${
+        JSON.stringify(prefix)
+      }`,
+    );
+  }
+  const { pathname } = new URL(
+    "http://localhost" + text.replace(/[%?#\\]/g, encodeURIComponent),
+  );
+  return { name: toByteString(text), path: text === "" ? "" : pathname };
+}
+
+/**
+ * Removes the prefix from the path of a URL. The prefix must end where a segment ends.
+ *
+ * @returns The rest, which is encoded, or undefined if the path is not below the prefix.
+ * @throws {ProtocolError} If the path has a NUL or a ".." segment (F14).
+ */
+export function pathBelow(pathname: string, prefix: Prefix): string | undefined {
+  decodeTarget(pathname);
+  if (!pathname.startsWith(prefix.path)) return undefined;
+  const rest = pathname.slice(prefix.path.length);
   return rest === "" || rest.startsWith("/") ? rest : undefined;
+}
+
+/**
+ * Merges the doubled slashes before and in a script's name, and leaves those of PATH_INFO.
+ *
+ * @param pathname The path of a URL.
+ * @param script What the path names if all of its slashes are merged.
+ */
+export function mergeSlashes(pathname: string, { scriptName, pathInfo }: ScriptPath): string {
+  // All of it names the script, or the folder of an index.
+  if (pathInfo === "") return pathname.replace(/\/{2,}/g, "/");
+  let end = 0;
+  for (let left = scriptName.split("/").length - 1; left > 0; left--) {
+    while (pathname[end] === "/") end++;
+    end = pathname.indexOf("/", end);
+  }
+  return pathname.slice(0, end).replace(/\/{2,}/g, "/") + pathname.slice(end);
 }
 
 /**

@@ -14,6 +14,8 @@ export interface ScriptRefusal {
   status: 403 | 404;
   /** The reason, for the log. */
   reason: string;
+  /** Whether something is there that may not run. Else clients ask for what does not exist, as they do everywhere. */
+  logged: boolean;
 }
 
 /** Rules for files that may run. */
@@ -63,7 +65,7 @@ export function findScript(
     path += `/${name}`;
     const info = stat(path);
     if (info === null) return missing(`${path} does not exist`);
-    if (isForeignLink(path, info)) return missing(foreign(path));
+    if (isForeignLink(path, info)) return refusal(foreign(path), 404);
     if (!info.isDirectory) return checkScript(path, taken, rules);
     if (isWorldWritable(info)) return refusal(`${path} is a folder that all users may write to`);
   }
@@ -71,7 +73,7 @@ export function findScript(
     const file = `${path}/${name}`;
     const info = stat(file);
     if (info !== null) {
-      if (isForeignLink(file, info)) return missing(foreign(file));
+      if (isForeignLink(file, info)) return refusal(foreign(file), 404);
       const found = checkScript(file, taken, rules);
       return "file" in found ? { ...found, needsSlash: !folder } : found;
     }
@@ -105,7 +107,7 @@ export function checkScript(
   rules: ScriptRules,
 ): ScriptFile | ScriptRefusal {
   const info = stat(file);
-  if (info === null) return missing(`${file} does not exist`);
+  if (info === null) return refusal(`${file} does not exist`, 404);
   if (!info.isFile) return refusal(`${file} is not a regular file`);
   if (rules.extensions !== undefined && !rules.extensions.some((end) => file.endsWith(end))) {
     return refusal(`${file} must end in ${rules.extensions.join(", ")}`);
@@ -130,11 +132,11 @@ function stat(path: string): Deno.FileInfo | null {
 }
 
 function missing(reason: string): ScriptRefusal {
-  return { status: 404, reason };
+  return { status: 404, reason, logged: false };
 }
 
-function refusal(reason: string): ScriptRefusal {
-  return { status: 403, reason };
+function refusal(reason: string, status: 403 | 404 = 403): ScriptRefusal {
+  return { status, reason, logged: true };
 }
 
 function findFirstLineFault(file: string): string | undefined {
@@ -200,6 +202,9 @@ export class FirstLines {
   }
 }
 
+/** What is at a path. */
+export type FileKind = "file" | "folder" | "foreign" | "none";
+
 /** Finds regular files and folders below a root. Remembers those that exist for a second. */
 export class FileKinds {
   /** The root, an absolute path without a slash at its end. */
@@ -211,20 +216,23 @@ export class FileKinds {
     this.root = root;
   }
 
-  /** Returns the kind of a path below the root. A link to another user's file does not count. */
-  kind(path: string): "file" | "folder" | "none" {
-    const kind = this.#found.get(path) ?? this.#look(path);
-    if (kind !== "none") this.#found.set(path, kind);
+  /** Returns the kind of a path below the root. "foreign" is behind a link to another user's file. */
+  kind(path: string): FileKind {
+    const found = this.#found.get(path);
+    if (found !== undefined) return found;
+    const kind = this.#look(path);
+    if (kind === "file" || kind === "folder") this.#found.set(path, kind);
     return kind;
   }
 
-  #look(path: string): "file" | "folder" | "none" {
+  #look(path: string): FileKind {
     const info = stat(this.root + path);
     if (info === null) return "none";
     for (let at = path.length; at > 0; at = path.lastIndexOf("/", at - 1)) {
       const part = this.root + path.slice(0, at);
       const target = at === path.length ? info : stat(part);
-      if (target === null || isForeignLink(part, target)) return "none";
+      if (target === null) return "none";
+      if (isForeignLink(part, target)) return "foreign";
     }
     return info.isFile ? "file" : info.isDirectory ? "folder" : "none";
   }

@@ -118,6 +118,9 @@ Deno.test("dev runs the CGI scripts of a folder", async () => {
   {
     await using dev = await Dev.start(directory);
     assertEquals(await dev.text("/show.sh/a"), "/a\n");
+    // As web servers do.
+    const merged = await fetch(`${dev.url}//show.sh/a`, { method: "POST" });
+    assertEquals([merged.status, await merged.text()], [200, "/a\n"]);
     assertEquals(
       await fetch(dev.url + "/absent", {}).then((response) => response.text()),
       "404 Not Found\n",
@@ -157,6 +160,8 @@ Deno.test("dev passes requests for the scripts of a folder to a FastCGI applicat
   {
     await using dev = await Dev.start(address, "--root", directory);
     assertEquals(await dev.text("/"), `${directory}/index.php`);
+    const merged = await fetch(`${dev.url}//index.php`, { method: "POST" });
+    assertEquals(await merged.text(), `${directory}/index.php`);
     const style = await fetch(dev.url + "/style.css");
     assertEquals([style.headers.get("content-type"), await style.text()], [
       "text/css",

@@ -172,6 +172,110 @@ Deno.test("no path leads fastCGIGateway({ root }) out of its folder", async () =
   });
 });
 
+/** Reports the script and the path that PHP-FPM would get. */
+const report = (_request: Request, { variables }: { variables: ReadonlyMap<string, string> }) =>
+  new Response(
+    ["REQUEST_METHOD", "SCRIPT_NAME", "PATH_INFO", "REQUEST_URI"]
+      .map((name) => variables.get(name) ?? "").join(" "),
+  );
+
+Deno.test("fastCGIGateway({ root }) redirects GET and HEAD to the path with merged slashes", async () => {
+  await withFolder(async (root) => {
+    await using server = serveFastCGI(report, local(), { log });
+    const at = address(server.addr);
+    const options = { root, prefix: "/app" as const, log };
+    using gateway = fastCGIGateway(at, options);
+    using merging = fastCGIGateway(at, { ...options, mergeSlashes: true });
+    using falling = fastCGIGateway(at, { ...options, fallback: "/ok.php" });
+    const fetch = (gateway: Gateway, path: string, method = "GET") =>
+      deadline(gateway(new Request(`http://localhost${path}`, { method })), path);
+    const cases: [path: string, location: string, run: string][] = [
+      ["//app/ok.php?x=//", "/app/ok.php?x=//", "/app/ok.php "],
+      ["/app//ok.php", "/app/ok.php", "/app/ok.php "],
+      ["/app/sub//index.php", "/app/sub/index.php", "/app/sub/index.php "],
+      ["/app///sub//ok.php/a//b/", "/app/sub/ok.php/a//b/", "/app/sub/ok.php /a//b/"],
+      ["/app//sub//", "/app/sub/", "/app/sub/index.php "],
+    ];
+    for (const [path, location, run] of cases) {
+      for (const each of [gateway, falling]) {
+        for (const method of ["GET", "HEAD"]) {
+          const { status, headers } = await fetch(each, path, method);
+          assertEquals([status, headers.get("location")], [301, location], path);
+        }
+      }
+      assertEquals((await fetch(gateway, path, "POST")).status, 404, path);
+      for (const method of ["GET", "POST"]) {
+        const seen = await (await fetch(merging, path, method)).text();
+        assertEquals(seen, `${method} ${run} ${path}`);
+      }
+    }
+    // What names no script goes to the fallback, as it was.
+    const seen = await (await fetch(falling, "/app/a//b", "POST")).text();
+    assertEquals(seen, "POST /app/ok.php  /app/a//b");
+    const hidden = [
+      "//app//.hidden.php",
+      "//evil.example/ok.php",
+      "/app//none.php",
+      "//sub/ok.php",
+    ];
+    for (const path of hidden) {
+      for (const each of [gateway, merging]) assertEquals((await fetch(each, path)).status, 404);
+    }
+    for (const path of ["/app//sub%2fok.php", "/app/sub//..%2fok.php"]) {
+      for (const each of [gateway, merging]) assertEquals((await fetch(each, path)).status, 400);
+    }
+  });
+});
+
+Deno.test("fastCGIGateway({ root }) logs that a link to another user's file is no script", async () => {
+  await withFolder(async (root) => {
+    const target = Deno.uid() === 0 ? `${root}/ok.php` : "/bin/sh";
+    await Deno.symlink(target, `${root}/link.php`);
+    if (Deno.uid() === 0) {
+      await new Deno.Command("chown", { args: ["-h", "65534", `${root}/link.php`] }).output();
+    }
+    const logged: string[] = [];
+    using gateway = fastCGIGateway("127.0.0.1:1", { root, log: (line) => logged.push(line) });
+    for (const path of ["/link.php", "/none.php"]) {
+      assertEquals((await gateway(new Request(`http://localhost${path}`))).status, 404);
+    }
+    assertEquals(logged, [
+      `Cannot run script: ${root}/link.php is behind a link to another user's file`,
+    ]);
+  });
+});
+
+Deno.test("each gateway takes its prefix in one encoding, with a slash at its end or without", async () => {
+  await withFolder(async (root) => {
+    await using fastcgi = serveFastCGI(report, local(), { log });
+    await using scgi = serveSCGI(report, local(), { log });
+    Deno.writeTextFileSync(
+      `${root}/ok.php`,
+      `#!/bin/sh\necho "Content-Type: text/plain"; echo\necho -n "$REQUEST_METHOD $SCRIPT_NAME $PATH_INFO $REQUEST_URI"\n`,
+    );
+    for (const slash of ["", "/"]) {
+      const options = { prefix: `/the app${slash}` as const, log };
+      const gateways: [gateway: Gateway, script: string][] = [
+        [cgiGateway({ ...options, root }), "/ok.php"],
+        [cgiGateway({ ...options, script: `${root}/ok.php` }), ""],
+        [fastCGIGateway(address(fastcgi.addr), { ...options, root }), "/ok.php"],
+        [fastCGIGateway(address(fastcgi.addr), options), ""],
+        [scgiGateway(address(scgi.addr), options), ""],
+      ];
+      for (const [gateway, script] of gateways) {
+        const fetch = (path: string) =>
+          deadline(gateway(new Request(`http://localhost${path}${script}/x`)), path);
+        const seen = await (await fetch("/the%20app")).text();
+        assertEquals(seen, `GET /the app${script} /x /the%20app${script}/x`);
+        for (const path of ["/%74he%20app", "/the%20%61pp", "/the%20apple", "/the"]) {
+          assertEquals((await fetch(path)).status, 404, path);
+        }
+        gateway[Symbol.dispose]();
+      }
+    }
+  });
+});
+
 Deno.test("paths reach an application without a root as they were, or not at all", async () => {
   const app = (_request: Request, { variables }: { variables: ReadonlyMap<string, string> }) =>
     new Response(`run=app PATH_INFO=${variables.get("PATH_INFO") ?? ""}`);

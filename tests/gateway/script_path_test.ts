@@ -5,8 +5,10 @@ import {
   fileNames,
   hasBadName,
   isUTF8,
+  mergeSlashes,
+  pathBelow,
+  readPrefix,
   splitScript,
-  stripPrefix,
 } from "../../gateway/script_path.ts";
 import { ProtocolError } from "../../wire/protocol_error.ts";
 import { bytes, text } from "../testing/bytes.ts";
@@ -60,7 +62,7 @@ Deno.test("decodeTarget() rejects a path that leaves its folder, or has a NUL (r
   }
 });
 
-Deno.test("stripPrefix() removes a prefix at a segment boundary", () => {
+Deno.test("pathBelow() removes a prefix at a segment boundary", () => {
   const cases: [path: string, prefix: string, rest: string | undefined][] = [
     ["/app/x", "/app", "/x"],
     ["/app/", "/app", "/"],
@@ -69,10 +71,83 @@ Deno.test("stripPrefix() removes a prefix at a segment boundary", () => {
     ["/ap", "/app", undefined],
     ["/x/app", "/app", undefined],
     ["/x", "", "/x"],
-    ["", "", ""],
     ["/APP/x", "/app", undefined],
+    // A slash at its end does not count.
+    ["/app/x", "/app/", "/x"],
+    ["/app", "/app/", ""],
+    ["/x", "/", "/x"],
+    ["//x", "/", "//x"],
+    ["/a/b/x", "/a/b/", "/x"],
+    // The rest is as it was.
+    ["/app/%2561/b%20c", "/app", "/%2561/b%20c"],
   ];
-  for (const [path, prefix, rest] of cases) assertEquals(stripPrefix(path, prefix), rest, path);
+  for (const [path, prefix, rest] of cases) {
+    assertEquals(pathBelow(path, readPrefix(prefix)), rest, `${path} ${prefix}`);
+  }
+});
+
+Deno.test("pathBelow() accepts the prefix in its canonical encoding only", () => {
+  const cases: [prefix: string, path: string, others: string[]][] = [
+    ["/cgi-bin", "/cgi-bin", ["/%63gi-bin", "/cgi%2Dbin", "/cgi%2dbin"]],
+    ["/a b", "/a%20b", ["/a b", "/a+b"]],
+    ["/caf\xe9", "/caf%C3%A9", ["/caf%c3%a9", "/caf%E9"]],
+    ["/a[b]|c", "/a[b]|c", ["/a%5Bb%5D%7Cc"]],
+    ["/a%20b", "/a%2520b", ["/a%20b", "/a b"]],
+    ["/a?b#c", "/a%3Fb%23c", []],
+    ["/a\\b", "/a%5Cb", ["/a/b"]],
+    ["/a/b", "/a/b", ["/a%2Fb", "/a%2fb", "/a//b"]],
+  ];
+  for (const [prefix, path, others] of cases) {
+    const read = readPrefix(prefix);
+    assertEquals(read.name, byteString(prefix));
+    assertEquals(new URL(`http://localhost${path}/x`).pathname, `${path}/x`, "the test is wrong");
+    assertEquals(pathBelow(`${path}/x`, read), "/x", path);
+    for (const other of others) assertEquals(pathBelow(`${other}/x`, read), undefined, other);
+  }
+});
+
+Deno.test("readPrefix() rejects what is no path", () => {
+  const bad = [
+    "app",
+    "app/",
+    "//",
+    "/a//",
+    "//a",
+    "/a//b",
+    "/.",
+    "/../a",
+    "/a/./b",
+    "/a/..",
+    "/a\0",
+  ];
+  for (const prefix of [...bad, "/a\n", " /a"]) {
+    assertEquals(
+      assertThrows(() => readPrefix(prefix), TypeError).message,
+      `Cannot create a gateway as its prefix must be a path such as "/cgi-bin": current value is ${
+        JSON.stringify(prefix)
+      }`,
+    );
+  }
+  for (const prefix of ["", "/", "/a/", "/...", "/.a", "/a..", "/a b/"]) readPrefix(prefix);
+});
+
+Deno.test("mergeSlashes() merges slashes before and in a script's name, and leaves those of PATH_INFO", () => {
+  const cases: [path: string, scriptName: string, pathInfo: string, merged: string][] = [
+    ["//a.php", "/a.php", "", "/a.php"],
+    ["/sub//index.php", "/sub/index.php", "", "/sub/index.php"],
+    ["///x////y//a.php", "/x/y/a.php", "", "/x/y/a.php"],
+    ["//sub//", "/sub/index.php", "", "/sub/"],
+    ["//a.php//b///c", "/a.php", "/b/c", "/a.php//b///c"],
+    ["/x//a.php/b//", "/x/a.php", "/b/", "/x/a.php/b//"],
+    ["//a%20b.php//c", "/a b.php", "/c", "/a%20b.php//c"],
+    ["/a.php//b", "/a.php", "/b", "/a.php//b"],
+    // Nothing but a prefix.
+    ["//app//x", "/app", "/x", "/app//x"],
+    ["//x", "", "/x", "//x"],
+  ];
+  for (const [path, scriptName, pathInfo, merged] of cases) {
+    assertEquals(mergeSlashes(path, { scriptName, pathInfo }), merged, path);
+  }
 });
 
 Deno.test("fileNames() returns the names in a path as texts", () => {
