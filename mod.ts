@@ -32,6 +32,9 @@ export type {
 export type { FastCGIOptions, LimitOptions, Server, ServerOptions } from "./fastcgi.ts";
 export type { HTTPOptions } from "./http.ts";
 
+/** Where a command line, of whichever version of this package, says that it loads a module: see cli/load_app.ts. */
+const LOADER: unique symbol = Symbol.for("@gatehouse/cgi loader");
+
 /** Options of {@linkcode serve}. Each transport uses those that it has. */
 export interface ServeOptions extends CGIOptions, FastCGIOptions, HTTPOptions {}
 
@@ -64,6 +67,8 @@ export interface ServeOptions extends CGIOptions, FastCGIOptions, HTTPOptions {}
  * ```
  */
 export async function serve(app: App, options: ServeOptions = {}): Promise<void> {
+  const { [LOADER]: loader } = globalThis as { [LOADER]?: () => Promise<void> };
+  if (loader !== undefined) return await loader();
   const environment = readEnvironment();
   if (environment === "cgi") return await serveCGI(app, options);
   const inherited = await serveInherited(app, options, environment);
