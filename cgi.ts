@@ -12,6 +12,7 @@
  */
 
 import type { App, AppOptions } from "./bridge/app.ts";
+import { checkNumbers } from "./bridge/check_numbers.ts";
 import { disconnected, Exchange } from "./bridge/exchange.ts";
 import { contentLength, isDecoded } from "./bridge/request.ts";
 import { RequestBody, type RequestBodySource } from "./bridge/request_body.ts";
@@ -106,6 +107,7 @@ const RECOVERABLE =
  *
  * @param app A handler, or an object with `fetch`.
  * @returns Resolves when the response is sent and the rest of the request read.
+ * @throws {RangeError} If a limit or timeout is negative or NaN.
  *
  * @example With an environment and streams other than those of the process
  * ```ts
@@ -123,6 +125,7 @@ const RECOVERABLE =
  * ```
  */
 export async function serveCGI(app: App, options: CGIOptions = {}): Promise<void> {
+  checkNumbers("Cannot serve", options);
   const { stdin = Deno.stdin, stdout = Deno.stdout, stderr = Deno.stderr, exitTimeout = 1000 } =
     options;
   const log = (message: string) => writeLine(stderr, message);

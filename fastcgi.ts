@@ -136,6 +136,7 @@ const LEAVE = 5000;
  * @param listener The result of `Deno.listen`, TCP or Unix, or of `inheritedListener()`.
  * @returns A handle with the shape of `Deno.HttpServer`.
  * @throws {Error} If other machines can reach the listener and no option allows this.
+ * @throws {RangeError} If a limit or timeout is negative or NaN.
  *
  * @example A daemon for nginx's `fastcgi_pass 127.0.0.1:9000`
  * ```ts no-assert

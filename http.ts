@@ -5,6 +5,7 @@
  */
 
 import type { App, AppOptions, HandlerInfo, Protocol } from "./bridge/app.ts";
+import { checkNumbers } from "./bridge/check_numbers.ts";
 import { errorResponse, plainResponse } from "./bridge/error_response.ts";
 import {
   decodePath,
@@ -63,6 +64,7 @@ const DOTS = /\/(?:\.|%2e)/i;
  *
  * @param app A handler, or an object with `fetch`.
  * @returns The server.
+ * @throws {RangeError} If a limit or timeout is negative or NaN.
  *
  * @example
  * ```ts no-assert
@@ -83,6 +85,7 @@ export function serveHTTP(
  * @param app A handler, or an object with `fetch`. It may call `Deno.upgradeWebSocket`.
  * @returns The server. Its `shutdown()` and `finished` reject if requests do not end within `shutdownTimeout`: Deno
  * cannot abort them, so the caller must end the process.
+ * @throws {RangeError} If a limit or timeout is negative or NaN.
  *
  * @example
  * ```ts no-assert
@@ -97,6 +100,7 @@ export function serveHTTP(
  */
 export function serveHTTP(app: App, options?: HTTPOptions): Deno.HttpServer<Deno.NetAddr>;
 export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<Deno.Addr> {
+  checkNumbers("Cannot serve", options);
   const handler = toHandler(app);
   const { onError: _onError, debug: _debug, signal, shutdownTimeout, path, ...others } = options;
   const { allowRemote = false, hostname = allowRemote ? "0.0.0.0" : "127.0.0.1", ...serveOptions } =

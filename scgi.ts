@@ -81,6 +81,7 @@ interface Service {
  * @param listener The result of `Deno.listen`, TCP or Unix, or of `inheritedListener()`.
  * @returns A handle with the shape of `Deno.HttpServer`.
  * @throws {Error} If other machines can reach the listener and no option allows this.
+ * @throws {RangeError} If a limit or timeout is negative or NaN.
  *
  * @example A daemon for nginx's `scgi_pass 127.0.0.1:4000`
  * ```ts no-assert

@@ -5,6 +5,7 @@
  */
 
 import { MIN_BODY_RATE } from "./body_rate.ts";
+import { checkNumbers } from "./check_numbers.ts";
 
 /** Limits of FastCGI and SCGI servers. */
 export interface LimitOptions {
@@ -71,18 +72,24 @@ export interface LimitOptions {
   writeTimeout?: number;
 }
 
-/** Returns the limits in force. An option that is absent or undefined gets its default. */
-export function resolveLimits({
-  maxVariableBytes = 262_144,
-  maxVariables = 2000,
-  maxBodyBytes = Infinity,
-  maxBufferedBody = 67_108_864,
-  maxRequests = 1024,
-  variablesTimeout = 10_000,
-  bodyTimeout = 60_000,
-  minBodyRate = MIN_BODY_RATE,
-  writeTimeout = 60_000,
-}: LimitOptions): Required<LimitOptions> {
+/**
+ * Returns the limits in force. An option that is absent or undefined gets its default.
+ *
+ * @throws {RangeError} If an option is negative or NaN, be it a limit or not.
+ */
+export function resolveLimits(options: LimitOptions): Required<LimitOptions> {
+  checkNumbers("Cannot serve", options);
+  const {
+    maxVariableBytes = 262_144,
+    maxVariables = 2000,
+    maxBodyBytes = Infinity,
+    maxBufferedBody = 67_108_864,
+    maxRequests = 1024,
+    variablesTimeout = 10_000,
+    bodyTimeout = 60_000,
+    minBodyRate = MIN_BODY_RATE,
+    writeTimeout = 60_000,
+  } = options;
   return {
     maxVariableBytes,
     maxVariables,

@@ -58,6 +58,7 @@ const DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin";
  *
  * @param options The location of the scripts, `root` or `script`, and limits.
  * @throws {TypeError} If neither or both of `root` and `script` are set, or the prefix or the permissions are invalid.
+ * @throws {RangeError} If a limit or timeout is negative or NaN.
  *
  * @example
  * ```ts no-assert

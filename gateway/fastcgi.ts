@@ -71,6 +71,7 @@ const ABORT_GRACE = 1000;
  *
  * @param address `host:port`, `[ipv6]:port` or `unix:/path`.
  * @throws {TypeError} If the address or the prefix is invalid.
+ * @throws {RangeError} If a limit or timeout is negative or NaN.
  *
  * @example PHP
  * ```ts no-assert

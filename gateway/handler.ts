@@ -1,3 +1,4 @@
+import { checkNumbers } from "../bridge/check_numbers.ts";
 import { describeError } from "../bridge/describe.ts";
 import { plainResponse } from "../bridge/error_response.ts";
 import { isAuthority } from "../bridge/request.ts";
@@ -60,11 +61,17 @@ export function createGateway(
   return Object.assign(gateway, { [Symbol.dispose]: close });
 }
 
-/** Creates the timer of a gateway's limits. @param once Whether it is for one request. */
+/**
+ * Creates the timer of a gateway's limits.
+ *
+ * @param once Whether it is for one request.
+ * @throws {RangeError} If an option is negative or NaN, be it a limit or not.
+ */
 export function createSweep(
   options: GatewayOptions & { connectTimeout?: number },
   once = false,
 ): Sweep {
+  checkNumbers("Cannot create a gateway", options);
   const {
     timeout = DEFAULTS.timeout,
     clientTimeout = DEFAULTS.clientTimeout,

@@ -30,6 +30,7 @@ import {
  *
  * @param address `host:port`, `[ipv6]:port` or `unix:/path`.
  * @throws {TypeError} If the address or the prefix is invalid.
+ * @throws {RangeError} If a limit or timeout is negative or NaN.
  *
  * @example
  * ```ts no-assert

@@ -21,6 +21,7 @@ export interface ListenOptions {
  *
  * @param address `host:port` or `unix:/path`.
  * @throws {Error} If another process listens on the address, or the path is a file other than a socket.
+ * @throws {RangeError} If mode or group is a number that is no integer from 0.
  *
  * @example
  * ```ts
@@ -53,6 +54,12 @@ export async function openUnixSocket<T>(
   open: () => T,
   close: (opened: T) => void,
 ): Promise<T> {
+  for (const [name, value] of Object.entries({ mode: options.mode, group: options.group })) {
+    if (typeof value !== "number" || Number.isInteger(value) && value >= 0) continue;
+    throw new RangeError(
+      `Cannot listen as ${name} must be an integer from 0: current value is ${value}`,
+    );
+  }
   await removeStaleSocket(path);
   const opened = openPrivately(open);
   try {
