@@ -160,8 +160,7 @@ export async function serveCGI(app: App, options: CGIOptions = {}): Promise<void
 function exitWithin(timeout: number, log: (message: string) => void): void {
   if (timeout === Infinity) return;
   const never = new Int32Array(new SharedArrayBuffer(4));
-  // Not Math.max(): a timeout of NaN would never elapse.
-  const { value } = Atomics.waitAsync(never, 0, 0, timeout > 1 ? timeout : 1);
+  const { value } = Atomics.waitAsync(never, 0, 0, Math.max(timeout, 1));
   Promise.resolve(value).then(() => {
     log(
       `Exited the script as it must end within ${timeout} ms of its response: something kept it alive, ` +
