@@ -342,13 +342,35 @@ export const LOADS: Load[] = [
     keep: false,
     peers: [peers.gatehouseSCGI, peers.gatehouse, peers.denoServe],
   }),
+  ...[true, false].map((keep) =>
+    steady({
+      ...hello,
+      key: keep ? "inherited" : "inherited-new",
+      title: `Hello, on an inherited socket, ${
+        keep ? "16 connections" : "a new connection for each request, 16 at once"
+      }`,
+      connections: 16,
+      keep,
+      peers: [peers.oneWorker, peers.gatehouse],
+    })
+  ),
   steady({
     ...hello,
     key: "workers",
     title: "Hello, all cores for server and load, 64 connections",
     connections: 64,
     unpinned: true,
-    peers: [peers.prefork(2), peers.prefork(1), peers.go],
+    peers: [peers.twoWorkers, peers.oneWorker, peers.go],
+  }),
+  steady({
+    key: "workers-compute",
+    title: "A millisecond of computing, all cores for server and load, 16 connections at once",
+    app: "compute",
+    spec: { path: "/compute" },
+    expected: "computed",
+    connections: 16,
+    unpinned: true,
+    peers: [peers.twoWorkers, peers.gatehouse],
   }),
   large("up", "POST 1 GiB in one request, read into one buffer", "upload", upload),
   large("up-chunks", "POST 1 GiB in one request, read in chunks", "chunks", upload),

@@ -131,6 +131,10 @@ export function prefork(workers: number): Peer {
   };
 }
 
+/** Serves the socket that it inherits. */
+export const oneWorker: Peer = prefork(1);
+export const twoWorkers: Peer = prefork(2);
+
 /** A program that was found or built. */
 interface Built {
   command(port: number): string[];

@@ -18,6 +18,13 @@ function publish(): void {
 export const apps: Record<string, App> = {
   hello: () => new Response("Hello, world"),
 
+  /** Computes for a millisecond. */
+  compute() {
+    const end = performance.now() + 1;
+    while (performance.now() < end);
+    return new Response("computed");
+  },
+
   headers(request) {
     let length = 0;
     request.headers.forEach((value, name) => length += name.length + value.length);
