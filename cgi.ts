@@ -23,7 +23,15 @@ import { ProtocolError } from "./wire/protocol_error.ts";
 import { Variables } from "./wire/variables.ts";
 
 export { localRedirect } from "./bridge/local_redirect.ts";
-export type { App, AppObject, AppOptions, Handler, HandlerInfo, Protocol } from "./bridge/app.ts";
+export type {
+  App,
+  AppObject,
+  AppOptions,
+  CompletedRequest,
+  Handler,
+  HandlerInfo,
+  Protocol,
+} from "./bridge/app.ts";
 
 /** The input that a script reads the body from: the part of `Deno.stdin` that is used. */
 export interface CGIInput {

@@ -74,6 +74,7 @@ export type {
   App,
   AppObject,
   AppOptions,
+  CompletedRequest,
   FilterInfo,
   Handler,
   HandlerInfo,
@@ -121,6 +122,8 @@ const MAX_UNREAD = 4_194_304;
 const HTTP_REFUSAL =
   "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n" +
   "400 Bad Request: this address speaks FastCGI, not HTTP\n";
+/** How many bytes of variables a refused request may have: more are dropped, and an access log does without them. */
+const MAX_REFUSED = 16_384;
 /** How many bytes may be pending before a log message flushes them. */
 const LOG_BUFFER = 16384;
 /** The id of all of nginx's requests. */
@@ -465,6 +468,7 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
         log(
           `Closed a connection as a request's variables must arrive within ${limits.variablesTimeout} ms: they did not`,
         );
+        request.dropLate();
         return this.abort(disconnected());
       }
       request.checkBody(now);
@@ -585,6 +589,11 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     return now - this.#begunAt > this.#connection.service.limits.variablesTimeout;
   }
 
+  /** Records that the connection closes as its variables are late. */
+  dropLate(): void {
+    this.#refusedExchange().dropped(408);
+  }
+
   /** Refuses the request. The first reason counts. */
   #refuse(status: number, protocolStatus: number = ProtocolStatus.requestComplete): void {
     this.#refusal ??= { status, protocolStatus };
@@ -596,7 +605,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     const method = ROLE_METHODS[this.#role] ?? "a role from 1 to 3";
     this.log(`Refused a request of role ${this.#role} as the app must have ${method}`);
     this.#refuse(500, ProtocolStatus.unknownRole);
-    this.#prepared(this.#emptyExchange());
+    this.#prepared(this.#refusedExchange());
   }
 
   /** Adds content of FCGI_PARAMS. Empty content ends the stream. */
@@ -605,7 +614,8 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     if (content.length === 0) return this.#prepare();
     this.#variableBytes += content.length;
     const { maxVariableBytes } = this.#connection.service.limits;
-    if (this.#refusal !== null || this.#variableBytes > maxVariableBytes) {
+    const most = this.#refusal === null ? maxVariableBytes : MAX_REFUSED;
+    if (this.#variableBytes > most) {
       this.#variables = "";
       this.#moreVariables = null;
     } else if (this.#variables === "") this.#variables = decodeByteString(content);
@@ -647,13 +657,16 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   /** Creates the exchange, or refuses the request, once the variables are complete. */
   #prepare(): void {
     const { limits } = this.#connection.service;
+    let variables = new Variables([]);
     let exchange: Exchange | undefined;
     if (this.#role !== Role.authorizer) this.body = new RequestBody(this, limits.maxBodyBytes);
     try {
-      const variables = this.#decodeVariables(limits);
+      variables = this.#decodeVariables(limits);
       this.#connection.quirks = serverQuirks(variables);
-      this.body?.declare(contentLength(variables));
-      exchange = this.#createExchange(variables);
+      if (this.#refusal === null) {
+        this.body?.declare(contentLength(variables));
+        exchange = this.#createExchange(variables);
+      }
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error;
       this.#refuse(error.status);
@@ -661,7 +674,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     }
     this.#variables = "";
     this.#moreVariables = null;
-    this.#prepared(exchange ?? this.#emptyExchange());
+    this.#prepared(exchange ?? this.#refusedExchange(variables));
   }
 
   #prepared(exchange: Exchange): void {
@@ -702,13 +715,9 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     }
   }
 
-  #emptyExchange(): Exchange {
-    return new Exchange(
-      this,
-      new Variables([]),
-      this.body,
-      this.#connection.service.options,
-    );
+  /** Creates the exchange of a request that is refused. */
+  #refusedExchange(variables: Variables = new Variables([])): Exchange {
+    return new Exchange(this, variables, this.body, this.#connection.service.options);
   }
 
   /** Creates the exchange. A filter's has FCGI_DATA too, whose length and time are required (section 6.4). */

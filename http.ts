@@ -7,6 +7,9 @@
 import type { App, AppOptions, HandlerInfo, Protocol } from "./bridge/app.ts";
 import { checkNumbers } from "./bridge/check_numbers.ts";
 import { errorResponse, plainResponse } from "./bridge/error_response.ts";
+import { CLIENT_CLOSED } from "./bridge/exchange.ts";
+import { HTTPCompletion, LONG } from "./bridge/http_completion.ts";
+import { hasLeft } from "./bridge/native_signal.ts";
 import {
   decodePath,
   decodePercent,
@@ -24,9 +27,18 @@ import { safeLog } from "./io/log.ts";
 import { MAX_DELAY } from "./io/max_delay.ts";
 import { type ServerOptions, SHUTDOWN_TIMEOUT } from "./io/server.ts";
 import { ProtocolError } from "./wire/protocol_error.ts";
+import { Sweep } from "./io/sweep.ts";
 import { Variables } from "./wire/variables.ts";
 
-export type { App, AppObject, AppOptions, Handler, HandlerInfo, Protocol } from "./bridge/app.ts";
+export type {
+  App,
+  AppObject,
+  AppOptions,
+  CompletedRequest,
+  Handler,
+  HandlerInfo,
+  Protocol,
+} from "./bridge/app.ts";
 
 /** Options of {@linkcode serveHTTP}: those of `Deno.serve`, and those that all transports share. */
 export interface HTTPOptions
@@ -108,46 +120,84 @@ export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<
   // On a Unix socket, Deno.serve makes URLs of the scheme "http+unix".
   const moved = path !== undefined || options.basePath !== undefined ||
     options.trustForwarded === true;
+  const { onCompleted } = options;
   const logged = { ...options, log: safeLog(options.log) };
+  const pending = onCompleted === undefined ? undefined : new Sweep([LONG]);
   const stop = new AbortController();
   const server: Deno.HttpServer<Deno.Addr> = path === undefined
     ? Deno.serve({ ...serveOptions, hostname, signal: stop.signal }, serveRequest)
     : Deno.serve({ path, onListen: options.onListen, signal: stop.signal }, serveRequest);
+  if (pending !== undefined) server.finished.finally(() => pending.close()).catch(() => {});
   return limitShutdown(server, stop, signal, shutdownTimeout);
 
   async function serveRequest(
-    request: Request,
+    native: Request,
     { remoteAddr, completed }: Deno.ServeHandlerInfo<Deno.Addr>,
   ): Promise<Response> {
-    if (NO_REQUEST.test(request.method)) return plainResponse(501);
-    const host = request.headers.get("host");
-    // Deno.serve puts any Host into the URL: "x/y?" would change its path.
-    if (host && !isAuthority(host)) return plainResponse(400);
-    const addressed = addressedHost(request.url);
-    if (addressed !== undefined && addressed !== host) {
-      if (!isAuthority(addressed)) return plainResponse(400);
-      if (host) request = withHost(request, addressed);
-    }
+    const refusal = refusalOf(native);
+    const request = refusal === undefined ? withAddressedHost(native) : native;
     const info = new HTTPInfo(request, remoteAddr, completed, logged);
-    let normal = request;
+    const completion = onCompleted && new HTTPCompletion(request, info, onCompleted);
+    if (completion !== undefined) pending!.add(completion);
+    let response: Response;
     try {
-      if (moved || DOTS.test(request.url)) normal = HTTPInfo.normalize(info);
+      const seen = refusal ?? (moved || DOTS.test(request.url) ? normalize(info) : request);
+      if (typeof seen === "number") {
+        response = plainResponse(seen);
+      } else {
+        if (completion !== undefined) completion.request = seen;
+        response = await handler(seen, info);
+        if (response?.status !== SWITCHING_PROTOCOLS) checkResponse(response);
+      }
     } catch (error) {
-      if (!(error instanceof ProtocolError)) throw error;
-      info.log(error.message);
-      return plainResponse(error.status);
+      response = hasLeft(request)
+        ? new Response(null, { status: CLIENT_CLOSED })
+        : await errorResponse(error, request, info, options, {
+          load: () => import("./io/source_file.ts"),
+        });
     }
-    try {
-      const response = await handler(normal, info);
-      if (response?.status !== SWITCHING_PROTOCOLS) checkResponse(response);
-      return response;
-    } catch (error) {
-      if (request.signal.aborted) throw error;
-      return await errorResponse(error, request, info, options, {
-        load: () => import("./io/source_file.ts"),
-      });
+    if (completion !== undefined) {
+      pending!.delete(completion);
+      completion.responded(response);
     }
+    return response;
   }
+}
+
+/** Returns the request with the URL that the app sees, or the status to refuse it with. */
+function normalize(info: HTTPInfo): Request | number {
+  try {
+    return HTTPInfo.normalize(info);
+  } catch (error) {
+    if (!(error instanceof ProtocolError)) throw error;
+    info.log(error.message);
+    return error.status;
+  }
+}
+
+/** Returns the status to refuse a request with, or undefined. */
+function refusalOf({ method, headers, url }: Request): number | undefined {
+  if (NO_REQUEST.test(method)) return 501;
+  const host = headers.get("host");
+  // Deno.serve puts any Host into the URL: "x/y?" would change its path.
+  if (host && !isAuthority(host)) return 400;
+  const addressed = addressedHost(url);
+  return addressed !== undefined && addressed !== host && !isAuthority(addressed) ? 400 : undefined;
+}
+
+function withAddressedHost(request: Request): Request {
+  const host = request.headers.get("host");
+  const addressed = addressedHost(request.url);
+  return host && addressed !== undefined && addressed !== host
+    ? withHost(request, addressed)
+    : request;
+}
+
+/** Returns the URL of a request, with another host where that is invalid: Deno.serve puts any into the URL. */
+function parseURL({ url, headers }: Request): URL {
+  const host = headers.get("host");
+  const named = host && !isAuthority(host) ? url.replace(`//${host}`, "//localhost") : url;
+  return URL.parse(named) ?? new URL("http://localhost/");
 }
 
 /** Returns the authority of a URL as the client wrote it, which an absolute target has set; undefined on a Unix socket. */
@@ -242,8 +292,10 @@ class HTTPInfo implements HandlerInfo {
   get variables(): Variables {
     if (this.#variables === null) {
       const length = this.#request.headers.get("content-length");
+      const url = parseURL(this.#request);
       this.#variables = new Variables(createVariables(this.#request, {
-        pathInfo: decodePercent(new URL(this.#request.url).pathname),
+        url,
+        pathInfo: decodePercent(url.pathname),
         contentLength: length === null ? undefined : Number(length),
         remoteAddr: this.#remoteAddr,
       }));

@@ -24,6 +24,7 @@ export type {
   App,
   AppObject,
   AppOptions,
+  CompletedRequest,
   FilterInfo,
   Handler,
   HandlerInfo,

@@ -49,7 +49,15 @@ export { listen, type ListenOptions } from "./io/listen.ts";
 export type { Duplex, Listener } from "./io/duplex.ts";
 export type { LimitOptions } from "./bridge/limits.ts";
 export type { Server, ServerOptions } from "./io/server.ts";
-export type { App, AppObject, AppOptions, Handler, HandlerInfo, Protocol } from "./bridge/app.ts";
+export type {
+  App,
+  AppObject,
+  AppOptions,
+  CompletedRequest,
+  Handler,
+  HandlerInfo,
+  Protocol,
+} from "./bridge/app.ts";
 
 /** Options of {@linkcode serveSCGI}. */
 export interface SCGIOptions extends AppOptions, LimitOptions, ServerOptions {
@@ -177,6 +185,7 @@ class Connection
       const headers = decoder.push(bytes);
       if (headers === null) return;
       rest = headers.rest;
+      variables = new Variables(headers.pairs);
       if (!options.lenient) checkHeaders(headers.pairs);
       if (headers.pairs.length > limits.maxVariables) {
         throw new ProtocolError(
@@ -184,7 +193,6 @@ class Connection
           431,
         );
       }
-      variables = new Variables(headers.pairs);
       this.#body = new RequestBody(this, limits.maxBodyBytes);
       this.#body.declare(contentLength(variables) ?? 0);
     } catch (error) {
@@ -251,12 +259,18 @@ class Connection
       log(
         `Closed a connection as a request's variables must arrive within ${limits.variablesTimeout} ms: they did not`,
       );
+      if (this.#channel.reads > 0) this.#dropLate();
       this.abort(disconnected());
     } else {
       this.#rate ??= new BodyRate(limits.minBodyRate);
       this.#body?.check(now, limits.bodyTimeout, this.#rate);
       if (this.#channel.inputEnded) this.#channel.probe();
     }
+  }
+
+  /** Records that the connection closes as its variables are late. */
+  #dropLate(): void {
+    new Exchange(this, new Variables([]), null, this.#service.options).dropped(408);
   }
 
   drain(): void {

@@ -38,6 +38,22 @@ export interface FilterInfo extends HandlerInfo {
   readonly dataLastModified: Date;
 }
 
+/** A request that has ended, and how: what {@linkcode AppOptions.onCompleted} gets. */
+export interface CompletedRequest {
+  /** The request. Absent if it was refused before it could be created: its variables may then say more. */
+  readonly request?: Request;
+  /** The handler's second argument. It has no variables if they were refused. */
+  readonly info: HandlerInfo;
+  /** The status of the response; 499 if the client left before the head was sent. */
+  readonly status: number;
+  /** How many bytes of the body were sent. Absent if that is not known, as for a stream over HTTP. */
+  readonly bytes?: number;
+  /** When the request began. */
+  readonly started: Date;
+  /** How long it took, in milliseconds. */
+  readonly duration: number;
+}
+
 /** A fetch handler. A handler for `Deno.serve` is one too. */
 export type Handler = (request: Request, info: HandlerInfo) => Response | Promise<Response>;
 
@@ -66,6 +82,13 @@ export interface AppOptions {
    * @default undefined, the error is logged and the response is a `500 Internal Server Error` that shows no cause
    */
   onError?: (error: unknown) => Response | Promise<Response>;
+  /**
+   * Called once for each request, when its response is complete or cannot be completed: for an access log. Called for
+   * requests that are refused without the app, too. An error that it throws is logged, and changes nothing.
+   *
+   * @default undefined
+   */
+  onCompleted?: (completed: CompletedRequest) => void;
   /**
    * The part of the URL's path to remove, so that the app's routes do not depend on where it is mounted. `"auto"`
    * removes SCRIPT_NAME if the web server splits the path (`/cgi-bin/app.ts/users` becomes `/users`). A path such as

@@ -73,6 +73,17 @@ export function bufferedResponse(response: unknown, once = false): BufferedRespo
   return keys === null ? undefined : readFields(response, keys);
 }
 
+/** Returns the length of a response's body in bytes, or undefined if it is not known before the body is sent. */
+export function bodyLength(response: Response): number | undefined {
+  const body = bufferedResponse(response)?.body;
+  if (typeof body === "string") return new TextEncoder().encode(body).length;
+  if (body !== undefined) return body.length;
+  if (response.body === null) return 0;
+  if (isBodyDecoded(response)) return undefined;
+  const length = response.headers.get("content-length");
+  return length === null ? undefined : Number(length);
+}
+
 /**
  * Marks a response as sent, as `Deno.serve` does: its body counts as read, and it cannot be sent again.
  *

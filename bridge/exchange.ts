@@ -1,5 +1,5 @@
 import type { Variables } from "../wire/variables.ts";
-import type { AppOptions, FilterInfo, HandlerInfo, Protocol } from "./app.ts";
+import type { AppOptions, CompletedRequest, FilterInfo, HandlerInfo, Protocol } from "./app.ts";
 import { describeError } from "./describe.ts";
 import type { DebugTools } from "./error_response.ts";
 import { createLazyRequest, type RequestParts } from "./lazy_request.ts";
@@ -27,6 +27,9 @@ export interface TransportInfo {
   log(message: string): void;
 }
 
+/** The status of a request whose client has left before the response, as in nginx's log. */
+export const CLIENT_CLOSED = 499;
+
 /** One request and its response, whatever the transport, and how the transport aborts them. */
 export class Exchange implements RequestParts {
   method = "";
@@ -46,6 +49,11 @@ export class Exchange implements RequestParts {
   #remoteAddr: Deno.NetAddr | null = null;
   #completed: PromiseWithResolvers<void> | null = null;
   #outcome: "pending" | "complete" | "failed" = "pending";
+  #startedAt: number;
+  #request: Request | undefined;
+  #status = CLIENT_CLOSED;
+  /** How many bytes of the body were sent. */
+  #bytes = 0;
 
   /** @param body The request's body, or null if the request cannot have one. */
   constructor(
@@ -59,6 +67,7 @@ export class Exchange implements RequestParts {
     this.#transport = transport;
     this.#body = body;
     this.#options = options;
+    this.#startedAt = options.onCompleted === undefined ? 0 : performance.now();
   }
 
   /** Creates the second argument of the handler. */
@@ -118,7 +127,7 @@ export class Exchange implements RequestParts {
     this.url = requestHref(variables, this.#options) ?? this.#requestURL().href;
     if (variables.hasLineBreaks) this.createHeaders();
     if (this.#readable() === null) this.#body?.discard();
-    return createLazyRequest(this);
+    return this.#request = createLazyRequest(this);
   }
 
   createHeaders(): Headers {
@@ -155,6 +164,24 @@ export class Exchange implements RequestParts {
     this.#body?.fail(reason);
     this.#controller?.abort(reason);
     this.onabort?.(reason);
+    this.settle("failed");
+  }
+
+  /**
+   * Records that a part of the response was sent, or is about to be.
+   *
+   * @param status The status of the response.
+   * @param bytes The length of that part, without the head.
+   */
+  sent(status: number, bytes: number): void {
+    this.#status = status;
+    this.#bytes += bytes;
+  }
+
+  /** Records that the connection closes without a response, for a reason that a status names. */
+  dropped(status: number): void {
+    this.#status = status;
+    this.settle("failed");
   }
 
   /** Records how the response ended. The first call counts. */
@@ -162,6 +189,14 @@ export class Exchange implements RequestParts {
     if (this.#outcome !== "pending") return;
     this.#outcome = outcome;
     this.#settle();
+    const { onCompleted } = this.#options;
+    if (onCompleted === undefined) return;
+    reportCompleted(onCompleted, {
+      request: this.#request,
+      info: this.info(),
+      status: this.#status,
+      bytes: this.#bytes,
+    }, this.#startedAt);
   }
 
   #settle(): void {
@@ -178,6 +213,30 @@ export class Exchange implements RequestParts {
       this.protocol,
       this.#transport.program,
     );
+  }
+}
+
+/**
+ * Calls the option `onCompleted`. Never throws: an error of it is logged.
+ *
+ * @param startedAt When the request began, of `performance.now()`.
+ */
+export function reportCompleted(
+  onCompleted: (completed: CompletedRequest) => unknown,
+  completed: Omit<CompletedRequest, "started" | "duration">,
+  startedAt: number,
+): void {
+  const duration = performance.now() - startedAt;
+  const log = (error: unknown) => completed.info.log(describeError(error));
+  try {
+    const result = onCompleted({
+      ...completed,
+      started: new Date(Date.now() - duration),
+      duration,
+    });
+    if (result instanceof Promise) result.catch(log);
+  } catch (error) {
+    log(error);
   }
 }
 

@@ -77,6 +77,8 @@ export async function respond(
   } catch (error) {
     // sendResponse() throws only before it has sent anything.
     return await sendError(error, request, exchange, sink, options);
+  } finally {
+    exchange.settle("failed");
   }
 }
 
@@ -141,12 +143,13 @@ function sendResponse(
   if (buffered !== undefined) return sendBuffered(response, buffered, exchange, sink);
   checkResponse(response);
   const path = localRedirectPath(response);
+  const status = readNative(response, "status");
   // The head has no other field: with a status it would redirect the client instead (rule B6).
-  if (path !== undefined) return send(sink, `Location: ${path}\r\n\r\n`, null, exchange);
+  if (path !== undefined) return send(sink, exchange, status, `Location: ${path}\r\n\r\n`);
   const body = readNative(response, "body");
   if (body !== null) return sendStream(response, body, exchange, sink);
   const known = isBodyless(response, exchange) ? undefined : 0;
-  return send(sink, encodeResponseHead(response, exchange, false, known), null, exchange);
+  return send(sink, exchange, status, encodeResponseHead(response, exchange, false, known));
 }
 
 async function sendStream(
@@ -159,6 +162,7 @@ async function sendStream(
   const source = new BodySource(body);
   exchange.onabort = (reason) => source.cancel(reason);
   const declared = declaredLength(response);
+  const status = readNative(response, "status");
   let head: string | null;
   try {
     await source.readAhead();
@@ -170,7 +174,7 @@ async function sendStream(
   }
   if (bodyless) {
     source.cancel();
-    return send(sink, head, null, exchange);
+    return send(sink, exchange, status, head);
   }
   let { chunk, last } = source;
   let left = source.length ?? declared ?? Infinity;
@@ -190,6 +194,7 @@ async function sendStream(
         throw new Error(`The body is ${left} bytes shorter than its Content-Length of ${declared}`);
       }
       const sent = sink.send(head, chunk, last);
+      exchange.sent(status, chunk?.length ?? 0);
       if (sent !== undefined) await sent;
       head = null;
       if (last) break;
@@ -222,31 +227,39 @@ function sendBuffered(
   const short = typeof body === "string" && body.length < SHORT && !NOT_ASCII.test(body);
   if (typeof body === "string" && !short) body = encoder.encode(body);
   let head: string;
+  let status = 200;
   let bodyless = exchange.method === "HEAD";
   // encodeResponseHead() logs a warning of a long type.
   if (contentType !== undefined && (contentType?.length ?? 0) < SHORT) {
     head = encodePlainHead(contentType, body.length);
   } else {
+    status = readNative(response, "status");
     bodyless = isBodyless(response, exchange);
     const known = bodyless && exchange.method !== "HEAD" ? undefined : body.length;
     head = encodeResponseHead(response, exchange, true, known);
   }
-  if (bodyless || body.length === 0) return send(sink, head, null, exchange);
+  if (bodyless || body.length === 0) return send(sink, exchange, status, head);
   // A short ASCII text is a byte string, so it can be sent with the head.
-  return typeof body === "string"
-    ? send(sink, head + body, null, exchange)
-    : send(sink, head, body, exchange);
+  return send(sink, exchange, status, head, body);
 }
 
-/** Sends a complete response in one part. */
+/**
+ * Sends a complete response in one part.
+ *
+ * @param body As bytes, or as a byte string.
+ */
 async function send(
   sink: ResponseSink,
-  head: string,
-  chunk: Uint8Array | null,
   exchange: Exchange,
+  status: number,
+  head: string,
+  body: Uint8Array | string = "",
 ): Promise<boolean> {
   try {
-    const sent = sink.send(head, chunk, true);
+    const sent = typeof body === "string"
+      ? sink.send(head + body, null, true)
+      : sink.send(head, body, true);
+    exchange.sent(status, body.length);
     if (sent !== undefined) await sent;
     exchange.settle("complete");
     return true;

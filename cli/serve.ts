@@ -15,7 +15,7 @@ import { checkExposure } from "../io/peers.ts";
 import type { Server } from "../io/server.ts";
 import { onHangup, runUntilTerminated } from "../io/signals.ts";
 import { serveSCGI } from "../scgi.ts";
-import { ACCESS_LOGS, logAccess } from "./access_log.ts";
+import { ACCESS_LOGS, accessLog } from "./access_log.ts";
 import { formatAddress, readAddress } from "./address.ts";
 import { type Arguments, formatUsage, type Usage } from "./arguments.ts";
 import { Failure, UsageError } from "./errors.ts";
@@ -110,7 +110,6 @@ interface Plan extends ListenOptions {
   module: string;
   protocol: Protocol;
   addresses: string[];
-  accessLog: typeof ACCESS_LOGS[number] | undefined;
   options: AppOptions & FastCGIOptions;
 }
 
@@ -148,13 +147,13 @@ function readPlan(args: Arguments): Plan {
     throw new UsageError("--max-body is for fastcgi and scgi: for http set it in the web server.");
   }
   const seconds = args.number("shutdown-timeout", 0);
+  const format = args.choice("access-log", ACCESS_LOGS);
   return {
     module,
     protocol,
     addresses,
     mode: readMode(args.text("mode")),
     group: readGroup(args.text("group")),
-    accessLog: args.choice("access-log", ACCESS_LOGS),
     options: {
       basePath: readBasePath(args.text("base-path")),
       trustForwarded: args.has("trust-forwarded"),
@@ -163,6 +162,7 @@ function readPlan(args: Arguments): Plan {
       maxBodyBytes: args.bytes("max-body"),
       shutdownTimeout: seconds === undefined ? undefined : seconds * 1000,
       logTo: LOGS[log ?? "both"],
+      onCompleted: format === undefined ? undefined : accessLog(format),
     },
   };
 }
@@ -254,14 +254,13 @@ function checkAddress(address: string, protocol: Protocol, allowRemote: boolean)
 async function serve(plan: Plan): Promise<void> {
   guardConsole();
   const app = await loadApp(plan.module, plan.addresses);
-  const logged = plan.accessLog === undefined ? app : logAccess(app, plan.accessLog);
   using _ = onHangup(() =>
     logLine("Ignored SIGHUP as it replaces workers: it needs --workers 1 or more")
   );
   const servers: Awaited<ReturnType<typeof startServing>>[] = [];
   for (const address of plan.addresses) {
     try {
-      servers.push(await startServing(logged, address, plan));
+      servers.push(await startServing(app, address, plan));
     } catch (error) {
       await Promise.all(servers.map((server) => server.shutdown()));
       throw listenFailure(error, address);

@@ -338,3 +338,18 @@ Deno.test("serveHTTP() listens on loopback unless the options say otherwise", as
     await server.shutdown();
   }
 });
+
+for (const options of [{}, { basePath: "/app" }] as const) {
+  Deno.test(`serveHTTP() responds to an app's error though the app has replaced request.signal, ${JSON.stringify(options)}`, async () => {
+    const app: App = (request) => {
+      Object.defineProperty(request, "signal", { value: AbortSignal.abort() });
+      throw new Error("past its deadline");
+    };
+    const onError = (error: unknown) => new Response((error as Error).message, { status: 503 });
+    await serving(app, { ...options, onError }, async (url, logged) => {
+      const response = await get(`${url}/app/a`);
+      assertEquals([response.status, await response.text()], [503, "past its deadline"]);
+      assertEquals(logged, []);
+    });
+  });
+}

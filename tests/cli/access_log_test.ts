@@ -1,8 +1,11 @@
 import { assertEquals, assertMatch } from "@std/assert";
-import { logAccess } from "../../cli/access_log.ts";
+import type { App, CompletedRequest } from "../../bridge/app.ts";
+import { ACCESS_LOGS, accessLog } from "../../cli/access_log.ts";
+import { serveFastCGI } from "../../fastcgi.ts";
 import { serveHTTP } from "../../http.ts";
+import { Variables } from "../../wire/variables.ts";
 import { deadline } from "../testing/deadline.ts";
-import type { App } from "../../bridge/app.ts";
+import { FastCGIClient, request as requestBytes } from "../testing/fastcgi_client.ts";
 
 /** Serves an app, sends a request and returns the line of the log. */
 async function lineOf(
@@ -12,14 +15,19 @@ async function lineOf(
   init?: RequestInit,
 ): Promise<string> {
   const line = Promise.withResolvers<string>();
-  const options = { hostname: "127.0.0.1", port: 0, onListen: () => {}, log: () => {} };
-  await using server = serveHTTP(logAccess(app, format, line.resolve), options);
+  await using server = serveHTTP(app, {
+    hostname: "127.0.0.1",
+    port: 0,
+    onListen: () => {},
+    log: () => {},
+    onCompleted: accessLog(format, line.resolve),
+  });
   const response = await fetch(`http://127.0.0.1:${server.addr.port}${path}`, init);
   await response.body?.cancel();
   return await deadline(line.promise, "the line of the log");
 }
 
-Deno.test("logAccess() writes the common log format", async () => {
+Deno.test("accessLog() writes the common log format", async () => {
   const app = () => new Response("é", { status: 201 });
   const line = await lineOf("common", app, "/a%22b?c=%0a");
   assertMatch(
@@ -28,7 +36,7 @@ Deno.test("logAccess() writes the common log format", async () => {
   );
 });
 
-Deno.test("logAccess() writes the combined log format, with quotes escaped", async () => {
+Deno.test("accessLog() writes the combined log format, with quotes escaped", async () => {
   const headers = { referer: "http://localhost/", "user-agent": `a "quoted" \\ agent` };
   const line = await lineOf("combined", { fetch: () => new Response(null) }, "/", { headers });
   assertMatch(
@@ -37,7 +45,7 @@ Deno.test("logAccess() writes the combined log format, with quotes escaped", asy
   );
 });
 
-Deno.test("logAccess() writes JSON", async () => {
+Deno.test("accessLog() writes JSON", async () => {
   const line = JSON.parse(await lineOf("json", () => Response.json([1]), "/a", { method: "PUT" }));
   assertEquals(line.remote, "127.0.0.1");
   assertEquals([line.method, new URL(line.url).pathname], ["PUT", "/a"]);
@@ -46,34 +54,61 @@ Deno.test("logAccess() writes JSON", async () => {
   assertEquals(line.time, new Date(line.time).toISOString());
 });
 
-Deno.test("logAccess() writes 500 if the app throws", async () => {
+Deno.test("accessLog() writes the response to an app that throws", async () => {
   const app = () => {
     throw new Error("broken");
   };
-  assertMatch(await lineOf("common", app), / 500 -$/);
+  assertMatch(await lineOf("common", app), / 500 26$/);
 });
 
-Deno.test("logAccess() does not change a response, so that a fetched one stays decoded", async () => {
-  const response = new Response("hello", { headers: { "content-type": "text/css" } });
-  const app = logAccess(() => response, "common", () => {});
-  const info = { completed: new Promise(() => {}) } as never;
-  assertEquals(await (app as Deno.ServeHandler)(new Request("http://localhost/"), info), response);
-});
+/** The end of a request that was refused before it was created. */
+function refused(variables: [name: string, value: string][]): CompletedRequest {
+  const info = { remoteAddr: { transport: "unix", path: "" }, variables: new Variables(variables) };
+  return { info: info as never, status: 431, bytes: 26, started: new Date(0), duration: 1 };
+}
 
-Deno.test("logAccess() writes 499 if the client disconnects before the response", async () => {
+Deno.test("accessLog() writes what the variables of a refused request say", () => {
   const lines: string[] = [];
-  const left = Promise.withResolvers<void>();
-  const app = logAccess(() => new Promise(() => {}), "common", (line) => lines.push(line));
-  const info = {
-    completed: left.promise,
-    remoteAddr: { transport: "unix", path: "" },
-    variables: new Map(),
-  } as never;
-  (app as Deno.ServeHandler)(new Request("http://localhost/a"), info);
-  left.reject(new Error("the client left"));
-  await left.promise.catch(() => {});
-  await null;
-  assertMatch(lines[0], /^- - - \[.*\] "GET \/a HTTP\/1\.1" 499 -$/);
+  const variables: [string, string][] = [
+    ["REQUEST_METHOD", "PUT"],
+    ["REQUEST_URI", '/a"b?c'],
+    ["SERVER_PROTOCOL", "HTTP/1.0"],
+    ["HTTP_REFERER", "http://localhost/"],
+    ["HTTP_USER_AGENT", "agent"],
+  ];
+  for (const format of ACCESS_LOGS) {
+    accessLog(format, (line) => lines.push(line))(refused(variables));
+    accessLog(format, (line) => lines.push(line))(refused([]));
+  }
+  const date = "[01/Jan/1970:00:00:00 +0000]";
+  assertEquals(lines.slice(0, 4), [
+    `- - - ${date} "PUT /a\\"b?c HTTP/1.0" 431 26`,
+    `- - - ${date} "-" 431 26`,
+    `- - - ${date} "PUT /a\\"b?c HTTP/1.0" 431 26 "http://localhost/" "agent"`,
+    `- - - ${date} "-" 431 26 "-" "-"`,
+  ]);
+  const { method, url, referrer, agent } = JSON.parse(lines[4]);
+  assertEquals([method, url, referrer, agent], [
+    "PUT",
+    '/a"b?c',
+    "http://localhost/",
+    "agent",
+  ]);
+  assertEquals(JSON.parse(lines[5]).status, 431);
+});
+
+Deno.test("accessLog() writes 499 for a client that left before the response", async () => {
+  const line = Promise.withResolvers<string>();
+  await using server = serveFastCGI(
+    (request) => new Promise((resolve) => request.signal.onabort = () => resolve(new Response())),
+    Deno.listen({ hostname: "127.0.0.1", port: 0 }),
+    { onCompleted: accessLog("common", line.resolve), log: () => {} },
+  );
+  const { port } = server.addr as Deno.NetAddr;
+  using client = new FastCGIClient(await Deno.connect({ hostname: "127.0.0.1", port }));
+  await client.send(requestBytes({ variables: { REQUEST_URI: "/a" } }));
+  client.close();
+  assertMatch(await deadline(line.promise, "the line"), /"GET \/a HTTP\/1\.1" 499 -$/);
 });
 
 /** Text that would end a field or a line, or control a terminal. */

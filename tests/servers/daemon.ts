@@ -1,4 +1,5 @@
 /** Serves the test app as a daemon: `daemon.ts fastcgi 127.0.0.1:0`, or `daemon.ts scgi unix:/path/of.sock /base`. */
+import { accessLog } from "../../cli/access_log.ts";
 import { listen, serveFastCGI } from "../../fastcgi.ts";
 import { runUntilTerminated } from "../../io/signals.ts";
 import { serveSCGI } from "../../scgi.ts";
@@ -12,6 +13,7 @@ const server = serve(app, await listen(address, { mode: 0o666 }), {
   // nginx stops sending the body once the response has begun, and a test waits for this timeout.
   bodyTimeout: 2_000,
   shutdownTimeout: 5_000,
+  onCompleted: accessLog("common"),
   onListen: (addr) =>
     console.log(
       "listening on",

@@ -1,7 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { behaviours, checkAuthority, type Site } from "./behaviours.ts";
 import { Client, request, Witness } from "./client.ts";
-import { configuration, snippet, Suite } from "./harness.ts";
+import { configuration, eventually, snippet, Suite } from "./harness.ts";
 import { nginxCommand, stockParameters } from "./nginx.ts";
 
 const nginx = new Suite("nginx", {
@@ -97,14 +97,24 @@ behaviours(
   (port) => site(port.scgi, { protocol: "scgi", log: (rig) => rig.output("daemon (scgi)") }),
 );
 
-nginx.test("a client that disconnects before the response aborts the request", async (port) => {
-  using witness = new Witness();
-  const client = await Client.connect(site(port.tcp).host);
-  await client.sendHead("GET", `/wait?witness=${witness.port}`);
-  assertEquals(await witness.next("the app starts"), "started");
-  client[Symbol.dispose]();
-  assertEquals(await witness.next("the request aborts"), "aborted");
-});
+for (const [over, path] of [["tcp", "/wait"], ["unix", "/app/wait"]] as const) {
+  nginx.test(
+    `a client that disconnects before the response aborts the request, a 499, over ${over}`,
+    async (port, rig) => {
+      using witness = new Witness();
+      const client = await Client.connect(site(port[over]).host);
+      const target = `${path}?witness=${witness.port}`;
+      await client.sendHead("GET", target);
+      assertEquals(await witness.next("the app starts"), "started");
+      client[Symbol.dispose]();
+      assertEquals(await witness.next("the request aborts"), "aborted");
+      await eventually(
+        "the line of the access log",
+        () => rig.output("daemon (fastcgi)").includes(`"GET ${target} HTTP/1.1" 499 -`),
+      );
+    },
+  );
+}
 
 nginx.test(
   "the authority of HTTP/2 reaches the app",

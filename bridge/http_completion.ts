@@ -1,0 +1,63 @@
+import type { AppOptions, HandlerInfo } from "./app.ts";
+import { bodyLength } from "./buffered_response.ts";
+import { CLIENT_CLOSED, reportCompleted } from "./exchange.ts";
+import { hasLeft, nativeSignal } from "./native_signal.ts";
+
+/**
+ * How long a handler may take before its request's signal is read, in milliseconds. Without it, a handler that does not
+ * settle after its client has left would never be reported.
+ */
+export const LONG = 5000;
+
+/** A request over HTTP whose end the option `onCompleted` waits for. */
+export class HTTPCompletion {
+  place = -1;
+  /** The request as the app sees it. */
+  request: Request | undefined;
+  /** The request as Deno created it. */
+  #native: Request;
+  #info: HandlerInfo;
+  #onCompleted: Required<AppOptions>["onCompleted"];
+  #startedAt = performance.now();
+  /** Watched: the handler has taken long, and the signal was read. */
+  #phase: "handling" | "watched" | "responding" | "over" = "handling";
+
+  constructor(
+    native: Request,
+    info: HandlerInfo,
+    onCompleted: Required<AppOptions>["onCompleted"],
+  ) {
+    this.#native = native;
+    this.#info = info;
+    this.#onCompleted = onCompleted;
+  }
+
+  /** Notices a client that leaves while the handler takes long. Called from time to time with `performance.now()`. */
+  check(now: number): void {
+    if (this.#phase !== "handling" || now - this.#startedAt < LONG) return;
+    this.#phase = "watched";
+    const left = () => {
+      if (this.#phase === "watched") this.#report(CLIENT_CLOSED, 0);
+    };
+    const signal = nativeSignal(this.#native);
+    if (signal.aborted) left();
+    else signal.addEventListener("abort", left);
+  }
+
+  /** Records the response, which Deno sends next. */
+  responded(response: Response): void {
+    if (this.#phase === "over") return;
+    if (hasLeft(this.#native)) return this.#report(CLIENT_CLOSED, 0);
+    this.#phase = "responding";
+    const { status } = response;
+    const bytes = this.#native.method === "HEAD" ? 0 : bodyLength(response);
+    const end = () => this.#report(status, bytes);
+    this.#info.completed.then(end, end);
+  }
+
+  #report(status: number, bytes: number | undefined): void {
+    this.#phase = "over";
+    const completed = { request: this.request, info: this.#info, status, bytes };
+    reportCompleted(this.#onCompleted, completed, this.#startedAt);
+  }
+}

@@ -1,0 +1,429 @@
+/** `info.completed` settles, and `onCompleted` is called once for each request, however it ends. */
+import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import type { App, AppOptions, CompletedRequest } from "../../bridge/app.ts";
+import { HTTPCompletion, LONG } from "../../bridge/http_completion.ts";
+import { serveCGI } from "../../cgi.ts";
+import { serveFastCGI } from "../../fastcgi.ts";
+import { serveHTTP } from "../../http.ts";
+import { serveSCGI } from "../../scgi.ts";
+import { Role } from "../../wire/fastcgi.ts";
+import { encodeSCGIHeaders } from "../../wire/scgi.ts";
+import { bytes } from "../testing/bytes.ts";
+import { deadline } from "../testing/deadline.ts";
+import { FastCGIClient, request as requestBytes, variables } from "../testing/fastcgi_client.ts";
+import { beginRequest, type Pairs, params } from "../testing/fastcgi_records.ts";
+import { serving } from "../testing/fastcgi_serving.ts";
+import { turns } from "../testing/serving.ts";
+import { type ClientRequest, IN_PROCESS } from "./transports.ts";
+
+/** Collects what an option `onCompleted` gets. */
+class Ends {
+  readonly all: CompletedRequest[] = [];
+  #next = Promise.withResolvers<CompletedRequest>();
+
+  readonly onCompleted = (completed: CompletedRequest): void => {
+    this.all.push(completed);
+    this.#next.resolve(completed);
+  };
+
+  /** Waits for the first end, and some turns for others, which must not come. */
+  async only(): Promise<CompletedRequest> {
+    const first = await deadline(this.#next.promise, "the end of the request");
+    await turns(3);
+    assertEquals(this.all.length, 1);
+    return first;
+  }
+}
+
+const slow = (...chunks: string[]) =>
+  new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      await new Promise((resolve) => setTimeout(resolve, 0));
+      const chunk = chunks.shift();
+      if (chunk === undefined) controller.close();
+      else controller.enqueue(bytes(chunk));
+    },
+  });
+
+interface Case {
+  app: App;
+  request?: Partial<ClientRequest>;
+  options?: AppOptions;
+  /** The status and the number of bytes, also over HTTP where that differs. */
+  end: [status: number, bytes?: number];
+  overHTTP?: [status: number, bytes?: number];
+  /** The URL's path that the end has, or undefined if the request was refused. */
+  path?: string;
+}
+
+const CASES: Record<string, Case> = {
+  "a text": { app: () => new Response("é"), end: [200, 2], path: "/a" },
+  "bytes with a status": {
+    app: () => new Response(new Uint8Array(2000), { status: 404 }),
+    end: [404, 2000],
+    path: "/a",
+  },
+  "a stream": {
+    app: () => new Response(slow("one", "two")),
+    end: [200, 6],
+    overHTTP: [200, undefined],
+    path: "/a",
+  },
+  "no body": { app: () => new Response(null, { status: 204 }), end: [204, 0], path: "/a" },
+  "HEAD": {
+    app: () => new Response("text"),
+    request: { method: "HEAD" },
+    end: [200, 0],
+    path: "/a",
+  },
+  "an app that throws": {
+    app: () => {
+      throw new Error("the secret");
+    },
+    end: [500, 26],
+    path: "/a",
+  },
+  "an error that onError handles": {
+    app: () => {
+      throw new Error("the secret");
+    },
+    options: { onError: () => new Response("sorry", { status: 503 }) },
+    end: [503, 5],
+    path: "/a",
+  },
+  "an app's own 499": {
+    app: () => new Response("x", { status: 499 }),
+    end: [499, 1],
+    path: "/a",
+  },
+  "an invalid host": {
+    app: () => new Response(),
+    request: { headers: [["Host", "a b"]] },
+    end: [400, 16],
+  },
+  "a method that no Request has": {
+    app: () => new Response(),
+    request: { method: "TRACE" },
+    end: [501, 20],
+  },
+};
+
+const { error } = console;
+
+async function silently(run: () => Promise<void>): Promise<void> {
+  console.error = () => {};
+  try {
+    await run();
+  } finally {
+    console.error = error;
+  }
+}
+
+for (const [transport, start] of Object.entries(IN_PROCESS)) {
+  for (
+    const [name, { app, request, options, end, overHTTP = end, path }] of Object.entries(CASES)
+  ) {
+    Deno.test(`${transport}: onCompleted gets the end of a request: ${name}`, () =>
+      silently(async () => {
+        const ends = new Ends();
+        await using over = start(app, { ...options, onCompleted: ends.onCompleted });
+        await over.send({ method: "GET", target: "/a", headers: [], ...request });
+        const completed = await ends.only();
+        assertEquals(
+          [completed.status, completed.bytes],
+          transport === "HTTP" ? overHTTP : end,
+        );
+        const { url } = completed.request ?? {};
+        assertEquals(url && new URL(url).pathname, path);
+        assertEquals(completed.info.variables.get("REQUEST_METHOD"), request?.method ?? "GET");
+        assertEquals(completed.info.variables.get("REQUEST_URI"), "/a");
+        assertEquals(completed.started instanceof Date, true);
+        assertEquals(completed.duration >= 0, true);
+      }));
+  }
+
+  Deno.test(`${transport}: an onCompleted that throws or rejects changes nothing`, () =>
+    silently(async () => {
+      const failures = [
+        () => {
+          throw new Error("broken");
+        },
+        () => Promise.reject(new Error("broken")),
+      ];
+      for (const onCompleted of failures) {
+        await using over = start(() => new Response("sent"), { onCompleted });
+        for (let turn = 0; turn < 2; turn++) {
+          const response = await over.send({ method: "GET", target: "/", headers: [] });
+          assertEquals([response.status, response.body.length], [200, 4]);
+        }
+      }
+    }));
+}
+
+/** What a handler does once its client has left. */
+const AFTER: Record<string, (request: Request) => Promise<Response>> = {
+  "throws": (request) =>
+    new Promise((_resolve, reject) => {
+      request.signal.onabort = () => reject(request.signal.reason);
+    }),
+  "responds": (request) =>
+    new Promise((resolve) => {
+      request.signal.onabort = () => resolve(new Response("too late"));
+    }),
+  "responds with a stream": (request) =>
+    new Promise((resolve) => {
+      request.signal.onabort = () => resolve(new Response(slow("too late")));
+    }),
+  "throws something else": (request) =>
+    new Promise((_resolve, reject) => {
+      request.signal.onabort = () => reject(new Error("unrelated"));
+    }),
+};
+
+type Start = (
+  app: App,
+  options: AppOptions & { log: (line: string) => void },
+) => AsyncDisposable & { readonly addr: Deno.Addr };
+
+const hostname = "127.0.0.1";
+const usual = variables({ REQUEST_URI: "/a" });
+
+/** Listens on a Unix socket, whose file the listener removes when it closes. */
+function listenUnix(): Deno.UnixListener {
+  const path = Deno.makeTempFileSync();
+  Deno.removeSync(path);
+  return Deno.listen({ transport: "unix", path });
+}
+
+function connect(addr: Deno.Addr): Promise<Deno.Conn> {
+  if ("path" in addr) return Deno.connect({ transport: "unix", path: addr.path });
+  return Deno.connect({ hostname, port: (addr as Deno.NetAddr).port });
+}
+
+/** Servers, and the bytes of a request to each. Over TCP an SCGI server cannot notice that its client has left (D7). */
+const SERVERS: Record<string, { start: Start; request: Uint8Array }> = {
+  "FastCGI over TCP": {
+    start: (app, options) => serveFastCGI(app, Deno.listen({ hostname, port: 0 }), options),
+    request: requestBytes({ variables: { REQUEST_URI: "/a" } }),
+  },
+  "FastCGI": {
+    start: (app, options) => serveFastCGI(app, listenUnix(), options),
+    request: requestBytes({ variables: { REQUEST_URI: "/a" } }),
+  },
+  SCGI: {
+    start: (app, options) => serveSCGI(app, listenUnix(), options),
+    request: encodeSCGIHeaders([["CONTENT_LENGTH", "0"], ["SCGI", "1"], ...usual]),
+  },
+  HTTP: {
+    start: (app, options) => serveHTTP(app, { ...options, hostname, port: 0, onListen() {} }),
+    request: bytes("GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+  },
+};
+
+for (const [transport, { start, request }] of Object.entries(SERVERS)) {
+  for (const [name, respond] of Object.entries(AFTER)) {
+    Deno.test(`${transport}: a client that leaves before the response is a 499, and the handler ${name}`, async () => {
+      const ends = new Ends();
+      const logged: string[] = [];
+      const begun = Promise.withResolvers<void>();
+      const settled = Promise.withResolvers<void>();
+      const { error } = console;
+      console.error = (line) => logged.push(line);
+      try {
+        await using server = start((request, info) => {
+          info.completed.finally(settled.resolve).catch(() => {});
+          begun.resolve();
+          return respond(request);
+        }, { onCompleted: ends.onCompleted, log: (line) => logged.push(line) });
+        const conn = await connect(server.addr);
+        await conn.write(request);
+        await deadline(begun.promise, "the handler");
+        conn.close();
+        const { status, bytes, request: ended } = await ends.only();
+        assertEquals([status, bytes, new URL(ended!.url).pathname], [499, 0, "/a"]);
+        await deadline(settled.promise, "info.completed");
+      } finally {
+        console.error = error;
+      }
+      assertEquals(logged, []);
+    });
+  }
+}
+
+Deno.test("info.completed rejects at once if the client of a handler that never settles has left", async () => {
+  const ends = new Ends();
+  const begun = Promise.withResolvers<{ completed: Promise<void> }>();
+  const app: App = (_request, info) => {
+    begun.resolve(info);
+    return new Promise(() => {});
+  };
+  await serving(app, { onCompleted: ends.onCompleted }, async ({ connect }) => {
+    const client = await connect();
+    await client.send(beginRequest(1), params(1, usual));
+    const { completed } = await deadline(begun.promise, "the app");
+    client.close();
+    await deadline(assertRejects(() => completed, DOMException), "info.completed");
+    assertEquals((await ends.only()).status, 499);
+  });
+});
+
+Deno.test("a script whose client has left before the response ends with 499", async () => {
+  const ends = new Ends();
+  let completed: Promise<void> | undefined;
+  const app: App = (_request, info) => {
+    completed = info.completed;
+    return new Response("too late");
+  };
+  const left = () => {
+    throw new Deno.errors.BrokenPipe();
+  };
+  await serveCGI(app, {
+    env: { REQUEST_METHOD: "GET", SERVER_NAME: "localhost" },
+    stdout: { write: () => Promise.try(left), writeSync: left },
+    onCompleted: ends.onCompleted,
+  });
+  assertEquals((await ends.only()).status, 499);
+  await assertRejects(() => completed!);
+});
+
+Deno.test("a client that leaves during the response ends with its status and what was sent", async () => {
+  const ends = new Ends();
+  const app = () =>
+    new Response(
+      new ReadableStream({ start: (controller) => controller.enqueue(bytes("some")) }),
+    );
+  await serving(app, { onCompleted: ends.onCompleted }, async ({ connect }) => {
+    const client = await connect();
+    await client.send(requestBytes());
+    await client.next("the head");
+    client.close();
+    const { status, bytes } = await ends.only();
+    assertEquals([status, bytes], [200, 4]);
+  });
+});
+
+Deno.test("HTTPCompletion notices a client that leaves while its handler takes long", async () => {
+  const ends = new Ends();
+  const begun = Promise.withResolvers<HTTPCompletion>();
+  const gate = Promise.withResolvers<void>();
+  const server = Deno.serve({ hostname, port: 0, onListen() {} }, async (request, info) => {
+    begun.resolve(new HTTPCompletion(request, info as never, ends.onCompleted));
+    await gate.promise;
+    return new Response();
+  });
+  const conn = await Deno.connect({ hostname, port: server.addr.port });
+  await conn.write(bytes("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+  const completion = await deadline(begun.promise, "the handler");
+  completion.check(performance.now() + LONG - 1000);
+  conn.close();
+  await turns();
+  assertEquals(ends.all, []);
+  completion.check(performance.now() + LONG);
+  assertEquals((await ends.only()).status, 499);
+  // What the handler returns then is nobody's response.
+  completion.responded(new Response());
+  gate.resolve();
+  await server.shutdown();
+  assertEquals((await ends.only()).status, 499);
+});
+
+/** Requests that a FastCGI server refuses without its app, and the options that make it do so. */
+const REFUSED: Record<
+  string,
+  { variables?: Pairs; role?: number; options?: object; end: [number, string | undefined] }
+> = {
+  "431, too many variables": { options: { maxVariables: 1 }, end: [431, undefined] },
+  "431, too many bytes": { options: { maxVariableBytes: 10 }, end: [431, undefined] },
+  "400, an invalid length": { variables: [["CONTENT_LENGTH", "x"]], end: [400, "/a"] },
+  "413, a length above the maximum": {
+    variables: [["CONTENT_LENGTH", "9"]],
+    options: { maxBodyBytes: 8 },
+    end: [413, "/a"],
+  },
+  "503, too many requests": { options: { maxRequests: 0 }, end: [503, "/a"] },
+  "503, with long variables": {
+    options: { maxRequests: 0 },
+    variables: [["HTTP_COOKIE", "x".repeat(20_000)]],
+    end: [503, undefined],
+  },
+  "500, a role that the app lacks": { role: Role.filter, end: [500, undefined] },
+};
+
+for (const [name, { variables: others = [], role, options, end }] of Object.entries(REFUSED)) {
+  Deno.test(`onCompleted gets the end of a refused request: ${name}`, async () => {
+    const ends = new Ends();
+    const app = () => new Response("called");
+    await serving(app, { ...options, onCompleted: ends.onCompleted }, async ({ connect }) => {
+      const client = await connect();
+      await client.send(requestBytes({ role, variables: [...usual, ...others] }));
+      assertEquals((await client.response()).status, end[0]);
+      const { status, request, info } = await ends.only();
+      assertEquals([status, info.variables.get("REQUEST_URI"), request], [...end, undefined]);
+    });
+  });
+}
+
+Deno.test("onCompleted gets the end of an SCGI request that is refused", async () => {
+  const cases: [Pairs, object, number, string | undefined][] = [
+    [usual, {}, 400, "/a"],
+    [[["CONTENT_LENGTH", "0"], ["SCGI", "1"], ...usual], { maxVariables: 1 }, 431, "/a"],
+    [[["CONTENT_LENGTH", "0"], ["SCGI", "1"], ...usual], { maxVariableBytes: 9 }, 431, undefined],
+    [[["CONTENT_LENGTH", "9"], ["SCGI", "1"], ...usual], { maxBodyBytes: 8 }, 413, "/a"],
+    [[["CONTENT_LENGTH", "0"], ["SCGI", "1"], ...usual], { maxRequests: 0 }, 503, "/a"],
+  ];
+  for (const [pairs, options, status, uri] of cases) {
+    const ends = new Ends();
+    await using server = serveSCGI(() => new Response(), Deno.listen({ hostname, port: 0 }), {
+      ...options,
+      onCompleted: ends.onCompleted,
+      log: () => {},
+    });
+    using conn = await connect(server.addr);
+    await conn.write(encodeSCGIHeaders(pairs));
+    const completed = await ends.only();
+    assertEquals(
+      [completed.status, completed.info.variables.get("REQUEST_URI"), completed.request],
+      [status, uri, undefined],
+    );
+  }
+});
+
+const LATE: Record<string, { start: Start; request: Uint8Array }> = {
+  FastCGI: {
+    start: (app, options) =>
+      serveFastCGI(app, Deno.listen({ hostname, port: 0 }), { ...options, variablesTimeout: 1 }),
+    request: beginRequest(1),
+  },
+  SCGI: {
+    start: (app, options) =>
+      serveSCGI(app, Deno.listen({ hostname, port: 0 }), { ...options, variablesTimeout: 1 }),
+    request: bytes("70:CONTENT_LENGTH"),
+  },
+};
+
+for (const [transport, { start, request }] of Object.entries(LATE)) {
+  Deno.test(`${transport}: a request whose variables are late ends with 408`, async () => {
+    const ends = new Ends();
+    const logged: string[] = [];
+    await using server = start(() => new Response(), {
+      onCompleted: ends.onCompleted,
+      log: (line) => logged.push(line),
+    });
+    using conn = await connect(server.addr);
+    await conn.write(request);
+    const { status, bytes, request: created } = await ends.only();
+    assertEquals([status, bytes, created], [408, 0, undefined]);
+    assertStringIncludes(logged.join(), "variables must arrive within 1 ms");
+  });
+}
+
+Deno.test("a client that asks for nothing leaves no end", async () => {
+  const ends = new Ends();
+  await serving(() => new Response(), { onCompleted: ends.onCompleted }, async ({ connect }) => {
+    (await connect()).close();
+    const client = await connect() as FastCGIClient;
+    await client.send(requestBytes());
+    await client.response();
+  });
+  assertEquals((await ends.only()).status, 200);
+});
