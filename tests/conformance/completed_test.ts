@@ -10,7 +10,11 @@ import { Role } from "../../wire/fastcgi.ts";
 import { encodeSCGIHeaders } from "../../wire/scgi.ts";
 import { bytes } from "../testing/bytes.ts";
 import { deadline } from "../testing/deadline.ts";
-import { FastCGIClient, request as requestBytes, variables } from "../testing/fastcgi_client.ts";
+import {
+  type FastCGIClient,
+  request as requestBytes,
+  variables,
+} from "../testing/fastcgi_client.ts";
 import { beginRequest, type Pairs, params } from "../testing/fastcgi_records.ts";
 import { serving } from "../testing/fastcgi_serving.ts";
 import { turns } from "../testing/serving.ts";
