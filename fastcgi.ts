@@ -657,7 +657,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   /** Creates the exchange, or refuses the request, once the variables are complete. */
   #prepare(): void {
     const { limits } = this.#connection.service;
-    let variables = new Variables([]);
+    let variables: Variables | undefined;
     let exchange: Exchange | undefined;
     if (this.#role !== Role.authorizer) this.body = new RequestBody(this, limits.maxBodyBytes);
     try {
