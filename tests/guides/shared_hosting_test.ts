@@ -39,9 +39,47 @@ testWith(NEEDS, "docs/shared-hosting.md works as written", async () => {
       assertEquals(output.replaceAll("\r", ""), next.text, `${commands}\n${host.log()}`);
     }
   }
-  const { status } = await fetch(`${host.url}/app/hello.js`);
-  assertEquals(status, 403);
+  await refusesOtherFiles(machine, host);
 });
+
+/** Files that are not meant for browsers, whatever they are named. */
+const PRIVATE = [
+  "hello.ts",
+  "HELLO.TS",
+  "hello.ts~",
+  "hello.js",
+  "hello.cgi~",
+  "hello.cgi.bak",
+  "hello.html.orig",
+  ".env",
+  ".git/config",
+  ".htaccess",
+  "data.db",
+  "data.db-wal",
+  "data/page.sqlite",
+  "deno.json",
+  "notes",
+];
+const PUBLIC = ["page.html", "style.css", "images/logo.png"];
+
+async function refusesOtherFiles(machine: Machine, host: Host): Promise<void> {
+  for (const folder of [".git", "data", "images"]) {
+    Deno.mkdirSync(`${machine.home}/public_html/app/${folder}`);
+  }
+  const names = [...PUBLIC, ...PRIVATE.filter((name) => name !== ".htaccess")];
+  for (const name of names) machine.write(`public_html/app/${name}`, "the contents\n");
+  for (const name of [...PRIVATE, "", "data/"]) {
+    const response = await fetch(`${host.url}/app/${name}`);
+    assertEquals(
+      [response.status, (await response.text()).includes("contents")],
+      [403, false],
+      name,
+    );
+  }
+  for (const name of PUBLIC) {
+    assertEquals(await (await fetch(`${host.url}/app/${name}`)).text(), "the contents\n", name);
+  }
+}
 
 /** The errors that the page warns about. */
 async function servesSources(machine: Machine, host: Host): Promise<void> {

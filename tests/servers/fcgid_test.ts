@@ -56,6 +56,15 @@ fcgid.test("runs examples/hello.ts as a .fcgi file", async ({ hello }) => {
   assertEquals([status, text], [200, "Hello from Gatehouse\n"]);
 });
 
+fcgid.test("serves no other file of the folder", async ({ hello, list }) => {
+  for (
+    const path of ["/app/hello.ts", "/app/HELLO.FCGI", "/app/.env", "/app/", "/app/hello.fcgi~"]
+  ) {
+    assertEquals((await request(site(hello).host, "GET", path)).status, 403, path);
+  }
+  assertEquals((await request(site(list).host, "GET", "/app/authorizer.fcgi.bak")).status, 403);
+});
+
 fcgid.test("runs examples/hello.ts as a wrapper", async ({ hello }) => {
   const { status, text } = await request(site(hello).host, "GET", "/hello/x");
   assertEquals([status, text], [200, "Hello from Gatehouse\n"]);
