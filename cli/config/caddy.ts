@@ -21,6 +21,15 @@ ${path === "" ? "" : `    env SCRIPT_NAME ${path}\n`}    # Log the app's errors,
 # The app:
 ${startLines(options)}
 
+{
+  servers {
+    timeouts {
+      # How long the header of a request may take; without it, for ever.
+      read_header 10s
+    }
+  }
+}
+
 # With a domain instead, such as example.com, Caddy serves HTTPS.
 ${head(listen)}
 ${indent(site, "  ")}

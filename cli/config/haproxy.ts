@@ -23,6 +23,9 @@ defaults
   timeout connect 5s
   timeout client 30s
   timeout server 30s
+  # How long the header of a request may take, and how long a connection may wait for the next request.
+  timeout http-request 10s
+  timeout http-keep-alive 30s
 
 frontend ${name}
   bind ${listen === undefined ? "*:80" : formatAddress(listen)}

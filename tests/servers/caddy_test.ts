@@ -1,14 +1,18 @@
 import { assertEquals } from "@std/assert";
 import { behaviours, checkAuthority, see, type Seen, type Site } from "./behaviours.ts";
-import { request } from "./client.ts";
-import { configuration, Suite } from "./harness.ts";
+import { request, sendSlowHead } from "./client.ts";
+import { configuration, Suite, within } from "./harness.ts";
 
 const caddy = new Suite("Caddy", { caddy: "caddy" }, async (rig) => {
   const tcp = await rig.daemon("fastcgi", "127.0.0.1:0");
   const unix = await rig.daemon("fastcgi", `unix:${rig.dir}/app.sock`);
   const ports = await rig.serve("caddy", ["tcp", "unix", "unsplit"], (port) => {
-    const config = (port: number, ...args: string[]) =>
-      configuration("caddy", "--listen", `127.0.0.1:${port}`, ...args);
+    const config = (port: number, ...args: string[]) => {
+      const text = configuration("caddy", "--listen", `127.0.0.1:${port}`, ...args);
+      // A Caddyfile has one block of global options.
+      const [global] = /^\{\n[^]*?^\}\n/m.exec(text)!;
+      return text.replace(global, "");
+    };
     const file = rig.write(
       "Caddyfile",
       [
@@ -75,4 +79,15 @@ caddy.test("the request omits the Content-Type that Caddy makes up", async ({ tc
   const { headers, variables }: Seen = JSON.parse(text);
   assertEquals(variables.CONTENT_TYPE, "application/x-www-form-urlencoded");
   assertEquals(headers["content-type"], undefined);
+});
+
+caddy.test("a header that takes too long is not waited for", async (_started, rig) => {
+  const { slow } = await rig.serve("caddy", ["slow"], (port) => {
+    const text = configuration("caddy", "--listen", `127.0.0.1:${port.slow}`)
+      .replace("read_header 10s", "read_header 500ms")
+      .replace(/^\{\n/m, "$&  admin off\n");
+    const file = rig.write("slow/Caddyfile", text);
+    return ["caddy", ["run", "--config", file, "--adapter", "caddyfile"]];
+  }, { env: { HOME: rig.dir, XDG_CONFIG_HOME: rig.dir, XDG_DATA_HOME: rig.dir } });
+  await within("Caddy closes the connection", sendSlowHead(`127.0.0.1:${slow}`));
 });

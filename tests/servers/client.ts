@@ -257,3 +257,16 @@ async function* readLines(conn: Deno.Conn): AsyncGenerator<string> {
     yield* lines;
   }
 }
+
+/** Sends the head of a request a byte at a time, and without an end, until the server closes. Returns what it sent. */
+export async function sendSlowHead(host: string): Promise<string> {
+  const [hostname, port] = host.split(":");
+  using connection = await Deno.connect({ hostname, port: Number(port) });
+  await connection.write(new TextEncoder().encode(`GET / HTTP/1.1\r\nHost: ${host}\r\nX: `));
+  const timer = setInterval(() => connection.write(new Uint8Array([0x61])).catch(() => {}), 50);
+  try {
+    return await new Response(connection.readable).text().catch(() => "");
+  } finally {
+    clearInterval(timer);
+  }
+}

@@ -1,9 +1,9 @@
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertMatch } from "@std/assert";
 import { once } from "node:events";
 import { connect } from "node:http2";
 import { RecordDecoder, RecordType } from "../../wire/fastcgi.ts";
 import { behaviours, checkAuthority, type Site } from "./behaviours.ts";
-import { Client, request, Witness } from "./client.ts";
+import { Client, request, sendSlowHead, Witness } from "./client.ts";
 import { configuration, snippet, Suite, within } from "./harness.ts";
 
 /** Relays connections to a daemon, and tracks the requests on each. */
@@ -168,4 +168,14 @@ haproxy.test("an upload over HTTP/2 ends although its response came before", asy
   } finally {
     session.destroy();
   }
+});
+
+haproxy.test("a header that takes too long is not waited for", async (_started, rig) => {
+  const { slow } = await rig.serve("haproxy", ["slow"], (port) => {
+    const text = configuration("haproxy", "--listen", `127.0.0.1:${port.slow}`)
+      .replace("timeout http-request 10s", "timeout http-request 500ms");
+    return ["haproxy", ["-db", "-f", rig.write("slow.cfg", text)]];
+  });
+  const end = sendSlowHead(`127.0.0.1:${slow}`);
+  assertMatch(await within("HAProxy closes the connection", end), /^HTTP\/1\.1 408 /);
 });
