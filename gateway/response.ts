@@ -34,8 +34,8 @@ export interface ResponseReaderOptions {
 
 /** Fields that concern the connection to the application only (B10). */
 const HOP_BY_HOP = new Set([...CONNECTION_FIELDS, "proxy-authenticate"]);
-/** Fields that must not have two values (RFC 3875 section 6.3). */
-const UNIQUE = ["content-type", "location", "content-length"];
+/** Fields that must not have two values (RFC 3875 section 6.3). Of Content-Type the last value counts, as in web servers. */
+const UNIQUE = ["location", "content-length"];
 /** The number of unread bytes of a body at which reading from the application pauses. */
 const HIGH_WATER = 32_768;
 /** How long {@linkcode ResponseReader.flushSoon} waits for the end of the response, in milliseconds. */
@@ -57,7 +57,7 @@ export class ResponseReader {
   #options: ResponseReaderOptions;
   #settle = Promise.withResolvers<ApplicationResponse>();
   #decoder: HeadDecoder;
-  /** Decodes the chunked coding that an NPH script may use (rule B21). */
+  /** Decodes the chunked coding that an NPH script may use, and that others use although they must not (B10, B21). */
   #chunks: ChunkedDecoder | null = null;
   #init!: ResponseInit;
   #fields!: Fields;
@@ -196,16 +196,28 @@ export class ResponseReader {
     const fields = new Fields(head.fields);
     this.#fields = fields;
     const location = fields.get("location");
-    if (head.status === undefined && location === null && fields.get("content-type") === null) {
+    if (head.dropped.length > 0) {
+      this.#options.log(
+        `Dropped ${head.dropped.length} of the response's header lines, as a name must be a token: the first is ${
+          JSON.stringify(head.dropped[0].slice(0, 80))
+        }`,
+      );
+    }
+    if (head.status === undefined && fields.size === 0) {
       throw new ProtocolError(
-        "Cannot read response as it must have Content-Type, Location or Status: it has none",
+        "Cannot read response as it must have header fields: it has none",
         502,
       );
     }
     this.#phase = "bodyless";
-    if (nonParsed && head.fields.some(isChunked)) {
+    const chunked = head.fields.some(isChunked);
+    if (chunked && (nonParsed || fields.get("content-length") === null)) {
       this.#chunks = new ChunkedDecoder();
       fields.delete("content-length");
+    } else if (chunked) {
+      this.#options.log(
+        "The response has both Transfer-Encoding and Content-Length: the length counts",
+      );
     }
     if (head.status === undefined && location?.startsWith("/") && !nonParsed) {
       return this.#settle.resolve({ location });
@@ -300,6 +312,8 @@ class Fields {
     for (const [given, value] of fields) {
       const name = given.toLowerCase();
       if (HOP_BY_HOP.has(name) || named.includes(name)) continue;
+      if (name === "content-length" && value === "") continue;
+      if (name === "content-type") this.delete(name);
       if (name === "content-length" && !isLength(value)) {
         throw new ProtocolError(
           `Cannot read response as its Content-Length must be a whole number: current value is ${
@@ -324,6 +338,11 @@ class Fields {
   get(name: string): string | null {
     for (const [field, value] of this.#fields) if (field === name) return value;
     return null;
+  }
+
+  /** The number of fields. */
+  get size(): number {
+    return this.#fields.length;
   }
 
   delete(name: string): void {

@@ -139,6 +139,8 @@ export interface ResponseHead {
   reason: string;
   /** All fields except `Status`, as byte strings, in order. */
   fields: [name: string, value: string][];
+  /** Lines that are dropped since their names are no tokens, such as `<!--: spam` of Python's cgitb. */
+  dropped: string[];
   /** Whether it begins with an HTTP status line: a non-parsed header script wrote it (section 5, rule B21). */
   nonParsed: boolean;
 }
@@ -205,7 +207,13 @@ export class HeadDecoder {
 }
 
 function decodeHead(block: string): ResponseHead {
-  const head: ResponseHead = { status: undefined, reason: "", fields: [], nonParsed: false };
+  const head: ResponseHead = {
+    status: undefined,
+    reason: "",
+    fields: [],
+    dropped: [],
+    nonParsed: false,
+  };
   const lines = block.split(/\r?\n/);
   for (const [index, line] of lines.entries()) {
     if (line === "") continue;
@@ -219,13 +227,18 @@ function decodeHead(block: string): ResponseHead {
     const colon = line.indexOf(":");
     const name = line.slice(0, Math.max(colon, 0));
     const value = trimBlanks(line.slice(colon + 1));
-    if (!TOKEN.test(name) || NOT_A_VALUE.test(value)) {
+    // One that begins with a blank continues the line before.
+    if (colon < 0 || isBlank(line.charCodeAt(0)) || NOT_A_VALUE.test(line)) {
       throw new ProtocolError(
         `Cannot decode response as its header line must be "Name: value": current line is ${
           JSON.stringify(line.slice(0, 80))
         }`,
         502,
       );
+    }
+    if (!TOKEN.test(name)) {
+      head.dropped.push(line);
+      continue;
     }
     if (name.toLowerCase() !== "status") {
       head.fields.push([name, value]);

@@ -83,7 +83,7 @@ const GOOD: Record<string, [
     ["set-cookie", "b=2"],
   ], ""],
   "hop-by-hop fields are left out": [
-    "Status: 200\nConnection: close, X-Hop\nX-Hop: 1\nKeep-Alive: 5\nTransfer-Encoding: chunked\n" +
+    "Status: 200\nConnection: close, X-Hop\nX-Hop: 1\nKeep-Alive: 5\nTransfer-Encoding: gzip\n" +
     "Upgrade: h2c\nTE: trailers\nTrailer: X\nProxy-Connection: close\nX-Stay: 1\n\nbody",
     200,
     [["x-stay", "1"]],
@@ -103,6 +103,25 @@ const GOOD: Record<string, [
     "content-length",
     "2",
   ]], "ab"],
+  "fields without a type": ["X-Other: 1\n\nhello", 200, [["x-other", "1"]], "hello"],
+  "an empty length": ["Content-Type: a/b\nContent-Length: \n\nhello", 200, [[
+    "content-type",
+    "a/b",
+  ]], "hello"],
+  "two types, of which the last counts": ["Content-Type: a/b\nX: 1\ncontent-type: c/d\n\n", 200, [
+    ["content-type", "c/d"],
+    ["x", "1"],
+  ], ""],
+  "a line whose name is no token": ["<!--: spam\nContent-Type: text/html\n\n-->", 200, [[
+    "content-type",
+    "text/html",
+  ]], "-->"],
+  "chunks of a script that must not send any": [
+    "Content-Type: a/b\nTransfer-Encoding: chunked\n\n5\r\nhello\r\n0\r\n\r\n",
+    200,
+    [["content-type", "a/b"]],
+    "hello",
+  ],
   "one type said twice": ["Content-Type: a/b\nContent-Type: a/b\n\n", 200, [[
     "content-type",
     "a/b",
@@ -132,13 +151,13 @@ const BAD: Record<string, string> = {
   "nothing": "",
   "a body alone": "hello",
   "no empty line": "Content-Type: text/plain\r\n",
-  "none of the fields of CGI": "X-Other: 1\n\nbody",
   "a line without a colon": "Content-Type: text/plain\nhello\n\n",
-  "a name that is no token": "Content-Type: text/plain\nA B: 1\n\n",
   "a control character": "Content-Type: text/plain\nX: a\x01b\n\n",
   "a folded line": "Content-Type: text/plain\nX: a\n b\n\n",
   "a CR within a value": "Content-Type: text/plain\nX: a\rSet-Cookie: b\n\n",
-  "two types": "Content-Type: a/b\nContent-Type: c/d\n\n",
+  "an empty line": "\n\nbody",
+  "nothing but names that are no tokens": "A B: 1\nContent-Type : text/plain\n\nbody",
+  "nothing but fields of the connection": "Connection: content-type\nContent-Type: a/b\n\nbody",
   "two places to go": "Location: http://a/\nLocation: http://b/\n\n",
   "two lengths": "Status: 200\nContent-Length: 1\nContent-Length: 2\n\nab",
   "a length with a sign": "Status: 200\nContent-Length: +1\n\na",
@@ -159,6 +178,24 @@ Deno.test("ResponseReader rejects an invalid response with 502", async () => {
       );
       assertEquals(error.status, 502, name);
     }
+  }
+});
+
+Deno.test("ResponseReader logs what it drops and what is odd", async () => {
+  const cases: [text: string, line: string][] = [
+    [
+      "<!--: spam\nA B: c\nContent-Type: text/html\n\n",
+      `Dropped 2 of the response's header lines, as a name must be a token: the first is "<!--: spam"`,
+    ],
+    [
+      "Content-Type: a/b\nTransfer-Encoding: chunked\nContent-Length: 2\n\nab",
+      "The response has both Transfer-Encoding and Content-Length: the length counts",
+    ],
+  ];
+  for (const [text, line] of cases) {
+    const { response, log } = read(text);
+    await response;
+    assertEquals(log, [line]);
   }
 });
 
