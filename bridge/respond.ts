@@ -230,7 +230,8 @@ function sendBuffered(
   let status = 200;
   let bodyless = exchange.method === "HEAD";
   // encodeResponseHead() logs a warning of a long type.
-  if (contentType !== undefined && (contentType?.length ?? 0) < SHORT) {
+  const plain = contentType !== undefined && (contentType?.length ?? 0) < SHORT;
+  if (plain && !(bodyless && body.length === 0)) {
     head = encodePlainHead(contentType, body.length);
   } else {
     status = readNative(response, "status");

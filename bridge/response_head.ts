@@ -110,8 +110,11 @@ export function encodeResponseHead(
     fields.push([name.startsWith("variable-") ? variableField(name) : name, value]);
   });
   if (decoded) length = undefined;
-  if (hasBody && !hasType) fields.push(["content-type", DEFAULT_TYPE]);
-  if (status !== 204 && status !== 205 && status !== 304 && known !== undefined) {
+  const redirects = hasLocation && status >= 300 && status < 400;
+  if (hasBody && !hasType && !redirects) fields.push(["content-type", DEFAULT_TYPE]);
+  // The body of HEAD may be absent, so that only the app can know the length that GET would have (B12).
+  const counts = known !== undefined && !(known === 0 && exchange.method === "HEAD");
+  if (status !== 204 && status !== 205 && status !== 304 && counts) {
     if (length !== undefined && DIGITS.test(length) && Number(length) !== known) {
       exchange.log(
         `Content-Length was ${length}, but the body has ${known} bytes: sent as ${known}`,

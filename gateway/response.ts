@@ -229,8 +229,10 @@ export class ResponseReader {
     };
     const empty = status === 204 || status === 205 || status === 304;
     if (empty && status !== 304) fields.delete("content-length");
-    if (empty || this.#options.method === "HEAD") return this.#respond(null);
     const length = fields.get("content-length");
+    if (empty) return this.#respond(null);
+    // Without a body, Deno.serve would add a length of 0, which the response to GET need not have (RFC 9110 8.6).
+    if (this.#options.method === "HEAD") return this.#respond(length === null ? emptyBody() : null);
     if (length !== null) this.#left = Number(length);
     if (this.#left === 0) {
       this.#phase = "complete";
@@ -299,6 +301,10 @@ export class ResponseReader {
       this.#options.oncancel(new Error("The application writes more than its response may have"));
     }
   }
+}
+
+function emptyBody(): ReadableStream {
+  return new ReadableStream({ start: (controller) => controller.close() });
 }
 
 /** The header fields of a response, without the hop-by-hop ones. */
