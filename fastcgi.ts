@@ -42,6 +42,7 @@ import {
   startServer,
 } from "./io/server.ts";
 import { StallTimer } from "./io/stall_timer.ts";
+import { workload } from "./io/workload.ts";
 import { ByteBuffer } from "./wire/byte_buffer.ts";
 import { decodeByteString, toByteString } from "./wire/byte_string.ts";
 import {
@@ -688,10 +689,15 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     if (this.#phase === "ended") return;
     this.#phase = "running";
     const exchange = this.#exchange!;
+    workload.begin();
     const responded = this.#refusal !== null
       ? refuse(this.#refusal.status, exchange, this)
       : respond(this.#handler!, exchange, this, this.#connection.service.options);
-    responded.then((sent) => sent || this.#truncate(), (error) => {
+    responded.then((sent) => {
+      workload.end();
+      if (!sent) this.#truncate();
+    }, (error) => {
+      workload.end();
       this.log(describeError(error));
       this.#truncate();
     });

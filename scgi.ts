@@ -32,6 +32,7 @@ import { Channel, type ChannelHandler } from "./io/channel.ts";
 import type { Duplex, Listener } from "./io/duplex.ts";
 import { safeLog } from "./io/log.ts";
 import { mainModulePath } from "./io/main_module.ts";
+import { workload } from "./io/workload.ts";
 import {
   type Server,
   type ServerConnection,
@@ -203,10 +204,14 @@ class Connection
     this.#headers = null;
     this.#exchange = new Exchange(this, variables, this.#body, options);
     if (rest !== null && rest.length > 0) this.#body?.push(rest, false);
+    workload.begin();
     const responded = refusal > 0
       ? refuse(refusal, this.#exchange, this)
       : respond(this.#service.handler, this.#exchange, this, options);
-    responded.catch((error) => log(describeError(error))).then(() => this.#finish());
+    responded.catch((error) => log(describeError(error))).then(() => {
+      workload.end();
+      this.#finish();
+    });
   }
 
   send(head: string | null, chunk: Uint8Array | null, last: boolean): Promise<void> | void {

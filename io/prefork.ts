@@ -40,7 +40,7 @@ export interface PreforkOptions extends ListenOptions {
    * @default "fd:0"
    */
   listen?: string;
-  /** The number of workers. */
+  /** The number of workers, from 1. */
   workers: number;
   /** The arguments that Deno runs a worker with. The worker has the socket as file descriptor 0. */
   command: string[];
@@ -51,6 +51,40 @@ export interface PreforkOptions extends ListenOptions {
    * @default 10_000
    */
   shutdownTimeout?: number;
+  /**
+   * How long a worker may take from its start until it serves, in milliseconds, from 1; Infinity for no limit. Beyond it
+   * the worker gets SIGKILL and counts as one that ended. Only workers of `serve()` and of the command line report that
+   * they serve, and no worker is killed before one has: a worker that does not report counts as serving after 10 seconds.
+   *
+   * @default 60_000
+   */
+  startTimeout?: number;
+  /**
+   * How long the event loop of a worker may not turn, in milliseconds, from 1000; 0 for no limit. After half of it this is
+   * logged; beyond it the worker gets SIGKILL with its CGI scripts, this is logged with the number of requests in
+   * progress, and another takes its place at once. A worker that is stopped by a signal or a debugger, or waits for an
+   * inspector, is not killed; the time for which the machine is suspended does not count. Applies to the workers of
+   * `serve()` and of the command line.
+   *
+   * @default 0
+   */
+  workerTimeout?: number;
+  /**
+   * After how many requests a worker is replaced, from 1; Infinity for never. Each worker adds up to a tenth at random, so
+   * that not all are replaced at once. It finishes its requests once its successor serves, and one worker is replaced at
+   * a time. Applies to the workers of `serve()` and of the command line.
+   *
+   * @default Infinity
+   */
+  maxRequests?: number;
+  /**
+   * The resident memory in bytes, from 1, beyond which a worker is replaced in the same way; Infinity for no limit. It is
+   * looked at each second. A worker that takes more when it starts to serve counts as one that ended, and if no other
+   * serves, `prefork()` fails.
+   *
+   * @default Infinity
+   */
+  maxMemory?: number;
   /** Called once the first worker serves the socket; not called for an inherited socket. */
   onListen?: (addr: Deno.Addr) => void;
 }
@@ -74,6 +108,7 @@ const KILL_LIMIT = 10_000;
  * `--allow-net=unix:/run/app.sock,unix:/run/app.sock.new`.
  *
  * @returns Resolves when all workers have ended.
+ * @throws {RangeError} If an option is out of range.
  * @throws {Error} If the address is in use, or all of the first workers end before one serves.
  *
  * @example Four workers behind nginx's `fastcgi_pass unix:/run/app.sock`
@@ -89,22 +124,8 @@ const KILL_LIMIT = 10_000;
  * ```
  */
 export async function prefork(options: PreforkOptions): Promise<void> {
-  const { listen = "fd:0", workers, command, shutdownTimeout = 10_000, onListen } = options;
-  if (!Number.isInteger(workers) || workers < 1) {
-    throw new RangeError(
-      `Cannot start workers as their number must be an integer from 1: current value is ${workers}`,
-    );
-  }
-  if (!(shutdownTimeout >= 0)) {
-    throw new RangeError(
-      `Cannot start workers as shutdownTimeout must be a number from 0: current value is ${shutdownTimeout}`,
-    );
-  }
-  const supervised = {
-    workers,
-    command,
-    shutdownTimeout: shutdownTimeout === Infinity ? null : shutdownTimeout,
-  };
+  const { listen = "fd:0", onListen } = options;
+  const supervised = checkOptions(options);
   const socket = await openSocket(listen, options);
   let code: number | string;
   try {
@@ -125,6 +146,43 @@ export async function prefork(options: PreforkOptions): Promise<void> {
       `Cannot keep workers running as their supervisor must run: it ended with ${code}`,
     );
   }
+}
+
+/**
+ * Returns the options of the supervisor.
+ *
+ * @throws {RangeError} If one is out of range.
+ */
+function checkOptions(options: PreforkOptions): SupervisorOptions {
+  const { workers, command, shutdownTimeout = 10_000, startTimeout = 60_000 } = options;
+  const { workerTimeout = 0, maxRequests = Infinity, maxMemory = Infinity } = options;
+  const check = (name: string, value: number, range: string, isInRange: boolean) => {
+    if (isInRange) return value === Infinity ? null : value;
+    throw new RangeError(
+      `Cannot start workers as ${name} must be ${range}: current value is ${value}`,
+    );
+  };
+  const isWhole = (value: number) => value === Infinity || Number.isInteger(value);
+  check("workers", workers, "an integer from 1", Number.isInteger(workers) && workers >= 1);
+  return {
+    workers,
+    command,
+    shutdownTimeout: check("shutdownTimeout", shutdownTimeout, "from 0", shutdownTimeout >= 0),
+    startTimeout: check("startTimeout", startTimeout, "from 1", startTimeout >= 1),
+    workerTimeout: check(
+      "workerTimeout",
+      workerTimeout || Infinity,
+      "0 or from 1000",
+      workerTimeout === 0 || workerTimeout >= 1000,
+    ),
+    maxRequests: check(
+      "maxRequests",
+      maxRequests,
+      "an integer from 1, or Infinity",
+      isWhole(maxRequests) && maxRequests >= 1,
+    ),
+    maxMemory: check("maxMemory", maxMemory, "from 1", maxMemory >= 1),
+  };
 }
 
 /**

@@ -7,18 +7,21 @@
 
 import process from "node:process";
 import { logLine } from "./log.ts";
+import { MAX_DELAY } from "./max_delay.ts";
 import { onTermination } from "./signals.ts";
-import { reportReady } from "./worker.ts";
+import { type Report, reportReady } from "./worker.ts";
 import { WorkerProcess } from "./worker_process.ts";
+import { WorkerWatch } from "./worker_watch.ts";
 
-/** Options of a {@linkcode Supervisor}. Its process gets them as JSON. */
+/** Options of a {@linkcode Supervisor}, as `prefork()` documents them. Its process gets them as JSON, so null is none. */
 export interface SupervisorOptions {
-  /** The number of workers. */
   workers: number;
-  /** The arguments that Deno runs a worker with. */
   command: string[];
-  /** The `shutdownTimeout` of the workers' servers, in milliseconds; null for none. */
   shutdownTimeout: number | null;
+  startTimeout: number | null;
+  workerTimeout: number | null;
+  maxRequests: number | null;
+  maxMemory: number | null;
 }
 
 /** What a supervisor's process reports when its first worker serves. */
@@ -36,6 +39,10 @@ const BACKOFF = [0, 100, 200, 400, 800, 1600, 3200, 6400, 10_000];
 const LAST_BACKOFF = 1000;
 /** How long a worker must run for its end not to count as a quick failure, in milliseconds. */
 const HEALTHY = 10_000;
+/** The time between two reports of a worker, and two ticks of a supervisor, in milliseconds. */
+const TICK = 1000;
+/** How much more than `maxRequests` a worker may begin, so that not all are replaced at once. */
+const JITTER = 0.1;
 
 /** One of the places for workers. Each has its own back-off. */
 interface Place {
@@ -45,9 +52,11 @@ interface Place {
   successor?: WorkerProcess;
   /** The number of reloads before its worker was started. */
   generation: number;
+  /** Why its worker must be replaced, such as "it has …". */
+  due?: string;
   /** The number of quick failures in a row. */
   failures: number;
-  /** Starts a worker if the place is empty. */
+  /** Starts a worker if the place is empty, or the successor of its worker. */
   retry?: ReturnType<typeof setTimeout>;
 }
 
@@ -56,28 +65,40 @@ export class Supervisor {
   readonly #options: SupervisorOptions;
   readonly #onServing: () => void;
   readonly #places: Place[];
-  /** All workers, also those that finish their requests. */
-  readonly #running = new Set<WorkerProcess>();
+  /** All workers, also those that finish their requests, each with its watch if it has one. */
+  readonly #running = new Map<WorkerProcess, WorkerWatch | undefined>();
   readonly #done = Promise.withResolvers<number>();
-  /** "starting": no worker serves yet, and one that ends is not replaced. */
-  #phase: "starting" | "serving" | "stopping" | "killing" = "starting";
+  /**
+   * "starting": no worker serves yet, and one that ends is not replaced. "failed": no worker serves, and none can.
+   */
+  #phase: "starting" | "serving" | "failed" | "stopping" | "killing" = "starting";
   /** The number of reloads so far. */
   #generation = 0;
   #replacing: Promise<void> | null = null;
   /** Whether the workers report that they serve. */
   #report = false;
+  /** The time between two reports of a worker; null if it need not report. */
+  readonly #interval: number | null;
 
   /** @param onServing Called once the first worker serves. */
   constructor(options: SupervisorOptions, onServing: () => void) {
     this.#options = options;
     this.#onServing = onServing;
     this.#places = Array.from({ length: options.workers }, () => ({ generation: 0, failures: 0 }));
+    const { workerTimeout, maxRequests, maxMemory } = options;
+    const watches = [workerTimeout, maxRequests, maxMemory].some((limit) => limit !== null);
+    this.#interval = watches ? Math.min(TICK, (workerTimeout ?? Infinity) / 4) : null;
   }
 
   /** Runs the workers until it is told to stop, or none starts. @returns The exit code. */
-  run(): Promise<number> {
+  async run(): Promise<number> {
     if (this.#phase === "starting") this.#places.forEach((place) => this.#fill(place));
-    return this.#done.promise;
+    const timer = this.#interval === null
+      ? undefined
+      : setInterval(() => this.#tick(this.#interval!), this.#interval);
+    const code = await this.#done.promise;
+    clearInterval(timer);
+    return code;
   }
 
   /** Replaces the workers one by one. Any number of calls during that is one more reload. */
@@ -86,9 +107,10 @@ export class Supervisor {
     if (this.#phase !== "serving") return;
     for (const place of this.#places) {
       place.failures = 0;
-      if (place.retry !== undefined) this.#fill(place);
+      this.#forgetRetry(place);
+      if (place.worker === undefined && place.successor === undefined) this.#fill(place);
     }
-    this.#replaceOld();
+    this.#replaceDue();
   }
 
   /** Resolves when no worker is being replaced. */
@@ -99,40 +121,73 @@ export class Supervisor {
   /** Lets the workers finish their requests and end. */
   stop(): void {
     if (this.#phase !== "killing") this.#phase = "stopping";
-    for (const { retry } of this.#places) clearTimeout(retry);
-    for (const worker of this.#running) worker.stop();
+    this.#places.forEach((place) => this.#forgetRetry(place));
+    for (const worker of this.#running.keys()) worker.stop();
     this.#finish();
   }
 
   /** Kills the workers. */
   kill(): void {
     this.#phase = "killing";
-    for (const worker of this.#running) worker.kill();
+    for (const worker of this.#running.keys()) worker.kill();
     this.stop();
+  }
+
+  #finish(): void {
+    if (this.#running.size > 0) return;
+    const codes = {
+      starting: NO_WORKER,
+      serving: 0,
+      failed: NO_WORKER,
+      stopping: 0,
+      killing: KILLED,
+    };
+    this.#done.resolve(codes[this.#phase]);
+  }
+
+  #forgetRetry(place: Place): void {
+    clearTimeout(place.retry);
+    place.retry = undefined;
   }
 
   /** Starts a worker in an empty place. */
   #fill(place: Place): void {
-    clearTimeout(place.retry);
-    place.retry = undefined;
-    place.generation = this.#generation;
-    place.worker = this.#start(place);
+    this.#forgetRetry(place);
+    this.#occupy(place, this.#start(place), this.#generation);
+  }
+
+  #occupy(place: Place, worker: WorkerProcess, generation: number): void {
+    place.worker = worker;
+    place.generation = generation;
+    place.due = undefined;
   }
 
   #start(place: Place): WorkerProcess {
-    const { command, shutdownTimeout } = this.#options;
-    const worker = new WorkerProcess({
+    const { command, shutdownTimeout, workerTimeout, maxRequests } = this.#options;
+    const requests = maxRequests &&
+      maxRequests + Math.floor(Math.random() * (maxRequests * JITTER + 1));
+    const worker: WorkerProcess = new WorkerProcess({
       command,
       stdin: "inherit",
       name: "Worker",
       shutdownTimeout: shutdownTimeout ?? Infinity,
+      fault: ({ rss }) => this.#excess(rss),
+      onReport: (report) => {
+        this.#running.get(worker)?.heard(report);
+        if (place.worker === worker) this.#examine(place, report, requests);
+      },
     });
-    this.#running.add(worker);
-    const timer = setTimeout(() => this.#report || worker.assumeServing(), HEALTHY);
+    const isInspected = command.some((arg) => arg.startsWith("--inspect"));
+    const watch = workerTimeout === null || isInspected
+      ? undefined
+      : new WorkerWatch(worker, workerTimeout, () => this.#replaceKilled(place, worker));
+    this.#running.set(worker, watch);
+    this.#limitStart(worker);
     worker.started.then((how) => {
-      clearTimeout(timer);
       if (how === "reported") this.#report = true;
-      if (how !== "ended") this.#serve();
+      if (how === "ended") return;
+      if (this.#interval !== null) worker.order({ interval: this.#interval, requests });
+      this.#serve();
     });
     worker.ended.then((how) => {
       this.#running.delete(worker);
@@ -141,13 +196,28 @@ export class Supervisor {
     return worker;
   }
 
+  /** Kills a worker that does not start, or assumes that it serves if workers do not report this. */
+  #limitStart(worker: WorkerProcess): void {
+    const startTimeout = Math.min(this.#options.startTimeout ?? Infinity, MAX_DELAY);
+    const assume = () => this.#report || worker.assumeServing();
+    const kill = () => {
+      if (!this.#report) return;
+      logLine(
+        `${worker.title} is killed as it must serve within ${startTimeout} ms of its start: it does not yet`,
+      );
+      worker.kill();
+    };
+    const timers = [setTimeout(assume, HEALTHY), setTimeout(kill, startTimeout)];
+    worker.started.then(() => timers.forEach((timer) => clearTimeout(timer)));
+  }
+
   /** Enters the phase in which workers that end are replaced, and replaces those that have ended. */
   #serve(): void {
     if (this.#phase !== "starting") return;
     this.#phase = "serving";
     this.#onServing();
     for (const place of this.#places) if (place.worker === undefined) this.#fill(place);
-    this.#replaceOld();
+    this.#replaceDue();
   }
 
   #ended(place: Place, worker: WorkerProcess, how: string): void {
@@ -158,49 +228,81 @@ export class Supervisor {
     else if (wasCurrent) this.#refill(place, worker, how);
   }
 
-  #finish(): void {
-    if (this.#running.size > 0) return;
-    const codes = { starting: NO_WORKER, serving: 0, stopping: 0, killing: KILLED };
-    this.#done.resolve(codes[this.#phase]);
-  }
-
   /** Starts a worker after a delay in a place whose worker has ended, unless a successor starts already. */
-  #refill(place: Place, { startedAt }: WorkerProcess, how: string): void {
+  #refill(place: Place, worker: WorkerProcess, how: string): void {
     if (place.successor !== undefined) return logLine(how);
-    place.failures = performance.now() - startedAt > HEALTHY ? 0 : place.failures + 1;
     const isLast = this.#places.every(({ worker }) => worker === undefined);
-    const delay = Math.min(
-      BACKOFF[Math.min(place.failures, BACKOFF.length - 1)],
-      isLast ? LAST_BACKOFF : Infinity,
-    );
+    if (isLast && worker.fault !== undefined) {
+      logLine(how);
+      this.#phase = "failed";
+      return this.#finish();
+    }
+    const delay = Math.min(this.#backOff(place, worker), isLast ? LAST_BACKOFF : Infinity);
     logLine(`${how}: replaced in ${delay} ms`);
     place.retry = setTimeout(() => this.#fill(place), delay);
   }
 
-  /** Replaces the workers that were started before the last reload, unless this happens already. */
-  #replaceOld(): void {
+  /** Counts a failure of a place. @returns The delay before the next start. */
+  #backOff(place: Place, { startedAt }: WorkerProcess): number {
+    place.failures = performance.now() - startedAt > HEALTHY ? 0 : place.failures + 1;
+    return BACKOFF[Math.min(place.failures, BACKOFF.length - 1)];
+  }
+
+  #tick(ms: number): void {
+    for (const watch of this.#running.values()) watch?.tick(ms);
+  }
+
+  /** Kills a worker that does not respond. Another takes its place at once. */
+  #replaceKilled(place: Place, worker: WorkerProcess): void {
+    worker.kill();
+    if (place.worker !== worker) return;
+    place.worker = undefined;
+    if (place.successor === undefined && this.#phase === "serving") this.#fill(place);
+  }
+
+  /** Returns why a worker takes too much memory, if it does. */
+  #excess(rss: number): string | undefined {
+    const { maxMemory } = this.#options;
+    if (maxMemory === null || rss <= maxMemory) return undefined;
+    const [limit, value] = [maxMemory, rss].map((bytes) => `${Math.ceil(bytes / 2 ** 20)} MiB`);
+    return `it must take at most ${limit} of memory: it takes ${value}`;
+  }
+
+  /** Replaces a worker that has reached a limit. */
+  #examine(place: Place, { begun, rss }: Report, requests: number | null): void {
+    if (place.due !== undefined) return;
+    if (requests !== null && begun >= requests) place.due = `it has begun ${begun} requests`;
+    else place.due = this.#excess(rss);
+    if (place.due === undefined) return;
+    logLine(`${place.worker!.title} is replaced as ${place.due}`);
+    this.#replaceDue();
+  }
+
+  /** Replaces the workers that are to be replaced, one by one, unless this happens already. */
+  #replaceDue(): void {
     this.#replacing ??= this.#replaceAll().then(() => {
       this.#replacing = null;
-      // There may have been a reload since the last was found.
-      if (this.#oldest() !== undefined) this.#replaceOld();
+      // One may have become due since the last was found.
+      if (this.#nextDue() !== undefined) this.#replaceDue();
     });
   }
 
   async #replaceAll(): Promise<void> {
-    for (let place = this.#oldest(); place !== undefined; place = this.#oldest()) {
+    for (let place = this.#nextDue(); place !== undefined; place = this.#nextDue()) {
       await this.#replace(place);
     }
   }
 
-  /** Returns the place with the worker that missed most reloads, if one missed any. */
-  #oldest(): Place | undefined {
+  /** Returns the place whose worker is to be replaced next: first the one that missed most reloads. */
+  #nextDue(): Place | undefined {
     if (this.#phase !== "serving") return undefined;
-    return this.#places
-      .filter(({ worker, generation }) => worker !== undefined && generation < this.#generation)
-      .sort((a, b) => a.generation - b.generation)[0];
+    const occupied = this.#places.filter(({ worker }) => worker !== undefined);
+    const [oldest] = occupied.sort((a, b) => a.generation - b.generation);
+    if (oldest !== undefined && oldest.generation < this.#generation) return oldest;
+    return occupied.find(({ due, retry }) => due !== undefined && retry === undefined);
   }
 
-  /** Replaces a worker once its successor serves. If the successor ends first, all workers stay. */
+  /** Replaces a worker once its successor serves. */
   async #replace(place: Place): Promise<void> {
     const generation = this.#generation;
     const successor = this.#start(place);
@@ -209,17 +311,29 @@ export class Supervisor {
     place.successor = undefined;
     if (this.#phase !== "serving") return;
     if (started === "ended" || successor.phase === "ended") {
-      const how = await successor.ended;
-      logLine(`Reload failed: ${how}. The old workers keep running`);
-      for (const place of this.#places) place.generation = Math.max(place.generation, generation);
-      if (place.worker === undefined) this.#refill(place, successor, how);
-      return;
+      return this.#keep(place, successor, generation, await successor.ended);
     }
     const { worker } = place;
-    place.worker = successor;
-    place.generation = generation;
+    this.#occupy(place, successor, generation);
     worker?.stop();
     await worker?.ended;
+  }
+
+  /** Keeps all workers as a successor has not started. */
+  #keep(place: Place, successor: WorkerProcess, generation: number, how: string): void {
+    const isReload = place.generation < generation;
+    if (isReload) {
+      logLine(`Reload failed: ${how}. The old workers keep running`);
+      for (const place of this.#places) place.generation = Math.max(place.generation, generation);
+    }
+    if (place.worker === undefined) return this.#refill(place, successor, how);
+    if (isReload) return;
+    const delay = this.#backOff(place, successor);
+    logLine(`${how}: ${place.worker.title} is replaced in ${delay} ms`);
+    place.retry = setTimeout(() => {
+      place.retry = undefined;
+      this.#replaceDue();
+    }, delay);
   }
 }
 

@@ -1,4 +1,25 @@
 import { logLine } from "./log.ts";
+import { workload } from "./workload.ts";
+
+/** What a worker reports to its supervisor: once it serves, and then as it is ordered to. */
+export interface Report {
+  /** The number of requests in progress. */
+  running: number;
+  /** The number of requests so far. */
+  begun: number;
+  /** Its resident memory, in bytes. */
+  rss: number;
+  /** Whether a debugger can stop it. Not known without `--allow-sys=inspector`. */
+  inspected: boolean;
+}
+
+/** What a supervisor orders a worker to report. */
+export interface ReportOrder {
+  /** The time between two reports, in milliseconds. */
+  interval: number;
+  /** The number of requests that is reported as soon as it is reached; null for none. */
+  requests: number | null;
+}
 
 /** The time between two checks of whether the supervisor still runs, in milliseconds. */
 const CHECK = 1000;
@@ -13,6 +34,7 @@ export async function reportReady(onOrphaned: () => void): Promise<void> {
   // Imported here, as a script that is bundled into one file would otherwise load it for CGI too.
   const { default: process } = await import("node:process");
   if (process.send === undefined) return;
+  const send = process.send.bind(process) as Send;
   const { ppid } = process;
   let phase: "running" | "stopping" | "orphaned" = "running";
   const orphaned = () => {
@@ -24,14 +46,59 @@ export async function reportReady(onOrphaned: () => void): Promise<void> {
     phase = "orphaned";
     onOrphaned();
   };
-  process.on("message", (message) => {
+  process.on("message", (message: unknown) => {
     if (message === "SIGTERM" && phase === "running") phase = "stopping";
+    if (typeof message === "object") reportRegularly(message as ReportOrder, send);
   });
   process.once("disconnect", orphaned);
   // A supervisor that ends before it reads the message does not disconnect.
   const timer = setInterval(() => process.ppid !== ppid && orphaned(), CHECK);
   Deno.unrefTimer(timer as unknown as number);
-  process.send("ready", (error: Error | null) => error && orphaned());
+  send(report(false), (error) => error && orphaned());
   // The channel must not keep a worker alive after its server has stopped.
   process.channel?.unref?.();
+}
+
+type Send = (report: Report, sent: (error: Error | null) => void) => void;
+
+function report(inspected: boolean): Report {
+  const { running, begun } = workload;
+  return { running, begun, rss: Deno.memoryUsage().rss, inspected };
+}
+
+/** Sends reports from now on: regularly, and before a handler that may not return to the event loop. */
+async function reportRegularly({ interval, requests }: ReportOrder, send: Send): Promise<void> {
+  const isInspected = await inspection();
+  // The supervisor may be stopped, and reports must not accumulate here: at most one is sent and one due.
+  let phase: "idle" | "sending" | "due" = "idle";
+  const sendReport = () => {
+    phase = phase === "idle" ? "sending" : "due";
+    if (phase === "due") return;
+    send(report(isInspected()), () => {
+      const isDue = phase === "due";
+      phase = "idle";
+      if (isDue) sendReport();
+    });
+  };
+  /** Whether a request that begins is reported: the first one since the last regular report. */
+  let announces = true;
+  const timer = setInterval(() => {
+    announces = true;
+    sendReport();
+  }, interval);
+  Deno.unrefTimer(timer as unknown as number);
+  workload.onBegin = () => {
+    if (!announces && workload.begun !== requests) return;
+    announces = false;
+    sendReport();
+  };
+  sendReport();
+}
+
+/** Returns a function that says whether a debugger can stop this process. */
+async function inspection(): Promise<() => boolean> {
+  const permission = { name: "sys", kind: "inspector" } as unknown as Deno.SysPermissionDescriptor;
+  if (Deno.permissions.querySync(permission).state !== "granted") return () => false;
+  const { default: inspector } = await import("node:inspector");
+  return () => inspector.url() !== undefined;
 }

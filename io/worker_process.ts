@@ -1,8 +1,9 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { EXEC_PATH } from "./exec_path.ts";
-import { killTree } from "./kill_tree.ts";
 import { logLine } from "./log.ts";
 import { MAX_DELAY } from "./max_delay.ts";
+import { killTree } from "./process_tree.ts";
+import type { Report, ReportOrder } from "./worker.ts";
 
 /** How much longer than its shutdown timeout a worker may take to end, in milliseconds. */
 const GRACE = 1000;
@@ -19,12 +20,18 @@ export interface WorkerProcessOptions {
   name: string;
   /** The `shutdownTimeout` of its server, in milliseconds; Infinity for none. */
   shutdownTimeout: number;
+  /** Returns the {@linkcode WorkerProcess.fault} of a worker that has just started, if it has one. */
+  fault?: (report: Report) => string | undefined;
+  /** Called with each report. */
+  onReport?: (report: Report) => void;
 }
 
 /** A process that serves an app and reports to this one when it does. */
 export class WorkerProcess {
   /** "stopping": it was told to end. */
   phase: "starting" | "serving" | "stopping" | "ended" = "starting";
+  /** What it did wrong when it started, such as "it must …": why it is ended although it serves. */
+  fault: string | undefined;
   /** When it was started, in the time of `performance.now()`. */
   readonly startedAt: number = performance.now();
   /** Resolves when it has reported that it serves, is assumed to, or has ended before. */
@@ -42,25 +49,28 @@ export class WorkerProcess {
     this.#options = options;
     this.started = this.#started.promise;
     this.ended = this.#ended.promise;
-    const failed = (error: Error) =>
-      this.#end(`${options.name} cannot be started: ${error.message}`);
+    const failed = ({ message }: Error) =>
+      this.#end(`${options.name} cannot be started: ${message}`);
     try {
       const { stdin, command } = options;
       const child = spawn(EXEC_PATH, command, { stdio: [stdin, "inherit", "inherit", "ipc"] });
       this.#child = child;
-      child.once("message", () => this.#serve("reported"));
-      child.once("exit", (code, signal) => {
-        const how = `${this.#title} ended with ${signal ?? `code ${code}`}`;
-        this.#end(this.phase === "starting" ? `${how} before it served` : how);
-      });
+      child.on("message", (message: unknown) => this.#received(message));
+      child.once("exit", (code, signal) => this.#exited(signal ?? `code ${code}`));
       child.on("error", (error) => child.pid === undefined && failed(error));
     } catch (error) {
       failed(error as Error);
     }
   }
 
-  get #title(): string {
-    return `${this.#options.name} ${this.#child?.pid}`;
+  /** Its process id; undefined if it could not be started. */
+  get pid(): number | undefined {
+    return this.#child?.pid;
+  }
+
+  /** What messages call it. */
+  get title(): string {
+    return `${this.#options.name} ${this.pid}`;
   }
 
   /** Assumes that it serves: it does not report this. */
@@ -68,10 +78,31 @@ export class WorkerProcess {
     this.#serve("assumed");
   }
 
+  /** Orders it to report regularly. A worker of an older version does not. */
+  order(order: ReportOrder): void {
+    this.#child?.send(order, () => {});
+  }
+
+  #received(message: unknown): void {
+    const report = typeof message === "object" ? message as Report : undefined;
+    if (report !== undefined && this.phase === "starting") {
+      this.fault = this.#options.fault?.(report);
+      if (this.fault !== undefined) return this.stop();
+    }
+    this.#serve("reported");
+    if (report !== undefined) this.#options.onReport?.(report);
+  }
+
   #serve(how: "reported" | "assumed"): void {
     if (this.phase !== "starting") return;
     this.phase = "serving";
     this.#started.resolve(how);
+  }
+
+  #exited(how: string): void {
+    if (this.fault !== undefined) return this.#end(`${this.title} was ended as ${this.fault}`);
+    const before = this.phase === "starting" ? " before it served" : "";
+    this.#end(`${this.title} ended with ${how}${before}`);
   }
 
   #end(how: string): void {
@@ -90,7 +121,7 @@ export class WorkerProcess {
     if (limit > MAX_DELAY) return;
     this.#timer = setTimeout(() => {
       logLine(
-        `${this.#title} is killed as it must end within ${limit} ms of SIGTERM: it still runs`,
+        `${this.title} is killed as it must end within ${limit} ms of SIGTERM: it still runs`,
       );
       this.kill();
     }, limit);

@@ -4,19 +4,11 @@ import { fetchFastCGI } from "../gateway.ts";
 import { importMapFlags } from "./testing/command_line.ts";
 import { ROOT } from "./testing/daemon.ts";
 import { deadline } from "./testing/deadline.ts";
-import { type Fleet, slowRequest, startFleet, workers } from "./testing/fleet.ts";
+import { loop, slowRequest, startFleet, workers } from "./testing/fleet.ts";
 import { handDown } from "./testing/hand_down.ts";
 import { ended, interruptUntil, isAlive } from "./testing/processes.ts";
 
 const AT_ONCE = { options: { shutdownTimeout: 0 } };
-
-/** Makes a worker loop. @returns Its process id. */
-async function loop(fleet: Fleet): Promise<number> {
-  const address = fleet.address as "unix:";
-  fetchFastCGI("http://localhost/loop", address, { log: () => {} }).catch(() => {});
-  await fleet.daemon.says("loops");
-  return Number(/loops (\d+)\./.exec(fleet.daemon.log)![1]);
-}
 
 Deno.test("prefork() kills a looping worker a second after the shutdown timeout at SIGTERM", async () => {
   await using fleet = await startFleet("unix", AT_ONCE);

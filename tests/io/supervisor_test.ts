@@ -53,7 +53,15 @@ Deno.test("Supervisor.reload() during a reload replaces each worker once more at
   const { path } = directory;
   const command = ["run", "--allow-all", `${path}/worker.ts`, path];
   const serving = Promise.withResolvers<void>();
-  const options = { workers: 2, command, shutdownTimeout: 10_000 };
+  const options = {
+    workers: 2,
+    command,
+    shutdownTimeout: 10_000,
+    startTimeout: 60_000,
+    workerTimeout: null,
+    maxRequests: null,
+    maxMemory: null,
+  };
   const supervisor = new Supervisor(options, serving.resolve);
   const code = supervisor.run();
   await deadline(serving.promise, "a worker to serve");

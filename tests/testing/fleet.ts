@@ -3,8 +3,8 @@ import { Daemon, ROOT } from "./daemon.ts";
 import { deadline } from "./deadline.ts";
 
 /**
- * A worker that responds with its process id. `/die` ends it, `/slow` waits until a file exists, and `/loop` never
- * returns to the event loop.
+ * A worker that responds with its process id. `/die` ends it, `/slow` waits until a file exists, `/loop` never returns to
+ * the event loop, and `/grow` takes 200 MiB of memory.
  */
 export const WORKER = `
 import { serve } from "${ROOT}mod.ts";
@@ -18,6 +18,7 @@ await serve(async (request) => {
       await new Promise((resolve) => setTimeout(resolve, 10));
     }
   }
+  if (pathname === "/grow") globalThis.taken = new Uint8Array(200 * 2 ** 20).fill(1);
   if (pathname === "/loop") {
     console.error("loops " + Deno.pid + ".");
     for (;;);
@@ -132,6 +133,15 @@ export async function workers(
   })();
   await deadline(requesting, `responses of ${count} workers; the log: ${fleet.daemon.log}`, 30_000);
   return [...seen];
+}
+
+/** Makes a worker loop. @returns Its process id. */
+export async function loop(fleet: Fleet): Promise<number> {
+  const before = fleet.daemon.log.length;
+  const address = fleet.address as "unix:";
+  fetchFastCGI("http://localhost/loop", address, { log: () => {} }).catch(() => {});
+  await fleet.daemon.says("loops", fleet.daemon.log.split("loops").length);
+  return Number(/loops (\d+)\./.exec(fleet.daemon.log.slice(before))![1]);
 }
 
 /** Makes a worker wait in the middle of a request, until `finish()` is called. */

@@ -1,0 +1,70 @@
+import { EXEC_PATH } from "./exec_path.ts";
+
+/**
+ * Kills a process, and ends the CGI scripts that it runs: the process groups that its children lead.
+ *
+ * @returns Whether this was possible.
+ */
+export async function killTree(pid: number): Promise<boolean> {
+  return await runElsewhere(kill, pid) === 0;
+}
+
+/** Returns whether a process is stopped, by a signal or a debugger. */
+export async function isStopped(pid: number): Promise<boolean> {
+  return await runElsewhere(stopped, pid) === STOPPED;
+}
+
+const STOPPED = 10;
+
+/**
+ * Runs a function in another process, since Deno may read /proc and signal process groups with `--allow-all` only. The
+ * function uses nothing outside of itself.
+ *
+ * @returns The exit code of that process, or undefined if it could not be started.
+ */
+async function runElsewhere(
+  program: (pid: number) => void | Promise<void>,
+  pid: number,
+): Promise<number | undefined> {
+  try {
+    const process = new Deno.Command(EXEC_PATH, {
+      args: ["eval", "--no-config", `(${program})(${pid})`],
+      stdin: "null",
+      stdout: "null",
+      stderr: "null",
+    }).spawn();
+    process.unref();
+    return (await process.status).code;
+  } catch {
+    return undefined;
+  }
+}
+
+async function kill(pid: number): Promise<void> {
+  const signal = (target: number, name: Deno.Signal) => {
+    try {
+      Deno.kill(target, name);
+    } catch {
+      // It has ended, or leads no group.
+    }
+  };
+  const groups: number[] = [];
+  try {
+    for (const { name } of Deno.readDirSync(`/proc/${pid}/task`)) {
+      const children = Deno.readTextFileSync(`/proc/${pid}/task/${name}/children`);
+      groups.push(...children.split(" ").filter(Boolean).map(Number));
+    }
+  } catch {
+    // The system has no /proc, or the process has ended.
+  }
+  signal(pid, "SIGKILL");
+  for (const group of groups) signal(-group, "SIGTERM");
+  if (groups.length > 0) await new Promise((resolve) => setTimeout(resolve, 1000));
+  for (const group of groups) signal(-group, "SIGKILL");
+}
+
+/** Exits with 10 if the process is stopped. */
+function stopped(pid: number): void {
+  const [, state] = /^.*\) (\w)/s.exec(Deno.readTextFileSync(`/proc/${pid}/stat`))!;
+  Deno.exit(state === "T" || state === "t" ? 10 : 0);
+}
