@@ -73,7 +73,7 @@ ${COMMANDS.map(({ name, summary }) => `  ${name.padEnd(8)}${summary}`).join("\n"
   -h, --help     print this
   -V, --version  print the version
 
-Exit codes: 0, 1 if a command fails, 2 if its arguments are wrong.
+Exit codes: 0, 1 if a command fails, 2 if its arguments are wrong, 3 if no worker of serve starts.
 
 Example:
 
@@ -87,7 +87,7 @@ To install it as gatehouse:
  * Runs the command line.
  *
  * @param args The arguments after the program's name.
- * @returns The exit code: 0, 1 if the command fails, 2 if the arguments are wrong.
+ * @returns The exit code: 0, 1 if the command fails, 2 if the arguments are wrong, 3 if no worker of `serve` starts.
  *
  * @example
  * ```ts
@@ -105,7 +105,11 @@ export async function main(args: string[]): Promise<number> {
       logLine(error.message);
       return 2;
     }
-    logLine(error instanceof Failure ? error.message : describeError(error));
+    if (error instanceof Failure) {
+      logLine(error.message);
+      return error.exitCode;
+    }
+    logLine(describeError(error));
     return 1;
   }
 }

@@ -14,6 +14,7 @@ import { guardConsole, logLine } from "../io/log.ts";
 import { checkExposure } from "../io/peers.ts";
 import type { Server } from "../io/server.ts";
 import { onHangup, runUntilTerminated } from "../io/signals.ts";
+import type { PreforkOptions } from "../prefork.ts";
 import { serveSCGI } from "../scgi.ts";
 import { ACCESS_LOGS, accessLog } from "./access_log.ts";
 import { formatAddress, readAddress } from "./address.ts";
@@ -21,6 +22,7 @@ import { type Arguments, formatUsage, type Usage } from "./arguments.ts";
 import { Failure, UsageError } from "./errors.ts";
 import { listenFailure } from "./listen_failure.ts";
 import { loadApp } from "./load_app.ts";
+import { readWorkerOptions, WORKER_OPTIONS } from "./worker_options.ts";
 
 const PROTOCOLS = ["fastcgi", "scgi", "http"] as const;
 type Protocol = typeof PROTOCOLS[number];
@@ -32,6 +34,9 @@ const DEFAULT_ADDRESS: Record<Protocol, string> = {
 };
 /** Destinations of the app's errors, and the `log` option of the server for each. */
 const LOGS = { server: "server", stderr: "log", both: "both" } as const;
+
+/** The exit code if no worker starts. */
+const NO_WORKER = 3;
 
 /** The options of `serve`. */
 export const usage: Usage = {
@@ -59,10 +64,11 @@ for its socket; may be repeated. Default: the socket of systemd
 replaces them one by one. Needs --allow-run and --allow-env; takes a
 socket of systemd as fd:0, with StandardInput=socket`,
     },
+    ...WORKER_OPTIONS,
     {
-      name: "worker-flags",
-      value: "FLAGS",
-      about: "flags for each worker's deno run. Default: those of this one",
+      name: "backlog",
+      value: "N",
+      about: "how many connections may wait. Default: the system's, with workers its maximum",
     },
     { name: "mode", value: "M", about: "the permissions of a Unix socket, octal. Default: 660" },
     { name: "group", value: "G", about: "the group of a Unix socket, by name or number" },
@@ -117,12 +123,13 @@ interface Plan extends ListenOptions {
 export async function run(args: Arguments): Promise<number> {
   const plan = readPlan(args);
   const workers = readWorkers(args, plan);
+  const workerOptions = readWorkerOptions(args, workers);
   if (args.has("check")) {
     if (workers !== undefined) return await checkWorker(plan, args);
     await loadApp(plan.module, plan.addresses);
     console.log(`${plan.module} is an app`);
   } else if (workers === undefined) await serve(plan);
-  else await supervise(plan, workers, args);
+  else await supervise(plan, { ...workerOptions, workers }, args);
   return 0;
 }
 
@@ -154,6 +161,7 @@ function readPlan(args: Arguments): Plan {
     addresses,
     mode: readMode(args.text("mode")),
     group: readGroup(args.text("group")),
+    backlog: readBacklog(args, addresses),
     options: {
       basePath: readBasePath(args.text("base-path")),
       trustForwarded: args.has("trust-forwarded"),
@@ -172,6 +180,20 @@ function readMode(text: string | undefined): number | undefined {
     throw new UsageError(`--mode must be octal, such as 660: current value is "${text}".`);
   }
   return text === undefined ? undefined : parseInt(text, 8);
+}
+
+function readBacklog(args: Arguments, addresses: string[]): number | undefined {
+  const backlog = args.number("backlog", 1);
+  if (backlog === undefined) return undefined;
+  if (addresses.some((address) => address.startsWith("fd:"))) {
+    throw new UsageError(
+      "--backlog is for a socket that this opens: for one of systemd set Backlog= in its .socket.",
+    );
+  }
+  if (!args.has("workers") && addresses.some((address) => address.startsWith("unix:"))) {
+    throw new UsageError("--backlog of a Unix socket needs --workers 1 or more.");
+  }
+  return backlog;
 }
 
 function readGroup(text: string | undefined): string | number | undefined {
@@ -281,39 +303,48 @@ async function startServing(
   address: string,
   plan: Plan,
 ): Promise<Server | Deno.HttpServer<Deno.Addr>> {
-  const { protocol, mode, group } = plan;
+  const { protocol, mode, group, backlog } = plan;
   const options = { ...plan.options, onListen: () => {} };
   if (protocol !== "http") {
     const descriptor = /^fd:(\d+)$/.exec(address)?.[1];
     const listener = descriptor === undefined
-      ? await listen(address, { mode, group })
+      ? await listen(address, { mode, group, backlog })
       : await inheritedListener({ fd: Number(descriptor) });
     return (protocol === "fastcgi" ? serveFastCGI : serveSCGI)(app, listener, options);
   }
   const parsed = readAddress(address);
-  if (parsed.transport === "tcp") return serveHTTP(app, { ...options, ...parsed });
+  if (parsed.transport === "tcp") {
+    return serveHTTP(app, { ...options, ...parsed, tcpBacklog: backlog });
+  }
   const { path } = parsed;
   const open = () => serveHTTP(app, { ...options, path });
   return await openUnixSocket(path, { mode, group }, open, (server) => server.shutdown());
 }
 
 /** Starts workers that share the socket: each runs this command on descriptor 0. */
-async function supervise(plan: Plan, workers: number, args: Arguments): Promise<void> {
+async function supervise(
+  plan: Plan,
+  options: Omit<PreforkOptions, "command">,
+  args: Arguments,
+): Promise<void> {
   checkWorkerPermissions();
-  const { prefork } = await import("../prefork.ts");
-  const { module, addresses: [address], mode, group } = plan;
+  const { NoWorkerError, prefork } = await import("../prefork.ts");
+  const { module, addresses: [address], mode, group, backlog } = plan;
   const command = await workerCommand(plan, args, ["--listen=fd:0"]);
   try {
     await prefork({
+      ...options,
       listen: address,
       mode,
       group,
-      workers,
+      backlog,
       shutdownTimeout: plan.options.shutdownTimeout,
       command,
-      onListen: (addr) => logLine(`Workers: ${workers}, for ${module} on ${formatAddress(addr)}`),
+      onListen: (addr) =>
+        logLine(`Workers: ${options.workers}, for ${module} on ${formatAddress(addr)}`),
     });
   } catch (error) {
+    if (error instanceof NoWorkerError) throw new Failure(error.message, { exitCode: NO_WORKER });
     throw listenFailure(error, address);
   }
 }
@@ -331,7 +362,10 @@ async function checkWorker(plan: Plan, args: Arguments): Promise<number> {
 /** Returns the arguments that Deno runs a worker with. */
 async function workerCommand(plan: Plan, args: Arguments, more: string[]): Promise<string[]> {
   const { childCommand } = await import("./child_command.ts");
-  const own = args.optionsExcept(["listen", "mode", "group", "workers", "worker-flags"]);
+  const own = args.optionsExcept([
+    ...["listen", "mode", "group", "workers", "backlog"],
+    ...WORKER_OPTIONS.map(({ name }) => name),
+  ]);
   return await childCommand(plan.module, [...own, ...more], args.text("worker-flags"));
 }
 

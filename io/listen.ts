@@ -11,6 +11,13 @@ export interface ListenOptions {
   mode?: number;
   /** The group of a Unix socket, by number, or by a name in /etc/group. @default The group of the process */
   group?: number | string;
+  /**
+   * How many connections may wait until they are accepted, from 1. The system has a maximum, such as
+   * `net.core.somaxconn`. `listen()` ignores it for a Unix socket, where Deno sets 1024.
+   *
+   * @default 511, with `prefork()` the system's maximum
+   */
+  backlog?: number;
 }
 
 /**
@@ -21,7 +28,7 @@ export interface ListenOptions {
  *
  * @param address `host:port` or `unix:/path`.
  * @throws {Error} If another process listens on the address, or the path is a file other than a socket.
- * @throws {RangeError} If mode or group is a number that is no integer from 0.
+ * @throws {RangeError} If mode or group is a number that is no integer from 0, or backlog one that is none from 1.
  *
  * @example
  * ```ts
@@ -33,11 +40,20 @@ export interface ListenOptions {
  */
 export async function listen(address: Address, options: ListenOptions = {}): Promise<Listener> {
   const parsed = parseAddress(address);
-  if (parsed.transport === "tcp") return Deno.listen(parsed);
+  checkBacklog(options.backlog);
+  if (parsed.transport === "tcp") return Deno.listen({ ...parsed, tcpBacklog: options.backlog });
   const { path } = parsed;
   const open = () => Deno.listen({ transport: "unix", path });
   const listener = await openUnixSocket(path, options, open, (opened) => opened.close());
   return new UnixListener(listener, path);
+}
+
+/** @throws {RangeError} If it is neither undefined nor an integer from 1. */
+export function checkBacklog(backlog: number | undefined): void {
+  if (backlog === undefined || Number.isInteger(backlog) && backlog >= 1) return;
+  throw new RangeError(
+    `Cannot listen as backlog must be an integer from 1: current value is ${backlog}`,
+  );
 }
 
 /**

@@ -20,8 +20,17 @@ export interface ListeningSocket {
   close(): void;
 }
 
+/** The variable that tells a worker how many connections may wait at the socket that it shares. */
+export const BACKLOG_VARIABLE = "GATEHOUSE_BACKLOG";
+
 /**
- * The length of the system's queue of connections. Opening a socket can set it anew, so it must not be less than whoever
- * opened it has asked for: systemd asks for the maximum, to which the system reduces this number.
+ * The number of connections that may wait at an inherited socket. Opening it can set it anew, so it must not be less than
+ * whoever opened it has asked for: systemd asks for the maximum, to which the system reduces 2^30.
  */
-export const BACKLOG = 0x3fff_ffff;
+export function inheritedBacklog(): number {
+  const permission = { name: "env", variable: BACKLOG_VARIABLE } as const;
+  if (Deno.permissions.querySync(permission).state !== "granted") return MAX_BACKLOG;
+  return Number(Deno.env.get(BACKLOG_VARIABLE)) || MAX_BACKLOG;
+}
+
+const MAX_BACKLOG = 0x3fff_ffff;

@@ -1,7 +1,7 @@
 import { Socket } from "node:net";
 import { getSystemErrorName } from "node:util";
 import type { Duplex } from "./duplex.ts";
-import { BACKLOG, type ListeningSocket } from "./listening_socket.ts";
+import { inheritedBacklog, type ListeningSocket } from "./listening_socket.ts";
 import { NodeConnection } from "./node_socket.ts";
 import type { NativeSockets, SocketAddress, StreamHandle, TCPHandle } from "./private_fields.ts";
 
@@ -35,7 +35,7 @@ export class NativeSocket implements ListeningSocket {
   #listen(fd: number): StreamHandle {
     const handle = open(this.#native, fd);
     handle.onconnection = this.#arrived;
-    const code = handle.listen(BACKLOG);
+    const code = handle.listen(inheritedBacklog());
     if (code !== 0) handle.close();
     check(code);
     if (!this.#keepsAlive) handle.unref();

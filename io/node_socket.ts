@@ -1,7 +1,7 @@
 import { createServer, type Server, type Socket } from "node:net";
 import { clearImmediate, setImmediate } from "node:timers";
 import type { Duplex } from "./duplex.ts";
-import { BACKLOG, type ListeningSocket } from "./listening_socket.ts";
+import { inheritedBacklog, type ListeningSocket } from "./listening_socket.ts";
 import { duplicateDescriptor } from "./private_fields.ts";
 
 /**
@@ -34,7 +34,7 @@ export class NodeSocket implements ListeningSocket {
   async listen(fd: number): Promise<void> {
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     this.#server.once("error", reject);
-    this.#server.listen({ fd }, BACKLOG, resolve);
+    this.#server.listen({ fd }, inheritedBacklog(), resolve);
     await promise;
     this.addr = toAddr(this.#server.address());
   }
@@ -79,7 +79,7 @@ export class NodeSocket implements ListeningSocket {
     }
     this.#paused = -1;
     this.#server = this.#createServer();
-    this.#server.listen({ fd }, BACKLOG);
+    this.#server.listen({ fd }, inheritedBacklog());
     if (!this.#keepsAlive) this.#server.unref();
     return true;
   }

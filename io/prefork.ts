@@ -16,6 +16,7 @@ import { parseAddress } from "./address.ts";
 import { EXEC_PATH } from "./exec_path.ts";
 import {
   applyOwnership,
+  checkBacklog,
   type ListenOptions,
   openPrivately,
   removeQuietly,
@@ -89,6 +90,12 @@ export interface PreforkOptions extends ListenOptions {
   onListen?: (addr: Deno.Addr) => void;
 }
 
+/** Thrown by {@linkcode prefork} if no worker starts. */
+export class NoWorkerError extends Error {
+  /** The name of the error. */
+  override name = "NoWorkerError";
+}
+
 /** How long killing the workers may take before this process exits without them, in milliseconds. */
 const KILL_LIMIT = 10_000;
 
@@ -109,7 +116,8 @@ const KILL_LIMIT = 10_000;
  *
  * @returns Resolves when all workers have ended.
  * @throws {RangeError} If an option is out of range.
- * @throws {Error} If the address is in use, or all of the first workers end before one serves.
+ * @throws {NoWorkerError} If all of the first workers end before one serves.
+ * @throws {Error} If the address is in use.
  *
  * @example Four workers behind nginx's `fastcgi_pass unix:/run/app.sock`
  * ```ts ignore
@@ -137,7 +145,7 @@ export async function prefork(options: PreforkOptions): Promise<void> {
   }
   if (code === KILLED) Deno.exit(KILLED);
   if (code === NO_WORKER) {
-    throw new Error(
+    throw new NoWorkerError(
       "Cannot start the workers as at least one must serve: all ended. See their output for the reason",
     );
   }
@@ -162,6 +170,7 @@ function checkOptions(options: PreforkOptions): SupervisorOptions {
       `Cannot start workers as ${name} must be ${range}: current value is ${value}`,
     );
   };
+  checkBacklog(options.backlog);
   const isWhole = (value: number) => value === Infinity || Number.isInteger(value);
   check("workers", workers, "an integer from 1", Number.isInteger(workers) && workers >= 1);
   return {
@@ -182,6 +191,7 @@ function checkOptions(options: PreforkOptions): SupervisorOptions {
       isWhole(maxRequests) && maxRequests >= 1,
     ),
     maxMemory: check("maxMemory", maxMemory, "from 1", maxMemory >= 1),
+    backlog: options.backlog ?? null,
   };
 }
 
@@ -260,6 +270,7 @@ async function openSocket(listen: string, options: ListenOptions): Promise<Share
   const descriptor = /^fd:(\d+)$/.exec(listen);
   if (descriptor !== null) return inheritedSocket(Number(descriptor[1]));
   const address = parseAddress(listen);
+  const { backlog } = options;
   const server = createServer((socket) => socket.destroy());
   const unix = address.transport === "unix";
   // Closing the server removes the path that it listens on, so the socket is renamed first.
@@ -270,8 +281,8 @@ async function openSocket(listen: string, options: ListenOptions): Promise<Share
   }
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
-    if (unix) openPrivately(() => server.listen({ path }, resolve));
-    else server.listen({ host: address.hostname, port: address.port }, resolve);
+    if (unix) openPrivately(() => server.listen({ path, backlog }, resolve));
+    else server.listen({ host: address.hostname, port: address.port, backlog }, resolve);
   });
   const handle = (server as unknown as { _handle: { fdForIpc(): number } })._handle;
   const bound = server.address();

@@ -6,6 +6,7 @@
  */
 
 import process from "node:process";
+import { BACKLOG_VARIABLE } from "./listening_socket.ts";
 import { logLine } from "./log.ts";
 import { MAX_DELAY } from "./max_delay.ts";
 import { onTermination } from "./signals.ts";
@@ -22,6 +23,8 @@ export interface SupervisorOptions {
   workerTimeout: number | null;
   maxRequests: number | null;
   maxMemory: number | null;
+  /** The `backlog` of the socket; null for the system's maximum. */
+  backlog: number | null;
 }
 
 /** What a supervisor's process reports when its first worker serves. */
@@ -348,6 +351,8 @@ export async function supervise(
   onServing: () => void = () => {},
 ): Promise<number> {
   const supervisor = new Supervisor(options, onServing);
+  // All others are inherited as they are, even if they are not UTF-8.
+  if (options.backlog !== null) Deno.env.set(BACKLOG_VARIABLE, String(options.backlog));
   const stop = () => supervisor.stop();
   const reload = () => supervisor.reload();
   const kill = () => supervisor.kill();

@@ -402,7 +402,7 @@ Deno.test("cli fails if no worker starts", async () => {
   const { code } = await deadline(daemon.child.status, "the end of the command line");
   assertStringIncludes(daemon.log, "broken release");
   assertStringIncludes(daemon.log, "Cannot start the workers as at least one must serve");
-  assertEquals(code, 1);
+  assertEquals(code, 3);
   await Deno.remove(module);
 });
 

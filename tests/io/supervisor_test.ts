@@ -61,6 +61,7 @@ Deno.test("Supervisor.reload() during a reload replaces each worker once more at
     workerTimeout: null,
     maxRequests: null,
     maxMemory: null,
+    backlog: null,
   };
   const supervisor = new Supervisor(options, serving.resolve);
   const code = supervisor.run();
