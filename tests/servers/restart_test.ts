@@ -1,5 +1,6 @@
 /** Back ends that restart one after the other while nginx sends them requests. */
 import { assert, assertEquals } from "@std/assert";
+import type { PreforkOptions } from "../../prefork.ts";
 import { Client, Witness } from "./client.ts";
 import { configuration, eventually, type Program, type Rig, Suite, within } from "./harness.ts";
 import { handDown, keepSocket } from "../testing/hand_down.ts";
@@ -150,8 +151,12 @@ await serve(app);
   );
 }
 
-/** Starts two workers on one socket. */
-async function startWorkers(rig: Rig, address: string): Promise<[Program, string]> {
+/** Starts two workers on one socket. @param options Further options of `prefork()`. */
+async function startWorkers(
+  rig: Rig,
+  address: string,
+  options: Partial<PreforkOptions> = {},
+): Promise<[Program, string]> {
   const worker = writeWorker(rig);
   const supervisor = rig.write(
     "supervisor.ts",
@@ -163,6 +168,7 @@ await prefork({
   workers: 2,
   command: ["run", "--no-prompt", "--no-config", "--allow-env", "${worker}"],
   onListen: (addr) => console.log("listening on", addr.path ? "unix:" + addr.path : addr.hostname + ":" + addr.port),
+  ...${JSON.stringify(options)},
 });
 `,
   );
@@ -273,5 +279,44 @@ for (const over of ["TCP", "a Unix socket"]) {
     const { status, text } = await client.readResponse();
     assertEquals([status, text], [200, "body"]);
     assertEquals((await within("the daemon ends", process.status)).code, 0);
+  });
+}
+
+const REQUESTS = 20_000;
+
+for (const over of ["TCP", "a Unix socket"]) {
+  const recycled = new Suite(
+    `nginx with workers that are replaced after 1,000 requests, over ${over}`,
+    { nginx: "nginx-light", "/etc/nginx/fastcgi_params": "nginx-common" },
+    async (rig) => {
+      const address = over === "TCP" ? "127.0.0.1:0" : `unix:${rig.dir}/app.sock`;
+      const [workers, backend] = await startWorkers(rig, address, { maxRequests: 1000 });
+      const { port } = await rig.serve("nginx", ["port"], ({ port }) =>
+        nginxCommand(rig, [
+          configuration("nginx", "--listen", `127.0.0.1:${port}`, "--backend", backend),
+        ]));
+      return { host: `127.0.0.1:${port}`, workers };
+    },
+  );
+
+  recycled.test(`${REQUESTS} requests lose none`, async ({ host, workers }) => {
+    let sent = 0;
+    const lost: string[] = [];
+    const load = Array.from({ length: 16 }, async () => {
+      while (sent < REQUESTS) {
+        const number = sent++;
+        try {
+          const response = await fetch(`http://${host}/hello?${number}`);
+          const text = await response.text();
+          if (response.status !== 200 || text === "") lost.push(`${number}: ${response.status}`);
+        } catch (error) {
+          lost.push(`${number}: ${error}`);
+        }
+      }
+    });
+    await within("the responses", Promise.all(load), 300_000);
+    assertEquals(lost, []);
+    const replaced = workers.output.split("is replaced as it has begun").length - 1;
+    assert(replaced >= 10, `${replaced} workers were replaced: ${workers.output}`);
   });
 }
