@@ -21,6 +21,7 @@ import { formatAddress, readAddress } from "./address.ts";
 import { type Arguments, formatUsage, type Usage } from "./arguments.ts";
 import { Failure, UsageError } from "./errors.ts";
 import { listenFailure } from "./listen_failure.ts";
+import { LIMIT_OPTIONS, readLimits } from "./limit_options.ts";
 import { loadApp } from "./load_app.ts";
 import { readWorkerOptions, WORKER_OPTIONS } from "./worker_options.ts";
 
@@ -83,16 +84,7 @@ socket of systemd as fd:0, with StandardInput=socket`,
         "take scheme, host and client from X-Forwarded-Proto, -Host and -For,\nor from Forwarded",
     },
     { name: "allow-remote", about: "listen where other machines can connect" },
-    {
-      name: "max-body",
-      value: "SIZE",
-      about: "reject larger request bodies, such as 10m. Default: none",
-    },
-    {
-      name: "shutdown-timeout",
-      value: "SECONDS",
-      about: "how long to wait for requests at the end. Default: 10",
-    },
+    ...LIMIT_OPTIONS,
     {
       name: "access-log",
       value: "FORMAT",
@@ -150,10 +142,6 @@ function readPlan(args: Arguments): Plan {
   if (log === "server" && protocol !== "fastcgi") {
     throw new UsageError(`--log server is for fastcgi: ${protocol} does not carry a log.`);
   }
-  if (protocol === "http" && args.has("max-body")) {
-    throw new UsageError("--max-body is for fastcgi and scgi: for http set it in the web server.");
-  }
-  const seconds = args.number("shutdown-timeout", 0);
   const format = args.choice("access-log", ACCESS_LOGS);
   return {
     module,
@@ -167,8 +155,7 @@ function readPlan(args: Arguments): Plan {
       trustForwarded: args.has("trust-forwarded"),
       debug: args.has("debug"),
       allowRemote,
-      maxBodyBytes: args.bytes("max-body"),
-      shutdownTimeout: seconds === undefined ? undefined : seconds * 1000,
+      ...readLimits(args, protocol),
       logTo: LOGS[log ?? "both"],
       onCompleted: format === undefined ? undefined : accessLog(format),
     },
