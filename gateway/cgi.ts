@@ -42,6 +42,8 @@ import {
 } from "./script_path.ts";
 
 const DENO_SCRIPT = /\.m?[tj]s$/;
+/** The number of exit codes that are remembered. */
+const MAX_ENDINGS = 1000;
 const DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin";
 
 /**
@@ -128,6 +130,8 @@ class Scripts {
   #spool: Spool;
   #firstLines = new FirstLines();
   #running = new Set<ProcessGroup>();
+  /** The exit codes that are logged. */
+  #endings = new Set<string>();
 
   constructor(options: CGIGatewayOptions, sweep: Sweep) {
     this.#sweep = sweep;
@@ -221,7 +225,23 @@ class Scripts {
     }
     this.#running.add(process);
     process.status.finally(() => this.#running.delete(process));
-    new CGIClient(roundTrip, process).run();
+    const onfailure = (status: Deno.CommandStatus) =>
+      this.#logFailure(found.file, status, roundTrip.log);
+    new CGIClient(roundTrip, process, onfailure).run();
+  }
+
+  /** Logs how a script ended after a good response. Some end with an exit code each time: each is logged once. */
+  #logFailure(
+    file: string,
+    { code, signal }: Deno.CommandStatus,
+    log: (message: string) => void,
+  ): void {
+    if (signal !== null) return log(`${file} ended with ${signal}`);
+    const ending = `${file} ended with exit code ${code}`;
+    if (this.#endings.has(ending)) return;
+    if (this.#endings.size >= MAX_ENDINGS) this.#endings.clear();
+    this.#endings.add(ending);
+    log(`${ending} after its response (logged once)`);
   }
 
   #find(request: Request, pathname: string): FoundFile | ScriptRefusal | Response {
@@ -313,10 +333,17 @@ function folderOf(file: string): string {
 class CGIClient implements Transport {
   #roundTrip: RoundTrip;
   #process: ProcessGroup;
+  #onfailure: (status: Deno.CommandStatus) => void;
 
-  constructor(roundTrip: RoundTrip, process: ProcessGroup) {
+  /** @param onfailure Called if the script ends with an exit code or a signal after its response. */
+  constructor(
+    roundTrip: RoundTrip,
+    process: ProcessGroup,
+    onfailure: (status: Deno.CommandStatus) => void,
+  ) {
     this.#roundTrip = roundTrip;
     this.#process = process;
+    this.#onfailure = onfailure;
   }
 
   /** Sends the body and reads the response. Resolves when the script has ended. */
@@ -340,10 +367,8 @@ class CGIClient implements Transport {
       roundTrip.fail(error);
     }
     // The watchdog still runs: a script that goes on after its response is killed after `timeout`.
-    const { success, code, signal } = await process.status;
-    if (!success && !roundTrip.over) {
-      roundTrip.log(`The script ended with ${signal ?? `exit code ${code}`}`);
-    }
+    const status = await process.status;
+    if (!status.success && !roundTrip.over) this.#onfailure(status);
     roundTrip.finish();
   }
 

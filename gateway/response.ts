@@ -42,7 +42,7 @@ const HIGH_WATER = 32_768;
 const FLUSH_DELAY = 2;
 /** The maximum number of bytes that wait meanwhile. */
 const MAX_DELAYED = 16_384;
-/** The number of surplus bytes that are read before the request is aborted. */
+/** The number of bytes beyond its declared length that are read before the request is aborted. */
 const MAX_SURPLUS = 1_048_576;
 
 /** Reads a response from the bytes that an application writes, in chunks of any size. */
@@ -290,10 +290,13 @@ export class ResponseReader {
     this.#drop(bytes.subarray(chunk.length));
   }
 
-  /** Drops bytes that the client does not get: the body of a response to HEAD, and bytes after a complete body. */
+  /**
+   * Drops bytes that the client does not get: bytes after a complete body, and the body of a response to HEAD, which an
+   * application may write to its end.
+   */
   #drop(bytes: Uint8Array): void {
-    if (bytes.length === 0) return;
-    if (this.#left === 0 && this.#surplus === 0) {
+    if (bytes.length === 0 || this.#left !== 0) return;
+    if (this.#surplus === 0) {
       this.#options.log("The body is longer than its Content-Length: it was truncated");
     }
     this.#surplus += bytes.length;

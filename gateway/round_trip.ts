@@ -51,6 +51,8 @@ export class RoundTrip implements Checked {
   #info: GatewayInfo | undefined;
   #sweep: Sweep;
   #checks = 0;
+  /** The time of the first sweep after the response was complete. */
+  #completeSince: number | undefined;
   /** The request's signal, once it is observed. */
   #signal: AbortSignal | undefined;
   #maxBodyBytes: number;
@@ -118,6 +120,7 @@ export class RoundTrip implements Checked {
     if (this.#rate.isTooSlow(now, this.#received, this.#receiving)) {
       return this.abort(tooSlow(this.#rate.minimum));
     }
+    if (this.reader.complete) return this.#checkRest(now);
     const side = this.watchdog.expired(now);
     if (side === undefined || this.over) return;
     const { timeout = DEFAULTS.timeout, clientTimeout = DEFAULTS.clientTimeout } = this.#options;
@@ -128,6 +131,17 @@ export class RoundTrip implements Checked {
     );
     if (this.reader.begun) this.log(error.message);
     this.abort(error);
+  }
+
+  /** Aborts the round trip if the application goes on for too long after its response, whether it writes or not. */
+  #checkRest(now: number): void {
+    this.#completeSince ??= now;
+    const { timeout = DEFAULTS.timeout } = this.#options;
+    if (now - this.#completeSince < timeout || this.over) return;
+    const message =
+      `Ended the application as it must end within ${timeout} ms after its response: it went on`;
+    this.log(message);
+    this.abort(new Error(message));
   }
 
   #observe(): void {

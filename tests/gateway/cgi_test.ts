@@ -528,14 +528,59 @@ Deno.test("cgiGateway() responds with 502 to invalid responses, and logs why", a
   }
 });
 
-Deno.test("cgiGateway() logs a script's stderr and exit code", async () => {
+Deno.test("cgiGateway() logs a script's stderr, and its exit code once", async () => {
   await using scripts = new Scripts({
     "a.cgi": HELLO + "echo one >&2; printf 'two' >&2; exit 7",
+    "b.cgi": HELLO + "exit ${QUERY_STRING}",
+    "killed.cgi": HELLO + "exec >&-; kill -KILL $$",
   });
-  await scripts.gateway().text("/a.cgi");
+  const gateway = scripts.gateway();
+  const line = (name: string, code: number) =>
+    `${scripts.root}/${name} ended with exit code ${code} after its response (logged once)`;
+  await gateway.text("/a.cgi");
   await eventually("the log", () => scripts.log.length === 3);
-  assertEquals(scripts.log.toSorted(), ["The script ended with exit code 7", "one", "two"]);
+  assertEquals(scripts.log.toSorted(), [line("a.cgi", 7), "one", "two"]);
+  scripts.log.length = 0;
+  for (const query of [1, 1, 255, 1, 255, 0]) await gateway.text(`/b.cgi?${query}`);
+  for (let i = 0; i < 2; i++) await gateway.text("/killed.cgi");
+  const killed = `${scripts.root}/killed.cgi ended with SIGKILL`;
+  await eventually("the log", () => scripts.log.filter((line) => line === killed).length === 2);
+  assertEquals(scripts.log.toSorted(), [line("b.cgi", 1), line("b.cgi", 255), killed, killed]);
 });
+
+Deno.test("cgiGateway() lets a script finish that writes a long body to HEAD", async () => {
+  await using scripts = new Scripts({
+    "a.cgi": HELLO + `head -c 3000000 /dev/zero; echo "it ends" >&2`,
+  });
+  const response = await scripts.gateway().fetch("/a.cgi", { method: "HEAD" });
+  assertEquals([response.status, response.body], [200, null]);
+  await eventually("the script's end", () => scripts.log.includes("it ends"));
+  assertEquals(scripts.log, ["it ends"]);
+});
+
+testWith(
+  PS,
+  "cgiGateway() ends a script that goes on after its response for timeout, and does not call it failed",
+  async () => {
+    await using scripts = new Scripts({
+      // One works on in silence, one writes on to HEAD.
+      "silent.cgi": HELLO + `echo done; exec >&-; sleep 600 & echo "pids $$ $! $!" >&2; wait`,
+      "writing.cgi": TREE + HELLO + "while echo x; do sleep 0.01; done",
+    });
+    const gateway = scripts.gateway({ timeout: 300 });
+    for (const [path, method] of [["/silent.cgi", "GET"], ["/writing.cgi", "HEAD"]]) {
+      scripts.log.length = 0;
+      const response = await gateway.fetch(path, { method });
+      assertEquals(await response.text(), method === "HEAD" ? "" : "done\n");
+      const pids = await pidsOf(scripts);
+      await eventually("the script's end", () => !pids.some(isRunning));
+      assertEquals(
+        scripts.log.filter((line) => !line.startsWith("pids ")),
+        ["Ended the application as it must end within 300 ms after its response: it went on"],
+      );
+    }
+  },
+);
 
 Deno.test("cgiGateway() escapes control characters in the log", async () => {
   await using scripts = new Scripts({
@@ -774,8 +819,10 @@ Deno.test("cgiGateway() runs no script below a folder that all users may write t
 
 Deno.test("cgiGateway() starts no process before a small body is complete", async () => {
   await using scripts = new Scripts({ "cat.cgi": `${HELLO} cat` });
-  const gateway = scripts.gateway({ maxProcesses: 2 });
-  const slow = ["declared", "declared", "undeclared"].map((kind) => {
+  // A process ends a little after its response.
+  const gateway = scripts.gateway({ maxProcesses: 5 });
+  const kinds = ["declared", "undeclared", "declared", "undeclared", "declared", "undeclared"];
+  const slow = kinds.map((kind) => {
     const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
     const writer = writable.getWriter();
     writer.write(new TextEncoder().encode("so")).catch(() => {});
@@ -785,10 +832,14 @@ Deno.test("cgiGateway() starts no process before a small body is complete", asyn
   });
   // All processes would be in use.
   assertEquals(await gateway.text("/cat.cgi", { method: "POST", body: "quick" }), "quick");
-  for (const { writer, response } of slow) {
+  for (const { writer, response } of slow.splice(0, 3)) {
     await writer.write(new TextEncoder().encode("on"));
     await writer.close();
     assertEquals(await response, "soon");
+  }
+  for (const { writer, response } of slow) {
+    await writer.abort(new Error("connection reset"));
+    assertEquals(await response, "400 Bad Request\n");
   }
   gateway.end();
 });

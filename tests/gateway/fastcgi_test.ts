@@ -251,6 +251,25 @@ for (const root of [undefined, "/srv/www"]) {
   });
 }
 
+Deno.test("fastCGIGateway() lets an application finish that writes a long body to HEAD", async () => {
+  await using application = new Application(async (peer, number) => {
+    await peer.request();
+    if (number > 1) return await peer.response(OK + "another");
+    await peer.stdout(OK);
+    for (let i = 0; i < 50; i++) await peer.stdout(new Uint8Array(60_000));
+    await peer.end();
+    // The connection is kept, as nothing was aborted.
+    await peer.request();
+    await peer.response(OK + "kept");
+  });
+  using gateway = gatewayTo(application.address);
+  assertEquals((await gateway.fetch("/", { method: "HEAD" })).status, 200);
+  let text: string;
+  let attempts = 0;
+  do text = await (await gateway.fetch("/")).text(); while (text !== "kept" && ++attempts < 500);
+  assertEquals([text, gateway.log], ["kept", []]);
+});
+
 Deno.test("fastCGIGateway() maps the protocol status of a request without a response", async () => {
   const cases: [number, number][] = [
     [ProtocolStatus.overloaded, 503],

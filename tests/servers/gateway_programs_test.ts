@@ -231,6 +231,28 @@ for (const way of ["cgi", "root", "fastcgi"] as const) {
   });
 }
 
+const MOJOLICIOUS = `#!/usr/bin/perl
+use Mojolicious::Lite -signatures;
+app->log->level("fatal");
+get "/chunks" => sub ($c) {
+  $c->write_chunk("Hello ", sub ($c, @) { $c->write_chunk("world", sub ($c, @) { $c->finish }) });
+};
+app->start;
+`;
+
+const mojolicious = new Suite("gateway: Mojolicious", {
+  perl: "perl",
+  "/usr/share/perl5/Mojolicious.pm": "libmojolicious-perl",
+}, async (rig) => {
+  const script = rig.write("app.pl", MOJOLICIOUS);
+  await Deno.chmod(script, 0o755);
+  return serveOrigin(cgiGateway({ script, log: () => {} }));
+});
+
+mojolicious.test("sends a body that the script has framed in chunks", async (url) => {
+  assertEquals(await get(`${url}/chunks`), "Hello world");
+});
+
 const CGI_FAST = `use strict; use CGI::Fast;
 while (my $q = CGI::Fast->new) {
   print $q->header("text/plain"), join " ", $q->request_method, $q->path_info, $q->param("name") // "none";
