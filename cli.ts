@@ -133,7 +133,12 @@ async function runCommand([name, ...rest]: string[]): Promise<number> {
     console.log(formatUsage(command.usage));
     return 0;
   }
-  return await command.run(Arguments.parse(command.usage, rest));
+  try {
+    return await command.run(Arguments.parse(command.usage, rest));
+  } catch (error) {
+    const { explainDenied } = await import("./cli/denied.ts");
+    throw explainDenied(error, command.usage) ?? error;
+  }
 }
 
 function asksForHelp(args: string[]): boolean {
@@ -144,11 +149,19 @@ function asksForHelp(args: string[]): boolean {
 async function load(name: string): Promise<Command> {
   const entry = COMMANDS.find((entry) => entry.name === name);
   if (entry !== undefined) return await entry.load();
-  const similar = closest(name, COMMANDS.map(({ name }) => name));
+  const similar = similarCommand(name);
   throw new UsageError(
     `There is no command "${name}".${similar === undefined ? "" : ` Did you mean ${similar}?`} ` +
       `Type --help for all commands.`,
   );
+}
+
+function similarCommand(name: string): string | undefined {
+  if (/[./]/.test(name)) return `serve ${name}`;
+  if (name === "-v" || name === "version") return "--version";
+  if (name === "start" || name === "run") return "serve";
+  const options = ["--help", "--version"];
+  return closest(name, name.startsWith("-") ? options : COMMANDS.map(({ name }) => name));
 }
 
 // Without a code, Deno.exitCode applies: a worker that lost its supervisor sets it.

@@ -1,4 +1,4 @@
-import { type Endpoint, nameOf, parseAddress } from "../io/address.ts";
+import { canonicalIP, type Endpoint, nameOf, parseAddress } from "../io/address.ts";
 import { UsageError } from "./errors.ts";
 
 /**
@@ -10,7 +10,33 @@ export function readAddress(address: string): Endpoint {
   try {
     return parseAddress(address);
   } catch (error) {
-    throw new UsageError(`${(error as Error).message}.`);
+    const similar = similarAddress(address);
+    throw new UsageError(
+      `${(error as Error).message}.${similar === undefined ? "" : ` Did you mean ${similar}?`}`,
+    );
+  }
+}
+
+/** Returns the address that an invalid one may stand for. */
+function similarAddress(address: string): string | undefined {
+  if (/^\d{1,5}$/.test(address)) return `127.0.0.1:${address}`;
+  if (/^\.{0,2}\//.test(address)) return `unix:${address}`;
+  const [, authority, path] = /^(?:\w+:\/\/)?([^/\s]+)(\/.*)?$/.exec(address) ?? [];
+  if (authority !== address && authority !== undefined && isAddress(authority)) {
+    return path === undefined || path === "/" ? authority : `${authority} ${path}`;
+  }
+  const [, host, port] = /^(.+:.+):(\d{1,5})$/.exec(address) ?? [];
+  if (host !== undefined && canonicalIP(host) !== undefined) return `[${host}]:${port}`;
+  if (canonicalIP(address) !== undefined && address.includes(":")) return `[${address}]:9000`;
+  return /^[a-z\d][\w.-]*$/i.test(address) ? `${address}:9000` : undefined;
+}
+
+function isAddress(text: string): boolean {
+  try {
+    parseAddress(text);
+    return true;
+  } catch {
+    return false;
   }
 }
 

@@ -33,8 +33,18 @@ export interface Usage {
   about: string;
   /** Its options. */
   options: readonly Option[];
+  /** Names that its options have in other programs, and what to type instead, given the value. */
+  instead?: Record<string, (value?: string) => string>;
   /** An example of its use, a line or more of shell. */
   example: string;
+}
+
+/** Returns the member of {@linkcode Usage.instead} for several names. */
+export function names(
+  names: string[],
+  advice: (value?: string) => string,
+): NonNullable<Usage["instead"]> {
+  return Object.fromEntries(names.map((name) => [name, advice]));
 }
 
 /** The option that every command has. */
@@ -67,7 +77,7 @@ export class Arguments {
       if (arg === "--") operands.push(...rest.splice(0));
       else if (arg === "-" || !arg.startsWith("-")) operands.push(arg);
       else {
-        const { option, value } = readOption(arg, options, rest);
+        const { option, value } = readOption(arg, options, rest, usage);
         const given = values.get(option.name)!;
         if (given.length > 0 && !option.repeats) {
           throw new UsageError(`--${option.name} is given twice.`);
@@ -162,12 +172,18 @@ function readOption(
   arg: string,
   options: readonly Option[],
   rest: string[],
+  usage: Usage,
 ): { option: Option; value: string } {
   const long = arg.startsWith("--");
   const [, name, attached] = (long ? /^--([^=]*)(?:=(.*))?$/s : /^-(.)(?:=?(.+))?$/s).exec(arg) ??
     [];
   const option = options.find((option) => name === (long ? option.name : option.short));
-  if (option === undefined) throw new UsageError(unknownOption(long ? arg : `-${name}`, options));
+  if (option === undefined) {
+    const next = /^[^-]/.test(rest[0] ?? "") ? rest[0] : undefined;
+    throw new UsageError(
+      unknownOption(long ? `--${name}` : `-${name}`, attached ?? next, options, usage),
+    );
+  }
   if (option.value === undefined) {
     if (attached === undefined) return { option, value: "" };
     if (long || arg.includes("=")) throw new UsageError(`--${option.name} takes no value.`);
@@ -191,10 +207,17 @@ function valueHint({ name }: Option, [next]: string[], options: readonly Option[
   return ` One that begins with a dash needs =, as in: --${name}=${next}`;
 }
 
-function unknownOption(arg: string, options: readonly Option[]): string {
-  const name = arg.replace(/=.*/s, "");
+function unknownOption(
+  name: string,
+  value: string | undefined,
+  options: readonly Option[],
+  { instead = {} }: Usage,
+): string {
+  const text = `There is no option ${name}.`;
+  const key = name.slice(2);
+  if (Object.hasOwn(instead, key)) return `${text} ${instead[key](value)}.`;
   const similar = closest(name, options.map(({ name }) => `--${name}`));
-  return `There is no option ${name}.${similar === undefined ? "" : ` Did you mean ${similar}?`}`;
+  return similar === undefined ? text : `${text} Did you mean ${similar}?`;
 }
 
 /** Formats the help text of a command. */

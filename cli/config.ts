@@ -7,7 +7,7 @@
 import type { Endpoint } from "../io/address.ts";
 import { type AppConfig, findConfig } from "./app_config.ts";
 import { readAddress } from "./address.ts";
-import { type Arguments, formatUsage, type Usage } from "./arguments.ts";
+import { type Arguments, formatUsage, names, type Usage } from "./arguments.ts";
 import { closest } from "./closest.ts";
 import { apache } from "./config/apache.ts";
 import { caddy } from "./config/caddy.ts";
@@ -79,6 +79,7 @@ for scgi :4000. nginx, haproxy, lighttpd and caddy take several`,
     { name: "workers", short: "w", value: "N", about: "how many processes the app runs, or auto" },
     { name: "name", value: "NAME", about: "a name for units, upstreams and files. Default: app" },
   ],
+  instead: names(["socket", "unix"], (path = "PATH") => `Use --backend unix:${path}`),
   example: `deno run jsr:@gatehouse/cgi/cli config nginx --backend unix:/run/app.sock --path /app
 deno run jsr:@gatehouse/cgi/cli config haproxy --backend 10.0.0.5:9000 --backend 10.0.0.6:9000`,
 };

@@ -9,7 +9,7 @@ import { guardConsole, logLine, writeLine } from "../io/log.ts";
 import { absolutePath } from "../io/script_file.ts";
 import { onTermination } from "../io/signals.ts";
 import { readAddress } from "./address.ts";
-import { type Arguments, formatUsage, type Usage } from "./arguments.ts";
+import { type Arguments, formatUsage, names, type Usage } from "./arguments.ts";
 import { ReloadingApp } from "./dev/reloading_app.ts";
 import { type DevelopmentHandler, serveDevelopment } from "./dev/server.ts";
 import { staticFile } from "./dev/static_file.ts";
@@ -50,6 +50,16 @@ export const usage: Usage = {
         "how long a version of the app that is replaced or ended has for its\nrequests. Default: 10",
     },
   ],
+  instead: {
+    ...names(
+      ["listen", "host", "hostname", "address", "bind"],
+      () => "Use --port N: dev serves this machine alone",
+    ),
+    ...names(
+      ["reload", "watch", "hot"],
+      () => "Leave it out: dev loads the app again when it changes",
+    ),
+  },
   example: `deno run --allow-all jsr:@gatehouse/cgi/cli dev app.ts
 deno run --allow-all jsr:@gatehouse/cgi/cli dev fastcgi:unix:/run/php/php-fpm.sock --root /srv/www`,
 };

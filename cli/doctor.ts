@@ -62,7 +62,8 @@ DENO_DIR=/var/cache/deno. Default: PATH=${SEARCH_PATH}`,
     },
     { name: "timeout", value: "SECONDS", about: "how long the script may take. Default: 10" },
   ],
-  example: "sudo gatehouse doctor /usr/lib/cgi-bin/hello.ts --user www-data",
+  example: `deno run --allow-all jsr:@gatehouse/cgi/cli doctor hello.ts
+sudo gatehouse doctor /usr/lib/cgi-bin/hello.ts --user www-data`,
 };
 
 /** Examines a script. @returns The exit code. */

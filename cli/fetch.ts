@@ -12,7 +12,7 @@ import { logLine } from "../io/log.ts";
 import { toText } from "../wire/byte_string.ts";
 import { reasonPhrase } from "../wire/cgi.ts";
 import { readAddress } from "./address.ts";
-import { type Arguments, formatUsage, type Usage } from "./arguments.ts";
+import { type Arguments, formatUsage, names, type Usage } from "./arguments.ts";
 import { Failure, UsageError } from "./errors.ts";
 import { DATA, HEADER, readData, readHeaders, split } from "./request_options.ts";
 
@@ -48,6 +48,12 @@ checks expect.`,
     },
     { name: "timeout", value: "SECONDS", about: "how long to wait for the next byte. Default: 60" },
   ],
+  instead: {
+    ...names(["method"], (method = "METHOD") => `Use --request ${method}`),
+    ...names(["body"], (body = "BODY") => `Use --data ${body}`),
+    ...names(["scgi"], () => "Use --protocol scgi"),
+    ...names(["var", "env", "param"], (value = "NAME=VALUE") => `Use --variable ${value}`),
+  },
   example:
     `deno run --allow-net=127.0.0.1:9000 jsr:@gatehouse/cgi/cli fetch 127.0.0.1:9000 /users?id=7 -i`,
 };
@@ -83,12 +89,16 @@ export async function run(args: Arguments): Promise<number> {
   if (options.root !== undefined && protocol === "fastcgi") {
     checkScript(request, options.root, address);
   }
-  let response: Response;
+  let response: Response | undefined;
   try {
     response = await (protocol === "fastcgi" ? fetchFastCGI : fetchSCGI)(request, address, options);
     await print(response, args.has("include"));
   } catch (error) {
-    throw new Failure(explain(error as Error, address, protocol, options.root));
+    const cause = error as Error;
+    const message = protocol === "scgi" && response === undefined
+      ? explainSCGI(cause, address)
+      : undefined;
+    throw new Failure(message ?? explain(cause, address, protocol, options.root));
   }
   if (response.status < 400) return 0;
   logLine(`${address} responded with ${response.status} ${reasonPhrase(response.status)}`);
@@ -163,6 +173,12 @@ async function print(response: Response, withHead: boolean): Promise<void> {
     // Stdout is closed, as by "fetch … | head".
     if (!(error instanceof Deno.errors.BrokenPipe)) throw error;
   }
+}
+
+/** Explains the end of a connection without a response: a FastCGI application does not tell what it does not know. */
+function explainSCGI({ message }: Error, address: string): string | undefined {
+  if (!/header block: it is empty|must send all of it/.test(message)) return undefined;
+  return `Cannot fetch from ${address} as it must be an SCGI application: it closed the connection without a response. Try --protocol fastcgi, or curl if it is an HTTP server`;
 }
 
 function explain({ message }: Error, address: string, protocol: string, root?: string): string {

@@ -1,8 +1,10 @@
+import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import type { App } from "../bridge/app.ts";
+import { describeError } from "../bridge/describe.ts";
 import { logLine } from "../io/log.ts";
 import { isURL } from "./app_config.ts";
-import { UsageError } from "./errors.ts";
+import { Failure, UsageError } from "./errors.ts";
 import { OwnServers } from "./own_servers.ts";
 
 /** What a module exports. */
@@ -21,9 +23,7 @@ const LOADER: unique symbol = Symbol.for("@gatehouse/cgi loader");
  */
 export async function loadApp(module: string, addresses: string[]): Promise<App> {
   const isPath = !isURL(module);
-  if (isPath && await isMissing(module)) {
-    throw new UsageError(`${module} does not exist. Name the app's module, as in: serve app.ts`);
-  }
+  if (isPath) await checkFile(module);
   const url = isPath ? pathToFileURL(module).href : module;
   using servers = new OwnServers();
   using served = refuseServe(module);
@@ -33,10 +33,7 @@ export async function loadApp(module: string, addresses: string[]): Promise<App>
     if (await servers.hasLoaded(loading)) exports = await loading;
   } catch (error) {
     if (servers.failedWith(error)) exports = {};
-    else {
-      const { explainUnresolved } = await import("./load_failure.ts");
-      throw await explainUnresolved(error, module, addresses) ?? error;
-    }
+    else throw await explainFailure(error, module, addresses);
   }
   const { isApp, explainExports } = await import("./exports.ts");
   const app = exports?.default;
@@ -81,12 +78,35 @@ function refuseServe(module: string): Disposable & { refusal?: UsageError } {
   return state;
 }
 
-async function isMissing(path: string): Promise<boolean> {
+/** Returns what to throw for an error of `import()`. */
+async function explainFailure(
+  error: unknown,
+  module: string,
+  addresses: string[],
+): Promise<unknown> {
+  const { explainUnresolved } = await import("./load_failure.ts");
+  const { explainDeniedImport } = await import("./denied.ts");
+  const explained = explainDeniedImport(error, module) ??
+    await explainUnresolved(error, module, addresses);
+  // What the app itself is denied is shown with its place in the app.
+  const isDenied = error instanceof Deno.errors.NotCapable;
+  return explained ?? (isDenied ? new Failure(describeError(error), { cause: error }) : error);
+}
+
+/** @throws {UsageError} If the path is not that of a file. */
+async function checkFile(path: string): Promise<void> {
+  let info: Deno.FileInfo;
   try {
-    await Deno.stat(path);
-    return false;
+    info = await Deno.stat(path);
   } catch (error) {
-    // Without --allow-read, import() reports a missing file.
-    return error instanceof Deno.errors.NotFound;
+    // Without --allow-read, import() fails.
+    if (!(error instanceof Deno.errors.NotFound)) return;
+    throw new UsageError(`${path} does not exist. Name the app's module, as in: serve app.ts`);
   }
+  if (!info.isDirectory) return;
+  throw new UsageError(
+    `${path} is a folder. Name the app's module in it, as in: serve ${
+      join(path, "app.ts")
+    }. For a folder of CGI scripts: dev ${path}`,
+  );
 }

@@ -18,7 +18,7 @@ import type { PreforkOptions } from "../prefork.ts";
 import { serveSCGI } from "../scgi.ts";
 import { ACCESS_LOGS, accessLog } from "./access_log.ts";
 import { formatAddress, readAddress } from "./address.ts";
-import { type Arguments, formatUsage, type Usage } from "./arguments.ts";
+import { type Arguments, formatUsage, names, type Usage } from "./arguments.ts";
 import { Failure, UsageError } from "./errors.ts";
 import { listenFailure } from "./listen_failure.ts";
 import { LIMIT_OPTIONS, readLimits } from "./limit_options.ts";
@@ -99,6 +99,24 @@ socket of systemd as fd:0, with StandardInput=socket`,
     { name: "debug", about: "show errors to every client; for development only" },
     { name: "check", about: "load the app and end, with 0 if it can be served" },
   ],
+  instead: {
+    ...names(["port"], (port = "PORT") => `Use --listen 127.0.0.1:${port}`),
+    ...names(["host", "hostname", "address", "addr", "bind", "interface"], (host = "HOST") => {
+      return `Use --listen ${/:\d+$/.test(host) ? host : `${host}:PORT`}`;
+    }),
+    ...names(["socket", "sock", "unix", "path"], (path = "PATH") => `Use --listen unix:${path}`),
+    ...names(["fastcgi", "fcgi"], () => "Use --protocol fastcgi, which is the default"),
+    ...names(["scgi"], () => "Use --protocol scgi"),
+    ...names(["http"], () => "Use --protocol http"),
+    ...names(
+      ["processes", "threads", "children", "instances", "jobs", "parallel"],
+      (count = "N") => `Use --workers ${count}`,
+    ),
+    ...names(
+      ["reload", "watch", "hot", "dev"],
+      () => "Use dev, which loads the app again when it changes, as in: dev app.ts",
+    ),
+  },
   example: `deno run --allow-read --allow-net=127.0.0.1:9000 jsr:@gatehouse/cgi/cli \\
   serve app.ts --protocol fastcgi --listen 127.0.0.1:9000`,
 };

@@ -1,4 +1,4 @@
-import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { fetchFastCGI, fetchSCGI } from "../gateway.ts";
 import { importMapFlags, runCommandLine } from "./testing/command_line.ts";
 import { Daemon, ROOT } from "./testing/daemon.ts";
@@ -44,6 +44,7 @@ const MISTAKES: [args: string[], message: string][] = [
   [["serve"], "Name the app's module, as in: serve app.ts"],
   [["serve", HELLO, "more"], `One module is served: "more" is one too many.`],
   [["serve", `${ROOT}absent.ts`], `${ROOT}absent.ts does not exist.`],
+  [["serve", `${ROOT}examples/`], `${ROOT}examples/ is a folder. Name the app's module in it`],
   [
     ["serve", HELLO, "--protcol", "scgi"],
     "There is no option --protcol. Did you mean --protocol?",
@@ -53,6 +54,28 @@ const MISTAKES: [args: string[], message: string][] = [
   [["serve", HELLO, "--debug", "--debug"], "--debug is given twice."],
   [["serve", HELLO, "--protocol", "uwsgi"], "--protocol must be fastcgi, scgi, http"],
   [["serve", HELLO, "--listen", "9000"], "it must be host:port or unix:/path"],
+  [["serve", HELLO, "--listen", "9000"], "Did you mean 127.0.0.1:9000?"],
+  [["serve", HELLO, "--listen", "/tmp/x.sock"], "Did you mean unix:/tmp/x.sock?"],
+  [["serve", HELLO, "--listen", "./x.sock"], "Did you mean unix:./x.sock?"],
+  [["serve", HELLO, "--listen", "localhost"], "Did you mean localhost:9000?"],
+  [["serve", HELLO, "--listen", "http://127.0.0.1:9000/"], "Did you mean 127.0.0.1:9000?"],
+  [["serve", HELLO, "--listen", "::1:9000"], "Did you mean [::1]:9000?"],
+  [["serve", HELLO, "--listen", "::1"], "Did you mean [::1]:9000?"],
+  [["serve", HELLO, "--port", "3000"], "There is no option --port. Use --listen 127.0.0.1:3000."],
+  [["serve", HELLO, "--port=3000"], "Use --listen 127.0.0.1:3000."],
+  [["serve", HELLO, "--port", "--debug"], "Use --listen 127.0.0.1:PORT."],
+  [["serve", HELLO, "--host", "10.0.0.1"], "Use --listen 10.0.0.1:PORT."],
+  [["serve", HELLO, "--bind", "10.0.0.1:80"], "Use --listen 10.0.0.1:80."],
+  [["serve", HELLO, "--socket", "/tmp/a"], "Use --listen unix:/tmp/a."],
+  [["serve", HELLO, "--threads", "4"], "Use --workers 4."],
+  [["serve", HELLO, "--scgi"], "Use --protocol scgi."],
+  [["serve", HELLO, "--reload"], "Use dev, which loads the app again when it changes"],
+  [["serve", HELLO, "--constructor"], "There is no option --constructor."],
+  [["--verison"], `There is no command "--verison". Did you mean --version?`],
+  [["-v"], "Did you mean --version?"],
+  [["--hepl"], "Did you mean --help?"],
+  [["run", HELLO], "Did you mean serve?"],
+  [["./app.ts"], "Did you mean serve ./app.ts?"],
   [["serve", HELLO, "--listen"], "--listen needs a value."],
   [["serve", HELLO, "--listen", "0.0.0.0:9000"], "use --allow-remote"],
   [["serve", HELLO, "-l", "127.0.0.1:0", "-l", "[::]:9000"], "use --allow-remote"],
@@ -81,6 +104,52 @@ Deno.test("cli reports the missing permission", async () => {
   const { code, stderr } = await run("serve", HELLO, "--listen", "127.0.0.1:0");
   assertEquals(code, 1);
   assertStringIncludes(stderr, `Type --allow-net=127.0.0.1:0 after "deno run"`);
+});
+
+const DENIED: [args: string[], flags: string[], message: string][] = [
+  [
+    ["serve", HELLO],
+    [],
+    `Cannot load ${HELLO} as Deno denies read access to "${HELLO}". Type --allow-read=${ROOT}examples after "deno run"`,
+  ],
+  [
+    ["serve", HELLO, "--check"],
+    [`--allow-read=${HELLO}`],
+    `as Deno denies read access to "${ROOT}mod.ts". Type --allow-read=${ROOT.slice(0, -1)} after`,
+  ],
+  [
+    ["dev", HELLO],
+    [],
+    `Deno denies read access to "${HELLO}". Type --allow-read=${HELLO} after "deno run", as in:\n\n  deno run --allow-all jsr:@gatehouse/cgi/cli dev app.ts`,
+  ],
+  [
+    ["dev", `${ROOT}examples`],
+    [`--allow-read=${ROOT}`],
+    `Deno denies env access to "HOME". Type --allow-env=HOME after`,
+  ],
+  [
+    ["doctor", HELLO],
+    [],
+    `after "deno run", as in:\n\n  deno run --allow-all jsr:@gatehouse/cgi/cli doctor`,
+  ],
+];
+for (const [args, flags, message] of DENIED) {
+  Deno.test(`cli reports what Deno denies to ${[...flags, ...args].join(" ").replaceAll(ROOT, "")}`, async () => {
+    const { code, stderr } = await runCommandLine(args, flags);
+    assertStringIncludes(stderr, message);
+    assert(!stderr.includes("    at "), stderr);
+    assertEquals(code, 1);
+  });
+}
+
+Deno.test("cli shows where an app does what Deno denies", async () => {
+  const module = await Deno.makeTempFile({ suffix: ".ts" });
+  await Deno.writeTextFile(module, "function load() { Deno.env.get('HOME'); }\nload();");
+  const { code, stderr } = await runCommandLine(["serve", module], [`--allow-read=${module}`]);
+  assertStringIncludes(stderr, 'NotCapable: Requires env access to "HOME"');
+  assertMatch(stderr, /at load \(file:.*\.ts:1:/);
+  assertEquals(code, 1);
+  await Deno.remove(module);
 });
 
 Deno.test("cli reports the flags that workers need", async () => {

@@ -204,6 +204,8 @@ const MISTAKES: [args: string[], message: string][] = [
   [["/nonexistent/app.ts"], "/nonexistent/app.ts does not exist."],
   [["fastcgi:9000"], "it must be host:port or unix:/path"],
   [["app.ts", "--root", "/srv"], "--root is for fastcgi:ADDR"],
+  [["app.ts", "--listen", "[::]:80"], "Use --port N: dev serves this machine alone."],
+  [["app.ts", "--watch"], "Leave it out: dev loads the app again when it changes."],
   [["app.ts", "--port", "70000"], "--port must be at most 65535"],
 ];
 for (const [args, message] of MISTAKES) {

@@ -125,6 +125,33 @@ Deno.test("fetch reports that an application is an HTTP server", async () => {
   assertEquals(code, 1);
 });
 
+Deno.test("fetch -p scgi reports that an application speaks FastCGI", async () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  await using _server = serveFastCGI(echo, listener, { log: () => {} });
+  const args = ["fetch", "-p", "scgi", `127.0.0.1:${listener.addr.port}`];
+  const { code, stderr } = await runCommandLine(args, ["--allow-net"]);
+  assertStringIncludes(
+    stderr,
+    "as it must be an SCGI application: it closed the connection without a response. Try --protocol fastcgi, or curl",
+  );
+  assertEquals(code, 1);
+});
+
+for (const bytes of ["", "Status: 200 OK\r\nContent-Length: 9\r\n\r\nhalf"]) {
+  Deno.test(`fetch -p scgi reports a connection that is reset after ${bytes.length} bytes`, async () => {
+    using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const serving = (async () => {
+      using conn = await listener.accept();
+      await conn.write(new TextEncoder().encode(bytes));
+    })();
+    const args = ["fetch", "-p", "scgi", `127.0.0.1:${listener.addr.port}`];
+    const { code, stderr } = await runCommandLine(args, ["--allow-net"]);
+    await serving;
+    assertEquals(stderr.includes("Try --protocol fastcgi"), bytes === "", stderr);
+    assertEquals(code, 1);
+  });
+}
+
 Deno.test("fetch reports the missing permission", async () => {
   const { code, stderr } = await runCommandLine(["fetch", "127.0.0.1:9000"]);
   assertStringIncludes(stderr, `type --allow-net=127.0.0.1:9000 after "deno run"`);
@@ -215,7 +242,9 @@ const MISTAKES: [args: string[], message: string][] = [
   [[], "Name the application's address, as in: fetch 127.0.0.1:9000 /"],
   [["127.0.0.1:9000", "users"], "The path must begin with /"],
   [["127.0.0.1:9000", "/", "/"], "One path is fetched"],
-  [["9000"], "it must be host:port or unix:/path"],
+  [["9000"], `current value is "9000". Did you mean 127.0.0.1:9000?`],
+  [["http://127.0.0.1:9000/a"], "Did you mean 127.0.0.1:9000 /a?"],
+  [["127.0.0.1:9000", "--method", "PUT"], "There is no option --method. Use --request PUT."],
   [["127.0.0.1:9000", "-H", "Accept"], '--header must be a name, ":" and a value'],
   [["127.0.0.1:9000", "-H", "a b: c"], "--header must be a name and a value"],
   [["127.0.0.1:9000", "-X", "TRACE"], "Cannot create the request: Method is forbidden"],
