@@ -24,6 +24,7 @@ import { toHandler } from "./bridge/respond.ts";
 import { checkResponse } from "./bridge/response_head.ts";
 import { createVariables } from "./bridge/request_variables.ts";
 import { safeLog } from "./io/log.ts";
+import { openNamed } from "./io/listen.ts";
 import { MAX_DELAY } from "./io/max_delay.ts";
 import { type ServerOptions, SHUTDOWN_TIMEOUT } from "./io/server.ts";
 import { ProtocolError } from "./wire/protocol_error.ts";
@@ -125,8 +126,14 @@ export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<
   const pending = onCompleted === undefined ? undefined : new Sweep([LONG]);
   const stop = new AbortController();
   const server: Deno.HttpServer<Deno.Addr> = path === undefined
-    ? Deno.serve({ ...serveOptions, hostname, signal: stop.signal }, serveRequest)
-    : Deno.serve({ path, onListen: options.onListen, signal: stop.signal }, serveRequest);
+    ? openNamed(
+      { transport: "tcp", hostname, port: options.port ?? 8000 },
+      () => Deno.serve({ ...serveOptions, hostname, signal: stop.signal }, serveRequest),
+    )
+    : openNamed(
+      { transport: "unix", path },
+      () => Deno.serve({ path, onListen: options.onListen, signal: stop.signal }, serveRequest),
+    );
   if (pending !== undefined) server.finished.finally(() => pending.close()).catch(() => {});
   return limitShutdown(server, stop, signal, shutdownTimeout);
 

@@ -95,7 +95,9 @@ async function serveInherited(
   );
   const fd = inheritedDescriptor();
   const input = fd === 0 ? await openStandardInput() : await inheritedListener({ fd });
-  if (input === "stream" && environment === "unreadable") throw unreadable();
+  if (input === "stream" && environment === "unreadable") {
+    throw await unreadable(options);
+  }
   if (typeof input === "string") return undefined;
   const { serveFastCGI } = await import("./fastcgi.ts");
   return serveFastCGI(app, input, options);
@@ -110,18 +112,35 @@ async function serveOverHTTP(
   try {
     return serveHTTP(app, options);
   } catch (error) {
+    if (error instanceof Deno.errors.AddrInUse && options.path === undefined) {
+      const { port = 8000 } = options;
+      throw failure(`${error.message}. Set another port, as in: serve(app, { port: ${port + 1} })`);
+    }
     const mayBeCGI = environment === "unreadable" && !Deno.stdin.isTerminal();
-    if (mayBeCGI && error instanceof Deno.errors.NotCapable) throw unreadable(error);
+    if (mayBeCGI && error instanceof Deno.errors.NotCapable) throw await unreadable(options);
     throw error;
   }
 }
 
-function unreadable(cause?: unknown): Error {
-  return new Error(
-    "Cannot serve as this looks like a CGI request, but its variables may not be read: " +
-      "add --allow-env to the first line",
-    { cause },
+/** Creates the error of a script whose variables may not be read. It may be an HTTP server instead. */
+async function unreadable({ hostname = "127.0.0.1", port = 8000 }: ServeOptions): Promise<Error> {
+  const { nameOf } = await import("./io/address.ts");
+  const host = nameOf({ transport: "tcp", hostname, port });
+  const { state } = Deno.permissions.querySync({ name: "net", host });
+  return failure(
+    state === "granted"
+      ? "Cannot serve as this looks like a CGI request, but its variables may not be read: " +
+        "add --allow-env to the first line"
+      : `Cannot serve as neither the variables of a CGI request may be read nor ${host} be listened on: ` +
+        "add --allow-env to the first line of a CGI script, and start a server with --allow-net",
   );
+}
+
+/** Creates an error whose stack is that of the caller of {@linkcode serve}. */
+function failure(message: string): Error {
+  const error = new Error(message);
+  Error.captureStackTrace(error, serve);
+  return error;
 }
 
 /** Whether the environment is that of a CGI script, another, or may not be read. */

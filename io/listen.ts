@@ -1,4 +1,4 @@
-import { type Address, parseAddress } from "./address.ts";
+import { type Address, type Endpoint, nameOf, parseAddress } from "./address.ts";
 import type { Duplex, Listener } from "./duplex.ts";
 
 /** Options of {@linkcode listen}. */
@@ -41,9 +41,11 @@ export interface ListenOptions {
 export async function listen(address: Address, options: ListenOptions = {}): Promise<Listener> {
   const parsed = parseAddress(address);
   checkBacklog(options.backlog);
-  if (parsed.transport === "tcp") return Deno.listen({ ...parsed, tcpBacklog: options.backlog });
+  if (parsed.transport === "tcp") {
+    return openNamed(parsed, () => Deno.listen({ ...parsed, tcpBacklog: options.backlog }));
+  }
   const { path } = parsed;
-  const open = () => Deno.listen({ transport: "unix", path });
+  const open = () => openNamed(parsed, () => Deno.listen({ transport: "unix", path }));
   const listener = await openUnixSocket(path, options, open, (opened) => opened.close());
   return new UnixListener(listener, path);
 }
@@ -54,6 +56,21 @@ export function checkBacklog(backlog: number | undefined): void {
   throw new RangeError(
     `Cannot listen as backlog must be an integer from 1: current value is ${backlog}`,
   );
+}
+
+/** Listens on an address. An error names it, which those of Deno do not. */
+export function openNamed<T>(endpoint: Endpoint, open: () => T): T {
+  try {
+    return open();
+  } catch (error) {
+    // What the system says has a code: what Deno denies has its own words, and `open` may call the user.
+    const { constructor, message, code } = error as Error & { code?: string };
+    if (typeof code !== "string") throw error;
+    const named = new (constructor as ErrorConstructor)(
+      `Cannot listen on ${nameOf(endpoint)}: ${message}`,
+    );
+    throw Object.assign(named, { code });
+  }
 }
 
 /**

@@ -1,7 +1,9 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { connect, createServer } from "node:net";
-import { assertEquals, assertStringIncludes } from "@std/assert";
+import { assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
+import { listen } from "../fastcgi.ts";
 import { fetchSCGI } from "../gateway.ts";
+import { serveHTTP } from "../http.ts";
 import { Daemon, ROOT } from "./testing/daemon.ts";
 import { deadline } from "./testing/deadline.ts";
 
@@ -119,20 +121,84 @@ Deno.test("serve() without --allow-env reports the permission that a CGI script 
   const message = "this looks like a CGI request, but its variables may not be read: " +
     "add --allow-env to the first line";
   await runOnConnection(["--allow-net", program], (child, log) => logs(child, log, message));
-  for (const [stdin, flags] of [["piped", ["--allow-net"]], ["null", []]] as const) {
+  const both =
+    "neither the variables of a CGI request may be read nor 127.0.0.1:0 be listened on: " +
+    "add --allow-env to the first line of a CGI script, and start a server with --allow-net";
+  for (
+    const [stdin, flags, expected] of [
+      ["piped", ["--allow-net"], message],
+      ["piped", [], both],
+      ["null", [], both],
+    ] as const
+  ) {
     const child = new Deno.Command(Deno.execPath(), {
       args: ["run", "--no-prompt", ...flags, program],
       stdin,
       stderr: "piped",
-      env: { GATEWAY_INTERFACE: "CGI/1.1", REQUEST_METHOD: "GET" },
+      env: { GATEWAY_INTERFACE: "CGI/1.1", REQUEST_METHOD: "GET", NO_COLOR: "1" },
     }).spawn();
     if (stdin === "piped") await child.stdin.close();
     const { code, stderr } = await deadline(child.output(), "the script's end");
     assertEquals(code, 1);
-    assertStringIncludes(new TextDecoder().decode(stderr), message);
+    const log = new TextDecoder().decode(stderr);
+    assertStringIncludes(log, expected);
+    // The stack has the script's own lines only.
+    assertEquals(log.includes("mod.ts"), false, log);
   }
   await Deno.remove(program);
 });
+
+Deno.test("serve() names an address that is in use, and says how to set another", async () => {
+  using taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = taken.addr;
+  const program = await Deno.makeTempFile({ suffix: ".ts" });
+  await Deno.writeTextFile(
+    program,
+    `import { serve } from "${ROOT}mod.ts";
+await serve(() => new Response(), { port: ${port} });`,
+  );
+  await using daemon = new Daemon(["--allow-net", "--allow-env", program], {
+    env: { NO_COLOR: "1" },
+  });
+  const { code } = await deadline(daemon.child.status, "the program's end");
+  await daemon.ended;
+  assertMatch(
+    daemon.log,
+    new RegExp(
+      `Cannot listen on 127\\.0\\.0\\.1:${port}: Address already in use .*\\. ` +
+        `Set another port, as in: serve\\(app, { port: ${port + 1} }\\)`,
+    ),
+  );
+  assertEquals(daemon.log.includes("mod.ts"), false, daemon.log);
+  assertEquals(code, 1);
+  await Deno.remove(program);
+});
+
+for (const [name, open] of Object.entries({ listen, serveHTTP: openHTTP })) {
+  Deno.test(`${name}() names the address that is in use`, async () => {
+    using taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const address = `127.0.0.1:${taken.addr.port}`;
+    await assertRejects(
+      () => open(address),
+      Deno.errors.AddrInUse,
+      `Cannot listen on ${address}: Address already in use`,
+    );
+    const path = `${await Deno.makeTempDir()}/absent/app.sock`;
+    await assertRejects(
+      () => open(`unix:${path}`),
+      Deno.errors.NotFound,
+      `Cannot listen on unix:${path}: No such file or directory`,
+    );
+  });
+}
+
+// deno-lint-ignore require-await
+async function openHTTP(address: string): Promise<unknown> {
+  const path = /^unix:(.*)/.exec(address)?.[1];
+  const [hostname, port] = address.split(":");
+  if (path !== undefined) return serveHTTP(() => new Response(), { path });
+  return serveHTTP(() => new Response(), { hostname, port: Number(port) });
+}
 
 Deno.test("serve() finishes requests in progress at SIGTERM", async () => {
   const { daemon, url } = await start();
