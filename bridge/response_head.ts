@@ -8,6 +8,7 @@ import { CONNECTION_FIELDS, encodeHead } from "../wire/cgi.ts";
 import { describeValue } from "./describe.ts";
 import { isBodyDecoded, readNative } from "./buffered_response.ts";
 import type { Exchange } from "./exchange.ts";
+import { serverQuirks } from "./server_quirks.ts";
 
 /** Deno's own class: an app or a test may replace the global one. */
 const { Response } = globalThis;
@@ -58,11 +59,11 @@ export function isBodyless(response: Response, { method }: Exchange): boolean {
  */
 export function encodePlainHead(contentType: string | null, length: number): string {
   if (contentType === TEXT_TYPE) {
-    return `Status: 200 OK\r\ncontent-type: ${TEXT_TYPE}\r\ncontent-length: ${length}\r\n\r\n`;
+    return `Status: 200 OK\r\nContent-Type: ${TEXT_TYPE}\r\nContent-Length: ${length}\r\n\r\n`;
   }
   return encodeHead(200, "", [
-    ["content-type", contentType ?? DEFAULT_TYPE],
-    ["content-length", String(length)],
+    ["Content-Type", contentType ?? DEFAULT_TYPE],
+    ["Content-Length", String(length)],
   ]);
 }
 
@@ -72,9 +73,16 @@ export function declaredLength(response: Response): number | undefined {
   return text !== null && DIGITS.test(text) && !isBodyDecoded(response) ? Number(text) : undefined;
 }
 
-/** Returns an authorizer's field name in capitals again (C28): `Headers` lowercases it, and mod_fcgid leaves it so. */
-function variableField(name: string): string {
-  return "Variable-" + name.slice("variable-".length).toUpperCase();
+/**
+ * Returns a field's name as servers need it: `Headers` has it in lower case. Yaws finds those of CGI in their own
+ * spelling only (B7), and mod_fcgid leaves an authorizer's as it is (C28).
+ */
+function fieldName(name: string): string {
+  if (name === "content-type") return "Content-Type";
+  if (name === "location") return "Location";
+  return name.startsWith("variable-")
+    ? "Variable-" + name.slice("variable-".length).toUpperCase()
+    : name;
 }
 
 /**
@@ -107,11 +115,11 @@ export function encodeResponseHead(
     }
     if (name === "content-type") hasType = true;
     else if (name === "location") hasLocation = true;
-    fields.push([name.startsWith("variable-") ? variableField(name) : name, value]);
+    fields.push([fieldName(name), value]);
   });
   if (decoded) length = undefined;
   const redirects = hasLocation && status >= 300 && status < 400;
-  if (hasBody && !hasType && !redirects) fields.push(["content-type", DEFAULT_TYPE]);
+  if (hasBody && !hasType && !redirects) fields.push(["Content-Type", DEFAULT_TYPE]);
   // The body of HEAD may be absent, so that only the app can know the length that GET would have (B12).
   const counts = known !== undefined && !(known === 0 && exchange.method === "HEAD");
   if (status !== 204 && status !== 205 && status !== 304 && counts) {
@@ -123,12 +131,16 @@ export function encodeResponseHead(
     length = String(known);
   }
   if (length !== undefined && DIGITS.test(length) && status !== 204 && status !== 205) {
-    fields.push(["content-length", length]);
+    fields.push(["Content-Length", length]);
   }
   if (status === 200 && hasLocation) {
     exchange.log("A response with status 200 has a Location: some servers treat it as a redirect");
   }
-  const head = encodeHead(status, readNative(response, "statusText"), fields);
+  const first = hasLocation && exchange.protocol === "cgi" &&
+      !serverQuirks(exchange.variables).needsLocationFirst
+    ? "Status"
+    : "Location";
+  const head = encodeHead(status, readNative(response, "statusText"), fields, first);
   if (head.length > HEAD_WARNING) {
     exchange.log(
       `The response has ${head.length} bytes of headers: nginx rejects more than its fastcgi_buffer_size, 4096 or 8192`,

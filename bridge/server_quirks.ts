@@ -16,6 +16,8 @@ export interface ServerQuirks {
   readonly hidesType?: true;
   /** SCRIPT_NAME ends with the query (A13). */
   readonly addsQuery?: true;
+  /** A Location after Status makes the response a 302 (B1). */
+  readonly needsLocationFirst?: true;
   /**
    * A body without CONTENT_LENGTH does not arrive as the client sent it (A22). It is announced by HTTP_TRANSFER_ENCODING
    * or HTTP_CONTENT_LENGTH, or also its announcement is hidden.
@@ -39,10 +41,26 @@ export const SERVERS: readonly ServerQuirks[] = [
     decodesTarget: true,
     needsLength: "announced",
   },
-  { software: "CivetWeb/", version: "1.15", decodesTarget: true },
   { software: "Caddy", version: "2.6.2", inventsType: true, repeatsScript: true },
+  { software: "CivetWeb/", version: "1.15", decodesTarget: true },
   { software: "fossil version", version: "2.21", inventsEmpty: true, needsLength: "hidden" },
+  {
+    software: "HAProxy",
+    version: "2.6.12",
+    lacksStderr: true,
+    needsInputEnd: true,
+    needsLocationFirst: true,
+  },
+  {
+    software: "inets/",
+    version: "8.2.2",
+    addsQuery: true,
+    hidesType: true,
+    needsLocationFirst: true,
+  },
+  { software: "Microsoft-IIS/", version: "documentation", repeatsScript: true },
   { software: "mini_httpd/", version: "1.30", needsLength: "hidden" },
+  { software: "nginx/", version: "1.22.1", closesOnBytes: true },
   {
     software: "SimpleHTTP/",
     version: "0.6 Python/3.11",
@@ -51,10 +69,6 @@ export const SERVERS: readonly ServerQuirks[] = [
   },
   { software: "uWSGI/", version: "2.0.21", needsLength: "announced" },
   { software: "Yaws/", version: "2.1.1", needsLength: "hidden" },
-  { software: "Microsoft-IIS/", version: "documentation", repeatsScript: true },
-  { software: "nginx/", version: "1.22.1", closesOnBytes: true },
-  { software: "HAProxy", version: "2.6.12", lacksStderr: true, needsInputEnd: true },
-  { software: "inets/", version: "8.2.2", addsQuery: true, hidesType: true },
 ];
 
 /** What is particular about all others. */

@@ -245,6 +245,20 @@ Deno.test("serveCGI() writes head and small body at once, and a stream chunk by 
   assertEquals(writes.slice(1), ["one", "two"]);
 });
 
+Deno.test("serveCGI() writes Status first, but Location first for HAProxy and inets (rule B1)", async () => {
+  const firstOf = async (SERVER_SOFTWARE: string) => {
+    const response = () => Response.redirect("http://example.org/x", 303);
+    const { head, status } = await run(response, { SERVER_SOFTWARE });
+    assertEquals(status, 303);
+    return head.split("\r\n").slice(0, 2).map((line) => line.split(":")[0]);
+  };
+  assertEquals(await firstOf("busybox httpd/1.35.0"), ["Status", "Location"]);
+  assertEquals(await firstOf("uWSGI/2.0.21-debian"), ["Status", "Location"]);
+  assertEquals(await firstOf(""), ["Status", "Location"]);
+  assertEquals(await firstOf("HAProxy 2.6.12"), ["Location", "Status"]);
+  assertEquals(await firstOf("inets/8.2.2"), ["Location", "Status"]);
+});
+
 Deno.test("serveCGI() continues after a partial write", async () => {
   const stdout = new Buffer();
   const one = { write: (part: Uint8Array) => stdout.write(part.slice(0, 7)) };

@@ -94,18 +94,20 @@ export function reasonPhrase(status: number): string {
 
 /**
  * Encodes a header block as a byte string, with CRLF line ends and the empty line. `Status` is always present, since
- * servers differ on what its absence means (rule B1). It comes first, except that `Location` goes before it: HAProxy
- * turns a `Location` after `Status` into a 302.
+ * servers differ on what its absence means (rule B1).
  *
  * @param status The status code; not checked here.
  * @param reason The reason phrase. All but printable ASCII is removed; the standard phrase replaces an empty one.
  * @param fields Names and values, as byte strings, in order.
+ * @param first The field that comes first if both are present: some servers replace the status of a `Location` that
+ * comes before or after it (rule B1).
  * @throws {TypeError} If a name is not a token, or a value has a control character other than TAB.
  */
 export function encodeHead(
   status: number,
   reason: string,
   fields: Iterable<readonly [name: string, value: string]>,
+  first: "Status" | "Location" = "Location",
 ): string {
   const phrase = reason && reason.replace(NOT_A_REASON, "").trim() || reasonPhrase(status);
   let location = "";
@@ -125,8 +127,9 @@ export function encodeHead(
         }`,
       );
     }
-    if (name.toLowerCase() === "location") location += `${name}: ${value}\r\n`;
-    else head += `${name}: ${value}\r\n`;
+    if (first === "Location" && name.toLowerCase() === "location") {
+      location += `${name}: ${value}\r\n`;
+    } else head += `${name}: ${value}\r\n`;
   }
   return location + head + "\r\n";
 }

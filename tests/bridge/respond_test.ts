@@ -56,7 +56,7 @@ Deno.test("the head begins with Status, also 200, and every line ends in CRLF (r
   );
   assertEquals(
     response.head,
-    "Status: 200 OK\r\ncontent-type: text/plain\r\nx-a: 1\r\ncontent-length: 5\r\n\r\n",
+    "Status: 200 OK\r\nContent-Type: text/plain\r\nx-a: 1\r\nContent-Length: 5\r\n\r\n",
   );
   assertEquals(text(response.body), "Hello");
 });
@@ -93,7 +93,24 @@ Deno.test("a Location with status 200 is sent, and a warning logged (rule B5)", 
   const redirect = await serveOne(() => Response.redirect("http://example.org/x", 308));
   assertEquals([redirect.status, redirect.stderr], [308, ""]);
   // HAProxy turns a Location after the Status into a 302.
-  assert(redirect.head.startsWith("location: http://example.org/x\r\nStatus: 308 "));
+  assert(redirect.head.startsWith("Location: http://example.org/x\r\nStatus: 308 "));
+});
+
+Deno.test("CGI fields are spelled as RFC 3875 spells them (rule B7)", async () => {
+  // Yaws does not find a length in lower case, and sends it beside its chunks.
+  const names = async (response: Response) =>
+    (await serveOne(() => response)).fields.map(([name]) => name);
+  assertEquals(await names(new Response("short")), ["Content-Type", "Content-Length"]);
+  assertEquals(await names(new Response(bytes("bytes"))), ["Content-Type", "Content-Length"]);
+  assertEquals(
+    await names(
+      new Response("x".repeat(5000), {
+        status: 201,
+        headers: { location: "/", "content-length": "9", "x-a": "1" },
+      }),
+    ),
+    ["Location", "Content-Type", "x-a", "Content-Length"],
+  );
 });
 
 Deno.test("a body without a type gets application/octet-stream, no body gets no type (rule B7)", async () => {
@@ -145,8 +162,8 @@ Deno.test("headers of the connection, and Status, are dropped (rules B10, F2)", 
   );
   assertEquals(response.status, 200);
   assertEquals(response.fields.map(([name]) => name).sort(), [
-    "content-length",
-    "content-type",
+    "Content-Length",
+    "Content-Type",
     "x-a",
   ]);
 });
@@ -188,14 +205,14 @@ Deno.test("no names, values, statuses or reasons of an app inject a line (rules 
         });
         const lines = response.head.split(/\r\n|[\r\n]/);
         assertEquals(lines.length, response.fields.length + 3);
-        const first = lines.find((line) => !line.startsWith("location:"))!;
+        const first = lines.find((line) => !line.startsWith("Location:"))!;
         assertMatch(first, /^Status: [2-5]\d\d [\x20-\x7e]+$/);
         if (
           response.status === 500 && response.headers.get("content-type")?.startsWith("text/plain")
         ) return;
         assert(allowed);
         for (const [name, value] of response.fields) {
-          if (name === "content-length") continue;
+          if (name === "Content-Length") continue;
           // Whitespace around a value is not part of it: Headers joins "a" and "" to "a, ".
           assertEquals(value, allowed.get(name)?.replace(/[ \t]+$/, ""));
         }

@@ -56,33 +56,54 @@ class Relay implements Disposable {
   }
 }
 
-const haproxy = new Suite("HAProxy", { haproxy: "haproxy" }, async (rig) => {
+const needs = { haproxy: "haproxy", fcgiwrap: "fcgiwrap" };
+const haproxy = new Suite("HAProxy", needs, async (rig) => {
   const tcp = await rig.daemon("fastcgi", "127.0.0.1:0");
   const unix = await rig.daemon("fastcgi", `unix:${rig.dir}/app.sock`);
+  const fcgiwrap = `${rig.dir}/fcgiwrap.sock`;
+  rig.spawn("fcgiwrap", "fcgiwrap", ["-f", "-s", `unix:${fcgiwrap}`]);
+  rig.script("cgi-bin/app.ts");
   const relay = rig.use(new Relay(tcp));
-  const ports = await rig.serve("haproxy", ["tcp", "unix", "multiplexed", "http2"], (port) => {
-    const config = (name: keyof typeof port, ...args: string[]) =>
-      configuration("haproxy", "--name", name, "--listen", `127.0.0.1:${port[name]}`, ...args);
-    // As a thread of its own would open a connection of its own.
-    const threads = rig.write("threads.cfg", "global\n  nbthread 1\n");
-    const files = [
-      rig.write(
-        "tcp.cfg",
-        config("tcp", "--backend", tcp)
-          .replace("  bind ", `  bind 127.0.0.1:${port.http2} proto h2\n$&`),
-      ),
-      rig.write("unix.cfg", config("unix", "--backend", `unix:${unix}`)),
-      rig.write(
-        "multiplexed.cfg",
-        `frontend multiplexed
+  const ports = await rig.serve(
+    "haproxy",
+    ["tcp", "unix", "multiplexed", "http2", "cgi"],
+    (port) => {
+      const config = (name: keyof typeof port, ...args: string[]) =>
+        configuration("haproxy", "--name", name, "--listen", `127.0.0.1:${port[name]}`, ...args);
+      // As a thread of its own would open a connection of its own.
+      const threads = rig.write("threads.cfg", "global\n  nbthread 1\n");
+      const files = [
+        rig.write(
+          "tcp.cfg",
+          config("tcp", "--backend", tcp)
+            .replace("  bind ", `  bind 127.0.0.1:${port.http2} proto h2\n$&`),
+        ),
+        rig.write("unix.cfg", config("unix", "--backend", `unix:${unix}`)),
+        rig.write(
+          "cgi.cfg",
+          `frontend cgi
+  bind 127.0.0.1:${port.cgi}
+  default_backend cgi
+backend cgi
+  use-fcgi-app cgi
+  server cgi unix@${fcgiwrap} proto fcgi
+fcgi-app cgi
+  docroot ${rig.dir}
+  path-info ^(/cgi-bin/[^/]+)(/.*)?$
+`,
+        ),
+        rig.write(
+          "multiplexed.cfg",
+          `frontend multiplexed
   bind 127.0.0.1:${port.multiplexed}
   default_backend app
 ${snippet("haproxy", "multiplexed", { "127.0.0.1:9000": relay.address })}
 `,
-      ),
-    ];
-    return ["haproxy", ["-db", ...[threads, ...files].flatMap((file) => ["-f", file])]];
-  });
+        ),
+      ];
+      return ["haproxy", ["-db", ...[threads, ...files].flatMap((file) => ["-f", file])]];
+    },
+  );
   return { ...ports, relay };
 });
 
@@ -100,6 +121,13 @@ const site = (port: number, differences: Partial<Site> = {}): Site => ({
 
 behaviours(haproxy, "FastCGI over TCP", ({ tcp }) => site(tcp));
 behaviours(haproxy, "FastCGI over a Unix socket", ({ unix }) => site(unix));
+
+haproxy.test("a Location of a script reaches the client with its status", async ({ cgi }) => {
+  for (const [path, status] of Object.entries({ redirect: 303, created: 201, hello: 200 })) {
+    const { head } = await request(site(cgi).host, "GET", `/cgi-bin/app.ts/${path}`);
+    assertEquals(head.status, status);
+  }
+});
 
 haproxy.test("the authority of HTTP/2 reaches the app", ({ http2 }) => checkAuthority(http2));
 

@@ -1,7 +1,7 @@
 /** CGI scripts behind small web servers, whose quirks `bridge/server_quirks.ts` lists. */
 import { assertEquals } from "@std/assert";
 import { see, type Seen } from "./behaviours.ts";
-import { Client } from "./client.ts";
+import { Client, request } from "./client.ts";
 import { type Rig, Suite } from "./harness.ts";
 
 /** A small web server, and how it differs from the others. */
@@ -19,6 +19,16 @@ interface Server {
    * @default 200
    */
   uploads?: { put?: number | false; chunked?: number } | false;
+  /**
+   * The statuses that a client gets of 303 and 201 with a Location; false if it follows the Location itself.
+   *
+   * @default [303, 201]
+   */
+  location?: [number, number] | false;
+  /** Whether it sends a response as the script has written it. @default true */
+  faithful?: boolean;
+  /** Whether it responds with 200 whatever status the script sends. */
+  ignoresStatus?: true;
   /** A path that it passes on right. @default "/a%3Fb%25%20c" */
   path?: string;
 }
@@ -76,6 +86,7 @@ const SERVERS: Record<string, Server> = {
     // It decodes the path before it looks for the query.
     path: "/a%25b%20c",
     uploads: { put: false, chunked: 411 },
+    ignoresStatus: true,
   },
   WEBrick: {
     needs: { ruby: "ruby", "/usr/share/doc/ruby-webrick/copyright": "ruby-webrick" },
@@ -91,6 +102,7 @@ server.start`,
       ],
     ],
     uploads: { put: false },
+    location: [303, 302],
   },
   uWSGI: {
     needs: { uwsgi: "uwsgi-core", "/usr/lib/uwsgi/plugins/cgi_plugin.so": "uwsgi-core" },
@@ -116,6 +128,9 @@ server.start`,
     base: "/ext/app.cgi",
     splits: false,
     uploads: { put: false, chunked: 411 },
+    location: [302, 302],
+    // It puts text into a page of its own.
+    faithful: false,
   },
   Yaws: {
     needs: { yaws: "yaws" },
@@ -151,6 +166,9 @@ server.start`,
       ],
     ],
     splits: false,
+    location: false,
+    // It sends all in chunks, and the length, too.
+    faithful: false,
   },
 };
 
@@ -187,8 +205,7 @@ async function start(name: string, server: Server, rig: Rig): Promise<Running> {
       // A server may respond before it reads the body.
       client.send(body).catch(() => {});
       const { status, head, text } = await client.readResponse();
-      // Python's http.server responds with 200 whatever the script says.
-      const said = parseInt(head.get("status") ?? String(status));
+      const said = server.ignoresStatus ? parseInt(head.get("status")!) : status;
       return said === 200 ? JSON.parse(text) : said;
     },
   };
@@ -226,6 +243,26 @@ for (const [name, server] of Object.entries(SERVERS)) {
     const { host: _host, "content-type": _type, ...others } = headers;
     assertEquals(others, { "user-agent": "test" });
   });
+
+  const { location = [303, 201], faithful = true } = server;
+  if (location !== false) {
+    suite.test("a Location reaches the client with its status", async ({ host, base }) => {
+      for (const [i, route] of ["/redirect", "/created"].entries()) {
+        const { head } = await request(host, "GET", `${base}?route=${route}`);
+        const status = server.ignoresStatus ? parseInt(head.get("status")!) : head.status;
+        assertEquals(status, location[i]);
+        assertEquals(new URL(head.get("location")!, `http://${host}`).pathname, "/hello");
+      }
+    });
+  }
+
+  if (faithful) {
+    suite.test("a body reaches the client with its length", async ({ host, base }) => {
+      const { head, text } = await request(host, "GET", `${base}?route=/hello`);
+      assertEquals([head.all("content-length"), text], [["6"], "Hello\n"]);
+      assertEquals(head.all("transfer-encoding"), []);
+    });
+  }
 
   if (server.uploads === false) continue;
   const { put = 200, chunked = 200 } = server.uploads ?? {};
