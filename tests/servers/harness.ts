@@ -32,9 +32,17 @@ export async function eventually(label: string, condition: () => boolean | Promi
 
 /** Returns a port that was free a moment ago. */
 export function freePort(): number {
-  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  listener.close();
-  return listener.addr.port;
+  return freePorts(1)[0];
+}
+
+/** Returns different ports that were free a moment ago. */
+function freePorts(count: number): number[] {
+  const listeners = Array.from(
+    { length: count },
+    () => Deno.listen({ hostname: "127.0.0.1", port: 0 }),
+  );
+  for (const listener of listeners) listener.close();
+  return listeners.map(({ addr }) => addr.port);
 }
 
 /** A program that runs as long as a test file needs it. */
@@ -224,7 +232,8 @@ await serve(app, { basePath: "auto" });
     options: Deno.CommandOptions = {},
   ): Promise<Record<Name, number>> {
     for (let attempt = 1;; attempt++) {
-      const ports = Object.fromEntries(names.map((name) => [name, freePort()])) as Record<
+      const free = freePorts(names.length);
+      const ports = Object.fromEntries(names.map((name, i) => [name, free[i]])) as Record<
         Name,
         number
       >;
