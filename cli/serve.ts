@@ -13,7 +13,7 @@ import { listen, type ListenOptions, openUnixSocket } from "../io/listen.ts";
 import { guardConsole, logLine } from "../io/log.ts";
 import { checkExposure } from "../io/peers.ts";
 import type { Server } from "../io/server.ts";
-import { onHangup, runUntilTerminated } from "../io/signals.ts";
+import { endWhileStarting, onHangup, runUntilTerminated } from "../io/signals.ts";
 import type { PreforkOptions } from "../prefork.ts";
 import { serveSCGI } from "../scgi.ts";
 import { ACCESS_LOGS, accessLog } from "./access_log.ts";
@@ -131,6 +131,7 @@ interface Plan extends ListenOptions {
 
 /** Serves until a signal arrives. @returns The exit code. */
 export async function run(args: Arguments): Promise<number> {
+  endWhileStarting();
   const plan = readPlan(args);
   const workers = readWorkers(args, plan);
   const workerOptions = readWorkerOptions(args, workers);

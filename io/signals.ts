@@ -2,6 +2,8 @@
 const FORCE_AFTER = 1000;
 /** The exit code of a program that SIGINT ends. */
 const INTERRUPTED = 130;
+/** The exit code of a program that SIGTERM ends. */
+const TERMINATED = 143;
 
 /** Waits until a server has stopped. SIGTERM and SIGINT shut it down. */
 export async function runUntilTerminated(
@@ -47,10 +49,33 @@ export function onTermination(
   if (Deno.build.os !== "windows") terminating.push("SIGTERM");
   Deno.addSignalListener("SIGINT", interrupt);
   for (const signal of terminating) Deno.addSignalListener(signal, terminate);
+  starting?.[Symbol.dispose]();
+  starting = undefined;
   return {
     [Symbol.dispose]() {
       Deno.removeSignalListener("SIGINT", interrupt);
       for (const signal of terminating) Deno.removeSignalListener(signal, terminate);
+    },
+  };
+}
+
+/** The listeners of a process that starts. */
+let starting: Disposable | undefined;
+
+/**
+ * Lets SIGTERM and SIGINT end this process while it starts, up to {@linkcode onTermination}, even if it is process 1, that
+ * of a container: the system drops the signals of that process that it does not listen to.
+ */
+export function endWhileStarting(): void {
+  if (Deno.pid !== 1) return;
+  const codes = { SIGTERM: TERMINATED, SIGINT: INTERRUPTED };
+  const listeners = Object.entries(codes).map(([signal, code]) =>
+    [signal as Deno.Signal, () => Deno.exit(code)] as const
+  );
+  for (const [signal, exit] of listeners) Deno.addSignalListener(signal, exit);
+  starting = {
+    [Symbol.dispose]() {
+      for (const [signal, exit] of listeners) Deno.removeSignalListener(signal, exit);
     },
   };
 }
