@@ -13,10 +13,10 @@
 
 import type { App, AppOptions } from "./bridge/app.ts";
 import { checkNumbers } from "./bridge/check_numbers.ts";
-import { disconnected, Exchange } from "./bridge/exchange.ts";
+import { disconnected, Exchange } from "./server/exchange.ts";
 import { contentLength, isDecoded } from "./bridge/request.ts";
-import { RequestBody, type RequestBodySource } from "./bridge/request_body.ts";
-import { refuse, respond, type ResponseSink, toHandler } from "./bridge/respond.ts";
+import { RequestBody, type RequestBodySource } from "./server/request_body.ts";
+import { refuse, respond, type ResponseSink, toHandler } from "./server/respond.ts";
 import { writeLine } from "./io/log.ts";
 import { concat, decodeDebugFormat, encodeByteString } from "./wire/byte_string.ts";
 import { ProtocolError } from "./wire/protocol_error.ts";
@@ -182,7 +182,7 @@ function transport(log: (message: string) => void) {
   return {
     protocol: "cgi",
     program: undefined,
-    debugTools: { load: () => import("./io/source_file.ts") },
+    debug: { load: () => import("./debug/debug_page.ts") },
     log,
   } as const;
 }

@@ -16,18 +16,18 @@
 
 import type { App, AppObject, AppOptions, FilterInfo, Handler } from "./bridge/app.ts";
 import { describeError } from "./bridge/describe.ts";
-import type { DebugTools } from "./bridge/error_response.ts";
+import type { DebugHook } from "./server/error_response.ts";
 import { BodyRate } from "./bridge/body_rate.ts";
-import { disconnected, Exchange, FilterExchange, type TransportInfo } from "./bridge/exchange.ts";
+import { disconnected, Exchange, FilterExchange, type TransportInfo } from "./server/exchange.ts";
 import {
   BODY_HIGH_WATER,
   type LimitOptions,
   NEW_CONNECTION,
   resolveLimits,
-} from "./bridge/limits.ts";
+} from "./server/limits.ts";
 import { contentLength } from "./bridge/request.ts";
-import { RequestBody, type RequestBodySource } from "./bridge/request_body.ts";
-import { refuse, respond, type ResponseSink } from "./bridge/respond.ts";
+import { RequestBody, type RequestBodySource } from "./server/request_body.ts";
+import { refuse, respond, type ResponseSink } from "./server/respond.ts";
 import { NO_QUIRKS, type ServerQuirks, serverQuirks } from "./bridge/server_quirks.ts";
 import { Channel, type ChannelHandler, LINGER, LINGER_IDLE } from "./io/channel.ts";
 import type { Duplex, Listener } from "./io/duplex.ts";
@@ -40,7 +40,7 @@ import {
   type ServerConnection,
   type ServerOptions,
   startServer,
-} from "./io/server.ts";
+} from "./server/server.ts";
 import { StallTimer } from "./io/stall_timer.ts";
 import { workload } from "./io/workload.ts";
 import { ByteBuffer } from "./wire/byte_buffer.ts";
@@ -69,8 +69,8 @@ export { localRedirect } from "./bridge/local_redirect.ts";
 export { inheritedListener, type InheritedListenerOptions } from "./io/inherited.ts";
 export { listen, type ListenOptions } from "./io/listen.ts";
 export type { Duplex, Listener } from "./io/duplex.ts";
-export type { LimitOptions } from "./bridge/limits.ts";
-export type { Server, ServerOptions } from "./io/server.ts";
+export type { LimitOptions } from "./server/limits.ts";
+export type { Server, ServerOptions } from "./server/server.ts";
 export type {
   App,
   AppObject,
@@ -193,7 +193,7 @@ class Service {
   readonly options: FastCGIOptions;
   readonly limits: Limits;
   readonly log: (message: string) => void;
-  readonly debugTools: DebugTools;
+  readonly debug: DebugHook;
   readonly capacity: [name: string, value: string][];
 
   constructor(app: App, options: FastCGIOptions, address: Deno.Addr) {
@@ -206,8 +206,8 @@ class Service {
     this.options = options;
     this.limits = { ...resolveLimits(options), maxRequestsPerConnection, idleTimeout };
     this.log = safeLog(options.log);
-    this.debugTools = {
-      load: () => import("./io/source_file.ts"),
+    this.debug = {
+      load: () => import("./debug/debug_page.ts"),
       address,
     };
     this.capacity = [
@@ -567,8 +567,8 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     return this.#connection.service.program;
   }
 
-  get debugTools(): DebugTools {
-    return this.#connection.service.debugTools;
+  get debug(): DebugHook {
+    return this.#connection.service.debug;
   }
 
   /** How many bytes are buffered for the app. */

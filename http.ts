@@ -6,10 +6,11 @@
 
 import type { App, AppOptions, HandlerInfo, Protocol } from "./bridge/app.ts";
 import { checkNumbers } from "./bridge/check_numbers.ts";
-import { errorResponse, plainResponse } from "./bridge/error_response.ts";
-import { CLIENT_CLOSED } from "./bridge/exchange.ts";
-import { HTTPCompletion, LONG } from "./bridge/http_completion.ts";
-import { hasLeft } from "./bridge/native_signal.ts";
+import { errorResponse } from "./server/error_response.ts";
+import { plainResponse } from "./bridge/plain_response.ts";
+import { CLIENT_CLOSED } from "./server/exchange.ts";
+import { HTTPCompletion, LONG } from "./server/http_completion.ts";
+import { hasLeft } from "./server/native_signal.ts";
 import {
   decodePath,
   decodePercent,
@@ -20,13 +21,13 @@ import {
   requestURL,
   withHost,
 } from "./bridge/request.ts";
-import { toHandler } from "./bridge/respond.ts";
-import { checkResponse } from "./bridge/response_head.ts";
+import { toHandler } from "./server/respond.ts";
+import { checkResponse } from "./server/response_head.ts";
 import { createVariables } from "./bridge/request_variables.ts";
 import { safeLog } from "./io/log.ts";
 import { openNamed } from "./io/listen.ts";
 import { MAX_DELAY } from "./io/max_delay.ts";
-import { type ServerOptions, SHUTDOWN_TIMEOUT } from "./io/server.ts";
+import { type ServerOptions, SHUTDOWN_TIMEOUT } from "./server/server.ts";
 import { ProtocolError } from "./wire/protocol_error.ts";
 import { Sweep } from "./io/sweep.ts";
 import { Variables } from "./wire/variables.ts";
@@ -160,7 +161,7 @@ export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<
       response = hasLeft(request)
         ? new Response(null, { status: CLIENT_CLOSED })
         : await errorResponse(error, request, info, options, {
-          load: () => import("./io/source_file.ts"),
+          load: () => import("./debug/debug_page.ts"),
         });
     }
     if (completion !== undefined) {

@@ -74,11 +74,11 @@ export async function serve(app: App, options: ServeOptions = {}): Promise<void>
   if (environment === "cgi") return await serveCGI(app, options);
   const inherited = await serveInherited(app, options, environment);
   const server = inherited ?? await serveOverHTTP(app, options, environment);
-  const { runUntilTerminated } = await import("./io/signals.ts");
+  const { runUntilTerminated } = await import("./process/signals.ts");
   // Listens for signals before the supervisor may send one.
   const running = runUntilTerminated(server);
   if (inherited !== undefined) {
-    const { reportReady } = await import("./io/worker.ts");
+    const { reportReady } = await import("./process/worker.ts");
     await reportReady(() => inherited.shutdown());
   }
   await running;

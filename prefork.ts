@@ -15,5 +15,5 @@
  * @module
  */
 
-export { NoWorkerError, prefork, type PreforkOptions } from "./io/prefork.ts";
+export { NoWorkerError, prefork, type PreforkOptions } from "./process/prefork.ts";
 export type { ListenOptions } from "./io/listen.ts";

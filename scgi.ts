@@ -16,18 +16,18 @@
 
 import type { App, AppOptions, Handler } from "./bridge/app.ts";
 import { describeError } from "./bridge/describe.ts";
-import type { DebugTools } from "./bridge/error_response.ts";
+import type { DebugHook } from "./server/error_response.ts";
 import { BodyRate } from "./bridge/body_rate.ts";
-import { disconnected, Exchange, type TransportInfo } from "./bridge/exchange.ts";
+import { disconnected, Exchange, type TransportInfo } from "./server/exchange.ts";
 import {
   BODY_HIGH_WATER,
   type LimitOptions,
   NEW_CONNECTION,
   resolveLimits,
-} from "./bridge/limits.ts";
+} from "./server/limits.ts";
 import { contentLength } from "./bridge/request.ts";
-import { RequestBody, type RequestBodySource } from "./bridge/request_body.ts";
-import { refuse, respond, type ResponseSink, toHandler } from "./bridge/respond.ts";
+import { RequestBody, type RequestBodySource } from "./server/request_body.ts";
+import { refuse, respond, type ResponseSink, toHandler } from "./server/respond.ts";
 import { Channel, type ChannelHandler } from "./io/channel.ts";
 import type { Duplex, Listener } from "./io/duplex.ts";
 import { safeLog } from "./io/log.ts";
@@ -38,7 +38,7 @@ import {
   type ServerConnection,
   type ServerOptions,
   startServer,
-} from "./io/server.ts";
+} from "./server/server.ts";
 import { ByteBuffer } from "./wire/byte_buffer.ts";
 import { ProtocolError } from "./wire/protocol_error.ts";
 import { SCGIHeaderDecoder } from "./wire/scgi.ts";
@@ -48,8 +48,8 @@ export { localRedirect } from "./bridge/local_redirect.ts";
 export { inheritedListener, type InheritedListenerOptions } from "./io/inherited.ts";
 export { listen, type ListenOptions } from "./io/listen.ts";
 export type { Duplex, Listener } from "./io/duplex.ts";
-export type { LimitOptions } from "./bridge/limits.ts";
-export type { Server, ServerOptions } from "./io/server.ts";
+export type { LimitOptions } from "./server/limits.ts";
+export type { Server, ServerOptions } from "./server/server.ts";
 export type {
   App,
   AppObject,
@@ -79,7 +79,7 @@ interface Service {
   options: SCGIOptions;
   limits: Required<LimitOptions>;
   program: string | undefined;
-  debugTools: DebugTools;
+  debug: DebugHook;
   log: (message: string) => void;
 }
 
@@ -110,8 +110,8 @@ export function serveSCGI(app: App, listener: Listener, options: SCGIOptions = {
     options,
     limits: resolveLimits(options),
     program: mainModulePath(),
-    debugTools: {
-      load: () => import("./io/source_file.ts"),
+    debug: {
+      load: () => import("./debug/debug_page.ts"),
       address: listener.addr,
     },
     log: safeLog(options.log),
@@ -155,8 +155,8 @@ class Connection
     return this.#service.program;
   }
 
-  get debugTools(): DebugTools {
-    return this.#service.debugTools;
+  get debug(): DebugHook {
+    return this.#service.debug;
   }
 
   async run(): Promise<void> {

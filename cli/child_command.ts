@@ -9,7 +9,7 @@
 
 import { createHash } from "node:crypto";
 import { homedir } from "node:os";
-import { EXEC_PATH } from "../io/exec_path.ts";
+import { EXEC_PATH } from "../process/exec_path.ts";
 import { logLine } from "../io/log.ts";
 import { type AppConfig, findConfig } from "./app_config.ts";
 import { MODULE } from "./version.ts";

@@ -1,5 +1,5 @@
 import { dirname } from "node:path";
-import { shellQuote } from "../bridge/shell_command.ts";
+import { shellQuote } from "../debug/shell_command.ts";
 import type { Usage } from "./arguments.ts";
 import { Failure } from "./errors.ts";
 

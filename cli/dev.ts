@@ -6,8 +6,8 @@
 
 import { cgiGateway, fastCGIGateway } from "../gateway.ts";
 import { guardConsole, logLine, writeLine } from "../io/log.ts";
-import { absolutePath } from "../io/script_file.ts";
-import { onTermination } from "../io/signals.ts";
+import { absolutePath } from "../gateway/script_file.ts";
+import { onTermination } from "../process/signals.ts";
 import { readAddress } from "./address.ts";
 import { type Arguments, formatUsage, names, type Usage } from "./arguments.ts";
 import { ReloadingApp } from "./dev/reloading_app.ts";

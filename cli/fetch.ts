@@ -5,7 +5,7 @@
  */
 
 import { printable } from "../bridge/printable.ts";
-import { shellQuote } from "../bridge/shell_command.ts";
+import { shellQuote } from "../debug/shell_command.ts";
 import { fetchFastCGI, fetchSCGI } from "../gateway.ts";
 import { type FoundScript, ScriptFinder } from "../gateway/fastcgi.ts";
 import { logLine } from "../io/log.ts";

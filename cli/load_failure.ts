@@ -7,7 +7,7 @@
 import { resolve } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
-import { shellQuote } from "../bridge/shell_command.ts";
+import { shellQuote } from "../debug/shell_command.ts";
 import { type AppConfig, findConfig, pathOf } from "./app_config.ts";
 import {
   lookAround,

@@ -7,13 +7,13 @@
 import type { App, AppOptions } from "../bridge/app.ts";
 import { type FastCGIOptions, serveFastCGI } from "../fastcgi.ts";
 import { serveHTTP } from "../http.ts";
-import { EXEC_PATH } from "../io/exec_path.ts";
+import { EXEC_PATH } from "../process/exec_path.ts";
 import { inheritedDescriptor, inheritedListener, otherListenPid } from "../io/inherited.ts";
 import { listen, type ListenOptions, openUnixSocket } from "../io/listen.ts";
 import { guardConsole, logLine } from "../io/log.ts";
 import { checkExposure } from "../io/peers.ts";
-import type { Server } from "../io/server.ts";
-import { endWhileStarting, onHangup, runUntilTerminated } from "../io/signals.ts";
+import { endWhileStarting, onHangup, runUntilTerminated } from "../process/signals.ts";
+import type { Server } from "../server/server.ts";
 import type { PreforkOptions } from "../prefork.ts";
 import { serveSCGI } from "../scgi.ts";
 import { ACCESS_LOGS, accessLog } from "./access_log.ts";
@@ -298,7 +298,7 @@ async function serve(plan: Plan): Promise<void> {
     logLine(`Serving ${plan.module} over ${plan.protocol} on ${formatAddress(addr)}`);
   }
   const shutdown = async () => void await Promise.all(servers.map((server) => server.shutdown()));
-  const { reportReady } = await import("../io/worker.ts");
+  const { reportReady } = await import("../process/worker.ts");
   const finished = Promise.all(servers.map((server) => server.finished)).then(() => {});
   // Listens for signals before the supervisor may send one.
   await Promise.all([runUntilTerminated({ finished, shutdown }), reportReady(shutdown)]);

@@ -4,10 +4,10 @@
  * @module
  */
 
-import { plainResponse } from "../bridge/error_response.ts";
-import { EXEC_PATH } from "../io/exec_path.ts";
+import { plainResponse } from "../bridge/plain_response.ts";
+import { EXEC_PATH } from "../process/exec_path.ts";
 import { safeLog } from "../io/log.ts";
-import { ProcessGroup } from "../io/process.ts";
+import { ProcessGroup } from "../process/script_process.ts";
 import {
   absolutePath,
   checkScript,
@@ -15,7 +15,7 @@ import {
   FirstLines,
   type ScriptRefusal,
   type ScriptRules,
-} from "../io/script_file.ts";
+} from "./script_file.ts";
 import type { Spool } from "../io/spool.ts";
 import type { Sweep } from "../io/sweep.ts";
 import { toByteString, toText } from "../wire/byte_string.ts";

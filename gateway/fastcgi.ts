@@ -5,11 +5,11 @@
  * @module
  */
 
-import { plainResponse } from "../bridge/error_response.ts";
+import { plainResponse } from "../bridge/plain_response.ts";
 import type { Address } from "../io/address.ts";
 import { LineLog } from "../io/line_log.ts";
 import { safeLog } from "../io/log.ts";
-import { absolutePath, type FileKind, FileKinds } from "../io/script_file.ts";
+import { absolutePath, type FileKind, FileKinds } from "./script_file.ts";
 import type { Spool } from "../io/spool.ts";
 import type { Sweep } from "../io/sweep.ts";
 import { toText } from "../wire/byte_string.ts";

@@ -1,6 +1,6 @@
 import { checkNumbers } from "../bridge/check_numbers.ts";
 import { describeError } from "../bridge/describe.ts";
-import { plainResponse } from "../bridge/error_response.ts";
+import { plainResponse } from "../bridge/plain_response.ts";
 import { isAuthority } from "../bridge/request.ts";
 import { safeLog } from "../io/log.ts";
 import { Spool } from "../io/spool.ts";

@@ -8,7 +8,7 @@ import type { Address } from "../io/address.ts";
 import type { Spool } from "../io/spool.ts";
 import type { Sweep } from "../io/sweep.ts";
 import { encodeSCGIHeaders } from "../wire/scgi.ts";
-import { plainResponse } from "../bridge/error_response.ts";
+import { plainResponse } from "../bridge/plain_response.ts";
 import { ApplicationConnections, type Connection } from "./connection.ts";
 import { createGateway, createSpool, createSweep, fetchOnce } from "./handler.ts";
 import { DEFAULTS, type Gateway, type GatewayInfo, type SCGIGatewayOptions } from "./options.ts";

@@ -7,7 +7,7 @@
 import { Arguments, type Usage } from "../cli/arguments.ts";
 import { serveDevelopment } from "../cli/dev/server.ts";
 import { Failure, UsageError } from "../cli/errors.ts";
-import { onTermination } from "../io/signals.ts";
+import { onTermination } from "../process/signals.ts";
 import { Demo } from "./demo_app.ts";
 
 const USAGE: Usage = {

@@ -12,7 +12,7 @@ const TESTS = [
   "tests/wire/fastcgi_test.ts",
   "tests/wire/scgi_test.ts",
   "tests/wire/variables_test.ts",
-  "tests/bridge/request_body_test.ts",
+  "tests/server/request_body_test.ts",
   "tests/bridge/request_variables_test.ts",
 ];
 

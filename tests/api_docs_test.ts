@@ -22,7 +22,7 @@ async function deno(...args: string[]): Promise<string> {
 
 Deno.test("the examples in the documentation of exports run", async () => {
   const permissions = ["read", "write", "env", "run", "net"].map((name) => `--allow-${name}`);
-  const folders = ["bridge", "gateway", "io", "wire"];
+  const folders = ["bridge", "server", "gateway", "process", "io", "wire"];
   const output = await deno("test", "--doc", "--no-prompt", ...permissions, ...ENTRIES, ...folders);
   const [, passed] = /ok \| (\d+) passed/.exec(output) ?? [];
   assert(Number(passed) >= 19, output);
@@ -82,7 +82,13 @@ Deno.test("SECURITY.md names options that exist", async () => {
   const [, table] = page.split("## What each option permits");
   const options = [...table.split("## ")[0].matchAll(/^\| (`.+?) +\|/gm)]
     .flatMap(([, cell]) => [...cell.matchAll(/`(\w+)[:`]/g)].map(([, name]) => name));
-  const files = ["bridge/app.ts", "bridge/limits.ts", "io/server.ts", "io/listen.ts", "scgi.ts"];
+  const files = [
+    "bridge/app.ts",
+    "server/limits.ts",
+    "server/server.ts",
+    "io/listen.ts",
+    "scgi.ts",
+  ];
   const sources = await Promise.all(
     [...files, "fastcgi.ts", "gateway/options.ts"].map((file) => Deno.readTextFile(ROOT + file)),
   );

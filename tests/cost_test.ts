@@ -1,5 +1,5 @@
 /** Hostile input must not cost more than its length (rule F8): each decoder, header rule and regular expression, at growing lengths. */
-import { Redactor } from "../bridge/redact.ts";
+import { Redactor } from "../debug/redact.ts";
 import { AssertionError } from "@std/assert";
 import { LineLog } from "../io/line_log.ts";
 import {

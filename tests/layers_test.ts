@@ -8,12 +8,15 @@ const LAYERS: Record<string, string[]> = {
   wire: ["wire"],
   bridge: ["bridge", "wire"],
   io: ["io"],
-  gateway: ["gateway", "bridge", "wire"],
-  face: ["face", "gateway", "wire", "bridge", "io"],
-  cli: ["cli", "face", "gateway", "wire", "bridge", "io"],
+  process: ["process", "io"],
+  debug: ["debug", "bridge", "wire", "io"],
+  server: ["server", "bridge", "wire", "io"],
+  gateway: ["gateway", "bridge", "wire", "io", "process"],
+  face: ["face", "server", "gateway", "debug", "process", "bridge", "wire", "io"],
+  cli: ["cli", "face", "server", "gateway", "debug", "process", "bridge", "wire", "io"],
 };
-/** The files of gateway/ that may import io/ as well. */
-const CLIENTS = /^gateway\/(?:cgi|connection|fastcgi|handler|round_trip|scgi)\.ts$/;
+/** The layers that may import modules of node:. */
+const NODE = ["io", "process"];
 
 function layerOf(path: string): string {
   return path.includes("/") ? path.slice(0, path.indexOf("/")) : "face";
@@ -47,11 +50,10 @@ function faultOf(path: string, specifier: string | null): string | undefined {
     const target = href.replace("file:///outside/package/", "");
     if (target === "mod.ts" || target === "cli.ts") return target;
     if (path === "cli.ts" && layerOf(target) === "cli") return undefined;
-    if (layerOf(target) === "io" && CLIENTS.test(path)) return undefined;
     return LAYERS[layerOf(path)]?.includes(layerOf(target)) ? undefined : specifier;
   }
   const isNode = specifier.startsWith("node:");
-  return isNode && (isCli || layerOf(path) === "io") ? undefined : specifier;
+  return isNode && (isCli || NODE.includes(layerOf(path))) ? undefined : specifier;
 }
 
 function faultsOf(path: string, source: string): string[] {
@@ -154,10 +156,11 @@ Deno.test("faultsOf() enforces the table", () => {
     "wire/a.ts": ["./b.ts", "./deep/b.ts"],
     "bridge/a.ts": ["./b.ts", "../wire/a.ts"],
     "io/a.ts": ["./b.ts", "node:net"],
-    "gateway/a.ts": ["./b.ts", "../bridge/a.ts", "../wire/a.ts"],
-    "gateway/cgi.ts": ["./b.ts", "../io/a.ts"],
-    "gateway/connection.ts": ["../io/a.ts"],
-    "cgi.ts": ["./http.ts", "./wire/a.ts", "./bridge/a.ts", "./io/a.ts", "./gateway/a.ts"],
+    "process/a.ts": ["./b.ts", "../io/a.ts", "node:net"],
+    "debug/a.ts": ["./b.ts", "../bridge/a.ts", "../io/a.ts"],
+    "server/a.ts": ["./b.ts", "../bridge/a.ts", "../wire/a.ts", "../io/a.ts"],
+    "gateway/a.ts": ["./b.ts", "../bridge/a.ts", "../wire/a.ts", "../io/a.ts", "../process/a.ts"],
+    "cgi.ts": ["./http.ts", "./wire/a.ts", "./server/a.ts", "./gateway/a.ts", "./debug/a.ts"],
     "cli.ts": ["./http.ts", "./cli/a.ts", "node:util"],
     "cli/a.ts": ["./b.ts", "../http.ts", "../io/a.ts", "node:util"],
   };
@@ -165,22 +168,17 @@ Deno.test("faultsOf() enforces the table", () => {
     "wire/a.ts": ["../bridge/a.ts", "../io/a.ts", "../cgi.ts", "../mod.ts", "node:net", "@std/io"],
     "wire/deep/a.ts": ["../../bridge/a.ts"],
     "bridge/a.ts": [
-      "../io/a.ts",
-      "../gateway/a.ts",
-      "../cgi.ts",
-      "node:util",
-      "npm:hono",
-      "jsr:@std/io",
+      ...["../io/a.ts", "../server/a.ts", "../gateway/a.ts", "../cgi.ts"],
+      ...["node:util", "npm:hono", "jsr:@std/io"],
     ],
-    "gateway/a.ts": ["../io/a.ts", "../cgi.ts", "node:net"],
-    "gateway/deep/cgi.ts": ["../../io/a.ts"],
+    "process/a.ts": ["../wire/a.ts", "../bridge/a.ts", "../server/a.ts"],
+    "debug/a.ts": ["../server/a.ts", "../gateway/a.ts", "../process/a.ts"],
+    "server/a.ts": ["../gateway/a.ts", "../process/a.ts", "../debug/a.ts", "../cgi.ts", "node:net"],
+    "gateway/a.ts": ["../server/a.ts", "../debug/a.ts", "../cgi.ts", "node:net"],
+    "gateway/deep/cgi.ts": ["../../server/a.ts"],
     "io/a.ts": [
-      "../wire/a.ts",
-      "../bridge/a.ts",
-      "../gateway/a.ts",
-      "../cgi.ts",
-      "https://localhost/a.ts",
-      "fs",
+      ...["../wire/a.ts", "../bridge/a.ts", "../process/a.ts", "../gateway/a.ts", "../cgi.ts"],
+      ...["https://localhost/a.ts", "fs"],
     ],
     "cgi.ts": ["./mod.ts", "./cli.ts", "./tests/a.ts", "../a.ts", "node:net", "@std/assert"],
     "http.ts": ["./cli/a.ts"],

@@ -1,6 +1,6 @@
 import { fastCGIGateway, type Gateway, type GatewayInfo } from "../../gateway.ts";
 import { logLine } from "../../io/log.ts";
-import { WorkerProcess } from "../../io/worker_process.ts";
+import { WorkerProcess } from "../../process/worker_process.ts";
 import { childCommand } from "../child_command.ts";
 
 /** The time that a replaced process has to accept connections that were just opened, in milliseconds. */

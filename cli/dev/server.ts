@@ -1,4 +1,4 @@
-import { plainResponse } from "../../bridge/error_response.ts";
+import { plainResponse } from "../../bridge/plain_response.ts";
 import type { GatewayInfo } from "../../gateway.ts";
 import { writeLine } from "../../io/log.ts";
 import { isLoopback } from "../../io/peers.ts";

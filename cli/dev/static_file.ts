@@ -1,5 +1,5 @@
 import { fileNames } from "../../gateway/script_path.ts";
-import { absolutePath, FileKinds } from "../../io/script_file.ts";
+import { absolutePath, FileKinds } from "../../gateway/script_file.ts";
 
 /** Media types of the files that are served, by extension. Others, such as sources and data, are not served. */
 const TYPES: Record<string, string> = {

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { shellQuote } from "../../bridge/shell_command.ts";
+import { shellQuote } from "../../debug/shell_command.ts";
 import { folderOf, foldersOf, stat, User } from "./user.ts";
 
 /** A command, as a program and its arguments. */

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { shellQuote } from "../../bridge/shell_command.ts";
+import { shellQuote } from "../../debug/shell_command.ts";
 import { SPECIFIER } from "../version.ts";
 import { asUser, change, changeableAt, type Command } from "./commands.ts";
 import type { Examined } from "./examine.ts";

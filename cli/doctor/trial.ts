@@ -6,7 +6,7 @@
 
 import { createVariables } from "../../bridge/request_variables.ts";
 import { ResponseReader } from "../../gateway/response.ts";
-import { ProcessGroup, startsSessions } from "../../io/process.ts";
+import { ProcessGroup, startsSessions } from "../../process/script_process.ts";
 import { toByteString, toText } from "../../wire/byte_string.ts";
 import { Failure } from "../errors.ts";
 import { folderOf, stat, type User } from "./user.ts";

@@ -1,7 +1,7 @@
 import { assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { isPrintable, printable, printableLines } from "../../bridge/printable.ts";
-import { shellQuote } from "../../bridge/shell_command.ts";
+import { shellQuote } from "../../debug/shell_command.ts";
 import { testWith } from "../testing/needs.ts";
 
 const CONTROLS: [text: string, escaped: string][] = [

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { main } from "../../cli.ts";
-import { shellQuote } from "../../bridge/shell_command.ts";
+import { shellQuote } from "../../debug/shell_command.ts";
 import { type FindingId, FINDINGS } from "../../cli/doctor/findings.ts";
 import { importMapFlags, runCommandLine } from "../testing/command_line.ts";
 import { ROOT } from "../testing/daemon.ts";

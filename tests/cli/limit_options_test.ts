@@ -1,9 +1,9 @@
 import { assert, assertEquals } from "@std/assert";
-import { resolveLimits } from "../../bridge/limits.ts";
+import { resolveLimits } from "../../server/limits.ts";
 import { Arguments } from "../../cli/arguments.ts";
 import { LIMIT_OPTIONS, readLimits } from "../../cli/limit_options.ts";
 import { usage } from "../../cli/serve.ts";
-import { MAX_CONNECTIONS, SHUTDOWN_TIMEOUT } from "../../io/server.ts";
+import { MAX_CONNECTIONS, SHUTDOWN_TIMEOUT } from "../../server/server.ts";
 
 /** All limits, with their defaults. */
 const DEFAULTS: Record<string, number> = {

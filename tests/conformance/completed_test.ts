@@ -1,7 +1,7 @@
 /** `info.completed` settles, and `onCompleted` is called once for each request, however it ends. */
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import type { App, AppOptions, CompletedRequest } from "../../bridge/app.ts";
-import { HTTPCompletion, LONG } from "../../bridge/http_completion.ts";
+import { HTTPCompletion, LONG } from "../../server/http_completion.ts";
 import { serveCGI } from "../../cgi.ts";
 import { serveFastCGI } from "../../fastcgi.ts";
 import { serveHTTP } from "../../http.ts";

@@ -13,8 +13,8 @@ const MAX_BURSTS = 200;
 
 const WORKER = `
 import { InheritedListener } from "${ROOT}io/inherited_listener.ts";
-import { runUntilTerminated } from "${ROOT}io/signals.ts";
-import { reportReady } from "${ROOT}io/worker.ts";
+import { runUntilTerminated } from "${ROOT}process/signals.ts";
+import { reportReady } from "${ROOT}process/worker.ts";
 import { serveFastCGI } from "${ROOT}fastcgi.ts";
 const listener = await InheritedListener.open(0, Deno.args[0] === "native" ? undefined : null);
 const server = serveFastCGI(() => new Response("Hello"), listener);

@@ -1,7 +1,7 @@
 /** Serves the test app as a daemon: `daemon.ts fastcgi 127.0.0.1:0`, or `daemon.ts scgi unix:/path/of.sock /base`. */
 import { accessLog } from "../../cli/access_log.ts";
 import { listen, serveFastCGI } from "../../fastcgi.ts";
-import { runUntilTerminated } from "../../io/signals.ts";
+import { runUntilTerminated } from "../../process/signals.ts";
 import { serveSCGI } from "../../scgi.ts";
 import app from "./authorizer.ts";
 

@@ -1,6 +1,6 @@
 import type { Listener } from "../../fastcgi.ts";
 import type { Duplex } from "../../io/duplex.ts";
-import type { Server, ServerOptions } from "../../io/server.ts";
+import type { Server, ServerOptions } from "../../server/server.ts";
 import { deadline } from "./deadline.ts";
 import { FakeListener } from "./duplex.ts";
 

@@ -4,8 +4,8 @@
  * @module
  */
 
-import { MIN_BODY_RATE } from "./body_rate.ts";
-import { checkNumbers } from "./check_numbers.ts";
+import { MIN_BODY_RATE } from "../bridge/body_rate.ts";
+import { checkNumbers } from "../bridge/check_numbers.ts";
 
 /** Limits of FastCGI and SCGI servers. */
 export interface LimitOptions {

@@ -1,7 +1,13 @@
 import type { Variables } from "../wire/variables.ts";
-import type { AppOptions, CompletedRequest, FilterInfo, HandlerInfo, Protocol } from "./app.ts";
-import { describeError } from "./describe.ts";
-import type { DebugTools } from "./error_response.ts";
+import type {
+  AppOptions,
+  CompletedRequest,
+  FilterInfo,
+  HandlerInfo,
+  Protocol,
+} from "../bridge/app.ts";
+import { describeError } from "../bridge/describe.ts";
+import type { DebugHook } from "./error_response.ts";
 import { createLazyRequest, type RequestParts } from "./lazy_request.ts";
 import {
   decodePath,
@@ -12,7 +18,7 @@ import {
   type RequestURL,
   requestURL,
   requireLength,
-} from "./request.ts";
+} from "../bridge/request.ts";
 import type { RequestBody } from "./request_body.ts";
 
 /** What an exchange needs to know of its transport. */
@@ -21,8 +27,8 @@ export interface TransportInfo {
   protocol: Protocol;
   /** The path of the running program, or undefined if it has no file. */
   program: string | undefined;
-  /** What the debug page needs. */
-  debugTools: DebugTools;
+  /** What shows errors to developers. */
+  debug: DebugHook;
   /** Writes a line to the web server's error log, or to the daemon's own where the protocol has none. */
   log(message: string): void;
 }
@@ -97,9 +103,9 @@ export class Exchange implements RequestParts {
     return this.#completed.promise;
   }
 
-  /** What the debug page needs. */
-  get debugTools(): DebugTools {
-    return this.#transport.debugTools;
+  /** What shows errors to developers. */
+  get debug(): DebugHook {
+    return this.#transport.debug;
   }
 
   log(message: string): void {

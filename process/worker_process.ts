@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { EXEC_PATH } from "./exec_path.ts";
-import { logLine } from "./log.ts";
-import { MAX_DELAY } from "./max_delay.ts";
+import { logLine } from "../io/log.ts";
+import { MAX_DELAY } from "../io/max_delay.ts";
 import { killTree } from "./process_tree.ts";
 import type { Report, ReportOrder } from "./worker.ts";
 

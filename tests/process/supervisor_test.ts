@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { Supervisor } from "../../io/supervisor.ts";
+import { Supervisor } from "../../process/supervisor.ts";
 import { deadline } from "../testing/deadline.ts";
 
 /** A worker that leaves a file, then waits to report while "hold" exists, and ends at SIGTERM. */

@@ -1,9 +1,9 @@
-import type { Duplex, Listener } from "./duplex.ts";
-import { safeLog } from "./log.ts";
-import { LimitClock } from "./limit_clock.ts";
-import { MAX_DELAY } from "./max_delay.ts";
-import { AllowedPeers, checkExposure } from "./peers.ts";
-import { type Member, Roster } from "./roster.ts";
+import type { Duplex, Listener } from "../io/duplex.ts";
+import { safeLog } from "../io/log.ts";
+import { LimitClock } from "../io/limit_clock.ts";
+import { MAX_DELAY } from "../io/max_delay.ts";
+import { AllowedPeers, checkExposure } from "../io/peers.ts";
+import { type Member, Roster } from "../io/roster.ts";
 
 /** A running server: the shape of `Deno.HttpServer`. */
 export interface Server extends AsyncDisposable {

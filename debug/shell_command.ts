@@ -1,6 +1,5 @@
-import type { HandlerInfo } from "./app.ts";
-import type { DebugTools } from "./error_response.ts";
-import { isPrintable, printable } from "./printable.ts";
+import type { HandlerInfo } from "../bridge/app.ts";
+import { isPrintable, printable } from "../bridge/printable.ts";
 import type { Redactor } from "./redact.ts";
 
 /** The variables that a script needs to reproduce this request. */
@@ -16,11 +15,11 @@ export function shellCommand(
   headers: [name: string, value: string][],
   info: HandlerInfo,
   redactor: Redactor,
-  tools: DebugTools,
+  address: Deno.Addr | undefined,
 ): string {
   const words = info.protocol === "cgi"
     ? scriptWords(info, redactor)
-    : clientWords(method, url, headers, info, redactor, tools);
+    : clientWords(method, url, headers, info, redactor, address);
   return words.join(" \\\n  ");
 }
 
@@ -39,7 +38,7 @@ function clientWords(
   headers: [name: string, value: string][],
   info: HandlerInfo,
   redactor: Redactor,
-  { address }: DebugTools,
+  address: Deno.Addr | undefined,
 ): string[] {
   const options = headers.filter(([name]) => !OWN_HEADERS.has(name)).map(([name, value]) =>
     `-H ${shellQuote(fieldOf(name, redactor.value(name, value), info.protocol))}`

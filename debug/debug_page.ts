@@ -4,13 +4,13 @@
  * @module
  */
 
-import type { HandlerInfo } from "./app.ts";
-import { describeValue, isError, readProperty } from "./describe.ts";
-import type { DebugTools, SourceReader } from "./error_response.ts";
-import { printable, printableLines } from "./printable.ts";
+import type { HandlerInfo } from "../bridge/app.ts";
+import { describeValue, isError, readProperty } from "../bridge/describe.ts";
+import { printable, printableLines } from "../bridge/printable.ts";
 import { Redactor } from "./redact.ts";
 import { hintsFor } from "./server_hints.ts";
 import { shellCommand } from "./shell_command.ts";
+import { ownSources, type SourceReader } from "./source_file.ts";
 import { type StackFrame, stackOf } from "./stack.ts";
 
 /** An error of the chain, and its relation to the others. */
@@ -61,14 +61,17 @@ const FOOTER = "The option debug shows this page. Do not set it where others can
  * prefers it. Redacts values that look secret.
  *
  * @param request The request, undefined if it is invalid.
+ * @param address The address that the server listens on, if it does.
+ * @param reader Reads sources and stacks.
  */
 export async function debugPage(
   error: unknown,
   request: Request | undefined,
   info: HandlerInfo,
-  tools: DebugTools,
+  address?: Deno.Addr,
+  reader: SourceReader = ownSources,
 ): Promise<Response> {
-  const report = await createReport(error, request, info, tools);
+  const report = await createReport(error, request, info, address, reader);
   const isHTML = prefersHTML(info.variables.get("HTTP_ACCEPT") ?? "");
   return new Response(isHTML ? toHTML(report) : toText(report), {
     status: 500,
@@ -87,7 +90,8 @@ async function createReport(
   error: unknown,
   request: Request | undefined,
   info: HandlerInfo,
-  tools: DebugTools,
+  address: Deno.Addr | undefined,
+  reader: SourceReader,
 ): Promise<Report> {
   const redactor = new Redactor();
   const cut = ([name, value]: Row): Row => [name, truncate(value, MAX_VALUE)];
@@ -98,10 +102,10 @@ async function createReport(
   const redactRow = ([name, value]: Row): Row => [name, redactor.value(name, value)];
   const { method = info.variables.get("REQUEST_METHOD") ?? "?", url = "(no URL)" } = request ?? {};
   return {
-    errors: await showErrors(error, redactor, await tools.load()),
+    errors: await showErrors(error, redactor, reader),
     request: redactor.text(`${method} ${truncate(url, MAX_VALUE)} over ${info.protocol}`),
     quirks: hintsFor(info),
-    command: shellCommand(method, url, headers, info, redactor, tools),
+    command: shellCommand(method, url, headers, info, redactor, address),
     headers: headers.map(redactRow),
     variables: variables.map(redactRow),
   };

@@ -1,5 +1,5 @@
 import { concat } from "../wire/byte_string.ts";
-import type { BodyRate } from "./body_rate.ts";
+import type { BodyRate } from "../bridge/body_rate.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 
 /** The transport that receives a body. */

@@ -1,5 +1,5 @@
-import { logLine } from "./log.ts";
-import { workload } from "./workload.ts";
+import { logLine } from "../io/log.ts";
+import { workload } from "../io/workload.ts";
 
 /** What a worker reports to its supervisor: once it serves, and then as it is ordered to. */
 export interface Report {

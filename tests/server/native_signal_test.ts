@@ -1,10 +1,10 @@
 import { assertEquals } from "@std/assert";
-import { hasLeft, nativeSignal } from "../../bridge/native_signal.ts";
+import { hasLeft, nativeSignal } from "../../server/native_signal.ts";
 import { bytes } from "../testing/bytes.ts";
 import { deadline } from "../testing/deadline.ts";
 import { turns } from "../testing/serving.ts";
 
-type Module = typeof import("../../bridge/native_signal.ts");
+type Module = typeof import("../../server/native_signal.ts");
 
 /** Sends a request whose client leaves at once, and passes it to a handler. */
 async function leaving(handle: (request: Request) => Promise<void>): Promise<void> {
@@ -51,7 +51,7 @@ Deno.test("hasLeft() does not read a signal that nothing else has read", async (
 });
 
 Deno.test("hasLeft() reads the signal where Deno has no field of it", async () => {
-  const url = "../../bridge/native_signal.ts?without";
+  const url = "../../server/native_signal.ts?without";
   const without: Module = await import(url);
   const { getOwnPropertySymbols } = Object;
   await leaving(async (request) => {

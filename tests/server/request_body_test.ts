@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import fc from "fast-check";
 import { BodyRate } from "../../bridge/body_rate.ts";
-import { RequestBody } from "../../bridge/request_body.ts";
+import { RequestBody } from "../../server/request_body.ts";
 import { ProtocolError } from "../../wire/protocol_error.ts";
 import { concat } from "../testing/bytes.ts";
 import { deadline } from "../testing/deadline.ts";

@@ -1,5 +1,5 @@
-import { isError, messageOf, readProperty } from "./describe.ts";
-import type { RuntimeFrame } from "./error_response.ts";
+import { isError, messageOf, readProperty } from "../bridge/describe.ts";
+import type { RuntimeFrame } from "../io/private_fields.ts";
 
 /** One line of an error's stack. */
 export interface StackFrame {
@@ -18,8 +18,8 @@ const HEADER = /^(?:[^\s:]+(?: \[\w+\])?:? ?)?$/;
 /** Folders of installed packages: node_modules, and those of Deno's cache. */
 const PACKAGES = /\/node_modules\/|\/npm\/registry\.npmjs\.org\//;
 /** The folder of this package, undefined if this module is part of a bundle. */
-const OWN = /^(.*\/)bridge\/stack\.ts$/.exec(import.meta.url)?.[1];
-const OWN_FOLDERS = /^(?:(?:bridge|wire|io|gateway|cli)\/.*|[^/]*)$/;
+const OWN = /^(.*\/)debug\/stack\.ts$/.exec(import.meta.url)?.[1];
+const OWN_FOLDERS = /^(?:(?:wire|bridge|io|process|debug|server|gateway|cli)\/.*|[^/]*)$/;
 
 /** The frames of an error's stack. */
 export interface Stack {

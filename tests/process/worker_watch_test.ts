@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
-import type { WorkerProcess } from "../../io/worker_process.ts";
-import { WorkerWatch } from "../../io/worker_watch.ts";
+import type { WorkerProcess } from "../../process/worker_process.ts";
+import { WorkerWatch } from "../../process/worker_watch.ts";
 import { deadline } from "../testing/deadline.ts";
 
 const RESPONDING = { running: 0, begun: 0, rss: 0, inspected: false };

@@ -1,4 +1,4 @@
-import type { AppOptions, HandlerInfo } from "./app.ts";
+import type { AppOptions, HandlerInfo } from "../bridge/app.ts";
 import { bodyLength } from "./buffered_response.ts";
 import { CLIENT_CLOSED, reportCompleted } from "./exchange.ts";
 import { hasLeft, nativeSignal } from "./native_signal.ts";

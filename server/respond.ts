@@ -5,18 +5,19 @@
  */
 
 import { isProtocolError } from "../wire/protocol_error.ts";
-import type { App, AppOptions, Handler } from "./app.ts";
+import type { App, AppOptions, Handler } from "../bridge/app.ts";
 import {
   type BufferedResponse,
   bufferedResponse,
   markSent,
   readNative,
 } from "./buffered_response.ts";
-import { cancelSoon } from "./cancel_soon.ts";
-import { describeError } from "./describe.ts";
-import { errorResponse, plainResponse } from "./error_response.ts";
+import { cancelSoon } from "../bridge/cancel_soon.ts";
+import { describeError } from "../bridge/describe.ts";
+import { errorResponse } from "./error_response.ts";
+import { plainResponse } from "../bridge/plain_response.ts";
 import type { Exchange } from "./exchange.ts";
-import { localRedirectPath } from "./local_redirect.ts";
+import { localRedirectPath } from "../bridge/local_redirect.ts";
 import {
   checkResponse,
   declaredLength,
@@ -93,7 +94,7 @@ function failureResponse(
     exchange.log(error.message);
     return plainResponse(error.status);
   }
-  return errorResponse(error, request, exchange.info(), options, exchange.debugTools);
+  return errorResponse(error, request, exchange.info(), options, exchange.debug);
 }
 
 /** Sends an error response in place of a response that cannot be sent. */
@@ -110,7 +111,7 @@ async function sendError(
     request,
     exchange.info(),
     options,
-    exchange.debugTools,
+    exchange.debug,
   );
   try {
     return await sendResponse(response, exchange, sink);

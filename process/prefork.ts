@@ -12,7 +12,7 @@
 import { spawn } from "node:child_process";
 import { fstatSync } from "node:fs";
 import { createServer } from "node:net";
-import { parseAddress } from "./address.ts";
+import { parseAddress } from "../io/address.ts";
 import { EXEC_PATH } from "./exec_path.ts";
 import {
   applyOwnership,
@@ -21,7 +21,7 @@ import {
   openPrivately,
   removeQuietly,
   removeStaleSocket,
-} from "./listen.ts";
+} from "../io/listen.ts";
 import { onTermination } from "./signals.ts";
 import {
   KILLED,

@@ -1,4 +1,4 @@
-import { logLine } from "./log.ts";
+import { logLine } from "../io/log.ts";
 import { isStopped } from "./process_tree.ts";
 import type { Report } from "./worker.ts";
 import type { WorkerProcess } from "./worker_process.ts";

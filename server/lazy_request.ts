@@ -1,4 +1,4 @@
-import { makeImmutable } from "./request.ts";
+import { makeImmutable } from "../bridge/request.ts";
 
 /** The parts of a request, each created on first need. */
 export interface RequestParts {

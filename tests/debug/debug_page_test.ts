@@ -1,10 +1,9 @@
 import { assert, assertEquals, assertFalse, assertMatch, assertStringIncludes } from "@std/assert";
 import fc from "fast-check";
 import type { App, HandlerInfo } from "../../bridge/app.ts";
-import { debugPage } from "../../bridge/debug_page.ts";
-import type { DebugTools, SourceReader } from "../../bridge/error_response.ts";
-import { stackOf } from "../../bridge/stack.ts";
-import { readFrames, readSource } from "../../io/source_file.ts";
+import { debugPage } from "../../debug/debug_page.ts";
+import { stackOf } from "../../debug/stack.ts";
+import { ownSources, readSource, type SourceReader } from "../../debug/source_file.ts";
 import { Variables } from "../../wire/variables.ts";
 import { IN_PROCESS } from "../conformance/transports.ts";
 import { text } from "../testing/bytes.ts";
@@ -16,7 +15,7 @@ interface PageParts {
   variables?: Record<string, string>;
   request?: Request;
   protocol?: HandlerInfo["protocol"];
-  tools?: Partial<SourceReader> & Pick<DebugTools, "address">;
+  tools?: Partial<SourceReader> & { address?: Deno.Addr };
 }
 
 const NO_SOURCES: SourceReader = {
@@ -31,8 +30,8 @@ async function page(error: unknown, parts: PageParts = {}): Promise<string> {
     variables: new Variables(Object.entries(variables)),
   } as unknown as HandlerInfo;
   const { address, ...reader } = tools;
-  const load = () => Promise.resolve({ ...NO_SOURCES, ...reader });
-  return await (await debugPage(error, request, info, { load, address })).text();
+  const sources = { ...NO_SOURCES, ...reader };
+  return await (await debugPage(error, request, info, address, sources)).text();
 }
 
 function assertNotMatch(text: string, pattern: RegExp): void {
@@ -94,7 +93,7 @@ Deno.test("debugPage() puts the app's frames first and folds those of libraries"
     "    at query (https://jsr.io/@db/db/1.0.0/mod.ts:3:1)",
     `    at async save (${import.meta.url}:1:1)`,
     "    at fetch (file:///srv/node_modules/router/index.js:7:2)",
-    `    at respond (${new URL("../../bridge/respond.ts", import.meta.url)}:9:2)`,
+    `    at respond (${new URL("../../server/respond.ts", import.meta.url)}:9:2)`,
     "    at ext:core/01_core.js:5:6",
     "    at new Promise (<anonymous>)",
   ].join("\n");
@@ -194,7 +193,10 @@ for (const [how, make] of Object.entries(FORGERIES)) {
     for (const ofRuntime of [false, true]) {
       // The text of a stack does not show that the app has shortened a message.
       if (!ofRuntime && /shorter|function/.test(how)) continue;
-      const tools = { readSource: source, ...ofRuntime ? { readFrames } : {} };
+      const tools = {
+        readSource: source,
+        ...ofRuntime ? { readFrames: ownSources.readFrames } : {},
+      };
       const plain = await page(error, { variables: PLAIN, tools });
       const html = await page(error, { tools });
       assertEquals(read.filter((url) => url.includes("secrets")), []);
@@ -205,7 +207,7 @@ for (const [how, make] of Object.entries(FORGERIES)) {
   });
 }
 
-Deno.test("readFrames() returns the frames as the stack has them", async () => {
+Deno.test("ownSources.readFrames() returns the frames as the stack has them", async () => {
   class Store {
     async load(): Promise<Store> {
       await null;
@@ -216,14 +218,16 @@ Deno.test("readFrames() returns the frames as the stack has them", async () => {
     }
   }
   const error = await Store.open().catch((error) => error);
-  const { frames, isCertain } = stackOf(error, readFrames);
+  const { frames, isCertain } = stackOf(error, ownSources.readFrames);
   assertEquals(isCertain, true);
   assertEquals(frames, stackOf(error).frames);
   assertEquals(frames.slice(0, 2).map(({ name }) => name), ["Store.load", "async Store.open"]);
   const made = new (class Made extends Error {})("x");
   made.stack = "Made: x\n    at file:///srv/app.ts:2:7";
-  assertEquals(readFrames(made), undefined);
-  assertEquals(stackOf(made, readFrames).frames.map(({ url }) => url), ["file:///srv/app.ts"]);
+  assertEquals(ownSources.readFrames(made), undefined);
+  assertEquals(stackOf(made, ownSources.readFrames).frames.map(({ url }) => url), [
+    "file:///srv/app.ts",
+  ]);
 });
 
 Deno.test("only sources are read", async () => {

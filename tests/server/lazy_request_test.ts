@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects, assertThrows } from "@std/assert";
-import { createLazyRequest, type RequestParts } from "../../bridge/lazy_request.ts";
-import { RequestBody } from "../../bridge/request_body.ts";
+import { createLazyRequest, type RequestParts } from "../../server/lazy_request.ts";
+import { RequestBody } from "../../server/request_body.ts";
 import { bytes } from "../testing/bytes.ts";
 
 /** Creates the same request eagerly. */
@@ -265,7 +265,7 @@ Deno.test("createLazyRequest() creates the Request at once where Deno accepts no
     },
   });
   try {
-    const module = import.meta.resolve("../../bridge/lazy_request.ts") + "?no-proxy";
+    const module = import.meta.resolve("../../server/lazy_request.ts") + "?no-proxy";
     const { createLazyRequest } = await import(module);
     const parts = createParts();
     const request = createLazyRequest(parts);

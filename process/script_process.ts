@@ -1,5 +1,5 @@
-import { LineLog } from "./line_log.ts";
-import { StreamReader } from "./stream_reader.ts";
+import { LineLog } from "../io/line_log.ts";
+import { StreamReader } from "../io/stream_reader.ts";
 
 /** The command that a {@linkcode ProcessGroup} runs. */
 export interface ProcessOptions {

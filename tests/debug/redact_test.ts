@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { Redactor } from "../../bridge/redact.ts";
+import { Redactor } from "../../debug/redact.ts";
 
 /** Source lines, and what becomes of them. */
 const SOURCES: [source: string, redacted: string][] = [

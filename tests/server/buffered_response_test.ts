@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { bufferedResponse, markSent, TRIED } from "../../bridge/buffered_response.ts";
+import { bufferedResponse, markSent, TRIED } from "../../server/buffered_response.ts";
 import { serveOne } from "../testing/fastcgi_client.ts";
 
 const bytes = new Uint8Array([0, 128, 255]);
@@ -164,8 +164,8 @@ Deno.test("TRIED lists the running version of Deno", () => {
 Deno.test("bufferedResponse() returns undefined for a single response on an untried version", async () => {
   const original = Object.getOwnPropertyDescriptor(Navigator.prototype, "userAgent")!;
   // New instances of the module, which have not run the self-check yet.
-  const load = (name: string): Promise<typeof import("../../bridge/buffered_response.ts")> =>
-    import(`../../bridge/buffered_response.ts?${name}`);
+  const load = (name: string): Promise<typeof import("../../server/buffered_response.ts")> =>
+    import(`../../server/buffered_response.ts?${name}`);
   const versions = [
     ["Deno/2.9.99", undefined],
     ["Deno/2.9.60", undefined],

@@ -6,9 +6,9 @@
  */
 
 import process from "node:process";
-import { BACKLOG_VARIABLE } from "./listening_socket.ts";
-import { logLine } from "./log.ts";
-import { MAX_DELAY } from "./max_delay.ts";
+import { BACKLOG_VARIABLE } from "../io/listening_socket.ts";
+import { logLine } from "../io/log.ts";
+import { MAX_DELAY } from "../io/max_delay.ts";
 import { onTermination } from "./signals.ts";
 import { type Report, reportReady } from "./worker.ts";
 import { WorkerProcess } from "./worker_process.ts";

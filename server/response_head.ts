@@ -5,10 +5,10 @@
  */
 
 import { CONNECTION_FIELDS, encodeHead } from "../wire/cgi.ts";
-import { describeValue } from "./describe.ts";
+import { describeValue } from "../bridge/describe.ts";
 import { isBodyDecoded, readNative } from "./buffered_response.ts";
 import type { Exchange } from "./exchange.ts";
-import { serverQuirks } from "./server_quirks.ts";
+import { serverQuirks } from "../bridge/server_quirks.ts";
 
 /** Deno's own class: an app or a test may replace the global one. */
 const { Response } = globalThis;

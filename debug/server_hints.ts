@@ -1,4 +1,4 @@
-import type { HandlerInfo } from "./app.ts";
+import type { HandlerInfo } from "../bridge/app.ts";
 
 /** What to know of web servers, and the requests that it concerns. docs/servers.md has the configurations. */
 const HINTS: [applies: (request: Facts) => boolean, text: string][] = [

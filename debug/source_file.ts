@@ -1,4 +1,15 @@
-export { runtimeFrames as readFrames } from "./private_fields.ts";
+import { type RuntimeFrame, runtimeFrames } from "../io/private_fields.ts";
+
+/** Reads the sources and stacks of errors. */
+export interface SourceReader {
+  /** Reads a source file; undefined if it cannot be read. */
+  readSource(url: string): Promise<string | undefined>;
+  /** Returns the frames of an error's stack, as the runtime has them; undefined if it does not. */
+  readFrames(error: unknown): RuntimeFrame[] | undefined;
+}
+
+/** Reads them from the disk and the runtime. */
+export const ownSources: SourceReader = { readSource, readFrames: runtimeFrames };
 
 /** Longer files are not read. */
 const MAX_LENGTH = 1_048_576;

@@ -1,0 +1,58 @@
+import type { AppOptions, HandlerInfo } from "../bridge/app.ts";
+import { describeError } from "../bridge/describe.ts";
+import { plainResponse } from "../bridge/plain_response.ts";
+import { checkResponse } from "./response_head.ts";
+
+/** What creates the page that the option `debug` shows. */
+export interface DebugHook {
+  /** Loads debug/debug_page.ts. */
+  load(): Promise<{
+    debugPage(
+      error: unknown,
+      request: Request | undefined,
+      info: HandlerInfo,
+      address: Deno.Addr | undefined,
+    ): Promise<Response>;
+  }>;
+  /** The address that the server listens on, if it does. */
+  address?: Deno.Addr;
+}
+
+/**
+ * Creates the response to a request whose handler failed: that of `onError`, the debug page, or a plain 500. Logs the
+ * error unless `onError` handles it.
+ *
+ * @param request The request, if it could be created.
+ */
+export async function errorResponse(
+  error: unknown,
+  request: Request | undefined,
+  info: HandlerInfo,
+  options: AppOptions,
+  debug: DebugHook,
+): Promise<Response> {
+  if (options.onError) {
+    try {
+      const response = await options.onError(error);
+      checkResponse(response);
+      return response;
+    } catch (nested) {
+      info.log(describeError(error));
+      error = nested;
+    }
+  }
+  info.log(describeError(error));
+  if (info.protocol !== "http" && info.variables.has("HTTP_UPGRADE")) {
+    info.log(
+      `The client requested an upgrade, which only HTTP carries: proxy this path to serveHTTP(), not over ${info.protocol}`,
+    );
+  }
+  if (!options.debug) return plainResponse(500);
+  try {
+    const { debugPage } = await debug.load();
+    return await debugPage(error, request, info, debug.address);
+  } catch (failure) {
+    info.log(describeError(failure));
+    return plainResponse(500);
+  }
+}
