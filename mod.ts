@@ -51,7 +51,8 @@ export interface ServeOptions extends CGIOptions, FastCGIOptions, HTTPOptions {}
  *
  * Needs `--allow-env` as a CGI script, `--allow-net` for HTTP.
  *
- * @param app A handler, or an object with `fetch`.
+ * @param app A handler, or an object with `fetch`. If the module exports such an object as its default, Deno asks in the
+ * log of each CGI request whether you meant `deno serve`: export `app.fetch`.
  * @returns Resolves when the script has responded, or the server has stopped.
  *
  * @example
@@ -68,8 +69,8 @@ export interface ServeOptions extends CGIOptions, FastCGIOptions, HTTPOptions {}
  * ```
  */
 export async function serve(app: App, options: ServeOptions = {}): Promise<void> {
-  const { [LOADER]: loader } = globalThis as { [LOADER]?: () => Promise<void> };
-  if (loader !== undefined) return await loader();
+  const { [LOADER]: loader } = globalThis as { [LOADER]?: (app: App) => Promise<void> };
+  if (loader !== undefined) return await loader(app);
   const environment = readEnvironment();
   if (environment === "cgi") return await serveCGI(app, options);
   const inherited = await serveInherited(app, options, environment);

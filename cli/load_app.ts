@@ -52,17 +52,7 @@ export async function loadApp(module: string, addresses: string[]): Promise<App>
  * the command line says.
  */
 function refuseServe(module: string): Disposable & { refusal?: UsageError } {
-  const refusal = new UsageError(
-    `${module} calls serve() itself, so this command cannot serve its app. Instead of serve(app), write:
-
-  export default app;
-  if (import.meta.main) await serve(app);`,
-  );
-  const global = globalThis as { [LOADER]?: () => Promise<void> };
-  // The event may come when the module is loaded.
-  globalThis.addEventListener("unhandledrejection", (event) => {
-    if (event.reason === refusal) event.preventDefault();
-  });
+  const global = globalThis as { [LOADER]?: (app: App) => Promise<void> };
   const state: Disposable & { refusal?: UsageError } = {
     [Symbol.dispose]() {
       global[LOADER] = () => {
@@ -71,10 +61,20 @@ function refuseServe(module: string): Disposable & { refusal?: UsageError } {
       };
     },
   };
-  global[LOADER] = () => {
-    state.refusal = refusal;
-    throw refusal;
+  global[LOADER] = (app) => {
+    // With an object as default, Deno asks in the log of each CGI request whether "deno serve" was meant.
+    const exported = Object.hasOwn(app, "fetch") ? "app.fetch" : "app";
+    throw state.refusal ??= new UsageError(
+      `${module} calls serve() itself, so this command cannot serve its app. Instead of serve(app), write:
+
+  export default ${exported};
+  if (import.meta.main) await serve(app);`,
+    );
   };
+  // The event may come when the module is loaded.
+  globalThis.addEventListener("unhandledrejection", (event) => {
+    if (event.reason === state.refusal) event.preventDefault();
+  });
   return state;
 }
 

@@ -8,6 +8,9 @@ const NEEDED =
 /** Headers that curl sets by itself. */
 const OWN_HEADERS = new Set(["host", "content-length", "accept-encoding", "connection"]);
 
+/** SERVER_SOFTWARE of `dev`, behind which an app has another address after each change. */
+export const DEVELOPMENT = "Gatehouse dev";
+
 /** Returns a shell command that repeats the request, with its secrets redacted. */
 export function shellCommand(
   method: string,
@@ -40,13 +43,15 @@ function clientWords(
   redactor: Redactor,
   address: Deno.Addr | undefined,
 ): string[] {
+  const isHTTP = info.protocol === "http" ||
+    info.variables.get("SERVER_SOFTWARE") === DEVELOPMENT;
   const options = headers.filter(([name]) => !OWN_HEADERS.has(name)).map(([name, value]) =>
-    `-H ${shellQuote(fieldOf(name, redactor.value(name, value), info.protocol))}`
+    `-H ${shellQuote(fieldOf(name, redactor.value(name, value), isHTTP))}`
   );
-  if (hasBody(info)) options.unshift(info.protocol === "http" ? "--data-binary @body" : "-d @body");
+  if (hasBody(info)) options.unshift(isHTTP ? "--data-binary @body" : "-d @body");
   if (method !== "GET") options.unshift(`-X ${shellQuote(method)}`);
   // Without -g, curl takes brackets and braces for a list of URLs.
-  if (info.protocol === "http") return ["curl -g -i", ...options, shellQuote(redactor.text(url))];
+  if (isHTTP) return ["curl -g -i", ...options, shellQuote(redactor.text(url))];
   const protocol = info.protocol === "scgi" ? " -p scgi" : "";
   return [
     `deno run --allow-net --allow-read --allow-write jsr:@gatehouse/cgi/cli fetch${protocol} -i`,
@@ -56,9 +61,9 @@ function clientWords(
 }
 
 /** Returns a header field for an option of curl, or of `fetch`. */
-function fieldOf(name: string, value: string, protocol: HandlerInfo["protocol"]): string {
+function fieldOf(name: string, value: string, isCurl: boolean): string {
   // curl removes a field whose name and colon are all there is.
-  return value === "" && protocol === "http" ? `${name};` : `${name}: ${value}`;
+  return value === "" && isCurl ? `${name};` : `${name}: ${value}`;
 }
 
 function hasBody({ variables }: HandlerInfo): boolean {

@@ -212,6 +212,29 @@ Deno.test("serve() finishes requests in progress at SIGTERM", async () => {
   assertEquals((await ended).code, 0);
 });
 
+Deno.test("a CGI script that exports app.fetch, as README says, logs nothing", async () => {
+  const [, lines] = /such as a Hono app\.[^]*?```ts ignore\n(.*?)```/s.exec(
+    await Deno.readTextFile(`${ROOT}README.md`),
+  )!;
+  const program = await Deno.makeTempFile({ suffix: ".ts" });
+  await Deno.writeTextFile(
+    program,
+    `import { Hono } from "npm:hono@4.13.19";
+import { serve } from "${ROOT}mod.ts";
+const app = new Hono();
+app.get("/", (c) => c.text("Hello"));
+${lines}`,
+  );
+  const { stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "--no-prompt", "--quiet", "--allow-env", program],
+    env: { GATEWAY_INTERFACE: "CGI/1.1", REQUEST_METHOD: "GET", REQUEST_URI: "/", NO_COLOR: "1" },
+    stdin: "null",
+  }).output();
+  assertEquals(new TextDecoder().decode(stderr), "");
+  assertStringIncludes(new TextDecoder().decode(stdout), "\n\r\nHello");
+  await Deno.remove(program);
+});
+
 /** A module that `deno serve` accepts. */
 const DECLARED = `
 import type { AppObject } from "${ROOT}mod.ts";

@@ -1,3 +1,4 @@
+import { DEVELOPMENT } from "../../debug/shell_command.ts";
 import { fastCGIGateway, type Gateway, type GatewayInfo } from "../../gateway.ts";
 import { logLine } from "../../io/log.ts";
 import { WorkerProcess } from "../../process/worker_process.ts";
@@ -105,7 +106,8 @@ export class ReloadingApp implements AsyncDisposable {
       name: "The app's process",
       shutdownTimeout: shutdownTimeout * 1000,
     });
-    const version: Version = { process, gateway: fastCGIGateway(address), pending: new Set() };
+    const gateway = fastCGIGateway(address, { variables: { SERVER_SOFTWARE: DEVELOPMENT } });
+    const version: Version = { process, gateway, pending: new Set() };
     this.#all.add(version);
     process.ended.then((how) => {
       if (version === this.#current && !this.#stopped) logLine(how);

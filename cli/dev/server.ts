@@ -4,6 +4,9 @@ import { writeLine } from "../../io/log.ts";
 import { isLoopback } from "../../io/peers.ts";
 import { Failure } from "../errors.ts";
 
+/** How Deno's notice begins that `request.signal` aborts after a complete response too. The gateway allows for it. */
+const NOTICE = "Deno.serve: request.signal aborts";
+
 /** Handles a request; `info` has the client's address. */
 export type DevelopmentHandler = (request: Request, info: GatewayInfo) => Promise<Response>;
 
@@ -20,6 +23,10 @@ export async function serveDevelopment(
   stop: AbortSignal,
 ): Promise<void> {
   if (stop.aborted) return;
+  const { warn } = console;
+  console.warn = (...data) => {
+    if (!String(data[0]).startsWith(NOTICE)) warn(...data);
+  };
   let server: Deno.HttpServer;
   try {
     server = Deno.serve({

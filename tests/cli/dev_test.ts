@@ -2,7 +2,7 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import { isSource } from "../../cli/dev/watch.ts";
 import { serveFastCGI } from "../../fastcgi.ts";
 import { runCommandLine } from "../testing/command_line.ts";
-import { ROOT } from "../testing/daemon.ts";
+import { Daemon, ROOT } from "../testing/daemon.ts";
 import { deadline } from "../testing/deadline.ts";
 import { Dev } from "../testing/dev.ts";
 
@@ -99,7 +99,12 @@ Deno.test("dev shows errors of the app in the browser, and serves this machine a
   await withApp("export default () => { throw new Error('out of ink'); };", async (dev) => {
     const response = await fetch(dev.url);
     assertEquals(response.status, 500);
-    assertStringIncludes(await response.text(), "<h1>Error: out of ink</h1>");
+    const page = await response.text();
+    assertStringIncludes(page, "<h1>Error: out of ink</h1>");
+    // The socket of the app is another one after the next change.
+    assertStringIncludes(page, `curl -g -i`);
+    assertStringIncludes(page, `${dev.url}/`);
+    assert(!page.includes("gatehouse-dev-"), page);
     await dev.says("at "); // The stack.
     const { hostname, port } = new URL(dev.url);
     const conn = await Deno.connect({ hostname, port: Number(port) });
@@ -187,6 +192,35 @@ Deno.test("dev reports a port in use, and suggests another", async () => {
   const { code, stderr } = await runCommandLine(args, ["--allow-all"]);
   assertStringIncludes(stderr, `Port ${port} is in use. Try --port ${port + 1}`);
   assertEquals(code, 1);
+});
+
+Deno.test("dev does not print Deno's notice of request.signal, which the gateway reads", async () => {
+  const folder = await Deno.makeTempDir();
+  await Deno.writeTextFile(
+    `${folder}/serve.ts`,
+    `import { serveDevelopment } from "${ROOT}cli/dev/server.ts";
+const stop = new AbortController();
+setTimeout(() => {}, 10_000);
+await serveDevelopment(async (request) => {
+  request.signal.addEventListener("abort", () => {
+    console.warn("aborted");
+    stop.abort();
+  });
+  return new Response();
+}, 0, stop.signal);
+Deno.exit();`,
+  );
+  await using program = new Daemon(["--allow-net", `${folder}/serve.ts`], { stdout: "piped" });
+  const output = program.child.stdout.pipeThrough(new TextDecoderStream()).getReader();
+  const { value } = await deadline(output.read(), "the address");
+  const [url] = /http:\/\/localhost:\d+/.exec(value!)!;
+  await (await fetch(url.replace("localhost", "127.0.0.1"))).body?.cancel();
+  await program.says("aborted");
+  await deadline(program.child.status, "the program's end");
+  await program.ended;
+  await output.cancel();
+  assertEquals(program.log, "aborted\n");
+  await Deno.remove(folder, { recursive: true });
 });
 
 Deno.test("isSource() distinguishes source files from files that a program writes", () => {

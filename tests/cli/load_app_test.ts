@@ -54,6 +54,20 @@ for (const [name, source] of Object.entries(CALLS)) {
   });
 }
 
+Deno.test("serve says what to export of an object such as a Hono app", async () => {
+  await withModule(
+    "app.ts",
+    `${IMPORT}await serve({ fetch: () => new Response() });`,
+    async (module) => {
+      const { stderr } = await check(module);
+      assertStringIncludes(
+        stderr,
+        "\n  export default app.fetch;\n  if (import.meta.main) await serve(app);\n",
+      );
+    },
+  );
+});
+
 Deno.test("serve serves the app of a module that calls serve() besides, as the command line says", async () => {
   const source = `${IMPORT}const app = () => new Response("once");
 export default app;
