@@ -29,7 +29,7 @@ import { contentLength } from "./bridge/request.ts";
 import { RequestBody, type RequestBodySource } from "./server/request_body.ts";
 import { refuse, respond, type ResponseSink } from "./server/respond.ts";
 import { NO_QUIRKS, type ServerQuirks, serverQuirks } from "./bridge/server_quirks.ts";
-import { Channel, type ChannelHandler, LINGER, LINGER_IDLE } from "./io/channel.ts";
+import { Channel, type ChannelHandler, LINGER, LINGER_IDLE, StallError } from "./io/channel.ts";
 import type { Duplex, Listener } from "./io/duplex.ts";
 import { safeLog } from "./io/log.ts";
 import { addressesFromEnvironment } from "./io/peers.ts";
@@ -449,7 +449,9 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
   }
 
   failed(error: unknown): void {
-    if (error instanceof ProtocolError) this.service.log(error.message);
+    if (error instanceof ProtocolError || error instanceof StallError) {
+      this.service.log(error.message);
+    }
     for (const request of this.#requests.values()) request.abort(disconnected());
   }
 

@@ -28,7 +28,7 @@ import {
 import { contentLength } from "./bridge/request.ts";
 import { RequestBody, type RequestBodySource } from "./server/request_body.ts";
 import { refuse, respond, type ResponseSink, toHandler } from "./server/respond.ts";
-import { Channel, type ChannelHandler } from "./io/channel.ts";
+import { Channel, type ChannelHandler, StallError } from "./io/channel.ts";
 import type { Duplex, Listener } from "./io/duplex.ts";
 import { safeLog } from "./io/log.ts";
 import { mainModulePath } from "./io/main_module.ts";
@@ -249,7 +249,7 @@ class Connection
   }
 
   failed(error: unknown): void {
-    if (error instanceof ProtocolError) this.log(error.message);
+    if (error instanceof ProtocolError || error instanceof StallError) this.log(error.message);
     this.#exchange?.abort(disconnected());
   }
 

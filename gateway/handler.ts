@@ -14,6 +14,7 @@ import {
   type GatewayOptions,
 } from "./options.ts";
 import type { ApplicationResponse } from "./response.ts";
+import { disposed } from "./round_trip.ts";
 import { mergeSlashes, type ScriptPath } from "./script_path.ts";
 
 /** The maximum number of local redirects in a row (rule F16). */
@@ -34,6 +35,7 @@ export function createGateway(
 ): Gateway {
   const { allowedHosts } = options;
   const log = safeLog(options.log);
+  let open = true;
   async function respond(request: Request, info: GatewayInfo | undefined): Promise<Response> {
     const response = await call(request, info);
     if (response instanceof Response) return response;
@@ -42,6 +44,7 @@ export function createGateway(
   }
   async function gateway(request: Request, info?: GatewayInfo) {
     try {
+      if (!open) throw disposed(503);
       checkHost(request);
       if (allowedHosts !== undefined && !isAllowedHost(request, allowedHosts)) {
         throw new ProtocolError(
@@ -58,7 +61,11 @@ export function createGateway(
       return plainResponse(known ? error.status : 500);
     }
   }
-  return Object.assign(gateway, { [Symbol.dispose]: close });
+  function dispose(): void {
+    open = false;
+    close();
+  }
+  return Object.assign(gateway, { [Symbol.dispose]: dispose });
 }
 
 /**

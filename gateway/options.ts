@@ -9,7 +9,10 @@ import { MIN_BODY_RATE } from "../bridge/body_rate.ts";
 /** The `info` of a handler of `Deno.serve`, with the client's address. */
 export type GatewayInfo = Deno.ServeHandlerInfo<Deno.Addr>;
 
-/** A handler for `Deno.serve`. Disposing of it closes its connections and kills its processes. */
+/**
+ * A handler for `Deno.serve`. Disposing of it closes its connections and kills its processes. Requests in progress then
+ * get 502, later ones 503.
+ */
 export interface Gateway extends Disposable {
   /** Responds to a request. Without `info` the application does not get the client's address. */
   (request: Request, info?: GatewayInfo): Promise<Response>;

@@ -144,6 +144,13 @@ export class RoundTrip implements Checked {
     this.abort(new Error(message));
   }
 
+  /** Aborts the round trip as the gateway is disposed of. */
+  close(): void {
+    const error = disposed(502);
+    if (this.reader.begun && !this.reader.complete) this.log(error.message);
+    this.abort(error);
+  }
+
   #observe(): void {
     if (this.#signal !== undefined) return;
     this.#signal = this.request.signal;
@@ -363,6 +370,14 @@ export class RoundTrip implements Checked {
     if (this.#body !== undefined) cancelSoon(this.#body);
     this.#spooled?.close();
   }
+}
+
+/** Creates the error of a request to a gateway that is disposed of. */
+export function disposed(status: number): ProtocolError {
+  return new ProtocolError(
+    "Cannot respond as the gateway must not be disposed of before: it was",
+    status,
+  );
 }
 
 /** Returns the length of a request's body: 0 without a body, undefined if it is unknown. */

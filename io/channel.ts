@@ -23,6 +23,9 @@ export interface ChannelHandler {
   failed(error: unknown): void;
 }
 
+/** The error of a channel whose peer has stopped reading: unlike one that has left, it deserves a line in the log. */
+export class StallError extends Error {}
+
 /** Large enough for most requests, small enough for idle connections. */
 const SMALL_READ = 4096;
 const LARGE_READ = 65_536;
@@ -202,7 +205,7 @@ export class Channel {
       if (this.#linger.elapsed(0, now) > LINGER || unread > LINGER_IDLE) this.close();
     } else if (unwritten > this.#writeTimeout) {
       this.#fail(
-        new Error(
+        new StallError(
           `Closed a connection as its peer must read some of the response within ${this.#writeTimeout} ms: it read nothing`,
         ),
       );

@@ -9,6 +9,8 @@ const MIN_TICK = 5;
 export interface Checked extends Member {
   /** Enforces the limits. @param now The time of the sweep's {@linkcode LimitClock}. */
   check(now: number): void;
+  /** Ends it, as the sweep closes. */
+  close?(): void;
 }
 
 /** Checks limits of many objects with one timer: a timer for each would cost more than the rest of a small request. */
@@ -36,8 +38,9 @@ export class Sweep {
     if (this.#closed) this.#rest();
   }
 
-  /** Stops the timer as soon as nothing is to be checked. */
+  /** Ends what is checked, and stops the timer as soon as nothing is to be checked. */
   close(): void {
+    for (const checked of this.#running) checked.close?.();
     this.#closed = true;
     this.#rest();
   }

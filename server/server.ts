@@ -24,7 +24,7 @@ export interface Server extends AsyncDisposable {
 
 /** Options that all servers share. */
 export interface ServerOptions {
-  /** Stops the server at once and aborts the requests in progress. */
+  /** Stops the server at once, also while it shuts down, and aborts the requests in progress. */
   signal?: AbortSignal;
   /** Called with the address once the server listens. */
   onListen?: (addr: Deno.Addr) => void;
@@ -134,7 +134,7 @@ export function startServer(
       if (connections.size > 0) return;
       clearInterval(timer);
       timer = undefined;
-      if (phase === "closed") finished.resolve();
+      if (phase === "closed") end();
     });
   }
 
@@ -173,7 +173,12 @@ export function startServer(
     if (phase === "accepting" && failure !== null) finished.reject(failure);
     stop();
     phase = "closed";
-    if (connections.size === 0) finished.resolve();
+    if (connections.size === 0) end();
+  }
+
+  function end(): void {
+    signal?.removeEventListener("abort", abort);
+    finished.resolve();
   }
 
   function stop(): void {
@@ -185,7 +190,6 @@ export function startServer(
       // The caller has closed it.
     }
     room?.();
-    signal?.removeEventListener("abort", abort);
   }
 
   function abort(): void {
@@ -198,6 +202,11 @@ export function startServer(
       stop();
       for (const connection of connections) connection.drain();
       const deadline = setTimeout(() => {
+        if (connections.size > 0) {
+          log(
+            `Aborted requests as they must end within ${shutdownTimeout} ms of shutdown(): ${connections.size} connections are still open`,
+          );
+        }
         const reason = new DOMException("The server shut down", "AbortError");
         for (const connection of connections) connection.abort(reason);
       }, Math.min(shutdownTimeout, MAX_DELAY));

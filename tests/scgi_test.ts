@@ -463,6 +463,7 @@ Deno.test("variablesTimeout, bodyTimeout, writeTimeout: a late peer gets a close
     await deadline(cancelled.promise, "the cancelling of the body");
     assertStringIncludes(logged.join("\n"), "a request's variables must arrive within 1 ms");
     assertStringIncludes(logged.join("\n"), "its next bytes must arrive within 1 ms");
+    assertStringIncludes(logged.join("\n"), "must read some of the response within 1 ms");
   });
 });
 
@@ -477,6 +478,50 @@ Deno.test("a listener that other machines can reach, and a peer that is not list
     await client.send(request()).catch(() => {});
     assertEquals([(await client.rest()).length, logged.length], [0, 1]);
   });
+});
+
+Deno.test("options.signal stops a server that shuts down", async () => {
+  const stop = new AbortController();
+  const started = Promise.withResolvers<AbortSignal>();
+  await serving(
+    (request) => {
+      started.resolve(request.signal);
+      return new Promise(() => {});
+    },
+    { signal: stop.signal, shutdownTimeout: Infinity },
+    async ({ connect, server, logged }) => {
+      const client = await connect();
+      await client.send(request());
+      const signal = await deadline(started.promise, "the app");
+      const down = server.shutdown();
+      await turns(2);
+      assertFalse(signal.aborted);
+      stop.abort(new Error("enough"));
+      await deadline(down, "the server's end");
+      assertEquals(signal.aborted, true);
+      assertEquals(logged, []);
+    },
+  );
+});
+
+Deno.test("a shutdown that aborts requests is logged", async () => {
+  const started = Promise.withResolvers<void>();
+  await serving(
+    () => {
+      started.resolve();
+      return new Promise(() => {});
+    },
+    { shutdownTimeout: 1 },
+    async ({ connect, server, logged }) => {
+      const client = await connect();
+      await client.send(request());
+      await deadline(started.promise, "the app");
+      await deadline(server.shutdown(), "the server's end");
+      assertEquals(logged, [
+        "Aborted requests as they must end within 1 ms of shutdown(): 1 connections are still open",
+      ]);
+    },
+  );
 });
 
 Deno.test("options.signal stops the server at once", async () => {

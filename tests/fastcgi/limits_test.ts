@@ -389,13 +389,16 @@ Deno.test("writeTimeout closes a connection from which the web server reads noth
       }),
     );
   };
-  await serving(app, { writeTimeout: 1 }, async ({ connect }) => {
+  await serving(app, { writeTimeout: 1 }, async ({ connect, logged }) => {
     const client = await connect(65536);
     await client.send(request());
     await deadline(cancelled.promise, "the body to be cancelled");
     assert(signal!.aborted);
     await client.end();
     assertFalse(client.records.some(({ type }) => type === RecordType.endRequest));
+    assertEquals(logged, [
+      "Closed a connection as its peer must read some of the response within 1 ms: it read nothing",
+    ]);
   });
 });
 
