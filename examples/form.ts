@@ -2,6 +2,9 @@
 /** Reads a form: the query, the path after the mount point, the fields and a file. */
 import { type Handler, serve } from "../mod.ts";
 
+/** How long a form may be, in bytes: its files are stored in memory. For larger ones see upload.ts. */
+const MAX_FORM = 10_485_760;
+
 const app: Handler = async (request, info) => {
   const url = new URL(request.url);
   const lines = [
@@ -9,7 +12,9 @@ const app: Handler = async (request, info) => {
     ...[...url.searchParams].map(([name, value]) => `query ${name}: ${value}`),
   ];
   if (request.method === "POST") {
-    for (const [name, value] of await request.formData()) {
+    const form = await readForm(request);
+    if (form === undefined) return new Response("The form is too long\n", { status: 413 });
+    for (const [name, value] of form) {
       lines.push(
         typeof value === "string"
           ? `field ${name}: ${value}`
@@ -21,6 +26,19 @@ const app: Handler = async (request, info) => {
     headers: { "content-type": "text/html; charset=utf-8" },
   });
 };
+
+/** Reads a form, or returns undefined if it is too long. */
+async function readForm({ body, headers }: Request): Promise<FormData | undefined> {
+  const chunks: Uint8Array<ArrayBuffer>[] = [];
+  let length = 0;
+  for await (const chunk of body ?? []) {
+    length += chunk.length;
+    if (length > MAX_FORM) return undefined;
+    chunks.push(chunk);
+  }
+  const type = headers.get("content-type") ?? "";
+  return await new Response(new Blob(chunks), { headers: { "content-type": type } }).formData();
+}
 
 async function digest(file: File): Promise<string> {
   const hash = await crypto.subtle.digest("SHA-256", await file.arrayBuffer());

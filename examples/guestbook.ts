@@ -9,6 +9,8 @@ import { type Handler, serve } from "../mod.ts";
 
 const MAX_NAME = 60;
 const MAX_MESSAGE = 1000;
+/** How long a form may be, in bytes: the app stores it in memory. */
+const MAX_FORM = 16_384;
 
 function openDatabase(): DatabaseSync {
   const database = new DatabaseSync(Deno.env.get("GUESTBOOK") ?? "/tmp/guestbook.db");
@@ -21,7 +23,9 @@ function openDatabase(): DatabaseSync {
 const app: Handler = async (request, info) => {
   using database = openDatabase();
   if (request.method !== "POST") return html(page(info.scriptName, readEntries(database)));
-  const form = await request.formData();
+  if (!isOwnForm(request)) return html("<p>Please sign on our own page.\n", 403);
+  const form = await readForm(request);
+  if (form === undefined) return html("<p>Please write less.\n", 413);
   const name = String(form.get("name") ?? "").trim().slice(0, MAX_NAME);
   const message = String(form.get("message") ?? "").trim().slice(0, MAX_MESSAGE);
   if (!name || !message) return html("<p>Please give a name and a message.\n", 400);
@@ -29,6 +33,27 @@ const app: Handler = async (request, info) => {
   // The browser loads the page by GET, so that a reload does not submit the form again.
   return new Response(null, { status: 303, headers: { location: info.scriptName || "/" } });
 };
+
+/** Returns whether a form comes from this site: a browser says so. Others could sign in a visitor's name. */
+function isOwnForm({ headers, url }: Request): boolean {
+  const site = headers.get("sec-fetch-site");
+  if (site !== null) return site === "same-origin";
+  const origin = headers.get("origin");
+  return origin === null || URL.parse(origin)?.host === new URL(url).host;
+}
+
+/** Reads a form, or returns undefined if it is too long. */
+async function readForm({ body, headers }: Request): Promise<FormData | undefined> {
+  const chunks: Uint8Array<ArrayBuffer>[] = [];
+  let length = 0;
+  for await (const chunk of body ?? []) {
+    length += chunk.length;
+    if (length > MAX_FORM) return undefined;
+    chunks.push(chunk);
+  }
+  const type = headers.get("content-type") ?? "";
+  return await new Response(new Blob(chunks), { headers: { "content-type": type } }).formData();
+}
 
 function readEntries(database: DatabaseSync): string[] {
   const rows = database.prepare("SELECT * FROM entry ORDER BY rowid DESC LIMIT 50").all();

@@ -7,10 +7,15 @@ import { serve } from "../mod.ts";
 
 const app = new Hono<SessionEnv<{ visits: number }>>();
 
-// Set SESSION_SECRET to a secret of 32 characters or more.
-app.use(useSession({
-  secret: Deno.env.get("SESSION_SECRET") ?? "a secret for this demonstration, known to everyone",
-}));
+app.use(useSession({ secret: Deno.env.get("SESSION_SECRET") ?? demonstrationSecret() }));
+
+/** Returns a secret for sessions that end with this process, which only this machine can reach. */
+function demonstrationSecret(): string {
+  if (!import.meta.main || Deno.env.has("GATEWAY_INTERFACE")) {
+    throw new Error("Set SESSION_SECRET, as in: export SESSION_SECRET=$(openssl rand -hex 32)");
+  }
+  return crypto.randomUUID();
+}
 
 app.get("/", (c) => c.text("Try /greet/you, /color/blue and /visits\n"));
 

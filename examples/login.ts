@@ -3,16 +3,16 @@
  * Login and session in Hono. The session is a signed cookie, so that it outlives a CGI process; forms from
  * other sites are rejected.
  *
- * Run `./examples/login.ts` and log in on http://localhost:8000 as `ann` with `open sesame`. Set SESSION_SECRET, and
- * replace the table by your own.
+ * Run `./examples/login.ts` and log in on http://localhost:8000 as `ann` with `open sesame`. Behind a web server it does not
+ * start without SESSION_SECRET; replace the table by your own, too.
  */
 import { Hono } from "npm:hono@4.13.19";
 import { deleteCookie, getSignedCookie, setSignedCookie } from "npm:hono@4.13.19/cookie";
+import { bodyLimit } from "npm:hono@4.13.19/body-limit";
 import { csrf } from "npm:hono@4.13.19/csrf";
 import { serve } from "../mod.ts";
 
-const SECRET = Deno.env.get("SESSION_SECRET") ??
-  "a secret for this demonstration, known to everyone";
+const SECRET = Deno.env.get("SESSION_SECRET") ?? demonstrationSecret();
 const ONE_DAY = 86_400;
 /** Each user's salt and hash of the password. */
 const USERS = new Map([
@@ -24,6 +24,8 @@ const USERS = new Map([
 
 const app = new Hono();
 app.use(csrf());
+// Hono reads a form into memory.
+app.use(bodyLimit({ maxSize: 16_384 }));
 
 app.get("/", async (c) => {
   const user = await readSession(await getSignedCookie(c, SECRET, "session"));
@@ -52,6 +54,14 @@ app.post("/", async (c) => {
   });
   return c.redirect("?", 303);
 });
+
+/** Returns a secret for sessions that end with this process, which only this machine can reach. */
+function demonstrationSecret(): string {
+  if (!import.meta.main || Deno.env.has("GATEWAY_INTERFACE")) {
+    throw new Error("Set SESSION_SECRET, as in: export SESSION_SECRET=$(openssl rand -hex 32)");
+  }
+  return crypto.randomUUID();
+}
 
 /** Returns the user of a session that has not expired. The cookie's signature is already verified. */
 function readSession(session: string | false | undefined): string | undefined {

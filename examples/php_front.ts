@@ -2,14 +2,14 @@
 /**
  * A PHP application with its static files: `php_front.ts unix:/run/php/php-fpm.sock /srv/www`. Hono serves the files
  * with the extensions below, and PHP handles everything else. An allowlist is safer than a blocklist: the folder also
- * has scripts, and perhaps their configuration and backups.
+ * has scripts, and perhaps their configuration (composer.json, phpunit.xml) and backups.
  */
 import { Hono } from "hono";
 import { serveStatic } from "hono/deno";
 import { type Address, fastCGIGateway, type Gateway } from "../gateway.ts";
 
 const STATIC =
-  /^(?!.*(?:\/\.|%00|\.php\/)).*\.(?:css|gif|html|ico|jpe?g|js|json|map|mp4|pdf|png|svg|ttf|txt|webp|woff2?|xml)$/i;
+  /^(?!.*(?:\/\.|%00|\.php\/))(?:.*\.(?:css|gif|html|ico|jpe?g|js|mp4|pdf|png|svg|ttf|webmanifest|webp|woff2?)|\/(?:robots\.txt|sitemap\.xml))$/i;
 
 /** Creates the server's app. PHP handles files that do not exist: many applications create them on demand. */
 export function createApp(php: Gateway, root: string): Hono<{ Bindings: Deno.ServeHandlerInfo }> {

@@ -3,8 +3,8 @@
  * Streams uploads of any size to disk, and reports their progress.
  *
  * Run `./examples/upload.ts`, then `curl -T big.iso localhost:8000/big.iso`, and meanwhile `curl localhost:8000/big.iso`.
- * The progress is the size of the file on disk, so that other processes, such as CGI scripts, can read it. UPLOADS
- * names another directory; grant it in the first line.
+ * The progress is the size of the file on disk, so that other processes, such as CGI scripts, can read it. While a file is
+ * uploaded, another upload of the same name gets 409. UPLOADS names another directory; grant it in the first line.
  */
 import { type Handler, serve } from "../mod.ts";
 
@@ -14,24 +14,42 @@ const app: Handler = async (request, info) => {
   const [, name] = /^\/([\w-][\w.-]{0,99})$/.exec(info.pathInfo) ?? [];
   if (name === undefined) return new Response("PUT a file to /its-name\n", { status: 404 });
   const directory = Deno.env.get("UPLOADS") ?? "/tmp/uploads";
-  const path = `${directory}/${name}`;
-  if (request.method === "GET") return await showProgress(path);
+  const file = { path: `${directory}/${name}`, part: `${directory}/.${name}.part` };
+  if (request.method === "GET") return await showProgress(file);
   if (request.method !== "PUT" || request.body === null) {
     return new Response(null, { status: 405, headers: { allow: "GET, PUT" } });
   }
   await Deno.mkdir(directory, { recursive: true });
-  const bytes = await receive(request.body, path);
+  const bytes = await receive(request.body, file);
+  if (bytes === undefined) {
+    return new Response("Another upload of this name is in progress\n", { status: 409 });
+  }
   return Response.json({ bytes, complete: true }, { status: 201 });
 };
 
-/** Writes a body to a file through one buffer: memory use does not depend on the size. */
-async function receive(body: ReadableStream<Uint8Array>, path: string): Promise<number> {
-  const part = `${path}.part`;
+/** A file, and where it is until it is complete. No name begins with a dot. */
+interface Upload {
+  path: string;
+  part: string;
+}
+
+/**
+ * Writes a body to a file through one buffer: memory use does not depend on the size.
+ *
+ * @returns The number of bytes, or undefined if another upload is in progress.
+ */
+async function receive(
+  body: ReadableStream<Uint8Array>,
+  { path, part }: Upload,
+): Promise<number | undefined> {
+  using file = await Deno.open(part, { write: true, create: true });
+  // The system gives up the lock of a process that ends. Another upload may have ended between open and lock.
+  if (!await file.tryLock(true) || !await isSame(file, part)) return undefined;
+  await file.truncate();
   const reader = body.getReader({ mode: "byob" });
   let buffer = new Uint8Array(BUFFER_SIZE);
   let bytes = 0;
   try {
-    using file = await Deno.open(part, { write: true, create: true, truncate: true });
     while (true) {
       const { done, value } = await reader.read(buffer);
       if (done) break;
@@ -47,8 +65,13 @@ async function receive(body: ReadableStream<Uint8Array>, path: string): Promise<
   return bytes;
 }
 
-async function showProgress(path: string): Promise<Response> {
-  for (const [file, complete] of [[`${path}.part`, false], [path, true]] as const) {
+async function isSame(file: Deno.FsFile, path: string): Promise<boolean> {
+  const { ino } = await file.stat();
+  return (await Deno.stat(path).catch(() => undefined))?.ino === ino;
+}
+
+async function showProgress({ path, part }: Upload): Promise<Response> {
+  for (const [file, complete] of [[part, false], [path, true]] as const) {
     try {
       return Response.json({ bytes: (await Deno.stat(file)).size, complete });
     } catch (error) {

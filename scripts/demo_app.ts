@@ -29,6 +29,7 @@ type Upstream = (request: Request, info: Deno.ServeHandlerInfo) => Promise<Respo
 /** The demonstration, while its daemons run. */
 export class Demo implements AsyncDisposable {
   readonly #directory = Deno.makeTempDirSync({ prefix: "gatehouse-demo-" });
+  readonly #secret: string = crypto.randomUUID();
   readonly #daemons: Deno.ChildProcess[] = [];
   readonly #upstreams = new Map<string, Upstream>();
 
@@ -76,6 +77,7 @@ export class Demo implements AsyncDisposable {
       DENO_DIR: cacheDirectory(),
       NO_COLOR: "1",
       GUESTBOOK: `${this.#directory}/guestbook.db`,
+      SESSION_SECRET: this.#secret,
     };
   }
 

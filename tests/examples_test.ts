@@ -7,12 +7,14 @@ import { serveOne } from "./testing/fastcgi_client.ts";
 import { parseResponse } from "./testing/response.ts";
 import { Daemon, ROOT } from "./testing/daemon.ts";
 import { deadline } from "./testing/deadline.ts";
+import { handDown } from "./testing/hand_down.ts";
+import { eventually } from "./servers/harness.ts";
 
 type Send = (path: string, init?: RequestInit) => Promise<Response>;
 
 const SCRIPT_ORIGIN = "http://localhost:8000";
 const MOUNT = "/cgi-bin/app.ts";
-const FORWARDED = ["authorization", "cookie", "last-event-id", "origin"];
+const FORWARDED = ["authorization", "cookie", "last-event-id", "origin", "sec-fetch-site"];
 
 async function flagsOf(name: string): Promise<string[]> {
   const [first] = (await Deno.readTextFile(`${ROOT}examples/${name}.ts`)).split("\n");
@@ -38,10 +40,12 @@ function scriptSender(name: string, env: Record<string, string>): Send {
         SCRIPT_NAME: MOUNT,
         PATH_INFO: decodeURIComponent(url.pathname.slice(MOUNT.length)),
         HTTP_HOST: url.host,
-        ...Object.fromEntries(FORWARDED.map((name) => [
-          `HTTP_${name.replaceAll("-", "_").toUpperCase()}`,
-          request.headers.get(name) ?? "",
-        ])),
+        ...Object.fromEntries(
+          FORWARDED.filter((name) => request.headers.has(name)).map((name) => [
+            `HTTP_${name.replaceAll("-", "_").toUpperCase()}`,
+            request.headers.get(name)!,
+          ]),
+        ),
         CONTENT_TYPE: request.headers.get("content-type") ?? "",
         CONTENT_LENGTH: body.length ? String(body.length) : "",
       },
@@ -127,7 +131,44 @@ Deno.test("examples/form.ts reads query, path, fields and a file", () =>
     const url = await (await send("", { method: "POST", body: new URLSearchParams({ a: "1" }) }))
       .text();
     assertStringIncludes(url, "field a: 1");
+    form.set("file", new File([new Uint8Array(11_000_000)], "zeros.bin"));
+    const long = await send("", { method: "POST", body: form });
+    assertEquals([long.status, await long.text()], [413, "The form is too long\n"]);
   }));
+
+const SESSION_SECRET = { SESSION_SECRET: "a secret of the tests, of some length" };
+
+for (const name of ["login", "hono"]) {
+  Deno.test(`examples/${name}.ts does not start behind a web server without a secret`, async () => {
+    const flags = await flagsOf(name);
+    const script = new Daemon([...flags, `${ROOT}examples/${name}.ts`], {
+      env: { GATEWAY_INTERFACE: "CGI/1.1", REQUEST_METHOD: "GET" },
+    });
+    assertEquals((await deadline(script.child.status, "the script")).code, 1);
+    await using daemon = new Daemon([
+      ...flags,
+      "--allow-read",
+      `${ROOT}cli.ts`,
+      "serve",
+      `${ROOT}examples/${name}.ts`,
+      "--listen",
+      "127.0.0.1:0",
+    ]);
+    await deadline(Promise.all([script.ended, daemon.ended]), "what they log");
+    for (const { log } of [script, daemon]) assertStringIncludes(log, "Set SESSION_SECRET");
+    // On its own, which nobody else reaches.
+    const program = await handDown({ host: "127.0.0.1", port: 0 }, 0, {}, [
+      ...flags,
+      `${ROOT}examples/${name}.ts`,
+    ]);
+    program.closeOurs();
+    const fetched = fetchFastCGI("http://localhost/", program.address);
+    const response = await deadline(fetched, `${name}.ts to respond: ${program.log}`);
+    assertEquals(response.status, 200);
+    await response.body?.cancel();
+    assertEquals(await program.stop(), 0);
+  });
+}
 
 Deno.test("examples/hono.ts has the same routes everywhere, a cookie and a session", () =>
   withTransports("hono", async (send) => {
@@ -142,12 +183,12 @@ Deno.test("examples/hono.ts has the same routes everywhere, a cookie and a sessi
       assertEquals(await response.text(), `Visit ${visit}\n`);
       cookie = response.headers.getSetCookie().map((line) => line.split(";")[0]).join("; ");
     }
-  }));
+  }, SESSION_SECRET));
 
 Deno.test("examples/guestbook.ts stores entries, escapes them, and redirects after a form", async () => {
   const directory = await Deno.makeTempDir();
   const entries: string[] = [];
-  await withTransports("guestbook", async (send) => {
+  await withTransports("guestbook", async (send, origin) => {
     const name = `<b>Ann ${entries.length}</b>`;
     entries.unshift(name.replaceAll("<", "&#60;").replaceAll(">", "&#62;"));
     const body = new URLSearchParams({ name, message: "é & '; DROP TABLE entry" });
@@ -161,6 +202,26 @@ Deno.test("examples/guestbook.ts stores entries, escapes them, and redirects aft
     const empty = await send("", { method: "POST", body: new URLSearchParams({ name: " " }) });
     assertEquals(empty.status, 400);
     await empty.body?.cancel();
+    const sites: [name: string, value: string, status: number][] = [
+      ["sec-fetch-site", "cross-site", 403],
+      ["sec-fetch-site", "same-site", 403],
+      ["origin", "https://other.example", 403],
+      ["origin", "null", 403],
+    ];
+    for (const [name, value, status] of sites) {
+      const forged = await send("", { method: "POST", body, headers: { [name]: value } });
+      assertEquals(forged.status, status, value);
+      await forged.body?.cancel();
+    }
+    for (const [name, value] of [["sec-fetch-site", "same-origin"], ["origin", origin]]) {
+      const own = await send("", { method: "POST", body, headers: { [name]: value } });
+      assertEquals(own.status, 303, value);
+      entries.unshift(entries[0]);
+    }
+    const long = new URLSearchParams({ name: "Ann", message: "x".repeat(20_000) });
+    const refused = await send("", { method: "POST", body: long });
+    assertEquals(refused.status, 413);
+    await refused.body?.cancel();
     // Two at once: one waits for the other's write.
     const both = await Promise.all([1, 2].map(() => send("", { method: "POST", body })));
     assertEquals(both.map(({ status }) => status), [303, 303]);
@@ -195,7 +256,7 @@ Deno.test("examples/upload.ts writes uploads to disk in constant memory, and rep
     await put("large.bin", 128);
     const growth = daemon ? peakMemory(daemon) - before! : 0;
     assert(growth < 48 * MEGABYTE, `memory grew by ${growth} bytes`);
-    await Deno.writeTextFile(`${directory}/begun.bin.part`, "12345");
+    await Deno.writeTextFile(`${directory}/.begun.bin.part`, "12345");
     const progress = [];
     for (const name of ["begun.bin", "small.bin"]) {
       progress.push(await (await send(`/${name}`)).json());
@@ -210,6 +271,50 @@ Deno.test("examples/upload.ts writes uploads to disk in constant memory, and rep
       assertEquals(status, 404, path);
     }
   }, { UPLOADS: directory });
+  await Deno.remove(directory, { recursive: true });
+});
+
+Deno.test("examples/upload.ts does not mix two uploads of one name, by whatever process", async () => {
+  const directory = await Deno.makeTempDir();
+  const env = { UPLOADS: directory };
+  const byScript = scriptSender("upload", env);
+  await withTransports("upload", async (send, _origin, daemon) => {
+    if (daemon === undefined) return;
+    const { readable, writable } = new TransformStream<Uint8Array, Uint8Array<ArrayBuffer>>();
+    const first = send("/one.bin", {
+      method: "PUT",
+      body: readable,
+      // SCGI sends the length first.
+      headers: { "content-length": "200000" },
+    });
+    const writer = writable.getWriter();
+    await writer.write(new Uint8Array(100_000).fill(1));
+    await eventually("the first upload is in progress", async () => {
+      const response = await send("/one.bin");
+      const progress = response.status === 200 ? await response.json() : await response.text();
+      return progress.complete === false && progress.bytes > 0;
+    });
+    for (const other of [send, byScript]) {
+      const second = await other("/one.bin", { method: "PUT", body: new Uint8Array(10).fill(2) });
+      assertEquals(second.status, 409);
+      await second.body?.cancel();
+    }
+    await writer.write(new Uint8Array(100_000).fill(1));
+    await writer.close();
+    const response = await first;
+    assertEquals([response.status, await response.json()], [201, {
+      bytes: 200_000,
+      complete: true,
+    }]);
+    const written = await Deno.readFile(`${directory}/one.bin`);
+    assertEquals([written.length, written.every((byte) => byte === 1)], [200_000, true]);
+    // What a process has left behind is overwritten, be it longer or not.
+    await Deno.writeFile(`${directory}/.one.bin.part`, new Uint8Array(300_000));
+    const next = await byScript("/one.bin", { method: "PUT", body: new Uint8Array(10).fill(2) });
+    assertEquals(await next.json(), { bytes: 10, complete: true });
+    assertEquals((await Deno.readFile(`${directory}/one.bin`)).length, 10);
+    await Deno.remove(`${directory}/one.bin`);
+  }, env);
   await Deno.remove(directory, { recursive: true });
 });
 
@@ -253,7 +358,9 @@ Deno.test("examples/login.ts logs in and out, by a signed cookie", () =>
     assertStringIncludes(unknown, "Who are you?");
     const left = await post("?action=logout", {});
     assertMatch(left.headers.getSetCookie()[0], /^session=; Max-Age=0/);
-  }));
+    const long = await post("", { user: "ann", password: "x".repeat(20_000) });
+    assertEquals(long.status, 413);
+  }, SESSION_SECRET));
 
 Deno.test("examples/authorizer.ts allows members, and rejects others", async () => {
   const headers = { authorization: `Basic ${btoa("ann:open sesame")}` };

@@ -320,23 +320,32 @@ php.test("other clients of a PHP-FPM that is kept busy get their turn", async ({
   await loaded;
 });
 
-php.test("examples/php_front.ts serves files beside PHP, and no script's source", async ({ front }) => {
-  const css = await request(front, "GET", "/style.css");
-  assertEquals([css.status, css.text], [200, "body {}"]);
-  assertMatch(css.head.get("content-type")!, /^text\/css/);
-  assertEquals((await request(front, "GET", "/sub/")).text, "index of /sub/index.php");
-  for (const path of ["/posts/1", "/missing.css", "/none.txt?x=1"]) {
-    assertEquals((await request(front, "GET", path)).text, `index of /index.php for ${path}`);
-  }
-  const paths = [
-    "/echo.php%00.css",
-    "/.hidden.php",
-    "/echo%2ephp",
-    "/index.php/x.css",
-    "/..%2fwww/echo.php",
-  ];
-  for (const path of [...paths, "/echo.php%2f.css", "/%2e%2e/www/echo.php%3f.css"]) {
-    const { text } = await request(front, "GET", path);
-    assertFalse(text.includes("<?php"), `${path}: ${text}`);
-  }
-});
+php.test(
+  "examples/php_front.ts serves files beside PHP, and no script's source",
+  async ({ front }, rig) => {
+    const css = await request(front, "GET", "/style.css");
+    assertEquals([css.status, css.text], [200, "body {}"]);
+    assertMatch(css.head.get("content-type")!, /^text\/css/);
+    assertEquals((await request(front, "GET", "/sub/")).text, "index of /sub/index.php");
+    for (const path of ["/posts/1", "/missing.css", "/none.txt?x=1"]) {
+      assertEquals((await request(front, "GET", path)).text, `index of /index.php for ${path}`);
+    }
+    for (const path of ["/composer.json", "/phpunit.xml", "/notes.txt", "/style.css.map"]) {
+      rig.write(`www${path}`, "private");
+      assertEquals((await request(front, "GET", path)).text, `index of /index.php for ${path}`);
+    }
+    rig.write("www/robots.txt", "public");
+    assertEquals((await request(front, "GET", "/robots.txt")).text, "public");
+    const paths = [
+      "/echo.php%00.css",
+      "/.hidden.php",
+      "/echo%2ephp",
+      "/index.php/x.css",
+      "/..%2fwww/echo.php",
+    ];
+    for (const path of [...paths, "/echo.php%2f.css", "/%2e%2e/www/echo.php%3f.css"]) {
+      const { text } = await request(front, "GET", path);
+      assertFalse(text.includes("<?php"), `${path}: ${text}`);
+    }
+  },
+);
