@@ -38,6 +38,22 @@ Deno.test("prefork() does not kill a worker that is stopped by a signal", async 
   await serves(fleet, stopped);
 });
 
+Deno.test("prefork() does not kill a worker that is busy with short requests", async () => {
+  await using fleet = await startFleet("unix", { options: { workerTimeout: 1000 } });
+  const pids = await workers(fleet, 2);
+  const looping = String(await loop(fleet));
+  const busy = pids.find((pid) => pid !== looping)!;
+  let isOver = false;
+  const load = Array.from({ length: 8 }, async () => {
+    // One that the looping worker has accepted fails when it is killed.
+    while (!isOver) await request(fleet).catch(() => {});
+  });
+  await fleet.daemon.says(`Worker ${looping} is killed`);
+  isOver = true;
+  await Promise.all(load);
+  assertEquals(fleet.daemon.log.includes(`Worker ${busy}`), false, fleet.daemon.log);
+});
+
 /** Waits until a worker responds. */
 async function serves(fleet: Fleet, pid: string): Promise<void> {
   const responding = async () => {
