@@ -81,3 +81,11 @@ export function guardConsole(): void {
     };
   }
 }
+
+/** Drops warnings of the runtime that begin with a text. */
+export function dropWarnings(beginning: string): void {
+  const { warn } = console;
+  console.warn = (...data) => {
+    if (!String(data[0]).startsWith(beginning)) warn(...data);
+  };
+}

@@ -1,6 +1,6 @@
 import { plainResponse } from "../../bridge/plain_response.ts";
 import type { GatewayInfo } from "../../gateway.ts";
-import { writeLine } from "../../io/log.ts";
+import { dropWarnings, writeLine } from "../../io/log.ts";
 import { isLoopback } from "../../io/peers.ts";
 import { Failure } from "../errors.ts";
 
@@ -23,10 +23,7 @@ export async function serveDevelopment(
   stop: AbortSignal,
 ): Promise<void> {
   if (stop.aborted) return;
-  const { warn } = console;
-  console.warn = (...data) => {
-    if (!String(data[0]).startsWith(NOTICE)) warn(...data);
-  };
+  dropWarnings(NOTICE);
   let server: Deno.HttpServer;
   try {
     server = Deno.serve({
