@@ -13,6 +13,11 @@ import { ProtocolError } from "../wire/protocol_error.ts";
 import { DEFAULTS } from "./options.ts";
 import type { RoundTrip } from "./round_trip.ts";
 
+/** How long other clients of the application may have to wait by default, in milliseconds. */
+const MAX_WAIT = 100;
+/** How long a connection is used by default while nobody waits, in milliseconds. A balancer can hide that somebody does. */
+const MAX_AGE = 1000;
+
 /** Limits of {@linkcode ApplicationConnections}. */
 export interface ConnectionOptions {
   /** The maximum number of open connections. */
@@ -21,7 +26,7 @@ export interface ConnectionOptions {
   maxIdleConnections?: number;
   /** How long an idle connection is kept, in milliseconds. */
   idleTimeout?: number;
-  /** How long a connection is used for further requests, in milliseconds. @default at least `idleTimeout` */
+  /** How long a connection is used for further requests, in milliseconds. */
   maxConnectionAge?: number;
   /** How long connecting may take, in milliseconds. */
   connectTimeout?: number;
@@ -59,13 +64,18 @@ export class ApplicationConnections {
       maxConnections = DEFAULTS.maxConnections,
       maxIdleConnections = 0,
       idleTimeout = DEFAULTS.idleTimeout,
-      maxConnectionAge: maxAge = Math.max(DEFAULTS.maxConnectionAge, idleTimeout),
+      maxConnectionAge,
       connectTimeout = DEFAULTS.connectTimeout,
     } = options;
-    this.#pool = poolOf(parseAddress(address)).share(
-      { maxConnections, maxIdle: maxIdleConnections, idleTimeout, maxAge, connectTimeout },
-      sweep,
-    );
+    const isDefault = maxConnectionAge === undefined && options.idleTimeout === undefined;
+    this.#pool = poolOf(parseAddress(address)).share({
+      maxConnections,
+      maxIdle: maxIdleConnections,
+      idleTimeout,
+      maxAge: isDefault ? MAX_AGE : maxConnectionAge ?? Math.max(MAX_WAIT, idleTimeout),
+      maxWait: isDefault ? MAX_WAIT : Infinity,
+      connectTimeout,
+    }, sweep);
   }
 
   /** Returns an idle connection, or undefined if there is none. */

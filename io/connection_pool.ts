@@ -15,6 +15,11 @@ export interface PoolOptions {
   idleTimeout: number;
   /** How long a connection is used for further requests, in milliseconds. */
   maxAge: number;
+  /**
+   * How long other clients may have to wait for a process, in milliseconds. Connections close in turn unless a new one
+   * has been served since: those that waited before it are then served, too.
+   */
+  maxWait: number;
   /** How long connecting may take, in milliseconds. */
   connectTimeout: number;
 }
@@ -131,6 +136,9 @@ type Phase = "calm" | "contended" | "crowded";
  * are accepted in the order in which they were opened, so that a response over one shows that those before it have a
  * process as well. Neither is certain after a restart or behind a balancer: when one has waited for long, the others are
  * used for a short time only.
+ *
+ * Whether other clients of the application wait cannot be seen. They are accepted in the same order, so that a response
+ * over a new connection shows that nobody waits who came before it. From time to time one is therefore replaced.
  */
 export class ConnectionPool<Connection extends PooledConnection> {
   #endpoint: Endpoint;
@@ -144,6 +152,10 @@ export class ConnectionPool<Connection extends PooledConnection> {
   #accepted = 0;
   /** The number of connections that the application has been seen to serve at once. */
   #served = 0;
+  /** When the last connection was opened that has been served: nobody waits since before. */
+  #servedSince = -Infinity;
+  /** When a connection was last closed so that another may show this. */
+  #replacedAt = -Infinity;
   #phase: Phase = "calm";
   /** Whether a share keeps connections, so that new ones are observed. */
   #keeps = false;
@@ -215,6 +227,9 @@ export class ConnectionPool<Connection extends PooledConnection> {
     // The first byte may have arrived since.
     if (this.#phase === "contended") this.#observe();
     const now = performance.now();
+    if (connection.hasRead) {
+      this.#servedSince = Math.max(this.#servedSince, connection.openedAt);
+    }
     if (this.#isOld(connection, share, now)) return this.#drop(connection);
     if (this.#idle.length >= share.options.maxIdle || !this.#hasRoom(share)) {
       return this.#drop(connection);
@@ -243,11 +258,16 @@ export class ConnectionPool<Connection extends PooledConnection> {
     return used + this.#idle.length <= options.maxConnections;
   }
 
-  /** Whether a connection is too old for another request of a share. */
+  /** Whether a connection must not carry another request of a share. */
   #isOld({ openedAt }: Connection, { options }: PoolShare<PooledConnection>, now: number): boolean {
-    const { maxAge } = options;
+    const { maxAge, maxWait } = options;
     const limits = { calm: maxAge, contended: 0, crowded: Math.min(maxAge, LONG_PATIENCE) };
-    return now - openedAt >= limits[this.#phase];
+    if (now - openedAt >= limits[this.#phase]) return true;
+    if (now - Math.max(openedAt, this.#servedSince) < maxWait) return false;
+    // One at a time: the next connection has a moment to be served.
+    if (now - this.#replacedAt < PATIENCE) return false;
+    this.#replacedAt = now;
+    return true;
   }
 
   #observeAfter(delay: number): void {

@@ -20,6 +20,7 @@ const DEFAULTS: PoolOptions = {
   maxIdle: 8,
   idleTimeout: 60_000,
   maxAge: 60_000,
+  maxWait: 60_000,
   connectTimeout: 60_000,
 };
 
@@ -277,6 +278,55 @@ Deno.test("ConnectionPool does not reuse an idle connection that is older than m
   assertEquals(rig.pool.reuse(), undefined);
 });
 
+/** Makes connections older than `maxWait`, and than what was served since. */
+function age(...pairs: Pair[]): void {
+  for (const { ours } of pairs) Object.assign(ours, { openedAt: ours.openedAt - 60_000 });
+}
+
+Deno.test("ConnectionPool keeps connections beyond maxWait once a new one is served", async () => {
+  using rig = new Rig({ maxAge: Infinity });
+  const [first, second] = [await rig.connectAndRead(), await rig.connectAndRead()];
+  age(first, second);
+  rig.pool.release(first.ours, true);
+  await seesClose(first);
+  // Who waited before it was served before it.
+  const next = await rig.connectAndRead();
+  rig.pool.release(next.ours, true);
+  rig.pool.release(second.ours, true);
+  assertEquals(rig.pool.reuse(), second.ours);
+  assertEquals(rig.pool.reuse(), next.ours);
+});
+
+Deno.test("ConnectionPool closes connections in turn while no new one is served", async () => {
+  using rig = new Rig({ maxAge: Infinity });
+  const pairs = [await rig.connectAndRead(), await rig.connectAndRead()];
+  age(...pairs);
+  for (const pair of pairs) {
+    rig.pool.release(pair.ours, true);
+    await seesClose(pair);
+    // It waits for the process, as others do.
+    await rig.connect();
+    await learned();
+  }
+});
+
+Deno.test("ConnectionPool closes one connection at a time for others that may wait", async () => {
+  using rig = new Rig({ maxAge: Infinity });
+  const [first, second] = [await rig.connectAndRead(), await rig.connectAndRead()];
+  age(first, second);
+  const { now } = performance;
+  const frozen = performance.now();
+  performance.now = () => frozen;
+  try {
+    rig.pool.release(first.ours, true);
+    rig.pool.release(second.ours, true);
+    assertEquals(rig.pool.reuse(), second.ours);
+  } finally {
+    performance.now = now;
+  }
+  await seesClose(first);
+});
+
 Deno.test("ConnectionPool drops an idle connection that the application closes", async () => {
   using rig = new Rig();
   const pair = await rig.connectAndRead();
@@ -532,7 +582,7 @@ Deno.test("PooledConnection reads the bytes received while it was watched", asyn
 });
 
 Deno.test("ConnectionPool reads what has arrived while the machine was suspended before it observes", async () => {
-  using rig = new Rig({ maxAge: Infinity });
+  using rig = new Rig({ maxAge: Infinity, maxWait: Infinity });
   const [idle, other] = [await rig.connectAndRead(), await rig.connectAndRead()];
   await learned();
   // The application serves two at once.
