@@ -15,9 +15,10 @@ import type { App, AppOptions } from "./bridge/app.ts";
 import { checkNumbers } from "./bridge/check_numbers.ts";
 import { disconnected, Exchange } from "./server/exchange.ts";
 import { contentLength, isDecoded } from "./bridge/request.ts";
+import { serverQuirks } from "./bridge/server_quirks.ts";
 import { RequestBody, type RequestBodySource } from "./server/request_body.ts";
 import { refuse, respond, type ResponseSink, toHandler } from "./server/respond.ts";
-import { writeLine } from "./io/log.ts";
+import { safeLog, writeLine } from "./io/log.ts";
 import { concat, decodeDebugFormat, encodeByteString } from "./wire/byte_string.ts";
 import { ProtocolError } from "./wire/protocol_error.ts";
 import { Variables } from "./wire/variables.ts";
@@ -59,8 +60,20 @@ export interface CGIOptions extends AppOptions {
   stdin?: CGIInput;
   /** The output for the response. @default Deno.stdout */
   stdout?: CGIOutput;
-  /** The output for logs. @default Deno.stderr */
+  /**
+   * The output for logs, unless `log` is set. Nothing is written behind a web server that sends it to the client, such as
+   * mini_httpd (rule B19).
+   *
+   * @default Deno.stderr
+   */
   stderr?: CGIOutput;
+  /**
+   * Writes a line of the log, such as to a file. The output of `console`, and what Deno itself says, goes to stderr all
+   * the same.
+   *
+   * @default undefined, lines are written to `stderr`
+   */
+  log?: (message: string) => void;
   /**
    * How many bytes the body may have. Beyond it the response is 413, unless the app handles the error. Bodies stream,
    * and web servers have limits of their own.
@@ -136,7 +149,10 @@ export async function serveCGI(app: App, options: CGIOptions = {}): Promise<void
   checkNumbers("Cannot serve", options);
   const { stdin = Deno.stdin, stdout = Deno.stdout, stderr = Deno.stderr, exitTimeout = 1000 } =
     options;
-  const log = (message: string) => writeLine(stderr, message);
+  let shown = false;
+  const log = safeLog(options.log, (message) => {
+    if (!shown) writeLine(stderr, message);
+  });
   if (options.env === undefined) redirectConsole();
   const output = new ScriptOutput(stdout);
   let exchange: Exchange | undefined;
@@ -144,6 +160,7 @@ export async function serveCGI(app: App, options: CGIOptions = {}): Promise<void
   let refusal = 0;
   try {
     const variables = readVariables(options.env);
+    shown = serverQuirks(variables).showsStderr === true;
     const length = contentLength(variables);
     body.begin(variables, length);
     exchange = new Exchange(transport(log), variables, body.body, options);

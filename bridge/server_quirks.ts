@@ -18,6 +18,8 @@ export interface ServerQuirks {
   readonly addsQuery?: true;
   /** A Location after Status makes the response a 302 (B1). */
   readonly needsLocationFirst?: true;
+  /** A script's stderr goes to the client, before its response and in the middle (B19). */
+  readonly showsStderr?: true;
   /**
    * A body without CONTENT_LENGTH does not arrive as the client sent it (A22). It is announced by HTTP_TRANSFER_ENCODING
    * or HTTP_CONTENT_LENGTH, or also its announcement is hidden.
@@ -58,8 +60,9 @@ export const SERVERS: readonly ServerQuirks[] = [
     hidesType: true,
     needsLocationFirst: true,
   },
+  { software: "merecat/", version: "2.32-rc4", showsStderr: true },
   { software: "Microsoft-IIS/", version: "documentation", repeatsScript: true },
-  { software: "mini_httpd/", version: "1.30", needsLength: "hidden" },
+  { software: "mini_httpd/", version: "1.30", needsLength: "hidden", showsStderr: true },
   { software: "nginx/", version: "1.22.1", closesOnBytes: true },
   {
     software: "SimpleHTTP/",
@@ -67,6 +70,8 @@ export const SERVERS: readonly ServerQuirks[] = [
     inventsEmpty: true,
     needsLength: "hidden",
   },
+  { software: "sthttpd/", version: "source", showsStderr: true },
+  { software: "thttpd/", version: "source", showsStderr: true },
   { software: "uWSGI/", version: "2.0.21", needsLength: "announced" },
   { software: "Yaws/", version: "2.1.1", needsLength: "hidden" },
 ];

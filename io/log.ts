@@ -22,18 +22,22 @@ export function logLine(line: string): void {
 
 /**
  * Returns a function that writes a line by the option `log`, and never throws. A line that `log` does not take, as it
- * throws or rejects, goes to {@linkcode logLine}.
+ * throws or rejects, goes to another function.
  *
- * @param log The option. @default logLine
+ * @param log The option. @default other
+ * @param other The other function, which never throws.
  */
-export function safeLog(log?: (line: string) => unknown): (line: string) => void {
-  if (log === undefined) return logLine;
+export function safeLog(
+  log: ((line: string) => unknown) | undefined,
+  other: (line: string) => void = logLine,
+): (line: string) => void {
+  if (log === undefined) return other;
   return (line) => {
     try {
       const result = log(line);
-      if (result instanceof Promise) result.catch(() => logLine(line));
+      if (result instanceof Promise) result.catch(() => other(line));
     } catch {
-      logLine(line);
+      other(line);
     }
   };
 }

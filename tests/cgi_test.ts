@@ -259,6 +259,50 @@ Deno.test("serveCGI() writes Status first, but Location first for HAProxy and in
   assertEquals(await firstOf("inets/8.2.2"), ["Location", "Status"]);
 });
 
+Deno.test("serveCGI() logs to stderr, but not behind a server that shows it to the client (rule B19)", async () => {
+  const stderrOf = async (SERVER_SOFTWARE: string, env: Record<string, string> = {}) => {
+    const app: App = (_request, info) => {
+      info.log("a line");
+      throw new Error("the cause");
+    };
+    const { status, stderr } = await run(app, { SERVER_SOFTWARE, ...env });
+    assert(status! >= 400);
+    return stderr;
+  };
+  assertMatch(await stderrOf("nginx/1.22.1"), /^a line\nError: the cause\n/);
+  assertMatch(await stderrOf("nginx/1.22.1", { HTTP_HOST: "a b" }), /its host must be a valid one/);
+  for (
+    const software of [
+      "mini_httpd/1.30 26Oct2018",
+      "merecat/2.32-rc4",
+      "thttpd/2.29 23May2018",
+      "sthttpd/2.27.0 Oct 3, 2014",
+    ]
+  ) {
+    assertEquals(await stderrOf(software), "");
+    assertEquals(await stderrOf(software, { HTTP_HOST: "a b" }), "");
+    assertEquals(await stderrOf(software, { CONTENT_LENGTH: "x" }), "");
+  }
+});
+
+Deno.test("serveCGI() logs to the option log in place of stderr (rule B19)", async () => {
+  const app: App = (_request, info) => {
+    info.log("a line");
+    return new Response("x");
+  };
+  for (const SERVER_SOFTWARE of ["nginx/1.22.1", "mini_httpd/1.30"]) {
+    const lines: string[] = [];
+    const log = (line: string) => void lines.push(line);
+    const { stderr } = await run(app, { SERVER_SOFTWARE }, undefined, { log });
+    assertEquals([lines, stderr], [["a line"], ""]);
+    const failing = () => {
+      throw new Error("the disk is full");
+    };
+    const { stderr: rest, body } = await run(app, { SERVER_SOFTWARE }, undefined, { log: failing });
+    assertEquals([rest, text(body)], [SERVER_SOFTWARE.startsWith("nginx") ? "a line\n" : "", "x"]);
+  }
+});
+
 Deno.test("serveCGI() continues after a partial write", async () => {
   const stdout = new Buffer();
   const one = { write: (part: Uint8Array) => stdout.write(part.slice(0, 7)) };

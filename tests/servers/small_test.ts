@@ -1,5 +1,5 @@
 /** CGI scripts behind small web servers, whose quirks `bridge/server_quirks.ts` lists. */
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals, assertFalse } from "@std/assert";
 import { see, type Seen } from "./behaviours.ts";
 import { Client, request } from "./client.ts";
 import { type Rig, Suite } from "./harness.ts";
@@ -263,6 +263,15 @@ for (const [name, server] of Object.entries(SERVERS)) {
       assertEquals(head.all("transfer-encoding"), []);
     });
   }
+
+  suite.test("an error is no part of the response", async ({ host, base }) => {
+    const { head, text } = await request(host, "GET", `${base}?route=/throw`);
+    assertEquals(server.ignoresStatus ? parseInt(head.get("status")!) : head.status, 500);
+    const fields = JSON.stringify(head.fields);
+    assert(head.fields.every(([name]) => /^[\w-]+$/.test(name)), fields);
+    assertFalse((fields + text).includes("the cause, which is secret"), fields + text);
+    if (faithful) assertEquals(text, "500 Internal Server Error\n");
+  });
 
   if (server.uploads === false) continue;
   const { put = 200, chunked = 200 } = server.uploads ?? {};
