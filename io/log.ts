@@ -28,7 +28,7 @@ export function logLine(line: string): void {
  * @param other The other function, which never throws.
  */
 export function safeLog(
-  log: ((line: string) => unknown) | undefined,
+  log?: (line: string) => unknown,
   other: (line: string) => void = logLine,
 ): (line: string) => void {
   if (log === undefined) return other;
