@@ -10,12 +10,12 @@ import { errorResponse } from "./server/error_response.ts";
 import { plainResponse } from "./bridge/plain_response.ts";
 import { CLIENT_CLOSED } from "./server/exchange.ts";
 import { HTTPCompletion, LONG } from "./server/http_completion.ts";
+import { moveRequest } from "./server/moved_request.ts";
 import { hasLeft } from "./server/native_signal.ts";
 import {
   decodePath,
   decodePercent,
   isAuthority,
-  makeImmutable,
   NO_REQUEST,
   remoteAddress,
   requestURL,
@@ -334,9 +334,7 @@ class HTTPInfo implements HandlerInfo {
     if (WEBSOCKET.test(request.headers.get("upgrade") ?? "")) {
       return Object.defineProperty(request, "url", { value: href, configurable: true });
     }
-    const copy = new Request(href, request);
-    makeImmutable(copy.headers);
-    return copy;
+    return moveRequest(request, href);
   }
 
   #requestURL(): ReturnType<typeof requestURL> {

@@ -55,14 +55,22 @@ interface Daemon extends AsyncDisposable {
   get(path: string): Promise<[status: number, pid: string | null]>;
 }
 
-async function serve(protocol: string, ...options: string[]): Promise<Daemon> {
+function serve(protocol: string, ...options: string[]): Promise<Daemon> {
+  return start(protocol, (app, socket) => {
+    const command = ["run", "--no-prompt", "--allow-all", ...importMapFlags(), `${ROOT}cli.ts`];
+    return [...command, "serve", app, "-p", protocol, "-l", `unix:${socket}`, ...options];
+  });
+}
+
+/** @param args Returns the arguments of Deno that serve the app on the socket. */
+async function start(
+  protocol: string,
+  args: (app: string, socket: string) => string[],
+): Promise<Daemon> {
   const folder = await Deno.makeTempDir();
   await Deno.writeTextFile(`${folder}/app.ts`, APP);
   const socket = `${folder}/socket`;
-  const command = ["run", "--no-prompt", "--allow-all", ...importMapFlags(), `${ROOT}cli.ts`];
-  const child = spawnOnFullDisk(
-    [...command, "serve", `${folder}/app.ts`, "-p", protocol, "-l", `unix:${socket}`, ...options],
-  );
+  const child = spawnOnFullDisk(args(`${folder}/app.ts`, socket));
   const stop = async () => {
     try {
       child.kill("SIGTERM");
@@ -115,6 +123,25 @@ for (const protocol of Object.keys(SENDERS)) {
     });
   }
 }
+
+Deno.test({
+  name: "serveHTTP() serves on a Unix socket with stderr on a full disk",
+  ignore,
+  async fn() {
+    // Where a request's signal is read, Deno.serve warns once of its legacy behaviour, and panics if it cannot.
+    await using daemon = await start("http", (app, socket) => [
+      "eval",
+      `import app from "${app}";
+import { serve } from "${ROOT}mod.ts";
+await serve(app, { path: "${socket}" });`,
+    ]);
+    const [first, pid] = await daemon.get("/");
+    assertEquals(first, 200);
+    assertEquals((await daemon.get("/throw"))[0], 500);
+    assertEquals(await daemon.get("/"), [200, pid]);
+    assertEquals(await daemon.stop(), 0);
+  },
+});
 
 Deno.test({
   name: "a supervisor replaces workers with its log on a full disk",
