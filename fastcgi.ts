@@ -233,8 +233,8 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
   /** Whether the connection may carry several requests at once: then none of them may block the others. */
   #multiplexed = false;
   /**
-   * Closing: closes once no request is in progress. Leaving: the web server was asked to close, and may still send a
-   * request (rule C31).
+   * Closing: closes once no request is in progress. Leaving: no request is in progress, but the web server may send one
+   * before it closes the connection (rule C31).
    */
   #phase: "open" | "closing" | "leaving" = "open";
   /** What is particular about the web server, once a request has named it. */
@@ -482,7 +482,9 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
   /** Returns whether a connection without a request closes now, even if the web server is about to send one. */
   #isOver(now: number, idle: number): boolean {
     const { idleTimeout, variablesTimeout } = this.service.limits;
-    if (this.#phase === "leaving") return idle > LEAVE;
+    if (this.#phase === "leaving") {
+      return idle > (this.quirks.closesOnBytes ? LEAVE : NEW_CONNECTION);
+    }
     if (this.#begun > 0) return this.#phase === "closing" && idle > idleTimeout;
     return idle > idleTimeout || now - this.#openedAt > variablesTimeout ||
       this.#phase === "closing" && idle > NEW_CONNECTION;
@@ -493,12 +495,19 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
     this.#phase = "closing";
     if (this.#requests.size > 0 || this.#begun === 0) return;
     if (this.quirks.closesOnBytes) this.#leave();
+    else if (this.quirks.leavesOverloaded) this.#phase = "leaving";
     else this.channel.polled().then(() => this.#finishKept());
   }
 
   abort(reason: unknown): void {
     this.channel.close();
     for (const request of this.#requests.values()) request.abort(reason);
+  }
+
+  /** The protocol status of a complete request, by which HAProxy learns that it was the last one (rule C31). */
+  get status(): number {
+    const last = this.quirks.leavesOverloaded && this.#phase !== "open" && this.alone;
+    return last ? ProtocolStatus.overloaded : ProtocolStatus.requestComplete;
   }
 
   /** Whether exactly one request is in progress. */
@@ -861,7 +870,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
 
   #end(appStatus: number, broken: boolean): void {
     const { out } = this.#connection;
-    const { protocolStatus = ProtocolStatus.requestComplete } = this.#refusal ?? {};
+    const { protocolStatus = this.#connection.status } = this.#refusal ?? {};
     if (this.#logged) encodeStreamEnd(out, RecordType.stderr, this.id);
     encodeEndRequest(out, this.id, appStatus, protocolStatus);
     this.#forget(broken);

@@ -29,6 +29,8 @@ export interface ServerQuirks {
   readonly repeatsScript?: true;
   /** An idle FastCGI connection on which bytes arrive is closed (C31). */
   readonly closesOnBytes?: true;
+  /** A connection is not used again after a response that ends with FCGI_OVERLOADED (C31). */
+  readonly leavesOverloaded?: true;
   /** FCGI_STDERR is dropped by default, and crashes the server if it comes alone (C17). */
   readonly lacksStderr?: true;
   /** A client that still uploads at FCGI_END_REQUEST hangs, and its next request gets no response (C13). */
@@ -49,6 +51,7 @@ export const SERVERS: readonly ServerQuirks[] = [
   {
     software: "HAProxy",
     version: "2.6.12",
+    leavesOverloaded: true,
     lacksStderr: true,
     needsInputEnd: true,
     needsLocationFirst: true,

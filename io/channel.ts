@@ -39,6 +39,8 @@ const TURNS = 8;
  */
 const STALL = 50;
 const EMPTY = new Uint8Array(0);
+/** Resolves after the turns of the last caller of {@linkcode Channel.polled}. */
+let poll = Promise.resolve();
 /** How long the input is drained after the response (rule C15), in total and without a byte, in milliseconds. */
 export const LINGER = 30_000;
 export const LINGER_IDLE = 5_000;
@@ -174,10 +176,15 @@ export class Channel {
     return this.#queue.finish();
   }
 
-  /** Resolves when bytes that have already arrived are read: a turn of the event loop completes the pending read. */
-  async polled(): Promise<void> {
-    // The timer of the first turn may be late already, which then polls nothing.
-    for (let turn = 0; turn < 2; turn++) await new Promise((resolve) => setTimeout(resolve, 0));
+  /**
+   * Resolves when bytes that have already arrived are read: turns of the event loop complete the pending read. Each
+   * caller has turns of its own, so that no other's work lies between the read and what the caller does.
+   */
+  polled(): Promise<void> {
+    return poll = poll.then(async () => {
+      // The timer of the first turn may be late already, which then polls nothing.
+      for (let turn = 0; turn < 2; turn++) await new Promise((resolve) => setTimeout(resolve, 0));
+    });
   }
 
   /**

@@ -105,5 +105,5 @@ export function resolveLimits(options: LimitOptions): Required<LimitOptions> {
 
 /** How many unread bytes of a body are buffered before a connection pauses reading (rule C9). */
 export const BODY_HIGH_WATER = 262_144;
-/** How long a new connection may take to send its first request while the server shuts down, in milliseconds. */
+/** How long a connection may take to send a first or last request while the server shuts down, in milliseconds. */
 export const NEW_CONNECTION = 1000;

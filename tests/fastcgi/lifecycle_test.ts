@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertFalse, assertInstanceOf, assertRejects } from "@std/assert";
 import type { App } from "../../bridge/app.ts";
 import { type Listener, serveFastCGI } from "../../fastcgi.ts";
-import { RecordType } from "../../wire/fastcgi.ts";
+import { ProtocolStatus, RecordType } from "../../wire/fastcgi.ts";
 import { bytes, pattern, text } from "../testing/bytes.ts";
 import { deadline } from "../testing/deadline.ts";
 import { FakeListener } from "../testing/duplex.ts";
@@ -466,6 +466,58 @@ Deno.test("shutdown() asks nginx to close in the write that ends a response (rul
   assertEquals(theirs.written.length, 1);
   client.close();
   await deadline(down, "the server's end");
+});
+
+/** Returns the records of a request as HAProxy sends it. */
+const fromHAProxy = (id: number) =>
+  request({ id, keep: true, variables: { SERVER_SOFTWARE: "HAProxy 2.6.12" } });
+
+Deno.test("shutdown() serves a last request of HAProxy, and ends it with FCGI_OVERLOADED (rule C31)", async () => {
+  await serving(hello, {}, async ({ connect, server }) => {
+    const client = await connect();
+    for (const id of [1, 3]) {
+      await client.send(fromHAProxy(id));
+      assertEquals((await client.response(id)).end?.protocolStatus, 0);
+    }
+    const down = server.shutdown();
+    await turns();
+    await client.send(fromHAProxy(5));
+    const response = await client.response(5);
+    assertEquals([response.status, response.complete], [200, true]);
+    assertEquals(response.end?.protocolStatus, ProtocolStatus.overloaded);
+    await client.end();
+    await deadline(down, "the server's end");
+  });
+});
+
+Deno.test("shutdown() ends the last of several requests of HAProxy with FCGI_OVERLOADED (rule C31)", async () => {
+  const gate = Promise.withResolvers<void>();
+  const app: App = async () => {
+    await gate.promise;
+    return new Response("Hello");
+  };
+  await serving(app, {}, async ({ connect, server }) => {
+    const client = await connect();
+    await client.send(fromHAProxy(1), fromHAProxy(3));
+    await turns();
+    const down = server.shutdown();
+    gate.resolve();
+    assertEquals((await client.response(1)).end?.protocolStatus, 0);
+    assertEquals((await client.response(3)).end?.protocolStatus, ProtocolStatus.overloaded);
+    await client.end();
+    await deadline(down, "the server's end");
+  });
+});
+
+Deno.test("shutdown() closes a connection on which HAProxy sends no request (rule C31)", async () => {
+  await serving(hello, { shutdownTimeout: 60_000 }, async ({ connect, server }) => {
+    const client = await connect();
+    await client.send(fromHAProxy(1));
+    assertEquals((await client.response()).status, 200);
+    const down = server.shutdown();
+    await client.end();
+    await deadline(down, "the server's end");
+  });
 });
 
 Deno.test("shutdown() closes a connection that nginx does not close (rule C31)", async () => {
