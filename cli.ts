@@ -16,6 +16,7 @@
  */
 
 import { describeError } from "./bridge/describe.ts";
+import { printableLines } from "./bridge/printable.ts";
 import { Arguments, formatUsage, type Usage } from "./cli/arguments.ts";
 import { closest } from "./cli/closest.ts";
 import { Failure, UsageError } from "./cli/errors.ts";
@@ -101,16 +102,11 @@ export async function main(args: string[]): Promise<number> {
   try {
     return await runCommand(args);
   } catch (error) {
-    if (error instanceof UsageError) {
-      logLine(error.message);
-      return 2;
-    }
-    if (error instanceof Failure) {
-      logLine(error.message);
-      return error.exitCode;
-    }
-    logLine(describeError(error));
-    return 1;
+    // What a message quotes, such as a file's name or an app's error, may have been chosen by others.
+    const isExplained = error instanceof UsageError || error instanceof Failure;
+    logLine(printableLines(isExplained ? error.message : describeError(error)));
+    if (error instanceof UsageError) return 2;
+    return error instanceof Failure ? error.exitCode : 1;
   }
 }
 

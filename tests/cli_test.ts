@@ -158,6 +158,26 @@ Deno.test("cli reports the flags that workers need", async () => {
   assertEquals(code, 1);
 });
 
+Deno.test("cli prints no control characters in its messages", async () => {
+  const folder = await Deno.makeTempDir();
+  const app = `${folder}/app.ts`;
+  await Deno.writeTextFile(app, 'throw new Error("a\\x1b[2Jb\\n\\u202ec");\n');
+  const commands = [
+    ["\x1b[2Jserve"],
+    ["serve", "--\x1b[2J"],
+    ["doctor", "a\x9bb", "c\x07"],
+    ["serve", app, "--check"],
+  ];
+  for (const args of commands) {
+    const { stdout, stderr } = await runCommandLine(args, ["--allow-all"]);
+    assertEquals(stdout, "");
+    assertMatch(stderr, /\\x1b|\\x07/);
+    // deno-lint-ignore no-control-regex
+    assertEquals(/[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]/.exec(stderr), null, stderr);
+  }
+  await Deno.remove(folder, { recursive: true });
+});
+
 Deno.test("cli reports that systemd passes no socket", async () => {
   const { code, stderr } = await run("serve", HELLO, "--listen", "systemd");
   assertStringIncludes(stderr, "Cannot listen on systemd's socket as LISTEN_FDS must name one");
