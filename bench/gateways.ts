@@ -84,6 +84,17 @@ const gatehouse: Front = {
   ],
 };
 
+/** Keeps its connections, to show what it costs that others are served in turn. */
+const keeping: Front = {
+  name: "Gatehouse, connections kept",
+  short: "kept",
+  command: (kind, port, target, directory) => [
+    ...gatehouse.command(kind, port, target, directory),
+    "",
+    "3600000",
+  ],
+};
+
 function configured(
   directory: string,
   name: string,
@@ -243,6 +254,7 @@ async function version(
 }
 
 export const fastCGI: Peer = before("fastcgi", gatehouse);
+export const fastCGIKept: Peer = before("fastcgi", keeping);
 export const fastCGINginx: Peer = before("fastcgi", nginx);
 export const fastCGICaddy: Peer = before("fastcgi", caddy);
 export const fastCGILighttpd: Peer = before("fastcgi", lighttpd);

@@ -390,6 +390,7 @@ export const LOADS: Load[] = [
       connections,
       peers: [
         gateways.fastCGI,
+        gateways.fastCGIKept,
         gateways.fastCGINginx,
         gateways.fastCGICaddy,
         gateways.fastCGILighttpd,

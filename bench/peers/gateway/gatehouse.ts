@@ -1,9 +1,13 @@
 /** The gateways of Gatehouse. */
 import { cgiGateway, fastCGIGateway, type Gateway, scgiGateway } from "../../../gateway.ts";
 
-const [port, protocol, target, root] = Deno.args;
+const [port, protocol, target, root, idleTimeout] = Deno.args;
 const gateways: Record<string, () => Gateway> = {
-  fastcgi: () => fastCGIGateway(target, { root }),
+  fastcgi: () =>
+    fastCGIGateway(target, {
+      root: root || undefined,
+      idleTimeout: idleTimeout === undefined ? undefined : Number(idleTimeout),
+    }),
   scgi: () => scgiGateway(target),
   cgi: () => cgiGateway({ script: target }),
 };
