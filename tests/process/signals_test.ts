@@ -5,7 +5,7 @@ import { interruptUntil } from "../testing/processes.ts";
 
 /** A program that says how often it is told to stop, and runs on for more than a second. */
 const PROGRAM = `
-import { onTermination } from "${ROOT}io/signals.ts";
+import { onTermination } from "${ROOT}process/signals.ts";
 onTermination(() => {
   console.error("stops");
   setTimeout(() => console.error("still runs"), 1500);
