@@ -83,7 +83,7 @@ export interface CGIOptions extends AppOptions {
   maxBodyBytes?: number;
   /**
    * How many bytes of the body are buffered while a write makes no progress: Apache sends the whole body before it
-   * reads the response (rule B20). Beyond it the script stops reading, and both sides block.
+   * reads the response. Beyond it the script stops reading, and both sides block.
    *
    * @default 67_108_864
    */

@@ -92,7 +92,7 @@ export interface FastCGIOptions extends AppOptions, LimitOptions, ServerOptions 
   maxRequestsPerConnection?: number;
   /**
    * How long a connection stays open after a request, in milliseconds. It must exceed the web server's own timeout, so
-   * that no request meets a connection that closes (rule C30). Before the first request `variablesTimeout` applies, too.
+   * that no request meets a connection that closes. Before the first request `variablesTimeout` applies, too.
    *
    * @default 90_000
    */

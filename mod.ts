@@ -40,7 +40,7 @@ const LOADER: unique symbol = Symbol.for("@gatehouse/cgi loader");
 export interface ServeOptions extends CGIOptions, FastCGIOptions, HTTPOptions {}
 
 /**
- * Serves an app over the transport that the process was started for (rule A1):
+ * Serves an app over the transport that the process was started for:
  *
  * - by a web server as a CGI script (`GATEWAY_INTERFACE` and `REQUEST_METHOD` are set): serves that request;
  * - by a web server as a FastCGI application (file descriptor 0 is a listening socket): serves FastCGI on the socket;

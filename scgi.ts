@@ -64,7 +64,7 @@ export type {
 export interface SCGIOptions extends AppOptions, LimitOptions, ServerOptions {
   /**
    * Whether to accept two harmless violations of the specification: CONTENT_LENGTH that is absent or not the first
-   * header, and a missing `SCGI=1` (rule D3).
+   * header, and a missing `SCGI=1`.
    *
    * @default false
    */

@@ -17,10 +17,10 @@ export interface HandlerInfo extends Deno.ServeHandlerInfo<Deno.Addr> {
   readonly protocol: Protocol;
   /**
    * The meta-variables as received, under their RFC 3875 names, without `HTTP_PROXY`. REMOTE_USER and AUTH_TYPE prove
-   * something only if the web server authenticates: some copy them from an unverified header (rule A29).
+   * something only if the web server authenticates: some copy them from an unverified header.
    */
   readonly variables: ReadonlyMap<string, string>;
-  /** The path that the app is mounted at, decoded; empty unless SCRIPT_NAME, PATH_INFO and the URL agree (rule A17). */
+  /** The path that the app is mounted at, decoded; empty unless SCRIPT_NAME and PATH_INFO together are the URL's path. */
   readonly scriptName: string;
   /** The path of the URL after {@linkcode scriptName}, decoded. */
   readonly pathInfo: string;

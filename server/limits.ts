@@ -31,7 +31,7 @@ export interface LimitOptions {
   /**
    * How many bytes of a body are buffered for an app that does not read them, where the connection cannot just pause:
    * it carries other requests, or the web server sends the whole body before it reads the response. Beyond it the body
-   * fails with 413 in the first case (rule C9), and the connection pauses in the second (rule C14).
+   * fails with 413 in the first case, and the connection pauses in the second.
    *
    * @default 67_108_864
    */

@@ -56,6 +56,11 @@ Deno.test("each exported function has an example", async () => {
   assert(functions > 10);
 });
 
+Deno.test("the documentation of exports cites no rule: editors show it without docs/protocols.md", async () => {
+  const text = await deno("doc", "--json", ...ENTRIES);
+  assertEquals(text.match(/\brules? [A-F]\d+[^"]{0,40}/g), null);
+});
+
 Deno.test("deno doc --html builds a page for each export", async () => {
   const directory = await Deno.makeTempDir();
   await deno("doc", "--html", "--name=Gatehouse", `--output=${directory}`, ...ENTRIES);
