@@ -47,6 +47,7 @@ export interface ResponseSink {
 /** How many turns of the microtask queue a body that is in memory may take to be read. */
 const SOON = 16;
 const encoder = new TextEncoder();
+const EMPTY = new Uint8Array();
 /** The length below which an ASCII text is sent with the head, without a TextEncoder. */
 const SHORT = 1024;
 // deno-lint-ignore no-control-regex
@@ -168,7 +169,7 @@ async function sendStream(
   try {
     await source.readAhead();
     const length = bodyless && exchange.method !== "HEAD" ? undefined : source.length;
-    head = encodeResponseHead(response, exchange, true, length);
+    head = encodeResponseHead(response, exchange, true, length, source.whole);
   } catch (error) {
     source.cancel(error);
     throw error;
@@ -233,12 +234,12 @@ function sendBuffered(
   // encodeResponseHead() logs a warning of a long type.
   const plain = contentType !== undefined && (contentType?.length ?? 0) < SHORT;
   if (plain && !(bodyless && body.length === 0)) {
-    head = encodePlainHead(contentType, body.length);
+    head = encodePlainHead(contentType, body);
   } else {
     status = readNative(response, "status");
     bodyless = isBodyless(response, exchange);
     const known = bodyless && exchange.method !== "HEAD" ? undefined : body.length;
-    head = encodeResponseHead(response, exchange, true, known);
+    head = encodeResponseHead(response, exchange, true, known, body);
   }
   if (bodyless || body.length === 0) return send(sink, exchange, status, head);
   // A short ASCII text is a byte string, so it can be sent with the head.
@@ -286,9 +287,14 @@ class BodySource {
     this.#reader = body.getReader();
   }
 
+  /** The body, if all of it is in memory. */
+  get whole(): Uint8Array | undefined {
+    return this.last ? this.chunk ?? EMPTY : undefined;
+  }
+
   /** The length of the body, if all of it is in memory. */
   get length(): number | undefined {
-    return this.last ? this.chunk?.length ?? 0 : undefined;
+    return this.whole?.length;
   }
 
   /** Cancels the rest of the body. */

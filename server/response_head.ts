@@ -15,12 +15,18 @@ const { Response } = globalThis;
 
 /** Fields that are removed: those of the connection, and `Status`, which the head has already (B10). */
 const DROPPED = new Set([...CONNECTION_FIELDS, "status"]);
-const DEFAULT_TYPE = "application/octet-stream";
+/** The type of a body without one, which browsers save as a file, and that of a text, which they show (B7). */
+const UNKNOWN_TYPE = "application/octet-stream";
+const SHOWN_TYPE = "text/plain; charset=utf-8";
 /** The type that `Response` gives to a string body. */
 const TEXT_TYPE = "text/plain;charset=UTF-8";
 /** The length beyond which a header block is logged: servers reject long ones, nginx at the lowest limit (B14). */
 const HEAD_WARNING = 4096;
 const DIGITS = /^\d+$/;
+/** Control characters that a text does not have: all but tab, line feed, form feed and carriage return. */
+// deno-lint-ignore no-control-regex
+const CONTROL = /[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]/;
+const strictDecoder = new TextDecoder("utf-8", { fatal: true });
 
 /**
  * Rejects a response that cannot be sent.
@@ -56,15 +62,63 @@ export function isBodyless(response: Response, { method }: Exchange): boolean {
 /**
  * Encodes the head of a response with status 200 and no fields but type and length. Returns the same as
  * {@linkcode encodeResponseHead}, faster.
+ *
+ * @param body As bytes, or as an ASCII text.
  */
-export function encodePlainHead(contentType: string | null, length: number): string {
+export function encodePlainHead(contentType: string | null, body: Uint8Array | string): string {
+  const { length } = body;
   if (contentType === TEXT_TYPE) {
     return `Status: 200 OK\r\nContent-Type: ${TEXT_TYPE}\r\nContent-Length: ${length}\r\n\r\n`;
   }
   return encodeHead(200, "", [
-    ["Content-Type", contentType ?? DEFAULT_TYPE],
+    ["Content-Type", contentType ?? typeOf(body)],
     ["Content-Length", String(length)],
   ]);
+}
+
+/**
+ * Returns the type of a body that has none (B7).
+ *
+ * @param body All of it, as bytes or as an ASCII text; undefined if it is not in memory.
+ */
+function typeOf(body: Uint8Array | string | undefined): string {
+  return body !== undefined && isText(body) ? SHOWN_TYPE : UNKNOWN_TYPE;
+}
+
+/** Returns whether a body is valid UTF-8 without control characters. */
+function isText(body: Uint8Array | string): boolean {
+  if (typeof body === "string") return !CONTROL.test(body);
+  // Four bytes at once where most of them are.
+  const isLong = body.length >= 64 && body.byteOffset % 4 === 0;
+  const words = new Int32Array(body.buffer, body.byteOffset & ~3, isLong ? body.length >> 2 : 0);
+  let isASCII = true;
+  for (let i = 0; i < words.length; i++) {
+    const word = words[i];
+    // Each byte outside of 0x20 to 0x7e has its highest bit in one of the three.
+    if (((word - 0x20202020 | word + 0x01010101 | word) & 0x80808080) === 0) continue;
+    const kind = kindOf(body, 4 * i, 4 * i + 4);
+    if (kind === "control") return false;
+    isASCII &&= kind === "ASCII";
+  }
+  const kind = kindOf(body, 4 * words.length, body.length);
+  if (kind === "control") return false;
+  if (isASCII && kind === "ASCII") return true;
+  try {
+    return !CONTROL.test(strictDecoder.decode(body));
+  } catch {
+    return false;
+  }
+}
+
+/** Returns the kind of some bytes. */
+function kindOf(body: Uint8Array, from: number, to: number): "ASCII" | "control" | "other" {
+  let kind: "ASCII" | "other" = "ASCII";
+  for (let at = from; at < to; at++) {
+    const byte = body[at];
+    if (byte < 0x20 ? byte < 0x09 || byte > 0x0d || byte === 0x0b : byte === 0x7f) return "control";
+    if (byte > 0x7f) kind = "other";
+  }
+  return kind;
 }
 
 /** Returns the length that a response declares for its body; undefined if it is absent, invalid or not the sent body's. */
@@ -90,12 +144,14 @@ function fieldName(name: string): string {
  *
  * @param hasBody Whether the app's response has a body, and so needs a type.
  * @param known The length of the body, if it is known. Replaces the length that the app declares (B11).
+ * @param body All of the body, as bytes or as an ASCII text, if it is in memory.
  */
 export function encodeResponseHead(
   response: Response,
   exchange: Exchange,
   hasBody: boolean,
   known: number | undefined,
+  body?: Uint8Array | string,
 ): string {
   const status = readNative(response, "status");
   const fields: [string, string][] = [];
@@ -119,7 +175,7 @@ export function encodeResponseHead(
   });
   if (decoded) length = undefined;
   const redirects = hasLocation && status >= 300 && status < 400;
-  if (hasBody && !hasType && !redirects) fields.push(["Content-Type", DEFAULT_TYPE]);
+  if (hasBody && !hasType && !redirects) fields.push(["Content-Type", typeOf(body)]);
   // The body of HEAD may be absent, so that only the app can know the length that GET would have (B12).
   const counts = known !== undefined && !(known === 0 && exchange.method === "HEAD");
   if (status !== 204 && status !== 205 && status !== 304 && counts) {

@@ -113,10 +113,89 @@ Deno.test("CGI fields are spelled as RFC 3875 spells them (rule B7)", async () =
   );
 });
 
-Deno.test("a body without a type gets application/octet-stream, no body gets no type (rule B7)", async () => {
+/** Bodies without a type, and whether they are sent as text. */
+const UNTYPED: [name: string, body: Uint8Array<ArrayBuffer>, isText: boolean][] = [
+  ["ASCII", bytes("403 Forbidden\n"), true],
+  ["with white space", bytes("a\tb\r\n\fc"), true],
+  ["UTF-8", new TextEncoder().encode("\ufeffgrüß 🦕"), true],
+  ["of many bytes", new TextEncoder().encode("ü".repeat(100_000)), true],
+  ["with one byte that is not ASCII", bytes("x".repeat(90) + "\xc3\xbc" + "x".repeat(90)), true],
+  ["with a control character far behind", bytes("x".repeat(998) + "\x01"), false],
+  [
+    "with a control character among others",
+    bytes("x".repeat(501) + "\x7f" + "x".repeat(500)),
+    false,
+  ],
+  ["with a byte that is invalid", bytes("x".repeat(501) + "\xff" + "x".repeat(500)), false],
+  ["that is a view", new Uint8Array(bytes("\0" + "x".repeat(100) + "\0").buffer, 1, 100), true],
+  ["empty", bytes(""), true],
+  ["NUL", bytes("a\0b"), false],
+  ["vertical tab", bytes("a\vb"), false],
+  ["escape", bytes("\x1b[2J"), false],
+  ["DEL", bytes("a\x7f"), false],
+  ["C1", new TextEncoder().encode("a\x85b"), false],
+  ["Latin-1", bytes("gr\xfc\xdf"), false],
+  ["truncated UTF-8", bytes("a\xc3"), false],
+  ["overlong UTF-8", bytes("\xc0\xaf"), false],
+  ["a surrogate", bytes("\xed\xa0\x80"), false],
+];
+for (const [name, body, isText] of UNTYPED) {
+  const type = isText ? "text/plain; charset=utf-8" : "application/octet-stream";
+  const responses: [kind: string, respond: () => Response][] = [
+    ["a body", () => new Response(body)],
+    ["a body with a status and a header", () => {
+      return new Response(body, { status: 404, headers: { "x-a": "b" } });
+    }],
+    ["a stream that is in memory", () => new Response(stream(body))],
+  ];
+  for (const [kind, respond] of responses) {
+    Deno.test(`${kind} without a type, ${name}, is ${type} (rule B7)`, async () => {
+      const response = await serveOne(respond);
+      assertEquals(response.headers.get("content-type"), type);
+      assertEquals(response.body, body);
+      const head = await serveOne(respond, { variables: { REQUEST_METHOD: "HEAD" } });
+      assertEquals(head.headers.get("content-type"), type);
+    });
+  }
+}
+
+Deno.test("isText() finds each byte, wherever it is (rule B7)", async () => {
+  for (let byte = 0; byte < 256; byte++) {
+    const isControl = byte < 0x20 && ![0x09, 0x0a, 0x0c, 0x0d].includes(byte) || byte === 0x7f;
+    for (const at of [0, 1, 2, 3, 66]) {
+      const body = new Uint8Array(67).fill(0x78);
+      body[at] = byte;
+      const { headers } = await serveOne(() => new Response(body));
+      const isText = !isControl && byte < 0x80;
+      assertEquals(headers.get("content-type") === "text/plain; charset=utf-8", isText, `${byte}`);
+    }
+  }
+});
+
+Deno.test("a text whose type the app has removed is sent as text (rule B7)", async () => {
+  for (
+    const [body, type] of [["Hello", "text/plain; charset=utf-8"], [
+      "\0",
+      "application/octet-stream",
+    ]]
+  ) {
+    for (const long of ["", "x".repeat(5000), "ü"]) {
+      const response = await serveOne(() => {
+        const response = new Response(body + long);
+        response.headers.delete("content-type");
+        return response;
+      });
+      assertEquals(response.headers.get("content-type"), type);
+    }
+  }
+});
+
+Deno.test("a stream without a type is application/octet-stream, no body has no type (rule B7)", async () => {
   const typeOf = async (response: Response) =>
     (await serveOne(() => response)).headers.get("content-type");
-  assertEquals(await typeOf(new Response(bytes("x"))), "application/octet-stream");
+  for (const body of [slowStream("x"), stream("a", "b")]) {
+    assertEquals(await typeOf(new Response(body)), "application/octet-stream");
+  }
   assertEquals(await typeOf(new Response("x")), "text/plain;charset=UTF-8");
   assertEquals(await typeOf(new Response(null)), null);
   assertEquals(
