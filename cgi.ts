@@ -18,7 +18,7 @@ import { contentLength, isDecoded } from "./bridge/request.ts";
 import { serverQuirks } from "./bridge/server_quirks.ts";
 import { RequestBody, type RequestBodySource } from "./server/request_body.ts";
 import { refuse, respond, type ResponseSink, toHandler } from "./server/respond.ts";
-import { safeLog, writeLine } from "./io/log.ts";
+import { pipeWriter, safeLog } from "./io/log.ts";
 import { concat, decodeDebugFormat, encodeByteString } from "./wire/byte_string.ts";
 import { ProtocolError } from "./wire/protocol_error.ts";
 import { Variables } from "./wire/variables.ts";
@@ -150,8 +150,9 @@ export async function serveCGI(app: App, options: CGIOptions = {}): Promise<void
   const { stdin = Deno.stdin, stdout = Deno.stdout, stderr = Deno.stderr, exitTimeout = 1000 } =
     options;
   let shown = false;
+  const write = pipeWriter(stderr);
   const log = safeLog(options.log, (message) => {
-    if (!shown) writeLine(stderr, message);
+    if (!shown) write(message);
   });
   if (options.env === undefined) redirectConsole();
   const output = new ScriptOutput(stdout);

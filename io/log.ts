@@ -55,6 +55,22 @@ export function writeLine(output: LineOutput, line: string): void {
   }
 }
 
+/** How many bytes an empty pipe has room for on any system: writing them cannot block. */
+const PIPE = 4096;
+
+/**
+ * Returns a function that writes lines to an output that perhaps nobody reads. It writes synchronously what an empty pipe
+ * has room for, as the program may exit next, and the rest without blocking.
+ */
+export function pipeWriter(output: LineOutput): (line: string) => void {
+  const later = { write: (bytes: Uint8Array) => output.write(bytes) };
+  let room = PIPE;
+  return (line) => {
+    room -= line.length + 1;
+    writeLine(room < 0 ? later : output, line);
+  };
+}
+
 /** The last write to each output that has no synchronous one: the next waits for it. */
 const writing = new WeakMap<LineOutput, Promise<void>>();
 

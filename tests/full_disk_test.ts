@@ -214,6 +214,39 @@ Deno.test({
 });
 
 Deno.test({
+  name: "a script responds, and ends, though nobody reads its stderr",
+  ignore,
+  async fn() {
+    const script = await Deno.makeTempFile({ suffix: ".ts" });
+    await Deno.writeTextFile(
+      script,
+      `import { serveCGI } from "${ROOT}cgi.ts";
+await serveCGI((_request, info) => {
+  for (let i = 0; i < 300; i++) info.log("x".repeat(1000));
+  return new Response("sent");
+}, { exitTimeout: 10 });`,
+    );
+    const child = new Deno.Command(Deno.execPath(), {
+      args: ["run", "--quiet", "--allow-env", script],
+      env: { GATEWAY_INTERFACE: "CGI/1.1", REQUEST_METHOD: "GET", SERVER_NAME: "localhost" },
+      stdin: "null",
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+    try {
+      const stdout = await deadline(new Response(child.stdout).bytes(), "the response");
+      const { status, body } = parseResponse(stdout);
+      assertEquals([status, text(body)], [200, "sent"]);
+      await deadline(child.status, "the script's end");
+    } finally {
+      await child.stderr.cancel();
+      await child.status;
+    }
+    await Deno.remove(script);
+  },
+});
+
+Deno.test({
   name: "a command whose result is not written fails",
   ignore,
   async fn() {

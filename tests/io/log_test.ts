@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { logLine, safeLog, writeLine } from "../../io/log.ts";
+import { logLine, pipeWriter, safeLog, writeLine } from "../../io/log.ts";
 import { concat, text } from "../testing/bytes.ts";
 import { turns } from "../testing/serving.ts";
 
@@ -96,4 +96,25 @@ Deno.test("writeLine() drops what an output does not take", async () => {
     await turns(2);
   }
   assertEquals(writes, 8);
+});
+
+Deno.test("pipeWriter() writes synchronously what a pipe has room for, then in order", async () => {
+  const calls: string[] = [];
+  const written = new Output(100_000);
+  const write = pipeWriter({
+    writeSync(part) {
+      calls.push("sync");
+      return written.writeSync(part);
+    },
+    write(part) {
+      calls.push("async");
+      return written.write(part);
+    },
+  });
+  const lines = ["a", "b", "c", "d", "e"].map((char) => char.repeat(1500));
+  for (const line of lines) write(line);
+  assertEquals(calls, ["sync", "sync"]);
+  await turns(2);
+  assertEquals(calls, ["sync", "sync", "async", "async", "async"]);
+  assertEquals(written.text, lines.map((line) => `${line}\n`).join(""));
 });
