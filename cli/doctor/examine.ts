@@ -12,7 +12,7 @@ import {
   withFlag,
 } from "./first_line.ts";
 import { denoFor, programOf, realPath, replaceProgram } from "./programs.ts";
-import { folderOf, stat, type User } from "./user.ts";
+import { folderOf, foldersOf, stat, type User } from "./user.ts";
 
 const WORLD_WRITABLE = 0o002;
 const STICKY = 0o1000;
@@ -207,7 +207,7 @@ function listNames(folder: string): string {
 /** Returns the file or folder that others may change, so that root must not run the script, if there is one. */
 export function unsafeFor(user: User, file: string): string | undefined {
   if (user.uid === 0) return changeableAt(file);
-  return [file, folderOf(file)].find((path) => {
+  return [...foldersOf(file), file].find((path) => {
     const mode = stat(path)?.mode ?? 0;
     return (mode & WORLD_WRITABLE) !== 0 && (mode & STICKY) === 0;
   });

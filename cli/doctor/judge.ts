@@ -131,8 +131,20 @@ function judgeDownload({ find, first, file, user, env }: Judged, error: string):
   const configured = (isTrusted ? first!.variables.DENO_DIR : undefined) ?? env.DENO_DIR;
   const cache = configured ?? `${user.home}/.cache/deno`;
   const deno = denoOf(first!, env.PATH);
+  // What the web server's configuration sets may say where packages come from.
+  const variables = Object.entries({ ...env, ...first!.variables })
+    .filter(([name]) => name !== "PATH" && name !== "DENO_DIR")
+    .map(([name, value]) => `${name}=${value}`);
   const fill = (directory: string) =>
-    asUser(user.uid, ["env", `DENO_DIR=${directory}`, deno, "cache", ...languageOf(first!), file]);
+    asUser(user.uid, [
+      "env",
+      ...variables,
+      `DENO_DIR=${directory}`,
+      deno,
+      "cache",
+      ...languageOf(first!),
+      file,
+    ]);
   const name = shellQuote(file.slice(file.lastIndexOf("/") + 1));
   if (user.canWrite(cache)) return find("import", { error, name }, [fill(cache)]);
   const folders = configured === undefined ? [CACHE] : [configured, CACHE];
@@ -210,6 +222,6 @@ function replaceServe(source: string, file: string): (Command | undefined)[] {
 
 /** Returns the arguments of sed that import serve(), if a script does not. */
 function importServe(source: string): string[] {
-  const has = /\bimport\s*\{[^}]*\bserve\b(?!\s+as\b)[^}]*\}/.test(source);
+  const has = /\bimport\s*\{[^}]{0,500}\bserve\b(?!\s+as\b)[^}]{0,500}\}/.test(source);
   return has ? [] : ["-e", `1a import { serve } from "${MODULE}";`];
 }

@@ -6,6 +6,7 @@
 
 import { createVariables } from "../../bridge/request_variables.ts";
 import { ResponseReader } from "../../gateway/response.ts";
+import { MAX_DELAY } from "../../io/max_delay.ts";
 import { ProcessGroup, startsSessions } from "../../process/script_process.ts";
 import { toByteString, toText } from "../../wire/byte_string.ts";
 import { Failure } from "../errors.ts";
@@ -56,8 +57,8 @@ export interface Trial {
 const PROGRAMS = "/usr/bin";
 /** How much of the output is remembered, in characters. */
 const REMEMBERED = 65_536;
-/** How long the log may take to be read after the script has ended, in milliseconds. */
-const LOG_DELAY = 1000;
+/** How long the script may take to end after it is killed, and its log to be read after its end, in milliseconds. */
+const DELAY = 1000;
 const MAX_HEADER = 65_536;
 
 /** Runs a script once, without the terminal of this process, to which it could type. */
@@ -75,22 +76,27 @@ export async function tryScript(options: TrialOptions): Promise<Trial> {
   let late: Trial["late"];
   let hasEnded = false;
   let killed: Promise<void> | undefined;
-  const timer = setTimeout(() => {
+  const gaveUp = Promise.withResolvers<void>();
+  const giveUp = async () => {
     late = hasEnded ? "child" : "script";
-    killed = process.kill();
     process.stdout.cancel().catch(() => {});
-  }, seconds * 1000);
+    await process.kill();
+    // A script with the rights of another user cannot be killed.
+    setTimeout(gaveUp.resolve, DELAY);
+  };
+  const timer = setTimeout(() => killed = giveUp(), Math.min(seconds * 1000, MAX_DELAY));
   process.status.then(() => hasEnded = true);
   if (body !== undefined) {
     process.write(body).catch(() => {}).then(() => process.closeInput());
   }
   for (let bytes; (bytes = await process.stdout.read()) !== null;) output.push(bytes);
-  const { success, code, signal } = await process.status;
+  const status = await Promise.race([process.status, gaveUp.promise]);
   clearTimeout(timer);
   await killed;
   // A process that the script leaves may keep its log open.
-  await Promise.race([process.logged, new Promise((resolve) => setTimeout(resolve, LOG_DELAY))]);
-  const end = late === "script" ? "killed" : signal ?? `exit code ${code}`;
+  await Promise.race([process.logged, new Promise((resolve) => setTimeout(resolve, DELAY))]);
+  const success = status?.success === true;
+  const end = late === "script" ? "killed" : status?.signal ?? `exit code ${status?.code}`;
   return { end, success, late, stderr: withoutColors(stderr.text), ...await output.end() };
 }
 

@@ -99,8 +99,7 @@ async function doctor(script: string, ...args: string[]): Promise<Diagnosis> {
 }
 
 async function runLine(line: string): Promise<void> {
-  const env = { JSR_URL: registry.url };
-  const { success, stderr } = await new Deno.Command("sh", { args: ["-c", line], env }).output();
+  const { success, stderr } = await new Deno.Command("sh", { args: ["-c", line] }).output();
   assert(success, `${line}\n${new TextDecoder().decode(stderr)}`);
 }
 
@@ -630,8 +629,7 @@ async function fixIn(
   args: readonly string[],
 ): Promise<void> {
   assertEquals(lines.length, 1, stdout);
-  const env = { JSR_URL: registry.url, NO_COLOR: "1" };
-  const { code, output } = await sandbox.run("sh", ["-c", lines[0]], env);
+  const { code, output } = await sandbox.run("sh", ["-c", lines[0]]);
   assertEquals(code, 0, `${lines[0]}\n${output}`);
   const after = await doctorIn(sandbox, deno, script, args);
   assertEquals([after.code, after.ids], [0, []], `${lines[0]}\n${after.stdout}`);
@@ -822,6 +820,12 @@ Deno.test({
         Deno.chmodSync(path, 0o755);
       }
     }
+    // A folder on the way counts, too.
+    const above = folder.replace(/\/[^/]+$/, "");
+    Deno.chmodSync(above, 0o777);
+    await doctor(script, "--user", "daemon");
+    Deno.chmodSync(above, 0o755);
+    assertEquals(ran(), false);
     // A web server runs what a user has written, but nobody should run what everybody may change.
     ownedBy(NOBODY, script);
     await doctor(script, "--user", "daemon");
