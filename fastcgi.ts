@@ -241,6 +241,8 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
   quirks: ServerQuirks = NO_QUIRKS;
   /** The number of requests that have begun. */
   #begun = 0;
+  /** The same at the last call of {@linkcode takeBusy}. */
+  #begunBefore = 0;
   #openedAt = 0;
   /** The ids of ended requests whose input the web server may still be sending. */
   #unread = new Set<number>();
@@ -490,8 +492,17 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
       this.#phase === "closing" && idle > NEW_CONNECTION;
   }
 
+  takeBusy(): boolean {
+    const before = this.#begunBefore;
+    this.#begunBefore = this.#begun;
+    // Rule C32. Until its second request it may be one that the web server does not keep.
+    const isBusy = this.#begun > Math.max(before, 1) && this.#phase === "open";
+    const { closesOnBytes = false, leavesOverloaded = false } = this.quirks;
+    return isBusy && (closesOnBytes || leavesOverloaded);
+  }
+
   drain(): void {
-    if (this.#phase !== "open") return;
+    if (this.#phase !== "open" || this.channel.closed) return;
     this.#phase = "closing";
     if (this.#requests.size > 0 || this.#begun === 0) return;
     if (this.quirks.closesOnBytes) this.#leave();

@@ -131,7 +131,8 @@ static void receive_content(connection *c, const unsigned char *bytes, size_t le
   while ((bytes = memchr(bytes, '~', end - bytes)) != NULL) bytes++, events += opened == count;
 }
 
-/* These functions decode bytes of a response and return whether it is complete. */
+/* These functions decode bytes of a response and return whether it is complete: 2 if the server asks to close the
+ * connection, by bytes that follow, as it does with nginx. */
 static int receive_fastcgi(connection *c, const unsigned char *bytes, size_t length) {
   while (length > 0) {
     if (c->header_length < 8) {
@@ -150,7 +151,7 @@ static int receive_fastcgi(connection *c, const unsigned char *bytes, size_t len
     c->padding -= n, bytes += n, length -= n;
     if (c->left > 0 || c->padding > 0) return 0;
     c->header_length = 0;
-    if (c->header[1] == END_REQUEST) return 1;
+    if (c->header[1] == END_REQUEST) return length > 0 ? 2 : 1;
   }
   return 0;
 }
@@ -233,7 +234,7 @@ static void receive(connection *c) {
     const int whole = protocol == FASTCGI ? receive_fastcgi(c, bytes, n)
                     : protocol == HTTP    ? receive_http(c, bytes, n)
                                           : receive_scgi(c, bytes, n);
-    if (whole) finish(c, 0);
+    if (whole) finish(c, whole == 2);
     return;
   }
   if (protocol == SCGI && n == 0 && c->got > 0) {

@@ -6,6 +6,7 @@
  */
 
 import process from "node:process";
+import { REPORT, surplus } from "../io/balance.ts";
 import { BACKLOG_VARIABLE } from "../io/listening_socket.ts";
 import { logLine } from "../io/log.ts";
 import { MAX_DELAY } from "../io/max_delay.ts";
@@ -47,6 +48,9 @@ const TICK = 1000;
 /** How much more than `maxRequests` a worker may begin, so that not all are replaced at once. */
 const JITTER = 0.1;
 
+/** How long a worker counts as busy after it has said so, in milliseconds. */
+const RECENT = 4 * REPORT;
+
 /** One of the places for workers. Each has its own back-off. */
 interface Place {
   /** The worker that starts or serves in it. */
@@ -59,6 +63,8 @@ interface Place {
   due?: string;
   /** The number of quick failures in a row. */
   failures: number;
+  /** How many connections kept its worker busy, and when it said so. */
+  busy: { count: number; at: number };
   /** Starts a worker if the place is empty, or the successor of its worker. */
   retry?: ReturnType<typeof setTimeout>;
 }
@@ -87,7 +93,11 @@ export class Supervisor {
   constructor(options: SupervisorOptions, onServing: () => void) {
     this.#options = options;
     this.#onServing = onServing;
-    this.#places = Array.from({ length: options.workers }, () => ({ generation: 0, failures: 0 }));
+    this.#places = Array.from({ length: options.workers }, () => ({
+      generation: 0,
+      failures: 0,
+      busy: { count: 0, at: -Infinity },
+    }));
     const { workerTimeout, maxRequests, maxMemory } = options;
     const watches = [workerTimeout, maxRequests, maxMemory].some((limit) => limit !== null);
     this.#interval = watches ? Math.min(TICK, (workerTimeout ?? Infinity) / 4) : null;
@@ -179,6 +189,7 @@ export class Supervisor {
         this.#running.get(worker)?.heard(report);
         if (place.worker === worker) this.#examine(place, report, requests);
       },
+      onBusy: (count) => place.worker === worker && this.#balance(place, worker, count),
     });
     const isInspected = command.some((arg) => arg.startsWith("--inspect"));
     const watch = workerTimeout === null || isInspected
@@ -188,6 +199,7 @@ export class Supervisor {
     this.#limitStart(worker);
     worker.started.then((how) => {
       if (how === "reported") this.#report = true;
+      if (how === "reported" && this.#places.length > 1) worker.balance();
       if (how === "ended") return;
       if (this.#interval !== null) worker.order({ interval: this.#interval, requests });
       this.#serve();
@@ -212,6 +224,16 @@ export class Supervisor {
     };
     const timers = [setTimeout(assume, HEALTHY), setTimeout(kill, startTimeout)];
     worker.started.then(() => timers.forEach((timer) => clearTimeout(timer)));
+  }
+
+  /** Lets a worker that is busier than another release connections. */
+  #balance(place: Place, worker: WorkerProcess, count: number): void {
+    const at = performance.now();
+    place.busy = { count, at };
+    const others = this.#places.filter((other) => other !== place && other.worker !== undefined);
+    const counts = others.map(({ busy }) => at - busy.at < RECENT ? busy.count : 0);
+    const released = surplus(count, counts);
+    if (released > 0) worker.release(released);
   }
 
   /** Enters the phase in which workers that end are replaced, and replaces those that have ended. */

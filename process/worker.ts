@@ -1,3 +1,4 @@
+import { release, reportBusy } from "../io/balance.ts";
 import { logLine } from "../io/log.ts";
 import { workload } from "../io/workload.ts";
 
@@ -20,6 +21,9 @@ export interface ReportOrder {
   /** The number of requests that is reported as soon as it is reached; null for none. */
   requests: number | null;
 }
+
+/** What a supervisor of several workers sends in order to learn how many connections keep each busy. */
+export const BALANCE = "balance";
 
 /** The time between two checks of whether the supervisor still runs, in milliseconds. */
 const CHECK = 1000;
@@ -49,6 +53,8 @@ export async function reportReady(onOrphaned: () => void): Promise<void> {
   process.on("message", (message: unknown) => {
     if (message === "SIGTERM" && phase === "running") phase = "stopping";
     if (typeof message === "object") reportRegularly(message as ReportOrder, send);
+    if (message === BALANCE) reportBusy(process.cpuUsage, (count) => send(count, () => {}));
+    if (typeof message === "number") release(message);
   });
   process.once("disconnect", orphaned);
   // A supervisor that ends before it reads the message does not disconnect.
@@ -59,7 +65,7 @@ export async function reportReady(onOrphaned: () => void): Promise<void> {
   process.channel?.unref?.();
 }
 
-type Send = (report: Report, sent: (error: Error | null) => void) => void;
+type Send = (report: Report | number, sent: (error: Error | null) => void) => void;
 
 function report(inspected: boolean): Report {
   const { running, begun } = workload;

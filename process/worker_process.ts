@@ -3,7 +3,7 @@ import { EXEC_PATH } from "./exec_path.ts";
 import { logLine } from "../io/log.ts";
 import { MAX_DELAY } from "../io/max_delay.ts";
 import { killTree } from "./process_tree.ts";
-import type { Report, ReportOrder } from "./worker.ts";
+import { BALANCE, type Report, type ReportOrder } from "./worker.ts";
 
 /** How much longer than its shutdown timeout a worker may take to end, in milliseconds. */
 const GRACE = 1000;
@@ -24,6 +24,8 @@ export interface WorkerProcessOptions {
   fault?: (report: Report) => string | undefined;
   /** Called with each report. */
   onReport?: (report: Report) => void;
+  /** Called with the number of connections that keep it busy, after {@linkcode WorkerProcess.balance}. */
+  onBusy?: (count: number) => void;
 }
 
 /** A process that serves an app and reports to this one when it does. */
@@ -83,7 +85,18 @@ export class WorkerProcess {
     this.#child?.send(order, () => {});
   }
 
+  /** Asks it to tell how many connections keep it busy. */
+  balance(): void {
+    this.#child?.send(BALANCE, () => {});
+  }
+
+  /** Lets it release some of these connections. */
+  release(count: number): void {
+    this.#child?.send(count, () => {});
+  }
+
   #received(message: unknown): void {
+    if (typeof message === "number") return this.#options.onBusy?.(message);
     const report = typeof message === "object" ? message as Report : undefined;
     if (report !== undefined && this.phase === "starting") {
       this.fault = this.#options.fault?.(report);

@@ -1,3 +1,4 @@
+import { takePart } from "../io/balance.ts";
 import type { Duplex, Listener } from "../io/duplex.ts";
 import { safeLog } from "../io/log.ts";
 import { LimitClock } from "../io/limit_clock.ts";
@@ -66,6 +67,11 @@ export interface ServerConnection extends Member {
   drain(): void;
   /** Aborts all requests and closes. */
   abort(reason: unknown): void;
+  /**
+   * Returns whether it had requests since the last call, and {@linkcode drain} loses none: the web server opens another
+   * connection in its place.
+   */
+  takeBusy?(): boolean;
   /** Enforces the timeouts. Called about twice a second with the time of a {@linkcode LimitClock}. */
   check(now: number): void;
 }
@@ -181,9 +187,23 @@ export function startServer(
     finished.resolve();
   }
 
+  let busy: ServerConnection[] = [];
+  const leave = takePart({
+    countBusy() {
+      busy = [...connections].filter((connection) => connection.takeBusy?.());
+      return busy.length;
+    },
+    release(count) {
+      const released = busy.splice(0, count);
+      for (const connection of released) connection.drain();
+      return released.length;
+    },
+  });
+
   function stop(): void {
     if (phase !== "accepting") return;
     phase = "closing";
+    leave();
     try {
       listener.close();
     } catch {
