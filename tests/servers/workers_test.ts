@@ -1,7 +1,7 @@
-/** Workers on one socket behind nginx, which keeps connections to them. */
+/** Workers on one socket behind web servers that keep connections to them (rule C32). */
 import { assert } from "@std/assert";
 import { Client } from "./client.ts";
-import { eventually, Suite } from "./harness.ts";
+import { configuration, eventually, type Rig, Suite } from "./harness.ts";
 import { nginxCommand } from "./nginx.ts";
 
 const CLIENTS = 8;
@@ -9,49 +9,14 @@ const CLIENTS = 8;
 const LAST = 200;
 const FAIR = 50;
 
-for (const over of ["TCP", "a Unix socket"]) {
-  const suite = new Suite(
-    `nginx that keeps connections to workers over ${over}`,
-    { nginx: "nginx-light", "/etc/nginx/fastcgi_params": "nginx-common" },
-    async (rig) => {
-      // The second worker waits for a file before it serves. Each response is its worker's process id.
-      const worker = rig.write(
-        "worker.ts",
-        `
-import { serve } from "${rig.root}/mod.ts";
-const isFirst = await Deno.mkdir("${rig.dir}/first").then(() => true, () => false);
-while (!isFirst && !await Deno.stat("${rig.dir}/go").catch(() => null)) {
-  await new Promise((resolve) => setTimeout(resolve, 20));
-}
-console.log("serves");
-await serve(() => {
-  const end = performance.now() + 1;
-  while (performance.now() < end);
-  return new Response(String(Deno.pid));
-});
-`,
-      );
-      const supervisor = rig.write(
-        "supervisor.ts",
-        `
-import { prefork } from "${rig.root}/prefork.ts";
-await prefork({
-  listen: Deno.args[0],
-  mode: 0o666,
-  workers: 2,
-  command: ["run", "--no-prompt", "--no-config", "--allow-env", "--allow-read", "--allow-write", "${worker}"],
-  onListen: (addr) => console.log("listening on", addr.path ? "unix:" + addr.path : addr.hostname + ":" + addr.port),
-});
-`,
-      );
-      const workers = rig.spawn("workers", Deno.execPath(), [
-        ...["run", "--no-prompt", "--no-config", "--allow-all", supervisor],
-        over === "TCP" ? "127.0.0.1:0" : `unix:${rig.dir}/app.sock`,
-      ]);
-      await eventually("a worker listens", () => workers.output.includes("listening on"));
-      const [, backend] = /listening on (\S+)/.exec(workers.output)!;
-      const { port } = await rig.serve("nginx", ["port"], ({ port }) =>
-        nginxCommand(rig, [`
+const SERVERS: Record<string, {
+  needs: Record<string, string>;
+  command(rig: Rig, port: number, backend: string): [command: string, args: string[]];
+}> = {
+  nginx: {
+    needs: { nginx: "nginx-light", "/etc/nginx/fastcgi_params": "nginx-common" },
+    command: (rig, port, backend) =>
+      nginxCommand(rig, [`
 upstream app {
   server ${backend};
   keepalive ${CLIENTS};
@@ -65,39 +30,104 @@ server {
     fastcgi_pass app;
     fastcgi_keep_conn on;
   }
-}`]));
-      return { host: `127.0.0.1:${port}`, workers };
-    },
-  );
+}`]),
+  },
+  haproxy: {
+    needs: { haproxy: "haproxy" },
+    command: (rig, port, backend) => [
+      "haproxy",
+      [
+        "-db",
+        "-f",
+        rig.write(
+          "haproxy.cfg",
+          configuration("haproxy", "--listen", `127.0.0.1:${port}`, "--backend", backend),
+        ),
+      ],
+    ],
+  },
+};
 
-  suite.test(
-    "a worker with most of the connections leaves some to others, and loses no request",
-    async ({ host, workers }, rig) => {
-      const last: string[] = [];
-      let stopped = false;
-      const load = Promise.all(Array.from({ length: CLIENTS }, async () => {
-        using client = await Client.connect(host);
-        while (!stopped) {
-          await client.sendHead("GET", "/");
-          const { status, text } = await client.readResponse();
-          assert(status === 200 && /^\d+$/.test(text), `${status} ${text}`);
-          last.push(text);
-          if (last.length > LAST) last.shift();
-        }
-      }));
-      const counts = () =>
-        Object.values(Object.groupBy(last, (pid) => pid)).map((of) => of!.length);
-      const until = (label: string, condition: () => boolean) =>
-        Promise.race([eventually(label, condition), load]);
-      await until("the first worker responds", () => counts()[0] === LAST);
-      rig.write("go", "");
-      await until("both serve", () => workers.output.split("serves").length === 3);
-      await until(
-        "each worker responds to its share",
-        () => counts().length === 2 && Math.min(...counts()) >= FAIR,
-      );
-      stopped = true;
-      await load;
-    },
-  );
+for (const [server, { needs, command }] of Object.entries(SERVERS)) {
+  for (const over of ["TCP", "a Unix socket"]) {
+    const suite = new Suite(
+      `${server} that keeps connections to workers over ${over}`,
+      needs,
+      async (rig) => {
+        // The second worker waits for a file before it serves. Each response is its worker's process id.
+        const worker = rig.write(
+          "worker.ts",
+          `
+import { serve } from "${rig.root}/mod.ts";
+const isFirst = await Deno.mkdir("${rig.dir}/first").then(() => true, () => false);
+while (!isFirst && !await Deno.stat("${rig.dir}/go").catch(() => null)) {
+  await new Promise((resolve) => setTimeout(resolve, 20));
+}
+console.log("serves");
+await serve(() => {
+  const end = performance.now() + 1;
+  while (performance.now() < end);
+  return new Response(String(Deno.pid));
+});
+`,
+        );
+        const supervisor = rig.write(
+          "supervisor.ts",
+          `
+import { prefork } from "${rig.root}/prefork.ts";
+await prefork({
+  listen: Deno.args[0],
+  mode: 0o666,
+  workers: 2,
+  command: ["run", "--no-prompt", "--no-config", "--allow-env", "--allow-read", "--allow-write", "${worker}"],
+  onListen: (addr) => console.log("listening on", addr.path ? "unix:" + addr.path : addr.hostname + ":" + addr.port),
+});
+`,
+        );
+        const workers = rig.spawn("workers", Deno.execPath(), [
+          ...["run", "--no-prompt", "--no-config", "--allow-all", supervisor],
+          over === "TCP" ? "127.0.0.1:0" : `unix:${rig.dir}/app.sock`,
+        ]);
+        await eventually("a worker listens", () => workers.output.includes("listening on"));
+        const [, backend] = /listening on (\S+)/.exec(workers.output)!;
+        const { port } = await rig.serve(
+          server,
+          ["port"],
+          ({ port }) => command(rig, port, backend),
+        );
+        return { host: `127.0.0.1:${port}`, workers };
+      },
+    );
+
+    suite.test(
+      "a worker with most of the connections leaves some to others, and loses no request",
+      async ({ host, workers }, rig) => {
+        const last: string[] = [];
+        let stopped = false;
+        const load = Promise.all(Array.from({ length: CLIENTS }, async () => {
+          using client = await Client.connect(host);
+          while (!stopped) {
+            await client.sendHead("GET", "/");
+            const { status, text } = await client.readResponse();
+            assert(status === 200 && /^\d+$/.test(text), `${status} ${text}`);
+            last.push(text);
+            if (last.length > LAST) last.shift();
+          }
+        }));
+        const counts = () =>
+          Object.values(Object.groupBy(last, (pid) => pid)).map((of) => of!.length);
+        const until = (label: string, condition: () => boolean) =>
+          Promise.race([eventually(label, condition), load]);
+        await until("the first worker responds", () => counts()[0] === LAST);
+        rig.write("go", "");
+        await until("both serve", () => workers.output.split("serves").length === 3);
+        await until(
+          "each worker responds to its share",
+          () => counts().length === 2 && Math.min(...counts()) >= FAIR,
+        );
+        stopped = true;
+        await load;
+      },
+    );
+  }
 }
