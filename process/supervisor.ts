@@ -43,6 +43,11 @@ const BACKOFF = [0, 100, 200, 400, 800, 1600, 3200, 6400, 10_000];
 const LAST_BACKOFF = 1000;
 /** How long a worker must run for its end not to count as a quick failure, in milliseconds. */
 const HEALTHY = 10_000;
+/**
+ * How long a supervisor waits after a worker's end, in milliseconds: a terminal sends SIGINT to both, and the worker may
+ * be faster.
+ */
+const SETTLING = 50;
 /** The time between two reports of a worker, and two ticks of a supervisor, in milliseconds. */
 const TICK = 1000;
 /** How much more than `maxRequests` a worker may begin, so that not all are replaced at once. */
@@ -165,11 +170,11 @@ export class Supervisor {
 
   /** Starts a worker in an empty place. */
   #fill(place: Place): void {
-    this.#forgetRetry(place);
     this.#occupy(place, this.#start(place), this.#generation);
   }
 
   #occupy(place: Place, worker: WorkerProcess, generation: number): void {
+    this.#forgetRetry(place);
     place.worker = worker;
     place.generation = generation;
     place.due = undefined;
@@ -250,12 +255,16 @@ export class Supervisor {
     if (wasCurrent) place.worker = undefined;
     if (this.#phase === "starting") logLine(how);
     if (this.#phase !== "serving") this.#finish();
-    else if (wasCurrent) this.#refill(place, worker, how);
+    else if (wasCurrent && place.successor !== undefined) logLine(how);
+    else if (wasCurrent) {
+      this.#forgetRetry(place);
+      place.retry = setTimeout(() => this.#refill(place, worker, how), SETTLING);
+    }
   }
 
-  /** Starts a worker after a delay in a place whose worker has ended, unless a successor starts already. */
+  /** Starts a worker after a delay in a place whose worker has ended. */
   #refill(place: Place, worker: WorkerProcess, how: string): void {
-    if (place.successor !== undefined) return logLine(how);
+    place.retry = undefined;
     const isLast = this.#places.every(({ worker }) => worker === undefined);
     if (isLast && worker.fault !== undefined) {
       logLine(how);

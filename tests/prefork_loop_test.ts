@@ -115,4 +115,5 @@ Deno.test("prefork() finishes requests although its processes get several signal
   await finish();
   assertEquals(await response, String(pid));
   assertEquals((await deadline(fleet.daemon.child.status, "the program's end")).code, 0);
+  assertEquals(fleet.daemon.log.includes("replaced in"), false, fleet.daemon.log);
 });
