@@ -88,6 +88,22 @@ Deno.test("serveHTTP() gives a copied request its URL where an upgrade to no Web
   });
 });
 
+Deno.test("serveHTTP() takes the host of an absolute target on a Unix socket, too (rule A11)", async () => {
+  const path = `${await Deno.makeTempDir()}/app.sock`;
+  const app: App = (request) => Response.json([request.url, request.headers.get("host")]);
+  const server = serveHTTP(app, { path, onListen() {} });
+  const seen = async (target: string) => {
+    const conn = await deadline(Deno.connect({ transport: "unix", path }), "a connection");
+    const head = `GET ${target} HTTP/1.1\r\nHost: other\r\nConnection: close\r\n\r\n`;
+    await conn.write(new TextEncoder().encode(head));
+    const text = await deadline(new Response(conn.readable).text(), "the response");
+    return JSON.parse(text.split("\r\n\r\n")[1]);
+  };
+  assertEquals(await seen("http://a.example/x"), ["http://a.example/x", "a.example"]);
+  assertEquals(await seen("/x"), ["http://other/x", "other"]);
+  await deadline(server.shutdown(), "the server's end");
+});
+
 Deno.test("serveHTTP() gives an info that can be spread and cloned, as under Deno.serve", async () => {
   const app: App = (_request, info) => Response.json([{ ...info }, structuredClone(info)]);
   await serving(app, {}, async (url) => {
