@@ -28,6 +28,7 @@ import {
 import { contentLength } from "./bridge/request.ts";
 import { RequestBody, type RequestBodySource } from "./server/request_body.ts";
 import { refuse, respond, type ResponseSink } from "./server/respond.ts";
+import { RunningRequests } from "./server/running_requests.ts";
 import { NO_QUIRKS, type ServerQuirks, serverQuirks } from "./bridge/server_quirks.ts";
 import { Channel, type ChannelHandler, LINGER, LINGER_IDLE, StallError } from "./io/channel.ts";
 import type { Duplex, Listener } from "./io/duplex.ts";
@@ -186,13 +187,12 @@ export function allow(variables: Record<string, string> = {}): Response {
 
 /** The state that all connections of one server share. */
 class Service {
-  /** The number of requests in progress. */
-  requests = 0;
   readonly app: AppObject;
   readonly program: string | undefined = mainModulePath();
   readonly options: FastCGIOptions;
   readonly limits: Limits;
   readonly log: (message: string) => void;
+  readonly running: RunningRequests;
   readonly debug: DebugHook;
   readonly capacity: [name: string, value: string][];
 
@@ -206,6 +206,7 @@ class Service {
     this.options = options;
     this.limits = { ...resolveLimits(options), maxRequestsPerConnection, idleTimeout };
     this.log = safeLog(options.log);
+    this.running = new RunningRequests(this.log);
     this.debug = {
       load: () => import("./debug/debug_page.ts"),
       address,
@@ -362,7 +363,7 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
         `Cannot begin request as its id must not be in use: current value is ${id}`,
       );
     }
-    const { limits, requests } = this.service;
+    const { limits, running } = this.service;
     const limit = limits.maxRequestsPerConnection;
     if (this.#requests.size >= limit * 2 + 64) {
       throw new ProtocolError(
@@ -371,7 +372,7 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
     }
     // A filter's response waits for all of FCGI_STDIN, so reading must not wait for the app.
     if (id !== 1 || this.#requests.size > 0 || role === Role.filter) this.#multiplexed = true;
-    const overloaded = this.#overloaded || requests >= limits.maxRequests ||
+    const overloaded = this.#overloaded || running.count >= limits.maxRequests ||
       this.#requests.size >= limit;
     this.#begun++;
     this.#unread.delete(id);
@@ -550,8 +551,10 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   #role: number;
   /** The app's handler for the role, if it has one. */
   #handler: Handler | undefined;
-  /** Whether it counts among the service's requests. One that arrives while the server is overloaded does not. */
+  /** Whether it counts among the running requests. One that arrives while the server is overloaded does not. */
   #counted: boolean;
+  /** Ends the count of a request that was aborted before its handler has settled. */
+  #settle: (() => void) | null = null;
   /** The first record of FCGI_PARAMS as a byte string, usually the only one. Empty if the variables are too long. */
   #variables = "";
   /** The later records, as bytes: a string that is joined from many small parts takes many times their size. */
@@ -582,7 +585,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
     this.#handler = this.#findHandler(connection.service.app);
     this.#counted = !overloaded;
     if (overloaded) this.#refuse(503, ProtocolStatus.overloaded);
-    else connection.service.requests++;
+    else connection.service.running.count++;
   }
 
   get program(): string | undefined {
@@ -716,13 +719,24 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
       ? refuse(this.#refusal.status, exchange, this)
       : respond(this.#handler!, exchange, this, this.#connection.service.options);
     responded.then((sent) => {
-      workload.end();
+      this.#settled();
       if (!sent) this.#truncate();
     }, (error) => {
-      workload.end();
+      this.#settled();
       this.log(describeError(error));
       this.#truncate();
     });
+  }
+
+  /** Called when the handler has settled and nothing more will be sent. */
+  #settled(): void {
+    workload.end();
+    this.#settle?.();
+  }
+
+  #uncount(): void {
+    if (this.#counted) this.#connection.service.running.count--;
+    this.#counted = false;
   }
 
   #findHandler(app: AppObject): Handler | undefined {
@@ -820,6 +834,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   /** Drops the rest of the input until it ends. */
   #drain(): void {
     this.#phase = "responded";
+    this.#uncount();
     this.#drained = [new StallTimer(), new StallTimer()];
     this.body?.discard();
     this.data?.discard();
@@ -855,6 +870,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   /** Aborts the request, as FCGI_ABORT_REQUEST arrived (section 5.4). */
   abortedByPeer(): void {
     this.#exchange?.abort(new DOMException("The web server aborted the request", "AbortError"));
+    this.#abandon();
     this.#end(0, false);
     this.#connection.flush();
   }
@@ -862,10 +878,18 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   /** Aborts the request without a response: the connection is closed, or is about to close. */
   abort(reason: unknown): void {
     if (this.#phase === "ended") return;
+    this.#abandon();
     this.#forget(false);
     this.data?.fail(reason);
     this.#inputWhole?.resolve();
     this.#exchange?.abort(reason);
+  }
+
+  /** Counts an aborted request until its handler settles, for some time. */
+  #abandon(): void {
+    if (this.#phase !== "running" || !this.#counted) return;
+    this.#counted = false;
+    this.#settle = this.#connection.service.running.abandon();
   }
 
   /**
@@ -890,7 +914,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   /** Ends the request on its connection: its response is queued, or there is none. The handler may still run. */
   #forget(broken: boolean): void {
     this.#phase = "ended";
-    if (this.#counted) this.#connection.service.requests--;
+    this.#uncount();
     if (this.body && !this.body.ended) this.body.discard();
     if (this.data && !this.data.ended) this.data.discard();
     this.#connection.ended(this, broken);

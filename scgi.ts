@@ -28,6 +28,7 @@ import {
 import { contentLength } from "./bridge/request.ts";
 import { RequestBody, type RequestBodySource } from "./server/request_body.ts";
 import { refuse, respond, type ResponseSink, toHandler } from "./server/respond.ts";
+import { RunningRequests } from "./server/running_requests.ts";
 import { Channel, type ChannelHandler, StallError } from "./io/channel.ts";
 import type { Duplex, Listener } from "./io/duplex.ts";
 import { safeLog } from "./io/log.ts";
@@ -73,8 +74,7 @@ export interface SCGIOptions extends AppOptions, LimitOptions, ServerOptions {
 
 /** The state that all connections of one server share. */
 interface Service {
-  /** The number of requests in progress. */
-  requests: number;
+  running: RunningRequests;
   handler: Handler;
   options: SCGIOptions;
   limits: Required<LimitOptions>;
@@ -104,8 +104,9 @@ interface Service {
  * ```
  */
 export function serveSCGI(app: App, listener: Listener, options: SCGIOptions = {}): Server {
+  const log = safeLog(options.log);
   const service: Service = {
-    requests: 0,
+    running: new RunningRequests(log),
     handler: toHandler(app),
     options,
     limits: resolveLimits(options),
@@ -114,7 +115,7 @@ export function serveSCGI(app: App, listener: Listener, options: SCGIOptions = {
       load: () => import("./debug/debug_page.ts"),
       address: listener.addr,
     },
-    log: safeLog(options.log),
+    log,
   };
   return startServer(
     listener,
@@ -136,6 +137,8 @@ class Connection
   #exchange: Exchange | null = null;
   #body: RequestBody | null = null;
   #rate: BodyRate | null = null;
+  /** Resolves when the handler has settled and nothing more will be sent. */
+  #responding: Promise<void> | null = null;
   /** Whether the response has ended, completely or not. */
   #finished = false;
   /** Whether the server shuts down. */
@@ -146,7 +149,7 @@ class Connection
 
   constructor(service: Service, duplex: Duplex, overloaded: boolean) {
     this.#service = service;
-    this.#overloaded = overloaded || service.requests >= service.limits.maxRequests;
+    this.#overloaded = overloaded || service.running.count >= service.limits.maxRequests;
     this.#headers = new SCGIHeaderDecoder(service.limits.maxVariableBytes);
     this.#channel = new Channel(duplex, this.#out, this, service.limits.writeTimeout);
   }
@@ -160,9 +163,12 @@ class Connection
   }
 
   async run(): Promise<void> {
-    if (!this.#overloaded) this.#service.requests++;
+    const { running } = this.#service;
+    if (!this.#overloaded) running.count++;
     await this.#channel.run();
-    if (!this.#overloaded) this.#service.requests--;
+    if (this.#overloaded) return;
+    if (this.#responding === null || this.#finished) running.count--;
+    else this.#responding.then(running.abandon());
   }
 
   received(bytes: Uint8Array): boolean {
@@ -208,7 +214,7 @@ class Connection
     const responded = refusal > 0
       ? refuse(refusal, this.#exchange, this)
       : respond(this.#service.handler, this.#exchange, this, options);
-    responded.catch((error) => log(describeError(error))).then(() => {
+    this.#responding = responded.catch((error) => log(describeError(error))).then(() => {
       workload.end();
       this.#finish();
     });

@@ -37,7 +37,8 @@ export interface LimitOptions {
    */
   maxBufferedBody?: number;
   /**
-   * How many requests may be in progress in total. Beyond it the response is 503.
+   * How many requests may be in progress in total. Beyond it the response is 503. A handler that runs on when its client
+   * has left counts until it settles, but for five minutes at most.
    *
    * @default 1024
    */

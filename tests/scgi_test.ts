@@ -441,6 +441,38 @@ Deno.test("maxRequests and maxConnections: responses at the limit, 503 above it 
   }
 });
 
+Deno.test("maxRequests counts a handler that runs on when the web server disconnects (rule F8)", async () => {
+  const gate = Promise.withResolvers<void>();
+  let running = 0;
+  const app: App = async () => {
+    running++;
+    await gate.promise;
+    running--;
+    return new Response("Hello");
+  };
+  await serving(app, { maxRequests: 2 }, async ({ connect }) => {
+    for (let i = 0; i < 5; i++) {
+      const client = await connect();
+      // It waits for the rest of the body, so that the end of its input aborts the request at once.
+      await client.send(head(10), bytes("some"));
+      await turns(3);
+      client.close();
+      await turns(3);
+    }
+    assertEquals(running, 2);
+    const refused = await connect();
+    await refused.send(request());
+    assertEquals((await refused.response()).status, 503);
+    gate.resolve();
+    await turns();
+    for (let i = 0; i < 2; i++) {
+      const client = await connect();
+      await client.send(request());
+      assertEquals((await client.response()).status, 200);
+    }
+  });
+});
+
 Deno.test("variablesTimeout, bodyTimeout, writeTimeout: a late peer gets a closed connection or 408 (rules F8, F9)", async () => {
   const cancelled = Promise.withResolvers<void>();
   const app: App = async (request) => {

@@ -273,6 +273,44 @@ Deno.test("maxRequests: responses at the limit, 503 above it, over all connectio
   );
 });
 
+for (
+  const [way, leave] of Object.entries({
+    "disconnects": (client: FastCGIClient) => client.close(),
+    "sends FCGI_ABORT_REQUEST": (client: FastCGIClient) => client.send(abortRequest(1)),
+  })
+) {
+  Deno.test(`maxRequests counts a handler that runs on when the web server ${way} (rule F8)`, async () => {
+    const gate = Promise.withResolvers<void>();
+    let running = 0;
+    const app: App = async () => {
+      running++;
+      await gate.promise;
+      running--;
+      return new Response("Hello");
+    };
+    await serving(app, { maxRequests: 2 }, async ({ connect }) => {
+      for (let i = 0; i < 5; i++) {
+        const client = await connect();
+        await client.send(request({ keep: true }));
+        await turns(3);
+        await leave(client);
+        await turns(3);
+      }
+      assertEquals(running, 2);
+      const refused = await connect();
+      await refused.send(request());
+      assertEquals((await refused.response()).status, 503);
+      gate.resolve();
+      await turns();
+      for (const id of [1, 2]) {
+        const client = await connect();
+        await client.send(request({ id }));
+        assertEquals((await client.response(id)).status, 200);
+      }
+    });
+  });
+}
+
 Deno.test("maxConnections: responses at the limit, 503 above it (rules C19, F8)", async () => {
   await serving(hello, { maxConnections: 2 }, async ({ connect }) => {
     const clients = [await connect(), await connect()];

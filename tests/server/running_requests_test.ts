@@ -1,0 +1,26 @@
+import { assertEquals } from "@std/assert";
+import { RunningRequests } from "../../server/running_requests.ts";
+import { deadline } from "../testing/deadline.ts";
+
+Deno.test("RunningRequests counts a request whose client has left until its handler settles", () => {
+  const running = new RunningRequests(() => {});
+  running.count++;
+  const settle = running.abandon();
+  assertEquals(running.count, 1);
+  settle();
+  assertEquals(running.count, 0);
+});
+
+Deno.test("RunningRequests counts a handler that does not settle for some time only, and logs this", async () => {
+  const { promise, resolve } = Promise.withResolvers<string>();
+  const running = new RunningRequests(resolve, 1);
+  running.count++;
+  const settle = running.abandon();
+  assertEquals(
+    await deadline(promise, "the line of the log"),
+    "A handler no longer counts for maxRequests as it must settle within 1 ms after its client has left: it still runs",
+  );
+  assertEquals(running.count, 0);
+  settle();
+  assertEquals(running.count, 0);
+});
