@@ -1,3 +1,4 @@
+import { shellQuote } from "../debug/shell_command.ts";
 import { Failure } from "./errors.ts";
 
 /**
@@ -16,31 +17,37 @@ function explain(error: unknown, code: string | undefined, address: string): str
   const cannot = `Cannot listen on ${address}`;
   if (error instanceof Deno.errors.NotCapable) {
     const flags = unix === undefined
-      ? `--allow-net=${address}`
-      : ["net=unix:", "read=", "write="].map((flag) => `--allow-${flag}${unix}`).join(" ");
-    return `${cannot} as Deno denies it: ${
-      error.message.replace(/,.*/s, "")
-    }. Type ${flags} after "deno run"`;
+      ? [`--allow-net=${address}`]
+      : ["net=unix:", "read=", "write="].map((flag) => `--allow-${flag}${unix}`);
+    return `${cannot} as Deno denies it: ${error.message.replace(/,.*/s, "")}. Type ${
+      flags.map(shellQuote).join(" ")
+    } after "deno run"`;
   }
   if (code === "EADDRINUSE") {
     const other = unix === undefined ? `${host}:${Number(port) + 1}` : `unix:${unix}.2`;
-    return `${cannot}: it is in use. Try --listen ${other}`;
+    return `${cannot}: it is in use. Try --listen ${shellQuote(other)}`;
   }
   if (code === "EADDRNOTAVAIL") {
     return `${cannot}: this machine does not have the address. Try --listen 127.0.0.1:${port}`;
   }
   if (code === "EACCES" || code === "EPERM" || error instanceof Deno.errors.PermissionDenied) {
     if (unix !== undefined) {
+      const own = unix.replace(/(?:\.\w+)?$/, "");
+      const socket = `${own}/${unix.slice(unix.lastIndexOf("/") + 1)}`;
       return `${cannot}: this user may not create files in ${
         folderOf(unix)
-      }. Try another folder, or sudo chown $USER ${folderOf(unix)}`;
+      }. Try a folder of your own: sudo install -d -o "$USER" ${shellQuote(own)}, and --listen ${
+        shellQuote(`unix:${socket}`)
+      }`;
     }
     return `${cannot}: ports below 1024 need root or CAP_NET_BIND_SERVICE. Try --listen ${host}:${
       Number(port) + 8000
     }`;
   }
   if (code === "ENOENT" && unix !== undefined) {
-    return `${cannot}: ${folderOf(unix)} does not exist. Create it: mkdir -p ${folderOf(unix)}`;
+    return `${cannot}: ${folderOf(unix)} does not exist. Create it: mkdir -p ${
+      shellQuote(folderOf(unix))
+    }`;
   }
   return undefined;
 }

@@ -2,6 +2,7 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import type { App } from "../bridge/app.ts";
 import { describeError } from "../bridge/describe.ts";
+import { shellQuote } from "../debug/shell_command.ts";
 import { logLine } from "../io/log.ts";
 import { isURL } from "./app_config.ts";
 import { Failure, UsageError } from "./errors.ts";
@@ -106,7 +107,7 @@ async function checkFile(path: string): Promise<void> {
   if (!info.isDirectory) return;
   throw new UsageError(
     `${path} is a folder. Name the app's module in it, as in: serve ${
-      join(path, "app.ts")
-    }. For a folder of CGI scripts: dev ${path}`,
+      shellQuote(join(path, "app.ts"))
+    }. For a folder of CGI scripts: dev ${shellQuote(path)}`,
   );
 }

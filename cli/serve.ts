@@ -5,6 +5,7 @@
  */
 
 import type { App, AppOptions } from "../bridge/app.ts";
+import { shellQuote } from "../debug/shell_command.ts";
 import { type FastCGIOptions, serveFastCGI } from "../fastcgi.ts";
 import { serveHTTP } from "../http.ts";
 import { EXEC_PATH } from "../process/exec_path.ts";
@@ -385,7 +386,9 @@ function checkWorkerPermissions(): void {
   );
   if (missing.length === 0) return;
   throw new Failure(
-    `Cannot start workers as --workers needs ${missing.map(({ flag }) => flag).join(" ")}. ` +
+    `Cannot start workers as --workers needs ${
+      missing.map(({ flag }) => shellQuote(flag)).join(" ")
+    }. ` +
       `Type it after "deno run"`,
   );
 }

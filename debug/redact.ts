@@ -27,7 +27,7 @@ const USERINFO = /(?<![a-z0-9+.-])([a-z][a-z0-9+.-]*:\/\/)[^\s/?#@"'`<>]*(?:@[^\
 const BARE = new RegExp(
   [
     String.raw`\b(?:Bearer|Basic|Digest|bearer|basic|digest|BEARER|BASIC|DIGEST)\s+[\w.~+/=-]{4,}`,
-    String.raw`\b(?:Token|token|ApiKey)\s+(?=[a-zA-Z_-]*\d)[\w.~+/=-]{8,}`,
+    String.raw`\b(?:Token|token|ApiKey)\s+(?:(?=[a-zA-Z_-]*\d)[\w.~+/=-]{8,}|[\w.~+/=-]{16,})`,
     // JSON Web Tokens
     String.raw`(?<![\w-])eyJ[\w-]{8,}\.[\w-]+\.?[\w-]*`,
     // GitHub, GitLab, Slack, npm, Google, SendGrid, Hugging Face, DigitalOcean

@@ -8,7 +8,7 @@ function systemError(code: string): Error {
 
 const EXPLAINED: [code: string, address: string, message: string][] = [
   ["EADDRINUSE", "127.0.0.1:9000", "it is in use. Try --listen 127.0.0.1:9001"],
-  ["EADDRINUSE", "[::1]:9000", "it is in use. Try --listen [::1]:9001"],
+  ["EADDRINUSE", "[::1]:9000", "it is in use. Try --listen '[::1]:9001'"],
   [
     "EACCES",
     "127.0.0.1:80",
@@ -27,7 +27,13 @@ const EXPLAINED: [code: string, address: string, message: string][] = [
   [
     "EACCES",
     "unix:/run/app.sock",
-    "this user may not create files in /run. Try another folder, or sudo chown $USER /run",
+    'this user may not create files in /run. Try a folder of your own: sudo install -d -o "$USER" /run/app, ' +
+    "and --listen unix:/run/app/app.sock",
+  ],
+  [
+    "ENOENT",
+    "unix:/nonexistent/a b/app.sock",
+    "/nonexistent/a b does not exist. Create it: mkdir -p '/nonexistent/a b'",
   ],
 ];
 for (const [code, address, message] of EXPLAINED) {

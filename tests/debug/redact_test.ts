@@ -79,6 +79,7 @@ for (const [text, redacted] of TEXTS) {
 const TOKENS = [
   ["Bearer ", "abcd.efgh"],
   ["Token ", "0123456789abcdef"],
+  ["Token ", "abcdefghijklmnopqrst"],
   ["ghp_", "0123456789abcdefghij0123456789abcdef"],
   ["github_pat_", "0123456789abcdefghij_0123456789"],
   ["glpat-", "0123456789abcdefghij"],
