@@ -1,5 +1,6 @@
 import type { HandlerInfo } from "../bridge/app.ts";
 import { isPrintable, printable } from "../bridge/printable.ts";
+import { nameOf } from "../io/address.ts";
 import type { Redactor } from "./redact.ts";
 
 /** The variables that a script needs to reproduce this request. */
@@ -72,10 +73,8 @@ function hasBody({ variables }: HandlerInfo): boolean {
 
 function addressText(address: Deno.Addr | undefined): string {
   if (address === undefined) return "ADDRESS";
-  if ("path" in address) return `unix:${address.path}`;
-  if (!("hostname" in address)) return "ADDRESS";
-  const { hostname, port } = address;
-  return `${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`;
+  if ("hostname" in address) return nameOf({ ...address, transport: "tcp" });
+  return "path" in address ? `unix:${address.path}` : "ADDRESS";
 }
 
 /** Returns path and query of a URL. */
