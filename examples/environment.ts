@@ -9,7 +9,17 @@ const app: Handler = (_request, info) => {
   return new Response(
     `<!doctype html>
 <html lang="en">
-<head><meta charset="utf-8"><title>Environment</title></head>
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark">
+<title>Environment</title>
+<style>
+table { width: 100%; table-layout: fixed }
+th { text-align: left }
+th, td { overflow-wrap: anywhere; vertical-align: top }
+</style>
+</head>
 <body>
 <h1>${info.variables.size} variables over ${info.protocol}</h1>
 <table>

@@ -48,7 +48,12 @@ async function digest(file: File): Promise<string> {
 function page(action: string, lines: string[]): string {
   return `<!doctype html>
 <html lang="en">
-<head><meta charset="utf-8"><title>Form</title></head>
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark">
+<title>Form</title>
+</head>
 <body>
 <form action="${escape(action)}/some/path?color=blue" method="post" enctype="multipart/form-data">
 <p><label>Name <input name="name"></label>

@@ -1,8 +1,10 @@
-#!/usr/bin/env -S deno run --allow-env --allow-net --allow-read=/tmp --allow-write=/tmp
+#!/usr/bin/env -S deno run --allow-env --allow-net --allow-read=/var/lib/guestbook --allow-write=/var/lib/guestbook
 /**
  * A guestbook: a form and an SQLite file, which all processes share.
  *
- * Run `./examples/guestbook.ts` and open http://localhost:8000. GUESTBOOK names another file; grant it in the first line.
+ * Make the folder of the file, `sudo install -d -o $USER /var/lib/guestbook`, run `./examples/guestbook.ts` and open
+ * http://localhost:8000. Under a web server the folder belongs to the user of the web server, such as www-data. GUESTBOOK names
+ * another file; grant its folder in the first line. It cannot be in /tmp: a service of systemd may have a /tmp of its own.
  */
 import { DatabaseSync } from "node:sqlite";
 import { type Handler, serve } from "../mod.ts";
@@ -13,7 +15,9 @@ const MAX_MESSAGE = 1000;
 const MAX_FORM = 16_384;
 
 function openDatabase(): DatabaseSync {
-  const database = new DatabaseSync(Deno.env.get("GUESTBOOK") ?? "/tmp/guestbook.db");
+  const database = new DatabaseSync(
+    Deno.env.get("GUESTBOOK") ?? "/var/lib/guestbook/guestbook.db",
+  );
   // If two scripts write at the same time, one waits.
   database.exec(`PRAGMA busy_timeout = 5000;
     CREATE TABLE IF NOT EXISTS entry (name TEXT, message TEXT, time TEXT DEFAULT CURRENT_TIMESTAMP)`);
@@ -22,13 +26,13 @@ function openDatabase(): DatabaseSync {
 
 const app: Handler = async (request, info) => {
   using database = openDatabase();
-  if (request.method !== "POST") return html(page(info.scriptName, readEntries(database)));
-  if (!isOwnForm(request)) return html("<p>Please sign on our own page.\n", 403);
+  if (request.method !== "POST") return page(guestbook(info.scriptName, readEntries(database)));
+  if (!isOwnForm(request)) return page("<p>Please sign on our own page.", 403);
   const form = await readForm(request);
-  if (form === undefined) return html("<p>Please write less.\n", 413);
+  if (form === undefined) return page("<p>Please write less.", 413);
   const name = String(form.get("name") ?? "").trim().slice(0, MAX_NAME);
   const message = String(form.get("message") ?? "").trim().slice(0, MAX_MESSAGE);
-  if (!name || !message) return html("<p>Please give a name and a message.\n", 400);
+  if (!name || !message) return page("<p>Please give a name and a message.", 400);
   database.prepare("INSERT INTO entry (name, message) VALUES (?, ?)").run(name, message);
   // The browser loads the page by GET, so that a reload does not submit the form again.
   return new Response(null, { status: 303, headers: { location: info.scriptName || "/" } });
@@ -62,12 +66,8 @@ function readEntries(database: DatabaseSync): string[] {
   );
 }
 
-function page(action: string, entries: string[]): string {
-  return `<!doctype html>
-<html lang="en">
-<head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Guestbook</title></head>
-<body>
-<h1>Guestbook</h1>
+function guestbook(action: string, entries: string[]): string {
+  return `<h1>Guestbook</h1>
 <form action="${escape(action || "/")}" method="post">
 <p><label>Name <input name="name" required maxlength="${MAX_NAME}"></label>
 <p><label>Message <textarea name="message" required maxlength="${MAX_MESSAGE}"></textarea></label>
@@ -75,14 +75,26 @@ function page(action: string, entries: string[]): string {
 </form>
 <dl>
 ${entries.join("\n")}
-</dl>
-</body>
-</html>
-`;
+</dl>`;
 }
 
-function html(body: string, status = 200): Response {
-  return new Response(body, { status, headers: { "content-type": "text/html; charset=utf-8" } });
+function page(content: string, status = 200): Response {
+  return new Response(
+    `<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark">
+<title>Guestbook</title>
+</head>
+<body>
+${content}
+</body>
+</html>
+`,
+    { status, headers: { "content-type": "text/html; charset=utf-8" } },
+  );
 }
 
 function escape(value: unknown): string {

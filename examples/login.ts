@@ -30,9 +30,8 @@ app.use(bodyLimit({ maxSize: 16_384 }));
 app.get("/", async (c) => {
   const user = await readSession(await getSignedCookie(c, SECRET, "session"));
   if (user === undefined) return c.html(loginForm("Who are you?"));
-  return c.html(`<p>Hello, ${user}.
-<form method="post" action="?action=logout"><button>Log out</button></form>
-`);
+  return c.html(page(`<p>Hello, ${user}.
+<form method="post" action="?action=logout"><button>Log out</button></form>`));
 });
 
 app.post("/", async (c) => {
@@ -87,12 +86,27 @@ async function isPassword(user: string, password: string): Promise<boolean> {
 }
 
 function loginForm(text: string): string {
-  return `<p>${text}
+  return page(`<p>${text}
 <form method="post" action="?">
 <p><label>User <input name="user" autocomplete="username"></label>
 <p><label>Password <input name="password" type="password" autocomplete="current-password"></label>
 <p><button>Log in</button>
-</form>
+</form>`);
+}
+
+function page(content: string): string {
+  return `<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark">
+<title>Login</title>
+</head>
+<body>
+${content}
+</body>
+</html>
 `;
 }
 

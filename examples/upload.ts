@@ -1,10 +1,14 @@
-#!/usr/bin/env -S deno run --allow-env --allow-net --allow-read=/tmp --allow-write=/tmp
+#!/usr/bin/env -S deno run --allow-env --allow-net --allow-read=/var/lib/uploads --allow-write=/var/lib/uploads
 /**
  * Streams uploads of any size to disk, and reports their progress.
  *
- * Run `./examples/upload.ts`, then `curl -T big.iso localhost:8000/big.iso`, and meanwhile `curl localhost:8000/big.iso`.
+ * Make its folder, `sudo install -d -o $USER /var/lib/uploads`, run `./examples/upload.ts`, then
+ * `curl -T big.iso localhost:8000/big.iso`, and meanwhile `curl localhost:8000/big.iso`. Under a web server the folder belongs
+ * to the user of the web server, such as www-data. UPLOADS names another; grant it in the first line. It cannot be in /tmp: a
+ * service of systemd may have a /tmp of its own.
+ *
  * The progress is the size of the file on disk, so that other processes, such as CGI scripts, can read it. While a file is
- * uploaded, another upload of the same name gets 409. UPLOADS names another directory; grant it in the first line.
+ * uploaded, another upload of the same name gets 409.
  */
 import { type Handler, serve } from "../mod.ts";
 
@@ -13,7 +17,7 @@ const BUFFER_SIZE = 65536;
 const app: Handler = async (request, info) => {
   const [, name] = /^\/([\w-][\w.-]{0,99})$/.exec(info.pathInfo) ?? [];
   if (name === undefined) return new Response("PUT a file to /its-name\n", { status: 404 });
-  const directory = Deno.env.get("UPLOADS") ?? "/tmp/uploads";
+  const directory = Deno.env.get("UPLOADS") ?? "/var/lib/uploads";
   const file = { path: `${directory}/${name}`, part: `${directory}/.${name}.part` };
   if (request.method === "GET") return await showProgress(file);
   if (request.method !== "PUT" || request.body === null) {

@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertFalse, assertMatch, assertStringIncludes } from "@std/assert";
+import { assertEquals, assertFalse, assertMatch, assertStringIncludes } from "@std/assert";
 import { Demo } from "../scripts/demo_app.ts";
 import {
   exampleCard,
@@ -11,6 +11,8 @@ import {
 import { importMapFlags } from "./testing/command_line.ts";
 import { ROOT } from "./testing/daemon.ts";
 import { deadline } from "./testing/deadline.ts";
+import { testWith } from "./testing/needs.ts";
+import { assertFits } from "./testing/page_width.ts";
 
 const ORIGIN = "http://localhost:8000";
 const CANARY = "from-the-shell";
@@ -65,57 +67,17 @@ Deno.test("the page shows a failure in place of a time, escaped", () => {
   assertMatch(card, /width: 25\.0%.*\n.*width: 100\.0%.*\n.*width: 50\.0%/);
 });
 
-const hasChromium = new Deno.Command("sh", { args: ["-c", "command -v chromium"] }).outputSync()
-  .success;
-const required = Deno.env.get("GATEHOUSE_REQUIRE_SERVERS") === "1";
-
 for (const width of [360, 1200]) {
-  const missing = hasChromium ? "" : " (chromium missing: apt-get install chromium)";
-  Deno.test({
-    name: `the page fits into ${width} pixels${missing}`,
-    ignore: !hasChromium && !required,
-    async fn() {
-      const [first, ...others] = EXAMPLES.map((example, i) =>
-        exampleCard(example, {
-          CGI: 12_345.6,
-          FastCGI: 0.1,
-          SCGI: i === 0 ? { failure: "500 " + "x".repeat(200) } : 1,
-          HTTP: 99,
-        })
-      );
-      const page = pageHead() + first + others.join("") + pageEnd();
-      // The measured page itself runs no script.
-      const frame =
-        `<!doctype html><iframe src="/page" style="border:0;width:${width}px;height:900px"
-onload="const { scrollWidth, clientWidth } = this.contentDocument.documentElement;
-document.title = scrollWidth + ' in ' + clientWidth"></iframe>`;
-      await using server = Deno.serve(
-        { hostname: "127.0.0.1", port: 0, onListen() {} },
-        (request) =>
-          new Response(request.url.endsWith("/page") ? page : frame, {
-            headers: { "content-type": "text/html" },
-          }),
-      );
-      const profile = await Deno.makeTempDir();
-      const child = new Deno.Command("chromium", {
-        args: [
-          ..."--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run"
-            .split(" "),
-          `--user-data-dir=${profile}`,
-          "--window-size=1400,1000",
-          "--dump-dom",
-          `http://127.0.0.1:${server.addr.port}/`,
-        ],
-        env: { HOME: profile },
-        stdout: "piped",
-        stderr: "null",
-      }).spawn();
-      const { stdout } = await deadline(child.output(), "chromium", 60_000);
-      await Deno.remove(profile, { recursive: true });
-      const [, scroll, client] = /<title>(\d+) in (\d+)</.exec(new TextDecoder().decode(stdout))!;
-      assert(Number(client) > width - 30, client);
-      assertEquals(scroll, client);
-    },
+  testWith({ chromium: "chromium" }, `the page fits into ${width} pixels`, async () => {
+    const [first, ...others] = EXAMPLES.map((example, i) =>
+      exampleCard(example, {
+        CGI: 12_345.6,
+        FastCGI: 0.1,
+        SCGI: i === 0 ? { failure: "500 " + "x".repeat(200) } : 1,
+        HTTP: 99,
+      })
+    );
+    await assertFits(pageHead() + first + others.join("") + pageEnd(), width);
   });
 }
 

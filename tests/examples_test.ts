@@ -7,6 +7,8 @@ import { serveOne } from "./testing/fastcgi_client.ts";
 import { parseResponse } from "./testing/response.ts";
 import { Daemon, ROOT } from "./testing/daemon.ts";
 import { deadline } from "./testing/deadline.ts";
+import { testWith } from "./testing/needs.ts";
+import { assertFits } from "./testing/page_width.ts";
 import { handDown } from "./testing/hand_down.ts";
 import { eventually } from "./servers/harness.ts";
 
@@ -16,9 +18,12 @@ const SCRIPT_ORIGIN = "http://localhost:8000";
 const MOUNT = "/cgi-bin/app.ts";
 const FORWARDED = ["authorization", "cookie", "last-event-id", "origin", "sec-fetch-site"];
 
-async function flagsOf(name: string): Promise<string[]> {
+/** Returns the flags of an example's first line, with the folder of a test in place of its own. */
+async function flagsOf(name: string, env: Record<string, string>): Promise<string[]> {
   const [first] = (await Deno.readTextFile(`${ROOT}examples/${name}.ts`)).split("\n");
-  return first.match(/--allow-\S+/g)!;
+  return first.match(/--allow-\S+/g)!.map((flag) =>
+    flag.replace(/\/var\/lib\/\w+$/, env.GUESTBOOK?.replace(/\/[^/]*$/, "") ?? env.UPLOADS)
+  );
 }
 
 /** Runs the example by its own first line, as a web server does. */
@@ -28,7 +33,7 @@ function scriptSender(name: string, env: Record<string, string>): Send {
     const url = new URL(request.url);
     const body = await request.bytes();
     const file = `${ROOT}examples/${name}.ts`;
-    const flags = await flagsOf(name);
+    const flags = await flagsOf(name, env);
     const child = new Deno.Command(Deno.execPath(), {
       args: ["run", "--no-prompt", ...flags, file],
       env: {
@@ -72,7 +77,7 @@ async function withTransports(
   await test(scriptSender(name, env), SCRIPT_ORIGIN);
   for (const protocol of ["fastcgi", "scgi", "http"]) {
     await using daemon = new Daemon([
-      ...(await flagsOf(name)).filter((flag) => !flag.startsWith("--allow-read")),
+      ...(await flagsOf(name, env)).filter((flag) => !flag.startsWith("--allow-read")),
       "--allow-read",
       `${ROOT}cli.ts`,
       "serve",
@@ -110,6 +115,27 @@ Deno.test("examples/hello.ts greets over every transport", () =>
     assertEquals(await response.text(), "Hello from Gatehouse\n");
   }));
 
+for (const name of ["environment", "form", "guestbook", "login"]) {
+  Deno.test(`the page of examples/${name}.ts fits a phone, and has dark colors where the browser has`, async () => {
+    const directory = await Deno.makeTempDir();
+    const env = { GUESTBOOK: `${directory}/guestbook.db`, SESSION_SECRET: "a secret of this test" };
+    const page = await (await scriptSender(name, env)("/")).text();
+    assertMatch(page, /^<!doctype html>\n<html lang="en">/);
+    assertStringIncludes(page, '<meta name="viewport" content="width=device-width">');
+    assertStringIncludes(page, '<meta name="color-scheme" content="light dark">');
+    await Deno.remove(directory, { recursive: true });
+  });
+}
+
+testWith(
+  { chromium: "chromium" },
+  "the table of examples/environment.ts fits a phone",
+  async () => {
+    const path = `/${"x".repeat(200)}?${"y".repeat(200)}`;
+    await assertFits(await (await scriptSender("environment", {})(path)).text(), 360);
+  },
+);
+
 Deno.test("examples/environment.ts shows the variables, escaped", () =>
   withTransports("environment", async (send) => {
     const text = await (await send("/a?b=<script>&c=%22")).text();
@@ -140,7 +166,7 @@ const SESSION_SECRET = { SESSION_SECRET: "a secret of the tests, of some length"
 
 for (const name of ["login", "hono"]) {
   Deno.test(`examples/${name}.ts does not start behind a web server without a secret`, async () => {
-    const flags = await flagsOf(name);
+    const flags = await flagsOf(name, {});
     const script = new Daemon([...flags, `${ROOT}examples/${name}.ts`], {
       env: { GATEWAY_INTERFACE: "CGI/1.1", REQUEST_METHOD: "GET" },
     });
@@ -385,7 +411,7 @@ Deno.test("examples can be run by their first line", async () => {
     const [first] = (await Deno.readTextFile(`${ROOT}examples/${name}`)).split("\n");
     assertMatch(
       first,
-      /^#!\/usr\/bin\/env -S deno run(?: --allow-(?:env|net|read|write=\/run\/php|read=\/tmp|write=\/tmp))+$/,
+      /^#!\/usr\/bin\/env -S deno run(?: --allow-(?:env|net|read|write=\/run\/php|(?:read|write)=\/var\/lib\/\w+))+$/,
       name,
     );
   }
