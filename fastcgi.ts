@@ -17,7 +17,7 @@
 import type { App, AppObject, AppOptions, FilterInfo, Handler } from "./bridge/app.ts";
 import { describeError } from "./bridge/describe.ts";
 import type { DebugHook } from "./server/error_response.ts";
-import { BodyRate } from "./bridge/body_rate.ts";
+import { BodyWatch } from "./server/body_watch.ts";
 import { disconnected, Exchange, FilterExchange, type TransportInfo } from "./server/exchange.ts";
 import {
   BODY_HIGH_WATER,
@@ -42,7 +42,7 @@ import {
   type ServerOptions,
   startServer,
 } from "./server/server.ts";
-import { StallTimer } from "./io/stall_timer.ts";
+import { Progress } from "./io/progress.ts";
 import { workload } from "./io/workload.ts";
 import { ByteBuffer } from "./wire/byte_buffer.ts";
 import { decodeByteString, toByteString } from "./wire/byte_string.ts";
@@ -244,10 +244,10 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
   #begun = 0;
   /** The same at the last call of {@linkcode takeBusy}. */
   #begunBefore = 0;
-  #openedAt = 0;
+  #opened = new Progress();
+  #activity = new Progress();
   /** The ids of ended requests whose input the web server may still be sending. */
   #unread = new Set<number>();
-  #idleTimer = new StallTimer();
 
   constructor(service: Service, duplex: Duplex, overloaded: boolean) {
     this.service = service;
@@ -463,10 +463,10 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
     channel.check(now);
     if (channel.closed) return;
     if (this.out.length > 0) this.flush();
-    this.#openedAt ||= now;
-    const idle = this.#idleTimer.elapsed(channel.activity, now);
+    const open = this.#opened.elapsed(now);
+    const idle = this.#activity.elapsed(now, channel.activity);
     if (this.#requests.size === 0) {
-      if (this.#isOver(now, idle)) return channel.close();
+      if (this.#isOver(open, idle)) return channel.close();
       if (this.#phase === "open" && idle > limits.idleTimeout) this.drain();
     }
     for (const request of this.#requests.values()) {
@@ -483,13 +483,13 @@ class Connection implements ServerConnection, ChannelHandler, RecordSink {
   }
 
   /** Returns whether a connection without a request closes now, even if the web server is about to send one. */
-  #isOver(now: number, idle: number): boolean {
+  #isOver(open: number, idle: number): boolean {
     const { idleTimeout, variablesTimeout } = this.service.limits;
     if (this.#phase === "leaving") {
       return idle > (this.quirks.closesOnBytes ? LEAVE : NEW_CONNECTION);
     }
     if (this.#begun > 0) return this.#phase === "closing" && idle > idleTimeout;
-    return idle > idleTimeout || now - this.#openedAt > variablesTimeout ||
+    return idle > idleTimeout || open > variablesTimeout ||
       this.#phase === "closing" && idle > NEW_CONNECTION;
   }
 
@@ -561,15 +561,15 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   #moreVariables: ByteBuffer | null = null;
   #variableBytes = 0;
   #exchange: Exchange | null = null;
-  #begunAt = 0;
-  /** The rates of the body and of a filter's data, once they are checked. */
-  #rates: [BodyRate, BodyRate] | null = null;
+  #begun = new Progress();
+  /** The watches of the body and of a filter's data, once they are checked. */
+  #watches: [BodyWatch, BodyWatch] | null = null;
   /** In the filter role, resolves when FCGI_STDIN has ended. */
   #inputWhole: PromiseWithResolvers<void> | null = null;
   /** Whether FCGI_STDERR was used. */
   #logged = false;
   /** How long the input has been dropped after the response: in total, and without a byte. */
-  #drained: [StallTimer, StallTimer] | null = null;
+  #drained: [Progress, Progress] | null = null;
 
   constructor(
     connection: Connection,
@@ -611,8 +611,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   /** Returns whether its variables are late. */
   isLate(now: number): boolean {
     if (this.#phase !== "variables") return false;
-    this.#begunAt ||= now;
-    return now - this.#begunAt > this.#connection.service.limits.variablesTimeout;
+    return this.#begun.elapsed(now) > this.#connection.service.limits.variablesTimeout;
   }
 
   /** Records that the connection closes as its variables are late. */
@@ -835,7 +834,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   #drain(): void {
     this.#phase = "responded";
     this.#uncount();
-    this.#drained = [new StallTimer(), new StallTimer()];
+    this.#drained = [new Progress(), new Progress()];
     this.body?.discard();
     this.data?.discard();
   }
@@ -853,7 +852,7 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   #checkDrain(now: number): void {
     const [total, stall] = this.#drained!;
     const received = this.body?.received ?? 0;
-    if (total.elapsed(0, now) <= LINGER && stall.elapsed(received, now) <= LINGER_IDLE) return;
+    if (total.elapsed(now) <= LINGER && stall.elapsed(now, received) <= LINGER_IDLE) return;
     if (this.#connection.alone) this.#forget(true);
     else this.#endLate();
   }
@@ -861,10 +860,10 @@ class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
   /** Fails a body whose next bytes do not arrive in time while the app reads it. */
   checkBody(now: number): void {
     if (this.#phase === "responded") return this.#checkDrain(now);
-    const { bodyTimeout, minBodyRate } = this.#connection.service.limits;
-    this.#rates ??= [new BodyRate(minBodyRate), new BodyRate(minBodyRate)];
-    this.body?.check(now, bodyTimeout, this.#rates[0]);
-    this.data?.check(now, bodyTimeout, this.#rates[1]);
+    const { limits } = this.#connection.service;
+    this.#watches ??= [new BodyWatch(limits), new BodyWatch(limits)];
+    if (this.body !== null) this.#watches[0].check(this.body, now);
+    if (this.data !== null) this.#watches[1].check(this.data, now);
   }
 
   /** Aborts the request, as FCGI_ABORT_REQUEST arrived (section 5.4). */

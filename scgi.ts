@@ -17,7 +17,7 @@
 import type { App, AppOptions, Handler } from "./bridge/app.ts";
 import { describeError } from "./bridge/describe.ts";
 import type { DebugHook } from "./server/error_response.ts";
-import { BodyRate } from "./bridge/body_rate.ts";
+import { BodyWatch } from "./server/body_watch.ts";
 import { disconnected, Exchange, type TransportInfo } from "./server/exchange.ts";
 import {
   BODY_HIGH_WATER,
@@ -33,6 +33,7 @@ import { Channel, type ChannelHandler, StallError } from "./io/channel.ts";
 import type { Duplex, Listener } from "./io/duplex.ts";
 import { safeLog } from "./io/log.ts";
 import { mainModulePath } from "./io/main_module.ts";
+import { Progress } from "./io/progress.ts";
 import { workload } from "./io/workload.ts";
 import {
   type Server,
@@ -136,16 +137,16 @@ class Connection
   #headers: SCGIHeaderDecoder | null;
   #exchange: Exchange | null = null;
   #body: RequestBody | null = null;
-  #rate: BodyRate | null = null;
+  #bodyWatch: BodyWatch | null = null;
   /** Resolves when the handler has settled and nothing more will be sent. */
   #responding: Promise<void> | null = null;
   /** Whether the response has ended, completely or not. */
   #finished = false;
   /** Whether the server shuts down. */
   #closing = false;
-  /** When the connection closes unless a request has begun to arrive, while the server shuts down. */
-  #deadline = 0;
-  #startedAt = 0;
+  #opened = new Progress();
+  /** The time without a byte of a request while the server shuts down. */
+  #unused = new Progress();
 
   constructor(service: Service, duplex: Duplex, overloaded: boolean) {
     this.#service = service;
@@ -262,19 +263,18 @@ class Connection
   check(now: number): void {
     const { limits, log } = this.#service;
     this.#channel.check(now);
-    this.#startedAt ||= now;
-    if (this.#closing && this.#channel.reads === 0) this.#deadline ||= now + NEW_CONNECTION;
-    if (this.#deadline > 0 && now > this.#deadline && this.#channel.reads === 0) {
+    const open = this.#opened.elapsed(now);
+    const isUnused = this.#closing && this.#channel.reads === 0;
+    if (this.#unused.elapsed(now, isUnused ? 0 : NaN) > NEW_CONNECTION) {
       this.#channel.close();
-    } else if (this.#headers !== null && now - this.#startedAt > limits.variablesTimeout) {
+    } else if (this.#headers !== null && open > limits.variablesTimeout) {
       log(
         `Closed a connection as a request's variables must arrive within ${limits.variablesTimeout} ms: they did not`,
       );
       if (this.#channel.reads > 0) this.#dropLate();
       this.abort(disconnected());
     } else {
-      this.#rate ??= new BodyRate(limits.minBodyRate);
-      this.#body?.check(now, limits.bodyTimeout, this.#rate);
+      if (this.#body !== null) (this.#bodyWatch ??= new BodyWatch(limits)).check(this.#body, now);
       if (this.#channel.inputEnded) this.#channel.probe();
     }
   }

@@ -1,6 +1,6 @@
 import type { Duplex } from "./duplex.ts";
 import { type Pending, WriteQueue } from "./write_queue.ts";
-import { StallTimer } from "./stall_timer.ts";
+import { Progress } from "./progress.ts";
 
 /** The driver of a {@linkcode Channel}, which calls these methods. */
 export interface ChannelHandler {
@@ -70,9 +70,9 @@ export class Channel {
   #lingering = false;
   #resume: (() => void) | null = null;
   #end: (() => void) | null = null;
-  #readStall = new StallTimer();
-  #writeStall = new StallTimer();
-  #linger = new StallTimer();
+  #reading = new Progress();
+  #writing = new Progress();
+  #linger = new Progress();
 
   /**
    * @param pending The buffer that the driver encodes into.
@@ -203,13 +203,13 @@ export class Channel {
     await this.#duplex.closeWrite?.().catch(() => {});
   }
 
-  /** Enforces the timeouts. To be called about twice a second with the time of a `LimitClock`. */
+  /** Enforces the timeouts. @param now The time of a `Ticker`. */
   check(now: number): void {
-    const unread = this.#readStall.elapsed(this.reads, now);
+    const unread = this.#reading.elapsed(now, this.reads);
     const { writing, writes } = this.#queue;
-    const unwritten = this.#writeStall.elapsed(writing ? writes : NaN, now);
+    const unwritten = this.#writing.elapsed(now, writing ? writes : NaN);
     if (this.#lingering) {
-      if (this.#linger.elapsed(0, now) > LINGER || unread > LINGER_IDLE) this.close();
+      if (this.#linger.elapsed(now) > LINGER || unread > LINGER_IDLE) this.close();
     } else if (unwritten > this.#writeTimeout) {
       this.#fail(
         new StallError(

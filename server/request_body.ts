@@ -1,5 +1,4 @@
 import { concat } from "../wire/byte_string.ts";
-import type { BodyRate } from "../bridge/body_rate.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 
 /** The transport that receives a body. */
@@ -46,7 +45,6 @@ export class RequestBody {
   #view: Uint8Array | null = null;
   #filled = 0;
   #waiting: (() => void) | null = null;
-  #waitingSince = 0;
   #source: RequestBodySource;
   #maxBytes: number;
 
@@ -71,6 +69,11 @@ export class RequestBody {
   /** How many bytes were received, including dropped ones. */
   get received(): number {
     return this.#received;
+  }
+
+  /** Whether the app waits for more bytes. */
+  get waiting(): boolean {
+    return this.#waiting !== null;
   }
 
   /** Whether the stream was read from or cancelled. */
@@ -215,33 +218,6 @@ export class RequestBody {
     this.#wake();
   }
 
-  /**
-   * Fails the body if its next bytes do not arrive within a timeout, or arrive too slowly, while the app reads it.
-   *
-   * @param now The time, in milliseconds.
-   * @param timeout How long the app may wait, in milliseconds.
-   * @param rate Its minimum rate.
-   */
-  check(now: number, timeout: number, rate: BodyRate): void {
-    if (rate.isTooSlow(now, this.#received, this.#waiting !== null)) {
-      this.fail(
-        new ProtocolError(
-          `Cannot read request body as at least ${rate.minimum} bytes per second must arrive: fewer did (minBodyRate)`,
-          408,
-        ),
-      );
-    }
-    if (this.#waiting === null) return;
-    this.#waitingSince ||= now;
-    if (now - this.#waitingSince <= timeout) return;
-    this.fail(
-      new ProtocolError(
-        `Cannot read request body as its next bytes must arrive within ${timeout} ms: none did`,
-        408,
-      ),
-    );
-  }
-
   /** Drops the buffered bytes and all that follow. The app can no longer read the body. */
   discard(): void {
     this.discarded = true;
@@ -254,7 +230,6 @@ export class RequestBody {
   #wake(): void {
     const waiting = this.#waiting;
     this.#waiting = null;
-    this.#waitingSince = 0;
     waiting?.();
   }
 

@@ -1,10 +1,9 @@
 import { takePart } from "../io/balance.ts";
 import type { Duplex, Listener } from "../io/duplex.ts";
 import { safeLog } from "../io/log.ts";
-import { LimitClock } from "../io/limit_clock.ts";
 import { MAX_DELAY } from "../io/max_delay.ts";
 import { AllowedPeers, checkExposure } from "../io/peers.ts";
-import { type Member, Roster } from "../io/roster.ts";
+import { type Ticked, Ticker } from "../io/ticker.ts";
 
 /** A running server: the shape of `Deno.HttpServer`. */
 export interface Server extends AsyncDisposable {
@@ -60,7 +59,7 @@ export interface ServerOptions {
 }
 
 /** One connection, as its protocol serves it. */
-export interface ServerConnection extends Member {
+export interface ServerConnection extends Ticked {
   /** Serves the connection. Resolves when it is closed, and never rejects. */
   run(): Promise<void>;
   /** Finishes the requests in progress, or on a new connection its first request, and closes. */
@@ -72,14 +71,12 @@ export interface ServerConnection extends Member {
    * connection in its place.
    */
   takeBusy?(): boolean;
-  /** Enforces the timeouts. Called about twice a second with the time of a {@linkcode LimitClock}. */
-  check(now: number): void;
 }
 
 /** The defaults of `maxConnections` and `shutdownTimeout`. */
 export const MAX_CONNECTIONS = 1024;
 export const SHUTDOWN_TIMEOUT = 10_000;
-/** The time between two calls of {@linkcode ServerConnection.check}, in milliseconds. */
+/** The time between two checks of the connections' deadlines, in milliseconds. */
 const TICK = 500;
 /** The maximum number of connections beyond `maxConnections`, which get 503. */
 const REFUSALS = 64;
@@ -113,11 +110,10 @@ export function startServer(
     "allowRemote: true",
   );
   const allowed = webServerAddresses && new AllowedPeers(webServerAddresses);
-  const connections = new Roster<ServerConnection>();
+  const connections = new Ticker<ServerConnection>(TICK);
   const finished = Promise.withResolvers<void>();
   let stopping: Promise<void> | null = null;
   let room: (() => void) | null = null;
-  let timer: ReturnType<typeof setInterval> | undefined;
   /** Closing: accepts no more, but may still serve what the listener has accepted. */
   let phase: "accepting" | "closing" | "closed" = "accepting";
   /** The error of the last accept, if it failed. */
@@ -133,25 +129,11 @@ export function startServer(
     const connection = open(duplex, connections.size >= maxConnections);
     connections.add(connection);
     if (phase !== "accepting") connection.drain();
-    timer ??= startTimer();
     connection.run().catch((error) => log(String(error))).finally(() => {
       connections.delete(connection);
       room?.();
-      if (connections.size > 0) return;
-      clearInterval(timer);
-      timer = undefined;
-      if (phase === "closed") end();
+      if (connections.size === 0 && phase === "closed") end();
     });
-  }
-
-  function startTimer(): ReturnType<typeof setInterval> {
-    const clock = new LimitClock();
-    const started = setInterval(() => {
-      const now = clock.tick();
-      for (const connection of connections) connection.check(now);
-    }, TICK);
-    Deno.unrefTimer(started as unknown as number);
-    return started;
   }
 
   async function accept(): Promise<void> {
@@ -183,6 +165,7 @@ export function startServer(
   }
 
   function end(): void {
+    connections.close();
     signal?.removeEventListener("abort", abort);
     finished.resolve();
   }

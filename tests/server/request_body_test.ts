@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import fc from "fast-check";
-import { BodyRate } from "../../bridge/body_rate.ts";
+import { BodyWatch } from "../../server/body_watch.ts";
+import { resolveLimits } from "../../server/limits.ts";
 import { RequestBody } from "../../server/request_body.ts";
 import { ProtocolError } from "../../wire/protocol_error.ts";
 import { concat } from "../testing/bytes.ts";
@@ -214,17 +215,17 @@ Deno.test("RequestBody drops bytes for a buffer whose reader has cancelled", asy
   assertEquals([body.discarded, body.buffered], [true, 0]);
 });
 
-Deno.test("check() fails a body that arrives below the minimum rate while the app reads it", async () => {
+Deno.test("BodyWatch fails a body that arrives below the minimum rate while the app reads it", async () => {
   const body = new RequestBody({ pull() {} });
   const read = body.collect()!;
-  const rate = new BodyRate(500);
+  const watch = new BodyWatch(resolveLimits({ bodyTimeout: Infinity, minBodyRate: 500 }));
   let at = 0;
   for (; at < 62_000 && !body.ended; at += 500) {
     body.push(new Uint8Array(1), false);
     // The app reads on.
     await null;
     await null;
-    body.check(1 + at, Infinity, rate);
+    watch.check(body, 1 + at);
   }
   assertEquals(at, 60_500);
   const error = await assertRejects(() => read, ProtocolError, "at least 500 bytes per second");
