@@ -4,6 +4,7 @@
  * @module
  */
 
+import { parseArgs } from "@std/cli/parse-args";
 import { closest } from "./closest.ts";
 import { UsageError } from "./errors.ts";
 
@@ -70,22 +71,30 @@ export class Arguments {
    */
   static parse(usage: Usage, args: string[]): Arguments {
     const options = [...usage.options, HELP];
-    const values = new Map(options.map(({ name }): [string, string[]] => [name, []]));
-    const operands: string[] = [];
-    const rest = [...args];
-    for (let arg = rest.shift(); arg !== undefined; arg = rest.shift()) {
-      if (arg === "--") operands.push(...rest.splice(0));
-      else if (arg === "-" || !arg.startsWith("-")) operands.push(arg);
-      else {
-        const { option, value } = readOption(arg, options, rest, usage);
-        const given = values.get(option.name)!;
-        if (given.length > 0 && !option.repeats) {
-          throw new UsageError(`--${option.name} is given twice.`);
-        }
-        given.push(value);
-      }
+    const flags = options.filter(({ value }) => value === undefined).map(({ name }) => name);
+    const strings = options.filter(({ value }) => value !== undefined).map(({ name }) => name);
+    const end = args.includes("--") ? args.indexOf("--") : args.length;
+    const given = args.slice(0, end).flatMap((arg) => writtenOut(arg, options));
+    const parsed: Record<string, unknown> = parseArgs([...given, ...args.slice(end)], {
+      string: [...strings, "_"],
+      boolean: flags,
+      collect: [...strings, ...flags],
+      alias: Object.fromEntries(options.flatMap(({ name, short }) => short ? [[name, short]] : [])),
+      unknown: (arg: string, name?: string, value?: unknown) => {
+        if (name === undefined) return true;
+        throw new UsageError(
+          dashedValue(given, arg, options) ?? unknownOption(arg, name, value, options, usage),
+        );
+      },
+    });
+    const values = new Map<string, string[]>();
+    for (const { name, repeats } of options) {
+      const all = (parsed[name] as unknown[]).map(String);
+      if (all.includes("")) throw new UsageError(`--${name} needs a value.`);
+      if (all.length > 1 && !repeats) throw new UsageError(`--${name} is given twice.`);
+      values.set(name, all);
     }
-    return new Arguments(usage, operands, values);
+    return new Arguments(usage, parsed._ as string[], values);
   }
 
   /** Returns whether an option is present. */
@@ -162,60 +171,48 @@ export class Arguments {
   }
 }
 
-/**
- * Reads the option that an argument begins with.
- *
- * @param rest The arguments after it, from which it takes its value, and to which it returns further letters of a group
- * such as `-id`.
- */
-function readOption(
-  arg: string,
-  options: readonly Option[],
-  rest: string[],
-  usage: Usage,
-): { option: Option; value: string } {
-  const long = arg.startsWith("--");
-  const [, name, attached] = (long ? /^--([^=]*)(?:=(.*))?$/s : /^-(.)(?:=?(.+))?$/s).exec(arg) ??
-    [];
-  const option = options.find((option) => name === (long ? option.name : option.short));
-  if (option === undefined) {
-    const next = /^[^-]/.test(rest[0] ?? "") ? rest[0] : undefined;
-    throw new UsageError(
-      unknownOption(long ? `--${name}` : `-${name}`, attached ?? next, options, usage),
-    );
+/** Writes out what `parseArgs()` reads otherwise: a letter with its value, and an option whose value is optional. */
+function writtenOut(arg: string, options: readonly Option[]): string[] {
+  const [, key, equals, rest] = /^(--[^=]+|-[^-=])(=?)(.*)$/s.exec(arg) ?? [];
+  const option = options.find(({ name, short }) => key === `--${name}` || key === `-${short}`);
+  if (option === undefined) return [arg];
+  const { name, value, bare } = option;
+  if (value === undefined) {
+    if (equals) throw new UsageError(`--${name} takes no value.`);
+    return rest === "" ? [key] : [key, ...writtenOut(`-${rest}`, options)];
   }
-  if (option.value === undefined) {
-    if (attached === undefined) return { option, value: "" };
-    if (long || arg.includes("=")) throw new UsageError(`--${option.name} takes no value.`);
-    rest.unshift(`-${attached}`);
-    return { option, value: "" };
-  }
-  if (attached === undefined && option.bare !== undefined) return { option, value: option.bare };
-  const takesNext = attached === undefined && !/^-./.test(rest[0] ?? "-?");
-  const value = takesNext ? rest.shift() : attached;
-  if (!value) {
-    throw new UsageError(`--${option.name} needs a value.${valueHint(option, rest, options)}`);
-  }
-  return { option, value };
+  if (rest !== "") return [`--${name}=${rest}`];
+  if (equals) throw new UsageError(`--${name} needs a value.`);
+  return [bare === undefined ? key : `--${name}=${bare}`];
 }
 
-/** Says how to write a value that begins with a dash, if that is what follows an option. */
-function valueHint({ name }: Option, [next]: string[], options: readonly Option[]): string {
-  if (next === undefined || options.some((option) => next.startsWith(`--${option.name}`))) {
-    return "";
-  }
-  return ` One that begins with a dash needs =, as in: --${name}=${next}`;
+/** Says how to write a value that begins with a dash, if that is what an unknown option is. */
+function dashedValue(
+  args: string[],
+  arg: string,
+  options: readonly Option[],
+): string | undefined {
+  const before = args[args.indexOf(arg) - 1];
+  const option = options.find(({ name, short }) =>
+    before === `--${name}` || before === `-${short}`
+  );
+  if (option?.value === undefined) return undefined;
+  const { name } = option;
+  return `--${name} needs a value. One that begins with a dash needs =, as in: --${name}=${arg}`;
 }
 
 function unknownOption(
-  name: string,
-  value: string | undefined,
+  arg: string,
+  key: string,
+  value: unknown,
   options: readonly Option[],
   { instead = {} }: Usage,
 ): string {
+  const name = arg.startsWith("--") ? `--${key}` : `-${key}`;
   const text = `There is no option ${name}.`;
-  const key = name.slice(2);
-  if (Object.hasOwn(instead, key)) return `${text} ${instead[key](value)}.`;
+  if (Object.hasOwn(instead, key)) {
+    return `${text} ${instead[key](typeof value === "string" ? value : undefined)}.`;
+  }
   const similar = closest(name, options.map(({ name }) => `--${name}`));
   return similar === undefined ? text : `${text} Did you mean ${similar}?`;
 }

@@ -52,8 +52,9 @@ function faultOf(path: string, specifier: string | null): string | undefined {
     if (path === "cli.ts" && layerOf(target) === "cli") return undefined;
     return LAYERS[layerOf(path)]?.includes(layerOf(target)) ? undefined : specifier;
   }
+  if (isCli) return undefined;
   const isNode = specifier.startsWith("node:");
-  return isNode && (isCli || NODE.includes(layerOf(path))) ? undefined : specifier;
+  return isNode && NODE.includes(layerOf(path)) ? undefined : specifier;
 }
 
 function faultsOf(path: string, source: string): string[] {
@@ -161,8 +162,8 @@ Deno.test("faultsOf() enforces the table", () => {
     "server/a.ts": ["./b.ts", "../bridge/a.ts", "../wire/a.ts", "../io/a.ts"],
     "gateway/a.ts": ["./b.ts", "../bridge/a.ts", "../wire/a.ts", "../io/a.ts", "../process/a.ts"],
     "cgi.ts": ["./http.ts", "./wire/a.ts", "./server/a.ts", "./gateway/a.ts", "./debug/a.ts"],
-    "cli.ts": ["./http.ts", "./cli/a.ts", "node:util"],
-    "cli/a.ts": ["./b.ts", "../http.ts", "../io/a.ts", "node:util"],
+    "cli.ts": ["./http.ts", "./cli/a.ts", "@std/cli/parse-args", "node:util"],
+    "cli/a.ts": ["./b.ts", "../http.ts", "../io/a.ts", "@std/cli/parse-args", "node:util"],
   };
   const rejected: Record<string, string[]> = {
     "wire/a.ts": ["../bridge/a.ts", "../io/a.ts", "../cgi.ts", "../mod.ts", "node:net", "@std/io"],
@@ -182,8 +183,8 @@ Deno.test("faultsOf() enforces the table", () => {
     ],
     "cgi.ts": ["./mod.ts", "./cli.ts", "./tests/a.ts", "../a.ts", "node:net", "@std/assert"],
     "http.ts": ["./cli/a.ts"],
-    "cli.ts": ["./mod.ts", "./scripts/a.ts", "@std/cli/parse-args"],
-    "cli/a.ts": ["../mod.ts", "../cli.ts", "../scripts/a.ts", "@std/cli/parse-args"],
+    "cli.ts": ["./mod.ts", "./scripts/a.ts"],
+    "cli/a.ts": ["../mod.ts", "../cli.ts", "../scripts/a.ts"],
     "mod.ts": ["./cli.ts", "data:text/javascript,"],
   };
   for (const [path, specifiers] of Object.entries(allowed)) {

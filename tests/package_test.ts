@@ -83,8 +83,13 @@ class Machine implements AsyncDisposable {
     return { code, stdout: text(stdout), stderr: text(stderr) };
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  /** Cuts it off from the registry. */
+  async disconnect(): Promise<void> {
     await this.#registry[Symbol.asyncDispose]();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.disconnect();
     await Deno.remove(this.directory, { recursive: true });
   }
 }
@@ -302,6 +307,35 @@ for (const [project, { files, app, text }] of Object.entries(PROJECTS)) {
   });
 }
 
+Deno.test("workers and dev start with a frozen lock file, and without the registry", async () => {
+  await using machine = new Machine();
+  machine.write({
+    "site/deno.json": `{ "lock": { "frozen": true }, "imports": { "greet": "./greet.ts" } }`,
+    "site/deno.lock": LOCK,
+    "site/greet.ts": `export default "frozen";`,
+    "site/app.ts": appOf(["greet"]),
+    "elsewhere/a": "",
+  });
+  const elsewhere = `${machine.directory}/elsewhere`;
+  const run = "deno run -A jsr:@gatehouse/cgi@0.2/cli";
+  const check = `${run} serve ../site/app.ts --workers 1 --check`;
+  const { code, stderr } = await machine.run(check, elsewhere);
+  assertEquals(code, 0, stderr);
+  await machine.disconnect();
+
+  await using workers = machine.start(
+    `${run} serve ../site/app.ts --workers 1 --listen 127.0.0.1:0`,
+    elsewhere,
+  );
+  await workers.says("Workers: 1", 1, START);
+  const address = / on (127\S+)/.exec(workers.log)![1];
+  assertEquals(await textOf(fetchFastCGI("http://localhost/", address)), "frozen");
+  await using dev = machine.start(`${run} dev ../site/app.ts --port 0 >&2`, elsewhere);
+  await dev.says("Open http://", 1, START);
+  assertEquals(await textOf(fetch(/http:\S+/.exec(dev.log)![0])), "frozen");
+  assertEquals(await Deno.readTextFile(`${machine.directory}/site/deno.lock`), LOCK);
+});
+
 /** Returns the line that a message says to type. */
 function lineOf(stderr: string): string {
   const found = /^ {2}(deno run .*)$/m.exec(stderr);
@@ -356,7 +390,7 @@ Deno.test("a worker with another config names the one to add", async () => {
   machine.write({ ...files, "other.json": "{}" });
   const line = `deno run -A --config other.json jsr:@gatehouse/cgi@0.2/cli serve ${app} -w 1`;
   const { code, stderr } = await machine.run(`${line} -l 127.0.0.1:0`);
-  assertEquals(code, 1);
+  assertEquals(code, 3);
   const flag = `--config=${machine.directory}/site/deno.jsonc`;
   assert(stderr.includes(`Add ${flag} to the flags of its "deno run"`), stderr);
 });
