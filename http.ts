@@ -148,8 +148,9 @@ export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<
     const completion = onCompleted && new HTTPCompletion(request, info, onCompleted);
     if (completion !== undefined) pending!.add(completion);
     let response: Response;
+    let seen: Request | number = request;
     try {
-      const seen = refusal ?? (moved || DOTS.test(request.url) ? normalize(info) : request);
+      seen = refusal ?? (moved || DOTS.test(request.url) ? normalize(info) : request);
       if (typeof seen === "number") {
         response = plainResponse(seen);
       } else {
@@ -160,7 +161,7 @@ export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<
     } catch (error) {
       response = hasLeft(request)
         ? new Response(null, { status: CLIENT_CLOSED })
-        : await errorResponse(error, request, info, options, {
+        : await errorResponse(error, typeof seen === "number" ? undefined : seen, info, options, {
           load: () => import("./debug/debug_page.ts"),
         });
     }
@@ -291,10 +292,10 @@ class HTTPInfo implements HandlerInfo {
     return this.#completed;
   }
 
-  get remoteAddr(): Deno.Addr {
-    return this.#options.trustForwarded
-      ? remoteAddress(this.variables, this.#options)
-      : this.#remoteAddr;
+  get remoteAddr(): Deno.NetAddr {
+    if (this.#options.trustForwarded) return remoteAddress(this.variables, this.#options);
+    const peer = this.#remoteAddr;
+    return peer.transport === "tcp" ? peer : { transport: "tcp", hostname: "", port: 0 };
   }
 
   get variables(): Variables {

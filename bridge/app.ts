@@ -8,9 +8,12 @@
 export type Protocol = "cgi" | "fastcgi" | "scgi" | "http";
 
 /** The second argument of a handler: what a `Request` cannot express. */
-export interface HandlerInfo extends Deno.ServeHandlerInfo<Deno.Addr> {
-  /** The client's address, from REMOTE_ADDR and REMOTE_PORT. Without these the host name is empty and the port 0. */
-  readonly remoteAddr: Deno.Addr;
+export interface HandlerInfo extends Deno.ServeHandlerInfo<Deno.NetAddr> {
+  /**
+   * The client's address, from REMOTE_ADDR and REMOTE_PORT, over HTTP that of the peer. Without these, and for a peer on a
+   * Unix socket, the host name is empty and the port 0.
+   */
+  readonly remoteAddr: Deno.NetAddr;
   /** Resolves when the response has been sent; rejects if it cannot be sent completely. */
   readonly completed: Promise<void>;
   /** The protocol that the request arrived over. */
@@ -54,7 +57,7 @@ export interface CompletedRequest {
   readonly duration: number;
 }
 
-/** A fetch handler. A handler for `Deno.serve` is one too. */
+/** A fetch handler. A handler for `Deno.serve` is one too, also one of `Deno.ServeHandlerInfo<Deno.NetAddr>`. */
 export type Handler = (request: Request, info: HandlerInfo) => Response | Promise<Response>;
 
 /** An app as an object, such as a Hono app or the default export of a `deno serve` module. */
@@ -76,12 +79,17 @@ export type App = Handler | AppObject;
 /** Options that all transports share. */
 export interface AppOptions {
   /**
-   * Creates the response if the app throws or its response cannot be sent. If it throws itself, the response is a plain
-   * 500 (or the debug page), and both errors are logged; otherwise it does its own logging.
+   * Creates the response if the app throws or its response cannot be sent. Gets the error, and the arguments of the app:
+   * the app may have read the body. If it throws itself, the response is a plain 500 (or the debug page), and both errors
+   * are logged; otherwise it does its own logging, such as by `info.log()`.
    *
    * @default undefined, the error is logged and the response is a `500 Internal Server Error` that shows no cause
    */
-  onError?: (error: unknown) => Response | Promise<Response>;
+  onError?: (
+    error: unknown,
+    request: Request,
+    info: HandlerInfo,
+  ) => Response | Promise<Response>;
   /**
    * Called once for each request, when its response is complete or cannot be completed: for an access log. Called for
    * requests that are refused without the app, too. An error that it throws is logged, and changes nothing.

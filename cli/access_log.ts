@@ -29,7 +29,7 @@ export function accessLog(
 
 function formatCommon(completed: CompletedRequest): string {
   const { info, started, status, bytes } = completed;
-  const host = wordOf("hostname" in info.remoteAddr ? info.remoteAddr.hostname : "");
+  const host = wordOf(info.remoteAddr.hostname);
   const user = wordOf(info.variables.get("REMOTE_USER"));
   const line = quotable(requestLine(completed));
   return `${host} - ${user} [${dateOf(started)}] "${line}" ${status} ${bytes || "-"}`;
@@ -46,7 +46,7 @@ function formatJSON(completed: CompletedRequest): string {
   const { request, info, started, status, bytes, duration } = completed;
   const line = JSON.stringify({
     time: started.toISOString(),
-    remote: "hostname" in info.remoteAddr ? info.remoteAddr.hostname : "",
+    remote: info.remoteAddr.hostname,
     user: info.variables.get("REMOTE_USER"),
     method: request?.method ?? info.variables.get("REQUEST_METHOD"),
     url: request?.url ?? info.variables.get("REQUEST_URI"),

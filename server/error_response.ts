@@ -22,7 +22,7 @@ export interface DebugHook {
  * Creates the response to a request whose handler failed: that of `onError`, the debug page, or a plain 500. Logs the
  * error unless `onError` handles it.
  *
- * @param request The request, if it could be created.
+ * @param request The request that the app got. Absent if it could not be created: then `onError` is not called.
  */
 export async function errorResponse(
   error: unknown,
@@ -31,9 +31,9 @@ export async function errorResponse(
   options: AppOptions,
   debug: DebugHook,
 ): Promise<Response> {
-  if (options.onError) {
+  if (options.onError && request !== undefined) {
     try {
-      const response = await options.onError(error);
+      const response = await options.onError(error, request, info);
       checkResponse(response);
       return response;
     } catch (nested) {

@@ -63,7 +63,7 @@ Deno.test("accessLog() writes the response to an app that throws", async () => {
 
 /** The end of a request that was refused before it was created. */
 function refused(variables: [name: string, value: string][]): CompletedRequest {
-  const info = { remoteAddr: { transport: "unix", path: "" }, variables: new Variables(variables) };
+  const info = { remoteAddr: { hostname: "" }, variables: new Variables(variables) };
   return { info: info as never, status: 431, bytes: 26, started: new Date(0), duration: 1 };
 }
 

@@ -1,6 +1,6 @@
 /** Whatever an app throws or returns, and whatever its log does, the client gets a response over every transport. */
-import { assertEquals } from "@std/assert";
-import type { App } from "../../bridge/app.ts";
+import { assertEquals, assertStrictEquals } from "@std/assert";
+import type { App, Handler } from "../../bridge/app.ts";
 import { serveFastCGI } from "../../fastcgi.ts";
 import { serveSCGI } from "../../scgi.ts";
 import { serveHTTP } from "../../http.ts";
@@ -89,6 +89,43 @@ for (const [transport, start] of Object.entries(IN_PROCESS)) {
       }));
   }
 }
+
+for (const [transport, start] of Object.entries(IN_PROCESS)) {
+  Deno.test(`${transport}: onError gets the error and the app's arguments`, async () => {
+    const given: unknown[][] = [];
+    const failing: Handler = (...args) => {
+      given.push(args);
+      throw new Error("broken");
+    };
+    await using over = start(failing, {
+      basePath: "/app",
+      onError(...args) {
+        given.push(args);
+        const [error, { method, url }, { protocol, pathInfo }] = args;
+        const { pathname } = new URL(url);
+        return new Response([(error as Error).message, method, pathname, pathInfo].join(" "), {
+          headers: { "x-protocol": protocol },
+          status: 503,
+        });
+      },
+    });
+    const { status, headers, body } = await over.send({ ...GET, target: "/app/a" });
+    assertEquals([status, text(body)], [503, "broken GET /a /a"]);
+    assertEquals(headers.get("x-protocol"), transport.toLowerCase());
+    const [[request], [, same]] = given;
+    assertStrictEquals(same, request);
+  });
+}
+
+// An app fits if this compiles.
+const _fits: App[] = [
+  (_request: Request, info: Deno.ServeHandlerInfo<Deno.NetAddr>) =>
+    new Response(info.remoteAddr.hostname),
+  (_request: Request, info: Deno.ServeHandlerInfo<Deno.Addr>) =>
+    new Response(info.remoteAddr.transport),
+  { fetch: (() => new Response()) satisfies Deno.ServeHandler<Deno.NetAddr> },
+  { fetch: () => new Response() } satisfies Deno.ServeDefaultExport,
+];
 
 const LOGS: Record<string, () => void> = {
   "throws": () => {
