@@ -12,7 +12,7 @@ import { homedir } from "node:os";
 import { EXEC_PATH } from "../process/exec_path.ts";
 import { logLine } from "../io/log.ts";
 import { type AppConfig, findConfig } from "./app_config.ts";
-import { MODULE } from "./version.ts";
+import { MODULE, PACKAGE } from "./version.ts";
 
 /** Flags that only one process can have, so that children do not inherit them. */
 const OWN = /^--(?:watch|inspect|coverage|cpu-prof|trace-leaks)/;
@@ -23,10 +23,16 @@ const INSTALLED = /\/bin\/\.[^/]+\/deno\.json$/;
 export interface Surroundings {
   /** The flags that this process was started with; absent where the system does not show them. */
   flags?: string[];
-  /** The config of the app. Its lock file is a copy. */
-  app?: AppConfig;
-  /** The config of the working folder. Its lock file is a copy. */
-  own?: AppConfig;
+  /** The config of the app. */
+  app?: ChildConfig;
+  /** The config of the working folder. */
+  own?: ChildConfig;
+}
+
+/** A config, and how a child uses the lock file of its project. */
+export interface ChildConfig extends AppConfig {
+  /** Its flags. @default none */
+  lockFlags?: string[];
 }
 
 /**
@@ -83,7 +89,7 @@ export function wholePermissions(): string[] {
 export function withConfig(
   flags: string[],
   { app, own }: Surroundings,
-): { flags: string[]; config?: AppConfig } {
+): { flags: string[]; config?: ChildConfig } {
   const { named, others } = splitConfig(flags);
   if (named !== undefined && !INSTALLED.test(named)) return { flags };
   const hasSet = others.some((flag) => /^(?:-[A-Za-z]*P|--permission-set)/.test(flag));
@@ -94,13 +100,10 @@ export function withConfig(
   return { flags: [...others, ...added], config };
 }
 
-/**
- * Adds the lock file of a config, unless flags name one. Deno adds this package to the lock file of a child, and ends
- * the child if it cannot. The file is the project's, and may be frozen or read-only, so the child has a copy.
- */
-export function withLock(flags: string[], { lock }: AppConfig): string[] {
-  if (["--lock", "--no-lock", "--frozen"].some((name) => has(flags, name))) return flags;
-  return [...flags, ...(lock === undefined ? ["--no-lock"] : [`--lock=${lock}`, "--frozen=false"])];
+/** Adds the lock file of a config, unless flags name one. */
+export function withLock(flags: string[], { lockFlags = [] }: ChildConfig): string[] {
+  const isNamed = ["--lock", "--no-lock", "--frozen"].some((name) => has(flags, name));
+  return isNamed ? flags : [...flags, ...lockFlags];
 }
 
 function has(flags: string[], name: string): boolean {
@@ -119,9 +122,19 @@ export function splitConfig(flags: string[]): { named?: string; others: string[]
   };
 }
 
-/** Returns a config whose lock file is a copy. */
-function copied(config: AppConfig | undefined): AppConfig | undefined {
-  return config?.lock === undefined ? config : { ...config, lock: copyLock(config.lock) };
+function forChild(config: AppConfig | undefined): ChildConfig | undefined {
+  return config && { ...config, lockFlags: lockFlags(config) };
+}
+
+/**
+ * Returns how a child uses a lock file. Deno adds this package to it, and ends the child if it cannot. The file is the
+ * project's, and may be frozen or read-only, so the child has a copy, unless the package is there already.
+ */
+function lockFlags({ lock }: AppConfig): string[] {
+  if (lock === undefined) return ["--no-lock"];
+  if (Deno.readTextFileSync(lock).includes(`"${PACKAGE}"`)) return [`--lock=${lock}`];
+  const copy = copyLock(lock);
+  return copy === undefined ? ["--no-lock"] : [`--lock=${copy}`, "--frozen=false"];
 }
 
 /** Reads the flags of a process from /proc, which Deno permits with --allow-all only. */
@@ -143,7 +156,9 @@ function copyLock(lock: string): string | undefined {
   const copy = `${folder}/${createHash("sha256").update(lock).digest("hex")}.lock`;
   try {
     Deno.mkdirSync(folder, { recursive: true });
-    Deno.copyFileSync(lock, copy);
+    // Another child may read the copy at this time.
+    Deno.copyFileSync(lock, `${copy}.${Deno.pid}`);
+    Deno.renameSync(`${copy}.${Deno.pid}`, copy);
     return copy;
   } catch (error) {
     logLine(`Cannot use ${lock}: ${(error as Error).message}`);
@@ -161,8 +176,8 @@ if (import.meta.main) {
   const [pid, args, module] = Deno.args;
   const found: Surroundings = {
     flags: flagsOf(pid, Number(args)),
-    app: copied(findConfig(module)),
-    own: copied(findConfig("jsr:")),
+    app: forChild(findConfig(module)),
+    own: forChild(findConfig("jsr:")),
   };
   console.log(JSON.stringify(found));
 }

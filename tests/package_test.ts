@@ -1,7 +1,9 @@
 /** The published package: README's own `jsr:` lines, from a registry. */
-import { assert, assertEquals } from "@std/assert";
+import { dirname } from "node:path";
+import { assert, assertEquals, assertRejects } from "@std/assert";
 import config from "../deno.json" with { type: "json" };
 import { fetchFastCGI } from "../gateway.ts";
+import { blocksOf, fileOf } from "./guides/guide.ts";
 import { parseResponse } from "./testing/response.ts";
 import { text } from "./testing/bytes.ts";
 import type { Ended } from "./testing/command_line.ts";
@@ -438,12 +440,76 @@ for (const [project, { files, app, text }] of Object.entries(PROJECTS)) {
   }
 }
 
+Deno.test("workers leave a frozen lock file alone, and use one that has the package", async () => {
+  await using machine = new Machine();
+  const { files, app } = PROJECTS["deno.json with path aliases"];
+  machine.write({ ...files, "site/deno.lock": LOCK });
+  const config = `${machine.directory}/site/deno.jsonc`;
+  const source = files["site/deno.jsonc"].replace("{", '{ "lock": { "frozen": true },');
+  await Deno.writeTextFile(config, source);
+  const line = "deno run -A jsr:@gatehouse/cgi@0.2/cli serve";
+  const copies = `${machine.directory}/deno_dir/gatehouse`;
+  const check = async () => {
+    const { code, stderr } = await machine.run(`${line} ${app} --workers 1 --check`);
+    assertEquals(code, 0, stderr);
+  };
+  await check();
+  assertEquals([...Deno.readDirSync(copies)].length, 1);
+  await Deno.remove(copies, { recursive: true });
+  // As a user who may change it.
+  const thaw = `deno cache --frozen=false --config ${config} jsr:@gatehouse/cgi@0.2/cli`;
+  assertEquals((await machine.run(thaw)).code, 0);
+  await check();
+  await assertRejects(() => Deno.stat(copies), Deno.errors.NotFound);
+});
+
+testWith(
+  { setpriv: "util-linux" },
+  "a project whose lock file has the package is served by a user that may not write to it",
+  async () => {
+    await using machine = new Machine();
+    const { files } = PROJECTS["deno.json with package.json"];
+    machine.write({ ...files, "cache/a": "" });
+    const site = `${machine.directory}/site`;
+    // As docs/containers.md says.
+    const { code, stderr } = await machine.run(
+      "deno cache jsr:@gatehouse/cgi@0.2/cli app.ts",
+      site,
+    );
+    assertEquals(code, 0, stderr);
+    await machine.run("chmod -R a+rX . && chmod 777 cache");
+    const nobody = Deno.uid() === 0 ? "setpriv --reuid 65534 --regid 65534 --clear-groups" : "";
+    const line =
+      `${nobody} env DENO_DIR=${machine.directory}/cache deno run --no-prompt -A jsr:@gatehouse/cgi@0.2/cli`;
+    for (const more of ["", " --workers 1"]) {
+      const check = await machine.run(`${line} serve app.ts --check${more}`, site);
+      assertEquals([check.code, check.stdout], [0, "app.ts is an app\n"], check.stderr);
+    }
+  },
+);
+
+Deno.test("the command line says what to write in the script of the shared hosting guide", async () => {
+  await using machine = new Machine();
+  machine.write({ "guide.ts": fileOf(blocksOf("shared-hosting.md"), "hello.ts") });
+  const line = "deno run -A jsr:@gatehouse/cgi@0.2/cli";
+  for (const args of ["serve guide.ts --check", "serve guide.ts -l 127.0.0.1:0"]) {
+    const { code, stderr } = await machine.run(`${line} ${args}`);
+    assert(stderr.includes("  if (import.meta.main) await serve(app);"), stderr);
+    assertEquals(code, 2);
+  }
+  await using dev = machine.start(`${line} dev guide.ts --port 0`);
+  await dev.says("guide.ts calls serve() itself", 1, START);
+  await dev.says("The app does not start. Correct it and save it", 1, START);
+});
+
 Deno.test("workers and dev have the permission set of the working folder", async () => {
   await using machine = new Machine();
   machine.write({
     "site/deno.json": `{
       "imports": { "greet": "./greet.ts" },
-      "permissions": { "web": { "read": ["./"], "net": true, "env": true, "run": true, "write": ["${machine.directory}"] } }
+      "permissions": { "web": { "read": ["./", "${
+      dirname(machine.directory)
+    }"], "net": true, "env": true, "run": true, "write": true } }
     }`,
     "site/greet.ts":
       `export default Deno.permissions.querySync({ name: "read", path: "/" }).state;`,
@@ -458,4 +524,7 @@ Deno.test("workers and dev have the permission set of the working folder", async
   await workers.says("Workers: 1", 1, START);
   const address = / on (127\S+)/.exec(workers.log)![1];
   assertEquals(await textOf(fetchFastCGI("http://localhost/", address)), "prompt");
+  await using dev = machine.start(`${line} dev app.ts --port 0 >&2`, site);
+  await dev.says("Open http://", 1, START);
+  assertEquals(await textOf(fetch(/http:\S+/.exec(dev.log)![0])), "prompt");
 });

@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
-import { type AppConfig, findConfig, parseConfig } from "../../cli/app_config.ts";
-import { withConfig, withLock } from "../../cli/child_command.ts";
+import { findConfig, parseConfig } from "../../cli/app_config.ts";
+import { type ChildConfig, withConfig, withLock } from "../../cli/child_command.ts";
 import { text } from "../testing/bytes.ts";
 import { ROOT } from "../testing/daemon.ts";
 
@@ -104,28 +104,30 @@ Deno.test("parseConfig() parses comments and commas at the end of a list", () =>
   assertEquals(parseConfig("{"), null);
 });
 
-const APP: AppConfig = {
+const APP: ChildConfig = {
   path: "/srv/app/deno.json",
   flags: ["--config=/srv/app/deno.json"],
   folder: "/srv/app",
-  lock: "/srv/app/deno.lock",
+  lockFlags: ["--lock=/cache/copy.lock", "--frozen=false"],
 };
-const NODE: AppConfig = {
+const NODE: ChildConfig = {
   path: "/srv/app/package.json",
   flags: ["--node-modules-dir=manual"],
   folder: "/srv/app",
+  lockFlags: ["--no-lock"],
 };
-const OWN: AppConfig = {
+const OWN: ChildConfig = {
   path: "/home/ann/deno.json",
   flags: ["--config=/home/ann/deno.json"],
   folder: "/home/ann",
+  lockFlags: ["--no-lock"],
 };
 const INSTALLED = "/home/ann/.deno/bin/.gatehouse/deno.json";
 
-const ADDED = "--config=/srv/app/deno.json --lock=/srv/app/deno.lock --frozen=false";
+const ADDED = "--config=/srv/app/deno.json --lock=/cache/copy.lock --frozen=false";
 const OWN_ADDED = "--config=/home/ann/deno.json --no-lock";
 
-const FLAGS: [name: string, given: string, app: AppConfig | undefined, flags: string][] = [
+const FLAGS: [name: string, given: string, app: ChildConfig | undefined, flags: string][] = [
   ["adds the app's config and lock file", "-A", APP, `-A ${ADDED}`],
   ["adds nothing if the app has none", "-A", undefined, "-A"],
   [
