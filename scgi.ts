@@ -14,37 +14,15 @@
  * @module
  */
 
-import type { App, AppOptions, Handler } from "./bridge/app.ts";
-import { describeError } from "./bridge/describe.ts";
-import type { DebugHook } from "./server/error_response.ts";
-import { BodyWatch } from "./server/body_watch.ts";
-import { disconnected, Exchange, type TransportInfo } from "./server/exchange.ts";
-import {
-  BODY_HIGH_WATER,
-  type LimitOptions,
-  NEW_CONNECTION,
-  resolveLimits,
-} from "./server/limits.ts";
-import { contentLength } from "./bridge/request.ts";
-import { RequestBody, type RequestBodySource } from "./server/request_body.ts";
-import { refuse, respond, type ResponseSink, toHandler } from "./server/respond.ts";
-import { RunningRequests } from "./server/running_requests.ts";
-import { Channel, type ChannelHandler, StallError } from "./io/channel.ts";
-import type { Duplex, Listener } from "./io/duplex.ts";
+import type { App, AppOptions } from "./bridge/app.ts";
+import type { Listener } from "./io/duplex.ts";
 import { safeLog } from "./io/log.ts";
 import { mainModulePath } from "./io/main_module.ts";
-import { Progress } from "./io/progress.ts";
-import { workload } from "./io/workload.ts";
-import {
-  type Server,
-  type ServerConnection,
-  type ServerOptions,
-  startServer,
-} from "./server/server.ts";
-import { ByteBuffer } from "./wire/byte_buffer.ts";
-import { ProtocolError } from "./wire/protocol_error.ts";
-import { SCGIHeaderDecoder } from "./wire/scgi.ts";
-import { Variables } from "./wire/variables.ts";
+import { type LimitOptions, resolveLimits } from "./server/limits.ts";
+import { toHandler } from "./server/respond.ts";
+import { RunningRequests } from "./server/running_requests.ts";
+import { SCGIConnection, type SCGIService } from "./server/scgi_connection.ts";
+import { type Server, type ServerOptions, startServer } from "./server/server.ts";
 
 export { localRedirect } from "./bridge/local_redirect.ts";
 export { inheritedListener, type InheritedListenerOptions } from "./io/inherited.ts";
@@ -73,17 +51,6 @@ export interface SCGIOptions extends AppOptions, LimitOptions, ServerOptions {
   lenient?: boolean;
 }
 
-/** The state that all connections of one server share. */
-interface Service {
-  running: RunningRequests;
-  handler: Handler;
-  options: SCGIOptions;
-  limits: Required<LimitOptions>;
-  program: string | undefined;
-  debug: DebugHook;
-  log: (message: string) => void;
-}
-
 /**
  * Serves an app over SCGI: one request per connection.
  *
@@ -106,208 +73,20 @@ interface Service {
  */
 export function serveSCGI(app: App, listener: Listener, options: SCGIOptions = {}): Server {
   const log = safeLog(options.log);
-  const service: Service = {
-    running: new RunningRequests(log),
+  const { lenient = false } = options;
+  const service: SCGIService = {
     handler: toHandler(app),
     options,
+    lenient,
     limits: resolveLimits(options),
-    program: mainModulePath(),
-    debug: {
-      load: () => import("./debug/debug_page.ts"),
-      address: listener.addr,
-    },
     log,
+    running: new RunningRequests(log),
+    program: mainModulePath(),
+    debug: { load: () => import("./debug/debug_page.ts"), address: listener.addr },
   };
   return startServer(
     listener,
     options,
-    (duplex, overloaded) => new Connection(service, duplex, overloaded),
+    (duplex, overloaded) => new SCGIConnection(service, duplex, overloaded),
   );
-}
-
-/** One connection, which carries one request and its response. */
-class Connection
-  implements ServerConnection, ChannelHandler, ResponseSink, RequestBodySource, TransportInfo {
-  place = -1;
-  readonly protocol = "scgi";
-  #service: Service;
-  #overloaded: boolean;
-  #out = new ByteBuffer();
-  #channel: Channel;
-  #headers: SCGIHeaderDecoder | null;
-  #exchange: Exchange | null = null;
-  #body: RequestBody | null = null;
-  #bodyWatch: BodyWatch | null = null;
-  /** Resolves when the handler has settled and nothing more will be sent. */
-  #responding: Promise<void> | null = null;
-  /** Whether the response has ended, completely or not. */
-  #finished = false;
-  /** Whether the server shuts down. */
-  #closing = false;
-  #opened = new Progress();
-  /** The time without a byte of a request while the server shuts down. */
-  #unused = new Progress();
-
-  constructor(service: Service, duplex: Duplex, overloaded: boolean) {
-    this.#service = service;
-    this.#overloaded = overloaded || service.running.count >= service.limits.maxRequests;
-    this.#headers = new SCGIHeaderDecoder(service.limits.maxVariableBytes);
-    this.#channel = new Channel(duplex, this.#out, this, service.limits.writeTimeout);
-  }
-
-  get program(): string | undefined {
-    return this.#service.program;
-  }
-
-  get debug(): DebugHook {
-    return this.#service.debug;
-  }
-
-  async run(): Promise<void> {
-    const { running } = this.#service;
-    if (!this.#overloaded) running.count++;
-    await this.#channel.run();
-    if (this.#overloaded) return;
-    if (this.#responding === null || this.#finished) running.count--;
-    else this.#responding.then(running.abandon());
-  }
-
-  received(bytes: Uint8Array): boolean {
-    if (this.#headers === null) return this.#body?.push(bytes, true) ?? false;
-    this.#decodeHeaders(this.#headers, bytes);
-    return false;
-  }
-
-  /** Pauses reading while the app does not read. Buffers more if the web server sends the body first (rule D6). */
-  shouldPause(stalled: boolean): boolean {
-    const limit = stalled ? this.#service.limits.maxBufferedBody : BODY_HIGH_WATER;
-    return this.#body !== null && this.#body.buffered >= limit;
-  }
-
-  #decodeHeaders(decoder: SCGIHeaderDecoder, bytes: Uint8Array): void {
-    const { options, limits, log } = this.#service;
-    let refusal = this.#overloaded ? 503 : 0;
-    let variables = new Variables([]);
-    let rest: Uint8Array | null = null;
-    try {
-      const headers = decoder.push(bytes);
-      if (headers === null) return;
-      rest = headers.rest;
-      variables = new Variables(headers.pairs);
-      if (!options.lenient) checkHeaders(headers.pairs);
-      if (headers.pairs.length > limits.maxVariables) {
-        throw new ProtocolError(
-          `Cannot accept request as it must have at most ${limits.maxVariables} variables: it has ${headers.pairs.length}`,
-          431,
-        );
-      }
-      this.#body = new RequestBody(this, limits.maxBodyBytes);
-      this.#body.declare(contentLength(variables) ?? 0);
-    } catch (error) {
-      if (!(error instanceof ProtocolError)) throw error;
-      log(error.message);
-      refusal ||= error.status;
-    }
-    this.#headers = null;
-    this.#exchange = new Exchange(this, variables, this.#body, options);
-    if (rest !== null && rest.length > 0) this.#body?.push(rest, false);
-    workload.begin();
-    const responded = refusal > 0
-      ? refuse(refusal, this.#exchange, this)
-      : respond(this.#service.handler, this.#exchange, this, options);
-    this.#responding = responded.catch((error) => log(describeError(error))).then(() => {
-      workload.end();
-      this.#finish();
-    });
-  }
-
-  send(head: string | null, chunk: Uint8Array | null, last: boolean): Promise<void> | void {
-    if (this.#channel.closed) throw disconnected();
-    if (head !== null) this.#out.appendByteString(head);
-    if (chunk !== null) this.#out.append(chunk);
-    const flushed = this.#channel.flush();
-    // Not after the write, as the channel would begin another read, only to cancel it.
-    if (last) this.#finish();
-    return flushed;
-  }
-
-  log(message: string): void {
-    this.#service.log(message);
-  }
-
-  pull(): void {
-    this.#channel.resume();
-  }
-
-  /** Closes the connection, which ends the response (rule D5), complete or truncated (rule B17). */
-  #finish(): void {
-    if (this.#finished) return;
-    this.#finished = true;
-    const unread = this.#body?.ended !== true;
-    if (unread) this.#body?.discard();
-    this.#channel.finish(unread);
-  }
-
-  /** The web server has closed its writing side, as it may once the body is complete (rule D4). */
-  inputEnded(): void {
-    if (this.#finished) return;
-    if (this.#exchange === null || this.#body?.ended !== true) this.abort(disconnected());
-    else this.#channel.probe();
-  }
-
-  failed(error: unknown): void {
-    if (error instanceof ProtocolError || error instanceof StallError) this.log(error.message);
-    this.#exchange?.abort(disconnected());
-  }
-
-  check(now: number): void {
-    const { limits, log } = this.#service;
-    this.#channel.check(now);
-    const open = this.#opened.elapsed(now);
-    const isUnused = this.#closing && this.#channel.reads === 0;
-    if (this.#unused.elapsed(now, isUnused ? 0 : NaN) > NEW_CONNECTION) {
-      this.#channel.close();
-    } else if (this.#headers !== null && open > limits.variablesTimeout) {
-      log(
-        `Closed a connection as a request's variables must arrive within ${limits.variablesTimeout} ms: they did not`,
-      );
-      if (this.#channel.reads > 0) this.#dropLate();
-      this.abort(disconnected());
-    } else {
-      if (this.#body !== null) (this.#bodyWatch ??= new BodyWatch(limits)).check(this.#body, now);
-      if (this.#channel.inputEnded) this.#channel.probe();
-    }
-  }
-
-  /** Records that the connection closes as its variables are late. */
-  #dropLate(): void {
-    new Exchange(this, new Variables([]), null, this.#service.options).dropped(408);
-  }
-
-  drain(): void {
-    this.#closing = true;
-  }
-
-  abort(reason: unknown): void {
-    this.#channel.close();
-    this.#exchange?.abort(reason);
-  }
-}
-
-/**
- * Checks that CONTENT_LENGTH is the first header and that SCGI is 1 (section 3).
- *
- * @throws {ProtocolError} If not.
- */
-function checkHeaders(pairs: [name: string, value: string][]): void {
-  if (pairs[0][0] !== "CONTENT_LENGTH" || !/^\d+$/.test(pairs[0][1])) {
-    throw new ProtocolError(
-      `Cannot accept SCGI request as its first header must be CONTENT_LENGTH with a number: it is ${
-        JSON.stringify(pairs[0])
-      }`,
-    );
-  }
-  if (!pairs.some(([name, value]) => name === "SCGI" && value === "1")) {
-    throw new ProtocolError("Cannot accept SCGI request as its header SCGI must be 1: it is not");
-  }
 }

@@ -1,0 +1,344 @@
+import { disconnected } from "./exchange.ts";
+import { FastCGIRequest, type FastCGIService } from "./fastcgi_request.ts";
+import { BODY_HIGH_WATER, NEW_CONNECTION } from "./limits.ts";
+import type { RequestBody } from "./request_body.ts";
+import type { ServerConnection } from "./server.ts";
+import { NO_QUIRKS, type ServerQuirks } from "../bridge/server_quirks.ts";
+import { Channel, type ChannelHandler, StallError } from "../io/channel.ts";
+import type { Duplex } from "../io/duplex.ts";
+import { Progress } from "../io/progress.ts";
+import { ByteBuffer } from "../wire/byte_buffer.ts";
+import {
+  decodeBeginRequest,
+  decodePairs,
+  encodeStreamEnd,
+  encodeUnknownType,
+  encodeValues,
+  isHTTP,
+  ProtocolStatus,
+  RecordDecoder,
+  type RecordSink,
+  RecordType,
+  Role,
+} from "../wire/fastcgi.ts";
+import { ProtocolError } from "../wire/protocol_error.ts";
+
+/** How many unsent bytes may be pending while the web server sends more requests or management records. */
+const MAX_UNREAD = 4_194_304;
+/** The response to an HTTP request. */
+const HTTP_REFUSAL =
+  "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n" +
+  "400 Bad Request: this address speaks FastCGI, not HTTP\n";
+/** The id of all of nginx's requests. */
+const NGINX_ID = 1;
+/** How long nginx may take to close a connection that it was asked to close, in milliseconds. */
+const LEAVE = 5000;
+
+/** One connection: passes received records on to its requests, and sends theirs. */
+export class FastCGIConnection implements ServerConnection, ChannelHandler, RecordSink {
+  place = -1;
+  readonly service: FastCGIService;
+  readonly out: ByteBuffer = new ByteBuffer();
+  readonly channel: Channel;
+  #overloaded: boolean;
+  #decoder = new RecordDecoder();
+  #requests = new Map<number, FastCGIRequest>();
+  #prepared: FastCGIRequest[] = [];
+  /** The body that keeps the buffer of the last read, at most one. */
+  #keeper: RequestBody | null = null;
+  /** Whether the connection may carry several requests at once: then none of them may block the others. */
+  #multiplexed = false;
+  /**
+   * Closing: closes once no request is in progress. Leaving: no request is in progress, but the web server may send one
+   * before it closes the connection (rule C31).
+   */
+  #phase: "open" | "closing" | "leaving" = "open";
+  /** What is particular about the web server, once a request has named it. */
+  quirks: ServerQuirks = NO_QUIRKS;
+  /** The number of requests that have begun. */
+  #begun = 0;
+  /** The same at the last call of {@linkcode takeBusy}. */
+  #begunBefore = 0;
+  #opened = new Progress();
+  #activity = new Progress();
+  /** The ids of ended requests whose input the web server may still be sending. */
+  #unread = new Set<number>();
+
+  constructor(service: FastCGIService, duplex: Duplex, overloaded: boolean) {
+    this.service = service;
+    this.#overloaded = overloaded;
+    this.channel = new Channel(duplex, this.out, this, service.limits.writeTimeout);
+  }
+
+  async run(): Promise<void> {
+    await this.channel.run();
+    // Requests may have begun while the channel was closing.
+    for (const request of [...this.#requests.values()]) request.abort(disconnected());
+  }
+
+  /** Starts requests once the whole read is decoded: a response then knows whether its request is complete. */
+  received(bytes: Uint8Array): boolean {
+    this.#keeper = null;
+    try {
+      this.#decoder.push(bytes, this);
+    } catch (error) {
+      if (this.channel.reads > 1 || !isHTTP(bytes)) throw error;
+      this.#refuseHTTP(error as ProtocolError);
+    }
+    if (this.#prepared.length > 0) {
+      const prepared = this.#prepared;
+      this.#prepared = [];
+      for (const request of prepared) request.start();
+    }
+    return this.#keeper !== null;
+  }
+
+  /** Responds to a peer that speaks HTTP, which would take a closed connection for a crash. */
+  #refuseHTTP(error: ProtocolError): void {
+    this.service.log(
+      `${error.message}. An HTTP request came: use --protocol http, or fastcgi_pass instead of proxy_pass`,
+    );
+    this.out.appendByteString(HTTP_REFUSAL);
+    this.channel.finish(false);
+  }
+
+  /** Queues a request, which starts once the current read is decoded. */
+  prepared(request: FastCGIRequest): void {
+    this.#prepared.push(request);
+  }
+
+  /**
+   * Pauses reading while an app does not read its body, unless other requests would wait too (rule C9). Buffers more
+   * before it pauses where other requests may follow, or the web server sends the whole body before it reads the
+   * response (rule C14).
+   */
+  shouldPause(stalled: boolean): boolean {
+    if (this.#isFlooded()) return true;
+    if (this.#requests.size === 0) return false;
+    if (this.#multiplexed && this.#requests.size > 1) return false;
+    const limit = stalled || this.#multiplexed
+      ? this.service.limits.maxBufferedBody
+      : BODY_HIGH_WATER;
+    for (const request of this.#requests.values()) if (request.buffered >= limit) return true;
+    return false;
+  }
+
+  /**
+   * Returns whether the web server keeps sending and does not read. One that sends a whole body first may do so (rule
+   * C14), but it sends one request at a time.
+   */
+  #isFlooded(): boolean {
+    if (this.out.length <= MAX_UNREAD) return false;
+    return this.#multiplexed || [...this.#requests.values()].every(({ inputEnded }) => inputEnded);
+  }
+
+  record(type: number, id: number, content: Uint8Array): void {
+    if (this.channel.closed) return;
+    if (id === 0) return this.#manage(type, content);
+    if (type === RecordType.beginRequest) return this.#begin(id, content);
+    const request = this.#requests.get(id);
+    if (request === undefined) {
+      if (content.length === 0 && type !== RecordType.params) this.#unread.delete(id);
+      return;
+    }
+    if (type === RecordType.params) request.addVariables(content);
+    else if (type === RecordType.stdin || type === RecordType.data) {
+      const body = type === RecordType.stdin ? request.body : request.data;
+      const mayKeep = this.#keeper === null || this.#keeper === body;
+      if (request.addInput(content, body, mayKeep)) this.#keeper = body;
+    } else if (type === RecordType.abortRequest) request.abortedByPeer();
+  }
+
+  /** Handles a management record (section 4). */
+  #manage(type: number, content: Uint8Array): void {
+    if (this.out.length > MAX_UNREAD) {
+      throw new ProtocolError(
+        `Cannot respond to FastCGI management record as the web server must read: ${this.out.length} bytes are pending`,
+      );
+    }
+    if (type === RecordType.getValues) {
+      this.#multiplexed = true;
+      const requested = new Set(decodePairs(content).map(([name]) => name));
+      const known = this.service.capacity.filter(([name]) => requested.has(name));
+      encodeValues(this.out, RecordType.getValuesResult, known);
+    } else if (type >= RecordType.beginRequest && type <= RecordType.data) {
+      throw new ProtocolError(
+        `Cannot accept FastCGI record as its request id must not be 0: its type is ${type}`,
+      );
+    } else {
+      encodeUnknownType(this.out, type);
+    }
+    this.flush();
+  }
+
+  #begin(id: number, content: Uint8Array): void {
+    const { role, keepConnection } = decodeBeginRequest(content);
+    if (this.#requests.has(id)) {
+      throw new ProtocolError(
+        `Cannot begin request as its id must not be in use: current value is ${id}`,
+      );
+    }
+    const { limits, running } = this.service;
+    const limit = limits.maxRequestsPerConnection;
+    if (this.#requests.size >= limit * 2 + 64) {
+      throw new ProtocolError(
+        `Cannot begin request as a connection must have at most ${limit}: ${this.#requests.size} are unfinished`,
+      );
+    }
+    // A filter's response waits for all of FCGI_STDIN, so reading must not wait for the app.
+    if (id !== 1 || this.#requests.size > 0 || role === Role.filter) this.#multiplexed = true;
+    const overloaded = this.#overloaded || running.count >= limits.maxRequests ||
+      this.#requests.size >= limit;
+    this.#begun++;
+    this.#unread.delete(id);
+    const request = new FastCGIRequest(this, id, role, keepConnection, overloaded);
+    this.#requests.set(id, request);
+    request.checkRole();
+  }
+
+  /**
+   * Removes a request that has ended, and closes the connection if it is the last one.
+   *
+   * @param broken Whether closing the connection truncates its response.
+   */
+  ended(request: FastCGIRequest, broken: boolean): void {
+    this.#requests.delete(request.id);
+    if (this.channel.closed) return;
+    this.channel.resume();
+    if (broken || !request.keepConnection) this.#phase = "closing";
+    if (!request.inputEnded) this.#unread.add(request.id);
+    if (this.#phase === "open" || this.#requests.size > 0) return;
+    if (!request.keepConnection || broken) this.channel.finish(this.#unread.size > 0);
+    else if (this.quirks.closesOnBytes) this.#leave();
+    else this.#finishKept();
+  }
+
+  /**
+   * Asks nginx to close a kept connection, by an empty FCGI_STDERR record: it closes an idle connection on which bytes
+   * arrive. Where it has just sent a request, the record is the beginning of the response and means nothing, so that
+   * no request is lost (rule C31).
+   */
+  async #leave(): Promise<void> {
+    encodeStreamEnd(this.out, RecordType.stderr, NGINX_ID);
+    this.flush();
+    await this.channel.sent();
+    this.#phase = "leaving";
+  }
+
+  /**
+   * Closes a kept connection, unless part of another request has arrived: that one is served first. A web server that
+   * sends one request at a time sends the next as soon as it has the response, so the close must come with that, not
+   * a turn of the event loop later.
+   */
+  async #finishKept(): Promise<void> {
+    await this.channel.sent();
+    if (this.#multiplexed) await this.channel.polled();
+    if (this.#requests.size === 0 && this.#decoder.idle) this.channel.finish(this.#unread.size > 0);
+  }
+
+  /** The web server has closed its writing side: aborts incomplete requests and finishes the others (rule C22). */
+  inputEnded(): void {
+    this.#phase = "closing";
+    for (const request of this.#requests.values()) {
+      if (!request.inputEnded) request.abort(disconnected());
+    }
+    if (this.#requests.size === 0) this.channel.finish(false);
+    else this.#probe();
+  }
+
+  /**
+   * Checks whether a web server that has closed its writing side still reads (rule C22). Where an empty write cannot
+   * show it, sends an empty FCGI_STDERR record, which has no effect: the second one fails on a closed connection.
+   */
+  #probe(): void {
+    if (this.channel.probe()) return;
+    const [id] = this.#requests.keys();
+    encodeStreamEnd(this.out, RecordType.stderr, id);
+    this.flush();
+  }
+
+  /** Starts to send the pending bytes. If that fails, the channel calls failed(). */
+  flush(): void {
+    try {
+      this.channel.flush();
+    } catch {
+      // The channel has called failed().
+    }
+  }
+
+  failed(error: unknown): void {
+    if (error instanceof ProtocolError || error instanceof StallError) {
+      this.service.log(error.message);
+    }
+    for (const request of this.#requests.values()) request.abort(disconnected());
+  }
+
+  check(now: number): void {
+    const { channel, service: { limits, log } } = this;
+    channel.check(now);
+    if (channel.closed) return;
+    if (this.out.length > 0) this.flush();
+    const open = this.#opened.elapsed(now);
+    const idle = this.#activity.elapsed(now, channel.activity);
+    if (this.#requests.size === 0) {
+      if (this.#isOver(open, idle)) return channel.close();
+      if (this.#phase === "open" && idle > limits.idleTimeout) this.drain();
+    }
+    for (const request of this.#requests.values()) {
+      if (request.isLate(now)) {
+        log(
+          `Closed a connection as a request's variables must arrive within ${limits.variablesTimeout} ms: they did not`,
+        );
+        request.dropLate();
+        return this.abort(disconnected());
+      }
+      request.checkBody(now);
+    }
+    if (channel.inputEnded && this.#requests.size > 0) this.#probe();
+  }
+
+  /** Returns whether a connection without a request closes now, even if the web server is about to send one. */
+  #isOver(open: number, idle: number): boolean {
+    const { idleTimeout, variablesTimeout } = this.service.limits;
+    if (this.#phase === "leaving") {
+      return idle > (this.quirks.closesOnBytes ? LEAVE : NEW_CONNECTION);
+    }
+    if (this.#begun > 0) return this.#phase === "closing" && idle > idleTimeout;
+    return idle > idleTimeout || open > variablesTimeout ||
+      this.#phase === "closing" && idle > NEW_CONNECTION;
+  }
+
+  takeBusy(): boolean {
+    const before = this.#begunBefore;
+    this.#begunBefore = this.#begun;
+    // Rule C32. Until its second request it may be one that the web server does not keep.
+    const isBusy = this.#begun > Math.max(before, 1) && this.#phase === "open";
+    const { closesOnBytes = false, leavesOverloaded = false } = this.quirks;
+    return isBusy && (closesOnBytes || leavesOverloaded);
+  }
+
+  drain(): void {
+    if (this.#phase !== "open" || this.channel.closed) return;
+    this.#phase = "closing";
+    if (this.#requests.size > 0 || this.#begun === 0) return;
+    if (this.quirks.closesOnBytes) this.#leave();
+    else if (this.quirks.leavesOverloaded) this.#phase = "leaving";
+    else this.channel.polled().then(() => this.#finishKept());
+  }
+
+  abort(reason: unknown): void {
+    this.channel.close();
+    for (const request of this.#requests.values()) request.abort(reason);
+  }
+
+  /** The protocol status of a complete request, by which HAProxy learns that it was the last one (rule C31). */
+  get status(): number {
+    const last = this.quirks.leavesOverloaded && this.#phase !== "open" && this.alone;
+    return last ? ProtocolStatus.overloaded : ProtocolStatus.requestComplete;
+  }
+
+  /** Whether exactly one request is in progress. */
+  get alone(): boolean {
+    return this.#requests.size === 1;
+  }
+}

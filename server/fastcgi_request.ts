@@ -1,0 +1,452 @@
+import type { FastCGIConnection } from "./fastcgi_connection.ts";
+import { BodyWatch } from "./body_watch.ts";
+import type { DebugHook } from "./error_response.ts";
+import { disconnected, Exchange, FilterExchange, type TransportInfo } from "./exchange.ts";
+import { BODY_HIGH_WATER, type LimitOptions } from "./limits.ts";
+import { RequestBody, type RequestBodySource } from "./request_body.ts";
+import { refuse, respond, type ResponseSink } from "./respond.ts";
+import type { RunningRequests } from "./running_requests.ts";
+import type { AppObject, AppOptions, FilterInfo, Handler } from "../bridge/app.ts";
+import { describeError } from "../bridge/describe.ts";
+import { contentLength } from "../bridge/request.ts";
+import { serverQuirks } from "../bridge/server_quirks.ts";
+import { LINGER, LINGER_IDLE } from "../io/channel.ts";
+import { Progress } from "../io/progress.ts";
+import { workload } from "../io/workload.ts";
+import { ByteBuffer } from "../wire/byte_buffer.ts";
+import { decodeByteString, toByteString } from "../wire/byte_string.ts";
+import {
+  decodeVariables,
+  encodeEndRequest,
+  encodeStream,
+  encodeStreamEnd,
+  encodeStreamText,
+  ProtocolStatus,
+  RecordType,
+  Role,
+} from "../wire/fastcgi.ts";
+import { ProtocolError } from "../wire/protocol_error.ts";
+import { Variables } from "../wire/variables.ts";
+
+/** The limits of a FastCGI server. */
+export interface FastCGILimits extends Required<LimitOptions> {
+  maxRequestsPerConnection: number;
+  idleTimeout: number;
+}
+
+/** What all connections of one server share. */
+export interface FastCGIService {
+  app: AppObject;
+  options: AppOptions;
+  limits: FastCGILimits;
+  log: (message: string) => void;
+  logTo: "server" | "log" | "both";
+  running: RunningRequests;
+  program: string | undefined;
+  debug: DebugHook;
+  /** The response to FCGI_GET_VALUES. */
+  capacity: [name: string, value: string][];
+}
+
+/** How many bytes of variables a refused request may have: more are dropped, and an access log does without them. */
+const MAX_REFUSED = 16_384;
+/** How many bytes may be pending before a log message flushes them. */
+const LOG_BUFFER = 16384;
+
+/** How a request is refused: the status of the response, and the protocol status of FCGI_END_REQUEST. */
+interface Refusal {
+  status: number;
+  protocolStatus: number;
+}
+
+/** One request on a connection, from FCGI_BEGIN_REQUEST to FCGI_END_REQUEST. */
+export class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
+  readonly protocol = "fastcgi";
+  readonly id: number;
+  readonly keepConnection: boolean;
+  body: RequestBody | null = null;
+  data: RequestBody | null = null;
+  /**
+   * Prepared: the variables are complete, or the request is refused without them. Running: the app was called, or the
+   * refusal was sent. Responded: FCGI_END_REQUEST waits for the rest of the input (rule C13).
+   */
+  #phase: "variables" | "prepared" | "running" | "responded" | "ended" = "variables";
+  #refusal: Refusal | null = null;
+  #connection: FastCGIConnection;
+  #role: number;
+  /** The app's handler for the role, if it has one. */
+  #handler: Handler | undefined;
+  /** Whether it counts among the running requests. One that arrives while the server is overloaded does not. */
+  #counted: boolean;
+  /** Ends the count of a request that was aborted before its handler has settled. */
+  #settle: (() => void) | null = null;
+  /** The first record of FCGI_PARAMS as a byte string, usually the only one. Empty if the variables are too long. */
+  #variables = "";
+  /** The later records, as bytes: a string that is joined from many small parts takes many times their size. */
+  #moreVariables: ByteBuffer | null = null;
+  #variableBytes = 0;
+  #exchange: Exchange | null = null;
+  #begun = new Progress();
+  /** The watches of the body and of a filter's data, once they are checked. */
+  #watches: [BodyWatch, BodyWatch] | null = null;
+  /** In the filter role, resolves when FCGI_STDIN has ended. */
+  #inputWhole: PromiseWithResolvers<void> | null = null;
+  /** Whether FCGI_STDERR was used. */
+  #logged = false;
+  /** How long the input has been dropped after the response: in total, and without a byte. */
+  #drained: [Progress, Progress] | null = null;
+
+  constructor(
+    connection: FastCGIConnection,
+    id: number,
+    role: number,
+    keepConnection: boolean,
+    overloaded: boolean,
+  ) {
+    this.#connection = connection;
+    this.id = id;
+    this.#role = role;
+    this.keepConnection = keepConnection;
+    this.#handler = this.#findHandler(connection.service.app);
+    this.#counted = !overloaded;
+    if (overloaded) this.#refuse(503, ProtocolStatus.overloaded);
+    else connection.service.running.count++;
+  }
+
+  get program(): string | undefined {
+    return this.#connection.service.program;
+  }
+
+  get debug(): DebugHook {
+    return this.#connection.service.debug;
+  }
+
+  /** How many bytes are buffered for the app. */
+  get buffered(): number {
+    return (this.body?.buffered ?? 0) + (this.data?.buffered ?? 0);
+  }
+
+  /** Whether the whole request has arrived. An authorizer gets no FCGI_STDIN (rule C27). */
+  get inputEnded(): boolean {
+    if (this.#exchange === null || this.#handler === undefined) return false;
+    return this.#role === Role.authorizer ||
+      (this.body?.closed === true && this.data?.closed !== false);
+  }
+
+  /** Returns whether its variables are late. */
+  isLate(now: number): boolean {
+    if (this.#phase !== "variables") return false;
+    return this.#begun.elapsed(now) > this.#connection.service.limits.variablesTimeout;
+  }
+
+  /** Records that the connection closes as its variables are late. */
+  dropLate(): void {
+    this.#refusedExchange().dropped(408);
+  }
+
+  /** Refuses the request. The first reason counts. */
+  #refuse(status: number, protocolStatus: number = ProtocolStatus.requestComplete): void {
+    this.#refusal ??= { status, protocolStatus };
+  }
+
+  /** Refuses a role that the app lacks, without waiting for the variables (rule C7). */
+  checkRole(): void {
+    if (this.#handler !== undefined) return;
+    const method = ROLE_METHODS[this.#role] ?? "a role from 1 to 3";
+    this.log(`Refused a request of role ${this.#role} as the app must have ${method}`);
+    this.#refuse(500, ProtocolStatus.unknownRole);
+    this.#prepared(this.#refusedExchange());
+  }
+
+  /** Adds content of FCGI_PARAMS. Empty content ends the stream. */
+  addVariables(content: Uint8Array): void {
+    if (this.#phase !== "variables") return;
+    if (content.length === 0) return this.#prepare();
+    this.#variableBytes += content.length;
+    const { maxVariableBytes } = this.#connection.service.limits;
+    const most = this.#refusal === null ? maxVariableBytes : MAX_REFUSED;
+    if (this.#variableBytes > most) {
+      this.#variables = "";
+      this.#moreVariables = null;
+    } else if (this.#variables === "") this.#variables = decodeByteString(content);
+    else (this.#moreVariables ??= new ByteBuffer()).append(content);
+  }
+
+  /**
+   * Adds content of FCGI_STDIN or FCGI_DATA. Empty content ends the stream.
+   *
+   * @param body The body that the stream belongs to, or null if there is none.
+   * @param mayKeep Whether the body may keep the content's buffer.
+   * @returns Whether it keeps the buffer.
+   */
+  addInput(content: Uint8Array, body: RequestBody | null, mayKeep: boolean): boolean {
+    if (body === null) {
+      if (this.#phase !== "variables") return false;
+      throw new ProtocolError("Cannot accept FCGI_STDIN as FCGI_PARAMS must end first: it has not");
+    }
+    if (content.length === 0) {
+      body.end();
+      body.closed = true;
+      if (body === this.body) this.#inputWhole?.resolve();
+      if (this.#phase === "responded" && this.inputEnded) this.#endLate();
+      return false;
+    }
+    const kept = body.push(content, mayKeep);
+    const { maxBufferedBody } = this.#connection.service.limits;
+    if (body.buffered > maxBufferedBody + BODY_HIGH_WATER) {
+      body.fail(
+        new ProtocolError(
+          `Cannot buffer request body as it must have at most ${maxBufferedBody} unread bytes: raise maxBufferedBody, or read it sooner`,
+          413,
+        ),
+      );
+    }
+    return kept;
+  }
+
+  /** Creates the exchange, or refuses the request, once the variables are complete. */
+  #prepare(): void {
+    const { limits } = this.#connection.service;
+    let variables: Variables | undefined;
+    let exchange: Exchange | undefined;
+    if (this.#role !== Role.authorizer) this.body = new RequestBody(this, limits.maxBodyBytes);
+    try {
+      variables = this.#decodeVariables(limits);
+      this.#connection.quirks = serverQuirks(variables);
+      if (this.#refusal === null) {
+        this.body?.declare(contentLength(variables));
+        exchange = this.#createExchange(variables);
+      }
+    } catch (error) {
+      if (!(error instanceof ProtocolError)) throw error;
+      this.#refuse(error.status);
+      this.log(error.message);
+    }
+    this.#variables = "";
+    this.#moreVariables = null;
+    this.#prepared(exchange ?? this.#refusedExchange(variables));
+  }
+
+  #prepared(exchange: Exchange): void {
+    this.#phase = "prepared";
+    this.#exchange = exchange;
+    this.#connection.prepared(this);
+  }
+
+  /** Calls the app without waiting for the rest of the body (rule C12), or sends the refusal. */
+  start(): void {
+    if (this.#phase === "ended") return;
+    this.#phase = "running";
+    const exchange = this.#exchange!;
+    workload.begin();
+    const responded = this.#refusal !== null
+      ? refuse(this.#refusal.status, exchange, this)
+      : respond(this.#handler!, exchange, this, this.#connection.service.options);
+    responded.then((sent) => {
+      this.#settled();
+      if (!sent) this.#truncate();
+    }, (error) => {
+      this.#settled();
+      this.log(describeError(error));
+      this.#truncate();
+    });
+  }
+
+  /** Called when the handler has settled and nothing more will be sent. */
+  #settled(): void {
+    workload.end();
+    this.#settle?.();
+  }
+
+  #uncount(): void {
+    if (this.#counted) this.#connection.service.running.count--;
+    this.#counted = false;
+  }
+
+  #findHandler(app: AppObject): Handler | undefined {
+    switch (this.#role) {
+      case Role.responder:
+        return (request, info) => app.fetch(request, info);
+      case Role.authorizer:
+        return app.authorize && ((request, info) => app.authorize!(request, info));
+      case Role.filter:
+        return app.filter && (async (request, info) => {
+          const response = await app.filter!(request, info as FilterInfo);
+          // The response must wait for all of FCGI_STDIN (section 6.4).
+          await this.#inputWhole?.promise;
+          return response;
+        });
+      default:
+        return undefined;
+    }
+  }
+
+  /** Creates the exchange of a request that is refused. */
+  #refusedExchange(variables: Variables = new Variables([])): Exchange {
+    return new Exchange(this, variables, this.body, this.#connection.service.options);
+  }
+
+  /** Creates the exchange. A filter's has FCGI_DATA too, whose length and time are required (section 6.4). */
+  #createExchange(variables: Variables): Exchange {
+    const { options } = this.#connection.service;
+    if (this.#role !== Role.filter) return new Exchange(this, variables, this.body, options);
+    const length = Number(variables.byteString("FCGI_DATA_LENGTH") ?? NaN);
+    const seconds = Number(variables.byteString("FCGI_DATA_LAST_MOD") ?? NaN);
+    this.data = new RequestBody(this);
+    this.data.declare(Number.isSafeInteger(length) ? length : undefined);
+    this.#inputWhole = Promise.withResolvers();
+    const exchange = new FilterExchange(this, variables, this.body, options, {
+      data: this.data.stream,
+      dataLength: length,
+      dataLastModified: new Date(seconds * 1000),
+    });
+    if (!Number.isSafeInteger(length) || length < 0 || !Number.isSafeInteger(seconds)) {
+      throw new ProtocolError(
+        "Cannot filter as FCGI_DATA_LENGTH and FCGI_DATA_LAST_MOD must be whole numbers: they are not",
+      );
+    }
+    return exchange;
+  }
+
+  #decodeVariables(limits: FastCGILimits): Variables {
+    if (this.#variableBytes > limits.maxVariableBytes) {
+      throw new ProtocolError(
+        `Cannot accept request as its variables must have at most ${limits.maxVariableBytes} bytes: they have ${this.#variableBytes}`,
+        431,
+      );
+    }
+    const more = this.#moreVariables?.take();
+    const text = more === undefined ? this.#variables : this.#variables + decodeByteString(more);
+    return decodeVariables(text, limits.maxVariables);
+  }
+
+  send(head: string | null, chunk: Uint8Array | null, last: boolean): Promise<void> | void {
+    if (this.#phase === "ended" || this.#connection.channel.closed) throw disconnected();
+    const { out, channel } = this.#connection;
+    const { id } = this;
+    if (head !== null) encodeStreamText(out, RecordType.stdout, id, head);
+    if (chunk !== null) encodeStream(out, RecordType.stdout, id, chunk);
+    if (last) {
+      encodeStreamEnd(out, RecordType.stdout, id);
+      if (this.#connection.quirks.needsInputEnd && !this.inputEnded) this.#drain();
+      else this.#end(0, false);
+    }
+    return channel.flush();
+  }
+
+  log(message: string): void {
+    const { logTo, log } = this.#connection.service;
+    const ended = this.#phase === "ended" || this.#connection.channel.closed;
+    const toServer = logTo !== "log" && !ended && !this.#connection.quirks.lacksStderr;
+    if (logTo === "both" || !toServer) log(message);
+    if (!toServer) return;
+    encodeStreamText(
+      this.#connection.out,
+      RecordType.stderr,
+      this.id,
+      toByteString(message) + "\n",
+    );
+    this.#logged = true;
+    // The next part of the response sends it, or the next check().
+    if (this.#connection.out.length > LOG_BUFFER) this.#connection.flush();
+  }
+
+  pull(): void {
+    this.#connection.channel.resume();
+  }
+
+  /** Drops the rest of the input until it ends. */
+  #drain(): void {
+    this.#phase = "responded";
+    this.#uncount();
+    this.#drained = [new Progress(), new Progress()];
+    this.body?.discard();
+    this.data?.discard();
+  }
+
+  /** Ends a request whose response was sent before. */
+  #endLate(): void {
+    this.#end(0, false);
+    this.#connection.flush();
+  }
+
+  /**
+   * Limits how long the rest of the input may take, as a closing connection does (rule C15). Beyond it the connection
+   * closes, or where other requests share it, the request ends.
+   */
+  #checkDrain(now: number): void {
+    const [total, stall] = this.#drained!;
+    const received = this.body?.received ?? 0;
+    if (total.elapsed(now) <= LINGER && stall.elapsed(now, received) <= LINGER_IDLE) return;
+    if (this.#connection.alone) this.#forget(true);
+    else this.#endLate();
+  }
+
+  /** Fails a body whose next bytes do not arrive in time while the app reads it. */
+  checkBody(now: number): void {
+    if (this.#phase === "responded") return this.#checkDrain(now);
+    const { limits } = this.#connection.service;
+    this.#watches ??= [new BodyWatch(limits), new BodyWatch(limits)];
+    if (this.body !== null) this.#watches[0].check(this.body, now);
+    if (this.data !== null) this.#watches[1].check(this.data, now);
+  }
+
+  /** Aborts the request, as FCGI_ABORT_REQUEST arrived (section 5.4). */
+  abortedByPeer(): void {
+    this.#exchange?.abort(new DOMException("The web server aborted the request", "AbortError"));
+    this.#abandon();
+    this.#end(0, false);
+    this.#connection.flush();
+  }
+
+  /** Aborts the request without a response: the connection is closed, or is about to close. */
+  abort(reason: unknown): void {
+    if (this.#phase === "ended") return;
+    this.#abandon();
+    this.#forget(false);
+    this.data?.fail(reason);
+    this.#inputWhole?.resolve();
+    this.#exchange?.abort(reason);
+  }
+
+  /** Counts an aborted request until its handler settles, for some time. */
+  #abandon(): void {
+    if (this.#phase !== "running" || !this.#counted) return;
+    this.#counted = false;
+    this.#settle = this.#connection.service.running.abandon();
+  }
+
+  /**
+   * Truncates a response that failed after its head (rule B17): closes the connection without ending the stream, or
+   * where other requests share it, ends the request with an appStatus other than 0.
+   */
+  #truncate(): void {
+    if (this.#phase === "ended") return;
+    if (this.#connection.alone) return this.#forget(true);
+    this.#end(1, false);
+    this.#connection.flush();
+  }
+
+  #end(appStatus: number, broken: boolean): void {
+    const { out } = this.#connection;
+    const { protocolStatus = this.#connection.status } = this.#refusal ?? {};
+    if (this.#logged) encodeStreamEnd(out, RecordType.stderr, this.id);
+    encodeEndRequest(out, this.id, appStatus, protocolStatus);
+    this.#forget(broken);
+  }
+
+  /** Ends the request on its connection: its response is queued, or there is none. The handler may still run. */
+  #forget(broken: boolean): void {
+    this.#phase = "ended";
+    this.#uncount();
+    if (this.body && !this.body.ended) this.body.discard();
+    if (this.data && !this.data.ended) this.data.discard();
+    this.#connection.ended(this, broken);
+  }
+}
+
+const ROLE_METHODS: Record<number, string> = {
+  [Role.responder]: "fetch()",
+  [Role.authorizer]: "authorize()",
+  [Role.filter]: "filter()",
+};
