@@ -4,7 +4,7 @@
  * ```ts no-assert
  * import { cgiGateway, fastCGIGateway } from "@gatehouse/cgi/gateway";
  *
- * const scripts = cgiGateway({ root: "/srv/cgi-bin", prefix: "/cgi-bin" });
+ * const scripts = cgiGateway({ root: "/srv/cgi-bin", basePath: "/cgi-bin" });
  * const php = fastCGIGateway("unix:/run/php/php-fpm.sock", { root: "/srv/www", index: "index.php" });
  *
  * const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, (request, info) =>

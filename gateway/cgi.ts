@@ -32,12 +32,12 @@ import { type CGIGatewayOptions, DEFAULTS, type Gateway, type GatewayInfo } from
 import type { ApplicationResponse } from "./response.ts";
 import { RoundTrip, type Transport } from "./round_trip.ts";
 import {
+  type BasePath,
   decodeTarget,
   fileNames,
   isUTF8,
   pathBelow,
-  type Prefix,
-  readPrefix,
+  readBasePath,
   type ScriptPath,
 } from "./script_path.ts";
 
@@ -58,20 +58,21 @@ const DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin";
  * scripts then run until they write to their closed output. Handle SIGTERM and SIGINT to end them:
  * `Deno.addSignalListener("SIGTERM", () => Deno.exit(143))`.
  *
- * @param options The location of the scripts, `root` or `script`, and limits.
- * @throws {TypeError} If neither or both of `root` and `script` are set, or the prefix or the permissions are invalid.
+ * @param script The script's file, which handles all paths, or options with `root` or `script`.
+ * @throws {TypeError} If neither or both of `root` and `script` are set, or the base path or the permissions are invalid.
  * @throws {RangeError} If a limit or timeout is negative or NaN.
  *
  * @example
  * ```ts no-assert
  * import { cgiGateway } from "@gatehouse/cgi/gateway";
  *
- * using gateway = cgiGateway({ root: "/usr/lib/cgi-bin", prefix: "/cgi-bin" });
+ * using gateway = cgiGateway({ root: "/usr/lib/cgi-bin", basePath: "/cgi-bin" });
  * const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, gateway);
  * await server.shutdown();
  * ```
  */
-export function cgiGateway(options: CGIGatewayOptions): Gateway {
+export function cgiGateway(script: string | CGIGatewayOptions): Gateway {
+  const options = readScript(script);
   const scripts = new Scripts(options, createSweep(options));
   return createGateway(
     options,
@@ -105,9 +106,13 @@ export function fetchCGI(
   request: Request | string | URL,
   script: string | CGIGatewayOptions,
 ): Promise<Response> {
-  const options = typeof script === "string" ? { script } : script;
+  const options = readScript(script);
   const scripts = new Scripts(options, createSweep(options, true));
   return fetchOnce((sent) => scripts.run(sent, undefined), request);
+}
+
+function readScript(script: string | CGIGatewayOptions): CGIGatewayOptions {
+  return typeof script === "string" ? { script } : script;
 }
 
 /** A script that a path names. */
@@ -119,7 +124,7 @@ interface FoundFile {
 /** The scripts of a CGI gateway, and the processes that run them. */
 class Scripts {
   #options: CGIGatewayOptions;
-  #prefix: Prefix;
+  #base: BasePath;
   /** Flags for Deno scripts, by the path of a folder below the root: "" for the root itself. */
   #permissions: Map<string, string[]>;
   #root: string;
@@ -145,7 +150,7 @@ class Scripts {
       );
     }
     this.#permissions = readPermissions(options.permissions ?? {});
-    this.#prefix = readPrefix(options.prefix ?? DEFAULTS.prefix);
+    this.#base = readBasePath(options);
     this.#options = options;
     this.#script = script === undefined ? undefined : absolutePath(script);
     // Without a slash at its end, but for "/" itself.
@@ -245,9 +250,9 @@ class Scripts {
   }
 
   #find(request: Request, pathname: string): FoundFile | ScriptRefusal | Response {
-    const encoded = pathBelow(pathname, this.#prefix);
+    const encoded = pathBelow(pathname, this.#base);
     if (encoded === undefined) {
-      return { status: 404, reason: `the path is not below ${this.#prefix.path}`, logged: false };
+      return { status: 404, reason: `the path is not below ${this.#base.path}`, logged: false };
     }
     const script = this.#script;
     if (script !== undefined) {
@@ -255,7 +260,7 @@ class Scripts {
       if ("status" in found) return found;
       return {
         file: script,
-        path: { scriptName: this.#prefix.name, pathInfo: decodeTarget(encoded) },
+        path: { scriptName: this.#base.name, pathInfo: decodeTarget(encoded) },
       };
     }
     const found = findScript(this.#root, fileNames(encoded || "/"), this.#rules);
@@ -263,7 +268,7 @@ class Scripts {
     if (found.needsSlash) return redirectToFolder(request, pathname);
     const left = encoded.split("/").slice(1 + found.taken);
     const path = {
-      scriptName: this.#prefix.name + toByteString(this.#nameOf(found.file)),
+      scriptName: this.#base.name + toByteString(this.#nameOf(found.file)),
       pathInfo: left.map((segment) => "/" + decodeTarget(segment)).join(""),
     };
     return { file: found.file, path };

@@ -43,12 +43,12 @@ import { DEFAULTS, type FastCGIGatewayOptions, type Gateway, type GatewayInfo } 
 import type { ApplicationResponse } from "./response.ts";
 import { RoundTrip, type ScriptFiles, type Transport } from "./round_trip.ts";
 import {
+  type BasePath,
   decodeTarget,
   fileNames,
   hasBadName,
   pathBelow,
-  type Prefix,
-  readPrefix,
+  readBasePath,
   type ScriptPath,
   splitScript,
 } from "./script_path.ts";
@@ -70,7 +70,7 @@ const ABORT_GRACE = 1000;
  * temporary folder, long bodies that are received first wait there instead of in memory (`bufferBody`).
  *
  * @param address `host:port`, `[ipv6]:port` or `unix:/path`.
- * @throws {TypeError} If the address or the prefix is invalid.
+ * @throws {TypeError} If the address or the base path is invalid.
  * @throws {RangeError} If a limit or timeout is negative or NaN.
  *
  * @example PHP
@@ -223,22 +223,22 @@ export interface FoundScript {
 /** No script is at a path. */
 const NONE = { reason: "there is no such script" } as const;
 
-/** Finds the scripts that paths name. Without `root` the application handles all paths below the prefix. */
+/** Finds the scripts that paths name. Without `root` the application handles all paths below the base path. */
 export class ScriptFinder {
   #options: FastCGIGatewayOptions;
-  #prefix: Prefix;
+  #base: BasePath;
   /** The files of the root, if there is one. */
   #files: FileKinds | undefined;
   #log: (message: string) => void;
 
   /**
-   * @param options `prefix`, `root`, and how its scripts are found.
-   * @throws {TypeError} If the prefix is invalid.
+   * @param options `basePath`, `root`, and how its scripts are found.
+   * @throws {TypeError} If the base path is invalid.
    */
   constructor(options: FastCGIGatewayOptions) {
-    const { root, prefix = DEFAULTS.prefix, log } = options;
+    const { root, log } = options;
     this.#options = options;
-    this.#prefix = readPrefix(prefix);
+    this.#base = readBasePath(options);
     this.#log = safeLog(log);
     if (root === undefined) return;
     this.#files = new FileKinds(absolutePath(root).replace(/\/+$/, ""));
@@ -248,10 +248,10 @@ export class ScriptFinder {
   find(request: Request, { pathname }: URL): FoundScript | Response {
     const { fallback, mergeSlashes = DEFAULTS.mergeSlashes } = this.#options;
     const files = this.#files;
-    const rest = pathBelow(pathname, this.#prefix);
+    const rest = pathBelow(pathname, this.#base);
     if (files === undefined) {
       if (rest === undefined) return plainResponse(404);
-      return { path: { scriptName: this.#prefix.name, pathInfo: decodeTarget(rest) } };
+      return { path: { scriptName: this.#base.name, pathInfo: decodeTarget(rest) } };
     }
     const found = findMerged(
       request,
@@ -274,7 +274,7 @@ export class ScriptFinder {
       index = DEFAULTS.index,
       checkFiles = DEFAULTS.checkFiles,
     } = this.#options;
-    const encoded = pathBelow(pathname, this.#prefix);
+    const encoded = pathBelow(pathname, this.#base);
     if (encoded === undefined) return NONE;
     const rest = decodeTarget(encoded);
     const kind = (name: string): FileKind => checkFiles ? files.kind(toText(name)) : "file";
@@ -283,7 +283,7 @@ export class ScriptFinder {
       const named = kind(path.scriptName);
       if (named === "foreign") return this.#refuse(path.scriptName, files);
       if (named === "file") {
-        checkNames(pathname, this.#prefix.name + path.scriptName);
+        checkNames(pathname, this.#base.name + path.scriptName);
         return this.#found(path, files);
       }
     }
@@ -301,7 +301,7 @@ export class ScriptFinder {
 
   #found({ scriptName, pathInfo }: ScriptPath, { root }: FileKinds): FoundScript {
     return {
-      path: { scriptName: this.#prefix.name + scriptName, pathInfo },
+      path: { scriptName: this.#base.name + scriptName, pathInfo },
       files: { scriptFilename: root + toText(scriptName), documentRoot: root || "/" },
     };
   }

@@ -29,6 +29,13 @@ export interface GatewayOptions {
    *
    * @default ""
    */
+  basePath?: "" | `/${string}`;
+  /**
+   * The former name of `basePath`.
+   *
+   * @deprecated Use `basePath`. This name will be removed in 0.4.0.
+   * @default undefined
+   */
   prefix?: "" | `/${string}`;
   /**
    * How long the application may neither read nor write a byte, in milliseconds. After it the client gets 504, or a
@@ -243,7 +250,7 @@ export interface CGIGatewayOptions extends GatewayOptions {
 
 /** The defaults of the options above. */
 export const DEFAULTS = {
-  prefix: "",
+  basePath: "",
   timeout: 60_000,
   clientTimeout: 60_000,
   minBodyRate: MIN_BODY_RATE,

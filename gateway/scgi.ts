@@ -11,14 +11,14 @@ import { encodeSCGIHeaders } from "../wire/scgi.ts";
 import { plainResponse } from "../bridge/plain_response.ts";
 import { ApplicationConnections, type Connection } from "./connection.ts";
 import { createGateway, createSpool, createSweep, fetchOnce } from "./handler.ts";
-import { DEFAULTS, type Gateway, type GatewayInfo, type SCGIGatewayOptions } from "./options.ts";
+import type { Gateway, GatewayInfo, SCGIGatewayOptions } from "./options.ts";
 import type { ApplicationResponse } from "./response.ts";
 import { RoundTrip, type Transport } from "./round_trip.ts";
 import {
+  type BasePath,
   decodeTarget,
   pathBelow,
-  type Prefix,
-  readPrefix,
+  readBasePath,
   type ScriptPath,
 } from "./script_path.ts";
 
@@ -29,7 +29,7 @@ import {
  * `--allow-write` of its path.
  *
  * @param address `host:port`, `[ipv6]:port` or `unix:/path`.
- * @throws {TypeError} If the address or the prefix is invalid.
+ * @throws {TypeError} If the address or the base path is invalid.
  * @throws {RangeError} If a limit or timeout is negative or NaN.
  *
  * @example
@@ -85,14 +85,14 @@ class Application {
   #connections: ApplicationConnections;
   #sweep: Sweep;
   #spool: Spool;
-  #prefix: Prefix;
+  #base: BasePath;
 
   constructor(address: Address, options: SCGIGatewayOptions, sweep: Sweep) {
     this.#options = options;
     this.#connections = new ApplicationConnections(address, options, sweep);
     this.#sweep = sweep;
     this.#spool = createSpool(options);
-    this.#prefix = readPrefix(options.prefix ?? DEFAULTS.prefix);
+    this.#base = readBasePath(options);
   }
 
   /** Closes all connections. */
@@ -105,9 +105,9 @@ class Application {
   async call(request: Request, info: GatewayInfo | undefined): Promise<ApplicationResponse> {
     const { bufferBody = false } = this.#options;
     const url = new URL(request.url);
-    const rest = pathBelow(url.pathname, this.#prefix);
+    const rest = pathBelow(url.pathname, this.#base);
     if (rest === undefined) return plainResponse(404);
-    const path = { scriptName: this.#prefix.name, pathInfo: decodeTarget(rest) };
+    const path = { scriptName: this.#base.name, pathInfo: decodeTarget(rest) };
     const roundTrip = new RoundTrip(request, info, this.#options, this.#sweep);
     try {
       await roundTrip.receive(bufferBody ? "whole" : "length", this.#spool);

@@ -7,6 +7,7 @@
 import { toByteString, toText } from "../wire/byte_string.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 import { decodePercent } from "../bridge/request.ts";
+import { DEFAULTS, type GatewayOptions } from "./options.ts";
 
 /** A path, split where the script's name ends. Both parts are decoded byte strings. */
 export interface ScriptPath {
@@ -38,7 +39,7 @@ export function decodeTarget(pathname: string): string {
 }
 
 /** The path that a gateway is mounted at. */
-export interface Prefix {
+export interface BasePath {
   /** How SCRIPT_NAME begins: a decoded byte string. */
   name: string;
   /** How the paths of URLs begin. Another encoding of it is another path, as it is for the program around the gateway. */
@@ -46,16 +47,22 @@ export interface Prefix {
 }
 
 /**
- * Reads the option `prefix`. A slash at its end does not count.
+ * Reads the option `basePath`, or `prefix`, which is its former name. A slash at its end does not count.
  *
- * @throws {TypeError} If it is no path.
+ * @throws {TypeError} If it is no path, or both are set.
  */
-export function readPrefix(prefix: string): Prefix {
-  const text = prefix.replace(/\/$/, "");
+export function readBasePath(options: Pick<GatewayOptions, "basePath" | "prefix">): BasePath {
+  if (options.basePath !== undefined && options.prefix !== undefined) {
+    throw new TypeError(
+      "Cannot create a gateway as prefix is the former name of basePath: both are set",
+    );
+  }
+  const given = options.basePath ?? options.prefix ?? DEFAULTS.basePath;
+  const text = given.replace(/\/$/, "");
   if (!/^(?:\/(?!\.\.?(?:\/|$))[^/\p{Cc}]+)*$/u.test(text)) {
     throw new TypeError(
-      `Cannot create a gateway as its prefix must be a path such as "/cgi-bin": current value is ${
-        JSON.stringify(prefix)
+      `Cannot create a gateway as its basePath must be a path such as "/cgi-bin": current value is ${
+        JSON.stringify(given)
       }`,
     );
   }
@@ -66,15 +73,15 @@ export function readPrefix(prefix: string): Prefix {
 }
 
 /**
- * Removes the prefix from the path of a URL. The prefix must end where a segment ends.
+ * Removes the base path from the path of a URL. It must end where a segment ends.
  *
- * @returns The rest, which is encoded, or undefined if the path is not below the prefix.
+ * @returns The rest, which is encoded, or undefined if the path is not below the base path.
  * @throws {ProtocolError} If the path has a NUL or a ".." segment (F14).
  */
-export function pathBelow(pathname: string, prefix: Prefix): string | undefined {
+export function pathBelow(pathname: string, base: BasePath): string | undefined {
   decodeTarget(pathname);
-  if (!pathname.startsWith(prefix.path)) return undefined;
-  const rest = pathname.slice(prefix.path.length);
+  if (!pathname.startsWith(base.path)) return undefined;
+  const rest = pathname.slice(base.path.length);
   return rest === "" || rest.startsWith("/") ? rest : undefined;
 }
 

@@ -50,7 +50,7 @@ export class Demo implements AsyncDisposable {
   async #start(): Promise<void> {
     const scripts = cgiGateway({
       root: `${ROOT}examples`,
-      prefix: "/cgi",
+      basePath: "/cgi",
       permissions: { "/": this.#permissions() },
       env: this.#environment(),
       allowedHosts: [],

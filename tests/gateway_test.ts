@@ -28,9 +28,9 @@ printf '%s' "$SCRIPT_NAME $PATH_INFO $REMOTE_ADDR $REMOTE_USER"; cat\n`,
     const options = {
       variables: (request: Request) => ({ REMOTE_USER: users.get(request) ?? "" }),
     };
-    using scripts = cgiGateway({ ...options, root, prefix: "/cgi-bin" });
-    using first = fastCGIGateway(addressOf(fastcgi.addr), { ...options, prefix: "/first" });
-    using second = scgiGateway(addressOf(scgi.addr), { ...options, prefix: "/second" });
+    using scripts = cgiGateway({ ...options, root, basePath: "/cgi-bin" });
+    using first = fastCGIGateway(addressOf(fastcgi.addr), { ...options, basePath: "/first" });
+    using second = scgiGateway(addressOf(scgi.addr), { ...options, basePath: "/second" });
     const front = new Hono<{ Bindings: Deno.ServeHandlerInfo }>();
     front.use(async (c, next) => {
       users.set(c.req.raw, "ann");

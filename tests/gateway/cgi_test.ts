@@ -78,7 +78,7 @@ Deno.test("cgiGateway() passes the request to a script, and no variables of this
   await using scripts = new Scripts({ "env.cgi": HELLO + "env | sort; pwd" });
   Deno.env.set("GATEHOUSE_SECRET", "1");
   try {
-    const gateway = scripts.gateway({ prefix: "/cgi-bin", env: { OWN: "given" } });
+    const gateway = scripts.gateway({ basePath: "/cgi-bin", env: { OWN: "given" } });
     const text = await gateway.text("/cgi-bin/env.cgi/a%20b/%C3%A4?x=%2F&y", {
       headers: {
         "x-one": "1",
@@ -164,9 +164,9 @@ Deno.test("cgiGateway() finds the script by the first segments of the path that 
   assertEquals([slash.status, slash.headers.get("location")], [301, "/sub/?x=1"]);
 });
 
-Deno.test("cgiGateway() responds with 404 to paths outside its prefix", async () => {
+Deno.test("cgiGateway() responds with 404 to paths outside its base path", async () => {
   await using scripts = new Scripts({ "a.cgi": HELLO + "echo a" });
-  const gateway = scripts.gateway({ prefix: "/cgi-bin" });
+  const gateway = scripts.gateway({ basePath: "/cgi-bin" });
   assertEquals(await gateway.text("/cgi-bin/a.cgi"), "a\n");
   for (
     const path of ["/a.cgi", "/cgi-bina.cgi", "/cgi-bin", "/cgi-bin/", "/cgi-bin/cgi-bin/a.cgi"]
@@ -178,11 +178,13 @@ Deno.test("cgiGateway() responds with 404 to paths outside its prefix", async ()
 Deno.test("cgiGateway() runs one script for all paths", async () => {
   await using scripts = new Scripts();
   const script = scripts.write("one", HELLO + `echo "$SCRIPT_NAME $PATH_INFO"`);
-  const gateway = scripts.gateway({ script, prefix: "/app" });
+  const gateway = scripts.gateway({ script, basePath: "/app" });
   assertEquals(await gateway.text("/app/x/y"), "/app /x/y\n");
   assertEquals(await gateway.text("/app"), "/app \n");
   assertEquals(await gateway.status("/other"), 404);
   assertEquals(await (await fetchCGI("http://localhost/z", script)).text(), " /z\n");
+  using same = cgiGateway(script);
+  assertEquals(await (await same(new Request("http://localhost/z"))).text(), " /z\n");
 });
 
 /** Creates a link whose owner does not own its target: as root by chown, otherwise to a file of root's. */
@@ -235,7 +237,7 @@ Deno.test("cgiGateway() redirects GET and HEAD to the path with merged slashes",
   const print = HELLO + `echo "$REQUEST_METHOD $SCRIPT_NAME $PATH_INFO $REQUEST_URI"`;
   await using scripts = new Scripts({ "a.cgi": print, "sub/b.cgi": print, "sub/index.cgi": print });
   scripts.write("plain.txt", "no script", 0o644);
-  const options: Partial<CGIGatewayOptions> = { prefix: "/cgi-bin", index: ["index.cgi"] };
+  const options: Partial<CGIGatewayOptions> = { basePath: "/cgi-bin", index: ["index.cgi"] };
   const gateway = scripts.gateway(options);
   const merging = scripts.gateway({ ...options, mergeSlashes: true });
   const cases: [path: string, location: string, run: string][] = [
@@ -280,13 +282,13 @@ Deno.test("cgiGateway() redirects GET and HEAD to the path with merged slashes",
   }
 });
 
-Deno.test("cgiGateway() ignores a slash at the end of its prefix and root", async () => {
+Deno.test("cgiGateway() ignores a slash at the end of its base path and root", async () => {
   await using scripts = new Scripts({
     "a.cgi": HELLO + `echo "$SCRIPT_NAME $PATH_INFO $PATH_TRANSLATED $DOCUMENT_ROOT"`,
   });
   const { root } = scripts;
-  for (const [prefix, path] of [["/", ""], ["/cgi-bin/", "/cgi-bin"]] as const) {
-    const gateway = scripts.gateway({ root: `${root}/`, prefix });
+  for (const [basePath, path] of [["/", ""], ["/cgi-bin/", "/cgi-bin"]] as const) {
+    const gateway = scripts.gateway({ root: `${root}/`, basePath });
     const seen = `${path}/a.cgi /x ${root}/x ${root}\n`;
     assertEquals(await gateway.text(`${path}/a.cgi/x`), seen);
     assertEquals(
@@ -294,7 +296,7 @@ Deno.test("cgiGateway() ignores a slash at the end of its prefix and root", asyn
       `${path}/a.cgi //x/ ${root}/x/ ${root}\n`,
     );
   }
-  assertThrows(() => scripts.gateway({ prefix: "cgi-bin" as "/" }), TypeError, "prefix");
+  assertThrows(() => scripts.gateway({ basePath: "cgi-bin" as "/" }), TypeError, "basePath");
 });
 
 Deno.test("cgiGateway() rejects paths that leave its root (rule F14)", async () => {

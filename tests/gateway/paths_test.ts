@@ -183,7 +183,7 @@ Deno.test("fastCGIGateway({ root }) redirects GET and HEAD to the path with merg
   await withFolder(async (root) => {
     await using server = serveFastCGI(report, local(), { log });
     const at = address(server.addr);
-    const options = { root, prefix: "/app" as const, log };
+    const options = { root, basePath: "/app" as const, log };
     using gateway = fastCGIGateway(at, options);
     using merging = fastCGIGateway(at, { ...options, mergeSlashes: true });
     using falling = fastCGIGateway(at, { ...options, fallback: "/ok.php" });
@@ -245,7 +245,7 @@ Deno.test("fastCGIGateway({ root }) logs that a link to another user's file is n
   });
 });
 
-Deno.test("each gateway takes its prefix in one encoding, with a slash at its end or without", async () => {
+Deno.test("each gateway takes its base path in one encoding, with a slash at its end or without", async () => {
   await withFolder(async (root) => {
     await using fastcgi = serveFastCGI(report, local(), { log });
     await using scgi = serveSCGI(report, local(), { log });
@@ -254,7 +254,7 @@ Deno.test("each gateway takes its prefix in one encoding, with a slash at its en
       `#!/bin/sh\necho "Content-Type: text/plain"; echo\necho -n "$REQUEST_METHOD $SCRIPT_NAME $PATH_INFO $REQUEST_URI"\n`,
     );
     for (const slash of ["", "/"]) {
-      const options = { prefix: `/the app${slash}` as const, log };
+      const options = { basePath: `/the app${slash}` as const, log };
       const gateways: [gateway: Gateway, script: string][] = [
         [cgiGateway({ ...options, root }), "/ok.php"],
         [cgiGateway({ ...options, script: `${root}/ok.php` }), ""],

@@ -7,7 +7,7 @@ import {
   isUTF8,
   mergeSlashes,
   pathBelow,
-  readPrefix,
+  readBasePath,
   splitScript,
 } from "../../gateway/script_path.ts";
 import { ProtocolError } from "../../wire/protocol_error.ts";
@@ -62,8 +62,8 @@ Deno.test("decodeTarget() rejects a path that leaves its folder, or has a NUL (r
   }
 });
 
-Deno.test("pathBelow() removes a prefix at a segment boundary", () => {
-  const cases: [path: string, prefix: string, rest: string | undefined][] = [
+Deno.test("pathBelow() removes a base path at a segment boundary", () => {
+  const cases: [path: string, basePath: string, rest: string | undefined][] = [
     ["/app/x", "/app", "/x"],
     ["/app/", "/app", "/"],
     ["/app", "/app", ""],
@@ -81,13 +81,17 @@ Deno.test("pathBelow() removes a prefix at a segment boundary", () => {
     // The rest is as it was.
     ["/app/%2561/b%20c", "/app", "/%2561/b%20c"],
   ];
-  for (const [path, prefix, rest] of cases) {
-    assertEquals(pathBelow(path, readPrefix(prefix)), rest, `${path} ${prefix}`);
+  for (const [path, basePath, rest] of cases) {
+    assertEquals(
+      pathBelow(path, readBasePath({ basePath: basePath as "/" })),
+      rest,
+      `${path} ${basePath}`,
+    );
   }
 });
 
-Deno.test("pathBelow() accepts the prefix in its canonical encoding only", () => {
-  const cases: [prefix: string, path: string, others: string[]][] = [
+Deno.test("pathBelow() accepts the base path in its canonical encoding only", () => {
+  const cases: [basePath: string, path: string, others: string[]][] = [
     ["/cgi-bin", "/cgi-bin", ["/%63gi-bin", "/cgi%2Dbin", "/cgi%2dbin"]],
     ["/a b", "/a%20b", ["/a b", "/a+b"]],
     ["/caf\xe9", "/caf%C3%A9", ["/caf%c3%a9", "/caf%E9"]],
@@ -97,16 +101,16 @@ Deno.test("pathBelow() accepts the prefix in its canonical encoding only", () =>
     ["/a\\b", "/a%5Cb", ["/a/b"]],
     ["/a/b", "/a/b", ["/a%2Fb", "/a%2fb", "/a//b"]],
   ];
-  for (const [prefix, path, others] of cases) {
-    const read = readPrefix(prefix);
-    assertEquals(read.name, byteString(prefix));
+  for (const [basePath, path, others] of cases) {
+    const read = readBasePath({ basePath: basePath as "/" });
+    assertEquals(read.name, byteString(basePath));
     assertEquals(new URL(`http://localhost${path}/x`).pathname, `${path}/x`, "the test is wrong");
     assertEquals(pathBelow(`${path}/x`, read), "/x", path);
     for (const other of others) assertEquals(pathBelow(`${other}/x`, read), undefined, other);
   }
 });
 
-Deno.test("readPrefix() rejects what is no path", () => {
+Deno.test("readBasePath() rejects what is no path", () => {
   const bad = [
     "app",
     "app/",
@@ -120,15 +124,17 @@ Deno.test("readPrefix() rejects what is no path", () => {
     "/a/..",
     "/a\0",
   ];
-  for (const prefix of [...bad, "/a\n", " /a"]) {
+  for (const basePath of [...bad, "/a\n", " /a"]) {
     assertEquals(
-      assertThrows(() => readPrefix(prefix), TypeError).message,
-      `Cannot create a gateway as its prefix must be a path such as "/cgi-bin": current value is ${
-        JSON.stringify(prefix)
+      assertThrows(() => readBasePath({ basePath: basePath as "/" }), TypeError).message,
+      `Cannot create a gateway as its basePath must be a path such as "/cgi-bin": current value is ${
+        JSON.stringify(basePath)
       }`,
     );
   }
-  for (const prefix of ["", "/", "/a/", "/...", "/.a", "/a..", "/a b/"]) readPrefix(prefix);
+  for (const basePath of ["", "/", "/a/", "/...", "/.a", "/a..", "/a b/"]) {
+    readBasePath({ basePath: basePath as "/" });
+  }
 });
 
 Deno.test("mergeSlashes() merges slashes before and in a script's name, and leaves those of PATH_INFO", () => {
@@ -141,7 +147,7 @@ Deno.test("mergeSlashes() merges slashes before and in a script's name, and leav
     ["/x//a.php/b//", "/x/a.php", "/b/", "/x/a.php/b//"],
     ["//a%20b.php//c", "/a b.php", "/c", "/a%20b.php//c"],
     ["/a.php//b", "/a.php", "/b", "/a.php//b"],
-    // Nothing but a prefix.
+    // Nothing but a base path.
     ["//app//x", "/app", "/x", "/app//x"],
     ["//x", "", "/x", "//x"],
   ];
@@ -273,4 +279,15 @@ Deno.test("the path functions throw only ProtocolError for any input", () => {
       }
     }
   }));
+});
+
+Deno.test("readBasePath() takes the former name prefix, and not both", () => {
+  assertEquals(readBasePath({ prefix: "/a/" }), readBasePath({ basePath: "/a" }));
+  assertEquals(readBasePath({ prefix: undefined, basePath: "/a" }).path, "/a");
+  assertEquals(readBasePath({ prefix: "/a", basePath: undefined }).path, "/a");
+  assertThrows(
+    () => readBasePath({ prefix: "/a", basePath: "/a" }),
+    TypeError,
+    "Cannot create a gateway as prefix is the former name of basePath: both are set",
+  );
 });

@@ -60,7 +60,7 @@ const git = new Suite("gateway: Git", { git: "git", [HTTP_BACKEND]: "git" }, asy
   await run(rig, "git", "clone", "-q", "--bare", work, bare);
   const base = serveOrigin(cgiGateway({
     script: HTTP_BACKEND,
-    prefix: "/git",
+    basePath: "/git",
     env: {
       GIT_PROJECT_ROOT: `${rig.dir}/repositories`,
       GIT_HTTP_EXPORT_ALL: "1",

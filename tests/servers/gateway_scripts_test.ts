@@ -116,11 +116,11 @@ const scripts = new Suite("gateway: scripts", {
   await eventually("fcgiwrap listens", () => Deno.statSync(rig.dir) && exists(socket));
   const log = () => {};
   return {
-    cgi: serve(cgiGateway({ root: `${rig.dir}/cgi-bin`, prefix: "/cgi-bin", log })),
+    cgi: serve(cgiGateway({ root: `${rig.dir}/cgi-bin`, basePath: "/cgi-bin", log })),
     fcgiwrap: serve(
       fastCGIGateway(`unix:${socket}`, {
         root: `${rig.dir}/cgi-bin`,
-        prefix: "/cgi-bin",
+        basePath: "/cgi-bin",
         split: [".cgi"],
         log,
       }),

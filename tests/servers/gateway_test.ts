@@ -44,7 +44,7 @@ async function startGateways(rig: Rig): Promise<Record<typeof NAMES[number], num
         kind: "cgi",
         options: {
           root: `${rig.dir}/cgi-bin`,
-          prefix: "/cgi-bin",
+          basePath: "/cgi-bin",
           env: { DENO_DIR: `${rig.dir}/deno` },
         },
       },
