@@ -18,6 +18,7 @@ import type { App } from "./bridge/app.ts";
 import { type CGIOptions, serveCGI } from "./cgi.ts";
 import type { FastCGIOptions, Server } from "./fastcgi.ts";
 import type { HTTPOptions } from "./http.ts";
+import { guardConsole } from "./io/log.ts";
 
 export { type CGIInput, type CGIOptions, type CGIOutput, localRedirect, serveCGI } from "./cgi.ts";
 export type {
@@ -47,7 +48,8 @@ export interface ServeOptions extends CGIOptions, FastCGIOptions, HTTPOptions {}
  * - by systemd or a supervisor with a listening socket (LISTEN_FDS, or descriptor 0): the same;
  * - otherwise: serves HTTP with `Deno.serve`, on 127.0.0.1:8000 unless the options set another address.
  *
- * On SIGTERM and SIGINT a server shuts down: it finishes the requests in progress.
+ * On SIGTERM and SIGINT a server shuts down: it finishes the requests in progress. The methods of `console` never throw,
+ * as they else do on a full disk.
  *
  * Needs `--allow-env` as a CGI script, `--allow-net` for HTTP.
  *
@@ -73,6 +75,7 @@ export async function serve(app: App, options: ServeOptions = {}): Promise<void>
   if (loader !== undefined) return await loader(app);
   const environment = readEnvironment();
   if (environment === "cgi") return await serveCGI(app, options);
+  guardConsole();
   const inherited = await serveInherited(app, options, environment);
   const server = inherited ?? await serveOverHTTP(app, options, environment);
   const { runUntilTerminated } = await import("./process/signals.ts");

@@ -132,13 +132,31 @@ Deno.test({
     await using daemon = await start("http", (app, socket) => [
       "eval",
       `import app from "${app}";
-import { serve } from "${ROOT}mod.ts";
-await serve(app, { path: "${socket}" });`,
+import { serveHTTP } from "${ROOT}http.ts";
+serveHTTP(app, { path: "${socket}" });`,
     ]);
     const [first, pid] = await daemon.get("/");
     assertEquals(first, 200);
     assertEquals((await daemon.get("/throw"))[0], 500);
     assertEquals(await daemon.get("/"), [200, pid]);
+  },
+});
+
+Deno.test({
+  name: "serve() serves an app that reads the signal and logs, with stderr on a full disk",
+  ignore,
+  async fn() {
+    await using daemon = await start("http", (_app, socket) => [
+      "eval",
+      `import { serve } from "${ROOT}mod.ts";
+await serve((request) => {
+  console.error(request.signal.aborted);
+  return new Response("sent", { headers: { "x-pid": String(Deno.pid) } });
+}, { path: "${socket}" });`,
+    ]);
+    const [first, pid] = await daemon.get("/");
+    assertEquals(first, 200);
+    for (let turn = 0; turn < 3; turn++) assertEquals(await daemon.get("/"), [200, pid]);
     assertEquals(await daemon.stop(), 0);
   },
 });
