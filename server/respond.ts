@@ -149,22 +149,22 @@ function sendResponse(
   // The head has no other field: with a status it would redirect the client instead (rule B6).
   if (path !== undefined) return send(sink, exchange, status, `Location: ${path}\r\n\r\n`);
   const body = readNative(response, "body");
-  if (body !== null) return sendStream(response, body, exchange, sink);
-  const known = isBodyless(response, exchange) ? undefined : 0;
+  if (body !== null) return sendStream(response, status, body, exchange, sink);
+  const known = isBodyless(status, exchange) ? undefined : 0;
   return send(sink, exchange, status, encodeResponseHead(response, exchange, false, known));
 }
 
 async function sendStream(
   response: Response,
+  status: number,
   body: ReadableStream<Uint8Array>,
   exchange: Exchange,
   sink: ResponseSink,
 ): Promise<boolean> {
-  const bodyless = isBodyless(response, exchange);
+  const bodyless = isBodyless(status, exchange);
   const source = new BodySource(body);
   exchange.onabort = (reason) => source.cancel(reason);
   const declared = declaredLength(response);
-  const status = readNative(response, "status");
   let head: string | null;
   try {
     await source.readAhead();
@@ -237,7 +237,7 @@ function sendBuffered(
     head = encodePlainHead(contentType, body);
   } else {
     status = readNative(response, "status");
-    bodyless = isBodyless(response, exchange);
+    bodyless = isBodyless(status, exchange);
     const known = bodyless && exchange.method !== "HEAD" ? undefined : body.length;
     head = encodeResponseHead(response, exchange, true, known, body);
   }
