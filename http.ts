@@ -10,8 +10,8 @@ import { errorResponse } from "./server/error_response.ts";
 import { plainResponse } from "./bridge/plain_response.ts";
 import { CLIENT_CLOSED } from "./server/exchange.ts";
 import { HTTPCompletion, LONG } from "./server/http_completion.ts";
-import { moveRequest } from "./server/moved_request.ts";
-import { hasLeft } from "./server/native_signal.ts";
+import { moveRequest, withHost } from "./server/moved_request.ts";
+import { hasLeft } from "./io/private_fields.ts";
 import {
   decodePath,
   decodePercent,
@@ -19,7 +19,6 @@ import {
   NO_REQUEST,
   remoteAddress,
   requestURL,
-  withHost,
 } from "./bridge/request.ts";
 import { toHandler } from "./server/respond.ts";
 import { checkResponse } from "./server/response_head.ts";

@@ -439,44 +439,6 @@ export function requestHeaders(variables: Variables, options: AppOptions): Heade
   return headers;
 }
 
-/** The private field of `Headers` that says who may change them. Undefined if Deno has no such field. */
-let guard: symbol | undefined;
-
-function guardOf(headers: Headers): symbol | undefined {
-  return guard ??= Object.getOwnPropertySymbols(headers).find(({ description }) =>
-    description === "guard"
-  );
-}
-
-/**
- * Makes headers immutable, as those of a request from `Deno.serve` are. Sets a private field, as no public function
- * does this.
- *
- * @returns Whether the headers are now immutable. They are not if this version of Deno lacks the field.
- */
-export function makeImmutable(headers: Headers): boolean {
-  const guard = guardOf(headers);
-  return guard !== undefined && Reflect.set(headers, guard, "immutable");
-}
-
-/**
- * Returns a request from `Deno.serve` with the authority of its URL as its Host, which differs where the target is
- * absolute (A11). Changes the request itself where it can, as Deno upgrades no copy.
- */
-export function withHost(request: Request, authority: string): Request {
-  const { headers } = request;
-  const guard = guardOf(headers);
-  if (guard !== undefined) {
-    Reflect.set(headers, guard, "request");
-    headers.set("host", authority);
-    Reflect.set(headers, guard, "immutable");
-    return request;
-  }
-  const copy = new Request(request);
-  copy.headers.set("host", authority);
-  return copy;
-}
-
 function appendHeader(headers: Headers, name: string, value: string): void {
   try {
     headers.append(name, value);

@@ -1,7 +1,6 @@
 import type { AppOptions, HandlerInfo } from "../bridge/app.ts";
-import { bodyLength } from "./buffered_response.ts";
+import { bufferedResponse, hasLeft, isBodyDecoded, nativeSignal } from "../io/private_fields.ts";
 import { CLIENT_CLOSED, reportCompleted } from "./exchange.ts";
-import { hasLeft, nativeSignal } from "./native_signal.ts";
 
 /**
  * How long a handler may take before its request's signal is read, in milliseconds. Without it, a handler that does not
@@ -60,4 +59,15 @@ export class HTTPCompletion {
     const completed = { request: this.request, info: this.#info, status, bytes };
     reportCompleted(this.#onCompleted, completed, this.#startedAt);
   }
+}
+
+/** Returns the length of a response's body in bytes, or undefined if it is not known before the body is sent. */
+function bodyLength(response: Response): number | undefined {
+  const body = bufferedResponse(response)?.body;
+  if (typeof body === "string") return new TextEncoder().encode(body).length;
+  if (body !== undefined) return body.length;
+  if (response.body === null) return 0;
+  if (isBodyDecoded(response)) return undefined;
+  const length = response.headers.get("content-length");
+  return length === null ? undefined : Number(length);
 }

@@ -1,4 +1,4 @@
-import { makeImmutable } from "../bridge/request.ts";
+import { acceptsProxy, inspectNatively, setGuard } from "../io/private_fields.ts";
 
 /** The parts of a request, each created on first need. */
 export interface RequestParts {
@@ -26,7 +26,7 @@ export interface RequestParts {
  * parts.
  */
 export function createLazyRequest(parts: RequestParts): Request {
-  supported ??= isSupported();
+  supported ??= acceptsProxy();
   const lazy = new LazyRequest(parts);
   return supported ? new Proxy(new Target(lazy), lazy) : lazy.request;
 }
@@ -34,25 +34,12 @@ export function createLazyRequest(parts: RequestParts): Request {
 /** Whether this version of Deno accepts a proxy as a Request, or null before the test. */
 let supported: boolean | null = null;
 
-/** Tests this without creating a Request, which a CGI script may never need. */
-function isSupported(): boolean {
-  // The getter of `url` reads two fields, the brand and the URL: each is a symbol, and this proxy returns the symbol.
-  const proxy = new Proxy(Object.create(PROTOTYPE), { get: (_target, key) => key });
-  try {
-    return typeof GETTERS.url.call(proxy) === "symbol";
-  } catch {
-    return false;
-  }
-}
-
 const PROTOTYPE = Request.prototype;
 
 /** The key under which the proxy's target has its LazyRequest. */
 const LAZY = Symbol("lazy");
 /** The method that `console.log()` calls, with the target of a proxy as `this`. */
 const INSPECT = Symbol.for("Deno.customInspect");
-/** The private method of Deno that formats a Request. */
-const NATIVE_INSPECT = Symbol.for("Deno.privateCustomInspect");
 
 /** The target of the proxy. A function, as the prototype of a class cannot be replaced. */
 const Target = function (this: Record<symbol, unknown>, lazy: LazyRequest) {
@@ -67,10 +54,7 @@ function inspectTarget(
   options: Deno.InspectOptions,
 ): unknown {
   const lazy = this[LAZY];
-  const show = Reflect.get(PROTOTYPE, NATIVE_INSPECT);
-  return typeof show === "function"
-    ? show.call(new Proxy(this, lazy), inspect, options)
-    : inspect(lazy.request, options);
+  return inspectNatively(new Proxy(this, lazy), inspect, options) ?? inspect(lazy.request, options);
 }
 
 type Accessor = "url" | "method" | "headers" | "signal" | "body" | "bodyUsed";
@@ -173,7 +157,7 @@ class LazyRequest implements ProxyHandler<Request> {
   /** Creates headers without the real Request if they can be immutable: else changes to one would miss the other. */
   #createHeaders(): Headers {
     const headers = this.parts.createHeaders();
-    return makeImmutable(headers) ? headers : this.request.headers;
+    return setGuard(headers, "immutable") ? headers : this.request.headers;
   }
 
   get body(): ReadableStream<Uint8Array<ArrayBuffer>> | null {
@@ -203,7 +187,7 @@ class LazyRequest implements ProxyHandler<Request> {
     // Not stored if the app has not read them yet: it then gets the Request's own.
     const headers = this.#headers ?? this.parts.createHeaders();
     const request = new Request(url, { method, headers, body, signal });
-    makeImmutable(GETTERS.headers.call(request) as Headers);
+    setGuard(GETTERS.headers.call(request) as Headers, "immutable");
     if (body === USED) request.bytes().catch(() => {});
     return request;
   }

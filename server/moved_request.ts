@@ -1,5 +1,5 @@
 import { createLazyRequest, type RequestParts } from "./lazy_request.ts";
-import { nativeSignal } from "./native_signal.ts";
+import { nativeSignal, setGuard } from "../io/private_fields.ts";
 
 /**
  * Returns a request of `Deno.serve` with another URL. It is no copy, which would read the signal: each response then
@@ -7,6 +7,22 @@ import { nativeSignal } from "./native_signal.ts";
  */
 export function moveRequest(request: Request, href: string): Request {
   return createLazyRequest(new MovedRequest(request, href));
+}
+
+/**
+ * Returns a request from `Deno.serve` with the authority of its URL as its Host, which differs where the target is
+ * absolute (A11). Changes the request itself where it can, as Deno upgrades no copy.
+ */
+export function withHost(request: Request, authority: string): Request {
+  const { headers } = request;
+  if (setGuard(headers, "request")) {
+    headers.set("host", authority);
+    setGuard(headers, "immutable");
+    return request;
+  }
+  const copy = new Request(request);
+  copy.headers.set("host", authority);
+  return copy;
 }
 
 class MovedRequest implements RequestParts {

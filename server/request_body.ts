@@ -1,3 +1,4 @@
+import { isDisturbed } from "../io/private_fields.ts";
 import { concat } from "../wire/byte_string.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 
@@ -293,21 +294,6 @@ export class RequestBody {
       413,
     );
   }
-}
-
-/** The private field of a stream that says whether it was read from. Undefined if Deno has no such field. */
-let disturbed: symbol | undefined;
-
-/**
- * Returns whether a stream was read from or cancelled. Reads a private field, as a stream calls its `pull` only in
- * the turn after its creation, and no public function reports a read before that. Returns false if the field is
- * missing.
- */
-function isDisturbed(stream: ReadableStream): boolean {
-  disturbed ??= Object.getOwnPropertySymbols(stream).find(({ description }) =>
-    description === "[[disturbed]]"
-  );
-  return disturbed !== undefined && Reflect.get(stream, disturbed) === true;
 }
 
 /** Clears the rest of a chunk's buffer: bytes received before and after the chunk are not the app's to read. */

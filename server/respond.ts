@@ -11,7 +11,7 @@ import {
   bufferedResponse,
   markSent,
   readNative,
-} from "./buffered_response.ts";
+} from "../io/private_fields.ts";
 import { cancelSoon } from "../bridge/cancel_soon.ts";
 import { describeError } from "../bridge/describe.ts";
 import { errorResponse } from "./error_response.ts";

@@ -6,7 +6,7 @@
 
 import { CONNECTION_FIELDS, encodeHead } from "../wire/cgi.ts";
 import { describeValue } from "../bridge/describe.ts";
-import { isBodyDecoded, readNative } from "./buffered_response.ts";
+import { isBodyDecoded, readNative } from "../io/private_fields.ts";
 import type { Exchange } from "./exchange.ts";
 import { serverQuirks } from "../bridge/server_quirks.ts";
 

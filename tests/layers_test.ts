@@ -101,6 +101,14 @@ Deno.test("each line of a log is written by io/log.ts", () => {
   assertEquals(faults, []);
 });
 
+Deno.test("io/private_fields.ts alone reads private fields of the runtime", () => {
+  const READS = /getOwnPropertySymbols|Deno\.internal|\.binding\b|\b_[a-z]\w+:|Deno\.private/;
+  const paths = sourcesIn().filter((path) =>
+    READS.test(withoutComments(Deno.readTextFileSync(new URL(path, root))))
+  );
+  assertEquals(paths, ["io/private_fields.ts"]);
+});
+
 Deno.test("each entry of exports is one top-level file", () => {
   const faces = sourcesIn().filter((path) => layerOf(path) === "face").map((path) => `./${path}`);
   assertEquals(Object.values(config.exports).toSorted(), faces.toSorted());

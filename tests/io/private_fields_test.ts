@@ -1,8 +1,19 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { bufferedResponse, markSent, TRIED } from "../../server/buffered_response.ts";
+import {
+  bufferedResponse,
+  hasLeft,
+  markSent,
+  nativeSignal,
+  TESTED_VERSIONS,
+} from "../../io/private_fields.ts";
 import { serveOne } from "../testing/fastcgi_client.ts";
+import { bytes } from "../testing/bytes.ts";
+import { deadline } from "../testing/deadline.ts";
+import { turns } from "../testing/serving.ts";
 
-const bytes = new Uint8Array([0, 128, 255]);
+type Module = typeof import("../../io/private_fields.ts");
+
+const someBytes = new Uint8Array([0, 128, 255]);
 
 /** Responses whose body is in memory. */
 const BUFFERED: Record<string, () => Response> = {
@@ -18,9 +29,9 @@ const BUFFERED: Record<string, () => Response> = {
   },
   "JSON": () => Response.json({ a: 1 }),
   "JSON with a status": () => Response.json({ a: 1 }, { status: 201 }),
-  "bytes": () => new Response(bytes),
-  "bytes with a status": () => new Response(bytes, { status: 201 }),
-  "a buffer": () => new Response(bytes.buffer),
+  "bytes": () => new Response(someBytes),
+  "bytes with a status": () => new Response(someBytes, { status: 201 }),
+  "a buffer": () => new Response(someBytes.buffer),
   "a form": () => new Response(new URLSearchParams({ a: "1" })),
   "a text with a type": () =>
     new Response("buffered", { headers: { "content-type": "text/html" } }),
@@ -41,7 +52,7 @@ const BUFFERED: Record<string, () => Response> = {
     new Response("buffered", { statusText: "Fine", headers: { "content-type": "text/html" } }),
   "a text with two types": () =>
     new Response("buffered", { headers: [["content-type", "text/html"], ["content-type", "a/b"]] }),
-  "bytes with a type": () => new Response(bytes, { headers: { "content-type": "image/png" } }),
+  "bytes with a type": () => new Response(someBytes, { headers: { "content-type": "image/png" } }),
   "a clone": () => new Response("buffered").clone(),
   "one of a subclass": () => new (class extends Response {})("buffered"),
 };
@@ -157,19 +168,18 @@ Deno.test("markSent() marks the body as read", async () => {
   }
 });
 
-Deno.test("TRIED lists the running version of Deno", () => {
-  assert(TRIED.includes(navigator.userAgent), navigator.userAgent);
+Deno.test("TESTED_VERSIONS lists the running version of Deno", () => {
+  assert(TESTED_VERSIONS.includes(navigator.userAgent), navigator.userAgent);
 });
 
 Deno.test("bufferedResponse() returns undefined for a single response on an untried version", async () => {
   const original = Object.getOwnPropertyDescriptor(Navigator.prototype, "userAgent")!;
   // New instances of the module, which have not run the self-check yet.
-  const load = (name: string): Promise<typeof import("../../server/buffered_response.ts")> =>
-    import(`../../server/buffered_response.ts?${name}`);
+  const load = (name: string): Promise<Module> => import(`../../io/private_fields.ts?${name}`);
   const versions = [
     ["Deno/2.9.99", undefined],
     ["Deno/2.9.60", undefined],
-    [TRIED[0], "buffered"],
+    [TESTED_VERSIONS[0], "buffered"],
   ] as const;
   for (const [userAgent, body] of versions) {
     const { bufferedResponse } = await load(userAgent);
@@ -183,4 +193,64 @@ Deno.test("bufferedResponse() returns undefined for a single response on an untr
       Object.defineProperty(Navigator.prototype, "userAgent", original);
     }
   }
+});
+
+/** Sends a request whose client leaves at once, and passes it to a handler. */
+async function leaving(handle: (request: Request) => Promise<void>): Promise<void> {
+  const handled = Promise.withResolvers<void>();
+  const begun = Promise.withResolvers<void>();
+  const left = Promise.withResolvers<void>();
+  await using server = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    async (request) => {
+      begun.resolve();
+      await left.promise;
+      await handle(request).then(handled.resolve, handled.reject);
+      return new Response();
+    },
+  );
+  const conn = await Deno.connect({ hostname: "127.0.0.1", port: server.addr.port });
+  await conn.write(bytes("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+  await deadline(begun.promise, "the request");
+  conn.close();
+  await turns(3);
+  left.resolve();
+  await deadline(handled.promise, "the handler");
+}
+
+Deno.test("nativeSignal() and hasLeft() ignore what an app has put in place of the signal", () => {
+  const controller = new AbortController();
+  const request = new Request("http://localhost/", { signal: controller.signal });
+  Object.defineProperty(request, "signal", { value: AbortSignal.abort() });
+  assertEquals([nativeSignal(request).aborted, hasLeft(request)], [false, false]);
+  controller.abort();
+  assertEquals([nativeSignal(request).aborted, hasLeft(request)], [true, true]);
+});
+
+Deno.test("hasLeft() does not read a signal that nothing else has read", async () => {
+  await leaving(async (request) => {
+    assertEquals(hasLeft(request), false);
+    await turns(3);
+    // Had it read the signal, Deno would say by now that the client has left.
+    assertEquals(hasLeft(request), false);
+    request.signal.addEventListener("abort", () => {});
+    await turns(3);
+    assertEquals(hasLeft(request), true);
+  });
+});
+
+Deno.test("hasLeft() reads the signal where Deno has no field of it", async () => {
+  const url = "../../io/private_fields.ts?without";
+  const without: Module = await import(url);
+  const { getOwnPropertySymbols } = Object;
+  await leaving(async (request) => {
+    Object.getOwnPropertySymbols = () => [];
+    try {
+      assertEquals(without.hasLeft(request), false);
+    } finally {
+      Object.getOwnPropertySymbols = getOwnPropertySymbols;
+    }
+    await turns(3);
+    assertEquals(without.hasLeft(request), true);
+  });
 });
