@@ -1,5 +1,5 @@
 import { disconnected } from "./exchange.ts";
-import { FastCGIRequest, type FastCGIService } from "./fastcgi_request.ts";
+import { FastCGIRequest, type FastCGIService, type RequestConnection } from "./fastcgi_request.ts";
 import { BODY_HIGH_WATER, NEW_CONNECTION } from "./limits.ts";
 import type { RequestBody } from "./request_body.ts";
 import type { ServerConnection } from "./server.ts";
@@ -35,11 +35,12 @@ const NGINX_ID = 1;
 const LEAVE = 5000;
 
 /** One connection: passes received records on to its requests, and sends theirs. */
-export class FastCGIConnection implements ServerConnection, ChannelHandler, RecordSink {
+export class FastCGIConnection
+  implements ServerConnection, ChannelHandler, RecordSink, RequestConnection {
   place = -1;
-  readonly service: FastCGIService;
   readonly out: ByteBuffer = new ByteBuffer();
-  readonly channel: Channel;
+  #service: FastCGIService;
+  #channel: Channel;
   #overloaded: boolean;
   #decoder = new RecordDecoder();
   #requests = new Map<number, FastCGIRequest>();
@@ -54,7 +55,7 @@ export class FastCGIConnection implements ServerConnection, ChannelHandler, Reco
    */
   #phase: "open" | "closing" | "leaving" = "open";
   /** What is particular about the web server, once a request has named it. */
-  quirks: ServerQuirks = NO_QUIRKS;
+  #quirks: ServerQuirks = NO_QUIRKS;
   /** The number of requests that have begun. */
   #begun = 0;
   /** The same at the last call of {@linkcode takeBusy}. */
@@ -65,13 +66,13 @@ export class FastCGIConnection implements ServerConnection, ChannelHandler, Reco
   #unread = new Set<number>();
 
   constructor(service: FastCGIService, duplex: Duplex, overloaded: boolean) {
-    this.service = service;
+    this.#service = service;
     this.#overloaded = overloaded;
-    this.channel = new Channel(duplex, this.out, this, service.limits.writeTimeout);
+    this.#channel = new Channel(duplex, this.out, this, service.limits.writeTimeout);
   }
 
   async run(): Promise<void> {
-    await this.channel.run();
+    await this.#channel.run();
     // Requests may have begun while the channel was closing.
     for (const request of [...this.#requests.values()]) request.abort(disconnected());
   }
@@ -82,7 +83,7 @@ export class FastCGIConnection implements ServerConnection, ChannelHandler, Reco
     try {
       this.#decoder.push(bytes, this);
     } catch (error) {
-      if (this.channel.reads > 1 || !isHTTP(bytes)) throw error;
+      if (this.#channel.reads > 1 || !isHTTP(bytes)) throw error;
       this.#refuseHTTP(error as ProtocolError);
     }
     if (this.#prepared.length > 0) {
@@ -95,15 +96,16 @@ export class FastCGIConnection implements ServerConnection, ChannelHandler, Reco
 
   /** Responds to a peer that speaks HTTP, which would take a closed connection for a crash. */
   #refuseHTTP(error: ProtocolError): void {
-    this.service.log(
+    this.#service.log(
       `${error.message}. An HTTP request came: use --protocol http, or fastcgi_pass instead of proxy_pass`,
     );
     this.out.appendByteString(HTTP_REFUSAL);
-    this.channel.finish(false);
+    this.#channel.finish(false);
   }
 
-  /** Queues a request, which starts once the current read is decoded. */
-  prepared(request: FastCGIRequest): void {
+  /** Queues a request that can start: once the current read is decoded. */
+  #prepare(request: FastCGIRequest): void {
+    this.#quirks = request.quirks;
     this.#prepared.push(request);
   }
 
@@ -117,7 +119,7 @@ export class FastCGIConnection implements ServerConnection, ChannelHandler, Reco
     if (this.#requests.size === 0) return false;
     if (this.#multiplexed && this.#requests.size > 1) return false;
     const limit = stalled || this.#multiplexed
-      ? this.service.limits.maxBufferedBody
+      ? this.#service.limits.maxBufferedBody
       : BODY_HIGH_WATER;
     for (const request of this.#requests.values()) if (request.buffered >= limit) return true;
     return false;
@@ -133,7 +135,7 @@ export class FastCGIConnection implements ServerConnection, ChannelHandler, Reco
   }
 
   record(type: number, id: number, content: Uint8Array): void {
-    if (this.channel.closed) return;
+    if (this.#channel.closed) return;
     if (id === 0) return this.#manage(type, content);
     if (type === RecordType.beginRequest) return this.#begin(id, content);
     const request = this.#requests.get(id);
@@ -141,8 +143,9 @@ export class FastCGIConnection implements ServerConnection, ChannelHandler, Reco
       if (content.length === 0 && type !== RecordType.params) this.#unread.delete(id);
       return;
     }
-    if (type === RecordType.params) request.addVariables(content);
-    else if (type === RecordType.stdin || type === RecordType.data) {
+    if (type === RecordType.params) {
+      if (request.addVariables(content)) this.#prepare(request);
+    } else if (type === RecordType.stdin || type === RecordType.data) {
       const body = type === RecordType.stdin ? request.body : request.data;
       const mayKeep = this.#keeper === null || this.#keeper === body;
       if (request.addInput(content, body, mayKeep)) this.#keeper = body;
@@ -159,7 +162,7 @@ export class FastCGIConnection implements ServerConnection, ChannelHandler, Reco
     if (type === RecordType.getValues) {
       this.#multiplexed = true;
       const requested = new Set(decodePairs(content).map(([name]) => name));
-      const known = this.service.capacity.filter(([name]) => requested.has(name));
+      const known = this.#service.capacity.filter(([name]) => requested.has(name));
       encodeValues(this.out, RecordType.getValuesResult, known);
     } else if (type >= RecordType.beginRequest && type <= RecordType.data) {
       throw new ProtocolError(
@@ -172,13 +175,13 @@ export class FastCGIConnection implements ServerConnection, ChannelHandler, Reco
   }
 
   #begin(id: number, content: Uint8Array): void {
-    const { role, keepConnection } = decodeBeginRequest(content);
+    const begin = decodeBeginRequest(content);
     if (this.#requests.has(id)) {
       throw new ProtocolError(
         `Cannot begin request as its id must not be in use: current value is ${id}`,
       );
     }
-    const { limits, running } = this.service;
+    const { limits, running } = this.#service;
     const limit = limits.maxRequestsPerConnection;
     if (this.#requests.size >= limit * 2 + 64) {
       throw new ProtocolError(
@@ -186,30 +189,32 @@ export class FastCGIConnection implements ServerConnection, ChannelHandler, Reco
       );
     }
     // A filter's response waits for all of FCGI_STDIN, so reading must not wait for the app.
-    if (id !== 1 || this.#requests.size > 0 || role === Role.filter) this.#multiplexed = true;
+    if (id !== 1 || this.#requests.size > 0 || begin.role === Role.filter) this.#multiplexed = true;
     const overloaded = this.#overloaded || running.count >= limits.maxRequests ||
       this.#requests.size >= limit;
     this.#begun++;
     this.#unread.delete(id);
-    const request = new FastCGIRequest(this, id, role, keepConnection, overloaded);
+    const request = new FastCGIRequest(
+      this,
+      this.#service,
+      id,
+      begin,
+      overloaded,
+      this.#quirks,
+    );
     this.#requests.set(id, request);
-    request.checkRole();
+    if (request.checkRole()) this.#prepare(request);
   }
 
-  /**
-   * Removes a request that has ended, and closes the connection if it is the last one.
-   *
-   * @param broken Whether closing the connection truncates its response.
-   */
   ended(request: FastCGIRequest, broken: boolean): void {
     this.#requests.delete(request.id);
-    if (this.channel.closed) return;
-    this.channel.resume();
+    if (this.#channel.closed) return;
+    this.#channel.resume();
     if (broken || !request.keepConnection) this.#phase = "closing";
     if (!request.inputEnded) this.#unread.add(request.id);
     if (this.#phase === "open" || this.#requests.size > 0) return;
-    if (!request.keepConnection || broken) this.channel.finish(this.#unread.size > 0);
-    else if (this.quirks.closesOnBytes) this.#leave();
+    if (!request.keepConnection || broken) this.#channel.finish(this.#unread.size > 0);
+    else if (this.#quirks.closesOnBytes) this.#leave();
     else this.#finishKept();
   }
 
@@ -221,7 +226,7 @@ export class FastCGIConnection implements ServerConnection, ChannelHandler, Reco
   async #leave(): Promise<void> {
     encodeStreamEnd(this.out, RecordType.stderr, NGINX_ID);
     this.flush();
-    await this.channel.sent();
+    await this.#channel.sent();
     this.#phase = "leaving";
   }
 
@@ -231,9 +236,11 @@ export class FastCGIConnection implements ServerConnection, ChannelHandler, Reco
    * a turn of the event loop later.
    */
   async #finishKept(): Promise<void> {
-    await this.channel.sent();
-    if (this.#multiplexed) await this.channel.polled();
-    if (this.#requests.size === 0 && this.#decoder.idle) this.channel.finish(this.#unread.size > 0);
+    await this.#channel.sent();
+    if (this.#multiplexed) await this.#channel.polled();
+    if (this.#requests.size === 0 && this.#decoder.idle) {
+      this.#channel.finish(this.#unread.size > 0);
+    }
   }
 
   /** The web server has closed its writing side: aborts incomplete requests and finishes the others (rule C22). */
@@ -242,7 +249,7 @@ export class FastCGIConnection implements ServerConnection, ChannelHandler, Reco
     for (const request of this.#requests.values()) {
       if (!request.inputEnded) request.abort(disconnected());
     }
-    if (this.#requests.size === 0) this.channel.finish(false);
+    if (this.#requests.size === 0) this.#channel.finish(false);
     else this.#probe();
   }
 
@@ -251,30 +258,34 @@ export class FastCGIConnection implements ServerConnection, ChannelHandler, Reco
    * show it, sends an empty FCGI_STDERR record, which has no effect: the second one fails on a closed connection.
    */
   #probe(): void {
-    if (this.channel.probe()) return;
+    if (this.#channel.probe()) return;
     const [id] = this.#requests.keys();
     encodeStreamEnd(this.out, RecordType.stderr, id);
     this.flush();
   }
 
-  /** Starts to send the pending bytes. If that fails, the channel calls failed(). */
-  flush(): void {
+  flush(): Promise<void> | void {
     try {
-      this.channel.flush();
+      return this.#channel.flush();
     } catch {
       // The channel has called failed().
     }
   }
 
+  pull(): void {
+    this.#channel.resume();
+  }
+
   failed(error: unknown): void {
     if (error instanceof ProtocolError || error instanceof StallError) {
-      this.service.log(error.message);
+      this.#service.log(error.message);
     }
     for (const request of this.#requests.values()) request.abort(disconnected());
   }
 
   check(now: number): void {
-    const { channel, service: { limits, log } } = this;
+    const channel = this.#channel;
+    const { limits, log } = this.#service;
     channel.check(now);
     if (channel.closed) return;
     if (this.out.length > 0) this.flush();
@@ -299,9 +310,9 @@ export class FastCGIConnection implements ServerConnection, ChannelHandler, Reco
 
   /** Returns whether a connection without a request closes now, even if the web server is about to send one. */
   #isOver(open: number, idle: number): boolean {
-    const { idleTimeout, variablesTimeout } = this.service.limits;
+    const { idleTimeout, variablesTimeout } = this.#service.limits;
     if (this.#phase === "leaving") {
-      return idle > (this.quirks.closesOnBytes ? LEAVE : NEW_CONNECTION);
+      return idle > (this.#quirks.closesOnBytes ? LEAVE : NEW_CONNECTION);
     }
     if (this.#begun > 0) return this.#phase === "closing" && idle > idleTimeout;
     return idle > idleTimeout || open > variablesTimeout ||
@@ -313,31 +324,34 @@ export class FastCGIConnection implements ServerConnection, ChannelHandler, Reco
     this.#begunBefore = this.#begun;
     // Rule C32. Until its second request it may be one that the web server does not keep.
     const isBusy = this.#begun > Math.max(before, 1) && this.#phase === "open";
-    const { closesOnBytes = false, leavesOverloaded = false } = this.quirks;
+    const { closesOnBytes = false, leavesOverloaded = false } = this.#quirks;
     return isBusy && (closesOnBytes || leavesOverloaded);
   }
 
   drain(): void {
-    if (this.#phase !== "open" || this.channel.closed) return;
+    if (this.#phase !== "open" || this.#channel.closed) return;
     this.#phase = "closing";
     if (this.#requests.size > 0 || this.#begun === 0) return;
-    if (this.quirks.closesOnBytes) this.#leave();
-    else if (this.quirks.leavesOverloaded) this.#phase = "leaving";
-    else this.channel.polled().then(() => this.#finishKept());
+    if (this.#quirks.closesOnBytes) this.#leave();
+    else if (this.#quirks.leavesOverloaded) this.#phase = "leaving";
+    else this.#channel.polled().then(() => this.#finishKept());
   }
 
   abort(reason: unknown): void {
-    this.channel.close();
+    this.#channel.close();
     for (const request of this.#requests.values()) request.abort(reason);
   }
 
-  /** The protocol status of a complete request, by which HAProxy learns that it was the last one (rule C31). */
+  get closed(): boolean {
+    return this.#channel.closed;
+  }
+
+  /** By the status HAProxy learns that a request was the last one (rule C31). */
   get status(): number {
-    const last = this.quirks.leavesOverloaded && this.#phase !== "open" && this.alone;
+    const last = this.#quirks.leavesOverloaded && this.#phase !== "open" && this.alone;
     return last ? ProtocolStatus.overloaded : ProtocolStatus.requestComplete;
   }
 
-  /** Whether exactly one request is in progress. */
   get alone(): boolean {
     return this.#requests.size === 1;
   }

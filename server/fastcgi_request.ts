@@ -1,4 +1,3 @@
-import type { FastCGIConnection } from "./fastcgi_connection.ts";
 import { BodyWatch } from "./body_watch.ts";
 import type { DebugHook } from "./error_response.ts";
 import { disconnected, Exchange, FilterExchange, type TransportInfo } from "./exchange.ts";
@@ -9,13 +8,14 @@ import type { RunningRequests } from "./running_requests.ts";
 import type { AppObject, AppOptions, FilterInfo, Handler } from "../bridge/app.ts";
 import { describeError } from "../bridge/describe.ts";
 import { contentLength } from "../bridge/request.ts";
-import { serverQuirks } from "../bridge/server_quirks.ts";
+import { type ServerQuirks, serverQuirks } from "../bridge/server_quirks.ts";
 import { LINGER, LINGER_IDLE } from "../io/channel.ts";
 import { Progress } from "../io/progress.ts";
 import { workload } from "../io/workload.ts";
 import { ByteBuffer } from "../wire/byte_buffer.ts";
 import { decodeByteString, toByteString } from "../wire/byte_string.ts";
 import {
+  type BeginRequest,
   decodeVariables,
   encodeEndRequest,
   encodeStream,
@@ -48,6 +48,30 @@ export interface FastCGIService {
   capacity: [name: string, value: string][];
 }
 
+/** The connection of a request, as the request sees it. */
+export interface RequestConnection extends RequestBodySource {
+  /** Where requests encode their records. */
+  readonly out: ByteBuffer;
+  /** Whether the connection is closed. */
+  readonly closed: boolean;
+  /** Whether exactly one request is in progress on it. */
+  readonly alone: boolean;
+  /** The protocol status of a complete request. */
+  readonly status: number;
+  /**
+   * Starts to send the pending bytes. If that fails, the connection aborts its requests.
+   *
+   * @returns A promise if so many bytes are pending that the caller should wait.
+   */
+  flush(): Promise<void> | void;
+  /**
+   * Removes a request that has ended, and closes if it was the last one.
+   *
+   * @param broken Whether closing truncates its response.
+   */
+  ended(request: FastCGIRequest, broken: boolean): void;
+}
+
 /** How many bytes of variables a refused request may have: more are dropped, and an access log does without them. */
 const MAX_REFUSED = 16_384;
 /** How many bytes may be pending before a log message flushes them. */
@@ -60,19 +84,22 @@ interface Refusal {
 }
 
 /** One request on a connection, from FCGI_BEGIN_REQUEST to FCGI_END_REQUEST. */
-export class FastCGIRequest implements ResponseSink, RequestBodySource, TransportInfo {
+export class FastCGIRequest implements ResponseSink, TransportInfo {
   readonly protocol = "fastcgi";
   readonly id: number;
   readonly keepConnection: boolean;
   body: RequestBody | null = null;
   data: RequestBody | null = null;
+  /** What is particular about the web server: of an earlier request, until this one's variables are complete. */
+  quirks: ServerQuirks;
   /**
    * Prepared: the variables are complete, or the request is refused without them. Running: the app was called, or the
    * refusal was sent. Responded: FCGI_END_REQUEST waits for the rest of the input (rule C13).
    */
   #phase: "variables" | "prepared" | "running" | "responded" | "ended" = "variables";
   #refusal: Refusal | null = null;
-  #connection: FastCGIConnection;
+  #connection: RequestConnection;
+  #service: FastCGIService;
   #role: number;
   /** The app's handler for the role, if it has one. */
   #handler: Handler | undefined;
@@ -97,28 +124,31 @@ export class FastCGIRequest implements ResponseSink, RequestBodySource, Transpor
   #drained: [Progress, Progress] | null = null;
 
   constructor(
-    connection: FastCGIConnection,
+    connection: RequestConnection,
+    service: FastCGIService,
     id: number,
-    role: number,
-    keepConnection: boolean,
+    { role, keepConnection }: BeginRequest,
     overloaded: boolean,
+    quirks: ServerQuirks,
   ) {
     this.#connection = connection;
+    this.#service = service;
     this.id = id;
     this.#role = role;
     this.keepConnection = keepConnection;
-    this.#handler = this.#findHandler(connection.service.app);
+    this.quirks = quirks;
+    this.#handler = this.#findHandler(service.app);
     this.#counted = !overloaded;
     if (overloaded) this.#refuse(503, ProtocolStatus.overloaded);
-    else connection.service.running.count++;
+    else service.running.count++;
   }
 
   get program(): string | undefined {
-    return this.#connection.service.program;
+    return this.#service.program;
   }
 
   get debug(): DebugHook {
-    return this.#connection.service.debug;
+    return this.#service.debug;
   }
 
   /** How many bytes are buffered for the app. */
@@ -136,7 +166,7 @@ export class FastCGIRequest implements ResponseSink, RequestBodySource, Transpor
   /** Returns whether its variables are late. */
   isLate(now: number): boolean {
     if (this.#phase !== "variables") return false;
-    return this.#begun.elapsed(now) > this.#connection.service.limits.variablesTimeout;
+    return this.#begun.elapsed(now) > this.#service.limits.variablesTimeout;
   }
 
   /** Records that the connection closes as its variables are late. */
@@ -149,27 +179,41 @@ export class FastCGIRequest implements ResponseSink, RequestBodySource, Transpor
     this.#refusal ??= { status, protocolStatus };
   }
 
-  /** Refuses a role that the app lacks, without waiting for the variables (rule C7). */
-  checkRole(): void {
-    if (this.#handler !== undefined) return;
+  /**
+   * Refuses a role that the app lacks, without waiting for the variables (rule C7).
+   *
+   * @returns Whether it did: the request can start.
+   */
+  checkRole(): boolean {
+    if (this.#handler !== undefined) return false;
     const method = ROLE_METHODS[this.#role] ?? "a role from 1 to 3";
     this.log(`Refused a request of role ${this.#role} as the app must have ${method}`);
     this.#refuse(500, ProtocolStatus.unknownRole);
-    this.#prepared(this.#refusedExchange());
+    this.#phase = "prepared";
+    this.#exchange = this.#refusedExchange();
+    return true;
   }
 
-  /** Adds content of FCGI_PARAMS. Empty content ends the stream. */
-  addVariables(content: Uint8Array): void {
-    if (this.#phase !== "variables") return;
-    if (content.length === 0) return this.#prepare();
+  /**
+   * Adds content of FCGI_PARAMS. Empty content ends the stream.
+   *
+   * @returns Whether the variables are now complete: the request can start.
+   */
+  addVariables(content: Uint8Array): boolean {
+    if (this.#phase !== "variables") return false;
+    if (content.length === 0) {
+      this.#prepare();
+      return true;
+    }
     this.#variableBytes += content.length;
-    const { maxVariableBytes } = this.#connection.service.limits;
+    const { maxVariableBytes } = this.#service.limits;
     const most = this.#refusal === null ? maxVariableBytes : MAX_REFUSED;
     if (this.#variableBytes > most) {
       this.#variables = "";
       this.#moreVariables = null;
     } else if (this.#variables === "") this.#variables = decodeByteString(content);
     else (this.#moreVariables ??= new ByteBuffer()).append(content);
+    return false;
   }
 
   /**
@@ -192,7 +236,7 @@ export class FastCGIRequest implements ResponseSink, RequestBodySource, Transpor
       return false;
     }
     const kept = body.push(content, mayKeep);
-    const { maxBufferedBody } = this.#connection.service.limits;
+    const { maxBufferedBody } = this.#service.limits;
     if (body.buffered > maxBufferedBody + BODY_HIGH_WATER) {
       body.fail(
         new ProtocolError(
@@ -206,13 +250,15 @@ export class FastCGIRequest implements ResponseSink, RequestBodySource, Transpor
 
   /** Creates the exchange, or refuses the request, once the variables are complete. */
   #prepare(): void {
-    const { limits } = this.#connection.service;
+    const { limits } = this.#service;
     let variables: Variables | undefined;
     let exchange: Exchange | undefined;
-    if (this.#role !== Role.authorizer) this.body = new RequestBody(this, limits.maxBodyBytes);
+    if (this.#role !== Role.authorizer) {
+      this.body = new RequestBody(this.#connection, limits.maxBodyBytes);
+    }
     try {
       variables = this.#decodeVariables(limits);
-      this.#connection.quirks = serverQuirks(variables);
+      this.quirks = serverQuirks(variables);
       if (this.#refusal === null) {
         this.body?.declare(contentLength(variables));
         exchange = this.#createExchange(variables);
@@ -224,13 +270,8 @@ export class FastCGIRequest implements ResponseSink, RequestBodySource, Transpor
     }
     this.#variables = "";
     this.#moreVariables = null;
-    this.#prepared(exchange ?? this.#refusedExchange(variables));
-  }
-
-  #prepared(exchange: Exchange): void {
     this.#phase = "prepared";
-    this.#exchange = exchange;
-    this.#connection.prepared(this);
+    this.#exchange = exchange ?? this.#refusedExchange(variables);
   }
 
   /** Calls the app without waiting for the rest of the body (rule C12), or sends the refusal. */
@@ -241,7 +282,7 @@ export class FastCGIRequest implements ResponseSink, RequestBodySource, Transpor
     workload.begin();
     const responded = this.#refusal !== null
       ? refuse(this.#refusal.status, exchange, this)
-      : respond(this.#handler!, exchange, this, this.#connection.service.options);
+      : respond(this.#handler!, exchange, this, this.#service.options);
     responded.then((sent) => {
       this.#settled();
       if (!sent) this.#truncate();
@@ -259,7 +300,7 @@ export class FastCGIRequest implements ResponseSink, RequestBodySource, Transpor
   }
 
   #uncount(): void {
-    if (this.#counted) this.#connection.service.running.count--;
+    if (this.#counted) this.#service.running.count--;
     this.#counted = false;
   }
 
@@ -283,16 +324,16 @@ export class FastCGIRequest implements ResponseSink, RequestBodySource, Transpor
 
   /** Creates the exchange of a request that is refused. */
   #refusedExchange(variables: Variables = new Variables([])): Exchange {
-    return new Exchange(this, variables, this.body, this.#connection.service.options);
+    return new Exchange(this, variables, this.body, this.#service.options);
   }
 
   /** Creates the exchange. A filter's has FCGI_DATA too, whose length and time are required (section 6.4). */
   #createExchange(variables: Variables): Exchange {
-    const { options } = this.#connection.service;
+    const { options } = this.#service;
     if (this.#role !== Role.filter) return new Exchange(this, variables, this.body, options);
     const length = Number(variables.byteString("FCGI_DATA_LENGTH") ?? NaN);
     const seconds = Number(variables.byteString("FCGI_DATA_LAST_MOD") ?? NaN);
-    this.data = new RequestBody(this);
+    this.data = new RequestBody(this.#connection);
     this.data.declare(Number.isSafeInteger(length) ? length : undefined);
     this.#inputWhole = Promise.withResolvers();
     const exchange = new FilterExchange(this, variables, this.body, options, {
@@ -321,23 +362,23 @@ export class FastCGIRequest implements ResponseSink, RequestBodySource, Transpor
   }
 
   send(head: string | null, chunk: Uint8Array | null, last: boolean): Promise<void> | void {
-    if (this.#phase === "ended" || this.#connection.channel.closed) throw disconnected();
-    const { out, channel } = this.#connection;
+    if (this.#phase === "ended" || this.#connection.closed) throw disconnected();
+    const { out } = this.#connection;
     const { id } = this;
     if (head !== null) encodeStreamText(out, RecordType.stdout, id, head);
     if (chunk !== null) encodeStream(out, RecordType.stdout, id, chunk);
     if (last) {
       encodeStreamEnd(out, RecordType.stdout, id);
-      if (this.#connection.quirks.needsInputEnd && !this.inputEnded) this.#drain();
+      if (this.quirks.needsInputEnd && !this.inputEnded) this.#drain();
       else this.#end(0, false);
     }
-    return channel.flush();
+    return this.#connection.flush();
   }
 
   log(message: string): void {
-    const { logTo, log } = this.#connection.service;
-    const ended = this.#phase === "ended" || this.#connection.channel.closed;
-    const toServer = logTo !== "log" && !ended && !this.#connection.quirks.lacksStderr;
+    const { logTo, log } = this.#service;
+    const ended = this.#phase === "ended" || this.#connection.closed;
+    const toServer = logTo !== "log" && !ended && !this.quirks.lacksStderr;
     if (logTo === "both" || !toServer) log(message);
     if (!toServer) return;
     encodeStreamText(
@@ -349,10 +390,6 @@ export class FastCGIRequest implements ResponseSink, RequestBodySource, Transpor
     this.#logged = true;
     // The next part of the response sends it, or the next check().
     if (this.#connection.out.length > LOG_BUFFER) this.#connection.flush();
-  }
-
-  pull(): void {
-    this.#connection.channel.resume();
   }
 
   /** Drops the rest of the input until it ends. */
@@ -385,7 +422,7 @@ export class FastCGIRequest implements ResponseSink, RequestBodySource, Transpor
   /** Fails a body whose next bytes do not arrive in time while the app reads it. */
   checkBody(now: number): void {
     if (this.#phase === "responded") return this.#checkDrain(now);
-    const { limits } = this.#connection.service;
+    const { limits } = this.#service;
     this.#watches ??= [new BodyWatch(limits), new BodyWatch(limits)];
     if (this.body !== null) this.#watches[0].check(this.body, now);
     if (this.data !== null) this.#watches[1].check(this.data, now);
@@ -413,7 +450,7 @@ export class FastCGIRequest implements ResponseSink, RequestBodySource, Transpor
   #abandon(): void {
     if (this.#phase !== "running" || !this.#counted) return;
     this.#counted = false;
-    this.#settle = this.#connection.service.running.abandon();
+    this.#settle = this.#service.running.abandon();
   }
 
   /**
