@@ -28,7 +28,7 @@ import { openNamed } from "./io/listen.ts";
 import { MAX_DELAY } from "./io/max_delay.ts";
 import { type ServerOptions, SHUTDOWN_TIMEOUT } from "./server/server.ts";
 import { ProtocolError } from "./wire/protocol_error.ts";
-import { Sweep } from "./io/sweep.ts";
+import { Ticker, tickFor } from "./io/ticker.ts";
 import { Variables } from "./wire/variables.ts";
 
 export type {
@@ -123,7 +123,7 @@ export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<
     options.trustForwarded === true;
   const { onCompleted } = options;
   const logged = { ...options, log: safeLog(options.log) };
-  const pending = onCompleted === undefined ? undefined : new Sweep([LONG]);
+  const pending = onCompleted === undefined ? undefined : new Ticker(tickFor(LONG));
   const stop = new AbortController();
   const server: Deno.HttpServer<Deno.Addr> = path === undefined
     ? openNamed(

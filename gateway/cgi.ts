@@ -17,13 +17,13 @@ import {
   type ScriptRules,
 } from "./script_file.ts";
 import type { Spool } from "../io/spool.ts";
-import type { Sweep } from "../io/sweep.ts";
+import type { Ticker } from "../io/ticker.ts";
 import { toByteString, toText } from "../wire/byte_string.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 import {
   createGateway,
   createSpool,
-  createSweep,
+  createTicker,
   fetchOnce,
   findMerged,
   redirectToFolder,
@@ -73,7 +73,7 @@ const DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin";
  */
 export function cgiGateway(script: string | CGIGatewayOptions): Gateway {
   const options = readScript(script);
-  const scripts = new Scripts(options, createSweep(options));
+  const scripts = new Scripts(options, createTicker(options));
   return createGateway(
     options,
     (request, info) => scripts.run(request, info),
@@ -107,7 +107,7 @@ export function fetchCGI(
   script: string | CGIGatewayOptions,
 ): Promise<Response> {
   const options = readScript(script);
-  const scripts = new Scripts(options, createSweep(options, true));
+  const scripts = new Scripts(options, createTicker(options, true));
   return fetchOnce((sent) => scripts.run(sent, undefined), request);
 }
 
@@ -131,15 +131,15 @@ class Scripts {
   #script: string | undefined;
   #rules: ScriptRules;
   #env: Record<string, string>;
-  #sweep: Sweep;
+  #ticker: Ticker;
   #spool: Spool;
   #firstLines = new FirstLines();
   #running = new Set<ProcessGroup>();
   /** The exit codes that are logged. */
   #endings = new Set<string>();
 
-  constructor(options: CGIGatewayOptions, sweep: Sweep) {
-    this.#sweep = sweep;
+  constructor(options: CGIGatewayOptions, ticker: Ticker) {
+    this.#ticker = ticker;
     this.#spool = createSpool(options);
     const { root, script } = options;
     if ((root === undefined) === (script === undefined)) {
@@ -168,7 +168,7 @@ class Scripts {
   /** Kills all processes. */
   close(): void {
     for (const process of this.#running) process.kill();
-    this.#sweep.close();
+    this.#ticker.close();
   }
 
   /** Runs the script that a request names. Resolves to its response. */
@@ -187,7 +187,7 @@ class Scripts {
       if (found.logged) safeLog(options.log)(`Cannot run script: ${found.reason}`);
       return plainResponse(found.status);
     }
-    const roundTrip = new RoundTrip(request, info, options, this.#sweep);
+    const roundTrip = new RoundTrip(request, info, options, this.#ticker);
     try {
       await roundTrip.receive(bufferBody ? "whole" : "length", this.#spool);
       if (!roundTrip.over) this.#start(roundTrip, url, found);
@@ -361,7 +361,7 @@ class CGIClient implements Transport {
       while (true) {
         const bytes = await process.stdout.read();
         if (bytes === null) break;
-        roundTrip.watchdog.moved();
+        roundTrip.progressed();
         roundTrip.reader.push(bytes);
         roundTrip.reader.flushSoon();
         const room = roundTrip.room();
@@ -371,7 +371,7 @@ class CGIClient implements Transport {
     } catch (error) {
       roundTrip.fail(error);
     }
-    // The watchdog still runs: a script that goes on after its response is killed after `timeout`.
+    // The timeout still counts: a script that goes on after its response is killed after `timeout`.
     const status = await process.status;
     if (!status.success && !roundTrip.over) this.#onfailure(status);
     roundTrip.finish();

@@ -6,7 +6,7 @@ import {
   type PoolShare,
 } from "../io/connection_pool.ts";
 import type { Duplex } from "../io/duplex.ts";
-import type { Sweep } from "../io/sweep.ts";
+import type { Ticker } from "../io/ticker.ts";
 import { WriteQueue } from "../io/write_queue.ts";
 import { ByteBuffer } from "../wire/byte_buffer.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
@@ -56,10 +56,10 @@ export class ApplicationConnections {
   #pool: PoolShare<Connection>;
 
   /**
-   * @param sweep Enforces `connectTimeout`.
+   * @param ticker Enforces `connectTimeout`.
    * @throws {TypeError} If the address is invalid.
    */
-  constructor(address: Address, options: ConnectionOptions, sweep: Sweep) {
+  constructor(address: Address, options: ConnectionOptions, ticker: Ticker) {
     const {
       maxConnections = DEFAULTS.maxConnections,
       maxIdleConnections = 0,
@@ -75,7 +75,7 @@ export class ApplicationConnections {
       maxAge: isDefault ? MAX_AGE : maxConnectionAge ?? Math.max(MAX_WAIT, idleTimeout),
       maxWait: isDefault ? MAX_WAIT : Infinity,
       connectTimeout,
-    }, sweep);
+    }, ticker);
   }
 
   /** Returns an idle connection, or undefined if there is none. */

@@ -11,7 +11,8 @@ import { LineLog } from "../io/line_log.ts";
 import { safeLog } from "../io/log.ts";
 import { absolutePath, type FileKind, FileKinds } from "./script_file.ts";
 import type { Spool } from "../io/spool.ts";
-import type { Sweep } from "../io/sweep.ts";
+import { Progress } from "../io/progress.ts";
+import type { Ticked, Ticker } from "../io/ticker.ts";
 import { toText } from "../wire/byte_string.ts";
 import {
   decodeEndRequest,
@@ -34,7 +35,7 @@ import { ApplicationConnections, type Connection } from "./connection.ts";
 import {
   createGateway,
   createSpool,
-  createSweep,
+  createTicker,
   fetchOnce,
   findMerged,
   redirectToFolder,
@@ -83,7 +84,7 @@ const ABORT_GRACE = 1000;
  * ```
  */
 export function fastCGIGateway(address: Address, options: FastCGIGatewayOptions = {}): Gateway {
-  const application = new Application(address, options, createSweep(options));
+  const application = new Application(address, options, createTicker(options));
   return createGateway(
     options,
     (request, info) => application.call(request, info),
@@ -119,7 +120,7 @@ export function fetchFastCGI(
   const application = new Application(
     address,
     { ...options, maxIdleConnections: 0 },
-    createSweep(options, true),
+    createTicker(options, true),
   );
   return fetchOnce((sent) => application.call(sent, undefined), request);
 }
@@ -128,7 +129,7 @@ export function fetchFastCGI(
 class Application {
   #options: FastCGIGatewayOptions;
   #connections: ApplicationConnections;
-  #sweep: Sweep;
+  #ticker: Ticker;
   #spool: Spool;
   /** The part of a body that is received before the application is called. */
   #bufferedPart: "whole" | "length" | "small" | "none";
@@ -136,15 +137,15 @@ class Application {
   /** Whether connections are kept for the next request. */
   #keeps: boolean;
 
-  constructor(address: Address, options: FastCGIGatewayOptions, sweep: Sweep) {
+  constructor(address: Address, options: FastCGIGatewayOptions, ticker: Ticker) {
     const { root, maxIdleConnections = Infinity } = options;
     this.#options = options;
     this.#connections = new ApplicationConnections(
       address,
       { ...options, maxIdleConnections },
-      sweep,
+      ticker,
     );
-    this.#sweep = sweep;
+    this.#ticker = ticker;
     this.#spool = createSpool(options);
     const { needsLength = root === undefined ? undefined : true } = options;
     const { bufferBody = root !== undefined && needsLength } = options;
@@ -157,7 +158,7 @@ class Application {
   /** Closes all connections. */
   close(): void {
     this.#connections.close();
-    this.#sweep.close();
+    this.#ticker.close();
   }
 
   /** Sends a request, and again if the application closed its kept connection. */
@@ -169,7 +170,7 @@ class Application {
     const part = this.#bufferedPart;
     const repeatable = request.body === null && IDEMPOTENT.test(request.method);
     for (let fresh = !repeatable;; fresh = true) {
-      const roundTrip = new RoundTrip(request, info, options, this.#sweep);
+      const roundTrip = new RoundTrip(request, info, options, this.#ticker);
       try {
         if (part !== "none") await roundTrip.receive(part, this.#spool);
         const connection = fresh || roundTrip.over ? undefined : this.#connections.reuse();
@@ -199,7 +200,12 @@ class Application {
   ): Promise<FastCGIClient | undefined> {
     const connection = reused ?? await this.#connections.connect(roundTrip);
     if (connection === undefined) return undefined;
-    const client = new FastCGIClient(roundTrip, connection, repeatable && this.#keeps);
+    const client = new FastCGIClient(
+      roundTrip,
+      connection,
+      repeatable && this.#keeps,
+      this.#ticker,
+    );
     try {
       client.begin(url, found);
     } catch (error) {
@@ -329,7 +335,7 @@ type Phase = "waiting" | "responding" | "streamed" | "ended" | "aborted" | "lost
 const OPEN: ReadonlySet<Phase> = new Set(["waiting", "responding", "streamed"]);
 
 /** One request to a FastCGI application. */
-class FastCGIClient implements RecordSink, Transport {
+class FastCGIClient implements RecordSink, Ticked, Transport {
   /** Resolves when the connection is back in the pool. */
   released: Promise<void> | undefined;
   #phase: Phase = "waiting";
@@ -341,10 +347,16 @@ class FastCGIClient implements RecordSink, Transport {
   #decoder = new RecordDecoder();
   /** Whether all of FCGI_STDIN was sent. */
   #bodySent = false;
-  #grace: ReturnType<typeof setTimeout> | undefined;
+  place = -1;
+  #ticker: Ticker;
+  #aborted = new Progress();
 
-  /** @param keep Whether the application should keep the connection open. */
-  constructor(roundTrip: RoundTrip, connection: Connection, keep: boolean) {
+  /**
+   * @param keep Whether the application should keep the connection open.
+   * @param ticker Limits how long the application may take to end an aborted request.
+   */
+  constructor(roundTrip: RoundTrip, connection: Connection, keep: boolean, ticker: Ticker) {
+    this.#ticker = ticker;
     this.#roundTrip = roundTrip;
     this.#connection = connection;
     this.#id = (connection.uses - 1) % MAX_REQUEST_ID + 1;
@@ -373,7 +385,7 @@ class FastCGIClient implements RecordSink, Transport {
   /** Sends the request and reads the response. Resolves to whether the connection can carry another request. */
   async run(): Promise<boolean> {
     const roundTrip = this.#roundTrip;
-    const { reader, watchdog } = roundTrip;
+    const { reader } = roundTrip;
     roundTrip.transport = this;
     try {
       this.#sendBody();
@@ -381,7 +393,7 @@ class FastCGIClient implements RecordSink, Transport {
         const bytes = await this.#connection.read();
         if (bytes === null) throw new Error("it closed the connection");
         if (this.#phase === "waiting") this.#phase = "responding";
-        watchdog.moved();
+        roundTrip.progressed();
         this.#decoder.push(bytes, this);
         reader.flush();
         const room = roundTrip.room();
@@ -392,7 +404,7 @@ class FastCGIClient implements RecordSink, Transport {
       this.#phase = lost ? "lost" : "spoiled";
       roundTrip.fail(error);
     }
-    clearTimeout(this.#grace);
+    this.#ticker.delete(this);
     this.#log?.end();
     roundTrip.finish();
     return this.#connection.keeps && this.#phase === "ended" && this.#bodySent &&
@@ -455,6 +467,11 @@ class FastCGIClient implements RecordSink, Transport {
     reader.end();
   }
 
+  /** Closes the connection if the application does not end an aborted request in time. */
+  check(now: number): void {
+    if (this.#aborted.elapsed(now) >= ABORT_GRACE) this.#connection.close();
+  }
+
   /** Ends a request whose body is not needed. */
   complete(): void {
     this.abort();
@@ -464,7 +481,7 @@ class FastCGIClient implements RecordSink, Transport {
   abort(): void {
     if (!OPEN.has(this.#phase)) return;
     this.#phase = "aborted";
-    this.#grace = setTimeout(() => this.#connection.close(), ABORT_GRACE);
+    this.#ticker.add(this);
     try {
       encodeAbortRequest(this.#connection.out, this.#id);
       this.#connection.flush();

@@ -4,7 +4,7 @@ import { plainResponse } from "../bridge/plain_response.ts";
 import { isAuthority } from "../bridge/request.ts";
 import { safeLog } from "../io/log.ts";
 import { Spool } from "../io/spool.ts";
-import { Sweep } from "../io/sweep.ts";
+import { Ticker, tickFor } from "../io/ticker.ts";
 import { isProtocolError, ProtocolError } from "../wire/protocol_error.ts";
 import {
   type BufferOptions,
@@ -69,24 +69,24 @@ export function createGateway(
 }
 
 /**
- * Creates the timer of a gateway's limits.
+ * Creates what enforces a gateway's limits.
  *
  * @param once Whether it is for one request.
  * @throws {RangeError} If an option is negative or NaN, be it a limit or not.
  */
-export function createSweep(
+export function createTicker(
   options: GatewayOptions & { connectTimeout?: number },
   once = false,
-): Sweep {
+): Ticker {
   checkNumbers("Cannot create a gateway", options);
   const {
     timeout = DEFAULTS.timeout,
     clientTimeout = DEFAULTS.clientTimeout,
     connectTimeout = DEFAULTS.connectTimeout,
   } = options;
-  const sweep = new Sweep([timeout, clientTimeout, connectTimeout]);
-  if (once) sweep.close();
-  return sweep;
+  const ticker = new Ticker(tickFor(timeout, clientTimeout, connectTimeout), true);
+  if (once) ticker.close();
+  return ticker;
 }
 
 /** Creates the place where request bodies wait until all of them have arrived. */

@@ -3,14 +3,14 @@ import { cancelSoon } from "../bridge/cancel_soon.ts";
 import { messageOf } from "../bridge/describe.ts";
 import { type VariableSink, writeVariables } from "../bridge/request_variables.ts";
 import { safeLog } from "../io/log.ts";
+import { Progress } from "../io/progress.ts";
 import { EntryTooLargeError, type Spool, type SpoolEntry } from "../io/spool.ts";
 import { StreamReader } from "../io/stream_reader.ts";
-import type { Checked, Sweep } from "../io/sweep.ts";
+import type { Ticked, Ticker } from "../io/ticker.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 import { DEFAULTS, type GatewayInfo, type GatewayOptions } from "./options.ts";
 import { type ApplicationResponse, ResponseReader } from "./response.ts";
 import type { ScriptPath } from "./script_path.ts";
-import { Watchdog } from "./watchdog.ts";
 
 /** The files of a script, which become variables. */
 export interface ScriptFiles {
@@ -34,14 +34,12 @@ const SMALL_BODY = 65_536;
 const BODY_READ = 16_384;
 
 /** One request to an application and its response, whatever the transport. */
-export class RoundTrip implements Checked {
+export class RoundTrip implements Ticked {
   readonly request: Request;
   /** The length of the body in bytes, or undefined if it is unknown. */
   length: number | undefined;
   /** Reads the response from the bytes that the application writes. */
   readonly reader: ResponseReader;
-  /** Measures progress. */
-  readonly watchdog: Watchdog;
   /** Writes a line to the gateway's log. */
   readonly log: (message: string) => void;
   place = -1;
@@ -49,10 +47,13 @@ export class RoundTrip implements Checked {
   transport: Transport | undefined;
   #options: GatewayOptions;
   #info: GatewayInfo | undefined;
-  #sweep: Sweep;
+  #ticker: Ticker;
   #checks = 0;
-  /** The time of the first sweep after the response was complete. */
-  #completeSince: number | undefined;
+  #progress = new Progress();
+  /** How many waits for the client are in progress: the client's timeout then applies. */
+  #clientWaits = 0;
+  /** The time since the response was complete. */
+  #completed = new Progress();
   /** The request's signal, once it is observed. */
   #signal: AbortSignal | undefined;
   #maxBodyBytes: number;
@@ -82,11 +83,9 @@ export class RoundTrip implements Checked {
     request: Request,
     info: GatewayInfo | undefined,
     options: GatewayOptions,
-    sweep: Sweep,
+    ticker: Ticker,
   ) {
     const {
-      timeout = DEFAULTS.timeout,
-      clientTimeout = DEFAULTS.clientTimeout,
       maxHeaderBytes = DEFAULTS.maxHeaderBytes,
       maxBodyBytes = DEFAULTS.maxBodyBytes,
     } = options;
@@ -94,7 +93,7 @@ export class RoundTrip implements Checked {
     this.log = safeLog(options.log);
     this.#options = options;
     this.#info = info;
-    this.#sweep = sweep;
+    this.#ticker = ticker;
     this.#maxBodyBytes = maxBodyBytes;
     this.length = bodyLength(request);
     if ((this.length ?? 0) > maxBodyBytes) throw tooLarge(maxBodyBytes);
@@ -106,11 +105,10 @@ export class RoundTrip implements Checked {
       oncomplete: () => this.#complete(),
       log: this.log,
     });
-    this.watchdog = new Watchdog({ application: timeout, client: clientTimeout });
     // Deno.serve aborts a signal that was read even after a complete response, with a DOMException each time. Most
-    // requests are finished before the second sweep, which reads it too.
+    // requests are finished before the second check, which reads it too.
     if (info === undefined || !("completed" in info)) this.#observe();
-    if (!this.over) sweep.add(this);
+    if (!this.over) ticker.add(this);
   }
 
   /** Aborts the round trip if the client has disconnected or a side has made no progress for too long. */
@@ -121,10 +119,11 @@ export class RoundTrip implements Checked {
       return this.abort(tooSlow(this.#rate.minimum));
     }
     if (this.reader.complete) return this.#checkRest(now);
-    const side = this.watchdog.expired(now);
-    if (side === undefined || this.over) return;
     const { timeout = DEFAULTS.timeout, clientTimeout = DEFAULTS.clientTimeout } = this.#options;
-    const [limit, status] = side === "client" ? [clientTimeout, 408] : [timeout, 504];
+    const [side, limit, status] = this.#clientWaits > 0
+      ? ["client", clientTimeout, 408]
+      : ["application", timeout, 504];
+    if (this.#progress.elapsed(now) < limit || this.over) return;
     const error = new ProtocolError(
       `Cannot complete the response as the ${side} must make progress within ${limit} ms: it made none`,
       status,
@@ -135,13 +134,29 @@ export class RoundTrip implements Checked {
 
   /** Aborts the round trip if the application goes on for too long after its response, whether it writes or not. */
   #checkRest(now: number): void {
-    this.#completeSince ??= now;
     const { timeout = DEFAULTS.timeout } = this.#options;
-    if (now - this.#completeSince < timeout || this.over) return;
+    if (this.#completed.elapsed(now) < timeout || this.over) return;
     const message =
       `Ended the application as it must end within ${timeout} ms after its response: it went on`;
     this.log(message);
     this.abort(new Error(message));
+  }
+
+  /** Records that the application or the client has made progress. */
+  progressed(): void {
+    this.#progress.progressed();
+  }
+
+  /** Waits for the client, with the client's timeout. */
+  async waitForClient<T>(waiting: Promise<T>): Promise<T> {
+    this.#clientWaits++;
+    this.progressed();
+    try {
+      return await waiting;
+    } finally {
+      this.#clientWaits--;
+      this.progressed();
+    }
   }
 
   /** Aborts the round trip as the gateway is disposed of. */
@@ -214,7 +229,7 @@ export class RoundTrip implements Checked {
     const unknown = this.length === undefined;
     const most = part === "whole" || part === "length" && unknown ? Infinity : SMALL_BODY;
     if (this.#body === undefined || (this.length ?? 0) > most) return;
-    await this.watchdog.client(this.#receive(most, spool));
+    await this.waitForClient(this.#receive(most, spool));
   }
 
   async #receive(most: number, spool: Spool): Promise<void> {
@@ -289,7 +304,7 @@ export class RoundTrip implements Checked {
         if (sent > this.#maxBodyBytes) throw tooLarge(this.#maxBodyBytes);
         if (sent > (this.length ?? Infinity)) throw wrongLength(this.length!, "more");
         await write(chunk);
-        this.watchdog.moved();
+        this.progressed();
         if (this.#phase !== "open") return false;
       }
       if (this.#phase !== "open") return false;
@@ -306,7 +321,7 @@ export class RoundTrip implements Checked {
     if (this.#body === undefined) return null;
     this.#receiving = true;
     try {
-      const chunk = await this.watchdog.client(this.#body.read());
+      const chunk = await this.waitForClient(this.#body.read());
       if (chunk !== null) {
         this.#received += chunk.length;
         return chunk;
@@ -336,7 +351,7 @@ export class RoundTrip implements Checked {
   /** Returns a promise if the client should first read more of the response. */
   room(): Promise<void> | void {
     const room = this.reader.room();
-    if (room) return this.watchdog.client(room);
+    if (room) return this.waitForClient(room);
   }
 
   /** Aborts because of the application or the connection to it. The status of the response is then at least 500. */
@@ -365,7 +380,7 @@ export class RoundTrip implements Checked {
   finish(): void {
     if (this.over) return;
     this.#phase = "over";
-    this.#sweep.delete(this);
+    this.#ticker.delete(this);
     this.#signal?.removeEventListener("abort", this.#abort);
     if (this.#body !== undefined) cancelSoon(this.#body);
     this.#spooled?.close();

@@ -6,11 +6,11 @@
 
 import type { Address } from "../io/address.ts";
 import type { Spool } from "../io/spool.ts";
-import type { Sweep } from "../io/sweep.ts";
+import type { Ticker } from "../io/ticker.ts";
 import { encodeSCGIHeaders } from "../wire/scgi.ts";
 import { plainResponse } from "../bridge/plain_response.ts";
 import { ApplicationConnections, type Connection } from "./connection.ts";
-import { createGateway, createSpool, createSweep, fetchOnce } from "./handler.ts";
+import { createGateway, createSpool, createTicker, fetchOnce } from "./handler.ts";
 import type { Gateway, GatewayInfo, SCGIGatewayOptions } from "./options.ts";
 import type { ApplicationResponse } from "./response.ts";
 import { RoundTrip, type Transport } from "./round_trip.ts";
@@ -42,7 +42,7 @@ import {
  * ```
  */
 export function scgiGateway(address: Address, options: SCGIGatewayOptions = {}): Gateway {
-  const application = new Application(address, options, createSweep(options));
+  const application = new Application(address, options, createTicker(options));
   return createGateway(
     options,
     (request, info) => application.call(request, info),
@@ -75,7 +75,7 @@ export function fetchSCGI(
   address: Address,
   options: SCGIGatewayOptions = {},
 ): Promise<Response> {
-  const application = new Application(address, options, createSweep(options, true));
+  const application = new Application(address, options, createTicker(options, true));
   return fetchOnce((sent) => application.call(sent, undefined), request);
 }
 
@@ -83,14 +83,14 @@ export function fetchSCGI(
 class Application {
   #options: SCGIGatewayOptions;
   #connections: ApplicationConnections;
-  #sweep: Sweep;
+  #ticker: Ticker;
   #spool: Spool;
   #base: BasePath;
 
-  constructor(address: Address, options: SCGIGatewayOptions, sweep: Sweep) {
+  constructor(address: Address, options: SCGIGatewayOptions, ticker: Ticker) {
     this.#options = options;
-    this.#connections = new ApplicationConnections(address, options, sweep);
-    this.#sweep = sweep;
+    this.#connections = new ApplicationConnections(address, options, ticker);
+    this.#ticker = ticker;
     this.#spool = createSpool(options);
     this.#base = readBasePath(options);
   }
@@ -98,7 +98,7 @@ class Application {
   /** Closes all connections. */
   close(): void {
     this.#connections.close();
-    this.#sweep.close();
+    this.#ticker.close();
   }
 
   /** Sends a request. */
@@ -108,7 +108,7 @@ class Application {
     const rest = pathBelow(url.pathname, this.#base);
     if (rest === undefined) return plainResponse(404);
     const path = { scriptName: this.#base.name, pathInfo: decodeTarget(rest) };
-    const roundTrip = new RoundTrip(request, info, this.#options, this.#sweep);
+    const roundTrip = new RoundTrip(request, info, this.#options, this.#ticker);
     try {
       await roundTrip.receive(bufferBody ? "whole" : "length", this.#spool);
       const head = encodeHead(roundTrip, url, path);
@@ -149,7 +149,7 @@ class SCGIClient implements Transport {
   async run(head: Uint8Array): Promise<void> {
     const roundTrip = this.#roundTrip;
     const connection = this.#connection;
-    const { reader, watchdog } = roundTrip;
+    const { reader } = roundTrip;
     roundTrip.transport = this;
     try {
       connection.out.append(head);
@@ -158,7 +158,7 @@ class SCGIClient implements Transport {
       this.#sendBody();
       while (!reader.ended) {
         const bytes = await connection.read();
-        watchdog.moved();
+        roundTrip.progressed();
         if (bytes === null) {
           reader.end();
           break;

@@ -1,18 +1,23 @@
 import { type Endpoint, nameOf } from "./address.ts";
 import type { Duplex } from "./duplex.ts";
-import type { Checked, Sweep } from "./sweep.ts";
+import { Progress } from "./progress.ts";
+import type { Ticked, Ticker } from "./ticker.ts";
 
 /**
  * Connects to an endpoint. A Unix socket connects or fails at once.
  *
  * @param timeout How long connecting may take, in milliseconds.
- * @param sweep Enforces the timeout.
+ * @param ticker Enforces the timeout.
  * @throws {Deno.errors.TimedOut} If it takes longer.
  * @throws The error of `Deno.connect`.
  */
-export async function connect(endpoint: Endpoint, timeout: number, sweep: Sweep): Promise<Duplex> {
+export async function connect(
+  endpoint: Endpoint,
+  timeout: number,
+  ticker: Ticker,
+): Promise<Duplex> {
   const attempt = new Attempt(endpoint, timeout);
-  sweep.add(attempt);
+  ticker.add(attempt);
   try {
     if (endpoint.transport === "unix") return await Deno.connect(endpoint);
     return await Deno.connect({ ...endpoint, signal: attempt.signal });
@@ -21,17 +26,16 @@ export async function connect(endpoint: Endpoint, timeout: number, sweep: Sweep)
     (error as Error).message = `Cannot connect to ${nameOf(endpoint)}: ${(error as Error).message}`;
     throw error;
   } finally {
-    sweep.delete(attempt);
+    ticker.delete(attempt);
   }
 }
 
 /** An attempt to connect, whose signal aborts after a timeout. */
-class Attempt implements Checked {
+class Attempt implements Ticked {
   place = -1;
   #endpoint: Endpoint;
   #timeout: number;
-  /** The time of the first sweep. */
-  #since: number | undefined;
+  #begun = new Progress();
   #controller = new AbortController();
 
   constructor(endpoint: Endpoint, timeout: number) {
@@ -44,8 +48,7 @@ class Attempt implements Checked {
   }
 
   check(now: number): void {
-    this.#since ??= now;
-    if (now - this.#since < this.#timeout) return;
+    if (this.#begun.elapsed(now) < this.#timeout) return;
     this.#controller.abort(
       new Deno.errors.TimedOut(
         `Cannot connect to ${

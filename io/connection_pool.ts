@@ -1,9 +1,9 @@
 import { type Endpoint, nameOf } from "./address.ts";
 import { connect } from "./connect.ts";
 import type { Duplex } from "./duplex.ts";
-import { MAX_DELAY } from "./max_delay.ts";
+import { Progress } from "./progress.ts";
 import { type Member, Roster } from "./roster.ts";
-import type { Sweep } from "./sweep.ts";
+import { type Ticked, Ticker, tickFor } from "./ticker.ts";
 
 /** Limits of a {@linkcode PoolShare}. */
 export interface PoolOptions {
@@ -57,8 +57,7 @@ export class PooledConnection implements Member {
   hasRead = false;
   /** The share that uses it, or used it last. */
   share: PoolShare<PooledConnection> | undefined;
-  /** While it is idle, when it is closed. */
-  idleUntil = 0;
+  #idling = new Progress();
   #ahead: Promise<Uint8Array<ArrayBuffer> | null> | null = null;
   #buffer: Uint8Array<ArrayBuffer> = new Uint8Array(SMALL_READ);
   #closed = false;
@@ -88,6 +87,11 @@ export class PooledConnection implements Member {
     const conn = this.duplex as Partial<Deno.TcpConn>;
     if (idle) conn.unref?.();
     else conn.ref?.();
+  }
+
+  /** Returns how long it has been idle, in milliseconds. @param now The time of a ticker. */
+  idleFor(now: number): number {
+    return this.#idling.elapsed(now, this.uses);
   }
 
   /** Whether this side has closed it. */
@@ -162,9 +166,6 @@ export class ConnectionPool<Connection extends PooledConnection> {
   #observation: ReturnType<typeof setTimeout> | undefined;
   /** When that is due. */
   #observesAt = 0;
-  #expiry: ReturnType<typeof setTimeout> | undefined;
-  /** When the timer of idle connections fires. */
-  #expiresAt = Infinity;
 
   /**
    * @param create Wraps the bytes of a new connection.
@@ -182,10 +183,10 @@ export class ConnectionPool<Connection extends PooledConnection> {
     this.#create = create;
   }
 
-  /** Creates a share of the pool. @param sweep Enforces `connectTimeout`. */
-  share(options: PoolOptions, sweep: Sweep): PoolShare<Connection> {
+  /** Creates a share of the pool. @param ticker Enforces `connectTimeout`. */
+  share(options: PoolOptions, ticker: Ticker): PoolShare<Connection> {
     if (options.maxIdle > 0) this.#keeps = true;
-    return new PoolShare(this, options, sweep);
+    return new PoolShare(this, options, ticker);
   }
 
   /** Returns an idle connection, or undefined if there is none. */
@@ -209,7 +210,7 @@ export class ConnectionPool<Connection extends PooledConnection> {
     while (this.#idle.length > 0 && !this.#hasRoom(share)) this.#drop(this.#idle[0]);
     this.#connecting++;
     try {
-      const connection = this.#create(await connect(this.#endpoint, connectTimeout, share.sweep));
+      const connection = this.#create(await connect(this.#endpoint, connectTimeout, share.ticker));
       connection.share = share;
       connection.number = ++this.#opened;
       this.#open.add(connection);
@@ -234,7 +235,8 @@ export class ConnectionPool<Connection extends PooledConnection> {
     if (this.#idle.length >= share.options.maxIdle || !this.#hasRoom(share)) {
       return this.#drop(connection);
     }
-    this.#keep(connection, now);
+    this.#keep(connection);
+    share.keeps();
   }
 
   /** Closes the connections that a share uses or used last. */
@@ -243,10 +245,8 @@ export class ConnectionPool<Connection extends PooledConnection> {
       if (connection.share === share) this.#drop(connection);
     }
     if (this.#open.size > 0) return;
-    clearTimeout(this.#expiry);
     clearTimeout(this.#observation);
-    this.#expiry = this.#observation = undefined;
-    this.#expiresAt = Infinity;
+    this.#observation = undefined;
   }
 
   get #count(): number {
@@ -310,9 +310,7 @@ export class ConnectionPool<Connection extends PooledConnection> {
     this.#observeAfter(this.#phase === "crowded" ? LONG_PATIENCE : PATIENCE);
   }
 
-  #keep(connection: Connection, now: number): void {
-    const { idleTimeout, maxAge } = connection.share!.options;
-    connection.idleUntil = now + Math.min(idleTimeout, maxAge);
+  #keep(connection: Connection): void {
     this.#idle.push(connection);
     connection.watch(() => {
       if (!this.#idle.includes(connection)) return;
@@ -321,27 +319,23 @@ export class ConnectionPool<Connection extends PooledConnection> {
       this.#served = 0;
     });
     connection.idle(true);
-    if (connection.idleUntil < this.#expiresAt) this.#expireAt(connection.idleUntil, now);
   }
 
-  #expireAt(time: number, now: number): void {
-    clearTimeout(this.#expiry);
-    this.#expiresAt = time;
-    const delay = Math.min(Math.max(Math.ceil(time - now), 0), MAX_DELAY);
-    this.#expiry = setTimeout(() => this.#expire(), delay);
-    Deno.unrefTimer(this.#expiry as unknown as number);
-  }
-
-  /** Closes the connections that have been idle for too long. One timer serves all of them. */
-  #expire(): void {
-    const now = performance.now();
-    this.#expiresAt = Infinity;
-    let next = Infinity;
+  /**
+   * Closes a share's connections that have been idle for too long.
+   *
+   * @param now The time of the share's ticker.
+   * @returns Whether idle ones are left.
+   */
+  expire(share: PoolShare<Connection>, now: number): boolean {
+    const { idleTimeout, maxAge } = share.options;
+    let left = false;
     for (const connection of [...this.#idle]) {
-      if (connection.idleUntil <= now) this.#drop(connection);
-      else next = Math.min(next, connection.idleUntil);
+      if (connection.share !== share) continue;
+      if (connection.idleFor(now) >= Math.min(idleTimeout, maxAge)) this.#drop(connection);
+      else left = true;
     }
-    if (next < Infinity) this.#expireAt(next, now);
+    return left;
   }
 
   #drop(connection: Connection): void {
@@ -353,21 +347,25 @@ export class ConnectionPool<Connection extends PooledConnection> {
 }
 
 /** What one gateway uses of the connections to an address, within its own limits. */
-export class PoolShare<Connection extends PooledConnection> {
+export class PoolShare<Connection extends PooledConnection> implements Ticked {
+  place = -1;
   /** The limits. */
   readonly options: PoolOptions;
   /** Enforces `connectTimeout`. */
-  readonly sweep: Sweep;
+  readonly ticker: Ticker;
   /** The number of connections that are in use or being opened. */
   used = 0;
   #pool: ConnectionPool<Connection>;
+  /** Closes idle connections. Does not keep the process alive, as they do not. */
+  #idleTicker: Ticker;
   #closed = false;
 
   /** Creates the share. Use {@linkcode ConnectionPool.share}. */
-  constructor(pool: ConnectionPool<Connection>, options: PoolOptions, sweep: Sweep) {
+  constructor(pool: ConnectionPool<Connection>, options: PoolOptions, ticker: Ticker) {
     this.#pool = pool;
     this.options = options;
-    this.sweep = sweep;
+    this.ticker = ticker;
+    this.#idleTicker = new Ticker(tickFor(options.idleTimeout, options.maxAge));
   }
 
   /** Returns an idle connection, or undefined if there is none. */
@@ -410,9 +408,20 @@ export class PoolShare<Connection extends PooledConnection> {
     this.used--;
   }
 
+  /** Records that an idle connection is kept, which closes after its time. */
+  keeps(): void {
+    if (this.place < 0) this.#idleTicker.add(this);
+  }
+
+  check(now: number): void {
+    if (!this.#pool.expire(this, now)) this.#idleTicker.delete(this);
+  }
+
   /** Closes the connections. */
   close(): void {
     this.#closed = true;
     this.#pool.close(this);
+    this.#idleTicker.delete(this);
+    this.#idleTicker.close();
   }
 }

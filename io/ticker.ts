@@ -10,6 +10,8 @@ const MAX_STEP = 1000;
 export interface Ticked extends Member {
   /** Enforces the deadlines. @param now The time of the ticker, in milliseconds. */
   check(now: number): void;
+  /** Ends it, as the ticker closes. */
+  close?(): void;
 }
 
 /**
@@ -53,8 +55,9 @@ export class Ticker<T extends Ticked = Ticked> extends Roster<T> {
     if (this.#closed) this.#rest();
   }
 
-  /** Stops the timer as soon as nothing is to be checked. */
+  /** Ends what is checked, and stops the timer as soon as nothing is to be checked. */
   close(): void {
+    for (const ticked of this) ticked.close?.();
     this.#closed = true;
     this.#rest();
   }

@@ -1,5 +1,6 @@
 import type { AppOptions, HandlerInfo } from "../bridge/app.ts";
 import { bufferedResponse, hasLeft, isBodyDecoded, nativeSignal } from "../io/private_fields.ts";
+import { Progress } from "../io/progress.ts";
 import { CLIENT_CLOSED, reportCompleted } from "./exchange.ts";
 
 /**
@@ -18,6 +19,7 @@ export class HTTPCompletion {
   #info: HandlerInfo;
   #onCompleted: Required<AppOptions>["onCompleted"];
   #startedAt = performance.now();
+  #handling = new Progress();
   /** Watched: the handler has taken long, and the signal was read. */
   #phase: "handling" | "watched" | "responding" | "over" = "handling";
 
@@ -31,9 +33,9 @@ export class HTTPCompletion {
     this.#onCompleted = onCompleted;
   }
 
-  /** Notices a client that leaves while the handler takes long. Called from time to time with `performance.now()`. */
+  /** Notices a client that leaves while the handler takes long. @param now The time of a ticker. */
   check(now: number): void {
-    if (this.#phase !== "handling" || now - this.#startedAt < LONG) return;
+    if (this.#phase !== "handling" || this.#handling.elapsed(now) < LONG) return;
     this.#phase = "watched";
     const left = () => {
       if (this.#phase === "watched") this.#report(CLIENT_CLOSED, 0);

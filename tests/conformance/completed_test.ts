@@ -318,11 +318,13 @@ Deno.test("HTTPCompletion notices a client that leaves while its handler takes l
   const conn = await Deno.connect({ hostname, port: server.addr.port });
   await conn.write(bytes("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"));
   const completion = await deadline(begun.promise, "the handler");
-  completion.check(performance.now() + LONG - 1000);
+  // The clock of limits is behind that of the process once the machine was suspended.
+  completion.check(1);
+  completion.check(LONG);
   conn.close();
   await turns();
   assertEquals(ends.all, []);
-  completion.check(performance.now() + LONG);
+  completion.check(1 + LONG);
   assertEquals((await ends.only()).status, 499);
   // What the handler returns then is nobody's response.
   completion.responded(new Response());

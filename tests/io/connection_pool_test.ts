@@ -9,7 +9,7 @@ import {
 } from "../../io/connection_pool.ts";
 import type { Endpoint } from "../../io/address.ts";
 import type { Duplex } from "../../io/duplex.ts";
-import { Sweep } from "../../io/sweep.ts";
+import { Ticker, tickFor } from "../../io/ticker.ts";
 import { bytes, text } from "../testing/bytes.ts";
 import { JumpingClock, standStill } from "../testing/clock.ts";
 import { deadline } from "../testing/deadline.ts";
@@ -24,11 +24,11 @@ const DEFAULTS: PoolOptions = {
   connectTimeout: 60_000,
 };
 
-/** A sweep whose timer stops as soon as nothing is to be checked. */
-function closedSweep(): Sweep {
-  const sweep = new Sweep([DEFAULTS.connectTimeout]);
-  sweep.close();
-  return sweep;
+/** A ticker whose timer stops as soon as nothing is to be checked. */
+function closedTicker(): Ticker {
+  const ticker = new Ticker(tickFor(DEFAULTS.connectTimeout));
+  ticker.close();
+  return ticker;
 }
 
 const create = (duplex: Duplex) => new PooledConnection(duplex);
@@ -43,9 +43,9 @@ interface Pair {
 function poolOf(
   endpoint: Endpoint,
   options: Partial<PoolOptions> = {},
-  sweep = closedSweep(),
+  ticker = closedTicker(),
 ): PoolShare<PooledConnection> {
-  return new ConnectionPool(endpoint, create).share({ ...DEFAULTS, ...options }, sweep);
+  return new ConnectionPool(endpoint, create).share({ ...DEFAULTS, ...options }, ticker);
 }
 
 /** A pool, and the application at its address. */
@@ -56,7 +56,7 @@ class Rig implements Disposable {
   #shares: PoolShare<PooledConnection>[] = [];
   #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   #accepted: Deno.Conn[] = [];
-  #sweep = new Sweep([DEFAULTS.connectTimeout]);
+  #ticker = new Ticker(tickFor(DEFAULTS.connectTimeout));
 
   constructor(options: Partial<PoolOptions> = {}) {
     const { hostname, port } = this.#listener.addr;
@@ -66,7 +66,7 @@ class Rig implements Disposable {
 
   /** Creates a share. */
   share(options: Partial<PoolOptions> = {}): PoolShare<PooledConnection> {
-    const share = this.#pool.share({ ...DEFAULTS, ...options }, this.#sweep);
+    const share = this.#pool.share({ ...DEFAULTS, ...options }, this.#ticker);
     this.#shares.push(share);
     return share;
   }
@@ -89,7 +89,7 @@ class Rig implements Disposable {
 
   [Symbol.dispose](): void {
     for (const share of this.#shares) share.close();
-    this.#sweep.close();
+    this.#ticker.close();
     this.#listener.close();
     for (const conn of this.#accepted) conn.close();
   }
@@ -397,8 +397,8 @@ async function withFullQueue(use: (endpoint: Deno.NetAddr) => Promise<void>): Pr
 Deno.test("ConnectionPool stops connecting after connectTimeout, and frees its slot", async () => {
   await withFullQueue(async ({ port }) => {
     const endpoint = { transport: "tcp", hostname: "127.0.0.1", port } as const;
-    const sweep = new Sweep([1]);
-    const pool = poolOf(endpoint, { maxConnections: 1, connectTimeout: 1 }, sweep);
+    const ticker = new Ticker(tickFor(1));
+    const pool = poolOf(endpoint, { maxConnections: 1, connectTimeout: 1 }, ticker);
     for (let i = 0; i < 2; i++) {
       await assertRejects(
         () => deadline(pool.connect(), "the timeout"),
@@ -407,7 +407,7 @@ Deno.test("ConnectionPool stops connecting after connectTimeout, and frees its s
       );
     }
     pool.close();
-    sweep.close();
+    ticker.close();
   });
 });
 
