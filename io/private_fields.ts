@@ -164,8 +164,8 @@ export function runtimeFrames(error: unknown): RuntimeFrame[] | undefined {
 
 /**
  * Duplicates the descriptor of a listening server, by a method of its handle. Returns -1 if the process has no free
- * descriptor, and undefined if there is no such method: the server then accepts without a limit, and once descriptors
- * have run out it stays deaf.
+ * descriptor, and undefined if there is no such method: an inherited socket is then accepted from without a limit, and
+ * not at all once descriptors have run out; a socket cannot be shared by several processes.
  *
  * Seen on Deno 2.9.6.
  */

@@ -22,6 +22,7 @@ import {
   removeQuietly,
   removeStaleSocket,
 } from "../io/listen.ts";
+import { duplicateDescriptor } from "../io/private_fields.ts";
 import { onTermination } from "./signals.ts";
 import {
   KILLED,
@@ -284,10 +285,14 @@ async function openSocket(listen: string, options: ListenOptions): Promise<Share
     if (unix) openPrivately(() => server.listen({ path, backlog }, resolve));
     else server.listen({ host: address.hostname, port: address.port, backlog }, resolve);
   });
-  const handle = (server as unknown as { _handle: { fdForIpc(): number } })._handle;
   const bound = server.address();
-  const fd = handle.fdForIpc();
+  const fd = duplicateDescriptor(server) ?? -1;
   try {
+    if (fd < 0) {
+      throw new Error(
+        "Cannot share the listening socket as this runtime must be able to duplicate it: it cannot, or has no free file descriptor",
+      );
+    }
     if (unix) {
       applyOwnership(path, options);
       Deno.renameSync(path, address.path);
