@@ -13,6 +13,7 @@
 
 import type { App, AppOptions } from "./bridge/app.ts";
 import { checkNumbers } from "./bridge/check_numbers.ts";
+import { checkTrust } from "./bridge/forwarded.ts";
 import { disconnected, Exchange } from "./server/exchange.ts";
 import { contentLength, isDecoded } from "./bridge/request.ts";
 import { serverQuirks } from "./bridge/server_quirks.ts";
@@ -62,7 +63,7 @@ export interface CGIOptions extends AppOptions {
   stdout?: CGIOutput;
   /**
    * The output for logs, unless `log` is set. Nothing is written behind a web server that sends it to the client, such as
-   * mini_httpd (rule B19).
+   * mini_httpd.
    *
    * @default Deno.stderr
    */
@@ -147,6 +148,7 @@ const RECOVERABLE =
  */
 export async function serveCGI(app: App, options: CGIOptions = {}): Promise<void> {
   checkNumbers("Cannot serve", options);
+  checkTrust(options);
   const { stdin = Deno.stdin, stdout = Deno.stdout, stderr = Deno.stderr, exitTimeout = 1000 } =
     options;
   let shown = false;

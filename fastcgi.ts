@@ -15,10 +15,11 @@
  */
 
 import type { App, AppOptions } from "./bridge/app.ts";
+import { checkTrust } from "./bridge/forwarded.ts";
 import type { Listener } from "./io/duplex.ts";
 import { safeLog } from "./io/log.ts";
 import { mainModulePath } from "./io/main_module.ts";
-import { addressesFromEnvironment } from "./io/peers.ts";
+import { addressesFromEnvironment } from "./server/peers.ts";
 import { FastCGIConnection } from "./server/fastcgi_connection.ts";
 import type { FastCGIService } from "./server/fastcgi_request.ts";
 import { type LimitOptions, resolveLimits } from "./server/limits.ts";
@@ -59,8 +60,8 @@ export interface FastCGIOptions extends AppOptions, LimitOptions, ServerOptions 
    */
   idleTimeout?: number;
   /**
-   * The IP addresses that connections may come from (section 3.2). Connections from others, and over Unix sockets, are
-   * closed.
+   * The IP addresses that connections may come from (section 3.2), and ranges of them, such as `10.0.0.0/8`, whose other
+   * bits must be 0. Connections from others, and over Unix sockets, are closed.
    *
    * @default The list in FCGI_WEB_SERVER_ADDRS if it is set and may be read, else any address
    */
@@ -103,6 +104,7 @@ export function serveFastCGI(app: App, listener: Listener, options: FastCGIOptio
     idleTimeout = 90_000,
     logTo = "server",
   } = options;
+  checkTrust(options);
   const limits = { ...resolveLimits(options), maxRequestsPerConnection, idleTimeout };
   const log = safeLog(options.log);
   const service: FastCGIService = {

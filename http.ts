@@ -6,6 +6,7 @@
 
 import type { App, AppOptions, HandlerInfo, Protocol } from "./bridge/app.ts";
 import { checkNumbers } from "./bridge/check_numbers.ts";
+import { checkTrust, isTrusted } from "./bridge/forwarded.ts";
 import { errorResponse } from "./server/error_response.ts";
 import { plainResponse } from "./bridge/plain_response.ts";
 import { CLIENT_CLOSED } from "./server/exchange.ts";
@@ -114,13 +115,13 @@ export function serveHTTP(
 export function serveHTTP(app: App, options?: HTTPOptions): Deno.HttpServer<Deno.NetAddr>;
 export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<Deno.Addr> {
   checkNumbers("Cannot serve", options);
+  checkTrust(options);
   const handler = toHandler(app);
   const { onError: _onError, debug: _debug, signal, shutdownTimeout, path, ...others } = options;
   const { allowRemote = false, hostname = allowRemote ? "0.0.0.0" : "127.0.0.1", ...serveOptions } =
     others;
   // On a Unix socket, Deno.serve makes URLs of the scheme "http+unix".
-  const moved = path !== undefined || options.basePath !== undefined ||
-    options.trustForwarded === true;
+  const moved = path !== undefined || options.basePath !== undefined || options.trustForwarded;
   const { onCompleted } = options;
   const logged = { ...options, log: safeLog(options.log) };
   const pending = onCompleted === undefined ? undefined : new Ticker(tickFor(LONG));
@@ -261,6 +262,11 @@ function limitShutdown(
   };
 }
 
+/** Returns a peer as REMOTE_ADDR names it, one on a Unix socket as HAProxy does: "unix". */
+function nameOfPeer(addr: Deno.Addr): string {
+  return "hostname" in addr ? addr.hostname : addr.transport;
+}
+
 type LoggedOptions = HTTPOptions & Required<Pick<HTTPOptions, "log">>;
 
 class HTTPInfo implements HandlerInfo {
@@ -280,7 +286,9 @@ class HTTPInfo implements HandlerInfo {
     this.#request = request;
     this.#remoteAddr = remoteAddr;
     this.#completed = completed;
-    this.#options = options;
+    this.#options = Array.isArray(options.trustForwarded)
+      ? { ...options, trustForwarded: isTrusted(options, nameOfPeer(remoteAddr)) }
+      : options;
   }
 
   get protocol(): Protocol {

@@ -15,6 +15,7 @@
  */
 
 import type { App, AppOptions } from "./bridge/app.ts";
+import { checkTrust } from "./bridge/forwarded.ts";
 import type { Listener } from "./io/duplex.ts";
 import { safeLog } from "./io/log.ts";
 import { mainModulePath } from "./io/main_module.ts";
@@ -72,6 +73,7 @@ export interface SCGIOptions extends AppOptions, LimitOptions, ServerOptions {
  * ```
  */
 export function serveSCGI(app: App, listener: Listener, options: SCGIOptions = {}): Server {
+  checkTrust(options);
   const log = safeLog(options.log);
   const { lenient = false } = options;
   const service: SCGIService = {

@@ -106,13 +106,18 @@ export interface AppOptions {
    */
   basePath?: "auto" | `/${string}`;
   /**
-   * Whether to take scheme, host and client address from the last values of `X-Forwarded-Proto`, `-Host` and `-For`, or
-   * where none of these is present from `Forwarded` (RFC 7239). Any client can send these: set it only if the web server
-   * is behind a proxy that sets or drops them all. An `X-Forwarded-For` that ends in no address leaves that of the proxy.
+   * The proxies in front of the web server from which to take scheme, host and client address: the last values of
+   * `X-Forwarded-Proto`, `-Host` and `-For`, or where none of these is present of `Forwarded` (RFC 7239). An
+   * `X-Forwarded-For` that ends in no address leaves that of the proxy.
+   *
+   * A list has IP addresses, ranges such as `10.0.0.0/8`, whose other bits must be 0, `"loopback"` for 127.0.0.0/8 and
+   * ::1, and `"unix"` for a proxy that connects over a Unix socket. It is compared with REMOTE_ADDR, over HTTP with the
+   * peer. A proxy must set or drop all of these headers, as any client can send them. `true` trusts whoever sends them:
+   * set it only if no client can reach the web server past the proxy.
    *
    * @default false
    */
-  trustForwarded?: boolean;
+  trustForwarded?: boolean | string[];
   /**
    * Whether to take a missing Authorization header from REDIRECT_HTTP_AUTHORIZATION, where Apache's rewriting puts it.
    *

@@ -1,5 +1,7 @@
+import { AddressSet, canonicalIP } from "../wire/ip_address.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 import type { Variables } from "../wire/variables.ts";
+import type { AppOptions } from "./app.ts";
 
 /** What the nearest proxy says of the client's request. */
 export interface Forwarded {
@@ -14,7 +16,62 @@ export interface Forwarded {
 /** Matches a parameter of Forwarded (RFC 7239 section 4), and what ends it. Proxies leave quotes out: `host=a:8080`. */
 const PARAMETER =
   /[ \t]*(?:([\w!#$%&'*+.^`|~-]+)=(?:([^\s;,"]+)|"((?:[^"\\]|\\.)*)"))?[ \t]*([;,]|$)/y;
-const IPV4 = /^(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)(?:\.(?!$)|$)){4}$/;
+
+/** What web servers send as REMOTE_ADDR for a peer on a Unix socket (A30). */
+const UNIX_PEERS = /^(?:unix(?::.*)?|\/.*|@.*|localhost)$/s;
+const LOOPBACK = ["127.0.0.0/8", "::1"];
+
+/** The proxies of a list of the option `trustForwarded`. */
+class TrustedProxies {
+  readonly #addresses: AddressSet;
+  readonly #unix: boolean;
+
+  /** @throws {TypeError} If an entry is not one of those that the option has. */
+  constructor(list: readonly string[]) {
+    this.#unix = list.includes("unix");
+    const addresses = list.filter((entry) => entry !== "unix")
+      .flatMap((entry) => entry === "loopback" ? LOOPBACK : entry);
+    this.#addresses = new AddressSet(addresses, invalid);
+  }
+
+  has(address: string): boolean {
+    return this.#addresses.has(address) || this.#unix && UNIX_PEERS.test(address);
+  }
+}
+
+function invalid(value: unknown): TypeError {
+  return new TypeError(
+    `Cannot serve as trustForwarded must be true or a list of addresses, ranges such as 10.0.0.0/8, "loopback" and "unix": current value is ${
+      JSON.stringify(value)
+    }`,
+  );
+}
+
+/** The lists that have been read. */
+const lists = new WeakMap<readonly string[], TrustedProxies>();
+
+function readList(list: readonly string[]): TrustedProxies {
+  let proxies = lists.get(list);
+  if (proxies === undefined) lists.set(list, proxies = new TrustedProxies(list));
+  return proxies;
+}
+
+/**
+ * Checks the option `trustForwarded`.
+ *
+ * @throws {TypeError} If it is neither a boolean nor a list of what it may have.
+ */
+export function checkTrust({ trustForwarded = false }: AppOptions): void {
+  if (Array.isArray(trustForwarded)) readList(trustForwarded);
+  else if (typeof trustForwarded !== "boolean") throw invalid(trustForwarded);
+}
+
+/** Returns whether the option `trustForwarded` includes a peer. */
+export function isTrusted({ trustForwarded = false }: AppOptions, address: string): boolean {
+  return typeof trustForwarded === "boolean"
+    ? trustForwarded
+    : readList(trustForwarded).has(address);
+}
 
 /**
  * Reads `X-Forwarded-Proto`, `-Host` and `-For`, or if none of them is present `Forwarded`: proxies that set only one
@@ -72,8 +129,7 @@ function parseNode(text: string | undefined): Deno.NetAddr | undefined {
   const [, bracketed, bare = text, port = "0"] =
     /^(?:\[([^\]]*)\]|([^:]*))(?::(\d{1,5}))?$/.exec(text) ?? [];
   const hostname = bracketed ?? bare;
-  const valid = IPV4.test(hostname) ||
-    /^[\da-f:.]+$/i.test(hostname) && URL.canParse(`http://[${hostname}]/`);
+  const valid = !hostname.includes("%") && canonicalIP(hostname) !== undefined;
   return valid && Number(port) <= 65535
     ? { transport: "tcp", hostname, port: Number(port) }
     : undefined;

@@ -9,7 +9,7 @@ import { encodeByteString } from "../wire/byte_string.ts";
 import { CONNECTION_FIELDS, TOKEN } from "../wire/cgi.ts";
 import type { Variables } from "../wire/variables.ts";
 import type { AppOptions, Protocol } from "./app.ts";
-import { type Forwarded, readForwarded } from "./forwarded.ts";
+import { type Forwarded, isTrusted, readForwarded } from "./forwarded.ts";
 import { serverQuirks } from "./server_quirks.ts";
 
 /** Methods that no `Request` can have (A5). */
@@ -136,7 +136,10 @@ function targetAuthority(variables: Variables): string | undefined {
 
 /** Returns what a trusted proxy says of the request (A7, A8, A30). */
 function forwarded(variables: Variables, options: AppOptions): Forwarded {
-  return options.trustForwarded ? readForwarded(variables) : {};
+  if (!options.trustForwarded) return {};
+  return isTrusted(options, variables.byteString("REMOTE_ADDR") ?? "")
+    ? readForwarded(variables)
+    : {};
 }
 
 /** Returns the scheme and authority of the URL (A7 to A9, A11). */

@@ -1,4 +1,5 @@
-import { canonicalIP, type Endpoint, nameOf, parseAddress } from "../io/address.ts";
+import { type Endpoint, nameOf, parseAddress } from "../io/address.ts";
+import { canonicalIP } from "../wire/ip_address.ts";
 import { UsageError } from "./errors.ts";
 
 /**

@@ -7,6 +7,7 @@
 
 import { basename, dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
+import { grantedVariable } from "../io/environment.ts";
 
 /** The file that says what the imports of an app mean. */
 export interface AppConfig {
@@ -114,9 +115,7 @@ function lockOf(configs: string[]): string | undefined {
 }
 
 function isPackageJSONIgnored(): boolean {
-  const variable = "DENO_NO_PACKAGE_JSON";
-  const { state } = Deno.permissions.querySync({ name: "env", variable });
-  return state === "granted" && Deno.env.has(variable);
+  return grantedVariable("DENO_NO_PACKAGE_JSON") !== undefined;
 }
 
 function isFile(path: string): boolean {

@@ -5,6 +5,7 @@
  */
 
 import type { App, AppOptions } from "../bridge/app.ts";
+import { checkTrust } from "../bridge/forwarded.ts";
 import { shellQuote } from "../debug/shell_command.ts";
 import { type FastCGIOptions, serveFastCGI } from "../fastcgi.ts";
 import { serveHTTP } from "../http.ts";
@@ -12,7 +13,7 @@ import { EXEC_PATH } from "../process/exec_path.ts";
 import { inheritedDescriptor, inheritedListener, otherListenPid } from "../io/inherited.ts";
 import { listen, type ListenOptions, openUnixSocket } from "../io/listen.ts";
 import { guardConsole, logLine } from "../io/log.ts";
-import { checkExposure } from "../io/peers.ts";
+import { checkExposure } from "../server/peers.ts";
 import { endWhileStarting, onHangup, runUntilTerminated } from "../process/signals.ts";
 import type { Server } from "../server/server.ts";
 import type { PreforkOptions } from "../prefork.ts";
@@ -36,6 +37,9 @@ const DEFAULT_ADDRESS: Record<Protocol, string> = {
 };
 /** Destinations of the app's errors, and the `log` option of the server for each. */
 const LOGS = { server: "server", stderr: "log", both: "both" } as const;
+
+/** The value of --trust-forwarded for whoever sends the headers. */
+const ANY = "any";
 
 /** The exit code if no worker starts. */
 const NO_WORKER = 3;
@@ -81,8 +85,11 @@ socket of systemd as fd:0, with StandardInput=socket`,
     },
     {
       name: "trust-forwarded",
-      about:
-        "take scheme, host and client from X-Forwarded-Proto, -Host and -For,\nor from Forwarded",
+      value: "PROXIES",
+      bare: ANY,
+      about: `take scheme, host and client from X-Forwarded-Proto, -Host and -For,
+or from Forwarded. PROXIES may set them: addresses, ranges such as
+10.0.0.0/8, loopback or unix, with commas between. Default: any`,
     },
     { name: "allow-remote", about: "listen where other machines can connect" },
     ...LIMIT_OPTIONS,
@@ -172,7 +179,7 @@ function readPlan(args: Arguments): Plan {
     backlog: readBacklog(args, addresses),
     options: {
       basePath: readBasePath(args.text("base-path")),
-      trustForwarded: args.has("trust-forwarded"),
+      trustForwarded: readTrust(args.text("trust-forwarded")),
       debug: args.has("debug"),
       allowRemote,
       ...readLimits(args, protocol),
@@ -212,6 +219,19 @@ function readBasePath(text: string | undefined): AppOptions["basePath"] {
     return text as AppOptions["basePath"];
   }
   throw new UsageError(`--base-path must be auto or begin with /: current value is "${text}".`);
+}
+
+function readTrust(text: string | undefined): AppOptions["trustForwarded"] {
+  if (text === undefined || text === ANY) return text === ANY;
+  const trustForwarded = text.split(",").map((entry) => entry.trim());
+  try {
+    checkTrust({ trustForwarded });
+  } catch {
+    throw new UsageError(
+      `--trust-forwarded must be addresses, ranges such as 10.0.0.0/8, loopback or unix, with commas between: current value is "${text}".`,
+    );
+  }
+  return trustForwarded;
 }
 
 /** Reads the number of workers; undefined for this process alone. */

@@ -6,6 +6,7 @@
 
 import { plainResponse } from "../bridge/plain_response.ts";
 import { EXEC_PATH } from "../process/exec_path.ts";
+import { grantedVariable } from "../io/environment.ts";
 import { safeLog } from "../io/log.ts";
 import { ProcessGroup } from "../process/script_process.ts";
 import {
@@ -391,6 +392,5 @@ class CGIClient implements Transport {
 }
 
 function searchPath(): string {
-  const { state } = Deno.permissions.querySync({ name: "env", variable: "PATH" });
-  return state === "granted" ? Deno.env.get("PATH") ?? DEFAULT_PATH : DEFAULT_PATH;
+  return grantedVariable("PATH") ?? DEFAULT_PATH;
 }

@@ -36,27 +36,3 @@ export function nameOf(endpoint: Endpoint): Address {
   const { hostname, port } = endpoint;
   return `${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`;
 }
-
-/**
- * Returns the one form of an IP address: `::1` for `0:0:0:0:0:0:0:1`, and `127.0.0.1` for `::ffff:127.0.0.1` and
- * `::ffff:7f00:1`. Undefined if the text is no IP address.
- */
-export function canonicalIP(text: string): string | undefined {
-  if (!text.includes(":")) return canonicalIPv4(text);
-  // A zone names an interface of this machine: "fe80::1%eth0".
-  const [address] = text.split("%", 1);
-  const url = /^[0-9a-f:.]+$/i.test(address) ? URL.parse(`http://[${address}]`) : null;
-  if (url === null) return undefined;
-  const canonical = url.hostname.slice(1, -1);
-  const [, high, low] = /^::ffff:([0-9a-f]+):([0-9a-f]+)$/.exec(canonical) ?? [];
-  if (high === undefined) return canonical;
-  const mapped = [high, low].map((part) => parseInt(part, 16));
-  return mapped.flatMap((part) => [part >> 8, part & 0xff]).join(".");
-}
-
-function canonicalIPv4(text: string): string | undefined {
-  const parts = /^(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})$/.exec(text)?.slice(1);
-  // Programs disagree on a part with a zero before it: some read it as an octal number.
-  if (parts?.every((part) => Number(part) <= 255 && !/^0\d/.test(part)) !== true) return undefined;
-  return text;
-}

@@ -1,4 +1,5 @@
 import type { Listener } from "./duplex.ts";
+import { grantedVariable } from "./environment.ts";
 import { InheritedListener } from "./inherited_listener.ts";
 
 /** Options of {@linkcode inheritedListener}. */
@@ -72,8 +73,8 @@ export async function openStandardInput(): Promise<Listener | "stream" | "other"
  * @throws {Error} If systemd passes several sockets.
  */
 export function inheritedDescriptor(): number {
-  const count = readVariable("LISTEN_FDS");
-  if (count === undefined || readVariable("LISTEN_PID") !== String(Deno.pid)) return 0;
+  const count = grantedVariable("LISTEN_FDS");
+  if (count === undefined || grantedVariable("LISTEN_PID") !== String(Deno.pid)) return 0;
   if (count !== "1") {
     throw new Error(
       `Cannot listen on an inherited socket as LISTEN_FDS must be 1: current value is ${count}. Choose a socket by its fd`,
@@ -84,11 +85,8 @@ export function inheritedDescriptor(): number {
 
 /** Returns the value of LISTEN_PID if systemd passes sockets to another process than this one. */
 export function otherListenPid(): string | undefined {
-  const pid = readVariable("LISTEN_FDS") === undefined ? undefined : readVariable("LISTEN_PID");
+  const pid = grantedVariable("LISTEN_FDS") === undefined
+    ? undefined
+    : grantedVariable("LISTEN_PID");
   return pid === String(Deno.pid) ? undefined : pid;
-}
-
-function readVariable(variable: string): string | undefined {
-  const { state } = Deno.permissions.querySync({ name: "env", variable });
-  return state === "granted" ? Deno.env.get(variable) : undefined;
 }

@@ -1,3 +1,4 @@
+import { grantedVariable } from "./environment.ts";
 import type { Duplex } from "./duplex.ts";
 
 /** A listening socket that was opened by its descriptor. */
@@ -28,9 +29,7 @@ export const BACKLOG_VARIABLE = "GATEHOUSE_BACKLOG";
  * whoever opened it has asked for: systemd asks for the maximum, to which the system reduces 2^30.
  */
 export function inheritedBacklog(): number {
-  const permission = { name: "env", variable: BACKLOG_VARIABLE } as const;
-  if (Deno.permissions.querySync(permission).state !== "granted") return MAX_BACKLOG;
-  return Number(Deno.env.get(BACKLOG_VARIABLE)) || MAX_BACKLOG;
+  return Number(grantedVariable(BACKLOG_VARIABLE)) || MAX_BACKLOG;
 }
 
 const MAX_BACKLOG = 0x3fff_ffff;

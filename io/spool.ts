@@ -1,3 +1,5 @@
+import { grantedVariable } from "./environment.ts";
+
 /** The size of the parts that a file is read in, in bytes. */
 const PART = 65_536;
 /** How many entries of the maximum size there may be in memory. */
@@ -212,6 +214,5 @@ function openUnnamed(folder: string): Deno.FsFile | undefined {
 /** Returns the folder for temporary files, without asking for a permission. */
 function temporaryFolder(): string {
   const variable = Deno.build.os === "windows" ? "TEMP" : "TMPDIR";
-  const { state } = Deno.permissions.querySync({ name: "env", variable });
-  return state === "granted" && Deno.env.get(variable) || "/tmp";
+  return grantedVariable(variable) || "/tmp";
 }

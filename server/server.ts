@@ -2,7 +2,7 @@ import { takePart } from "../io/balance.ts";
 import type { Duplex, Listener } from "../io/duplex.ts";
 import { safeLog } from "../io/log.ts";
 import { MAX_DELAY } from "../io/max_delay.ts";
-import { AllowedPeers, checkExposure } from "../io/peers.ts";
+import { AllowedPeers, checkExposure } from "./peers.ts";
 import { type Ticked, Ticker } from "../io/ticker.ts";
 
 /** A running server: the shape of `Deno.HttpServer`. */
@@ -49,7 +49,8 @@ export interface ServerOptions {
    */
   allowRemote?: boolean;
   /**
-   * The IP addresses that connections may come from. Connections from others, and over Unix sockets, are closed.
+   * The IP addresses that connections may come from, and ranges of them, such as `10.0.0.0/8`, whose other bits must be
+   * 0. Connections from others, and over Unix sockets, are closed.
    *
    * @default undefined, any address
    */

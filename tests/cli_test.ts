@@ -85,6 +85,7 @@ const MISTAKES: [args: string[], message: string][] = [
   [["serve", HELLO, "--workers", "2", "-l", ":1", "-l", ":2"], "name one --listen"],
   [["serve", HELLO, "--protocol", "http", "--workers", "2"], "deno serve --parallel"],
   [["serve", HELLO, "--base-path", "app"], "--base-path must be auto or begin with /"],
+  [["serve", HELLO, "--trust-forwarded=proxy"], "--trust-forwarded must be addresses, ranges"],
   [["serve", HELLO, "--max-body", "big"], "--max-body must be a number of bytes"],
   [["serve", HELLO, "-p", "http", "--max-body", "1m"], "--max-body is for fastcgi and scgi"],
   [["serve", HELLO, "--shutdown-timeout", "x"], "--shutdown-timeout must be a number from 0"],
@@ -322,6 +323,24 @@ Deno.test("cli serves HTTP on a Unix socket, with its mode", async () => {
   assertEquals(await response.text(), "http://example.org/a?b");
   assertEquals((await daemon.stop()).code, 0);
   await Deno.remove(directory, { recursive: true });
+});
+
+Deno.test("cli --trust-forwarded takes the proxies to trust", async () => {
+  for (const [proxies, scheme] of [["10.0.0.0/8,loopback", "https"], ["10.0.0.0/8", "http"]]) {
+    const address = "127.0.0.1:0";
+    await using daemon = new Daemon([
+      "--allow-read",
+      "--allow-net",
+      `${ROOT}cli.ts`,
+      "serve",
+      `${ROOT}tests/conformance/app.ts`,
+      ...["-p", "http", "-l", address, `--trust-forwarded=${proxies}`],
+    ]);
+    const url = `http://${await served(daemon)}/`;
+    const response = await fetch(url, { headers: { "x-forwarded-proto": "https" } });
+    assertEquals(new URL((await response.json()).url).protocol, `${scheme}:`);
+    assertEquals((await daemon.stop()).code, 0);
+  }
 });
 
 Deno.test("cli serves several addresses", async () => {

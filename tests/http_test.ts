@@ -104,6 +104,25 @@ Deno.test("serveHTTP() takes the host of an absolute target on a Unix socket, to
   await deadline(server.shutdown(), "the server's end");
 });
 
+for (const [list, trusted] of [["loopback", false], ["unix", true]] as const) {
+  Deno.test(`serveHTTP() on a Unix socket with trustForwarded: ["${list}"] (rule A7)`, async () => {
+    const path = `${await Deno.makeTempDir()}/app.sock`;
+    const app: App = (request, { remoteAddr }) => Response.json([request.url, remoteAddr]);
+    const server = serveHTTP(app, { path, onListen() {}, trustForwarded: [list] });
+    using client = Deno.createHttpClient({ proxy: { transport: "unix", path } });
+    const headers = { "x-forwarded-proto": "https", "x-forwarded-for": "198.51.100.1" };
+    const response = await deadline(
+      fetch("http://example.org/", { client, headers }),
+      "the response",
+    );
+    assertEquals(await response.json(), [
+      `${trusted ? "https" : "http"}://example.org/`,
+      { transport: "tcp", hostname: trusted ? "198.51.100.1" : "", port: 0 },
+    ]);
+    await deadline(server.shutdown(), "the server's end");
+  });
+}
+
 Deno.test("serveHTTP() gives an info that can be spread and cloned, as under Deno.serve", async () => {
   const app: App = (_request, info) => Response.json([{ ...info }, structuredClone(info)]);
   await serving(app, {}, async (url) => {

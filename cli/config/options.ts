@@ -1,5 +1,5 @@
 import type { Endpoint } from "../../io/address.ts";
-import { isLoopback } from "../../io/peers.ts";
+import { isLoopback } from "../../server/peers.ts";
 import { formatAddress } from "../address.ts";
 import type { AppConfig } from "../app_config.ts";
 

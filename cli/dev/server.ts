@@ -1,7 +1,7 @@
 import { plainResponse } from "../../bridge/plain_response.ts";
 import type { GatewayInfo } from "../../gateway.ts";
 import { dropWarnings, writeLine } from "../../io/log.ts";
-import { isLoopback } from "../../io/peers.ts";
+import { isLoopback } from "../../server/peers.ts";
 import { Failure } from "../errors.ts";
 
 /** How Deno's notice begins that `request.signal` aborts after a complete response too. The gateway allows for it. */

@@ -182,5 +182,7 @@ export default app;
 export const OPTION_SETS: Record<string, AppOptions> = {
   plain: {},
   moved: { basePath: "/app", trustForwarded: true },
+  proxied: { trustForwarded: ["192.0.2.0/24", "loopback"] },
+  elsewhere: { trustForwarded: ["192.0.2.0/24", "unix"] },
   caught: { onError: (error) => new Response(`caught: ${(error as Error).name}`, { status: 503 }) },
 };

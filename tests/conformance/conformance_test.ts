@@ -20,7 +20,7 @@ interface Expected {
 interface Behaviour extends Expected {
   name: string;
   /** The options of the app. */
-  options?: "plain" | "moved" | "caught";
+  options?: "plain" | "moved" | "proxied" | "elsewhere" | "caught";
   method?: string;
   target?: string;
   request?: [name: string, value: string][];
@@ -403,9 +403,9 @@ const BEHAVIOURS: Behaviour[] = [
     request: [["Cookie", "a=1"]],
     body: '["TypeError","a=1"]',
   },
-  {
-    name: "X-Forwarded headers of a trusted proxy",
-    options: "moved",
+  ...(["moved", "proxied"] as const).map((options): Behaviour => ({
+    name: `X-Forwarded headers of a trusted proxy, ${options}`,
+    options,
     request: [
       ["X-Forwarded-Proto", "https"],
       ["X-Forwarded-Host", "evil.example, www.example"],
@@ -421,7 +421,7 @@ const BEHAVIOURS: Behaviour[] = [
         "x-forwarded-proto": "https",
       },
     },
-  },
+  })),
   {
     name: "Forwarded of a trusted proxy",
     options: "moved",
@@ -441,8 +441,9 @@ const BEHAVIOURS: Behaviour[] = [
     request: [field],
     status: 400,
   })),
-  {
-    name: "X-Forwarded headers of an untrusted client",
+  ...(["plain", "elsewhere"] as const).map((options): Behaviour => ({
+    name: `X-Forwarded headers of an untrusted client, ${options}`,
+    options,
     request: [["X-Forwarded-Proto", "https"], ["X-Forwarded-Host", "evil.example"]],
     seen: {
       headers: {
@@ -451,7 +452,7 @@ const BEHAVIOURS: Behaviour[] = [
         "x-forwarded-proto": "https",
       },
     },
-  },
+  })),
 ];
 
 /** Header fields that HTTP servers add. */

@@ -464,7 +464,9 @@ Deno.test("webServerAddresses refuses all other peers, Unix peers too (rule C25)
     [{ transport: "tcp", hostname: "192.0.2.1", port: 1 }, true],
     [{ transport: "tcp", hostname: "::ffff:192.0.2.1", port: 1 }, true],
     [{ transport: "tcp", hostname: "2001:db8::1", port: 1 }, true],
+    [{ transport: "tcp", hostname: "10.1.2.3", port: 1 }, true],
     [{ transport: "tcp", hostname: "192.0.2.10", port: 1 }, false],
+    [{ transport: "tcp", hostname: "11.1.2.3", port: 1 }, false],
     [{ transport: "tcp", hostname: "127.0.0.1", port: 1 }, false],
     [{ transport: "unix", path: "/run/socket" }, false],
   ];
@@ -472,7 +474,7 @@ Deno.test("webServerAddresses refuses all other peers, Unix peers too (rule C25)
     const listener = new FakeListener();
     const logged: string[] = [];
     const server = serveFastCGI(hello, listener, {
-      webServerAddresses: ["192.0.2.1", "2001:db8::1"],
+      webServerAddresses: ["192.0.2.1", "2001:db8::1", "10.0.0.0/8"],
       log: (message) => logged.push(message),
     });
     const [ours, theirs] = listener.connect();
@@ -489,7 +491,7 @@ Deno.test("webServerAddresses refuses all other peers, Unix peers too (rule C25)
 Deno.test("FCGI_WEB_SERVER_ADDRS is the default of webServerAddresses (rule C25)", async () => {
   const variable = "FCGI_WEB_SERVER_ADDRS";
   try {
-    Deno.env.set(variable, "127.0.0.1, 192.0.2.7");
+    Deno.env.set(variable, "127.0.0.0/8, 192.0.2.7");
     assertEquals((await serveOne(hello)).status, 200);
     Deno.env.set(variable, "192.0.2.7");
     await serving(hello, {}, async ({ connect, logged }) => {
@@ -498,7 +500,7 @@ Deno.test("FCGI_WEB_SERVER_ADDRS is the default of webServerAddresses (rule C25)
       await client.end();
       assertEquals([client.records.length, logged.length], [0, 1]);
     });
-    for (const bad of ["", "example.org", "127.0.0.1,", "1.2.3", "*"]) {
+    for (const bad of ["", "example.org", "127.0.0.1,", "1.2.3", "*", "10.0.0.1/8"]) {
       Deno.env.set(variable, bad);
       const error = assertThrows(() => serveFastCGI(hello, new FakeListener()), Error);
       assertEquals(

@@ -1,4 +1,5 @@
-import { canonicalIP } from "./address.ts";
+import { grantedVariable } from "../io/environment.ts";
+import { AddressSet, canonicalIP } from "../wire/ip_address.ts";
 
 /** Returns whether only this machine can reach a host. */
 export function isLoopback(hostname: string): boolean {
@@ -28,46 +29,41 @@ export function checkExposure(addr: Deno.Addr, allowed: boolean, option: string)
 }
 
 /**
- * Reads FCGI_WEB_SERVER_ADDRS, the addresses that connections may come from (FastCGI section 3.2).
+ * Reads FCGI_WEB_SERVER_ADDRS, the addresses that connections may come from (FastCGI section 3.2), or ranges of them.
  *
  * @returns The addresses, or undefined if the variable is not set or may not be read.
  * @throws {Error} If it is malformed.
  */
 export function addressesFromEnvironment(): string[] | undefined {
   const variable = "FCGI_WEB_SERVER_ADDRS";
-  if (Deno.permissions.querySync({ name: "env", variable }).state !== "granted") return undefined;
-  const list = Deno.env.get(variable);
+  const list = grantedVariable(variable);
   if (list === undefined) return undefined;
   const addresses = list.split(",").map((address) => address.trim());
-  if (addresses.some((address) => canonicalIP(address) === undefined)) {
-    throw new Error(
+  new AddressSet(addresses, () =>
+    new Error(
       `Cannot serve as ${variable} must be a comma-separated list of addresses: current value is ${
         JSON.stringify(list)
       }`,
-    );
-  }
+    ));
   return addresses;
 }
 
-/** The addresses that peers may have, whatever form they are written in. */
+/** The addresses that peers may have. */
 export class AllowedPeers {
-  readonly #addresses: Set<string>;
+  readonly #addresses: AddressSet;
 
-  /** @throws {TypeError} If a text is no IP address. */
+  /** @throws {TypeError} If a text is neither an IP address nor a range. */
   constructor(addresses: string[]) {
-    this.#addresses = new Set(addresses.map((text) => {
-      const address = canonicalIP(text);
-      if (address !== undefined) return address;
-      throw new TypeError(
-        `Cannot serve as webServerAddresses must be IP addresses: current value is ${
+    this.#addresses = new AddressSet(addresses, (text) =>
+      new TypeError(
+        `Cannot serve as webServerAddresses must be IP addresses, or ranges such as 10.0.0.0/8: current value is ${
           JSON.stringify(text)
         }`,
-      );
-    }));
+      ));
   }
 
   /** Returns whether a peer has one of the addresses. A peer on a Unix socket has none. */
   has(addr: Deno.Addr): boolean {
-    return "hostname" in addr && this.#addresses.has(canonicalIP(addr.hostname) ?? "");
+    return "hostname" in addr && this.#addresses.has(addr.hostname);
   }
 }
