@@ -1,4 +1,4 @@
-import { takePart } from "../io/balance.ts";
+import { type Balanced, takePart } from "../io/balance.ts";
 import type { Duplex, Listener } from "../io/duplex.ts";
 import { safeLog } from "../io/log.ts";
 import { MAX_DELAY } from "../io/max_delay.ts";
@@ -86,154 +86,213 @@ const ACCEPT_PAUSE = 100;
 /** The time without a failed accept after which the next one is logged again, in milliseconds. */
 const REPORT_PAUSE = 10_000;
 
+/** Creates the protocol's side of a connection. If the server is overloaded, it refuses requests. */
+type Open = (duplex: Duplex, overloaded: boolean) => ServerConnection;
+
 /**
  * Accepts connections and serves each of them.
  *
- * @param open Creates the protocol's side of a connection. If the server is overloaded, it refuses requests.
  * @throws {Error} If other machines can reach the listener and no option allows this.
  */
-export function startServer(
-  listener: Listener,
-  options: ServerOptions,
-  open: (duplex: Duplex, overloaded: boolean) => ServerConnection,
-): Server {
-  const {
-    maxConnections = MAX_CONNECTIONS,
-    shutdownTimeout = SHUTDOWN_TIMEOUT,
-    allowRemote = false,
-    webServerAddresses,
-    signal,
-  } = options;
-  const log = safeLog(options.log);
+export function startServer(listener: Listener, options: ServerOptions, open: Open): Server {
+  const { allowRemote = false, webServerAddresses, signal } = options;
   checkExposure(
     listener.addr,
     allowRemote || webServerAddresses !== undefined,
     "allowRemote: true",
   );
-  const allowed = webServerAddresses && new AllowedPeers(webServerAddresses);
-  const connections = new Ticker<ServerConnection>(TICK);
-  const finished = Promise.withResolvers<void>();
-  let stopping: Promise<void> | null = null;
-  let room: (() => void) | null = null;
-  /** Closing: accepts no more, but may still serve what the listener has accepted. */
-  let phase: "accepting" | "closing" | "closed" = "accepting";
-  /** The error of the last accept, if it failed. */
-  let failure: Error | null = null;
-  let silentUntil = 0;
+  const server = new ListeningServer(listener, options, open);
+  server.start();
+  if (signal?.aborted !== true) options.onListen?.(listener.addr);
+  return server;
+}
 
-  function serve(duplex: Duplex): void {
-    if (signal?.aborted) return duplex.close();
-    if (allowed?.has(duplex.remoteAddr) === false) {
-      log(`Refused a connection as it must come from ${webServerAddresses?.join(", ")}`);
-      return duplex.close();
-    }
-    const connection = open(duplex, connections.size >= maxConnections);
-    connections.add(connection);
-    if (phase !== "accepting") connection.drain();
-    connection.run().catch((error) => log(String(error))).finally(() => {
-      connections.delete(connection);
-      room?.();
-      if (connections.size === 0 && phase === "closed") end();
-    });
+/** The server of a listener, whatever the protocol. */
+class ListeningServer implements Server, Balanced {
+  /** Closing: accepts no more, but may still serve what the listener has accepted. */
+  #phase: "accepting" | "closing" | "closed" = "accepting";
+  #listener: Listener;
+  #open: Open;
+  #maxConnections: number;
+  #shutdownTimeout: number;
+  #webServerAddresses: string[] | undefined;
+  #allowed: AllowedPeers | undefined;
+  #signal: AbortSignal | undefined;
+  #log: (message: string) => void;
+  #connections = new Ticker<ServerConnection>(TICK);
+  #finished = Promise.withResolvers<void>();
+  #stopping: Promise<void> | null = null;
+  /** Continues to accept once there is room for another connection. */
+  #room: (() => void) | null = null;
+  /** The error of the last accept, if it failed. */
+  #failure: Error | null = null;
+  /** When a failed accept is logged again. */
+  #silentUntil = 0;
+  /** The connections that {@linkcode countBusy} counted last. */
+  #busy: ServerConnection[] = [];
+  #leaveBalance: () => void;
+  #abort = () => {
+    this.#stop();
+    this.#abortAll(this.#signal!.reason);
+  };
+
+  constructor(listener: Listener, options: ServerOptions, open: Open) {
+    const { maxConnections = MAX_CONNECTIONS, shutdownTimeout = SHUTDOWN_TIMEOUT } = options;
+    this.#listener = listener;
+    this.#open = open;
+    this.#maxConnections = maxConnections;
+    this.#shutdownTimeout = shutdownTimeout;
+    this.#webServerAddresses = options.webServerAddresses;
+    this.#allowed = options.webServerAddresses && new AllowedPeers(options.webServerAddresses);
+    this.#signal = options.signal;
+    this.#log = safeLog(options.log);
+    this.#leaveBalance = takePart(this);
   }
 
-  async function accept(): Promise<void> {
-    const accepted = listener[Symbol.asyncIterator]();
+  get addr(): Deno.Addr {
+    return this.#listener.addr;
+  }
+
+  get finished(): Promise<void> {
+    return this.#finished.promise;
+  }
+
+  ref(): void {
+    this.#listener.ref?.();
+  }
+
+  unref(): void {
+    this.#listener.unref?.();
+  }
+
+  /** Starts to accept connections, unless the signal is aborted already. */
+  start(): void {
+    if (this.#signal?.aborted) {
+      this.#stop();
+      this.#close();
+    } else {
+      this.#signal?.addEventListener("abort", this.#abort);
+      this.#accept();
+    }
+  }
+
+  async #accept(): Promise<void> {
+    const accepted = this.#listener[Symbol.asyncIterator]();
     // Up to the listener's end: connections that it accepted before it closed are served too.
     while (true) {
       try {
         const { done, value } = await accepted.next();
         if (done) break;
-        failure = null;
-        serve(value);
+        this.#failure = null;
+        this.#serve(value);
       } catch (error) {
-        if (phase !== "accepting") break;
-        failure = error as Error;
-        if (performance.now() > silentUntil) log(`Cannot accept a connection: ${failure.message}`);
-        silentUntil = performance.now() + REPORT_PAUSE;
+        if (this.#phase !== "accepting") break;
+        this.#failed(error as Error);
         await new Promise((resolve) => setTimeout(resolve, ACCEPT_PAUSE));
       }
-      if (phase === "accepting" && connections.size >= maxConnections + REFUSALS) {
-        await new Promise<void>((resolve) => room = resolve);
-        room = null;
+      const isFull = this.#connections.size >= this.#maxConnections + REFUSALS;
+      if (this.#phase === "accepting" && isFull) {
+        await new Promise<void>((resolve) => this.#room = resolve);
+        this.#room = null;
       }
     }
     // A listener that ends by itself after an error has broken: let the program end, so that its supervisor restarts it.
-    if (phase === "accepting" && failure !== null) finished.reject(failure);
-    stop();
-    phase = "closed";
-    if (connections.size === 0) end();
+    if (this.#phase === "accepting" && this.#failure !== null) {
+      this.#finished.reject(this.#failure);
+    }
+    this.#stop();
+    this.#close();
   }
 
-  function end(): void {
-    connections.close();
-    signal?.removeEventListener("abort", abort);
-    finished.resolve();
+  #failed(error: Error): void {
+    this.#failure = error;
+    if (performance.now() > this.#silentUntil) {
+      this.#log(`Cannot accept a connection: ${error.message}`);
+    }
+    this.#silentUntil = performance.now() + REPORT_PAUSE;
   }
 
-  let busy: ServerConnection[] = [];
-  const leave = takePart({
-    countBusy() {
-      busy = [...connections].filter((connection) => connection.takeBusy?.());
-      return busy.length;
-    },
-    release(count) {
-      const released = busy.splice(0, count);
-      for (const connection of released) connection.drain();
-      return released.length;
-    },
-  });
+  #serve(duplex: Duplex): void {
+    if (this.#signal?.aborted) return duplex.close();
+    if (this.#allowed?.has(duplex.remoteAddr) === false) {
+      this.#log(
+        `Refused a connection as it must come from ${this.#webServerAddresses?.join(", ")}`,
+      );
+      return duplex.close();
+    }
+    const connections = this.#connections;
+    const connection = this.#open(duplex, connections.size >= this.#maxConnections);
+    connections.add(connection);
+    if (this.#phase !== "accepting") connection.drain();
+    connection.run().catch((error) => this.#log(String(error))).finally(() => {
+      connections.delete(connection);
+      this.#room?.();
+      if (this.#phase === "closed") this.#endIfEmpty();
+    });
+  }
 
-  function stop(): void {
-    if (phase !== "accepting") return;
-    phase = "closing";
-    leave();
+  /** Stops accepting. */
+  #stop(): void {
+    if (this.#phase !== "accepting") return;
+    this.#phase = "closing";
+    this.#leaveBalance();
     try {
-      listener.close();
+      this.#listener.close();
     } catch {
       // The caller has closed it.
     }
-    room?.();
+    this.#room?.();
   }
 
-  function abort(): void {
-    stop();
-    for (const connection of connections) connection.abort(signal?.reason);
+  /** Ends once the open connections are closed, as there will be no others. */
+  #close(): void {
+    this.#phase = "closed";
+    this.#endIfEmpty();
   }
 
-  function shutdown(): Promise<void> {
-    return stopping ??= (async () => {
-      stop();
-      for (const connection of connections) connection.drain();
-      const deadline = setTimeout(() => {
-        if (connections.size > 0) {
-          log(
-            `Aborted requests as they must end within ${shutdownTimeout} ms of shutdown(): ${connections.size} connections are still open`,
-          );
-        }
-        const reason = new DOMException("The server shut down", "AbortError");
-        for (const connection of connections) connection.abort(reason);
-      }, Math.min(shutdownTimeout, MAX_DELAY));
-      await finished.promise;
-      clearTimeout(deadline);
-    })();
+  #endIfEmpty(): void {
+    if (this.#connections.size > 0) return;
+    this.#connections.close();
+    this.#signal?.removeEventListener("abort", this.#abort);
+    this.#finished.resolve();
   }
 
-  if (signal?.aborted) {
-    stop();
-    phase = "closed";
-    finished.resolve();
-  } else {
-    signal?.addEventListener("abort", abort);
-    accept();
-    options.onListen?.(listener.addr);
+  #abortAll(reason: unknown): void {
+    for (const connection of this.#connections) connection.abort(reason);
   }
-  return {
-    addr: listener.addr,
-    finished: finished.promise,
-    shutdown,
-    ref: () => listener.ref?.(),
-    unref: () => listener.unref?.(),
-    [Symbol.asyncDispose]: shutdown,
-  };
+
+  shutdown(): Promise<void> {
+    return this.#stopping ??= this.#shutdown();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.shutdown();
+  }
+
+  async #shutdown(): Promise<void> {
+    this.#stop();
+    for (const connection of this.#connections) connection.drain();
+    const timer = setTimeout(() => {
+      const { size } = this.#connections;
+      if (size > 0) {
+        this.#log(
+          `Aborted requests as they must end within ${this.#shutdownTimeout} ms of shutdown(): ${size} connections are still open`,
+        );
+      }
+      this.#abortAll(new DOMException("The server shut down", "AbortError"));
+    }, Math.min(this.#shutdownTimeout, MAX_DELAY));
+    await this.finished;
+    clearTimeout(timer);
+  }
+
+  countBusy(): number {
+    this.#busy = [...this.#connections].filter((connection) => connection.takeBusy?.());
+    return this.#busy.length;
+  }
+
+  release(count: number): number {
+    const released = this.#busy.splice(0, count);
+    for (const connection of released) connection.drain();
+    return released.length;
+  }
 }
