@@ -200,11 +200,8 @@ async function sendStream(
       if (sent !== undefined) await sent;
       head = null;
       if (last) break;
-      do {
-        const { done, value } = await source.read();
-        last = done;
-        chunk = done ? null : nonEmpty(value);
-      } while (chunk === null && !last);
+      chunk = await source.read();
+      last = chunk === null;
     }
   } catch (error) {
     source.cancel(error);
@@ -329,11 +326,15 @@ class BodySource {
     }
   }
 
-  /** Reads the next chunk, beginning with one that {@linkcode readAhead} has begun to read. */
-  read(): Promise<ReadableStreamReadResult<Uint8Array>> {
-    const pending = this.#pending ?? this.#reader.read();
-    this.#pending = null;
-    return pending;
+  /** Reads the next chunk that is not empty, beginning with one that {@linkcode readAhead} has begun to read; null at the end. */
+  async read(): Promise<Uint8Array | null> {
+    while (true) {
+      const { done, value } = await (this.#pending ?? this.#reader.read());
+      this.#pending = null;
+      if (done) return null;
+      const chunk = nonEmpty(value);
+      if (chunk !== null) return chunk;
+    }
   }
 }
 

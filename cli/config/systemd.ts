@@ -3,7 +3,10 @@ import { formatAddress } from "../address.ts";
 import { SPECIFIER } from "../version.ts";
 import { allowRemote, type ConfigOptions } from "./options.ts";
 
-/** A socket unit and a service unit of systemd, as `systemctl cat` shows them. */
+/**
+ * A socket unit and a service unit of systemd, as `systemctl cat` shows them. Long, as one template shows the two units as
+ * their reader sees them.
+ */
 export function systemd(options: ConfigOptions): string {
   const { name, listen, protocol, path, backends: [backend], app, project, workers, deno } =
     options;

@@ -53,7 +53,7 @@ function toNumber(value: string): string | number {
   return value.trim() !== "" && Number.isFinite(Number(value)) ? Number(value) : value;
 }
 
-/** Parses command line arguments. */
+/** Parses command line arguments. Long, as its parts share the tables of options. */
 export function parseArgs<
   const B extends string = never,
   const S extends string = never,
