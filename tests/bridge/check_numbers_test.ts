@@ -1,3 +1,4 @@
+/** Numbers that would turn a limit off, NaN and those below zero, are rejected (rule F8). */
 import { assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { serveCGI } from "../../cgi.ts";
 import { listen, serveFastCGI } from "../../fastcgi.ts";

@@ -181,14 +181,14 @@ for (const [name, start] of Object.entries(FEW_PROCESSES)) {
   }
 
   Deno.test(`${name} starts timeout after the body`, async () => {
-    await using front = await start({ timeout: 50 });
+    await using front = await start({ timeout: 2000 });
     const upload = new Upload(front.gateway, 100_000);
     await upload.send(90_000);
-    // A request with the same limit expires meanwhile.
+    // A request with a longer limit expires meanwhile.
     await using application = new Application(async (peer) => {
       await peer.until("the end", ({ aborted }) => aborted);
     });
-    using stalled = fastCGIGateway(application.address, { timeout: 100, log: () => {} });
+    using stalled = fastCGIGateway(application.address, { timeout: 2100, log: () => {} });
     assertEquals((await stalled(new Request("http://localhost/"))).status, 504);
     await upload.send(10_000);
     assertEquals(await upload.end(), "100000 100000");

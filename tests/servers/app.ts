@@ -45,18 +45,18 @@ const routes: Record<
     const mark = new URL(request.url).searchParams.get("mark");
     throw new Error(`the cause, which is secret ${mark}`);
   },
-  "/fail": () => {
-    const parts = [encoder.encode("first\n")];
+  "/fail": async (request) => {
+    const witness = await callWitness(request);
     return new Response(
       new ReadableStream({
-        async pull(controller) {
-          const part = parts.shift();
-          if (part !== undefined) return controller.enqueue(part);
-          // Lets the chunk before it be written first.
-          await new Promise((resolve) => setTimeout(resolve));
+        async start(controller) {
+          controller.enqueue(encoder.encode("first\n"));
+          await witness.write(encoder.encode("ready\n"));
+          await witness.read(new Uint8Array(16));
           controller.error(new Error("the body failed"));
+          witness.close();
         },
-      }, { highWaterMark: 0 }),
+      }),
     );
   },
   "/early": () => new Response("Too much\n", { status: 413 }),

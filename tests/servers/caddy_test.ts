@@ -1,5 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { behaviours, checkAuthority, see, type Seen, type Site } from "./behaviours.ts";
+import { caddyCommand, caddyOptions, caddySite } from "./caddy.ts";
 import { request, sendSlowHead } from "./client.ts";
 import { configuration, Suite, within } from "./harness.ts";
 
@@ -7,29 +8,20 @@ const caddy = new Suite("Caddy", { caddy: "caddy" }, async (rig) => {
   const tcp = await rig.daemon("fastcgi", "127.0.0.1:0");
   const unix = await rig.daemon("fastcgi", `unix:${rig.dir}/app.sock`);
   const ports = await rig.serve("caddy", ["tcp", "unix", "unsplit"], (port) => {
-    const config = (port: number, ...args: string[]) => {
-      const text = configuration("caddy", "--listen", `127.0.0.1:${port}`, ...args);
-      // A Caddyfile has one block of global options.
-      const [global] = /^\{\n[^]*?^\}\n/m.exec(text)!;
-      return text.replace(global, "");
-    };
-    const file = rig.write(
-      "Caddyfile",
-      [
-        "{\nadmin off\nservers {\nprotocols h1 h2c\n}\n}",
-        config(port.tcp, "--backend", tcp),
-        config(port.unix, "--backend", `unix:${unix}`, "--path", "/app"),
-        `http://127.0.0.1:${port.unsplit} {
+    const site = (port: number, ...args: string[]) =>
+      caddySite("--listen", `127.0.0.1:${port}`, ...args);
+    return caddyCommand(rig, [
+      site(port.tcp, "--backend", tcp),
+      site(port.unix, "--backend", `unix:${unix}`, "--path", "/app"),
+      `http://127.0.0.1:${port.unsplit} {
   reverse_proxy ${tcp} {
     transport fastcgi {
       env SCRIPT_NAME /app
     }
   }
 }`,
-      ].join("\n"),
-    );
-    return ["caddy", ["run", "--config", file, "--adapter", "caddyfile"]];
-  }, { env: { HOME: rig.dir, XDG_CONFIG_HOME: rig.dir, XDG_DATA_HOME: rig.dir } });
+    ]);
+  }, caddyOptions(rig));
   return { ...ports, minor: await minorVersion() };
 });
 
@@ -88,6 +80,6 @@ caddy.test("a header that takes too long is not waited for", async (_started, ri
       .replace(/^\{\n/m, "$&  admin off\n");
     const file = rig.write("slow/Caddyfile", text);
     return ["caddy", ["run", "--config", file, "--adapter", "caddyfile"]];
-  }, { env: { HOME: rig.dir, XDG_CONFIG_HOME: rig.dir, XDG_DATA_HOME: rig.dir } });
+  }, caddyOptions(rig));
   await within("Caddy closes the connection", sendSlowHead(`127.0.0.1:${slow}`));
 });

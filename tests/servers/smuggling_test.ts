@@ -3,6 +3,7 @@ import { assert, assertEquals } from "@std/assert";
 import { serveFastCGI } from "../../fastcgi.ts";
 import { Observer, smuggle } from "../testing/smuggling.ts";
 import { apacheConfig, MODULES } from "./apache.ts";
+import { caddyCommand, caddyOptions, caddySite } from "./caddy.ts";
 import { configuration, type Rig, Suite } from "./harness.ts";
 import { nginxCommand } from "./nginx.ts";
 
@@ -84,13 +85,11 @@ testServer("HAProxy", { haproxy: "haproxy" }, (rig, port, backend) => {
 testServer(
   "Caddy",
   { caddy: "caddy" },
-  (rig, port, backend) => {
-    const file = rig.write("Caddyfile", `{\nadmin off\n}\n${print("caddy", port, backend)}`);
-    return ["caddy", ["run", "--config", file, "--adapter", "caddyfile"]];
-  },
+  (rig, port, backend) =>
+    caddyCommand(rig, [caddySite("--listen", `127.0.0.1:${port}`, "--backend", backend)]),
   // Takes an empty length for 0.
   { "no length": () => [""] },
-  (rig) => ({ env: { HOME: rig.dir, XDG_CONFIG_HOME: rig.dir, XDG_DATA_HOME: rig.dir } }),
+  caddyOptions,
 );
 
 const h2o: Command = (rig, port, backend) => {
