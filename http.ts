@@ -25,7 +25,7 @@ import { toHandler } from "./server/respond.ts";
 import { checkResponse } from "./server/response_head.ts";
 import { createVariables } from "./bridge/request_variables.ts";
 import { safeLog } from "./io/log.ts";
-import { openNamed } from "./io/listen.ts";
+import { type ListenOptions, openNamed, openUnixSocket } from "./io/listen.ts";
 import { MAX_DELAY } from "./io/max_delay.ts";
 import { type ServerOptions, SHUTDOWN_TIMEOUT } from "./server/server.ts";
 import { ProtocolError } from "./wire/protocol_error.ts";
@@ -47,7 +47,8 @@ export interface HTTPOptions
   extends
     Omit<Deno.ServeTcpOptions, "onError" | "onListen">,
     AppOptions,
-    Pick<ServerOptions, "shutdownTimeout" | "log"> {
+    Pick<ServerOptions, "shutdownTimeout" | "log">,
+    Pick<ListenOptions, "mode" | "group"> {
   /**
    * The address to listen on.
    *
@@ -62,7 +63,12 @@ export interface HTTPOptions
   allowRemote?: boolean;
   /** Called with the address once the server listens. @default a line on the console */
   onListen?: (addr: Deno.Addr) => void;
-  /** The path of a Unix socket to listen on, instead of `hostname` and `port`. @default undefined */
+  /**
+   * The path of a Unix socket to listen on, instead of `hostname` and `port`, with `mode` and `group`. A file that is there,
+   * such as that of a server that was killed, makes it fail.
+   *
+   * @default undefined
+   */
   path?: string;
 }
 
@@ -117,7 +123,16 @@ export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<
   checkNumbers("Cannot serve", options);
   checkTrust(options);
   const handler = toHandler(app);
-  const { onError: _onError, debug: _debug, signal, shutdownTimeout, path, ...others } = options;
+  const {
+    onError: _onError,
+    debug: _debug,
+    signal,
+    shutdownTimeout,
+    path,
+    mode,
+    group,
+    ...others
+  } = options;
   const { allowRemote = false, hostname = allowRemote ? "0.0.0.0" : "127.0.0.1", ...serveOptions } =
     others;
   // On a Unix socket, Deno.serve makes URLs of the scheme "http+unix".
@@ -131,12 +146,17 @@ export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<
       { transport: "tcp", hostname, port: options.port ?? 8000 },
       () => Deno.serve({ ...serveOptions, hostname, signal: stop.signal }, serveRequest),
     )
-    : openNamed(
-      { transport: "unix", path },
-      () => Deno.serve({ path, onListen: options.onListen, signal: stop.signal }, serveRequest),
-    );
+    : openNamed({ transport: "unix", path }, () => serveUnix(path));
+  if (path !== undefined) options.onListen?.(server.addr);
   if (pending !== undefined) server.finished.finally(() => pending.close()).catch(() => {});
   return limitShutdown(server, stop, signal, shutdownTimeout);
+
+  /** Serves on a Unix socket. Does not call `onListen`: others cannot connect before the file has its group and mode. */
+  function serveUnix(path: string): Deno.HttpServer<Deno.Addr> {
+    const onListen = options.onListen && (() => {});
+    const open = () => Deno.serve({ path, onListen, signal: stop.signal }, serveRequest);
+    return openUnixSocket(path, { mode, group }, open, (opened) => opened.shutdown());
+  }
 
   async function serveRequest(
     native: Request,

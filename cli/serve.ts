@@ -11,7 +11,7 @@ import { type FastCGIOptions, serveFastCGI } from "../fastcgi.ts";
 import { serveHTTP } from "../http.ts";
 import { EXEC_PATH } from "../process/exec_path.ts";
 import { inheritedDescriptor, inheritedListener, otherListenPid } from "../io/inherited.ts";
-import { listen, type ListenOptions, openUnixSocket } from "../io/listen.ts";
+import { listen, type ListenOptions, removeStaleSocket } from "../io/listen.ts";
 import { guardConsole, logLine } from "../io/log.ts";
 import { checkExposure } from "../server/peers.ts";
 import { endWhileStarting, onHangup, runUntilTerminated } from "../process/signals.ts";
@@ -344,8 +344,8 @@ async function startServing(
     return serveHTTP(app, { ...options, ...parsed, tcpBacklog: backlog });
   }
   const { path } = parsed;
-  const open = () => serveHTTP(app, { ...options, path });
-  return await openUnixSocket(path, { mode, group }, open, (server) => server.shutdown());
+  await removeStaleSocket(path);
+  return serveHTTP(app, { ...options, path, mode, group });
 }
 
 /** Starts workers that share the socket: each runs this command on descriptor 0. */

@@ -46,7 +46,8 @@ export async function listen(address: Address, options: ListenOptions = {}): Pro
   }
   const { path } = parsed;
   const open = () => openNamed(parsed, () => Deno.listen({ transport: "unix", path }));
-  const listener = await openUnixSocket(path, options, open, (opened) => opened.close());
+  await removeStaleSocket(path);
+  const listener = openUnixSocket(path, options, open, (opened) => opened.close());
   return new UnixListener(listener, path);
 }
 
@@ -74,26 +75,23 @@ export function openNamed<T>(endpoint: Endpoint, open: () => T): T {
 }
 
 /**
- * Opens a Unix socket. A socket file that nothing listens on is replaced. The new file gets its group and mode before
- * others can connect.
+ * Opens a Unix socket, whose file gets its group and mode before others can connect.
  *
  * @param open Listens on the path.
  * @param close Closes what `open` returned if its file cannot get its group and mode.
- * @throws {Error} If another process listens on the path, or it is a file other than a socket.
  */
-export async function openUnixSocket<T>(
+export function openUnixSocket<T>(
   path: string,
   options: ListenOptions,
   open: () => T,
   close: (opened: T) => void,
-): Promise<T> {
+): T {
   for (const [name, value] of Object.entries({ mode: options.mode, group: options.group })) {
     if (typeof value !== "number" || Number.isInteger(value) && value >= 0) continue;
     throw new RangeError(
       `Cannot listen as ${name} must be an integer from 0: current value is ${value}`,
     );
   }
-  await removeStaleSocket(path);
   const opened = openPrivately(open);
   try {
     applyOwnership(path, options);

@@ -4,6 +4,7 @@ import {
   assertFalse,
   assertRejects,
   assertStringIncludes,
+  assertThrows,
 } from "@std/assert";
 import type { App } from "../bridge/app.ts";
 import { type HTTPOptions, serveHTTP } from "../http.ts";
@@ -102,6 +103,33 @@ Deno.test("serveHTTP() takes the host of an absolute target on a Unix socket, to
   assertEquals(await seen("http://a.example/x"), ["http://a.example/x", "a.example"]);
   assertEquals(await seen("/x"), ["http://other/x", "other"]);
   await deadline(server.shutdown(), "the server's end");
+});
+
+Deno.test("serveHTTP() gives a Unix socket its mode and group before it listens for others", async () => {
+  const path = `${await Deno.makeTempDir()}/app.sock`;
+  for (const mode of [undefined, 0o600, 0o666]) {
+    let seen: number | undefined;
+    const onListen = () => seen = Deno.statSync(path).mode! & 0o777;
+    const server = serveHTTP(() => new Response(), { path, mode, group: Deno.gid()!, onListen });
+    assertEquals(seen, mode ?? 0o660);
+    assertEquals(server.addr, { transport: "unix", path });
+    await deadline(server.shutdown(), "the server's end");
+  }
+  const refused: [options: HTTPOptions, message: string][] = [
+    [{ group: "no such group" }, "it must be in /etc/group"],
+    [{ mode: 1.5 }, "mode must be an integer from 0"],
+    [{ mode: -1 }, "mode must be a number from 0"],
+  ];
+  for (const [options, message] of refused) {
+    assertThrows(
+      () => serveHTTP(() => new Response(), { ...options, path, onListen() {} }),
+      Error,
+      message,
+    );
+    // Deno removes the file of a socket that it closes.
+    await turns();
+    await assertRejects(() => Deno.stat(path), Deno.errors.NotFound);
+  }
 });
 
 for (const [list, trusted] of [["loopback", false], ["unix", true]] as const) {

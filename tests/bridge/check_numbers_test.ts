@@ -78,7 +78,7 @@ function withListener<T>(use: (listener: Deno.Listener) => T): T {
 
 for (const [name, use, options] of USERS) {
   for (const option of options) {
-    Deno.test(`${name} rejects ${option} that is negative or NaN`, async () => {
+    Deno.test(`${name} rejects ${option} that is negative or NaN (rule F8)`, async () => {
       for (const value of BAD) {
         let result: unknown;
         const error = assertThrowsSoon(() => result = use({ [option]: value })) ??
