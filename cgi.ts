@@ -55,15 +55,27 @@ export interface CGIOutput {
 
 /** Options of {@linkcode serveCGI}. */
 export interface CGIOptions extends AppOptions {
-  /** The meta-variables. @default Deno.env.toObject() */
+  /**
+   * The meta-variables.
+   *
+   * @default Deno.env.toObject()
+   */
   env?: Record<string, string>;
-  /** The input with the body. @default Deno.stdin */
+  /**
+   * The input with the body.
+   *
+   * @default Deno.stdin
+   */
   stdin?: CGIInput;
-  /** The output for the response. @default Deno.stdout */
+  /**
+   * The output for the response.
+   *
+   * @default Deno.stdout
+   */
   stdout?: CGIOutput;
   /**
-   * The output for logs, unless `log` is set. Nothing is written behind a web server that sends it to the client, such as
-   * mini_httpd.
+   * The output for logs, unless `log` is set. Nothing is written behind a web server that sends it to the client, such
+   * as mini_httpd.
    *
    * @default Deno.stderr
    */
@@ -76,23 +88,23 @@ export interface CGIOptions extends AppOptions {
    */
   log?: (message: string) => void;
   /**
-   * How many bytes the body may have. Beyond it the response is 413, unless the app handles the error. Bodies stream,
-   * and web servers have limits of their own.
+   * How many bytes the body may have, from 0. Beyond it the response is 413, unless the app handles the error. Bodies
+   * stream, and web servers have limits of their own.
    *
    * @default Infinity
    */
   maxBodyBytes?: number;
   /**
-   * How many bytes of the body are buffered while a write makes no progress: Apache sends the whole body before it
-   * reads the response. Beyond it the script stops reading, and both sides block.
+   * How many bytes of the body are buffered, from 0, while a write makes no progress: Apache sends the whole body
+   * before it reads the response. Beyond it the script stops reading, and both sides block.
    *
    * @default 67_108_864
    */
   maxBufferedBody?: number;
   /**
-   * How long the process may run after it has written the response and read the request, in milliseconds: the web
-   * server waits until it ends. Beyond it the process is exited with its exit code, and this is logged. 0 exits it at
-   * once, Infinity never. Ignored if `stdin` or `stdout` is set.
+   * How long the process may run after it has written the response and read the request, in milliseconds, from 0: the
+   * web server waits until it ends. Beyond it the process is exited with its exit code, and this is logged. 0 exits it
+   * at once, Infinity never. Ignored if `stdin` or `stdout` is set.
    *
    * @default 1000
    */

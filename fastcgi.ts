@@ -47,21 +47,23 @@ export type {
 /** Options of {@linkcode serveFastCGI}. */
 export interface FastCGIOptions extends AppOptions, LimitOptions, ServerOptions {
   /**
-   * How many requests may be in progress on one connection. Beyond it the response is 503.
+   * How many requests may be in progress on one connection, from 0; Infinity for no limit. Beyond it the response is
+   * 503.
    *
    * @default 64
    */
   maxRequestsPerConnection?: number;
   /**
-   * How long a connection stays open after a request, in milliseconds. It must exceed the web server's own timeout, so
-   * that no request meets a connection that closes. Before the first request `variablesTimeout` applies, too.
+   * How long a connection stays open after a request, in milliseconds, from 0; Infinity for ever. It must exceed the
+   * web server's own timeout, so that no request meets a connection that closes. Before the first request
+   * `variablesTimeout` applies, too.
    *
    * @default 90_000
    */
   idleTimeout?: number;
   /**
-   * The IP addresses that connections may come from (section 3.2), and ranges of them, such as `10.0.0.0/8`, whose other
-   * bits must be 0. Connections from others, and over Unix sockets, are closed.
+   * The IP addresses that connections may come from (section 3.2), and ranges of them, such as `10.0.0.0/8`, whose
+   * other bits must be 0. Connections from others, and over Unix sockets, are closed.
    *
    * @default The list in FCGI_WEB_SERVER_ADDRS if it is set and may be read, else any address
    */
@@ -117,8 +119,8 @@ export function serveFastCGI(app: App, listener: Listener, options: FastCGIOptio
     program: mainModulePath(),
     debug: { load: () => import("./debug/debug_page.ts"), address: listener.addr },
     capacity: [
-      ["FCGI_MAX_CONNS", String(maxConnections)],
-      ["FCGI_MAX_REQS", String(limits.maxRequests)],
+      ["FCGI_MAX_CONNS", count(maxConnections)],
+      ["FCGI_MAX_REQS", count(limits.maxRequests)],
       ["FCGI_MPXS_CONNS", "1"],
     ],
   };
@@ -127,6 +129,11 @@ export function serveFastCGI(app: App, listener: Listener, options: FastCGIOptio
     { ...options, webServerAddresses },
     (duplex, overloaded) => new FastCGIConnection(service, duplex, overloaded),
   );
+}
+
+/** Returns a limit as web servers read it: in digits, also where it is Infinity. */
+function count(limit: number): string {
+  return String(Math.min(Math.floor(limit), 0x7fff_ffff));
 }
 
 /**

@@ -61,11 +61,15 @@ export interface HTTPOptions
    * @default false
    */
   allowRemote?: boolean;
-  /** Called with the address once the server listens. @default a line on the console */
+  /**
+   * Called with the address once the server listens.
+   *
+   * @default a line on the console
+   */
   onListen?: (addr: Deno.Addr) => void;
   /**
-   * The path of a Unix socket to listen on, instead of `hostname` and `port`, with `mode` and `group`. A file that is there,
-   * such as that of a server that was killed, makes it fail.
+   * The path of a Unix socket to listen on, instead of `hostname` and `port`, with `mode` and `group`. A file that is
+   * there, such as that of a server that was killed, makes it fail.
    *
    * @default undefined
    */

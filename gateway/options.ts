@@ -38,22 +38,23 @@ export interface GatewayOptions {
    */
   prefix?: "" | `/${string}`;
   /**
-   * How long the application may neither read nor write a byte, in milliseconds. After it the client gets 504, or a
-   * truncated response if its headers have been sent.
+   * How long the application may neither read nor write a byte, in milliseconds, from 0; Infinity for no limit. After
+   * it the client gets 504, or a truncated response if its headers have been sent.
    *
    * @default 60_000
    */
   timeout?: number;
   /**
-   * How long the gateway waits for the client to send or read a byte, in milliseconds. After it the client gets 408,
-   * or a truncated response if its headers have been sent.
+   * How long the gateway waits for the client to send or read a byte, in milliseconds, from 0; Infinity for no limit.
+   * After it the client gets 408, or a truncated response if its headers have been sent.
    *
    * @default 60_000
    */
   clientTimeout?: number;
   /**
-   * How many bytes per second of a body must arrive from the client, on average over a minute in which the gateway waits
-   * for them. If there are fewer, the client gets 408. 0 means no minimum, for bodies that are sent over a long time.
+   * How many bytes per second of a body must arrive from the client, from 0, on average over a minute in which the
+   * gateway waits for them. If there are fewer, the client gets 408. 0 means no minimum, for bodies that are sent over
+   * a long time.
    *
    * A body of at most 64 KiB is received before the application is called, so that a slow client occupies none of its
    * processes or connections; a longer one with `bufferBody`.
@@ -62,23 +63,24 @@ export interface GatewayOptions {
    */
   minBodyRate?: number;
   /**
-   * The maximum size of a response's header block, in bytes. Beyond it the client gets 502.
+   * The maximum size of a response's header block, in bytes, from 0; Infinity for no limit. Beyond it the client gets
+   * 502.
    *
    * @default 65_536
    */
   maxHeaderBytes?: number;
   /**
-   * The maximum size of a request's body, in bytes. Beyond it the client gets 413. Bodies stream, or wait in a file, so
-   * that a large one needs no memory.
+   * The maximum size of a request's body, in bytes, from 0. Beyond it the client gets 413. Bodies stream, or wait in a
+   * file, so that a large one needs no memory.
    *
    * @default Infinity
    */
   maxBodyBytes?: number;
   /**
-   * Whether the whole body of a request is received before the application is called, so that clients that upload slowly
-   * occupy none of its processes. A body of more than 64 KiB waits in a file of the temporary folder, which has mode 0600
-   * and no name. This needs `--allow-read` and `--allow-write` of the folder: `/tmp`, or TMPDIR if `--allow-env` includes
-   * it. Without these permissions the body waits in memory, up to `maxBufferedBody`.
+   * Whether the whole body of a request is received before the application is called, so that clients that upload
+   * slowly occupy none of its processes. A body of more than 64 KiB waits in a file of the temporary folder, which has
+   * mode 0600 and no name. This needs `--allow-read` and `--allow-write` of the folder: `/tmp`, or TMPDIR if
+   * `--allow-env` includes it. Without these permissions the body waits in memory, up to `maxBufferedBody`.
    *
    * If false, a longer body of known length streams: the application can refuse it early, or process it as it arrives.
    *
@@ -86,15 +88,15 @@ export interface GatewayOptions {
    */
   bufferBody?: boolean;
   /**
-   * The maximum size of a body that waits in memory since no file can be written, in bytes. Beyond it the client gets
-   * 413. If so many bodies wait in memory that they have ten times as many bytes, the client gets 503.
+   * The maximum size of a body that waits in memory since no file can be written, in bytes, from 0. Beyond it the
+   * client gets 413. If so many bodies wait in memory that they have ten times as many bytes, the client gets 503.
    *
    * @default 10_485_760
    */
   maxBufferedBody?: number;
   /**
-   * The maximum size of all bodies that wait in files, in bytes: bytes that have arrived, whatever length was declared.
-   * If a body has more by itself, its client gets 413, else 503.
+   * The maximum size of all bodies that wait in files, in bytes, from 0: bytes that have arrived, whatever length was
+   * declared. If a body has more by itself, its client gets 413, else 503.
    *
    * @default 1_073_741_824
    */
@@ -116,6 +118,8 @@ export interface GatewayOptions {
   /**
    * Additional variables, or a function that returns them for a request, for instance REMOTE_USER of an authenticated
    * user. They replace variables of the same name.
+   *
+   * @default undefined, none
    */
   variables?:
     | Record<string, string>
@@ -129,7 +133,11 @@ export interface GatewayOptions {
     request: Request,
     info?: GatewayInfo,
   ) => Response | Promise<Response>;
-  /** Writes errors, and the lines that the application writes to stderr. @default console.error */
+  /**
+   * Writes errors, and the lines that the application writes to stderr.
+   *
+   * @default console.error
+   */
   log?: (message: string) => void;
 }
 
@@ -144,13 +152,29 @@ export interface FastCGIGatewayOptions extends GatewayOptions {
    * @default undefined, the application handles all paths
    */
   root?: string;
-  /** Endings of scripts' names: the path up to one is SCRIPT_NAME, the rest is PATH_INFO. @default [".php"] */
+  /**
+   * Endings of scripts' names: the path up to one is SCRIPT_NAME, the rest is PATH_INFO.
+   *
+   * @default [".php"]
+   */
   split?: string[];
-  /** The name of a folder's index script. @default "index.php" */
+  /**
+   * The name of a folder's index script.
+   *
+   * @default "index.php"
+   */
   index?: string;
-  /** The script for paths that name none, such as `"/index.php"`. @default undefined, they get 404 */
+  /**
+   * The script for paths that name none, such as `"/index.php"`.
+   *
+   * @default undefined, they get 404
+   */
   fallback?: `/${string}`;
-  /** Whether doubled slashes before and in a script's name are merged, as for `cgiGateway()`. @default false */
+  /**
+   * Whether doubled slashes before and in a script's name are merged, as for `cgiGateway()`.
+   *
+   * @default false
+   */
   mergeSlashes?: boolean;
   /**
    * Checks that the script exists before calling the application. Turn it off if the application has its own file
@@ -169,44 +193,56 @@ export interface FastCGIGatewayOptions extends GatewayOptions {
    */
   needsLength?: boolean;
   /**
-   * The maximum number of connections that this gateway uses, with the idle ones to the same address. Beyond it clients
-   * get 503.
+   * The maximum number of connections that this gateway uses, with the idle ones to the same address, from 0; Infinity
+   * for no limit. Beyond it clients get 503.
    *
    * @default 256
    */
   maxConnections?: number;
   /**
-   * The maximum number of idle connections that are kept for the next request; 0 for a new connection for each. All
-   * gateways of a process to one address share them.
+   * The maximum number of idle connections that are kept for the next request, from 0: then each has a new connection.
+   * All gateways of a process to one address share them.
    *
    * @default Infinity: as many as were in use at once during `idleTimeout`
    */
   maxIdleConnections?: number;
   /**
-   * How long an idle connection is kept, in milliseconds. Many applications (PHP-FPM, programs of libfcgi, CGI::Fast)
-   * serve one connection per process, so that an idle one keeps their other clients waiting. Raise it if the
+   * How long an idle connection is kept, in milliseconds, from 0. Many applications (PHP-FPM, programs of libfcgi,
+   * CGI::Fast) serve one connection per process, so that an idle one keeps their other clients waiting. Raise it if the
    * application serves many connections at once and connecting is slow.
    *
    * @default 20
    */
   idleTimeout?: number;
   /**
-   * How long a connection is used for further requests, in milliseconds. Other clients of an application that serves
-   * one connection per process may have to wait so long while all of its processes are busy.
+   * How long a connection is used for further requests, in milliseconds, from 0. Other clients of an application that
+   * serves one connection per process may have to wait so long while all of its processes are busy.
    *
    * @default 100, and up to 1000 while responses over new connections show that nobody waits; if `idleTimeout` is set,
    * 100 or `idleTimeout`, whichever is longer
    */
   maxConnectionAge?: number;
-  /** How long connecting may take, in milliseconds. After it the client gets 504. @default 10_000 */
+  /**
+   * How long connecting may take, in milliseconds, from 0; Infinity for no limit. After it the client gets 504.
+   *
+   * @default 10_000
+   */
   connectTimeout?: number;
 }
 
 /** Options of {@linkcode scgiGateway}. A body without a length is received whole, as SCGI needs the length. */
 export interface SCGIGatewayOptions extends GatewayOptions {
-  /** The maximum number of open connections. Beyond it clients get 503. @default 256 */
+  /**
+   * The maximum number of open connections, from 0; Infinity for no limit. Beyond it clients get 503.
+   *
+   * @default 256
+   */
   maxConnections?: number;
-  /** How long connecting may take, in milliseconds. After it the client gets 504. @default 10_000 */
+  /**
+   * How long connecting may take, in milliseconds, from 0; Infinity for no limit. After it the client gets 504.
+   *
+   * @default 10_000
+   */
   connectTimeout?: number;
 }
 
@@ -215,18 +251,34 @@ export interface SCGIGatewayOptions extends GatewayOptions {
  * length.
  */
 export interface CGIGatewayOptions extends GatewayOptions {
-  /** The folder of the scripts. The path up to the first segment that names a file is the script's. */
+  /**
+   * The folder of the scripts. The path up to the first segment that names a file is the script's.
+   *
+   * @default undefined, `script` must be set
+   */
   root?: string;
-  /** The one script that handles all paths. */
+  /**
+   * The one script that handles all paths.
+   *
+   * @default undefined, `root` must be set
+   */
   script?: string;
-  /** Names of a folder's index script, in order of preference. @default [] */
+  /**
+   * Names of a folder's index script, in order of preference.
+   *
+   * @default []
+   */
   index?: string[];
-  /** Endings of the names of files that may be run. @default undefined, any file that is executable */
+  /**
+   * Endings of the names of files that may be run.
+   *
+   * @default undefined, any file that is executable
+   */
   extensions?: string[];
   /**
    * Whether doubled slashes before and in a script's name are merged, as web servers do before they check a request:
-   * `//cgi-bin//app.pl` runs `/cgi-bin/app.pl`. If false, GET and HEAD are redirected to the merged path, and other methods
-   * get 404. Set it only if what checks requests before the gateway merges slashes, too.
+   * `//cgi-bin//app.pl` runs `/cgi-bin/app.pl`. If false, GET and HEAD are redirected to the merged path, and other
+   * methods get 404. Set it only if what checks requests before the gateway merges slashes, too.
    *
    * @default false
    */
@@ -234,17 +286,30 @@ export interface CGIGatewayOptions extends GatewayOptions {
   /**
    * Programs that run scripts, by the ending of the script's name, such as `{ ".php": ["php-cgi"] }`. Such scripts
    * need no executable bit.
+   *
+   * @default {}
    */
   interpreters?: Record<string, string[]>;
   /**
-   * Permissions of Deno scripts by folder of the root, such as `{ "/": ["--allow-env"], "/reports": ["--allow-env",
-   * "--allow-read=/srv/data"] }`. The nearest folder counts; a slash at its end does not. Scripts that end in `.ts`, `.js`, `.mts` or `.mjs` run
-   * with exactly these permissions, whatever their first line says, and need no executable bit.
+   * Permissions of Deno scripts by folder of the root, such as
+   * `{ "/": ["--allow-env"], "/reports": ["--allow-env", "--allow-read=/srv/data"] }`. The nearest folder counts; a
+   * slash at its end does not. Scripts that end in `.ts`, `.js`, `.mts` or `.mjs` run with exactly these permissions,
+   * whatever their first line says, and need no executable bit.
+   *
+   * @default {}
    */
   permissions?: Record<`/${string}`, string[]>;
-  /** The environment of scripts, in addition to the variables of the request. @default PATH only */
+  /**
+   * The environment of scripts, in addition to the variables of the request.
+   *
+   * @default PATH only
+   */
   env?: Record<string, string>;
-  /** The maximum number of running processes. Beyond it clients get 503. @default 32 */
+  /**
+   * The maximum number of running processes, from 0; Infinity for no limit. Beyond it clients get 503.
+   *
+   * @default 32
+   */
   maxProcesses?: number;
 }
 

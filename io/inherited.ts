@@ -5,7 +5,7 @@ import { InheritedListener } from "./inherited_listener.ts";
 /** Options of {@linkcode inheritedListener}. */
 export interface InheritedListenerOptions {
   /**
-   * The file descriptor of the listening socket.
+   * The file descriptor of the listening socket, an integer from 0.
    *
    * @default 3 if LISTEN_FDS and LISTEN_PID show that systemd passes a socket, else 0 (FCGI_LISTENSOCK_FILENO)
    */

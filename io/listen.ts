@@ -4,12 +4,16 @@ import type { Duplex, Listener } from "./duplex.ts";
 /** Options of {@linkcode listen}. */
 export interface ListenOptions {
   /**
-   * The mode of a Unix socket's file: who may write may connect.
+   * The mode of a Unix socket's file, an integer from 0: who may write may connect.
    *
    * @default 0o660
    */
   mode?: number;
-  /** The group of a Unix socket, by number, or by a name in /etc/group. @default The group of the process */
+  /**
+   * The group of a Unix socket, by number from 0, or by a name in /etc/group.
+   *
+   * @default The group of the process
+   */
   group?: number | string;
   /**
    * How many connections may wait until they are accepted, from 1. The system has a maximum, such as

@@ -54,16 +54,17 @@ export interface PreforkOptions extends ListenOptions {
    */
   shutdownTimeout?: number;
   /**
-   * How long a worker may take from its start until it serves, in milliseconds, from 1; Infinity for no limit. Beyond it
-   * the worker gets SIGKILL and counts as one that ended. Only workers of `serve()` and of the command line report that
-   * they serve, and no worker is killed before one has: a worker that does not report counts as serving after 10 seconds.
+   * How long a worker may take from its start until it serves, in milliseconds, from 1; Infinity for no limit. Beyond
+   * it the worker gets SIGKILL and counts as one that ended. Only workers of `serve()` and of the command line report
+   * that they serve, and no worker is killed before one has: a worker that does not report counts as serving after 10
+   * seconds.
    *
    * @default 60_000
    */
   startTimeout?: number;
   /**
-   * How long the event loop of a worker may not turn, in milliseconds, from 1000; 0 for no limit. After half of it this is
-   * logged; beyond it the worker gets SIGKILL with its CGI scripts, this is logged with the number of requests in
+   * How long the event loop of a worker may not turn, in milliseconds, from 1000; 0 for no limit. After half of it this
+   * is logged; beyond it the worker gets SIGKILL with its CGI scripts, this is logged with the number of requests in
    * progress, and another takes its place at once. A worker that is stopped by a signal or a debugger, or waits for an
    * inspector, is not killed; the time for which the machine is suspended does not count. Applies to the workers of
    * `serve()` and of the command line.
@@ -72,22 +73,26 @@ export interface PreforkOptions extends ListenOptions {
    */
   workerTimeout?: number;
   /**
-   * After how many requests a worker is replaced, from 1; Infinity for never. Each worker adds up to a tenth at random, so
-   * that not all are replaced at once. It finishes its requests once its successor serves, and one worker is replaced at
-   * a time. Applies to the workers of `serve()` and of the command line.
+   * After how many requests a worker is replaced, from 1; Infinity for never. Each worker adds up to a tenth at random,
+   * so that not all are replaced at once. It finishes its requests once its successor serves, and one worker is
+   * replaced at a time. Applies to the workers of `serve()` and of the command line.
    *
    * @default Infinity
    */
   maxRequests?: number;
   /**
-   * The resident memory in bytes, from 1, beyond which a worker is replaced in the same way; Infinity for no limit. It is
-   * looked at each second. A worker that takes more when it starts to serve counts as one that ended, and if no other
-   * serves, `prefork()` fails.
+   * The resident memory in bytes, from 1, beyond which a worker is replaced in the same way; Infinity for no limit. It
+   * is looked at each second. A worker that takes more when it starts to serve counts as one that ended, and if no
+   * other serves, `prefork()` fails.
    *
    * @default Infinity
    */
   maxMemory?: number;
-  /** Called once the first worker serves the socket; not called for an inherited socket. */
+  /**
+   * Called once the first worker serves the socket; not called for an inherited socket.
+   *
+   * @default undefined
+   */
   onListen?: (addr: Deno.Addr) => void;
 }
 

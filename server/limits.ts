@@ -10,63 +10,65 @@ import { checkNumbers } from "../bridge/check_numbers.ts";
 /** Limits of FastCGI and SCGI servers. */
 export interface LimitOptions {
   /**
-   * How many bytes of variables a request may have. Beyond it the response is 431.
+   * How many bytes of variables a request may have, from 0; Infinity for no limit. Beyond it the response is 431.
    *
    * @default 262_144
    */
   maxVariableBytes?: number;
   /**
-   * How many variables a request may have. Beyond it the response is 431. Go, PHP-FPM and libfcgi accept 1,000.
+   * How many variables a request may have, from 0; Infinity for no limit. Beyond it the response is 431. Go, PHP-FPM
+   * and libfcgi accept 1,000.
    *
    * @default 2000
    */
   maxVariables?: number;
   /**
-   * How many bytes the body of a request may have. Beyond it the response is 413, unless the app handles the error.
-   * Bodies stream, and web servers have limits of their own.
+   * How many bytes the body of a request may have, from 0. Beyond it the response is 413, unless the app handles the
+   * error. Bodies stream, and web servers have limits of their own.
    *
    * @default Infinity
    */
   maxBodyBytes?: number;
   /**
-   * How many bytes of a body are buffered for an app that does not read them, where the connection cannot just pause:
-   * it carries other requests, or the web server sends the whole body before it reads the response. Beyond it the body
-   * fails with 413 in the first case, and the connection pauses in the second.
+   * How many bytes of a body are buffered, from 0, for an app that does not read them, where the connection cannot just
+   * pause: it carries other requests, or the web server sends the whole body before it reads the response. Beyond it
+   * the body fails with 413 in the first case, and the connection pauses in the second.
    *
    * @default 67_108_864
    */
   maxBufferedBody?: number;
   /**
-   * How many requests may be in progress in total. Beyond it the response is 503. A handler that runs on when its client
-   * has left counts until it settles, but for five minutes at most.
+   * How many requests may be in progress in total, from 0; Infinity for no limit. Beyond it the response is 503. A
+   * handler that runs on when its client has left counts until it settles, but for five minutes at most.
    *
    * @default 1024
    */
   maxRequests?: number;
   /**
-   * How long the variables of a request may take to arrive, in milliseconds, and the first request on a new connection.
-   * Beyond it the connection closes.
+   * How long the variables of a request may take to arrive, and the first request on a new connection, in milliseconds,
+   * from 0; Infinity for no limit. Beyond it the connection closes.
    *
    * @default 10_000
    */
   variablesTimeout?: number;
   /**
-   * How long the next part of a body may take to arrive while the app reads it, in milliseconds. Beyond it the read
-   * fails, and the response is 408 unless the app handles the error.
+   * How long the next part of a body may take to arrive while the app reads it, in milliseconds, from 0; Infinity for
+   * no limit. Beyond it the read fails, and the response is 408 unless the app handles the error.
    *
    * @default 60_000
    */
   bodyTimeout?: number;
   /**
-   * How many bytes per second of a body must arrive, on average over a minute in which the app waits for them. If there
-   * are fewer, the read fails, and the response is 408 unless the app handles the error. 0 means no minimum, for bodies
-   * that are sent over a long time, such as events.
+   * How many bytes per second of a body must arrive, from 0, on average over a minute in which the app waits for them.
+   * If there are fewer, the read fails, and the response is 408 unless the app handles the error. 0 means no minimum,
+   * for bodies that are sent over a long time, such as events.
    *
    * @default 500
    */
   minBodyRate?: number;
   /**
-   * How long a write may make no progress, in milliseconds. Beyond it the connection closes.
+   * How long a write may make no progress, in milliseconds, from 0; Infinity for no limit. Beyond it the connection
+   * closes.
    *
    * @default 60_000
    */

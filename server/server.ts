@@ -24,20 +24,28 @@ export interface Server extends AsyncDisposable {
 
 /** Options that all servers share. */
 export interface ServerOptions {
-  /** Stops the server at once, also while it shuts down, and aborts the requests in progress. */
+  /**
+   * Stops the server at once, also while it shuts down, and aborts the requests in progress.
+   *
+   * @default undefined, only `shutdown()` stops it
+   */
   signal?: AbortSignal;
-  /** Called with the address once the server listens. */
+  /**
+   * Called with the address once the server listens.
+   *
+   * @default undefined
+   */
   onListen?: (addr: Deno.Addr) => void;
   /**
-   * The maximum number of open connections. Up to 64 more get 503; beyond these, connections wait in the system's
-   * queue.
+   * The maximum number of open connections, from 0; Infinity for no limit. Up to 64 more get 503; beyond these,
+   * connections wait in the system's queue.
    *
    * @default 1024
    */
   maxConnections?: number;
   /**
-   * How long {@linkcode Server.shutdown} waits for requests before it aborts them, in milliseconds. Infinity
-   * means no limit.
+   * How long {@linkcode Server.shutdown} waits for requests before it aborts them, in milliseconds, from 0;
+   * Infinity for no limit.
    *
    * @default 10_000
    */
@@ -55,7 +63,11 @@ export interface ServerOptions {
    * @default undefined, any address
    */
   webServerAddresses?: string[];
-  /** Writes errors that belong to no request. @default console.error */
+  /**
+   * Writes errors that belong to no request.
+   *
+   * @default console.error
+   */
   log?: (message: string) => void;
 }
 

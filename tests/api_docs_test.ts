@@ -28,9 +28,20 @@ Deno.test("the examples in the documentation of exports run", async () => {
   assert(Number(passed) >= 19, output);
 });
 
-interface Declaration {
+interface Documented {
+  /** The text before the tags, and the tags: those that `deno doc` does not know have only a value. */
+  jsDoc?: { doc?: string; tags?: { kind: string; value?: string }[] };
+}
+
+interface Property extends Documented {
+  name: string;
+  optional?: boolean;
+  tsType?: { repr: string };
+}
+
+interface Declaration extends Documented {
   kind: string;
-  jsDoc?: { tags?: { kind: string }[] };
+  def?: { properties?: Property[] };
 }
 
 interface Documentation {
@@ -54,6 +65,31 @@ Deno.test("each exported function has an example", async () => {
   }
   assertEquals(faults, []);
   assert(functions > 10);
+});
+
+Deno.test("each exported option has a default, and if it is a number its unit and range", async () => {
+  const { nodes }: Documentation = JSON.parse(await deno("doc", "--json", ...ENTRIES));
+  const symbols = Object.values(nodes).flatMap(({ symbols }) => symbols);
+  const faults = new Set<string>();
+  const options = new Set<string>();
+  for (const { name: owner, declarations } of symbols) {
+    if (!owner.endsWith("Options")) continue;
+    const properties = declarations.flatMap(({ def }) => def?.properties ?? []);
+    for (const { name, optional, tsType, jsDoc: { doc = "", tags = [] } = {} } of properties) {
+      options.add(`${owner}.${name}`);
+      const fault = (what: string) => faults.add(`${owner}.${name} has no ${what}`);
+      const hasDefault = tags.some(({ kind, value = "" }) =>
+        kind === "default" || /^@default \S/.test(value)
+      );
+      if (optional && !hasDefault) fault("default");
+      if (tsType?.repr !== "number") continue;
+      if (!/\bfrom \d/.test(doc)) fault("range");
+      if (/Timeout$|Age$/i.test(name) && !/\bmilliseconds\b/.test(doc)) fault("unit");
+      if (/Bytes|Body|Total|Memory/.test(name) && !/\bbytes\b/.test(doc)) fault("unit");
+    }
+  }
+  assertEquals([...faults], []);
+  assert(options.size > 80, `${options.size} options`);
 });
 
 Deno.test("the documentation of exports cites no rule: editors show it without docs/protocols.md", async () => {

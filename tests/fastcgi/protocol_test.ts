@@ -260,6 +260,18 @@ Deno.test("serveFastCGI() returns its capacity, before the first request and at 
   );
 });
 
+Deno.test("serveFastCGI() returns a capacity without a limit in digits (rule C5)", async () => {
+  const options = { maxConnections: Infinity, maxRequests: Infinity };
+  await serving(() => new Response("Hello"), options, async ({ connect }) => {
+    const client = await connect();
+    await client.send(getValues("FCGI_MAX_CONNS", "FCGI_MAX_REQS"));
+    assertEquals(
+      text((await client.next("the values"))!.content),
+      "\x0e\x0aFCGI_MAX_CONNS2147483647\x0d\x0aFCGI_MAX_REQS2147483647",
+    );
+  });
+});
+
 Deno.test("serveFastCGI() responds to unknown management types, and sends no management record by itself (rule C3)", async () => {
   await serving(hello, {}, async ({ connect }) => {
     const client = await connect();
