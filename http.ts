@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { App, AppOptions, HandlerInfo, Protocol } from "./bridge/app.ts";
+import type { App, AppOptions, Handler, HandlerInfo, Protocol } from "./bridge/app.ts";
 import { checkNumbers } from "./bridge/check_numbers.ts";
 import { checkTrust, isTrusted } from "./bridge/forwarded.ts";
 import { errorResponse } from "./server/error_response.ts";
@@ -126,74 +126,109 @@ export function serveHTTP(app: App, options?: HTTPOptions): Deno.HttpServer<Deno
 export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<Deno.Addr> {
   checkNumbers("Cannot serve", options);
   checkTrust(options);
-  const handler = toHandler(app);
+  const service = new Service(app, options);
+  const stop = new AbortController();
+  const server = open(options, stop.signal, (request, info) => service.serve(request, info));
+  server.finished.finally(() => service.close()).catch(() => {});
+  return limitShutdown(server, stop, options.signal, options.shutdownTimeout);
+}
+
+/** Listens on the options' address with `Deno.serve`. */
+function open(
+  options: HTTPOptions,
+  signal: AbortSignal,
+  handler: Deno.ServeHandler<Deno.Addr>,
+): Deno.HttpServer<Deno.Addr> {
   const {
     onError: _onError,
     debug: _debug,
-    signal,
-    shutdownTimeout,
+    shutdownTimeout: _timeout,
     path,
     mode,
     group,
     ...others
   } = options;
-  const { allowRemote = false, hostname = allowRemote ? "0.0.0.0" : "127.0.0.1", ...serveOptions } =
-    others;
-  // On a Unix socket, Deno.serve makes URLs of the scheme "http+unix".
-  const moved = path !== undefined || options.basePath !== undefined || options.trustForwarded;
-  const { onCompleted } = options;
-  const logged = { ...options, log: safeLog(options.log) };
-  const pending = onCompleted === undefined ? undefined : new Ticker(tickFor(LONG));
-  const stop = new AbortController();
-  const server: Deno.HttpServer<Deno.Addr> = path === undefined
-    ? openNamed(
+  if (path === undefined) {
+    const { allowRemote = false, hostname = allowRemote ? "0.0.0.0" : "127.0.0.1" } = others;
+    return openNamed(
       { transport: "tcp", hostname, port: options.port ?? 8000 },
-      () => Deno.serve({ ...serveOptions, hostname, signal: stop.signal }, serveRequest),
-    )
-    : openNamed({ transport: "unix", path }, () => serveUnix(path));
-  if (path !== undefined) options.onListen?.(server.addr);
-  if (pending !== undefined) server.finished.finally(() => pending.close()).catch(() => {});
-  return limitShutdown(server, stop, signal, shutdownTimeout);
+      () => Deno.serve({ ...others, hostname, signal }, handler),
+    );
+  }
+  // Not the caller's, as others cannot connect before the file has its group and mode.
+  const onListen = options.onListen && (() => {});
+  const server = openNamed(
+    { transport: "unix", path },
+    () =>
+      openUnixSocket(
+        path,
+        { mode, group },
+        () => Deno.serve({ path, onListen, signal }, handler),
+        (opened) => opened.shutdown(),
+      ),
+  );
+  options.onListen?.(server.addr);
+  return server;
+}
 
-  /** Serves on a Unix socket. Does not call `onListen`: others cannot connect before the file has its group and mode. */
-  function serveUnix(path: string): Deno.HttpServer<Deno.Addr> {
-    const onListen = options.onListen && (() => {});
-    const open = () => Deno.serve({ path, onListen, signal: stop.signal }, serveRequest);
-    return openUnixSocket(path, { mode, group }, open, (opened) => opened.shutdown());
+/** Serves the requests of one server. */
+class Service {
+  #handler: Handler;
+  #options: LoggedOptions;
+  /** Whether the app sees another URL than Deno. On a Unix socket, its URLs have the scheme "http+unix". */
+  #moved: boolean;
+  /** The requests whose handlers run, if their ends are reported. */
+  #pending = new Ticker<HTTPCompletion>(tickFor(LONG));
+
+  constructor(app: App, options: HTTPOptions) {
+    this.#handler = toHandler(app);
+    this.#options = { ...options, log: safeLog(options.log) };
+    const { path, basePath, trustForwarded } = options;
+    this.#moved = path !== undefined || basePath !== undefined || Boolean(trustForwarded);
   }
 
-  async function serveRequest(
+  close(): void {
+    this.#pending.close();
+  }
+
+  async serve(
     native: Request,
     { remoteAddr, completed }: Deno.ServeHandlerInfo<Deno.Addr>,
   ): Promise<Response> {
+    const { onCompleted } = this.#options;
     const refusal = refusalOf(native);
     const request = refusal === undefined ? withAddressedHost(native) : native;
-    const info = new HTTPInfo(request, remoteAddr, completed, logged);
-    const completion = onCompleted && new HTTPCompletion(request, info, onCompleted);
-    if (completion !== undefined) pending!.add(completion);
-    let response: Response;
+    const info = new HTTPInfo(request, remoteAddr, completed, this.#options);
+    if (onCompleted === undefined) return this.#respond(request, refusal, info);
+    const completion = new HTTPCompletion(request, info, onCompleted);
+    this.#pending.add(completion);
+    const response = await this.#respond(request, refusal, info, completion);
+    this.#pending.delete(completion);
+    completion.responded(response);
+    return response;
+  }
+
+  async #respond(
+    request: Request,
+    refusal: number | undefined,
+    info: HTTPInfo,
+    completion?: HTTPCompletion,
+  ): Promise<Response> {
     let seen: Request | number = request;
     try {
-      seen = refusal ?? (moved || DOTS.test(request.url) ? normalize(info) : request);
-      if (typeof seen === "number") {
-        response = plainResponse(seen);
-      } else {
-        if (completion !== undefined) completion.request = seen;
-        response = await handler(seen, info);
-        if (response?.status !== SWITCHING_PROTOCOLS) checkResponse(response);
-      }
+      seen = refusal ?? (this.#moved || DOTS.test(request.url) ? normalize(info) : request);
+      if (typeof seen === "number") return plainResponse(seen);
+      if (completion !== undefined) completion.request = seen;
+      const response = await this.#handler(seen, info);
+      if (response?.status !== SWITCHING_PROTOCOLS) checkResponse(response);
+      return response;
     } catch (error) {
-      response = hasLeft(request)
-        ? new Response(null, { status: CLIENT_CLOSED })
-        : await errorResponse(error, typeof seen === "number" ? undefined : seen, info, options, {
-          load: () => import("./debug/debug_page.ts"),
-        });
+      if (hasLeft(request)) return new Response(null, { status: CLIENT_CLOSED });
+      const asked = typeof seen === "number" ? undefined : seen;
+      return await errorResponse(error, asked, info, this.#options, {
+        load: () => import("./debug/debug_page.ts"),
+      });
     }
-    if (completion !== undefined) {
-      pending!.delete(completion);
-      completion.responded(response);
-    }
-    return response;
   }
 }
 
