@@ -20,6 +20,7 @@ import { serverQuirks } from "./bridge/server_quirks.ts";
 import { RequestBody, type RequestBodySource } from "./server/request_body.ts";
 import { refuse, respond, type ResponseSink, toHandler } from "./server/respond.ts";
 import { pipeWriter, safeLog } from "./io/log.ts";
+import { ReadBuffer } from "./io/read_buffer.ts";
 import { concat, decodeDebugFormat, encodeByteString } from "./wire/byte_string.ts";
 import { ProtocolError } from "./wire/protocol_error.ts";
 import { Variables } from "./wire/variables.ts";
@@ -378,7 +379,7 @@ class ScriptBody implements RequestBodySource {
   #stdin: CGIInput;
   #output: ScriptOutput;
   #left = 0;
-  #buffer: Uint8Array | null = null;
+  #buffer: ReadBuffer | null = null;
   /** Whether the app needs bytes. */
   #pulled = false;
   #draining = false;
@@ -449,8 +450,9 @@ class ScriptBody implements RequestBodySource {
       while (this.#left > 0 && this.#shouldRead(body)) {
         this.#pulled = false;
         const size = Math.min(READ_SIZE, this.#left);
-        this.#buffer ??= new Uint8Array(size);
-        const count = await this.#stdin.read(this.#buffer.subarray(0, size));
+        this.#buffer ??= new ReadBuffer(new Uint8Array(size));
+        const { bytes } = this.#buffer;
+        const count = await this.#stdin.read(bytes.subarray(0, size));
         this.#reads++;
         if (count === null) {
           this.#left = 0;
@@ -458,7 +460,8 @@ class ScriptBody implements RequestBodySource {
           return;
         }
         this.#left -= count;
-        if (body.push(this.#buffer.subarray(0, count), true)) this.#buffer = null;
+        body.push(bytes.subarray(0, count), this.#buffer);
+        if (this.#buffer.taken) this.#buffer = null;
       }
     } catch (error) {
       this.#left = 0;

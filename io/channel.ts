@@ -1,15 +1,16 @@
 import type { Duplex } from "./duplex.ts";
+import { ReadBuffer } from "./read_buffer.ts";
 import { type Pending, WriteQueue } from "./write_queue.ts";
 import { Progress } from "./progress.ts";
 
 /** The driver of a {@linkcode Channel}, which calls these methods. */
 export interface ChannelHandler {
   /**
-   * Called with the bytes of each read. They are valid during the call only, unless the driver keeps their buffer.
+   * Called with the bytes of each read. They are valid during the call only, unless a body takes their buffer.
    *
-   * @returns Whether the driver keeps the buffer.
+   * @param buffer The buffer of the bytes.
    */
-  received(bytes: Uint8Array): boolean;
+  received(bytes: Uint8Array, buffer: ReadBuffer): void;
   /**
    * Returns whether to pause reading, until {@linkcode Channel.resume} is called.
    *
@@ -30,7 +31,7 @@ export class StallError extends Error {}
 const SMALL_READ = 4096;
 const LARGE_READ = 65_536;
 /** Large buffers that no connection uses now, for the next one that reads much. */
-const spare: Uint8Array<ArrayBuffer>[] = [];
+const spare: ReadBuffer[] = [];
 const MAX_SPARE = 16;
 /** Turns of the microtask queue within which an app that got bytes reads again. */
 const TURNS = 8;
@@ -45,7 +46,7 @@ let poll = Promise.resolve();
 export const LINGER = 30_000;
 export const LINGER_IDLE = 5_000;
 
-function recycle(buffer: Uint8Array<ArrayBuffer>): void {
+function recycle(buffer: ReadBuffer): void {
   if (spare.length < MAX_SPARE) spare.push(buffer);
 }
 
@@ -100,7 +101,7 @@ export class Channel {
   }
 
   async #read(): Promise<void> {
-    const small = new Uint8Array(SMALL_READ);
+    const small = new ReadBuffer(new Uint8Array(SMALL_READ));
     let buffer = small;
     while (!this.closed) {
       // close() would only cancel the read.
@@ -108,16 +109,16 @@ export class Channel {
         await this.#pause();
         continue;
       }
-      const count = await this.#duplex.read(buffer);
+      const count = await this.#duplex.read(buffer.bytes);
       if (count === null) {
         if (buffer !== small) recycle(buffer);
         return;
       }
       this.reads++;
       if (this.#lingering) continue;
-      const kept = this.#handler.received(buffer.subarray(0, count));
-      if (kept || buffer === small && count === SMALL_READ) {
-        buffer = spare.pop() ?? new Uint8Array(LARGE_READ);
+      this.#handler.received(buffer.bytes.subarray(0, count), buffer);
+      if (buffer.taken || buffer === small && count === SMALL_READ) {
+        buffer = spare.pop() ?? new ReadBuffer(new Uint8Array(LARGE_READ));
       } else if (buffer !== small && count < SMALL_READ) {
         recycle(buffer);
         buffer = small;

@@ -1,12 +1,12 @@
 import { disconnected } from "./exchange.ts";
 import { FastCGIRequest, type FastCGIService, type RequestConnection } from "./fastcgi_request.ts";
 import { BODY_HIGH_WATER, NEW_CONNECTION } from "./limits.ts";
-import type { RequestBody } from "./request_body.ts";
 import type { ServerConnection } from "./server.ts";
 import { NO_QUIRKS, type ServerQuirks } from "../bridge/server_quirks.ts";
 import { Channel, type ChannelHandler, StallError } from "../io/channel.ts";
 import type { Duplex } from "../io/duplex.ts";
 import { Progress } from "../io/progress.ts";
+import type { ReadBuffer } from "../io/read_buffer.ts";
 import { ByteBuffer } from "../wire/byte_buffer.ts";
 import {
   decodeBeginRequest,
@@ -45,8 +45,8 @@ export class FastCGIConnection
   #decoder = new RecordDecoder();
   #requests = new Map<number, FastCGIRequest>();
   #prepared: FastCGIRequest[] = [];
-  /** The body that keeps the buffer of the last read, at most one. */
-  #keeper: RequestBody | null = null;
+  /** The buffer of the current read. */
+  #read: ReadBuffer | null = null;
   /** Whether the connection may carry several requests at once: then none of them may block the others. */
   #multiplexed = false;
   /**
@@ -78,20 +78,20 @@ export class FastCGIConnection
   }
 
   /** Starts requests once the whole read is decoded: a response then knows whether its request is complete. */
-  received(bytes: Uint8Array): boolean {
-    this.#keeper = null;
+  received(bytes: Uint8Array, buffer: ReadBuffer): void {
+    this.#read = buffer;
     try {
       this.#decoder.push(bytes, this);
     } catch (error) {
       if (this.#channel.reads > 1 || !isHTTP(bytes)) throw error;
       this.#refuseHTTP(error as ProtocolError);
     }
+    this.#read = null;
     if (this.#prepared.length > 0) {
       const prepared = this.#prepared;
       this.#prepared = [];
       for (const request of prepared) request.start();
     }
-    return this.#keeper !== null;
   }
 
   /** Responds to a peer that speaks HTTP, which would take a closed connection for a crash. */
@@ -146,9 +146,7 @@ export class FastCGIConnection
     if (type === RecordType.params) {
       if (request.addVariables(content)) this.#prepare(request);
     } else if (type === RecordType.stdin || type === RecordType.data) {
-      const body = type === RecordType.stdin ? request.body : request.data;
-      const mayKeep = this.#keeper === null || this.#keeper === body;
-      if (request.addInput(content, body, mayKeep)) this.#keeper = body;
+      request.addInput(type, content, this.#read!);
     } else if (type === RecordType.abortRequest) request.abortedByPeer();
   }
 

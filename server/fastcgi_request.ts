@@ -11,6 +11,7 @@ import { contentLength } from "../bridge/request.ts";
 import { type ServerQuirks, serverQuirks } from "../bridge/server_quirks.ts";
 import { LINGER, LINGER_IDLE } from "../io/channel.ts";
 import { Progress } from "../io/progress.ts";
+import type { ReadBuffer } from "../io/read_buffer.ts";
 import { workload } from "../io/workload.ts";
 import { ByteBuffer } from "../wire/byte_buffer.ts";
 import { decodeByteString, toByteString } from "../wire/byte_string.ts";
@@ -219,13 +220,12 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
   /**
    * Adds content of FCGI_STDIN or FCGI_DATA. Empty content ends the stream.
    *
-   * @param body The body that the stream belongs to, or null if there is none.
-   * @param mayKeep Whether the body may keep the content's buffer.
-   * @returns Whether it keeps the buffer.
+   * @param read The buffer of the content.
    */
-  addInput(content: Uint8Array, body: RequestBody | null, mayKeep: boolean): boolean {
+  addInput(type: number, content: Uint8Array, read: ReadBuffer): void {
+    const body = type === RecordType.stdin ? this.body : this.data;
     if (body === null) {
-      if (this.#phase !== "variables") return false;
+      if (this.#phase !== "variables") return;
       throw new ProtocolError("Cannot accept FCGI_STDIN as FCGI_PARAMS must end first: it has not");
     }
     if (content.length === 0) {
@@ -233,9 +233,9 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
       body.closed = true;
       if (body === this.body) this.#inputWhole?.resolve();
       if (this.#phase === "responded" && this.inputEnded) this.#endLate();
-      return false;
+      return;
     }
-    const kept = body.push(content, mayKeep);
+    body.push(content, read);
     const { maxBufferedBody } = this.#service.limits;
     if (body.buffered > maxBufferedBody + BODY_HIGH_WATER) {
       body.fail(
@@ -245,7 +245,6 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
         ),
       );
     }
-    return kept;
   }
 
   /** Creates the exchange, or refuses the request, once the variables are complete. */

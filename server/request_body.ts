@@ -1,3 +1,4 @@
+import type { ReadBuffer } from "../io/read_buffer.ts";
 import { isDisturbed } from "../io/private_fields.ts";
 import { concat } from "../wire/byte_string.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
@@ -13,8 +14,8 @@ export interface RequestBodySource {
  * released its lock would never reach the next default reader.
  */
 const AUTO_ALLOCATED = 1;
-/** The length from which received bytes stay in their buffer. Shorter ones are copied. */
-const MIN_KEPT = 16_384;
+/** The length from which a body takes the buffer of received bytes. Shorter ones are copied. */
+const MIN_TAKEN = 16_384;
 /** The length up to which further bytes are copied behind those of a chunk. */
 const MAX_COPIED = 65_536;
 
@@ -125,26 +126,23 @@ export class RequestBody {
   /**
    * Adds received bytes. Those beyond the declared length are dropped.
    *
-   * @param mayKeep Whether their buffer may be kept, and overwritten before their offset, as no other body keeps it.
-   * @returns Whether the buffer is kept, as it is for long chunks, and then is the app's. Short ones are copied.
+   * @param read The buffer of the bytes. The body takes it for long chunks, and copies short ones.
    */
-  push(bytes: Uint8Array, mayKeep: boolean): boolean {
+  push(bytes: Uint8Array, read: ReadBuffer): void {
     const room = this.#declared === undefined ? bytes.length : this.#declared - this.#received;
     this.#received += bytes.length;
-    if (this.ended || this.discarded || room <= 0) return false;
+    if (this.ended || this.discarded || room <= 0) return;
     const part = bytes.length > room ? bytes.subarray(0, room) : bytes;
     const filled = this.#fill(part);
-    let kept = false;
     if (filled < part.length) {
       const rest = filled === 0 ? part : part.subarray(filled);
       // The cast is safe, as no transport reads into a SharedArrayBuffer.
-      kept = this.#enqueue(rest as Uint8Array<ArrayBuffer>, mayKeep);
+      this.#enqueue(rest as Uint8Array<ArrayBuffer>, read);
       this.buffered += rest.length;
     }
     if (this.#declared !== undefined && this.#received >= this.#declared) this.ended = true;
     if (this.#received > this.#maxBytes) this.fail(this.#tooLong());
     this.#wake();
-    return kept;
   }
 
   /** Copies as many bytes as fit into the buffer of a pending BYOB read, and returns their number. */
@@ -157,24 +155,19 @@ export class RequestBody {
     return count;
   }
 
-  #enqueue(part: Uint8Array<ArrayBuffer>, mayKeep: boolean): boolean {
+  #enqueue(part: Uint8Array<ArrayBuffer>, read: ReadBuffer): void {
     const last = this.#chunks.at(-1);
-    if (mayKeep && last !== undefined && last.buffer === part.buffer) {
-      // Joined to the previous chunk, as no two may share a buffer: the app may transfer one.
-      const end = last.byteOffset + last.length;
-      new Uint8Array(part.buffer).copyWithin(end, part.byteOffset, part.byteOffset + part.length);
-      this.#chunks[this.#chunks.length - 1] = new Uint8Array(
-        part.buffer,
-        last.byteOffset,
-        last.length + part.length,
-      );
-      return true;
-    }
-    const kept = mayKeep && part.length >= MIN_KEPT;
-    if (kept) this.#chunks.push(part);
+    if (last !== undefined && last.buffer === part.buffer) this.#join(last, part);
+    else if (part.length >= MIN_TAKEN && read.take()) this.#chunks.push(part);
     else if (last !== undefined && last.buffer === this.#copied) this.#append(last, part);
     else this.#copy(part, part.length);
-    return kept;
+  }
+
+  /** Moves a later part of a taken buffer behind the chunk, as no two may share a buffer: the app may transfer one. */
+  #join({ buffer, byteOffset, length }: Uint8Array<ArrayBuffer>, part: Uint8Array): void {
+    const chunk = new Uint8Array(buffer, byteOffset, length + part.length);
+    chunk.set(part, length);
+    this.#chunks[this.#chunks.length - 1] = chunk;
   }
 
   /** Adds a copy of bytes to the queue, in a buffer of its own. */
@@ -296,7 +289,10 @@ export class RequestBody {
   }
 }
 
-/** Clears the rest of a chunk's buffer: bytes received before and after the chunk are not the app's to read. */
+/**
+ * Clears the rest of a chunk's buffer once the app gets it: what else came with the same read is not the app's to see. Not
+ * when the buffer is taken, as the transport still decodes that rest.
+ */
 function clearAround({ buffer, byteOffset, length }: Uint8Array): void {
   if (length < buffer.byteLength) {
     new Uint8Array(buffer).fill(0, 0, byteOffset).fill(0, byteOffset + length);

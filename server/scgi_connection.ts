@@ -12,6 +12,7 @@ import { contentLength } from "../bridge/request.ts";
 import { Channel, type ChannelHandler, StallError } from "../io/channel.ts";
 import type { Duplex } from "../io/duplex.ts";
 import { Progress } from "../io/progress.ts";
+import type { ReadBuffer } from "../io/read_buffer.ts";
 import { workload } from "../io/workload.ts";
 import { ByteBuffer } from "../wire/byte_buffer.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
@@ -77,10 +78,9 @@ export class SCGIConnection
     else this.#responding.then(running.abandon());
   }
 
-  received(bytes: Uint8Array): boolean {
-    if (this.#headers === null) return this.#body?.push(bytes, true) ?? false;
-    this.#decodeHeaders(this.#headers, bytes);
-    return false;
+  received(bytes: Uint8Array, buffer: ReadBuffer): void {
+    if (this.#headers === null) this.#body?.push(bytes, buffer);
+    else this.#decodeHeaders(this.#headers, bytes, buffer);
   }
 
   /** Pauses reading while the app does not read. Buffers more if the web server sends the body first (rule D6). */
@@ -89,7 +89,7 @@ export class SCGIConnection
     return this.#body !== null && this.#body.buffered >= limit;
   }
 
-  #decodeHeaders(decoder: SCGIHeaderDecoder, bytes: Uint8Array): void {
+  #decodeHeaders(decoder: SCGIHeaderDecoder, bytes: Uint8Array, buffer: ReadBuffer): void {
     const { options, lenient, limits, log } = this.#service;
     let refusal = this.#overloaded ? 503 : 0;
     let variables = new Variables([]);
@@ -115,7 +115,7 @@ export class SCGIConnection
     }
     this.#headers = null;
     this.#exchange = new Exchange(this, variables, this.#body, options);
-    if (rest !== null && rest.length > 0) this.#body?.push(rest, false);
+    if (rest !== null && rest.length > 0) this.#body?.push(rest, buffer);
     workload.begin();
     const responded = refusal > 0
       ? refuse(refusal, this.#exchange, this)

@@ -12,7 +12,6 @@ Deno.test("Channel keeps reading from a peer that sends everything before it rea
   const channel = new Channel(ours, out, {
     received(bytes) {
       received += bytes.length;
-      return false;
     },
     shouldPause(stalled) {
       return received > 0 && !stalled;
@@ -40,7 +39,7 @@ Deno.test("Channel stays paused for as long as its peer reads", async () => {
   const out = new ByteBuffer();
   const stalls: boolean[] = [];
   const channel: Channel = new Channel(ours, out, {
-    received: () => false,
+    received: () => {},
     shouldPause(stalled) {
       stalls.push(stalled);
       return channel.reads > 0;

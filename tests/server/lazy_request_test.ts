@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects, assertThrows } from "@std/assert";
+import { ReadBuffer } from "../../io/read_buffer.ts";
 import { createLazyRequest, type RequestParts } from "../../server/lazy_request.ts";
 import { RequestBody } from "../../server/request_body.ts";
 import { bytes } from "../testing/bytes.ts";
@@ -13,7 +14,8 @@ function createEagerRequest(parts: RequestParts): Request {
 function createParts(): RequestParts & { made: boolean; controller: AbortController } {
   const controller = new AbortController();
   const body = new RequestBody({ pull: () => {} });
-  body.push(bytes("a=1&b=2"), true);
+  const read = new ReadBuffer(bytes("a=1&b=2"));
+  body.push(read.bytes, read);
   body.end();
   return {
     controller,

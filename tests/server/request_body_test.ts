@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import fc from "fast-check";
+import { ReadBuffer } from "../../io/read_buffer.ts";
 import { BodyWatch } from "../../server/body_watch.ts";
 import { resolveLimits } from "../../server/limits.ts";
 import { RequestBody } from "../../server/request_body.ts";
@@ -9,34 +10,39 @@ import { deadline } from "../testing/deadline.ts";
 
 const source = { pull: () => {} };
 
+/** Pushes bytes that are all of a read. @returns Whether the body took their buffer. */
+function pushTo(body: RequestBody, bytes: Uint8Array<ArrayBuffer>): boolean {
+  const read = new ReadBuffer(bytes);
+  body.push(bytes, read);
+  return read.taken;
+}
+
 /** Fills buffers as a connection does: other bytes separate the parts of the body. */
 function fill(sizes: number[], bufferSize: number, body: RequestBody): Uint8Array {
   const sent: Uint8Array[] = [];
-  let buffer = new Uint8Array(bufferSize);
-  let kept = false;
+  let read = new ReadBuffer(new Uint8Array(bufferSize));
   let at = 0;
   let value = 0;
   for (const size of sizes) {
     if (at + size + 8 > bufferSize) {
-      // The next read overwrites what is not kept.
-      if (kept) buffer = new Uint8Array(bufferSize);
-      else buffer.fill(255);
-      kept = false;
+      // The next read overwrites what is not taken.
+      if (read.taken) read = new ReadBuffer(new Uint8Array(bufferSize));
+      else read.bytes.fill(255);
       at = 0;
     }
-    const part = buffer.subarray(at + 8, at + 8 + size).fill(value++ % 251);
+    const part = read.bytes.subarray(at + 8, at + 8 + size).fill(value++ % 251);
     sent.push(part.slice());
-    kept = body.push(part, true) || kept;
+    body.push(part, read);
     at += size + 8;
   }
-  if (!kept) buffer.fill(255);
+  if (!read.taken) read.bytes.fill(255);
   body.end();
   return concat(sent);
 }
 
 const sizes = fc.array(fc.integer({ min: 1, max: 65_000 }), { maxLength: 12 });
 
-Deno.test("RequestBody returns what was pushed, kept or copied, in chunks that share no buffer", async () => {
+Deno.test("RequestBody returns what was pushed, taken or copied, in chunks that share no buffer", async () => {
   await fc.assert(
     fc.asyncProperty(sizes, async (sizes) => {
       const body = new RequestBody(source);
@@ -67,7 +73,7 @@ Deno.test("RequestBody.collect() waits for the rest of the body, and does not pa
   const body = new RequestBody(source);
   const whole = body.collect()!;
   for (let i = 0; i < 3; i++) {
-    body.push(new Uint8Array(20_000).fill(i), true);
+    pushTo(body, new Uint8Array(20_000).fill(i));
     await Promise.resolve();
     await Promise.resolve();
     assertEquals(body.buffered, 0);
@@ -82,13 +88,15 @@ Deno.test("RequestBody.collect() returns undefined if the stream was created", (
   assertEquals(body.collect(), null);
 });
 
-Deno.test("RequestBody copies bytes that it may not keep", async () => {
-  const body = new RequestBody(source);
-  const part = new Uint8Array(20_000).fill(1);
-  assertEquals(body.push(part, false), false);
-  part.fill(255);
-  body.end();
-  assertEquals(await body.collect(), new Uint8Array(20_000).fill(1));
+Deno.test("RequestBody copies bytes whose buffer another body has taken", async () => {
+  const [first, second] = [new RequestBody(source), new RequestBody(source)];
+  const read = new ReadBuffer(new Uint8Array(40_000).fill(1));
+  first.push(read.bytes.subarray(0, 20_000), read);
+  assertEquals(read.taken, true);
+  second.push(read.bytes.subarray(20_000), read);
+  read.bytes.fill(255);
+  second.end();
+  assertEquals(await second.collect(), new Uint8Array(20_000).fill(1));
 });
 
 /** Reads into buffers of these lengths in turn, over and over, and returns the sizes of the chunks. */
@@ -118,8 +126,8 @@ Deno.test("RequestBody fills the app's buffers with buffered bytes and with new 
       const push = (size: number) => {
         const part = new Uint8Array(size).fill(expected.length + 1);
         expected.push(part.slice());
-        // What is not kept is overwritten.
-        if (!body.push(part, true)) part.fill(255);
+        // What is not taken is overwritten.
+        if (!pushTo(body, part)) part.fill(255);
       };
       buffered.forEach(push);
       const reading = readInto(body.stream, lengths);
@@ -140,8 +148,8 @@ Deno.test("RequestBody buffers nothing for an app that waits with its own buffer
   const reader = body.stream.getReader({ mode: "byob" });
   const reading = reader.read(new Uint8Array(60_000));
   await null;
-  assertEquals(body.push(new Uint8Array(20_000).fill(1), true), false);
-  assertEquals(body.push(new Uint8Array(30_000).fill(2), true), false);
+  assertEquals(pushTo(body, new Uint8Array(20_000).fill(1)), false);
+  assertEquals(pushTo(body, new Uint8Array(30_000).fill(2)), false);
   assertEquals(body.buffered, 0);
   const { value } = await reading;
   assertEquals(value, concat([new Uint8Array(20_000).fill(1), new Uint8Array(30_000).fill(2)]));
@@ -152,7 +160,7 @@ Deno.test("RequestBody fills a waiting buffer before it fails", async () => {
   const reader = body.stream.getReader({ mode: "byob" });
   const reading = reader.read(new Uint8Array(10));
   await null;
-  body.push(new Uint8Array([1, 2, 3]), true);
+  pushTo(body, new Uint8Array([1, 2, 3]));
   body.fail(new Error("disconnected"));
   assertEquals((await reading).value, new Uint8Array([1, 2, 3]));
   await assertRejects(() => reader.read(new Uint8Array(10)), Error, "disconnected");
@@ -176,7 +184,7 @@ for (const size of [2, 4, 6]) {
       const sent = new Uint8Array([1, 2, 3, 4, 5, 6]).subarray(0, size);
       const reading = mode === "byob" ? readInto(body.stream, [3]) : Array.fromAsync(body.stream);
       await null;
-      body.push(sent.slice(), true);
+      pushTo(body, sent.slice());
       await null;
       body.end();
       assertEquals(concat(await deadline(reading, "the bytes")), sent);
@@ -188,15 +196,16 @@ Deno.test("RequestBody returns bytes to another reader before more arrive", asyn
   const body = await createGivenUp();
   const second = body.stream.getReader();
   const reading = second.read();
-  body.push(new Uint8Array([1, 2]), true);
+  pushTo(body, new Uint8Array([1, 2]));
   const parts = [await deadline(reading, "the first bytes"), await deadline(second.read(), "more")];
   assertEquals(concat(parts.map(({ value }) => value!)), new Uint8Array([1, 2]));
 });
 
 Deno.test("RequestBody returns chunks in buffers that have nothing else", async () => {
   const body = new RequestBody(source);
-  const buffer = new Uint8Array(65_536).fill(7);
-  assertEquals(body.push(buffer.subarray(100, 20_100), true), true);
+  const read = new ReadBuffer(new Uint8Array(65_536).fill(7));
+  body.push(read.bytes.subarray(100, 20_100), read);
+  assertEquals(read.taken, true);
   body.end();
   const { value } = await body.stream.getReader().read();
   assertEquals(value, new Uint8Array(20_000).fill(7));
@@ -211,7 +220,7 @@ Deno.test("RequestBody drops bytes for a buffer whose reader has cancelled", asy
   await null;
   await reader.cancel();
   assertEquals((await reading).done, true);
-  assertEquals(body.push(new Uint8Array(20_000), true), false);
+  assertEquals(pushTo(body, new Uint8Array(20_000)), false);
   assertEquals([body.discarded, body.buffered], [true, 0]);
 });
 
@@ -221,7 +230,7 @@ Deno.test("BodyWatch fails a body that arrives below the minimum rate while the 
   const watch = new BodyWatch(resolveLimits({ bodyTimeout: Infinity, minBodyRate: 500 }));
   let at = 0;
   for (; at < 62_000 && !body.ended; at += 500) {
-    body.push(new Uint8Array(1), false);
+    pushTo(body, new Uint8Array(1));
     // The app reads on.
     await null;
     await null;
@@ -236,7 +245,7 @@ Deno.test("a body in 300,000 parts of one byte is read whole, in few chunks", as
   for (const read of ["collect", "stream"] as const) {
     const body = new RequestBody({ pull() {} });
     const collected = read === "collect" ? body.collect()! : null;
-    for (let i = 0; i < 300_000; i++) body.push(new Uint8Array([i & 255]), false);
+    for (let i = 0; i < 300_000; i++) pushTo(body, new Uint8Array([i & 255]));
     body.end();
     let chunks = 0;
     const parts: Uint8Array[] = [];
