@@ -22,7 +22,7 @@ import {
   requestURL,
 } from "./bridge/request.ts";
 import { toHandler } from "./server/respond.ts";
-import { checkResponse } from "./server/response_head.ts";
+import { checkHeaders, checkResponse } from "./server/response_head.ts";
 import { createVariables } from "./bridge/request_variables.ts";
 import { safeLog } from "./io/log.ts";
 import { type ListenOptions, openNamed, openUnixSocket } from "./io/listen.ts";
@@ -221,6 +221,7 @@ class Service {
       if (completion !== undefined) completion.request = seen;
       const response = await this.#handler(seen, info);
       if (response?.status !== SWITCHING_PROTOCOLS) checkResponse(response);
+      checkHeaders(response);
       return response;
     } catch (error) {
       if (hasLeft(request)) return new Response(null, { status: CLIENT_CLOSED });

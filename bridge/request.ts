@@ -95,15 +95,15 @@ export function isDecoded(variables: Variables): boolean {
  * @throws {ProtocolError} With status 411.
  */
 export function requireLength(variables: Variables, method: string): void {
-  if (method === "GET" || method === "HEAD" || contentLength(variables) !== undefined) return;
   const { software, needsLength } = serverQuirks(variables);
-  if (needsLength === undefined) return;
-  const length = variables.byteString("HTTP_CONTENT_LENGTH") ?? "0";
-  if (
-    length !== "0" || isChunked(variables) || needsLength === "hidden" && HAS_BODY.test(method)
-  ) {
+  if (needsLength === undefined || method === "GET" || method === "HEAD") return;
+  const isLost = contentLength(variables) === undefined &&
+    ((variables.byteString("HTTP_CONTENT_LENGTH") ?? "0") !== "0" ||
+      needsLength === "hidden" && HAS_BODY.test(method));
+  // With a length too, which RFC 9112 section 6.3 ignores, a body that such a server passes on is still chunked.
+  if (isLost || isChunked(variables)) {
     throw new ProtocolError(
-      `Cannot create request as CONTENT_LENGTH must be set: "${software}" does not pass on a body without it. ` +
+      `Cannot create request as CONTENT_LENGTH must be set, and no chunked coding: "${software}" does not pass on such a body. ` +
         "Send the body with a Content-Length",
       411,
     );
@@ -465,9 +465,18 @@ function contentType(variables: Variables): string | undefined {
   return hidesType || sent === undefined ? sent : variables.byteString("CONTENT_TYPE");
 }
 
+/** Returns the client that a trusted proxy names, if any. Of a request that is rejected for it, a log has the proxy. */
+function forwardedClient(variables: Variables, options: AppOptions): Deno.NetAddr | undefined {
+  try {
+    return forwarded(variables, options).client;
+  } catch {
+    return undefined;
+  }
+}
+
 /** Returns the client's address, with port 0 where REMOTE_PORT is none (A30). */
 export function remoteAddress(variables: Variables, options: AppOptions): Deno.NetAddr {
-  const { client } = forwarded(variables, options);
+  const client = forwardedClient(variables, options);
   if (client !== undefined) return client;
   const port = variables.byteString("REMOTE_PORT") ?? "";
   return {

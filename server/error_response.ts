@@ -1,7 +1,7 @@
 import type { AppOptions, HandlerInfo } from "../bridge/app.ts";
 import { describeError } from "../bridge/describe.ts";
 import { plainResponse } from "../bridge/plain_response.ts";
-import { checkResponse } from "./response_head.ts";
+import { checkHeaders, checkResponse } from "./response_head.ts";
 
 /** What creates the page that the option `debug` shows. */
 export interface DebugHook {
@@ -35,6 +35,7 @@ export async function errorResponse(
     try {
       const response = await options.onError(error, request, info);
       checkResponse(response);
+      if (info.protocol === "http") checkHeaders(response);
       return response;
     } catch (nested) {
       info.log(describeError(error));

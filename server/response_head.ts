@@ -4,9 +4,10 @@
  * @module
  */
 
-import { CONNECTION_FIELDS, encodeHead } from "../wire/cgi.ts";
+import { checkValue, CONNECTION_FIELDS, encodeHead } from "../wire/cgi.ts";
+import { cancelSoon } from "../bridge/cancel_soon.ts";
 import { describeValue } from "../bridge/describe.ts";
-import { isBodyDecoded, readNative } from "../io/private_fields.ts";
+import { bufferedResponse, isBodyDecoded, readNative } from "../io/private_fields.ts";
 import type { Exchange } from "./exchange.ts";
 import { serverQuirks } from "../bridge/server_quirks.ts";
 
@@ -50,6 +51,26 @@ export function checkResponse(response: unknown): asserts response is Response {
     throw new TypeError(
       "Cannot send response as its body must be unread: it was read or sent already. Return a clone to send it twice",
     );
+  }
+}
+
+/**
+ * Rejects a response with a header that cannot be sent, and cancels its body. For HTTP: {@linkcode encodeHead} does the
+ * same for other transports.
+ *
+ * @throws {TypeError} If a value has a control character other than TAB (B9).
+ */
+export function checkHeaders(response: Response): void {
+  // Reading the headers would make the response of most apps slower.
+  const type = bufferedResponse(response)?.contentType;
+  if (type === TEXT_TYPE || type === null) return;
+  try {
+    if (type !== undefined) checkValue("content-type", type);
+    else readNative(response, "headers").forEach((value, name) => checkValue(name, value));
+  } catch (error) {
+    const body = readNative(response, "body");
+    if (body !== null) cancelSoon(body, error);
+    throw error;
   }
 }
 

@@ -209,7 +209,7 @@ Deno.test("serveCGI() rejects variables that make no request, and logs why (rule
         HTTP_TRANSFER_ENCODING: "chunked",
       },
       411,
-      '"uWSGI/" does not pass on a body without it',
+      '"uWSGI/" does not pass on such a body',
     ],
     [{ CONTENT_LENGTH: "+5" }, 400, "CONTENT_LENGTH must be a whole number"],
   ];

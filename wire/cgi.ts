@@ -120,18 +120,26 @@ export function encodeHead(
         }`,
       );
     }
-    if (NOT_A_VALUE.test(value)) {
-      throw new TypeError(
-        `Cannot encode header "${name}" as its value must have no control characters: current value is ${
-          JSON.stringify(value)
-        }`,
-      );
-    }
+    checkValue(name, value);
     if (first === "Location" && name.toLowerCase() === "location") {
       location += `${name}: ${value}\r\n`;
     } else head += `${name}: ${value}\r\n`;
   }
   return location + head + "\r\n";
+}
+
+/**
+ * Checks the value of a header.
+ *
+ * @throws {TypeError} If it has a control character other than TAB.
+ */
+export function checkValue(name: string, value: string): void {
+  if (!NOT_A_VALUE.test(value)) return;
+  throw new TypeError(
+    `Cannot encode header "${name}" as its value must have no control characters: current value is ${
+      JSON.stringify(value)
+    }`,
+  );
 }
 
 /** A decoded header block. */

@@ -110,6 +110,12 @@ const CASES: Record<string, Case> = {
     request: { method: "TRACE" },
     end: [501, 20],
   },
+  "a malformed Forwarded": {
+    app: () => new Response(),
+    request: { headers: [["Forwarded", 'for="192.0.2.1']] },
+    options: { trustForwarded: true },
+    end: [400, 16],
+  },
 };
 
 const { error } = console;
@@ -141,6 +147,8 @@ for (const [transport, start] of Object.entries(IN_PROCESS)) {
         assertEquals(url && new URL(url).pathname, path);
         assertEquals(completed.info.variables.get("REQUEST_METHOD"), request?.method ?? "GET");
         assertEquals(completed.info.variables.get("REQUEST_URI"), "/a");
+        // An access log has it, also of a request that is refused for what its proxy says.
+        assertEquals(completed.info.remoteAddr.hostname, "127.0.0.1");
         assertEquals(completed.started instanceof Date, true);
         assertEquals(completed.duration >= 0, true);
       }));

@@ -1,6 +1,6 @@
 /** Whatever an app throws or returns, and whatever its log does, the client gets a response over every transport. */
 import { assertEquals, assertStrictEquals } from "@std/assert";
-import type { App, Handler } from "../../bridge/app.ts";
+import type { App, AppOptions, Handler } from "../../bridge/app.ts";
 import { serveFastCGI } from "../../fastcgi.ts";
 import { serveSCGI } from "../../scgi.ts";
 import { serveHTTP } from "../../http.ts";
@@ -86,6 +86,27 @@ for (const [transport, start] of Object.entries(IN_PROCESS)) {
           },
         });
         assertEquals((await over.send(GET)).status, 500);
+      }));
+  }
+
+  for (const name of ["x-a", "content-type"]) {
+    Deno.test(`${transport}: a header ${name} with a control character is an error of the app (rule B9)`, () =>
+      silently(async () => {
+        const cancelled = Promise.withResolvers<void>();
+        const headers = { [name]: "a\x7fb" };
+        const apps: [App, AppOptions?][] = [
+          [() => new Response("x", { headers })],
+          [() => new Response(null, { status: 204, headers })],
+          [() =>
+            new Response(new ReadableStream({ cancel: () => cancelled.resolve() }), { headers })],
+          [() => Promise.reject(new Error("x")), { onError: () => new Response("x", { headers }) }],
+        ];
+        for (const [app, options] of apps) {
+          await using over = start(app, options);
+          const { status, body } = await over.send(GET);
+          assertEquals([status, text(body)], PLAIN);
+        }
+        await deadline(cancelled.promise, "the end of the stream");
       }));
   }
 }
