@@ -17,7 +17,7 @@ import { checkTrust } from "./bridge/forwarded.ts";
 import { disconnected, Exchange } from "./server/exchange.ts";
 import { contentLength, isDecoded } from "./bridge/request.ts";
 import { serverQuirks } from "./bridge/server_quirks.ts";
-import { RequestBody, type RequestBodySource } from "./server/request_body.ts";
+import { MAX_BUFFERED_BODY, RequestBody, type RequestBodySource } from "./server/request_body.ts";
 import { refuse, respond, type ResponseSink, toHandler } from "./server/respond.ts";
 import { pipeWriter, safeLog } from "./io/log.ts";
 import { ReadBuffer } from "./io/read_buffer.ts";
@@ -113,9 +113,6 @@ export interface CGIOptions extends AppOptions {
 }
 
 const READ_SIZE = 65536;
-/** How long a body is drained after the response (rule B20), in total and without a byte, in milliseconds. */
-const LINGER = 30_000;
-const LINGER_IDLE = 5_000;
 /** How long a write may take before the script reads the body meanwhile, in milliseconds (rule B20). */
 const STALL = 100;
 /** How many bytes an empty pipe has room for on any system: writing them cannot block. */
@@ -391,7 +388,7 @@ class ScriptBody implements RequestBodySource {
   constructor(stdin: CGIInput, output: ScriptOutput, options: CGIOptions) {
     this.#stdin = stdin;
     this.#output = output;
-    this.#maxBuffered = options.maxBufferedBody ?? 67_108_864;
+    this.#maxBuffered = options.maxBufferedBody ?? MAX_BUFFERED_BODY;
     this.#maxBytes = options.maxBodyBytes ?? Infinity;
     output.onstall = () => {
       if (this.body !== null) this.#read();
@@ -424,6 +421,7 @@ class ScriptBody implements RequestBodySource {
     this.body.discard();
     this.#draining = true;
     const ended = this.#read();
+    const { LINGER, LINGER_IDLE } = await import("./io/linger.ts");
     let before = Infinity;
     for (let left = LINGER; left > 0 && this.#left > 0 && this.#reads !== before;) {
       left -= LINGER_IDLE;

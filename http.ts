@@ -24,6 +24,7 @@ import {
 import { toHandler } from "./server/respond.ts";
 import { checkHeaders, checkResponse } from "./server/response_head.ts";
 import { createVariables } from "./bridge/request_variables.ts";
+import { DEFAULT_PORTS } from "./io/address.ts";
 import { safeLog } from "./io/log.ts";
 import { type ListenOptions, openNamed, openUnixSocket } from "./io/listen.ts";
 import { MAX_DELAY } from "./io/max_delay.ts";
@@ -151,7 +152,7 @@ function open(
   if (path === undefined) {
     const { allowRemote = false, hostname = allowRemote ? "0.0.0.0" : "127.0.0.1" } = others;
     return openNamed(
-      { transport: "tcp", hostname, port: options.port ?? 8000 },
+      { transport: "tcp", hostname, port: options.port ?? DEFAULT_PORTS.http },
       () => Deno.serve({ ...others, hostname, signal }, handler),
     );
   }

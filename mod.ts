@@ -117,7 +117,8 @@ async function serveOverHTTP(
     return serveHTTP(app, options);
   } catch (error) {
     if (error instanceof Deno.errors.AddrInUse && options.path === undefined) {
-      const { port = 8000 } = options;
+      const { DEFAULT_PORTS } = await import("./io/address.ts");
+      const { port = DEFAULT_PORTS.http } = options;
       throw failure(`${error.message}. Set another port, as in: serve(app, { port: ${port + 1} })`);
     }
     const mayBeCGI = environment === "unreadable" && !Deno.stdin.isTerminal();
@@ -127,9 +128,9 @@ async function serveOverHTTP(
 }
 
 /** Creates the error of a script whose variables may not be read. It may be an HTTP server instead. */
-async function unreadable({ hostname = "127.0.0.1", port = 8000 }: ServeOptions): Promise<Error> {
-  const { nameOf } = await import("./io/address.ts");
-  const host = nameOf({ transport: "tcp", hostname, port });
+async function unreadable({ hostname = "127.0.0.1", port }: ServeOptions): Promise<Error> {
+  const { DEFAULT_PORTS, nameOf } = await import("./io/address.ts");
+  const host = nameOf({ transport: "tcp", hostname, port: port ?? DEFAULT_PORTS.http });
   const { state } = Deno.permissions.querySync({ name: "net", host });
   return failure(
     state === "granted"

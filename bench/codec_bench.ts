@@ -99,7 +99,7 @@ Deno.bench("CGI header block: encode a head", () => {
 });
 
 Deno.bench("CGI header block: decode a head", () => {
-  new HeadDecoder().push(head);
+  new HeadDecoder(65_536).push(head);
 });
 
 Deno.bench("SCGI headers: encode headers", () => {
@@ -107,7 +107,7 @@ Deno.bench("SCGI headers: encode headers", () => {
 });
 
 Deno.bench("SCGI headers: decode headers", () => {
-  new SCGIHeaderDecoder().push(scgiRequest);
+  new SCGIHeaderDecoder(262_144).push(scgiRequest);
 });
 
 const addr: Deno.Addr = { transport: "tcp", hostname: "127.0.0.1", port: 1 };

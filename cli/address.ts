@@ -1,6 +1,11 @@
-import { type Endpoint, nameOf, parseAddress } from "../io/address.ts";
+import { DEFAULT_PORTS, type Endpoint, nameOf, parseAddress } from "../io/address.ts";
 import { canonicalIP } from "../wire/ip_address.ts";
 import { UsageError } from "./errors.ts";
+
+/** Returns the address that a protocol is served on unless another is named. */
+export function defaultAddress(protocol: keyof typeof DEFAULT_PORTS): string {
+  return `127.0.0.1:${DEFAULT_PORTS[protocol]}`;
+}
 
 /**
  * Parses an address of the command line.
@@ -28,8 +33,10 @@ function similarAddress(address: string): string | undefined {
   }
   const [, host, port] = /^(.+:.+):(\d{1,5})$/.exec(address) ?? [];
   if (host !== undefined && canonicalIP(host) !== undefined) return `[${host}]:${port}`;
-  if (canonicalIP(address) !== undefined && address.includes(":")) return `[${address}]:9000`;
-  return /^[a-z\d][\w.-]*$/i.test(address) ? `${address}:9000` : undefined;
+  if (canonicalIP(address) !== undefined && address.includes(":")) {
+    return `[${address}]:${DEFAULT_PORTS.fastcgi}`;
+  }
+  return /^[a-z\d][\w.-]*$/i.test(address) ? `${address}:${DEFAULT_PORTS.fastcgi}` : undefined;
 }
 
 function isAddress(text: string): boolean {

@@ -6,7 +6,7 @@
 
 import type { Endpoint } from "../io/address.ts";
 import { type AppConfig, findConfig } from "./app_config.ts";
-import { readAddress } from "./address.ts";
+import { defaultAddress, readAddress } from "./address.ts";
 import { type Arguments, formatUsage, names, type Usage } from "./arguments.ts";
 import { closest } from "./closest.ts";
 import { apache } from "./config/apache.ts";
@@ -145,7 +145,7 @@ function readOptions(
   const protocol = args.choice("protocol", ["fastcgi", "scgi"]) ?? "fastcgi";
   const backends = args.all("backend");
   if (backends.length === 0) {
-    backends.push(protocol === "fastcgi" ? "127.0.0.1:9000" : "127.0.0.1:4000");
+    backends.push(defaultAddress(protocol));
   }
   const listen = args.text("listen");
   const workers = args.text("workers");

@@ -5,6 +5,7 @@
  */
 
 import { cgiGateway, fastCGIGateway } from "../gateway.ts";
+import { DEFAULT_PORTS } from "../io/address.ts";
 import { guardConsole, logLine, writeLine } from "../io/log.ts";
 import { absolutePath } from "../gateway/script_file.ts";
 import { onTermination } from "../process/signals.ts";
@@ -71,7 +72,7 @@ export async function run(args: Arguments): Promise<number> {
     throw new UsageError(`Name what to serve, as in: dev app.ts\n\n${formatUsage(usage)}`);
   }
   if (extra !== undefined) throw new UsageError(`One app is served: "${extra}" is one too many.`);
-  const port = args.number("port", 0) ?? 8000;
+  const port = args.number("port", 0) ?? DEFAULT_PORTS.http;
   if (port > 65535) throw new UsageError(`--port must be at most 65535: current value is ${port}.`);
   const address = /^fastcgi:(.+)$/s.exec(operand)?.[1];
   const root = args.text("root");

@@ -20,7 +20,7 @@ import { judge, startFailure } from "./doctor/judge.ts";
 import { scriptNameOf, type Trial, type TrialRequest, tryScript } from "./doctor/trial.ts";
 import { User } from "./doctor/user.ts";
 import { UsageError } from "./errors.ts";
-import { DATA, HEADER, readData, readHeaders } from "./request_options.ts";
+import { DATA, HEADER, readData, readHeaders, split } from "./request_options.ts";
 
 /** The PATH of scripts under most web servers. */
 const SEARCH_PATH = "/usr/local/bin:/usr/bin:/bin";
@@ -85,7 +85,10 @@ export async function run(args: Arguments): Promise<number> {
   }
   const script = resolve(operand);
   const user = User.find(name);
-  const env = { PATH: SEARCH_PATH, ...Object.fromEntries(args.all("env").map(readVariable)) };
+  const env = {
+    PATH: SEARCH_PATH,
+    ...Object.fromEntries(args.all("env").map((text) => split(text, "=", "env"))),
+  };
   const request = await readRequest(args, script);
   const options = {
     script,
@@ -128,12 +131,6 @@ function refuseTrial(file: string, user: User, findings: Finding[]): string | un
   return unsafe === undefined
     ? undefined
     : `as others may change ${unsafe}, and so what ${user.name} would run`;
-}
-
-function readVariable(text: string): [name: string, value: string] {
-  const at = text.indexOf("=");
-  if (at < 1) throw new UsageError(`--env must be NAME=VALUE: current value is "${text}".`);
-  return [text.slice(0, at), text.slice(at + 1)];
 }
 
 /** Creates the request of the trial. */

@@ -65,9 +65,8 @@ export function split(
 ): [name: string, value: string] {
   const at = text.indexOf(separator);
   if (at < 1) {
-    throw new UsageError(
-      `--${option} must be a name, "${separator}" and a value: current value is "${text}".`,
-    );
+    const form = separator === "=" ? "NAME=VALUE" : `a name, "${separator}" and a value`;
+    throw new UsageError(`--${option} must be ${form}: current value is "${text}".`);
   }
   return [text.slice(0, at), text.slice(at + 1)];
 }

@@ -19,7 +19,7 @@ import type { Server } from "../server/server.ts";
 import type { PreforkOptions } from "../prefork.ts";
 import { serveSCGI } from "../scgi.ts";
 import { ACCESS_LOGS, accessLog } from "./access_log.ts";
-import { formatAddress, readAddress } from "./address.ts";
+import { defaultAddress, formatAddress, readAddress } from "./address.ts";
 import { type Arguments, formatUsage, names, type Usage } from "./arguments.ts";
 import { Failure, UsageError } from "./errors.ts";
 import { listenFailure } from "./listen_failure.ts";
@@ -30,19 +30,11 @@ import { readWorkerOptions, WORKER_OPTIONS } from "./worker_options.ts";
 const PROTOCOLS = ["fastcgi", "scgi", "http"] as const;
 type Protocol = typeof PROTOCOLS[number];
 
-const DEFAULT_ADDRESS: Record<Protocol, string> = {
-  fastcgi: "127.0.0.1:9000",
-  scgi: "127.0.0.1:4000",
-  http: "127.0.0.1:8000",
-};
 /** Destinations of the app's errors, and the `log` option of the server for each. */
 const LOGS = { server: "server", stderr: "log", both: "both" } as const;
 
 /** The value of --trust-forwarded for whoever sends the headers. */
 const ANY = "any";
-
-/** The exit code if no worker starts. */
-const NO_WORKER = 3;
 
 /** The options of `serve`. */
 export const usage: Usage = {
@@ -163,7 +155,7 @@ function readPlan(args: Arguments): Plan {
   const protocol = args.choice("protocol", PROTOCOLS) ?? "fastcgi";
   const allowRemote = args.has("allow-remote");
   const given = args.all("listen").map((address) => address === "systemd" ? ofSystemd() : address);
-  const addresses = given.length > 0 ? given : [defaultAddress(protocol)];
+  const addresses = given.length > 0 ? given : [ownAddress(protocol)];
   for (const address of addresses) checkAddress(address, protocol, allowRemote);
   const log = args.choice("log", Object.keys(LOGS) as (keyof typeof LOGS)[]);
   if (log === "server" && protocol !== "fastcgi") {
@@ -251,9 +243,10 @@ function readWorkers(args: Arguments, { protocol, addresses }: Plan): number | u
   return workers;
 }
 
-function defaultAddress(protocol: Protocol): string {
+/** Returns the address without `--listen`. */
+function ownAddress(protocol: Protocol): string {
   const inherited = protocol === "http" ? undefined : socketOfSystemd();
-  return inherited ?? DEFAULT_ADDRESS[protocol];
+  return inherited ?? defaultAddress(protocol);
 }
 
 /** Returns the address of the socket that systemd passes, if it does. */
@@ -356,6 +349,7 @@ async function supervise(
 ): Promise<void> {
   checkWorkerPermissions();
   const { NoWorkerError, prefork } = await import("../prefork.ts");
+  const { NO_WORKER } = await import("../process/supervisor.ts");
   const { module, addresses: [address], mode, group, backlog } = plan;
   const command = await workerCommand(plan, args, ["--listen=fd:0"]);
   try {

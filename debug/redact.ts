@@ -1,3 +1,5 @@
+import { decodePercent } from "../bridge/request.ts";
+
 /** Names of secret values. */
 const SECRET_NAME =
   /token|secret|passw|passphrase|pass|pwd|auth|key|sess|credential|cookie|private|jwt|csrf|xsrf|dsn|signature|^sig$|^sid$|^AWS_|_sid$/i;
@@ -79,7 +81,7 @@ export class Redactor {
   }
 
   #remember(value: string): void {
-    for (const text of [value, decode(value)]) {
+    for (const text of [value, decodePercent(value)]) {
       if (text.length < SHORTEST || WORDS.test(text)) continue;
       const start = text.slice(0, SHORTEST);
       let known = this.#known.get(start);
@@ -138,7 +140,7 @@ function redactNamed(
   let searched = 0;
   NAME.lastIndex = 0;
   for (let match; (match = NAME.exec(text)) !== null;) {
-    const name = decode(match[1] ?? match[3]);
+    const name = decodePercent(match[1] ?? match[3]);
     const start = NAME.lastIndex;
     const secretName = isSecret(name);
     if (!secretName && (isSource || start < searched)) continue;
@@ -238,14 +240,9 @@ function isSecret(name: string): boolean {
 
 /** Returns whether an encoded value has a secret parameter of its own, as in `next=%2Flogin%3Ftoken%3Dx`. */
 function hidesSecret(value: string): boolean {
-  const decoded = decode(decode(value));
+  const decoded = decodePercent(decodePercent(value));
   if (decoded === value) return false;
-  return [...decoded.matchAll(NAME)].some(([, name, , quoted]) => isSecret(decode(name ?? quoted)));
-}
-
-function decode(text: string): string {
-  return text.replace(
-    /%([0-9a-f]{2})/gi,
-    (_, digits) => String.fromCharCode(parseInt(digits, 16)),
+  return [...decoded.matchAll(NAME)].some(([, name, , quoted]) =>
+    isSecret(decodePercent(name ?? quoted))
   );
 }

@@ -1,3 +1,4 @@
+import { filePath } from "../io/main_module.ts";
 import { type RuntimeFrame, runtimeFrames } from "../io/private_fields.ts";
 
 /** Reads the sources and stacks of errors. */
@@ -22,9 +23,8 @@ const EXTENSION = /\.[cm]?[jt]sx?$/;
  */
 export async function readSource(url: string): Promise<string | undefined> {
   try {
-    const { protocol, pathname } = new URL(url);
-    if (protocol !== "file:") return undefined;
-    const path = decodeURIComponent(pathname);
+    const path = filePath(url);
+    if (path === undefined) return undefined;
     if (Deno.permissions.querySync({ name: "read", path }).state !== "granted") return undefined;
     const { isFile, size } = await Deno.stat(path);
     if (!isFile || size > MAX_LENGTH) return undefined;

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { toByteString, toText } from "../wire/byte_string.ts";
+import { isASCII, toByteString, toText } from "../wire/byte_string.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 import { decodePercent } from "../bridge/request.ts";
 import { DEFAULTS, type GatewayOptions } from "./options.ts";
@@ -119,8 +119,7 @@ export function* fileNames(pathname: string): Generator<string> {
 /** Returns whether a byte string is UTF-8. */
 export function isUTF8(byteString: string): boolean {
   // toText() returns a byte string that is not UTF-8 unchanged.
-  // deno-lint-ignore no-control-regex
-  return !/[^\x00-\x7f]/.test(byteString) || toText(byteString) !== byteString;
+  return isASCII(byteString) || toText(byteString) !== byteString;
 }
 
 /**

@@ -1,6 +1,9 @@
 /** An address to listen on or connect to: `host:port`, `[::1]:port` or `unix:/path`. */
 export type Address = string;
 
+/** The port that each protocol is served on unless another is named. */
+export const DEFAULT_PORTS = { fastcgi: 9000, scgi: 4000, http: 8000 } as const;
+
 /** A parsed {@linkcode Address}. */
 export type Endpoint =
   | { transport: "tcp"; hostname: string; port: number }

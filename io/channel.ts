@@ -1,4 +1,5 @@
 import type { Duplex } from "./duplex.ts";
+import { LINGER, LINGER_IDLE } from "./linger.ts";
 import { ReadBuffer } from "./read_buffer.ts";
 import { type Pending, WriteQueue } from "./write_queue.ts";
 import { Progress } from "./progress.ts";
@@ -42,9 +43,6 @@ const STALL = 50;
 const EMPTY = new Uint8Array(0);
 /** Resolves after the turns of the last caller of {@linkcode Channel.polled}. */
 let poll = Promise.resolve();
-/** How long the input is drained after the response (rule C15), in total and without a byte, in milliseconds. */
-export const LINGER = 30_000;
-export const LINGER_IDLE = 5_000;
 
 function recycle(buffer: ReadBuffer): void {
   if (spare.length < MAX_SPARE) spare.push(buffer);

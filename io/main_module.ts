@@ -1,8 +1,13 @@
 /** Returns the path of the main module, or undefined if it is not a file. */
 export function mainModulePath(): string | undefined {
+  return filePath(Deno.mainModule);
+}
+
+/** Returns the path that a URL names, or undefined if it is not that of a file. */
+export function filePath(url: string): string | undefined {
   try {
-    const url = new URL(Deno.mainModule);
-    return url.protocol === "file:" ? decodeURIComponent(url.pathname) : undefined;
+    const { protocol, pathname } = new URL(url);
+    return protocol === "file:" ? decodeURIComponent(pathname) : undefined;
   } catch {
     return undefined;
   }

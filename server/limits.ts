@@ -6,6 +6,7 @@
 
 import { MIN_BODY_RATE } from "../bridge/body_rate.ts";
 import { checkNumbers } from "../bridge/check_numbers.ts";
+import { MAX_BUFFERED_BODY } from "./request_body.ts";
 
 /** Limits of FastCGI and SCGI servers. */
 export interface LimitOptions {
@@ -86,7 +87,7 @@ export function resolveLimits(options: LimitOptions): Required<LimitOptions> {
     maxVariableBytes = 262_144,
     maxVariables = 2000,
     maxBodyBytes = Infinity,
-    maxBufferedBody = 67_108_864,
+    maxBufferedBody = MAX_BUFFERED_BODY,
     maxRequests = 1024,
     variablesTimeout = 10_000,
     bodyTimeout = 60_000,

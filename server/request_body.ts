@@ -14,6 +14,8 @@ export interface RequestBodySource {
  * released its lock would never reach the next default reader.
  */
 const AUTO_ALLOCATED = 1;
+/** The default of the option `maxBufferedBody` of the servers. */
+export const MAX_BUFFERED_BODY = 67_108_864;
 /** The length from which a body takes the buffer of received bytes. Shorter ones are copied. */
 const MIN_TAKEN = 16_384;
 /** The length up to which further bytes are copied behind those of a chunk. */

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { isASCII } from "../wire/byte_string.ts";
 import { isProtocolError } from "../wire/protocol_error.ts";
 import type { App, AppOptions, Handler } from "../bridge/app.ts";
 import {
@@ -50,8 +51,6 @@ const encoder = new TextEncoder();
 const EMPTY = new Uint8Array();
 /** The length below which an ASCII text is sent with the head, without a TextEncoder. */
 const SHORT = 1024;
-// deno-lint-ignore no-control-regex
-const NOT_ASCII = /[^\x00-\x7f]/;
 
 /**
  * Calls the app and sends its response.
@@ -223,7 +222,7 @@ function sendBuffered(
   markSent(response);
   const { contentType } = buffered;
   let { body } = buffered;
-  const short = typeof body === "string" && body.length < SHORT && !NOT_ASCII.test(body);
+  const short = typeof body === "string" && body.length < SHORT && isASCII(body);
   if (typeof body === "string" && !short) body = encoder.encode(body);
   let head: string;
   let status = 200;

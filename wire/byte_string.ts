@@ -43,6 +43,11 @@ export function encodeByteString(text: string): Uint8Array {
   return bytes;
 }
 
+/** Returns whether a text has ASCII characters only. */
+export function isASCII(text: string): boolean {
+  return !NOT_ASCII.test(text);
+}
+
 /** Converts text to the byte string of its UTF-8 encoding. */
 export function toByteString(text: string): string {
   return NOT_ASCII.test(text) ? decodeByteString(new TextEncoder().encode(text)) : text;

@@ -165,7 +165,7 @@ export class HeadDecoder {
   #maxBytes: number;
 
   /** @param maxBytes How many bytes the block may have, the empty line included. */
-  constructor(maxBytes = 65536) {
+  constructor(maxBytes: number) {
     this.#maxBytes = maxBytes;
   }
 

@@ -23,7 +23,7 @@ export class SCGIHeaderDecoder {
   #received = 0;
 
   /** @param maxLength How many bytes the netstring's data may have. */
-  constructor(maxLength = 262_144) {
+  constructor(maxLength: number) {
     this.#maxLength = maxLength;
   }
 

@@ -31,7 +31,7 @@ export function parseFirstLine(line: string): FirstLine | undefined {
   const command = program < 0 ? [] : words.slice(program);
   const variables = Object.fromEntries(
     words.slice(0, words.length - command.length).filter((word) => word.includes("="))
-      .map((word) => [word.slice(0, word.indexOf("=")), word.slice(word.indexOf("=") + 1)]),
+      .map((word) => word.split(/=(.*)/s, 2)),
   );
   return { text, file, argument, command, variables, searched: !command[0]?.startsWith("/") };
 }

@@ -5,6 +5,7 @@
  */
 
 import { createVariables } from "../../bridge/request_variables.ts";
+import { DEFAULTS } from "../../gateway/options.ts";
 import { ResponseReader } from "../../gateway/response.ts";
 import { MAX_DELAY } from "../../io/max_delay.ts";
 import { ProcessGroup, startsSessions } from "../../process/script_process.ts";
@@ -59,7 +60,6 @@ const PROGRAMS = "/usr/bin";
 const REMEMBERED = 65_536;
 /** How long the script may take to end after it is killed, and its log to be read after its end, in milliseconds. */
 const DELAY = 1000;
-const MAX_HEADER = 65_536;
 
 /** Runs a script once, without the terminal of this process, to which it could type. */
 export async function tryScript(options: TrialOptions): Promise<Trial> {
@@ -159,7 +159,7 @@ class Output {
     const nothing = () => {};
     this.#reader = new ResponseReader({
       method,
-      maxHeaderBytes: MAX_HEADER,
+      maxHeaderBytes: DEFAULTS.maxHeaderBytes,
       oncancel: nothing,
       oncomplete: nothing,
       log: nothing,

@@ -103,7 +103,7 @@ const pairs = captured("fastcgi").flatMap((raw) => {
 
 /** Environments and bodies of CGI scripts: NUL after each variable, another NUL, and the body. */
 const environments = captured("scgi").map((raw) => {
-  const done = new SCGIHeaderDecoder().push(raw)!;
+  const done = new SCGIHeaderDecoder(262_144).push(raw)!;
   const variables = done.pairs.map(([name, value]) => `${name}=${value}\0`).join("");
   return concat([bytes(`GATEWAY_INTERFACE=CGI/1.1\0${variables}\0`), done.rest]);
 });
@@ -269,7 +269,7 @@ export const TARGETS: Record<string, Target> = {
     share: 30,
     borders: lineBorders,
     take(chunks) {
-      const decoder = new SCGIHeaderDecoder();
+      const decoder = new SCGIHeaderDecoder(262_144);
       for (const [i, chunk] of chunks.entries()) {
         const done = decoder.push(chunk);
         if (done === null) continue;

@@ -15,7 +15,7 @@ type Start = (responses: string[], options: GatewayOptions) => Promise<Front>;
 
 /** Reads a whole SCGI request without a body, and returns its variables. */
 export async function readSCGI(peer: Peer): Promise<Map<string, string> | undefined> {
-  const decoder = new SCGIHeaderDecoder();
+  const decoder = new SCGIHeaderDecoder(262_144);
   const buffer = new Uint8Array(65_536);
   while (true) {
     const count = await deadline(peer.conn.read(buffer).catch(() => null), "a request");

@@ -14,7 +14,7 @@ interface ReceivedRequest {
 
 /** Reads a request: the headers, and the body up to its CONTENT_LENGTH. */
 async function read(peer: Peer, whole = true): Promise<ReceivedRequest> {
-  const decoder = new SCGIHeaderDecoder();
+  const decoder = new SCGIHeaderDecoder(262_144);
   const buffer = new Uint8Array(65536);
   const next = async () => {
     const count = await deadline(peer.conn.read(buffer), "the request");

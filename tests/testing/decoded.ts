@@ -37,7 +37,7 @@ export function joinPieces(records: Decoded[]): Decoded[] {
 /** Decodes chunks. Returns the headers and the bytes that follow, or null if the headers are incomplete. */
 export function decodeSCGI(
   chunks: Uint8Array[],
-  most?: number,
+  most = 262_144,
 ): { pairs: Pairs; rest: string } | null {
   const decoder = new SCGIHeaderDecoder(most);
   for (const [i, chunk] of chunks.entries()) {
