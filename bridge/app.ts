@@ -7,7 +7,10 @@
 /** The protocol that a request arrived over. */
 export type Protocol = "cgi" | "fastcgi" | "scgi" | "http";
 
-/** The second argument of a handler: what a `Request` cannot express. */
+/**
+ * The second argument of a handler: what a `Request` cannot express. In Hono it is `c.env`, with
+ * `new Hono<{ Bindings: HandlerInfo }>()`.
+ */
 export interface HandlerInfo extends Deno.ServeHandlerInfo<Deno.NetAddr> {
   /**
    * The client's address, from REMOTE_ADDR and REMOTE_PORT, over HTTP that of the peer. Without these, and for a peer on a

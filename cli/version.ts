@@ -1,5 +1,5 @@
 /** The version of the package, as in deno.json. */
-export const VERSION = "0.2.0";
+export const VERSION = "0.3.0";
 /** The package, as a lock file names it. */
 export const PACKAGE: string = `@gatehouse/cgi@${VERSION}`;
 /** The specifier of the command line, for `deno run`. */

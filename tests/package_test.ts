@@ -274,7 +274,7 @@ const LOCK = `{ "version": "5" }`;
 
 /** Commands that start children, each from another folder than the app's. */
 const PARENTS: [name: string, line: (installed: string) => string][] = [
-  ["deno run", () => "deno run -A jsr:@gatehouse/cgi@0.2/cli"],
+  ["deno run", () => "deno run -A jsr:@gatehouse/cgi@0.3/cli"],
   ["an installed command", (installed) => installed],
 ];
 
@@ -319,7 +319,7 @@ Deno.test("workers and dev start with a frozen lock file, and without the regist
     "elsewhere/a": "",
   });
   const elsewhere = `${machine.directory}/elsewhere`;
-  const run = "deno run -A jsr:@gatehouse/cgi@0.2/cli";
+  const run = "deno run -A jsr:@gatehouse/cgi@0.3/cli";
   const check = `${run} serve ../site/app.ts --workers 1 --check`;
   const { code, stderr } = await machine.run(check, elsewhere);
   assertEquals(code, 0, stderr);
@@ -353,7 +353,7 @@ for (const [project, { files, app, text }] of Object.entries(PROJECTS)) {
     const path = `${machine.directory}/${app}`;
     const own = path.slice(0, path.lastIndexOf("/"));
     const elsewhere = `${machine.directory}/elsewhere`;
-    const run = "deno run --allow-read --allow-net=127.0.0.1:0 jsr:@gatehouse/cgi@0.2/cli";
+    const run = "deno run --allow-read --allow-net=127.0.0.1:0 jsr:@gatehouse/cgi@0.3/cli";
 
     const here = await machine.run(`${run} serve ${path} --check`, own);
     assertEquals([here.code, here.stdout], [0, `${path} is an app\n`], here.stderr);
@@ -377,7 +377,7 @@ Deno.test("an import that the config of the app lacks is reported with Deno's hi
   await using machine = new Machine();
   machine.write({ "site/deno.json": "{}", "site/app.ts": appOf(["hono"]) });
   for (const more of ["--check", "--workers 1 --check"]) {
-    const line = `deno run -A jsr:@gatehouse/cgi@0.2/cli serve app.ts ${more}`;
+    const line = `deno run -A jsr:@gatehouse/cgi@0.3/cli serve app.ts ${more}`;
     const { code, stderr } = await machine.run(line, `${machine.directory}/site`);
     assertEquals(code, 1);
     assert(stderr.includes('Cannot load app.ts: Import "hono" not a dependency'), stderr);
@@ -390,7 +390,7 @@ Deno.test("a worker with another config names the one to add", async () => {
   await using machine = new Machine();
   const { files, app } = PROJECTS["deno.json with path aliases"];
   machine.write({ ...files, "other.json": "{}" });
-  const line = `deno run -A --config other.json jsr:@gatehouse/cgi@0.2/cli serve ${app} -w 1`;
+  const line = `deno run -A --config other.json jsr:@gatehouse/cgi@0.3/cli serve ${app} -w 1`;
   const { code, stderr } = await machine.run(`${line} -l 127.0.0.1:0`);
   assertEquals(code, 3);
   const flag = `--config=${machine.directory}/site/deno.jsonc`;
@@ -447,7 +447,7 @@ Deno.test("workers leave a frozen lock file alone, and use one that has the pack
   const config = `${machine.directory}/site/deno.jsonc`;
   const source = files["site/deno.jsonc"].replace("{", '{ "lock": { "frozen": true },');
   await Deno.writeTextFile(config, source);
-  const line = "deno run -A jsr:@gatehouse/cgi@0.2/cli serve";
+  const line = "deno run -A jsr:@gatehouse/cgi@0.3/cli serve";
   const copies = `${machine.directory}/deno_dir/gatehouse`;
   const check = async () => {
     const { code, stderr } = await machine.run(`${line} ${app} --workers 1 --check`);
@@ -457,7 +457,7 @@ Deno.test("workers leave a frozen lock file alone, and use one that has the pack
   assertEquals([...Deno.readDirSync(copies)].length, 1);
   await Deno.remove(copies, { recursive: true });
   // As a user who may change it.
-  const thaw = `deno cache --frozen=false --config ${config} jsr:@gatehouse/cgi@0.2/cli`;
+  const thaw = `deno cache --frozen=false --config ${config} jsr:@gatehouse/cgi@0.3/cli`;
   assertEquals((await machine.run(thaw)).code, 0);
   await check();
   await assertRejects(() => Deno.stat(copies), Deno.errors.NotFound);
@@ -473,14 +473,14 @@ testWith(
     const site = `${machine.directory}/site`;
     // As docs/containers.md says.
     const { code, stderr } = await machine.run(
-      "deno cache jsr:@gatehouse/cgi@0.2/cli app.ts",
+      "deno cache jsr:@gatehouse/cgi@0.3/cli app.ts",
       site,
     );
     assertEquals(code, 0, stderr);
     await machine.run("chmod -R a+rX . && chmod 777 cache");
     const nobody = Deno.uid() === 0 ? "setpriv --reuid 65534 --regid 65534 --clear-groups" : "";
     const line =
-      `${nobody} env DENO_DIR=${machine.directory}/cache deno run --no-prompt -A jsr:@gatehouse/cgi@0.2/cli`;
+      `${nobody} env DENO_DIR=${machine.directory}/cache deno run --no-prompt -A jsr:@gatehouse/cgi@0.3/cli`;
     for (const more of ["", " --workers 1"]) {
       const check = await machine.run(`${line} serve app.ts --check${more}`, site);
       assertEquals([check.code, check.stdout], [0, "app.ts is an app\n"], check.stderr);
@@ -491,7 +491,7 @@ testWith(
 Deno.test("the command line says what to write in the script of the shared hosting guide", async () => {
   await using machine = new Machine();
   machine.write({ "guide.ts": fileOf(blocksOf("shared-hosting.md"), "hello.ts") });
-  const line = "deno run -A jsr:@gatehouse/cgi@0.2/cli";
+  const line = "deno run -A jsr:@gatehouse/cgi@0.3/cli";
   for (const args of ["serve guide.ts --check", "serve guide.ts -l 127.0.0.1:0"]) {
     const { code, stderr } = await machine.run(`${line} ${args}`);
     assert(stderr.includes("  if (import.meta.main) await serve(app);"), stderr);
@@ -515,7 +515,7 @@ Deno.test("workers and dev have the permission set of the working folder", async
       `export default Deno.permissions.querySync({ name: "read", path: "/" }).state;`,
     "site/app.ts": appOf(["greet"]),
   });
-  const line = "deno run -P=web jsr:@gatehouse/cgi@0.2/cli";
+  const line = "deno run -P=web jsr:@gatehouse/cgi@0.3/cli";
   const site = `${machine.directory}/site`;
   await using workers = machine.start(
     `${line} serve app.ts --workers 1 --listen 127.0.0.1:0`,

@@ -24,7 +24,7 @@ echo Hello
 const BARE = `#!/usr/bin/env -S deno run --allow-env
 console.log("Status: 200 OK\\r\\nContent-Type: text/plain\\r\\n\\r\\nHello");
 `;
-const SPECIFIER = "jsr:@gatehouse/cgi@0.2";
+const SPECIFIER = "jsr:@gatehouse/cgi@0.3";
 const isRoot = Deno.uid() === 0;
 
 /** A folder that all users can enter, with a copy of Deno that all can run. */

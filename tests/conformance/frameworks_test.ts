@@ -13,6 +13,7 @@ import { bodyLimit } from "hono/body-limit";
 import { HTTPException } from "hono/http-exception";
 import { methodOverride } from "hono/method-override";
 import { serve } from "srvx";
+import type { HandlerInfo } from "../../bridge/app.ts";
 import { bytes, text } from "../testing/bytes.ts";
 import { type ClientRequest, IN_PROCESS, overDenoServe } from "./transports.ts";
 
@@ -226,6 +227,19 @@ function hono(): Fetch {
     error instanceof HTTPException ? error.getResponse() : c.text("caught", 500)
   );
   return (request, info) => app.fetch(request, info);
+}
+
+for (const [transport, start] of Object.entries(IN_PROCESS)) {
+  Deno.test(`hono: c.env is the info, over ${transport}`, async () => {
+    const app = new Hono<{ Bindings: HandlerInfo }>();
+    app.get(
+      "*",
+      ({ env }) => new Response([env.protocol, env.pathInfo, env.remoteAddr.hostname].join(" ")),
+    );
+    await using over = start(app);
+    const { body } = await over.send({ method: "GET", target: "/a", headers: [] });
+    assertEquals(text(body), `${transport.toLowerCase()} /a 127.0.0.1`);
+  });
 }
 
 const FRAMEWORKS = { srvx, whatwg, remix, remixAsHandler, hono };

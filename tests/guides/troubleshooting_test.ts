@@ -7,7 +7,7 @@ import { testWith } from "../testing/needs.ts";
 import { startApache } from "./apache.ts";
 import { Machine } from "./guide.ts";
 
-const SOURCE = `import { serve } from "jsr:@gatehouse/cgi@0.2";
+const SOURCE = `import { serve } from "jsr:@gatehouse/cgi@0.3";
 const app = () => new Response("Hello\\n");
 await serve(app);
 `;
