@@ -31,6 +31,8 @@ export interface ServerQuirks {
   readonly closesOnBytes?: true;
   /** A connection is not used again after a response that ends with FCGI_OVERLOADED (C31). */
   readonly leavesOverloaded?: true;
+  /** Where connections are not kept, a close passes for the end of the response; an invalid record does not (B17). */
+  readonly hidesClose?: true;
   /** FCGI_STDERR is dropped by default, and crashes the server if it comes alone (C17). */
   readonly lacksStderr?: true;
   /** A client that still uploads at FCGI_END_REQUEST hangs, and its next request gets no response (C13). */
@@ -66,7 +68,7 @@ export const SERVERS: readonly ServerQuirks[] = [
   { software: "merecat/", version: "2.32-rc4", showsStderr: true },
   { software: "Microsoft-IIS/", version: "documentation", repeatsScript: true },
   { software: "mini_httpd/", version: "1.30", needsLength: "hidden", showsStderr: true },
-  { software: "nginx/", version: "1.22.1", closesOnBytes: true },
+  { software: "nginx/", version: "1.22.1", closesOnBytes: true, hidesClose: true },
   {
     software: "SimpleHTTP/",
     version: "0.6 Python/3.11",

@@ -18,6 +18,7 @@ import { decodeByteString, toByteString } from "../wire/byte_string.ts";
 import {
   type BeginRequest,
   decodeVariables,
+  encodeAbortRequest,
   encodeEndRequest,
   encodeStream,
   encodeStreamEnd,
@@ -458,7 +459,11 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
    */
   #truncate(): void {
     if (this.#phase === "ended") return;
-    if (this.#connection.alone) return this.#forget(true);
+    const { alone, out } = this.#connection;
+    if (alone) {
+      if (this.quirks.hidesClose) encodeAbortRequest(out, this.id);
+      return this.#forget(true);
+    }
     this.#end(1, false);
     this.#connection.flush();
   }

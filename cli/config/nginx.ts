@@ -1,6 +1,19 @@
 import { formatAddress } from "../address.ts";
 import { type ConfigOptions, startLines } from "./options.ts";
 
+/** How FastCGI streams: with buffers, as the lack of an end shows only with them. */
+const KEPT =
+  `    # Keep connections for the next request. With this nginx also passes on at once what the app streams, and a
+    # client sees if a response ends too early.
+    fastcgi_keep_conn on;
+    # A client that reads slowly slows down the app, and fills no disk.
+    fastcgi_max_temp_file_size 0;
+`;
+/** How SCGI streams. */
+const STREAMED = `    # Pass on at once what the app streams.
+    scgi_buffering off;
+`;
+
 /** A site for nginx. */
 export function nginx(options: ConfigOptions): string {
   const { name, listen, protocol, path, backends } = options;
@@ -43,9 +56,7 @@ server {
     ${protocol}_param SCRIPT_NAME "${path}";
     ${protocol}_param PATH_INFO ${pathInfo};
     ${protocol}_param HTTP_HOST $host_of_${id};
-    # Pass on at once what the app streams.
-    ${protocol}_buffering off;
-${keeps ? "    # Keep connections for the next request.\n    fastcgi_keep_conn on;\n" : ""}${
+${keeps ? KEPT : STREAMED}${
     several
       ? `    # Send a request to the next back end if one closes before it responds. Without non_idempotent a POST is
     # not sent again, whose effect then cannot double, but which a restarting back end may lose.

@@ -618,6 +618,26 @@ Deno.test("info.log() behind HAProxy, which ignores FCGI_STDERR or crashes on it
   );
 });
 
+Deno.test("serveFastCGI() ends a response of nginx that fails by a record that nginx takes for an error (rule B17)", async () => {
+  const app: App = () =>
+    new Response(
+      new ReadableStream({
+        async pull(controller) {
+          await turns(1);
+          controller.error(new Error("broken"));
+        },
+      }, { highWaterMark: 0 }),
+    );
+  for (const keep of [true, false]) {
+    await serving(app, { logTo: "log" }, async ({ connect }) => {
+      const client = await connect();
+      await client.send(request({ keep, variables: { SERVER_SOFTWARE: "nginx/1.22.1" } }));
+      await client.end();
+      assertEquals(types(client.records), [RecordType.stdout, RecordType.abortRequest]);
+    });
+  }
+});
+
 /** The beginning of a request as HAProxy sends it, without its body. */
 const upload = (keep: boolean, length = 4) => [
   beginRequest(1, { keep }),

@@ -47,16 +47,22 @@ const routes: Record<
   },
   "/fail": async (request) => {
     const witness = await callWitness(request);
+    const length = new URL(request.url).searchParams.get("length");
+    const parts = [encoder.encode("first\n")];
     return new Response(
       new ReadableStream({
-        async start(controller) {
-          controller.enqueue(encoder.encode("first\n"));
+        async pull(controller) {
+          const part = parts.shift();
+          if (part !== undefined) return controller.enqueue(part);
+          // Lets the chunk before it be written first.
+          await new Promise((resolve) => setTimeout(resolve));
           await witness.write(encoder.encode("ready\n"));
           await witness.read(new Uint8Array(16));
           controller.error(new Error("the body failed"));
           witness.close();
         },
-      }),
+      }, { highWaterMark: 0 }),
+      length === null ? {} : { headers: { "content-length": length } },
     );
   },
   "/early": () => new Response("Too much\n", { status: 413 }),

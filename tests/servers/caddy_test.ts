@@ -34,7 +34,7 @@ async function minorVersion(): Promise<number> {
 const site = (port: number, minor: number, differences: Partial<Site> = {}): Site => ({
   host: `127.0.0.1:${port}`,
   leaksStatus: true,
-  truncated: "hidden",
+  truncated: "whole",
   // capture_stderr has no effect before 2.7.
   log: minor >= 7 ? (rig) => rig.output("caddy") : false,
   chunked: minor >= 9 ? 411 : "streamed",

@@ -1,7 +1,7 @@
 /** An HTTP/1.1 client that shows what is on the wire, and may stop or disconnect at any point. */
 import { assert } from "@std/assert";
 import { connect as connectHTTP2 } from "node:http2";
-import { within } from "./harness.ts";
+import { LateError, within } from "./harness.ts";
 
 const encoder = new TextEncoder();
 
@@ -116,6 +116,25 @@ export class Client implements Disposable {
     } else {
       for (let part; (part = await this.#take(65536));) yield part;
     }
+  }
+
+  /** Reads a body that may be cut, from its next part on, and whether the client sees this. */
+  async readCut(
+    head: Head,
+    rest: AsyncIterable<Uint8Array> = this.readParts(head),
+  ): Promise<{ bytes: Uint8Array; outcome: "whole" | "error" }> {
+    const parts: Uint8Array[] = [];
+    let outcome: "whole" | "error" = "whole";
+    try {
+      for await (const part of rest) parts.push(part);
+    } catch (error) {
+      if (error instanceof LateError) throw error;
+      outcome = "error";
+    }
+    return {
+      bytes: new Uint8Array(await new Blob(parts as BlobPart[]).arrayBuffer()),
+      outcome,
+    };
   }
 
   async readResponse(method = "GET"): Promise<HTTPResponse> {

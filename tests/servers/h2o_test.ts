@@ -57,7 +57,7 @@ const site = (port: number, differences: Partial<Site> = {}): Site => ({
   host: `127.0.0.1:${port}`,
   dots: "/d/y//z",
   closesAfterHead: true,
-  truncated: "hidden",
+  truncated: "whole",
   ...differences,
 });
 

@@ -10,10 +10,16 @@ const DEADLINE = 10_000;
 const POLL = 20;
 const ROOT = new URL("../..", import.meta.url).pathname;
 
+/** The error of {@linkcode within}. */
+export class LateError extends Error {}
+
 /** Waits for a promise; throws an error with the label after `ms` milliseconds. */
 export async function within<T>(label: string, promise: Promise<T>, ms = DEADLINE): Promise<T> {
   const timeout = Promise.withResolvers<never>();
-  const timer = setTimeout(() => timeout.reject(new Error(`${label}: not within ${ms} ms`)), ms);
+  const timer = setTimeout(
+    () => timeout.reject(new LateError(`${label}: not within ${ms} ms`)),
+    ms,
+  );
   try {
     return await Promise.race([promise, timeout.promise]);
   } finally {

@@ -67,7 +67,6 @@ location /private/ {
 const site = (port: number, differences: Partial<Site> = {}): Site => ({
   host: `127.0.0.1:${port}`,
   pipes: "perhaps",
-  truncated: "hidden",
   ...differences,
 });
 
@@ -89,7 +88,7 @@ behaviours(
 behaviours(
   nginx,
   "CGI through fcgiwrap",
-  (port) => site(port.cgi, { base: "/cgi-bin/app.ts", protocol: "cgi", pipes: true }),
+  (port) => site(port.cgi, { base: "/cgi-bin/app.ts", protocol: "cgi", pipes: undefined }),
 );
 behaviours(
   nginx,
