@@ -163,11 +163,9 @@ export class ResponseReader {
     if (this.#phase === "head") this.#decoder.end();
     if (this.#phase === "pending" || this.#phase === "body") {
       if (this.#left) {
-        return this.fail(
-          new Error(`The body is ${this.#left} bytes shorter than its Content-Length`),
-        );
+        return this.#truncate(`The body is ${this.#left} bytes shorter than its Content-Length`);
       }
-      if (this.#chunks?.ended === false) return this.fail(new Error("The body has no last chunk"));
+      if (this.#chunks?.ended === false) return this.#truncate("The body has no last chunk");
       // A body that arrived whole with its header block. A stream would cost more than the rest.
       if (this.#phase === "pending") {
         this.#respond(concat(this.#pending));
@@ -189,6 +187,11 @@ export class ResponseReader {
     this.#phase = "failed";
     this.#settle.reject(error);
     this.#room?.();
+  }
+
+  #truncate(message: string): void {
+    this.#options.log(message);
+    this.fail(new Error(message));
   }
 
   #begin(head: ResponseHead): void {

@@ -7,7 +7,7 @@ import { Progress } from "../io/progress.ts";
 import { EntryTooLargeError, type Spool, type SpoolEntry } from "../io/spool.ts";
 import { StreamReader } from "../io/stream_reader.ts";
 import type { Ticked, Ticker } from "../io/ticker.ts";
-import { ProtocolError } from "../wire/protocol_error.ts";
+import { isProtocolError, ProtocolError } from "../wire/protocol_error.ts";
 import { DEFAULTS, type GatewayInfo, type GatewayOptions } from "./options.ts";
 import { type ApplicationResponse, ResponseReader } from "./response.ts";
 import type { ScriptPath } from "./script_path.ts";
@@ -123,13 +123,13 @@ export class RoundTrip implements Ticked {
     const [side, limit, status] = this.#clientWaits > 0
       ? ["client", clientTimeout, 408]
       : ["application", timeout, 504];
-    if (this.#progress.elapsed(now) < limit || this.over) return;
-    const error = new ProtocolError(
-      `Cannot complete the response as the ${side} must make progress within ${limit} ms: it made none`,
-      status,
+    if (this.#progress.elapsed(now) < limit) return;
+    this.abort(
+      new ProtocolError(
+        `Cannot complete the response as the ${side} must make progress within ${limit} ms: it made none`,
+        status,
+      ),
     );
-    if (this.reader.begun) this.log(error.message);
-    this.abort(error);
   }
 
   /** Aborts the round trip if the application goes on for too long after its response, whether it writes or not. */
@@ -161,9 +161,7 @@ export class RoundTrip implements Ticked {
 
   /** Aborts the round trip as the gateway is disposed of. */
   close(): void {
-    const error = disposed(502);
-    if (this.reader.begun && !this.reader.complete) this.log(error.message);
-    this.abort(error);
+    this.abort(disposed(502));
   }
 
   #observe(): void {
@@ -368,9 +366,11 @@ export class RoundTrip implements Ticked {
     );
   }
 
-  /** Aborts the round trip: the client has disconnected, or something failed. */
+  /** Aborts the round trip: the client has disconnected, or something failed. Logs why a response is truncated. */
   abort(reason: unknown): void {
     if (this.over) return;
+    const { begun, complete } = this.reader;
+    if (begun && !complete && isProtocolError(reason)) this.log(reason.message);
     this.finish();
     this.reader.fail(reason);
     this.transport?.abort(reason);

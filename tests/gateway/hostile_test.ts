@@ -1,5 +1,5 @@
 /** Hostile applications: what they write becomes an error, a truncated body, or nothing worse than they may say (rule F1). */
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { cgiGateway, fastCGIGateway, scgiGateway } from "../../gateway.ts";
 import { text } from "../testing/bytes.ts";
 import { deadline } from "../testing/deadline.ts";
@@ -10,7 +10,8 @@ import { FRONTS, readSCGI } from "./fronts.ts";
 /** A status, or a status and the whole body, or a status and `null` for a body that is truncated. */
 type Outcome = number | [status: number, body: string | null];
 
-const log = () => {};
+const lines: string[] = [];
+const log = (line: string) => void lines.push(line);
 const LONG = "a".repeat(70_000);
 const HEAD = "Content-Type: text/plain\r\n";
 const NPH = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -121,7 +122,10 @@ async function get(url: string): Promise<[status: number, body: string | null]> 
   return [response.status, body];
 }
 
+/** Checks a response, and that the log says why it failed: a client sees only the status, or that it is truncated. */
 function check(name: string, got: [number, string | null], outcome: Outcome): void {
+  const logged = lines.splice(0);
+  if (got[0] >= 500 || got[1] === null) assert(logged.length > 0, `${name} is logged`);
   if (typeof outcome === "number") assertEquals(got[0], outcome, name);
   else assertEquals(got, outcome, name);
 }
