@@ -10,9 +10,11 @@ const TESTS = [
   "tests/wire/byte_string_test.ts",
   "tests/wire/cgi_test.ts",
   "tests/wire/fastcgi_test.ts",
+  "tests/wire/ip_address_test.ts",
   "tests/wire/scgi_test.ts",
   "tests/wire/variables_test.ts",
   "tests/server/request_body_test.ts",
+  "tests/bridge/forwarded_test.ts",
   "tests/bridge/request_variables_test.ts",
 ];
 
