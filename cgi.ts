@@ -421,7 +421,7 @@ class ScriptBody implements RequestBodySource {
     this.body.discard();
     this.#draining = true;
     const ended = this.#read();
-    const { LINGER, LINGER_IDLE } = await import("./io/linger.ts");
+    const { LINGER, LINGER_IDLE } = await import("./io/timeouts.ts");
     let before = Infinity;
     for (let left = LINGER; left > 0 && this.#left > 0 && this.#reads !== before;) {
       left -= LINGER_IDLE;

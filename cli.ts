@@ -16,7 +16,7 @@
  */
 
 import { describeError } from "./bridge/describe.ts";
-import { printableLines } from "./bridge/printable.ts";
+import { printableLines } from "./io/printable.ts";
 import { Arguments, formatUsage, type Usage } from "./cli/arguments.ts";
 import { closest } from "./cli/closest.ts";
 import { Failure, UsageError } from "./cli/errors.ts";

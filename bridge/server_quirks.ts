@@ -89,7 +89,11 @@ let found = NO_QUIRKS;
 
 /** Returns the quirks of the web server that sent the variables. */
 export function serverQuirks(variables: Variables): ServerQuirks {
-  const software = variables.byteString("SERVER_SOFTWARE") ?? "";
+  return quirksOf(variables.byteString("SERVER_SOFTWARE") ?? "");
+}
+
+/** Returns the quirks of the web server of a SERVER_SOFTWARE. */
+export function quirksOf(software: string): ServerQuirks {
   if (software !== last) {
     found = SERVERS.find((server) => software.startsWith(server.software)) ?? NO_QUIRKS;
     last = software;

@@ -5,7 +5,7 @@
  */
 
 import type { CompletedRequest } from "../bridge/app.ts";
-import { printable } from "../bridge/printable.ts";
+import { printable } from "../io/printable.ts";
 import { writeLine } from "../io/log.ts";
 
 /** The formats of {@linkcode accessLog}. */

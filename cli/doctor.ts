@@ -5,7 +5,7 @@
  */
 
 import { resolve } from "node:path";
-import { printable, printableLines } from "../bridge/printable.ts";
+import { printable, printableLines } from "../io/printable.ts";
 import { shellQuote } from "../debug/shell_command.ts";
 import { type Arguments, formatUsage, type Usage } from "./arguments.ts";
 import { examine, unsafeFor } from "./doctor/examine.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { printable } from "../bridge/printable.ts";
+import { printable } from "../io/printable.ts";
 import { shellQuote } from "../debug/shell_command.ts";
 import { fetchFastCGI, fetchSCGI } from "../gateway.ts";
 import { type FoundScript, ScriptFinder } from "../gateway/fastcgi.ts";

@@ -6,7 +6,7 @@
 
 import type { HandlerInfo } from "../bridge/app.ts";
 import { describeValue, isError, readProperty } from "../bridge/describe.ts";
-import { printable, printableLines } from "../bridge/printable.ts";
+import { printable, printableLines } from "../io/printable.ts";
 import { Redactor } from "./redact.ts";
 import { hintsFor } from "./server_hints.ts";
 import { shellCommand } from "./shell_command.ts";

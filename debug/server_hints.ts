@@ -1,6 +1,10 @@
 import type { HandlerInfo } from "../bridge/app.ts";
+import { quirksOf, type ServerQuirks } from "../bridge/server_quirks.ts";
 
-/** What to know of web servers, and the requests that it concerns. docs/servers.md has the configurations. */
+/**
+ * What to know of web servers and their configurations, and the requests that it concerns. docs/servers.md has the
+ * configurations; what a server does whatever its configuration is in the table of bridge/server_quirks.ts.
+ */
 const HINTS: [applies: (request: Facts) => boolean, text: string][] = [
   [
     ({ server, protocol, has }) =>
@@ -23,8 +27,8 @@ const HINTS: [applies: (request: Facts) => boolean, text: string][] = [
     "HAProxy passes no Authorization header without pass-header Authorization in its fcgi-app section.",
   ],
   [
-    ({ server, protocol }) => /^HAProxy/.test(server) && protocol === "fastcgi",
-    "HAProxy drops what an app logs over FastCGI: look into the daemon's own stderr.",
+    ({ quirks, protocol }) => quirks.lacksStderr === true && protocol === "fastcgi",
+    "This web server drops what an app logs over FastCGI: look into the daemon's own stderr.",
   ],
   [
     ({ server }) => /mod_fcgid/.test(server),
@@ -32,8 +36,9 @@ const HINTS: [applies: (request: Facts) => boolean, text: string][] = [
     "FcgidMaxRequestLen.",
   ],
   [
-    ({ server, get }) => /^Caddy/.test(server) && get("CONTENT_LENGTH") === "-1",
-    "Caddy sends CONTENT_LENGTH -1 for an upload without a length: request.headers has no content-length.",
+    ({ get }) => get("CONTENT_LENGTH") === "-1",
+    "The web server sends CONTENT_LENGTH -1 for an upload without a length, as Caddy does: request.headers has no " +
+    "content-length.",
   ],
   [
     ({ server, get, has }) =>
@@ -58,6 +63,7 @@ const HINTS: [applies: (request: Facts) => boolean, text: string][] = [
 
 interface Facts {
   server: string;
+  quirks: ServerQuirks;
   protocol: string;
   get(name: string): string;
   has(name: string): boolean;
@@ -66,8 +72,10 @@ interface Facts {
 /** Returns what to know of the web server for this request. */
 export function hintsFor({ variables, protocol }: HandlerInfo): string[] {
   const get = (name: string) => variables.get(name) ?? "";
+  const server = get("SERVER_SOFTWARE");
   const facts = {
-    server: get("SERVER_SOFTWARE"),
+    server,
+    quirks: quirksOf(server),
     protocol,
     get,
     has: (name: string) => get(name) !== "",

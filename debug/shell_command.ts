@@ -1,5 +1,5 @@
 import type { HandlerInfo } from "../bridge/app.ts";
-import { isPrintable, printable } from "../bridge/printable.ts";
+import { isPrintable, printable } from "../io/printable.ts";
 import { nameOf } from "../io/address.ts";
 import type { Redactor } from "./redact.ts";
 

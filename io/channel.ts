@@ -1,5 +1,5 @@
 import type { Duplex } from "./duplex.ts";
-import { LINGER, LINGER_IDLE } from "./linger.ts";
+import { LINGER, LINGER_IDLE } from "./timeouts.ts";
 import { ReadBuffer } from "./read_buffer.ts";
 import { type Pending, WriteQueue } from "./write_queue.ts";
 import { Progress } from "./progress.ts";

@@ -1,13 +1,7 @@
+import { printableLines } from "./printable.ts";
+
 /** The maximum length of a line of the log, in characters. */
 const MAX_LINE = 8192;
-
-/** Control characters, which a terminal that shows the log would obey. */
-// deno-lint-ignore no-control-regex
-const CONTROL = /[\x00-\x08\x0b-\x1f\x7f-\x9f]/g;
-
-function escape(char: string): string {
-  return "\\x" + char.charCodeAt(0).toString(16).padStart(2, "0");
-}
 
 /** Splits a stream of bytes into lines, with control characters escaped. */
 export class LineLog {
@@ -38,6 +32,6 @@ export class LineLog {
   }
 
   #log(line: string): void {
-    if (line !== "") this.#onlog(line.replace(CONTROL, escape));
+    if (line !== "") this.#onlog(printableLines(line));
   }
 }

@@ -23,6 +23,7 @@ import {
   removeStaleSocket,
 } from "../io/listen.ts";
 import { duplicateDescriptor } from "../io/private_fields.ts";
+import { SHUTDOWN_TIMEOUT } from "../io/timeouts.ts";
 import { onTermination } from "./signals.ts";
 import {
   KILLED,
@@ -168,7 +169,7 @@ export async function prefork(options: PreforkOptions): Promise<void> {
  * @throws {RangeError} If one is out of range.
  */
 function checkOptions(options: PreforkOptions): SupervisorOptions {
-  const { workers, command, shutdownTimeout = 10_000, startTimeout = 60_000 } = options;
+  const { workers, command, shutdownTimeout = SHUTDOWN_TIMEOUT, startTimeout = 60_000 } = options;
   const { workerTimeout = 0, maxRequests = Infinity, maxMemory = Infinity } = options;
   const check = (name: string, value: number, range: string, isInRange: boolean) => {
     if (isInRange) return value === Infinity ? null : value;

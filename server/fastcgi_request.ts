@@ -9,7 +9,7 @@ import type { AppObject, AppOptions, FilterInfo, Handler } from "../bridge/app.t
 import { describeError } from "../bridge/describe.ts";
 import { contentLength } from "../bridge/request.ts";
 import { type ServerQuirks, serverQuirks } from "../bridge/server_quirks.ts";
-import { LINGER, LINGER_IDLE } from "../io/linger.ts";
+import { LINGER, LINGER_IDLE } from "../io/timeouts.ts";
 import { Progress } from "../io/progress.ts";
 import type { ReadBuffer } from "../io/read_buffer.ts";
 import { workload } from "../io/workload.ts";

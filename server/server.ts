@@ -2,6 +2,7 @@ import { type Balanced, takePart } from "../io/balance.ts";
 import type { Duplex, Listener } from "../io/duplex.ts";
 import { safeLog } from "../io/log.ts";
 import { MAX_DELAY } from "../io/max_delay.ts";
+import { SHUTDOWN_TIMEOUT } from "../io/timeouts.ts";
 import { AllowedPeers, checkExposure } from "./peers.ts";
 import { type Ticked, Ticker } from "../io/ticker.ts";
 
@@ -86,9 +87,8 @@ export interface ServerConnection extends Ticked {
   takeBusy?(): boolean;
 }
 
-/** The defaults of `maxConnections` and `shutdownTimeout`. */
+/** The default of `maxConnections`. */
 export const MAX_CONNECTIONS = 1024;
-export const SHUTDOWN_TIMEOUT = 10_000;
 /** The time between two checks of the connections' deadlines, in milliseconds. */
 const TICK = 500;
 /** The maximum number of connections beyond `maxConnections`, which get 503. */

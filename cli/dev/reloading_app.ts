@@ -1,6 +1,7 @@
 import { DEVELOPMENT } from "../../debug/shell_command.ts";
 import { fastCGIGateway, type Gateway, type GatewayInfo } from "../../gateway.ts";
 import { logLine } from "../../io/log.ts";
+import { SHUTDOWN_TIMEOUT } from "../../io/timeouts.ts";
 import { WorkerProcess } from "../../process/worker_process.ts";
 import { childCommand } from "../child_command.ts";
 
@@ -99,7 +100,7 @@ export class ReloadingApp implements AsyncDisposable {
   }
 
   #start(address: `unix:${string}`, command: string[]): Version {
-    const { shutdownTimeout = 10 } = this.#options;
+    const { shutdownTimeout = SHUTDOWN_TIMEOUT / 1000 } = this.#options;
     const process = new WorkerProcess({
       command,
       stdin: "ignore",

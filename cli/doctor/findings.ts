@@ -4,7 +4,7 @@
  * @module
  */
 
-import { printable } from "../../bridge/printable.ts";
+import { printable } from "../../io/printable.ts";
 import { type Command, formatLine } from "./commands.ts";
 
 /** One kind of finding. */

@@ -3,7 +3,8 @@ import { resolveLimits } from "../../server/limits.ts";
 import { Arguments } from "../../cli/arguments.ts";
 import { LIMIT_OPTIONS, readLimits } from "../../cli/limit_options.ts";
 import { usage } from "../../cli/serve.ts";
-import { MAX_CONNECTIONS, SHUTDOWN_TIMEOUT } from "../../server/server.ts";
+import { SHUTDOWN_TIMEOUT } from "../../io/timeouts.ts";
+import { MAX_CONNECTIONS } from "../../server/server.ts";
 
 /** All limits, with their defaults. */
 const DEFAULTS: Record<string, number> = {

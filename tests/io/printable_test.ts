@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
 import fc from "fast-check";
-import { isPrintable, printable, printableLines } from "../../bridge/printable.ts";
+import { isPrintable, printable, printableLines } from "../../io/printable.ts";
 import { shellQuote } from "../../debug/shell_command.ts";
 import { testWith } from "../testing/needs.ts";
 
