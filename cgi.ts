@@ -320,7 +320,7 @@ class ScriptOutput implements ResponseSink {
     this.#stdout = stdout;
   }
 
-  send(head: string | null, chunk: Uint8Array | null, _last: boolean): Promise<void> | void {
+  send(head: string | null, chunk: Uint8Array | null): Promise<void> | void {
     const bytes = head === null
       ? chunk
       : concat([encodeByteString(head), ...(chunk === null ? [] : [chunk])]);
@@ -407,7 +407,7 @@ class ScriptBody implements RequestBodySource {
   }
 
   pull(): void {
-    if (this.body!.discarded) return;
+    if (!this.body!.receiving) return;
     this.#pulled = true;
     this.#read();
   }
@@ -469,7 +469,7 @@ class ScriptBody implements RequestBodySource {
 
   #shouldRead(body: RequestBody): boolean {
     if (this.#draining) return true;
-    return !body.discarded && !body.ended &&
+    return body.receiving &&
       (this.#pulled || this.#output.stalled && body.buffered < this.#maxBuffered);
   }
 }

@@ -50,10 +50,6 @@ function recycle(buffer: ReadBuffer): void {
 
 /** The bytes of one connection: reads while the driver accepts them, sends what it encodes, and closes without loss. */
 export class Channel {
-  /** Whether the connection is closed. */
-  closed = false;
-  /** Whether the input has ended. */
-  inputEnded = false;
   /** The number of reads that returned bytes. */
   reads = 0;
   #duplex: Duplex;
@@ -63,10 +59,11 @@ export class Channel {
   /** The count of writes at which the peer last stalled. */
   #stalledAt = -1;
   #stallTimer: ReturnType<typeof setInterval> | undefined;
-  /** Whether the connection closes as soon as all bytes are sent. */
-  #finishing = false;
-  /** Whether the input is drained after the response. */
-  #lingering = false;
+  /**
+   * Ended: the input has ended, and the peer may still read. Finishing: nothing more is read, and the connection closes as
+   * soon as all bytes are sent. Lingering: all are sent, and the input is drained (rule C15).
+   */
+  #phase: "open" | "ended" | "finishing" | "lingering" | "closed" = "open";
   #resume: (() => void) | null = null;
   #end: (() => void) | null = null;
   #reading = new Progress();
@@ -85,6 +82,16 @@ export class Channel {
     duplex.setNoDelay?.(true);
   }
 
+  /** Whether the connection is closed. */
+  get closed(): boolean {
+    return this.#phase === "closed";
+  }
+
+  /** Whether the input has ended, and the channel stays open to send. */
+  get inputEnded(): boolean {
+    return this.#phase === "ended";
+  }
+
   /** Reads until the input ends. Resolves when the channel is closed, and never rejects. */
   async run(): Promise<void> {
     try {
@@ -92,8 +99,8 @@ export class Channel {
     } catch (error) {
       this.#fail(error);
     }
-    this.inputEnded = true;
-    if (!this.closed && this.#lingering) this.close();
+    if (this.#phase === "lingering") this.close();
+    if (this.#phase === "open") this.#phase = "ended";
     if (!this.closed) this.#handler.inputEnded();
     if (!this.closed) await new Promise<void>((resolve) => this.#end = resolve);
   }
@@ -102,8 +109,7 @@ export class Channel {
     const small = new ReadBuffer(new Uint8Array(SMALL_READ));
     let buffer = small;
     while (!this.closed) {
-      // close() would only cancel the read.
-      if (this.#finishing || this.#handler.shouldPause(this.#stalled)) {
+      if (this.#shouldPause()) {
         await this.#pause();
         continue;
       }
@@ -113,7 +119,7 @@ export class Channel {
         return;
       }
       this.reads++;
-      if (this.#lingering) continue;
+      if (this.#phase === "lingering") continue;
       this.#handler.received(buffer.bytes.subarray(0, count), buffer);
       if (buffer.taken || buffer === small && count === SMALL_READ) {
         buffer = spare.pop() ?? new ReadBuffer(new Uint8Array(LARGE_READ));
@@ -124,6 +130,12 @@ export class Channel {
       // Bytes that arrive while a read of the app is pending go to the app at once, and are not queued.
       if (count > SMALL_READ) { for (let turn = 0; turn < TURNS; turn++) await null; }
     }
+  }
+
+  #shouldPause(): boolean {
+    // close() would only cancel the read.
+    if (this.#phase === "finishing") return true;
+    return this.#phase !== "lingering" && this.#handler.shouldPause(this.#stalled);
   }
 
   /** Whether the current write has made no progress since the peer stalled. */
@@ -193,11 +205,11 @@ export class Channel {
    * can destroy the response (rule C15).
    */
   async finish(unread: boolean): Promise<void> {
-    if (!unread) this.#finishing = true;
+    if (!unread && !this.closed) this.#phase = "finishing";
     await this.#queue.finish();
-    if (this.closed) return;
-    if (this.inputEnded || !unread) return this.close();
-    this.#lingering = true;
+    if (this.#phase === "ended" || this.#phase === "finishing") this.close();
+    if (this.#phase !== "open") return;
+    this.#phase = "lingering";
     this.resume();
     await this.#duplex.closeWrite?.().catch(() => {});
   }
@@ -207,7 +219,7 @@ export class Channel {
     const unread = this.#reading.elapsed(now, this.reads);
     const { writing, writes } = this.#queue;
     const unwritten = this.#writing.elapsed(now, writing ? writes : NaN);
-    if (this.#lingering) {
+    if (this.#phase === "lingering") {
       if (this.#linger.elapsed(now) > LINGER || unread > LINGER_IDLE) this.close();
     } else if (unwritten > this.#writeTimeout) {
       this.#fail(
@@ -240,7 +252,7 @@ export class Channel {
   /** Closes the connection at once. */
   close(): void {
     if (this.closed) return;
-    this.closed = true;
+    this.#phase = "closed";
     try {
       this.#duplex.close();
     } catch {

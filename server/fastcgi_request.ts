@@ -90,8 +90,6 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
   readonly protocol = "fastcgi";
   readonly id: number;
   readonly keepConnection: boolean;
-  body: RequestBody | null = null;
-  data: RequestBody | null = null;
   /** What is particular about the web server: of an earlier request, until this one's variables are complete. */
   quirks: ServerQuirks;
   /**
@@ -115,6 +113,10 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
   #moreVariables: ByteBuffer | null = null;
   #variableBytes = 0;
   #exchange: Exchange | null = null;
+  #body: RequestBody | null = null;
+  #data: RequestBody | null = null;
+  /** The bodies whose streams have not ended. */
+  #unended = new Set<RequestBody>();
   #begun = new Progress();
   /** The watches of the body and of a filter's data, once they are checked. */
   #watches: [BodyWatch, BodyWatch] | null = null;
@@ -153,16 +155,17 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
     return this.#service.debug;
   }
 
-  /** How many bytes are buffered for the app. */
+  /** How many bytes are buffered for the app, while reading may wait for it. */
   get buffered(): number {
-    return (this.body?.buffered ?? 0) + (this.data?.buffered ?? 0);
+    if (this.#phase === "responded") return 0;
+    return (this.#body?.buffered ?? 0) + (this.#data?.buffered ?? 0);
   }
 
   /** Whether the whole request has arrived. An authorizer gets no FCGI_STDIN (rule C27). */
   get inputEnded(): boolean {
     if (this.#exchange === null || this.#handler === undefined) return false;
-    return this.#role === Role.authorizer ||
-      (this.body?.closed === true && this.data?.closed !== false);
+    if (this.#role === Role.authorizer) return true;
+    return this.#body !== null && this.#unended.size === 0;
   }
 
   /** Returns whether its variables are late. */
@@ -224,15 +227,15 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
    * @param read The buffer of the content.
    */
   addInput(type: number, content: Uint8Array, read: ReadBuffer): void {
-    const body = type === RecordType.stdin ? this.body : this.data;
+    const body = type === RecordType.stdin ? this.#body : this.#data;
     if (body === null) {
       if (this.#phase !== "variables") return;
       throw new ProtocolError("Cannot accept FCGI_STDIN as FCGI_PARAMS must end first: it has not");
     }
     if (content.length === 0) {
       body.end();
-      body.closed = true;
-      if (body === this.body) this.#inputWhole?.resolve();
+      this.#unended.delete(body);
+      if (body === this.#body) this.#inputWhole?.resolve();
       if (this.#phase === "responded" && this.inputEnded) this.#endLate();
       return;
     }
@@ -254,13 +257,13 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
     let variables: Variables | undefined;
     let exchange: Exchange | undefined;
     if (this.#role !== Role.authorizer) {
-      this.body = new RequestBody(this.#connection, limits.maxBodyBytes);
+      this.#body = this.#createBody(limits.maxBodyBytes);
     }
     try {
       variables = this.#decodeVariables(limits);
       this.quirks = serverQuirks(variables);
       if (this.#refusal === null) {
-        this.body?.declare(contentLength(variables));
+        this.#body?.declare(contentLength(variables));
         exchange = this.#createExchange(variables);
       }
     } catch (error) {
@@ -299,6 +302,12 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
     this.#settle?.();
   }
 
+  #createBody(maxBytes?: number): RequestBody {
+    const body = new RequestBody(this.#connection, maxBytes);
+    this.#unended.add(body);
+    return body;
+  }
+
   #uncount(): void {
     if (this.#counted) this.#service.running.count--;
     this.#counted = false;
@@ -324,20 +333,20 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
 
   /** Creates the exchange of a request that is refused. */
   #refusedExchange(variables: Variables = new Variables([])): Exchange {
-    return new Exchange(this, variables, this.body, this.#service.options);
+    return new Exchange(this, variables, this.#body, this.#service.options);
   }
 
   /** Creates the exchange. A filter's has FCGI_DATA too, whose length and time are required (section 6.4). */
   #createExchange(variables: Variables): Exchange {
     const { options } = this.#service;
-    if (this.#role !== Role.filter) return new Exchange(this, variables, this.body, options);
+    if (this.#role !== Role.filter) return new Exchange(this, variables, this.#body, options);
     const length = Number(variables.byteString("FCGI_DATA_LENGTH") ?? NaN);
     const seconds = Number(variables.byteString("FCGI_DATA_LAST_MOD") ?? NaN);
-    this.data = new RequestBody(this.#connection);
-    this.data.declare(Number.isSafeInteger(length) ? length : undefined);
+    this.#data = this.#createBody();
+    this.#data.declare(Number.isSafeInteger(length) ? length : undefined);
     this.#inputWhole = Promise.withResolvers();
-    const exchange = new FilterExchange(this, variables, this.body, options, {
-      data: this.data.stream,
+    const exchange = new FilterExchange(this, variables, this.#body, options, {
+      data: this.#data.stream,
       dataLength: length,
       dataLastModified: new Date(seconds * 1000),
     });
@@ -397,8 +406,13 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
     this.#phase = "responded";
     this.#uncount();
     this.#drained = [new Progress(), new Progress()];
-    this.body?.discard();
-    this.data?.discard();
+    this.#discard();
+    this.#connection.pull();
+  }
+
+  #discard(): void {
+    this.#body?.discard();
+    this.#data?.discard();
   }
 
   /** Ends a request whose response was sent before. */
@@ -413,7 +427,7 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
    */
   #checkDrain(now: number): void {
     const [total, stall] = this.#drained!;
-    const received = this.body?.received ?? 0;
+    const received = this.#body?.received ?? 0;
     if (total.elapsed(now) <= LINGER && stall.elapsed(now, received) <= LINGER_IDLE) return;
     if (this.#connection.alone) this.#forget(true);
     else this.#endLate();
@@ -424,8 +438,8 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
     if (this.#phase === "responded") return this.#checkDrain(now);
     const { limits } = this.#service;
     this.#watches ??= [new BodyWatch(limits), new BodyWatch(limits)];
-    if (this.body !== null) this.#watches[0].check(this.body, now);
-    if (this.data !== null) this.#watches[1].check(this.data, now);
+    if (this.#body !== null) this.#watches[0].check(this.#body, now);
+    if (this.#data !== null) this.#watches[1].check(this.#data, now);
   }
 
   /** Aborts the request, as FCGI_ABORT_REQUEST arrived (section 5.4). */
@@ -441,7 +455,7 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
     if (this.#phase === "ended") return;
     this.#abandon();
     this.#forget(false);
-    this.data?.fail(reason);
+    this.#data?.fail(reason);
     this.#inputWhole?.resolve();
     this.#exchange?.abort(reason);
   }
@@ -480,8 +494,7 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
   #forget(broken: boolean): void {
     this.#phase = "ended";
     this.#uncount();
-    if (this.body && !this.body.ended) this.body.discard();
-    if (this.data && !this.data.ended) this.data.discard();
+    this.#discard();
     this.#connection.ended(this, broken);
   }
 }

@@ -28,14 +28,13 @@ const MAX_COPIED = 65_536;
 export class RequestBody {
   /** How many bytes are buffered for the app. */
   buffered = 0;
-  /** Whether the body is complete or has failed: the app gets no more bytes than are buffered. */
-  ended = false;
-  /** Whether the transport has received the end of its stream. */
-  closed = false;
-  /** Whether the app will not read it: received bytes are dropped. */
-  discarded = false;
-  /** The error that ended it before it was complete. */
+  /** The error that it failed with. */
   error: unknown;
+  /**
+   * Complete: the app gets what is buffered, then the end. Failed: the same, then the error. Discarded: the app will not
+   * read it, and received bytes are dropped.
+   */
+  #phase: "receiving" | "complete" | "failed" | "discarded" = "receiving";
   /** Whether the stream has requested bytes or was cancelled. */
   #pulled = false;
   #chunks: Uint8Array<ArrayBuffer>[] = [];
@@ -66,8 +65,18 @@ export class RequestBody {
    */
   declare(length: number | undefined): void {
     this.#declared = length;
-    if (length === 0) this.ended = true;
+    if (length === 0) this.#phase = "complete";
     if (length !== undefined && length > this.#maxBytes) throw this.#tooLong();
+  }
+
+  /** Whether it takes more bytes. */
+  get receiving(): boolean {
+    return this.#phase === "receiving";
+  }
+
+  /** Whether all bytes of the declared length have arrived, including dropped ones. */
+  get arrived(): boolean {
+    return this.#declared !== undefined && this.#received >= this.#declared;
   }
 
   /** How many bytes were received, including dropped ones. */
@@ -96,7 +105,8 @@ export class RequestBody {
       pull: () => this.#pull(),
       cancel: () => {
         this.#pulled = true;
-        this.discard();
+        if (this.#phase === "receiving") this.#phase = "discarded";
+        this.#drop();
       },
     });
   }
@@ -113,7 +123,7 @@ export class RequestBody {
   async #collect(): Promise<Uint8Array<ArrayBuffer>> {
     while (true) {
       this.buffered = 0;
-      if (this.ended || this.discarded) break;
+      if (this.#phase !== "receiving") break;
       this.#source.pull();
       await new Promise<void>((resolve) => this.#waiting = resolve);
     }
@@ -133,7 +143,7 @@ export class RequestBody {
   push(bytes: Uint8Array, read: ReadBuffer): void {
     const room = this.#declared === undefined ? bytes.length : this.#declared - this.#received;
     this.#received += bytes.length;
-    if (this.ended || this.discarded || room <= 0) return;
+    if (this.#phase !== "receiving" || room <= 0) return;
     const part = bytes.length > room ? bytes.subarray(0, room) : bytes;
     const filled = this.#fill(part);
     if (filled < part.length) {
@@ -142,7 +152,7 @@ export class RequestBody {
       this.#enqueue(rest as Uint8Array<ArrayBuffer>, read);
       this.buffered += rest.length;
     }
-    if (this.#declared !== undefined && this.#received >= this.#declared) this.ended = true;
+    if (this.arrived) this.#phase = "complete";
     if (this.#received > this.#maxBytes) this.fail(this.#tooLong());
     this.#wake();
   }
@@ -196,27 +206,35 @@ export class RequestBody {
 
   /** Ends the body, with an error if it is shorter than declared. */
   end(): void {
-    if (this.ended) return;
-    this.ended = true;
-    if (this.#declared !== undefined && this.#received < this.#declared) {
-      this.error = new ProtocolError(
-        `Cannot read request body as it must have ${this.#declared} bytes: it ended after ${this.#received}`,
+    if (this.#phase !== "receiving") return;
+    if (this.#declared === undefined || this.arrived) {
+      this.#phase = "complete";
+      this.#wake();
+    } else {
+      this.fail(
+        new ProtocolError(
+          `Cannot read request body as it must have ${this.#declared} bytes: it ended after ${this.#received}`,
+        ),
       );
     }
-    this.#wake();
   }
 
   /** Ends the body with an error, unless it has ended. */
   fail(error: unknown): void {
-    if (this.ended) return;
-    this.ended = true;
+    if (this.#phase === "complete" || this.#phase === "failed") return;
+    this.#phase = "failed";
     this.error = error;
     this.#wake();
   }
 
-  /** Drops the buffered bytes and all that follow. The app can no longer read the body. */
+  /** Drops the buffered bytes and all that follow, unless the body has ended. The app can no longer read it. */
   discard(): void {
-    this.discarded = true;
+    if (this.#phase !== "receiving") return;
+    this.#phase = "discarded";
+    this.#drop();
+  }
+
+  #drop(): void {
     this.#chunks = [];
     this.buffered = 0;
     this.#wake();
@@ -254,7 +272,7 @@ export class RequestBody {
       }
     }
     if (this.#chunks.length > 0) return;
-    if (this.ended || this.discarded) {
+    if (this.#phase !== "receiving") {
       const error = this.#failure();
       if (error !== undefined) return controller.error(error);
       controller.close();
@@ -278,7 +296,7 @@ export class RequestBody {
 
   /** Returns the error that the app's read fails with, if it does. */
   #failure(): unknown {
-    return this.error ?? (this.discarded && !this.ended ? dropped() : undefined);
+    return this.#phase === "discarded" ? dropped() : this.error;
   }
 
   #tooLong(): ProtocolError {

@@ -46,13 +46,11 @@ export class SCGIConnection
   #bodyWatch: BodyWatch | null = null;
   /** Resolves when the handler has settled and nothing more will be sent. */
   #responding: Promise<void> | null = null;
-  /** Whether the response has ended, completely or not. */
-  #finished = false;
-  /** Whether the server shuts down. */
-  #closing = false;
+  /** Responding: the app was called, or the request refused. Finished: the response has ended, completely or not. */
+  #phase: "variables" | "responding" | "finished" = "variables";
   #opened = new Progress();
-  /** The time without a byte of a request while the server shuts down. */
-  #unused = new Progress();
+  /** The time without a byte of a request since the server shuts down. */
+  #unused: Progress | null = null;
 
   constructor(service: SCGIService, duplex: Duplex, overloaded: boolean) {
     this.#service = service;
@@ -74,13 +72,13 @@ export class SCGIConnection
     if (!this.#overloaded) running.count++;
     await this.#channel.run();
     if (this.#overloaded) return;
-    if (this.#responding === null || this.#finished) running.count--;
+    if (this.#phase === "finished" || this.#responding === null) running.count--;
     else this.#responding.then(running.abandon());
   }
 
   received(bytes: Uint8Array, buffer: ReadBuffer): void {
-    if (this.#headers === null) this.#body?.push(bytes, buffer);
-    else this.#decodeHeaders(this.#headers, bytes, buffer);
+    if (this.#headers !== null) this.#decodeHeaders(this.#headers, bytes, buffer);
+    else this.#body?.push(bytes, buffer);
   }
 
   /** Pauses reading while the app does not read. Buffers more if the web server sends the body first (rule D6). */
@@ -114,6 +112,7 @@ export class SCGIConnection
       refusal ||= error.status;
     }
     this.#headers = null;
+    this.#phase = "responding";
     this.#exchange = new Exchange(this, variables, this.#body, options);
     if (rest !== null && rest.length > 0) this.#body?.push(rest, buffer);
     workload.begin();
@@ -146,17 +145,16 @@ export class SCGIConnection
 
   /** Closes the connection, which ends the response (rule D5), complete or truncated (rule B17). */
   #finish(): void {
-    if (this.#finished) return;
-    this.#finished = true;
-    const unread = this.#body?.ended !== true;
-    if (unread) this.#body?.discard();
-    this.#channel.finish(unread);
+    if (this.#phase === "finished") return;
+    this.#phase = "finished";
+    this.#body?.discard();
+    this.#channel.finish(this.#body?.arrived !== true);
   }
 
   /** The web server has closed its writing side, as it may once the body is complete (rule D4). */
   inputEnded(): void {
-    if (this.#finished) return;
-    if (this.#exchange === null || this.#body?.ended !== true) this.abort(disconnected());
+    if (this.#phase === "finished") return;
+    if (this.#body?.arrived !== true) this.abort(disconnected());
     else this.#channel.probe();
   }
 
@@ -169,10 +167,10 @@ export class SCGIConnection
     const { limits, log } = this.#service;
     this.#channel.check(now);
     const open = this.#opened.elapsed(now);
-    const isUnused = this.#closing && this.#channel.reads === 0;
-    if (this.#unused.elapsed(now, isUnused ? 0 : NaN) > NEW_CONNECTION) {
+    const unused = this.#unused?.elapsed(now, this.#channel.reads === 0 ? 0 : NaN) ?? 0;
+    if (unused > NEW_CONNECTION) {
       this.#channel.close();
-    } else if (this.#headers !== null && open > limits.variablesTimeout) {
+    } else if (this.#phase === "variables" && open > limits.variablesTimeout) {
       log(
         `Closed a connection as a request's variables must arrive within ${limits.variablesTimeout} ms: they did not`,
       );
@@ -190,7 +188,7 @@ export class SCGIConnection
   }
 
   drain(): void {
-    this.#closing = true;
+    this.#unused ??= new Progress();
   }
 
   abort(reason: unknown): void {

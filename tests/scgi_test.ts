@@ -92,6 +92,34 @@ for (const over of MEDIA) {
     );
   });
 
+  Deno.test(`serveSCGI() responds over ${over} after a half-close if the app has cancelled the body (rule D4)`, async () => {
+    const cancelled = Promise.withResolvers<void>();
+    const gate = Promise.withResolvers<void>();
+    let signal: AbortSignal | undefined;
+    await serving(
+      async (request) => {
+        signal = request.signal;
+        await request.body!.cancel();
+        cancelled.resolve();
+        await gate.promise;
+        return new Response("unread");
+      },
+      {},
+      async ({ connect }) => {
+        const client = await connect();
+        await client.send(head(10), bytes("half"));
+        await deadline(cancelled.promise, "the cancelling of the body");
+        await client.send(bytes("rest."), bytes("."));
+        await client.conn.closeWrite!();
+        await turns();
+        assertFalse(signal?.aborted);
+        gate.resolve();
+        assertEquals(text((await client.response()).body), "unread");
+      },
+      over,
+    );
+  });
+
   Deno.test(`serveSCGI() aborts a request over ${over} when its body ends early (rule A21)`, async () => {
     const started = Promise.withResolvers<AbortSignal>();
     const read = Promise.withResolvers<unknown>();
@@ -496,6 +524,16 @@ Deno.test("variablesTimeout, bodyTimeout, writeTimeout: a late peer gets a close
     assertStringIncludes(logged.join("\n"), "a request's variables must arrive within 1 ms");
     assertStringIncludes(logged.join("\n"), "its next bytes must arrive within 1 ms");
     assertStringIncludes(logged.join("\n"), "must read some of the response within 1 ms");
+  });
+});
+
+Deno.test("serveSCGI() reads on after 408: a close over unread bytes can destroy the response (rule C15)", async () => {
+  const app: App = async (request) => new Response(await request.text());
+  await serving(app, { bodyTimeout: 1 }, async ({ connect }) => {
+    const client = await connect();
+    await client.send(head(10), bytes("some"));
+    assertEquals((await client.response()).status, 408);
+    await client.send(bytes("late"));
   });
 });
 

@@ -221,7 +221,25 @@ Deno.test("RequestBody drops bytes for a buffer whose reader has cancelled", asy
   await reader.cancel();
   assertEquals((await reading).done, true);
   assertEquals(pushTo(body, new Uint8Array(20_000)), false);
-  assertEquals([body.discarded, body.buffered], [true, 0]);
+  assertEquals([body.receiving, body.buffered], [false, 0]);
+});
+
+Deno.test("RequestBody does not end as if whole if it was discarded before its stream has ended", async () => {
+  const body = new RequestBody(source);
+  pushTo(body, new Uint8Array(4));
+  body.discard();
+  pushTo(body, new Uint8Array(4));
+  body.end();
+  await assertRejects(() => body.stream.getReader().read(), Error, "it was discarded");
+});
+
+Deno.test("RequestBody that is complete can be read after the response", async () => {
+  const body = new RequestBody(source);
+  body.declare(4);
+  pushTo(body, new Uint8Array(4).fill(1));
+  body.discard();
+  body.end();
+  assertEquals(await body.collect(), new Uint8Array(4).fill(1));
 });
 
 Deno.test("BodyWatch fails a body that arrives below the minimum rate while the app reads it", async () => {
@@ -229,7 +247,7 @@ Deno.test("BodyWatch fails a body that arrives below the minimum rate while the 
   const read = body.collect()!;
   const watch = new BodyWatch(resolveLimits({ bodyTimeout: Infinity, minBodyRate: 500 }));
   let at = 0;
-  for (; at < 62_000 && !body.ended; at += 500) {
+  for (; at < 62_000 && body.receiving; at += 500) {
     pushTo(body, new Uint8Array(1));
     // The app reads on.
     await null;
