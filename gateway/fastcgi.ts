@@ -293,9 +293,13 @@ export class ScriptFinder {
         return this.#found(path, files);
       }
     }
-    if (checkFiles && !rest.endsWith("/")) {
-      const isFolder = kind(rest) === "folder" && kind(`${rest}/${index}`) === "file";
-      if (isFolder && !hasBadName(rest)) return redirectToFolder(request, pathname);
+    if (checkFiles && !rest.endsWith("/") && !hasBadName(rest)) {
+      const inFolder = `${rest}/${index}`;
+      const foreign = [rest, inFolder].find((name) => kind(name) === "foreign");
+      if (foreign !== undefined) return this.#refuse(foreign, files);
+      if (kind(rest) === "folder" && kind(inFolder) === "file") {
+        return redirectToFolder(request, pathname);
+      }
     }
     return NONE;
   }

@@ -229,19 +229,26 @@ Deno.test("fastCGIGateway({ root }) redirects GET and HEAD to the path with merg
 
 Deno.test("fastCGIGateway({ root }) logs that a link to another user's file is no script", async () => {
   await withFolder(async (root) => {
-    const target = Deno.uid() === 0 ? `${root}/ok.php` : "/bin/sh";
-    await Deno.symlink(target, `${root}/link.php`);
-    if (Deno.uid() === 0) {
-      await new Deno.Command("chown", { args: ["-h", "65534", `${root}/link.php`] }).output();
+    const isRoot = Deno.uid() === 0;
+    await Deno.mkdir(`${root}/folder`);
+    const links = ["link.php", "linked", "folder/index.php"];
+    for (const link of links) {
+      const target = isRoot ? (link === "linked" ? root : `${root}/ok.php`) : "/bin";
+      await Deno.symlink(target, `${root}/${link}`);
+      if (!isRoot) continue;
+      await new Deno.Command("chown", { args: ["-h", "65534", `${root}/${link}`] }).output();
     }
     const logged: string[] = [];
     using gateway = fastCGIGateway("127.0.0.1:1", { root, log: (line) => logged.push(line) });
-    for (const path of ["/link.php", "/none.php"]) {
+    for (const path of ["/link.php", "/none.php", "/linked", "/folder", "/folder/", "/none"]) {
       assertEquals((await gateway(new Request(`http://localhost${path}`))).status, 404);
     }
-    assertEquals(logged, [
-      `Cannot run script: ${root}/link.php is behind a link to another user's file`,
-    ]);
+    assertEquals(
+      logged,
+      [...links, "folder/index.php"].map((link) =>
+        `Cannot run script: ${root}/${link} is behind a link to another user's file`
+      ),
+    );
   });
 });
 

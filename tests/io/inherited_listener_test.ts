@@ -92,6 +92,26 @@ for (const [way, native] of Object.entries(ways)) {
       assertEquals(await deadline(client.read(small), "the end"), null);
     });
 
+    if (medium === "Unix") {
+      test(
+        "tells by an empty write whether the peer has closed (rule C22)",
+        async (socket, listener) => {
+          const conn = await connect(socket);
+          const accepted = await accept(listener);
+          await conn.closeWrite();
+          assertEquals(await readAll(accepted), 0);
+          const nothing = new Uint8Array();
+          assertEquals(await deadline(accepted.write(nothing), "an empty write"), 0);
+          conn.close();
+          const { ignoresEmptyWrites = false } = accepted;
+          if (ignoresEmptyWrites) await deadline(accepted.write(nothing), "an empty write");
+          else await assertRejects(() => deadline(accepted.write(nothing), "an empty write"));
+          accepted.close();
+          assertEquals(ignoresEmptyWrites, native === null);
+        },
+      );
+    }
+
     test("goes on writing when the peer has half-closed", async (socket, listener) => {
       using client = await connect(socket);
       const connection = await accept(listener);
