@@ -193,7 +193,7 @@ class Service {
     this.#pending.close();
   }
 
-  async serve(
+  serve(
     native: Request,
     { remoteAddr, completed }: Deno.ServeHandlerInfo<Deno.Addr>,
   ): Promise<Response> {
@@ -201,8 +201,17 @@ class Service {
     const refusal = refusalOf(native);
     const request = refusal === undefined ? withAddressedHost(native) : native;
     const info = new HTTPInfo(request, remoteAddr, completed, this.#options);
-    if (onCompleted === undefined) return this.#respond(request, refusal, info);
-    const completion = new HTTPCompletion(request, info, onCompleted);
+    return onCompleted === undefined
+      ? this.#respond(request, refusal, info)
+      : this.#report(new HTTPCompletion(request, info, onCompleted), request, refusal, info);
+  }
+
+  async #report(
+    completion: HTTPCompletion,
+    request: Request,
+    refusal: number | undefined,
+    info: HTTPInfo,
+  ): Promise<Response> {
     this.#pending.add(completion);
     const response = await this.#respond(request, refusal, info, completion);
     this.#pending.delete(completion);
