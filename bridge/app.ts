@@ -128,6 +128,13 @@ export interface AppOptions {
    */
   redirectAuthorization?: boolean;
   /**
+   * Whether the values in the URL's query are exported to OpenTelemetry as `REDACTED`. The app gets them as they are. Not
+   * over HTTP, where `Deno.serve` itself exports the URL.
+   *
+   * @default false, spans have the whole URL, as those of `Deno.serve`
+   */
+  redactQuery?: boolean;
+  /**
    * Whether the response to an error is a page that shows the error and the request to any client. For development only.
    *
    * @default false

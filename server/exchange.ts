@@ -20,6 +20,8 @@ import {
   requireLength,
 } from "../bridge/request.ts";
 import type { RequestBody } from "./request_body.ts";
+import { readNative } from "../io/private_fields.ts";
+import type { RequestTrace } from "../io/telemetry.ts";
 
 /** What an exchange needs to know of its transport. */
 export interface TransportInfo {
@@ -46,6 +48,8 @@ export class Exchange implements RequestParts {
   onabort: ((reason: unknown) => void) | null = null;
   /** Whether the exchange was aborted before its response was complete. */
   aborted = false;
+  /** The span and the metrics, if there are any. */
+  trace: RequestTrace | null = null;
   #transport: TransportInfo;
   #options: AppOptions;
   #body: RequestBody | null;
@@ -131,6 +135,7 @@ export class Exchange implements RequestParts {
     this.method = requestMethod(variables);
     requireLength(variables, this.method);
     this.url = requestHref(variables, this.#options) ?? this.#requestURL().href;
+    this.trace?.requested(this.method, this.#requestedURL(), this.#options.redactQuery);
     if (variables.hasLineBreaks) this.createHeaders();
     if (this.#readable() === null) this.#body?.discard();
     return this.#request = createLazyRequest(this);
@@ -167,10 +172,20 @@ export class Exchange implements RequestParts {
     if (this.aborted || this.#outcome !== "pending") return;
     this.aborted = true;
     this.#reason = reason;
-    this.#body?.fail(reason);
-    this.#controller?.abort(reason);
-    this.onabort?.(reason);
+    if (this.trace === null) this.#abort();
+    else this.trace.run(() => this.#abort());
+  }
+
+  #abort(): void {
+    this.#body?.fail(this.#reason);
+    this.#controller?.abort(this.#reason);
+    this.onabort?.(this.#reason);
     this.settle("failed");
+  }
+
+  /** Records the response to send. */
+  responds(response: Response): void {
+    this.trace?.responds(readNative(response, "status"), readNative(response, "statusText"));
   }
 
   /**
@@ -182,6 +197,7 @@ export class Exchange implements RequestParts {
   sent(status: number, bytes: number): void {
     this.#status = status;
     this.#bytes += bytes;
+    this.trace?.sent(bytes);
   }
 
   /** Records that the connection closes without a response, for a reason that a status names. */
@@ -210,6 +226,14 @@ export class Exchange implements RequestParts {
     if (this.#outcome === "failed") {
       this.#completed?.reject(this.#reason ?? new Error("The response was aborted"));
     }
+  }
+
+  /** The URL that the client has requested, with the prefix that `basePath` removes. */
+  #requestedURL(): string {
+    if (this.#options.basePath === undefined) return this.url;
+    const { href, prefix, rest } = this.#requestURL();
+    const { origin, search } = new URL(href);
+    return origin + prefix + rest + search;
   }
 
   #requestURL(): RequestURL {

@@ -47,6 +47,8 @@ export interface ResponseSink {
 
 /** How many turns of the microtask queue a body that is in memory may take to be read. */
 const SOON = 16;
+/** Whether an API of OpenTelemetry is registered, as Deno does when it starts with OTEL_DENO=true. */
+const TRACED = Symbol.for("opentelemetry.js.api.1") in globalThis;
 const encoder = new TextEncoder();
 const EMPTY = new Uint8Array();
 /** The length below which an ASCII text is sent with the head, without a TextEncoder. */
@@ -57,7 +59,38 @@ const SHORT = 1024;
  *
  * @returns Whether the response was sent completely. If not, it failed after its head, or the exchange was aborted.
  */
-export async function respond(
+export function respond(
+  handler: Handler,
+  exchange: Exchange,
+  sink: ResponseSink,
+  options: AppOptions,
+): Promise<boolean> {
+  return TRACED
+    ? respondTraced(handler, exchange, sink, options)
+    : callApp(handler, exchange, sink, options);
+}
+
+let tracing: typeof import("./trace.ts") | undefined;
+
+/** Does the same in the context of a span. */
+async function respondTraced(
+  handler: Handler,
+  exchange: Exchange,
+  sink: ResponseSink,
+  options: AppOptions,
+): Promise<boolean> {
+  tracing ??= await import("./trace.ts");
+  const trace = tracing.startTrace(exchange.variables);
+  if (trace === null) return await callApp(handler, exchange, sink, options);
+  exchange.trace = trace;
+  try {
+    return await trace.run(() => callApp(handler, exchange, sink, options));
+  } finally {
+    trace.end();
+  }
+}
+
+async function callApp(
   handler: Handler,
   exchange: Exchange,
   sink: ResponseSink,
@@ -141,8 +174,9 @@ function sendResponse(
   sink: ResponseSink,
 ): Promise<boolean> {
   const buffered = bufferedResponse(response, exchange.protocol === "cgi");
+  if (buffered === undefined) checkResponse(response);
+  exchange.responds(response);
   if (buffered !== undefined) return sendBuffered(response, buffered, exchange, sink);
-  checkResponse(response);
   const path = localRedirectPath(response);
   const status = readNative(response, "status");
   // The head has no other field: with a status it would redirect the client instead (rule B6).

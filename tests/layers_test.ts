@@ -110,6 +110,13 @@ Deno.test("io/private_fields.ts alone reads private fields of the runtime", () =
   assertEquals(paths, ["io/private_fields.ts"]);
 });
 
+Deno.test("io/telemetry.ts alone uses Deno.telemetry", () => {
+  const paths = sourcesIn().filter((path) =>
+    withoutComments(Deno.readTextFileSync(new URL(path, root))).includes("Deno.telemetry")
+  );
+  assertEquals(paths, ["io/telemetry.ts"]);
+});
+
 Deno.test("each entry of exports is one top-level file", () => {
   const faces = sourcesIn().filter((path) => layerOf(path) === "face").map((path) => `./${path}`);
   assertEquals(Object.values(config.exports).toSorted(), faces.toSorted());

@@ -1,0 +1,230 @@
+/**
+ * Spans and metrics of requests, as `Deno.serve` exports them, by `Deno.telemetry`. Loaded only if the runtime exports
+ * telemetry, which OTEL_DENO=true makes it do.
+ *
+ * @module
+ */
+
+/** The part of OpenTelemetry's `Span` that is used. */
+interface Span {
+  setAttribute(name: string, value: unknown): Span;
+  setAttributes(attributes: Record<string, unknown>): Span;
+  setStatus(status: { code: number; message: string }): Span;
+  updateName(name: string): Span;
+  end(): void;
+}
+
+/** The part of OpenTelemetry's `Context` that is used. */
+interface Context {
+  setValue(key: symbol, value: unknown): Context;
+}
+
+/** A counter that goes down too, or a histogram. */
+interface Instrument {
+  add(value: number, attributes: Attributes): void;
+  record(value: number, attributes: Attributes): void;
+}
+
+/** A bigint is exported as an integer, a number as a double. */
+type Attributes = Record<string, string | bigint>;
+
+/** A header's value by its name. */
+type HeaderLookup = (name: string) => string | undefined;
+
+/** What Deno registers when it starts with OTEL_DENO=true, each part only if it is on. */
+interface RegisteredAPI {
+  trace?: unknown;
+  metrics?: unknown;
+  propagation?: {
+    extract(
+      context: Context,
+      carrier: HeaderLookup,
+      getter: { get(carrier: HeaderLookup, name: string): string | undefined },
+    ): Context;
+  };
+}
+
+/** A request before its URL is known. */
+export interface IncomingRequest {
+  /** The method as received. */
+  method: string;
+  /** The version of HTTP, such as "1.1". */
+  version: string | undefined;
+  /** The length that the body is declared to have, or 0. */
+  bodyLength: number;
+  /** Returns a header's value. */
+  header: HeaderLookup;
+}
+
+/** The scope of the spans and metrics. Not `deno`: its counter of active requests has another type. */
+const SCOPE = "@gatehouse/cgi";
+const SPAN_KEY = Symbol.for("OpenTelemetry Context Key SPAN");
+/** The span's kind. */
+const SERVER = 1;
+/** The span's status. */
+const ERROR = 2;
+const ROUTE = "http.route";
+const DURATION_BOUNDS = [
+  ...[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10],
+];
+const SIZE_BOUNDS = [0, 100, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
+
+const { tracerProvider, meterProvider, contextManager } = Deno.telemetry;
+const api = (globalThis as Record<symbol, unknown>)[Symbol.for("opentelemetry.js.api.1")] as
+  | RegisteredAPI
+  | undefined;
+// A library may have registered a provider of its own where Deno has none: its requests are its own business.
+const tracer = api?.trace === tracerProvider ? tracerProvider.getTracer(SCOPE) : undefined;
+const meters = api?.metrics === meterProvider ? createMeters() : undefined;
+/** The context that each request begins in. The active one may be that of the request that resumed the connection. */
+const root: Context = contextManager.active();
+const getter = { get: (header: HeaderLookup, name: string) => header(name) };
+
+function createMeters(): Record<"duration" | "active" | "received" | "sent", Instrument> {
+  const meter = meterProvider.getMeter(SCOPE);
+  const sizes = (of: string) => ({
+    description: `Size of HTTP server ${of} bodies.`,
+    unit: "By",
+    advice: { explicitBucketBoundaries: SIZE_BOUNDS },
+  });
+  return {
+    duration: meter.createHistogram("http.server.request.duration", {
+      description: "Duration of HTTP server requests.",
+      unit: "s",
+      advice: { explicitBucketBoundaries: DURATION_BOUNDS },
+    }),
+    active: meter.createUpDownCounter("http.server.active_requests", {
+      description: "Number of active HTTP server requests.",
+      unit: "{request}",
+    }),
+    received: meter.createHistogram("http.server.request.body.size", sizes("request")),
+    sent: meter.createHistogram("http.server.response.body.size", sizes("response")),
+  };
+}
+
+/** Begins the trace of a request. Returns null if neither spans nor metrics are exported. */
+export function traceRequest(request: IncomingRequest): RequestTrace | null {
+  return tracer === undefined && meters === undefined ? null : new RequestTrace(request);
+}
+
+/** The span and the metrics of one request. */
+export class RequestTrace {
+  /** Handling: the span has not ended. Responding: the rest of the response is being sent. */
+  #phase: "handling" | "responding" | "over" = "handling";
+  #startedAt = performance.now();
+  #span: Span | undefined;
+  #context = root;
+  #route: string | undefined;
+  #bodyLength: number;
+  /** The attributes of the counter of active requests, once the request is counted. */
+  #active: Attributes | undefined;
+  /** The attributes of the histograms. */
+  #attributes: Attributes;
+  #response: { status: number; statusText: string } | undefined;
+  #bytes = 0;
+
+  constructor({ method, version, bodyLength, header }: IncomingRequest) {
+    this.#bodyLength = bodyLength;
+    this.#attributes = { "http.request.method": method };
+    if (version !== undefined) this.#attributes["network.protocol.version"] = version;
+    const parent = api?.propagation?.extract(root, header, getter) ?? root;
+    this.#span = tracer?.startSpan(method, { kind: SERVER }, parent) as Span | undefined;
+    if (this.#span !== undefined) noteRoute(this.#span, (route) => this.#route = route);
+    this.#context = this.#span === undefined ? parent : parent.setValue(SPAN_KEY, this.#span);
+  }
+
+  /** Calls a function in whose context, and in that of all it starts, the span is the active one. */
+  run<T>(call: () => T): T {
+    return contextManager.with(this.#context, call, undefined);
+  }
+
+  /**
+   * Records what the app gets.
+   *
+   * @param href The URL that the client has requested.
+   */
+  requested(method: string, href: string, redactQuery = false): void {
+    const { protocol, pathname, search } = new URL(href);
+    const scheme = protocol.slice(0, -1);
+    const query = redactQuery ? redacted(search.slice(1)) : search.slice(1);
+    this.#attributes["http.request.method"] = method;
+    this.#attributes["url.scheme"] = scheme;
+    this.#active = { "http.request.method": method, "url.scheme": scheme };
+    meters?.active.add(1, this.#active);
+    this.#span?.updateName(method).setAttributes({
+      "http.request.method": method,
+      "url.full": redactQuery && query ? href.slice(0, href.indexOf("?") + 1) + query : href,
+      "url.scheme": scheme,
+      "url.path": pathname,
+      "url.query": query,
+    });
+  }
+
+  /** Records the response to send. If it cannot be sent, another one follows. */
+  responds(status: number, statusText: string): void {
+    this.#response = { status, statusText };
+  }
+
+  /** Records that a part of the body was sent. The span ends with the first one, as that of `Deno.serve` does. */
+  sent(bytes: number): void {
+    this.#bytes += bytes;
+    if (this.#phase === "handling") this.#endSpan(this.#response?.status);
+  }
+
+  /** Records the end of the request. */
+  end(): void {
+    if (this.#phase === "over") return;
+    // No part of the response was sent: the metrics have no status.
+    if (this.#phase === "handling") this.#endSpan(undefined);
+    this.#phase = "over";
+    if (this.#active !== undefined) meters?.active.add(-1, this.#active);
+    meters?.sent.record(this.#bytes, this.#attributes);
+  }
+
+  /** @param sent The status that was sent, if any. */
+  #endSpan(sent: number | undefined): void {
+    this.#phase = "responding";
+    if (this.#span !== undefined) this.#describeResponse(this.#span);
+    this.#span?.end();
+    if (sent !== undefined) this.#attributes["http.response.status_code"] = BigInt(sent);
+    if (this.#route !== undefined) this.#attributes[ROUTE] = this.#route;
+    meters?.duration.record((performance.now() - this.#startedAt) / 1000, this.#attributes);
+    meters?.received.record(this.#bodyLength, this.#attributes);
+  }
+
+  /** Sets each attribute once: Deno exports one that is set again twice. */
+  #describeResponse(span: Span): void {
+    if (this.#active === undefined) {
+      span.setAttribute("http.request.method", this.#attributes["http.request.method"]);
+    }
+    if (this.#response === undefined) return;
+    const { status, statusText } = this.#response;
+    // A string, as Deno has it.
+    span.setAttribute("http.response.status_code", String(status));
+    if (status < 500) return;
+    span.setAttribute("error.type", String(status));
+    span.setStatus({ code: ERROR, message: statusText });
+  }
+}
+
+/** Calls back with the route that the app sets on a span, as attributes cannot be read. */
+function noteRoute(span: Span, found: (route: string) => void): void {
+  const { setAttribute, setAttributes } = span;
+  span.setAttribute = (name, value) => {
+    if (name === ROUTE) found(String(value));
+    return setAttribute.call(span, name, value);
+  };
+  span.setAttributes = (attributes) => {
+    const route = attributes?.[ROUTE];
+    if (route !== undefined) found(String(route));
+    return setAttributes.call(span, attributes);
+  };
+}
+
+/** Returns a query whose values are replaced. */
+function redacted(query: string): string {
+  if (query === "") return "";
+  return query.split("&").map((pair) => pair.slice(0, pair.indexOf("=") + 1) + "REDACTED").join(
+    "&",
+  );
+}

@@ -1,0 +1,176 @@
+/** A program that exports telemetry: serves the requests of telemetry_test.ts over the transport that its argument names. */
+import type { AppOptions } from "../../bridge/app.ts";
+import { serveFastCGI } from "../../fastcgi.ts";
+import { serveSCGI } from "../../scgi.ts";
+import { encodeSCGIHeaders } from "../../wire/scgi.ts";
+import { bytes } from "../testing/bytes.ts";
+import { deadline } from "../testing/deadline.ts";
+import { request as fastCGIRequest } from "../testing/fastcgi_client.ts";
+import { type ClientRequest, IN_PROCESS, overDenoServe } from "./transports.ts";
+
+const { contextManager, tracerProvider } = Deno.telemetry;
+const tracer = tracerProvider.getTracer("app");
+const active = () => contextManager.active().getValue(Symbol.for("OpenTelemetry Context Key SPAN"));
+const turn = () => new Promise((resolve) => setTimeout(resolve, 0));
+/** Exports a span whose parent is the active one. */
+const mark = (name: string) => tracer.startSpan(name).end();
+
+/** A stream of three chunks, each after a turn of the event loop. */
+function stream(): ReadableStream<Uint8Array> {
+  let left = 3;
+  return new ReadableStream({
+    async pull(controller) {
+      await turn();
+      mark(`pull ${left}`);
+      if (left-- === 0) controller.close();
+      else controller.enqueue(bytes("abc"));
+    },
+  }, { highWaterMark: 0 });
+}
+
+const late = Promise.withResolvers<void>();
+const begun = Promise.withResolvers<void>();
+
+async function handler(request: Request): Promise<Response> {
+  switch (new URL(request.url).pathname) {
+    case "/nested":
+      mark("before");
+      await turn();
+      queueMicrotask(() => mark("microtask"));
+      await request.text();
+      mark("after");
+      return new Response("ok");
+    case "/stream":
+      return new Response(stream(), { status: 201 });
+    case "/memory":
+      return new Response("hello", { status: 202 });
+    case "/echo":
+      return new Response(await request.bytes(), { status: 203 });
+    case "/missing":
+      return new Response("none", { status: 404 });
+    case "/broken":
+      return new Response("broken", { status: 503, statusText: "Out of order" });
+    case "/thrown":
+      throw new Error("the secret");
+    case "/used": {
+      const response = new Response("used");
+      await response.text();
+      return response;
+    }
+    case "/route":
+      active().setAttribute("http.route", "/:name").updateName("GET /:name");
+      return new Response("ok");
+    case "/routes":
+      active().setAttributes({ "http.route": "/:names", "app.n": "1" });
+      return new Response("ok");
+    case "/baggage": {
+      const baggage = contextManager.active().getValue(Symbol.for("OpenTelemetry Baggage Key"));
+      active().setAttribute("app.user", baggage.getEntry("user").value);
+      return new Response("ok");
+    }
+    case "/left":
+      await new Promise<void>((resolve) => {
+        request.signal.addEventListener("abort", () => {
+          mark("aborted");
+          resolve();
+        });
+        begun.resolve();
+      });
+      await turn();
+      mark("late");
+      late.resolve();
+      return new Response("late");
+    default:
+      return new Response("ok");
+  }
+}
+
+const traceparent = (flags: string) =>
+  `00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-${flags}`;
+const get = (target: string, ...headers: [string, string][]): ClientRequest => ({
+  method: "GET",
+  target,
+  headers,
+});
+const REQUESTS: ClientRequest[] = [
+  get("/?token=abc&x=%20y&flag"),
+  get("/"),
+  { ...get("/"), method: "HEAD" },
+  { ...get("/"), method: "BREW" },
+  { ...get("/nested"), method: "POST", body: bytes("text") },
+  get("/stream"),
+  get("/memory"),
+  { ...get("/echo"), method: "POST", body: bytes("hello") },
+  get("/missing"),
+  get("/broken"),
+  get("/thrown"),
+  get("/used"),
+  get("/route"),
+  get("/routes"),
+  get("/baggage", ["baggage", "user=anna,group=1"]),
+  get("/sampled", ["traceparent", traceparent("01")], ["tracestate", "a=b"]),
+  get("/unsampled", ["traceparent", traceparent("00")]),
+  get("/malformed", ["traceparent", "00-0-0-0"]),
+];
+
+async function sendAll(transport: string, options?: AppOptions): Promise<void> {
+  await using over = transport === "Deno.serve"
+    ? overDenoServe(handler)
+    : IN_PROCESS[transport](handler, options);
+  for (const request of REQUESTS) await over.send(request);
+}
+
+/** Sends a request that creates no URL. */
+async function sendInvalid(transport: string): Promise<void> {
+  await using over = IN_PROCESS[transport](handler);
+  await over.send(get("/", ["Host", "a b"]));
+}
+
+const usual = {
+  REQUEST_METHOD: "GET",
+  REQUEST_URI: "/left",
+  SERVER_PROTOCOL: "HTTP/1.1",
+  HTTP_HOST: "example.org:8080",
+};
+/** Servers that notice that a client leaves: what it sends, and how they are started. */
+const LEAVING: Record<
+  string,
+  { sent: Uint8Array; start(listener: Deno.UnixListener, path: string): AsyncDisposable }
+> = {
+  "Deno.serve": {
+    sent: bytes("GET /left HTTP/1.1\r\nHost: example.org:8080\r\n\r\n"),
+    start(listener, path) {
+      listener.close();
+      return Deno.serve({ path, onListen() {} }, handler);
+    },
+  },
+  FastCGI: {
+    sent: fastCGIRequest({ variables: usual }),
+    start: (listener) => serveFastCGI(handler, listener, { log() {} }),
+  },
+  SCGI: {
+    sent: encodeSCGIHeaders(Object.entries({ CONTENT_LENGTH: "0", SCGI: "1", ...usual })),
+    start: (listener) => serveSCGI(handler, listener, { log() {} }),
+  },
+};
+
+/** Sends a request and leaves once the handler runs. */
+async function leave(transport: string): Promise<void> {
+  const path = `${Deno.makeTempDirSync()}/socket`;
+  const { sent, start } = LEAVING[transport];
+  await using _server = start(Deno.listen({ transport: "unix", path }), path);
+  const conn = await Deno.connect({ transport: "unix", path });
+  await conn.write(sent);
+  await deadline(begun.promise, "the handler");
+  conn.close();
+  await deadline(late.promise, "the handler's end");
+  await turn();
+}
+
+const [what, transport] = Deno.args;
+console.error = () => {};
+if (what === "all") await sendAll(transport);
+if (what === "redacted") await sendAll(transport, { redactQuery: true });
+if (what === "mounted") await sendAll(transport, { basePath: "/nested" });
+if (what === "invalid") await sendInvalid(transport);
+if (what === "left") await leave(transport);
