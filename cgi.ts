@@ -13,9 +13,8 @@
 
 import type { App, AppOptions } from "./bridge/app.ts";
 import { checkNumbers } from "./bridge/check_numbers.ts";
-import { checkTrust } from "./bridge/forwarded.ts";
 import { disconnected, Exchange } from "./server/exchange.ts";
-import { contentLength, isDecoded } from "./bridge/request.ts";
+import { checkRequestOptions, contentLength, isDecoded } from "./bridge/request.ts";
 import { serverQuirks } from "./bridge/server_quirks.ts";
 import { MAX_BUFFERED_BODY, RequestBody, type RequestBodySource } from "./server/request_body.ts";
 import { refuse, respond, type ResponseSink, toHandler } from "./server/respond.ts";
@@ -140,6 +139,7 @@ const RECOVERABLE =
  * @param app A handler, or an object with `fetch`.
  * @returns Resolves when the response is sent and the rest of the request read.
  * @throws {RangeError} If a limit or timeout is negative or NaN.
+ * @throws {TypeError} If `basePath` or `trustForwarded` is invalid.
  *
  * @example With an environment and streams other than those of the process
  * ```ts
@@ -158,7 +158,7 @@ const RECOVERABLE =
  */
 export async function serveCGI(app: App, options: CGIOptions = {}): Promise<void> {
   checkNumbers("Cannot serve", options);
-  checkTrust(options);
+  checkRequestOptions(options);
   const { stdin = Deno.stdin, stdout = Deno.stdout, stderr = Deno.stderr, exitTimeout = 1000 } =
     options;
   let shown = false;

@@ -15,7 +15,7 @@
  */
 
 import type { App, AppOptions } from "./bridge/app.ts";
-import { checkTrust } from "./bridge/forwarded.ts";
+import { checkRequestOptions } from "./bridge/request.ts";
 import type { Listener } from "./io/duplex.ts";
 import { safeLog } from "./io/log.ts";
 import { mainModulePath } from "./io/main_module.ts";
@@ -86,6 +86,7 @@ export interface FastCGIOptions extends AppOptions, LimitOptions, ServerOptions 
  * @returns A handle with the shape of `Deno.HttpServer`.
  * @throws {Error} If other machines can reach the listener and no option allows this.
  * @throws {RangeError} If a limit or timeout is negative or NaN.
+ * @throws {TypeError} If `basePath`, `trustForwarded` or `webServerAddresses` is invalid.
  *
  * @example A daemon for nginx's `fastcgi_pass 127.0.0.1:9000`
  * ```ts no-assert
@@ -106,7 +107,7 @@ export function serveFastCGI(app: App, listener: Listener, options: FastCGIOptio
     idleTimeout = 90_000,
     logTo = "server",
   } = options;
-  checkTrust(options);
+  checkRequestOptions(options);
   const limits = { ...resolveLimits(options), maxRequestsPerConnection, idleTimeout };
   const log = safeLog(options.log);
   const service: FastCGIService = {

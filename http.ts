@@ -6,7 +6,7 @@
 
 import type { App, AppOptions, Handler, HandlerInfo, Protocol } from "./bridge/app.ts";
 import { checkNumbers } from "./bridge/check_numbers.ts";
-import { checkTrust, isTrusted } from "./bridge/forwarded.ts";
+import { isTrusted } from "./bridge/forwarded.ts";
 import { errorResponse } from "./server/error_response.ts";
 import { plainResponse } from "./bridge/plain_response.ts";
 import { CLIENT_CLOSED } from "./server/exchange.ts";
@@ -14,6 +14,7 @@ import { HTTPCompletion, LONG } from "./server/http_completion.ts";
 import { moveRequest, withHost } from "./server/moved_request.ts";
 import { hasLeft } from "./io/private_fields.ts";
 import {
+  checkRequestOptions,
   decodePath,
   decodePercent,
   isAuthority,
@@ -91,6 +92,7 @@ const DOTS = /\/(?:\.|%2e)/i;
  * @param app A handler, or an object with `fetch`.
  * @returns The server.
  * @throws {RangeError} If a limit or timeout is negative or NaN.
+ * @throws {TypeError} If `basePath` or `trustForwarded` is invalid.
  *
  * @example
  * ```ts no-assert
@@ -112,6 +114,7 @@ export function serveHTTP(
  * @returns The server. Its `shutdown()` and `finished` reject if requests do not end within `shutdownTimeout`: Deno
  * cannot abort them, so the caller must end the process.
  * @throws {RangeError} If a limit or timeout is negative or NaN.
+ * @throws {TypeError} If `basePath` or `trustForwarded` is invalid.
  *
  * @example
  * ```ts no-assert
@@ -127,7 +130,7 @@ export function serveHTTP(
 export function serveHTTP(app: App, options?: HTTPOptions): Deno.HttpServer<Deno.NetAddr>;
 export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<Deno.Addr> {
   checkNumbers("Cannot serve", options);
-  checkTrust(options);
+  checkRequestOptions(options);
   const service = new Service(app, options);
   const stop = new AbortController();
   const server = open(options, stop.signal, (request, info) => service.serve(request, info));

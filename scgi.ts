@@ -15,7 +15,7 @@
  */
 
 import type { App, AppOptions } from "./bridge/app.ts";
-import { checkTrust } from "./bridge/forwarded.ts";
+import { checkRequestOptions } from "./bridge/request.ts";
 import type { Listener } from "./io/duplex.ts";
 import { safeLog } from "./io/log.ts";
 import { mainModulePath } from "./io/main_module.ts";
@@ -60,6 +60,7 @@ export interface SCGIOptions extends AppOptions, LimitOptions, ServerOptions {
  * @returns A handle with the shape of `Deno.HttpServer`.
  * @throws {Error} If other machines can reach the listener and no option allows this.
  * @throws {RangeError} If a limit or timeout is negative or NaN.
+ * @throws {TypeError} If `basePath`, `trustForwarded` or `webServerAddresses` is invalid.
  *
  * @example A daemon for nginx's `scgi_pass 127.0.0.1:4000`
  * ```ts no-assert
@@ -73,7 +74,7 @@ export interface SCGIOptions extends AppOptions, LimitOptions, ServerOptions {
  * ```
  */
 export function serveSCGI(app: App, listener: Listener, options: SCGIOptions = {}): Server {
-  checkTrust(options);
+  checkRequestOptions(options);
   const log = safeLog(options.log);
   const { lenient = false } = options;
   const service: SCGIService = {

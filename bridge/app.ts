@@ -103,11 +103,11 @@ export interface AppOptions {
   /**
    * The part of the URL's path to remove, so that the app's routes do not depend on where it is mounted. `"auto"`
    * removes SCRIPT_NAME if the web server splits the path (`/cgi-bin/app.ts/users` becomes `/users`). A path such as
-   * `"/app"` is removed if the URL's path begins with it.
+   * `"/app"` or `"/the app"` is removed if the URL's path, decoded, begins with it. A slash at its end does not count.
    *
    * @default undefined, the app gets the path that the client requested
    */
-  basePath?: "auto" | `/${string}`;
+  basePath?: "auto" | "" | `/${string}`;
   /**
    * The proxies in front of the web server from which to take scheme, host and client address: the last values of
    * `X-Forwarded-Proto`, `-Host` and `-For`, or where none of these is present of `Forwarded` (RFC 7239). An

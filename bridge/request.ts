@@ -5,11 +5,11 @@
  */
 
 import { ProtocolError } from "../wire/protocol_error.ts";
-import { encodeByteString } from "../wire/byte_string.ts";
+import { encodeByteString, toByteString } from "../wire/byte_string.ts";
 import { CONNECTION_FIELDS, TOKEN } from "../wire/cgi.ts";
 import type { Variables } from "../wire/variables.ts";
 import type { AppOptions, Protocol } from "./app.ts";
-import { type Forwarded, isTrusted, readForwarded } from "./forwarded.ts";
+import { checkTrust, type Forwarded, isTrusted, readForwarded } from "./forwarded.ts";
 import { serverQuirks } from "./server_quirks.ts";
 
 /** Methods that no `Request` can have (A5). */
@@ -173,6 +173,22 @@ function serverAuthority(variables: Variables, scheme: string): string {
     ? host
     : `${host}:${port}`;
   return isAuthority(authority) ? authority : "localhost";
+}
+
+/**
+ * Checks the options that a request is created with.
+ *
+ * @throws {TypeError} If one is not what its type says.
+ */
+export function checkRequestOptions(options: AppOptions): void {
+  checkTrust(options);
+  const { basePath = "" } = options;
+  if (typeof basePath === "string" && /^(?:auto|\/.*)?$/s.test(basePath)) return;
+  throw new TypeError(
+    `Cannot serve as basePath must be "auto" or a path such as "/app": current value is ${
+      JSON.stringify(basePath)
+    }`,
+  );
 }
 
 /** Returns the path and query of the URL (A10 to A13). */
@@ -381,8 +397,8 @@ export function requestURL(
   const base = options.basePath;
   let prefix: string;
   if (base !== undefined && base !== "auto") {
-    const path = trimSlashes(base);
-    prefix = url.pathname === path || url.pathname.startsWith(path + "/") ? path : "";
+    prefix = encodedPrefix(url.pathname, toByteString(trimSlashes(base))) ?? "";
+    if (!/^(?:\/|$)/.test(url.pathname.slice(prefix.length))) prefix = "";
   } else {
     prefix = mountPrefix(variables, url.pathname, protocol, program);
   }

@@ -1,7 +1,7 @@
-import { assertEquals, assertInstanceOf, assertStringIncludes } from "@std/assert";
+import { assertEquals, assertInstanceOf, assertStringIncludes, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import type { AppOptions, HandlerInfo } from "../../bridge/app.ts";
-import { mountPrefix } from "../../bridge/request.ts";
+import { checkRequestOptions, mountPrefix } from "../../bridge/request.ts";
 import { Variables } from "../../wire/variables.ts";
 import { bytes, text } from "../testing/bytes.ts";
 import { run } from "../testing/cgi_script.ts";
@@ -617,7 +617,7 @@ Deno.test("info.scriptName of a CGI script needs no PATH_INFO (rules A17, A18)",
 });
 
 Deno.test("basePath removes a path if the URL begins with it (rule A17)", async () => {
-  const cases: [string, `/${string}`, string, string, string][] = [
+  const cases: [string, "" | `/${string}`, string, string, string][] = [
     ["/app/users?q", "/app", "/users?q", "/app", "/users"],
     ["/app", "/app", "/", "/app", ""],
     ["/app/", "/app", "/", "/app", "/"],
@@ -626,6 +626,14 @@ Deno.test("basePath removes a path if the URL begins with it (rule A17)", async 
     ["/other/x", "/app", "/other/x", "", "/other/x"],
     ["/app/x", "/", "/app/x", "", "/app/x"],
     ["/app//x", "/app", "//x", "/app", "//x"],
+    // Web servers compare decoded paths.
+    ["/%61pp/x", "/app", "/x", "/app", "/x"],
+    ["/the%20app/x", "/the app", "/x", "/the app", "/x"],
+    ["/the%20app/x", "/the%20app/", "/x", "/the app", "/x"],
+    ["/100%25/x", "/100%", "/x", "/100%", "/x"],
+    ["/%C3%A9/x", "/é", "/x", "/é", "/x"],
+    ["/app%2Fx", "/app", "/app%2Fx", "", "/app/x"],
+    ["/app/x", "", "/app/x", "", "/app/x"],
   ];
   for (const [uri, basePath, path, scriptName, pathInfo] of cases) {
     const pairs = { REQUEST_URI: uri, SCRIPT_NAME: "/misleading", PATH_INFO: "/misleading" };
@@ -635,6 +643,21 @@ Deno.test("basePath removes a path if the URL begins with it (rule A17)", async 
       { basePath },
     );
     assertEquals(got, [`http://example.org${path}`, scriptName, pathInfo], uri);
+  }
+});
+
+Deno.test("checkRequestOptions() rejects a basePath that could match no path", () => {
+  for (const basePath of ["", "/", "/app", "auto", undefined] as const) {
+    checkRequestOptions({ basePath });
+  }
+  for (const basePath of ["app", "app/", "Auto", " /app", 1]) {
+    assertThrows(
+      () => checkRequestOptions({ basePath: basePath as "auto" }),
+      TypeError,
+      `Cannot serve as basePath must be "auto" or a path such as "/app": current value is ${
+        JSON.stringify(basePath)
+      }`,
+    );
   }
 });
 
