@@ -4,10 +4,10 @@
  * @module
  */
 
+import { dirname } from "node:path";
 import { cgiGateway, fastCGIGateway } from "../gateway.ts";
 import { DEFAULT_PORTS } from "../io/address.ts";
 import { guardConsole, logLine, writeLine } from "../io/log.ts";
-import { absolutePath } from "../gateway/script_file.ts";
 import { onTermination } from "../process/signals.ts";
 import { readAddress } from "./address.ts";
 import { type Arguments, formatUsage, names, type Usage } from "./arguments.ts";
@@ -98,7 +98,7 @@ async function serveApplication(
   using gateway = fastCGIGateway(address, { root, mergeSlashes: true });
   stop.addEventListener("abort", () => gateway[Symbol.dispose]());
   const handler: DevelopmentHandler = async (request, info) => {
-    const file = root === undefined ? undefined : await staticFile(request, absolutePath(root));
+    const file = root === undefined ? undefined : await staticFile(request, root);
     return file ?? await gateway(request, info);
   };
   await serveDevelopment(handler, port, stop);
@@ -142,7 +142,7 @@ async function serveApp(
     if (loaded === "fails") logLine("The app does not start. Correct it and save it");
   };
   const path = await Deno.realPath(module);
-  using _ = watchSources(path.slice(0, path.lastIndexOf("/")), (changed) => {
+  using _ = watchSources(dirname(path), (changed) => {
     writeLine(Deno.stdout, `${changed} has changed`);
     load();
   });

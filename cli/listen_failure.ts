@@ -1,3 +1,4 @@
+import { basename, dirname } from "node:path";
 import { shellQuote } from "../debug/shell_command.ts";
 import { Failure } from "./errors.ts";
 
@@ -33,9 +34,9 @@ function explain(error: unknown, code: string | undefined, address: string): str
   if (code === "EACCES" || code === "EPERM" || error instanceof Deno.errors.PermissionDenied) {
     if (unix !== undefined) {
       const own = unix.replace(/(?:\.\w+)?$/, "");
-      const socket = `${own}/${unix.slice(unix.lastIndexOf("/") + 1)}`;
+      const socket = `${own}/${basename(unix)}`;
       return `${cannot}: this user may not create files in ${
-        folderOf(unix)
+        dirname(unix)
       }. Try a folder of your own: sudo install -d -o "$USER" ${shellQuote(own)}, and --listen ${
         shellQuote(`unix:${socket}`)
       }`;
@@ -45,14 +46,9 @@ function explain(error: unknown, code: string | undefined, address: string): str
     }`;
   }
   if (code === "ENOENT" && unix !== undefined) {
-    return `${cannot}: ${folderOf(unix)} does not exist. Create it: mkdir -p ${
-      shellQuote(folderOf(unix))
+    return `${cannot}: ${dirname(unix)} does not exist. Create it: mkdir -p ${
+      shellQuote(dirname(unix))
     }`;
   }
   return undefined;
-}
-
-function folderOf(path: string): string {
-  const slash = path.lastIndexOf("/");
-  return slash < 0 ? "." : path.slice(0, slash) || "/";
 }

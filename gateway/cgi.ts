@@ -14,6 +14,7 @@ import {
   checkScript,
   findScript,
   FirstLines,
+  folderOf,
   type ScriptRefusal,
   type ScriptRules,
 } from "./script_file.ts";
@@ -328,11 +329,6 @@ function readPermissions(permissions: Record<string, string[]>): Map<string, str
     read.set(path, flags);
   }
   return read;
-}
-
-function folderOf(file: string): string {
-  const slash = file.lastIndexOf("/");
-  return slash < 0 ? "." : file.slice(0, slash) || "/";
 }
 
 /** One request to a CGI script. */

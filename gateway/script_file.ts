@@ -38,6 +38,11 @@ export function absolutePath(path: string): string {
   return path.startsWith("/") ? path : `${Deno.cwd()}/${path}`;
 }
 
+/** Returns the folder of a file with an absolute path. */
+export function folderOf(file: string): string {
+  return file.slice(0, file.lastIndexOf("/")) || "/";
+}
+
 // Synchronous calls take a fraction of the time. Starting the process blocks for longer, on the same files.
 
 /**
@@ -113,7 +118,7 @@ export function checkScript(
     return refusal(`${file} must end in ${rules.extensions.join(", ")}`);
   }
   const real = Deno.realPathSync(file);
-  const folder = Deno.statSync(real.slice(0, real.lastIndexOf("/")) || "/");
+  const folder = Deno.statSync(folderOf(real));
   if (isWorldWritable(info)) return refusal(`${file} is writable by all users`);
   if (isWorldWritable(folder)) return refusal(`the folder of ${file} is writable by all users`);
   if (info.mode !== null && !(info.mode & EXECUTABLE) && rules.needsRunBit(file)) {

@@ -1,5 +1,6 @@
+import { resolve } from "node:path";
 import { fileNames } from "../../gateway/script_path.ts";
-import { absolutePath, FileKinds } from "../../gateway/script_file.ts";
+import { FileKinds } from "../../gateway/script_file.ts";
 
 /** Media types of the files that are served, by extension. Others, such as sources and data, are not served. */
 const TYPES: Record<string, string> = {
@@ -30,7 +31,7 @@ export async function staticFile(request: Request, root: string): Promise<Respon
   if (names === undefined || names.some((name) => name === "" || name.startsWith("."))) {
     return undefined;
   }
-  const files = new FileKinds(absolutePath(root));
+  const files = new FileKinds(resolve(root));
   const path = `/${names.join("/")}`;
   if (files.kind(path) !== "file") return undefined;
   // A link must not expose a file outside of the folder, even of the same owner.

@@ -4,8 +4,9 @@
  * @module
  */
 
+import { dirname } from "node:path";
 import { shellQuote } from "../../debug/shell_command.ts";
-import { folderOf, foldersOf, stat, User } from "./user.ts";
+import { foldersOf, stat, User } from "./user.ts";
 
 /** A command, as a program and its arguments. */
 export type Command = string[];
@@ -25,7 +26,7 @@ const STICKY = 0o1000;
 export function change(path: string, command: Command): Command | undefined {
   const owner = stat(path)?.uid;
   if (!isReplaceable(path)) return owner === Deno.uid() ? command : asUser(ROOT, command);
-  const folder = folderOf(path);
+  const folder = dirname(path);
   return isSticky(folder) || stat(folder)?.uid === owner ? asUser(owner, command) : undefined;
 }
 
@@ -33,7 +34,7 @@ export function change(path: string, command: Command): Command | undefined {
 export function isReplaceable(path: string): boolean {
   if (!foldersOf(path).every((folder) => isTrusted(folder))) return true;
   // Only its owner can replace a file in a sticky folder.
-  return isSticky(folderOf(path)) && !isTrustedUser(stat(path)?.uid);
+  return isSticky(dirname(path)) && !isTrustedUser(stat(path)?.uid);
 }
 
 /** Returns what runs a command as a user when it is pasted into this user's shell. */

@@ -1,3 +1,4 @@
+import { dirname } from "node:path";
 import { change, changeableAt, type Command } from "./commands.ts";
 import type { Find, Finding } from "./findings.ts";
 import {
@@ -12,7 +13,7 @@ import {
   withFlag,
 } from "./first_line.ts";
 import { denoFor, programOf, realPath, replaceProgram } from "./programs.ts";
-import { folderOf, foldersOf, stat, type User } from "./user.ts";
+import { foldersOf, stat, type User } from "./user.ts";
 
 const WORLD_WRITABLE = 0o002;
 const STICKY = 0o1000;
@@ -58,7 +59,7 @@ export async function examine({ script, user, env }: Examined, find: Find): Prom
   const info = stat(script);
   if (info?.isFile !== true) {
     const id = info?.isDirectory ? "folder" : "missing";
-    const folder = id === "folder" ? script : folderOf(script);
+    const folder = id === "folder" ? script : dirname(script);
     return { findings: [find(id, { folder, names: listNames(folder) })], source: "" };
   }
   const link = foreignLink(script);
@@ -128,7 +129,7 @@ function examineModes(script: string, file: string, user: User, find: Find): Fin
     const right = mode | (mode & 0o444) >> 2 | 0o1 << shift;
     findings.push(find("run-bit", {}, [change(file, ["chmod", right.toString(8), file])]));
   }
-  for (const path of [file, folderOf(file)]) {
+  for (const path of [file, dirname(file)]) {
     const mode = stat(path)?.mode ?? 0;
     if ((mode & WORLD_WRITABLE) === 0) continue;
     // A sticky folder, such as /tmp, is meant for all users.
@@ -144,7 +145,7 @@ function foreignLink(path: string): string | undefined {
   let at = "";
   for (let links = 0; links <= MAX_LINKS && rest.length > 0;) {
     const [name, ...others] = rest;
-    const part = name === ".." ? folderOf(at || "/") : `${at}/${name}`;
+    const part = name === ".." ? dirname(at || "/") : `${at}/${name}`;
     const link = Deno.lstatSync(part);
     if (!link.isSymlink) {
       [at, rest] = [part === "/" ? "" : part, others];

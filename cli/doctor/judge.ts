@@ -4,6 +4,7 @@
  * @module
  */
 
+import { basename, dirname } from "node:path";
 import { shellQuote } from "../../debug/shell_command.ts";
 import { SPECIFIER } from "../version.ts";
 import { asUser, change, changeableAt, type Command } from "./commands.ts";
@@ -20,7 +21,7 @@ import {
 import { denoOf } from "./programs.ts";
 import { findDenied } from "./storage.ts";
 import type { Trial } from "./trial.ts";
-import { folderOf, stat, type User } from "./user.ts";
+import { stat, type User } from "./user.ts";
 
 /** The module that has serve(). */
 const MODULE = SPECIFIER.replace(/\/cli$/, "");
@@ -145,7 +146,7 @@ function judgeDownload({ find, first, file, user, env }: Judged, error: string):
       ...languageOf(first!),
       file,
     ]);
-  const name = shellQuote(file.slice(file.lastIndexOf("/") + 1));
+  const name = shellQuote(basename(file));
   if (user.canWrite(cache)) return find("import", { error, name }, [fill(cache)]);
   const folders = configured === undefined ? [CACHE] : [configured, CACHE];
   const directory = folders.find((folder) => mayBeMade(folder, user)) ?? `${CACHE}-${user.name}`;
@@ -162,7 +163,7 @@ function judgeDownload({ find, first, file, user, env }: Judged, error: string):
 /** Returns whether a folder is the user's, or root can make it for the user. */
 function mayBeMade(folder: string, user: User): boolean {
   if (user.canWrite(folder)) return true;
-  return stat(folder) === undefined && stat(folderOf(folder))?.isDirectory === true &&
+  return stat(folder) === undefined && stat(dirname(folder))?.isDirectory === true &&
     user.blockedAt(folder) === undefined;
 }
 

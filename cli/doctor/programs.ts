@@ -4,6 +4,7 @@
  * @module
  */
 
+import { basename } from "node:path";
 import { closest } from "../closest.ts";
 import { asUser, change, changeableAt, type Command } from "./commands.ts";
 import { denoArguments, type FirstLine, setFirstLine, withProgram } from "./first_line.ts";
@@ -40,7 +41,7 @@ export function denoOf(first: FirstLine, path: string): string {
 export function replaceProgram(needs: Needs): (Command | undefined)[] {
   const { file, first, user, path } = needs;
   const [given] = first.command;
-  const name = nameOf(given);
+  const name = basename(given);
   const use = (program: string) => [change(file, setFirstLine(file, withProgram(first, program)))];
   const usable = candidates(name, path).find((program) => mayUse(program, needs));
   if (usable !== undefined) return use(usable);
@@ -115,8 +116,4 @@ export function realPath(path: string): string {
   } catch {
     return path;
   }
-}
-
-function nameOf(path: string): string {
-  return path.slice(path.lastIndexOf("/") + 1);
 }

@@ -4,11 +4,12 @@
  * @module
  */
 
+import { basename, dirname, join, resolve } from "node:path";
 import { asUser, changeableAt, type Command, isReplaceable } from "./commands.ts";
 import type { Find, Finding } from "./findings.ts";
 import { denoArguments, type FirstLine } from "./first_line.ts";
 import { realPath } from "./programs.ts";
-import { folderOf, stat, type User } from "./user.ts";
+import { stat, type User } from "./user.ts";
 
 /** What is known of a script. */
 interface Shown {
@@ -39,8 +40,8 @@ export function findDenied(shown: Shown): Finding | undefined {
   const isDatabase = /database/.test(message);
   const paths = pathsIn(message);
   for (const path of isDatabase ? [...paths, ...databases(shown)] : paths) {
-    const full = resolve(path, file);
-    const folder = folderOf(full);
+    const full = resolveFrom(file, path);
+    const folder = dirname(full);
     const exists = stat(full) !== undefined;
     const rights = exists
       ? [...user.canRead(full) ? [] : ["read"], ...user.canWrite(full) ? [] : ["write"]]
@@ -68,7 +69,7 @@ function grantFolder(folder: string, data: string, shown: Shown): Command | unde
   if (stat(folder) !== undefined) {
     return holdsOnly(folder, data) ? giveTo(shown, folder) : undefined;
   }
-  const hasParent = stat(folderOf(folder))?.isDirectory === true;
+  const hasParent = stat(dirname(folder))?.isDirectory === true;
   return hasParent && isSafe(folder, file)
     ? asUser(0, ["install", "-d", "-o", user.name, folder])
     : undefined;
@@ -104,13 +105,13 @@ function databases({ source, env, first, file }: Shown): string[] {
   const flags = (denoArguments(first) ?? [])
     .flatMap((flag) => /^--allow-write=(.*)/.exec(flag)?.[1].split(",") ?? []);
   return [...literals.slice(0, MAX_LITERALS), ...Object.values(env), ...flags]
-    .filter((path) => DATABASE.test(path) || isDatabase(resolve(path, file)));
+    .filter((path) => DATABASE.test(path) || isDatabase(resolveFrom(file, path)));
 }
 
 /** Resolves a path against the folder of a script, where scripts run. */
-function resolve(path: string, script: string): string {
-  const full = path.startsWith("/") ? path : `${folderOf(script)}/${path}`;
-  return `${realPath(folderOf(full)).replace(/\/$/, "")}/${full.slice(full.lastIndexOf("/") + 1)}`;
+function resolveFrom(script: string, path: string): string {
+  const full = resolve(dirname(script), path);
+  return join(realPath(dirname(full)), basename(full));
 }
 
 function isDatabase(path: string): boolean {

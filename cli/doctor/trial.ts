@@ -4,6 +4,7 @@
  * @module
  */
 
+import { basename, dirname } from "node:path";
 import { createVariables } from "../../bridge/request_variables.ts";
 import { DEFAULTS } from "../../gateway/options.ts";
 import { ResponseReader } from "../../gateway/response.ts";
@@ -11,7 +12,7 @@ import { MAX_DELAY } from "../../io/max_delay.ts";
 import { ProcessGroup, startsSessions } from "../../process/script_process.ts";
 import { toByteString, toText } from "../../wire/byte_string.ts";
 import { Failure } from "../errors.ts";
-import { folderOf, stat, type User } from "./user.ts";
+import { stat, type User } from "./user.ts";
 
 /** The request of a trial. */
 export interface TrialRequest {
@@ -68,7 +69,7 @@ export async function tryScript(options: TrialOptions): Promise<Trial> {
   const stderr = new Excerpt();
   const process = new ProcessGroup({
     command: commandOf(options),
-    cwd: folderOf(script),
+    cwd: dirname(script),
     env: environmentOf(options),
     input: body !== undefined,
   }, (line) => stderr.add(`${line}\n`));
@@ -134,7 +135,7 @@ function environmentOf(options: TrialOptions): Record<string, string> {
     scriptName: toByteString(scriptNameOf(script)),
     pathInfo: toByteString(pathInfo),
     scriptFilename: script,
-    documentRoot: folderOf(script),
+    documentRoot: dirname(script),
     contentLength: body?.length,
     remoteAddr: { transport: "tcp", hostname: "127.0.0.1", port: 40000 },
   });
@@ -144,7 +145,7 @@ function environmentOf(options: TrialOptions): Record<string, string> {
 
 /** Returns the path that a web server gives a script. */
 export function scriptNameOf(script: string): string {
-  return `/cgi-bin/${script.slice(script.lastIndexOf("/") + 1)}`;
+  return `/cgi-bin/${basename(script)}`;
 }
 
 /** Parses a script's output as a gateway does, however long it is. */

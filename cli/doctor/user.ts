@@ -1,3 +1,4 @@
+import { dirname } from "node:path";
 import { UsageError } from "../errors.ts";
 
 const READ = 4;
@@ -61,7 +62,7 @@ export class User {
   canWrite(path: string): boolean {
     if (this.blockedAt(path) !== undefined) return false;
     if (stat(path) !== undefined) return this.#may(path, WRITE);
-    return path !== "/" && this.canWrite(folderOf(path));
+    return path !== "/" && this.canWrite(dirname(path));
   }
 
   /** Returns whether the user may create files in a folder. */
@@ -100,14 +101,9 @@ export class User {
   }
 }
 
-/** Returns the folder of a file. */
-export function folderOf(path: string): string {
-  return path.slice(0, path.lastIndexOf("/")) || "/";
-}
-
 /** Returns all folders on the way to a file, the root first. */
 export function foldersOf(path: string): string[] {
-  return path === "/" ? [] : [...foldersOf(folderOf(path)), folderOf(path)];
+  return path === "/" ? [] : [...foldersOf(dirname(path)), dirname(path)];
 }
 
 /** Returns what is known of a file, or undefined if it does not exist or cannot be seen. */
