@@ -73,10 +73,10 @@ const git = new Suite("gateway: Git", { git: "git", [HTTP_BACKEND]: "git" }, asy
   return { url: `${base}/git/one.git`, bare };
 });
 
-git.test("clone, push of 100 MB, fetch", async ({ url, bare }, rig) => {
+git.test("clone, push of 20 MB, fetch", async ({ url, bare }, rig) => {
   const [one, two] = [`${rig.dir}/one`, `${rig.dir}/two`];
   for (const clone of [one, two]) await run(rig, "git", "clone", "-q", url, clone);
-  const large = new Uint8Array(100_000_000);
+  const large = new Uint8Array(20_000_000);
   for (let at = 0; at < large.length; at += 60_000) {
     crypto.getRandomValues(large.subarray(at, at + 60_000));
   }
