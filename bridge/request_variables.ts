@@ -56,10 +56,18 @@ function fieldVariable(name: string): string | null {
   return variable;
 }
 
+/**
+ * Returns a URL with the scheme and host that a request is addressed to. Over a Unix socket that of `Deno.serve` has the
+ * scheme "http+unix", and without Host the socket's path as its host.
+ */
+function originOf(url: URL, headers: Headers): URL {
+  if (url.protocol === "http:" || url.protocol === "https:") return url;
+  return URL.parse(`http://${headers.get("host") ?? ""}`) ?? new URL("http://localhost");
+}
+
 /** Returns the host that a request is addressed to: with an absolute target that of its URL, else Host (A11). */
 function addressedHost(host: string, url: URL): string {
-  // Over a Unix socket the URL has the socket's path.
-  if (host === url.host || !/^https?:$/.test(url.protocol)) return host;
+  if (host === url.host) return host;
   const named = `${url.protocol}//${host}`;
   return URL.canParse(named) && new URL(named).host === url.host ? host : url.host;
 }
@@ -81,7 +89,8 @@ export function writeVariables(
   write: VariableSink,
 ): void {
   const { url = new URL(request.url), variables: overrides } = options;
-  const secure = url.protocol === "https:";
+  const origin = originOf(url, request.headers);
+  const secure = origin.protocol === "https:";
   const set = overrides === undefined ? write : (name: string, value: string) => {
     if (!Object.hasOwn(overrides, name)) write(name, value);
   };
@@ -91,9 +100,9 @@ export function writeVariables(
   set("SERVER_PROTOCOL", options.serverProtocol ?? "HTTP/1.1");
   set("SERVER_SOFTWARE", options.serverSoftware ?? "Gatehouse");
   set("REQUEST_METHOD", request.method);
-  set("REQUEST_SCHEME", url.protocol.slice(0, -1));
+  set("REQUEST_SCHEME", origin.protocol.slice(0, -1));
   // Not from the URL's parts, which do not distinguish an empty query from none.
-  set("REQUEST_URI", url.href.replace(/^[a-z]+:\/\/[^/?#]*/, "").replace(/#.*/s, ""));
+  set("REQUEST_URI", url.href.replace(/^[a-z+]+:\/\/[^/?#]*/, "").replace(/#.*/s, ""));
   set("QUERY_STRING", url.search.slice(1));
   set("SCRIPT_NAME", options.scriptName ?? "");
   set("PATH_INFO", options.pathInfo);
@@ -104,8 +113,8 @@ export function writeVariables(
     const root = toByteString(documentRoot).replace(/\/+$/, "");
     set("PATH_TRANSLATED", root + options.pathInfo.replace(/^\/*/, "/"));
   }
-  set("SERVER_NAME", url.hostname.replace(/^\[(.*)\]$/, "$1"));
-  set("SERVER_PORT", url.port || (secure ? "443" : "80"));
+  set("SERVER_NAME", origin.hostname.replace(/^\[(.*)\]$/, "$1"));
+  set("SERVER_PORT", origin.port || (secure ? "443" : "80"));
   if (secure) set("HTTPS", "on");
   if (remoteAddr !== undefined && "hostname" in remoteAddr) {
     set("REMOTE_ADDR", remoteAddr.hostname);
@@ -121,11 +130,11 @@ export function writeVariables(
     if (name === "authorization" && options.dropAuthorization) return;
     if (name === "host") {
       hasHost = true;
-      value = addressedHost(value, url);
+      value = addressedHost(value, origin);
     }
     set(variable, value);
   });
-  if (!hasHost) set("HTTP_HOST", url.host);
+  if (!hasHost) set("HTTP_HOST", origin.host);
   if (overrides === undefined) return;
   for (const [name, value] of Object.entries(overrides)) write(name, toByteString(value));
 }

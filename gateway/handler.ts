@@ -171,7 +171,8 @@ function redirectedRequest(request: Request, location: string): Request {
   }
   const headers = new Headers(request.headers);
   for (const name of ["content-length", "content-type", "transfer-encoding"]) headers.delete(name);
-  const next = new Request(new URL(request.url).origin + location, {
+  // Not by "origin", which a URL of a Unix socket lacks.
+  const next = new Request(request.url.replace(/^([a-z+]+:\/\/[^/?#]*).*$/s, "$1") + location, {
     method: request.method === "HEAD" ? "HEAD" : "GET",
     headers,
     signal: request.signal,

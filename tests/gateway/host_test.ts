@@ -155,3 +155,65 @@ Deno.test("no Host chooses another path, through each gateway", async () => {
     await Deno.remove(root, { recursive: true });
   }
 });
+
+/** Sends a request over a Unix socket, and returns the body of the response. */
+async function sendOverUnix(path: string, request: string): Promise<string> {
+  using conn = await Deno.connect({ transport: "unix", path });
+  await conn.write(new TextEncoder().encode(request));
+  const response = await deadline(new Response(conn.readable).text(), "the response");
+  return response.slice(response.indexOf("\r\n\r\n") + 4);
+}
+
+Deno.test("a request over a Unix socket has the client's host and path in its variables, without Host localhost (rule A8)", async () => {
+  const folder = await Deno.makeTempDir();
+  const script = `${folder}/script`;
+  const text = `#!/bin/sh
+[ "$PATH_INFO" = /redirect ] && printf 'Location: /x?q\\n\\n' && exit
+printf 'Content-Type: text/plain\\n\\n'
+printf "$REQUEST_SCHEME $HTTP_HOST $SERVER_NAME $SERVER_PORT $REQUEST_URI"`;
+  await Deno.writeTextFile(script, text, { mode: 0o755 });
+  const seen: Handler = ({ url }, { variables }) => {
+    const names = ["REQUEST_SCHEME", "HTTP_HOST", "SERVER_NAME", "SERVER_PORT", "REQUEST_URI"];
+    const values = names.map((name) => variables.get(name)).join(" ");
+    assertEquals(url, `http://${variables.get("HTTP_HOST")!.replace(/:80$/, "")}/x?q`);
+    return new Response(values);
+  };
+  const local = () => Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  await using fastcgi = serveFastCGI(seen, local());
+  await using scgi = serveSCGI(seen, local());
+  const address = ({ addr }: { addr: Deno.Addr }) => `127.0.0.1:${(addr as Deno.NetAddr).port}`;
+  using toFastCGI = fastCGIGateway(address(fastcgi));
+  using toSCGI = scgiGateway(address(scgi));
+  using toScript = cgiGateway(script);
+  const path = `${folder}/socket`;
+  const onListen = () => {};
+  const starts = {
+    HTTP: () => serveHTTP(seen, { path, onListen }),
+    FastCGI: () => Deno.serve({ path, onListen }, toFastCGI),
+    SCGI: () => Deno.serve({ path, onListen }, toSCGI),
+    CGI: () => Deno.serve({ path, onListen }, toScript),
+  };
+  const requests = {
+    "GET /x?q HTTP/1.0\r\n\r\n": "http localhost localhost 80 /x?q",
+    "GET /x?q HTTP/1.1\r\nHost: a.example:81\r\nConnection: close\r\n\r\n":
+      "http a.example:81 a.example 81 /x?q",
+    "GET /x?q HTTP/1.1\r\nHost: a.example:80\r\nConnection: close\r\n\r\n":
+      "http a.example:80 a.example 80 /x?q",
+    "GET http://b.example/x?q HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n":
+      "http b.example b.example 80 /x?q",
+  };
+  try {
+    for (const [name, start] of Object.entries(starts)) {
+      await using _ = start();
+      for (const [request, expected] of Object.entries(requests)) {
+        const body = await sendOverUnix(path, request);
+        assertStringIncludes(body, expected, `${name}: ${request}`);
+      }
+      if (name !== "CGI") continue;
+      const redirect = "GET /redirect HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n";
+      assertStringIncludes(await sendOverUnix(path, redirect), "http a.example a.example 80 /x?q");
+    }
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
