@@ -1,4 +1,11 @@
-import { assert, assertEquals, assertFalse, assertLess, assertStringIncludes } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertFalse,
+  assertLess,
+  assertRejects,
+  assertStringIncludes,
+} from "@std/assert";
 import fc from "fast-check";
 import type { App, FilterInfo } from "../../bridge/app.ts";
 import { serveFastCGI } from "../../fastcgi.ts";
@@ -672,6 +679,24 @@ for (const keep of [true, false]) {
     });
   }
 }
+
+Deno.test("an app behind HAProxy that reads its body after the response gets all that has arrived, or an error", async () => {
+  const requests: Request[] = [];
+  const app: App = (request) => (requests.push(request), new Response("Hello"));
+  await serving(app, {}, async ({ connect }) => {
+    const client = await connect();
+    for (const [early, late] of [["whole", ""], ["pa", "rt."]]) {
+      await client.send(...upload(true, 5), stdin(1, bytes(early)));
+      const isEnd = ({ type, content }: Received) =>
+        type === RecordType.stdout && content.length === 0;
+      await client.until(isEnd, "the end of the response");
+      await client.send(...(late ? [stdin(1, bytes(late))] : []), stdinEnd(1));
+      assertEquals((await client.response()).status, 200);
+    }
+  });
+  assertEquals(await requests[0].text(), "whole");
+  await assertRejects(() => requests[1].text(), Error, "it was discarded");
+});
 
 Deno.test("serveFastCGI() closes a connection of HAProxy on which an upload stalls after its response (rule C15)", async () => {
   await serving(hello, {}, async ({ connect }) => {
