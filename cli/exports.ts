@@ -7,7 +7,9 @@
 import { basename, dirname, join } from "node:path";
 import type { App } from "../bridge/app.ts";
 import { pathOf } from "./app_config.ts";
-import type { Exports } from "./load_app.ts";
+
+/** What a module exports. */
+export type Exports = Record<string, unknown>;
 
 /** Names under which a module may export its app. */
 const NAMES = ["app", "handler", "fetch", "handle", "server", "router", "api", "main", "request"];

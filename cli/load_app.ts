@@ -6,10 +6,8 @@ import { shellQuote } from "../debug/shell_command.ts";
 import { logLine } from "../io/log.ts";
 import { isURL } from "./app_config.ts";
 import { Failure, UsageError } from "./errors.ts";
+import type { Exports } from "./exports.ts";
 import { OwnServers } from "./own_servers.ts";
-
-/** What a module exports. */
-export type Exports = Record<string, unknown>;
 
 /** Where `serve()` of any version of this package looks for a command line that loads its module: see mod.ts. */
 const LOADER: unique symbol = Symbol.for("@gatehouse/cgi loader");

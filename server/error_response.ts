@@ -1,22 +1,8 @@
 import type { AppOptions, HandlerInfo } from "../bridge/app.ts";
 import { describeError } from "../bridge/describe.ts";
 import { plainResponse } from "../bridge/plain_response.ts";
+import type { DebugHook } from "./debug_hook.ts";
 import { checkHeaders, checkResponse } from "./response_head.ts";
-
-/** What creates the page that the option `debug` shows. */
-export interface DebugHook {
-  /** Loads debug/debug_page.ts. */
-  load(): Promise<{
-    debugPage(
-      error: unknown,
-      request: Request | undefined,
-      info: HandlerInfo,
-      address: Deno.Addr | undefined,
-    ): Promise<Response>;
-  }>;
-  /** The address that the server listens on, if it does. */
-  address?: Deno.Addr;
-}
 
 /**
  * Creates the response to a request whose handler failed: that of `onError`, the debug page, or a plain 500. Logs the

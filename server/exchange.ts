@@ -7,7 +7,7 @@ import type {
   Protocol,
 } from "../bridge/app.ts";
 import { describeError } from "../bridge/describe.ts";
-import type { DebugHook } from "./error_response.ts";
+import type { DebugHook } from "./debug_hook.ts";
 import { createLazyRequest, type RequestParts } from "./lazy_request.ts";
 import {
   decodePath,

@@ -1,5 +1,5 @@
 import { BodyWatch } from "./body_watch.ts";
-import type { DebugHook } from "./error_response.ts";
+import type { DebugHook } from "./debug_hook.ts";
 import { disconnected, Exchange, FilterExchange, type TransportInfo } from "./exchange.ts";
 import { BODY_HIGH_WATER, type LimitOptions } from "./limits.ts";
 import { RequestBody, type RequestBodySource } from "./request_body.ts";

@@ -84,6 +84,31 @@ Deno.test("each source file imports only what its layer may import", () => {
   assertEquals(faults, []);
 });
 
+/** Returns the files that a source file imports. */
+function importsOf(path: string): string[] {
+  return specifiersOf(Deno.readTextFileSync(new URL(path, root)))
+    .filter((specifier) => specifier !== null && /^\.\.?\//.test(specifier))
+    .map((specifier) => new URL(specifier!, `file:///${path}`).pathname.slice(1));
+}
+
+/** Returns the files of import circles: those that are left when files whose imports are all done are taken away. */
+function circlesAmong(imports: Map<string, string[]>): string[] {
+  const left = new Map(imports);
+  for (let before = Infinity; left.size < before;) {
+    before = left.size;
+    for (const [path, targets] of left) {
+      if (!targets.some((target) => left.has(target))) left.delete(path);
+    }
+  }
+  return [...left.keys()];
+}
+
+Deno.test("no file imports itself by way of others, not even a type", () => {
+  assertEquals(circlesAmong(new Map([["a", ["b"]], ["b", ["c"]], ["c", []]])), []);
+  assertEquals(circlesAmong(new Map([["a", ["b"]], ["b", ["c"]], ["c", ["b"]]])), ["a", "b", "c"]);
+  assertEquals(circlesAmong(new Map(sourcesIn().map((path) => [path, importsOf(path)]))), []);
+});
+
 /** The methods of the console that a file may call: anything else of it may throw, and end a daemon. */
 function mayCall(path: string): RegExp {
   if (path === "io/log.ts" || path === "cgi.ts") return /./;
