@@ -76,6 +76,8 @@ export async function run(args: Arguments): Promise<number> {
   const seconds = args.number("timeout", 1) ?? 60;
   /** Whether PHP-FPM responds that there is no script. */
   let isPHP = false;
+  /** The last line of the log. The reason why a response is truncated is one. */
+  let logged = "";
   const options = {
     root: args.text("root"),
     variables: Object.fromEntries(args.all("variable").map((text) => split(text, "=", "variable"))),
@@ -83,6 +85,7 @@ export async function run(args: Arguments): Promise<number> {
     connectTimeout: seconds * 1000,
     log: (line: string) => {
       logLine(line);
+      logged = line;
       isPHP ||= line.includes("Primary script unknown");
     },
   };
@@ -95,6 +98,11 @@ export async function run(args: Arguments): Promise<number> {
     await print(response, args.has("include"));
   } catch (error) {
     const cause = error as Error;
+    if (response !== undefined && cause.message === logged) {
+      throw new Failure(
+        `Cannot fetch from ${address} as its response must be complete: it is truncated`,
+      );
+    }
     const message = protocol === "scgi" && response === undefined
       ? explainSCGI(cause, address)
       : undefined;

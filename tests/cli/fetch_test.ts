@@ -80,6 +80,31 @@ for (const [protocol, serve] of [["fastcgi", serveFastCGI], ["scgi", serveSCGI]]
   });
 }
 
+Deno.test("fetch says once why a response is truncated", async () => {
+  const chunks = [new TextEncoder().encode("part\n")];
+  const app = () =>
+    new Response(
+      new ReadableStream({
+        async pull(controller) {
+          await new Promise((resolve) => setTimeout(resolve, 0));
+          const chunk = chunks.shift();
+          if (chunk === undefined) controller.error(new Error("broken"));
+          else controller.enqueue(chunk);
+        },
+      }),
+    );
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  await using _server = serveFastCGI(app, listener, { log: () => {}, logTo: "log" });
+  const address = `127.0.0.1:${listener.addr.port}`;
+  const { code, stdout, stderr } = await runCommandLine(["fetch", address], ["--allow-net"]);
+  assertEquals([code, stdout], [1, "part\n"]);
+  assertEquals(stderr.split("\n"), [
+    "Cannot read response as the application must send all of it: it closed the connection",
+    `Cannot fetch from ${address} as its response must be complete: it is truncated`,
+    "",
+  ]);
+});
+
 Deno.test("fetch sends the contents of a file", async () => {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   await using _server = serveFastCGI(echo, listener);
