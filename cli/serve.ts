@@ -96,6 +96,7 @@ or from Forwarded. PROXIES may set them: addresses, ranges such as
       value: "TO",
       about: "where errors of the app go: server (the web server's log), stderr or both\n(default)",
     },
+    { name: "redact-query", about: "hide the values in the URL's query from OpenTelemetry" },
     { name: "debug", about: "show errors to every client; for development only" },
     { name: "check", about: "load the app and end, with 0 if it can be served" },
   ],
@@ -161,6 +162,9 @@ function readPlan(args: Arguments): Plan {
   if (log === "server" && protocol !== "fastcgi") {
     throw new UsageError(`--log server is for fastcgi: ${protocol} does not carry a log.`);
   }
+  if (args.has("redact-query") && protocol === "http") {
+    throw new UsageError("--redact-query is for fastcgi and scgi: over HTTP Deno exports the URL.");
+  }
   const format = args.choice("access-log", ACCESS_LOGS);
   return {
     module,
@@ -173,6 +177,7 @@ function readPlan(args: Arguments): Plan {
       basePath: readBasePath(args.text("base-path")),
       trustForwarded: readTrust(args.text("trust-forwarded")),
       debug: args.has("debug"),
+      redactQuery: args.has("redact-query"),
       allowRemote,
       ...readLimits(args, protocol),
       logTo: LOGS[log ?? "both"],

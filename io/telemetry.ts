@@ -76,7 +76,7 @@ const api = (globalThis as Record<symbol, unknown>)[Symbol.for("opentelemetry.js
 // A library may have registered a provider of its own where Deno has none: its requests are its own business.
 const tracer = api?.trace === tracerProvider ? tracerProvider.getTracer(SCOPE) : undefined;
 const meters = api?.metrics === meterProvider ? createMeters() : undefined;
-/** The context that each request begins in. The active one may be that of the request that resumed the connection. */
+/** The context that each request begins in, whatever the reads of its connection run in. */
 const root: Context = contextManager.active();
 const getter = { get: (header: HeaderLookup, name: string) => header(name) };
 

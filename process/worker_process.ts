@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { EXEC_PATH } from "./exec_path.ts";
+import { nameInstance } from "./instance_id.ts";
 import { logLine } from "../io/log.ts";
 import { MAX_DELAY } from "../io/max_delay.ts";
 import { killTree } from "./process_tree.ts";
@@ -55,6 +56,7 @@ export class WorkerProcess {
       this.#end(`${options.name} cannot be started: ${message}`);
     try {
       const { stdin, command } = options;
+      nameInstance();
       const child = spawn(EXEC_PATH, command, { stdio: [stdin, "inherit", "inherit", "ipc"] });
       this.#child = child;
       child.on("message", (message: unknown) => this.#received(message));

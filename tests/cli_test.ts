@@ -80,6 +80,7 @@ const MISTAKES: [args: string[], message: string][] = [
   [["serve", HELLO, "--listen", "0.0.0.0:9000"], "use --allow-remote"],
   [["serve", HELLO, "-l", "127.0.0.1:0", "-l", "[::]:9000"], "use --allow-remote"],
   [["serve", HELLO, "-p", "http", "-l", "fd:3"], "http cannot take an inherited socket"],
+  [["serve", HELLO, "-p", "http", "--redact-query"], "over HTTP Deno exports the URL"],
   [["serve", HELLO, "--mode", "rw"], "--mode must be octal"],
   [["serve", HELLO, "--workers", "0"], "--workers must be a number from 1"],
   [["serve", HELLO, "--workers", "2", "-l", ":1", "-l", ":2"], "name one --listen"],

@@ -113,6 +113,11 @@ export const FINDINGS = {
     what: "The script ends with an error before its response: {error}",
     advice: "Correct the line that the log below names.",
   },
+  "telemetry": {
+    what:
+      "The script has responded, but waits for a receiver of its telemetry that does not answer",
+    advice: "Set OTEL_EXPORTER_OTLP_TIMEOUT=300 where OTEL_DENO is set.",
+  },
   "slow": {
     what: "The script does not end within {seconds} seconds",
     advice: "Let the app return a Response, and look for what waits forever.",

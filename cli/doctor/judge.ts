@@ -53,6 +53,7 @@ export function judge(shown: Judged): Finding | undefined {
   if (late === undefined && status !== undefined && status < 500) return undefined;
   const cause = judgeLog(shown);
   if (cause !== undefined) return cause;
+  if (isHeldByTelemetry(shown)) return find("telemetry", {}, limitTelemetry(shown));
   if (late !== undefined) return find("slow", { seconds: String(seconds) });
   if (status !== undefined) return find("status", { status: String(status) });
   if (error === undefined) return undefined;
@@ -180,6 +181,18 @@ function hasLanguage(script: string, source: string): boolean {
 function addFlag({ file, first }: Judged, flag: string): (Command | undefined)[] {
   const line = first && withFlag(first, flag);
   return line === undefined || line === first?.text ? [] : [change(file, setFirstLine(file, line))];
+}
+
+/** Returns whether a script has responded and does not end, as one that exports telemetry to a silent receiver. */
+function isHeldByTelemetry({ late, stdout, first }: Judged): boolean {
+  const { OTEL_DENO, OTEL_EXPORTER_OTLP_TIMEOUT } = first?.variables ?? {};
+  return late === "script" && /\n\r?\n/.test(stdout) && OTEL_DENO !== undefined &&
+    OTEL_EXPORTER_OTLP_TIMEOUT === undefined;
+}
+
+function limitTelemetry({ file, first }: Judged): (Command | undefined)[] {
+  const line = withVariable(first!, "OTEL_EXPORTER_OTLP_TIMEOUT", "300");
+  return [change(file, setFirstLine(file, line))];
 }
 
 /** Returns the command that makes a script raise its limit of memory, as far as it may. */

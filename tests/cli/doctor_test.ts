@@ -5,6 +5,7 @@ import { type FindingId, FINDINGS } from "../../cli/doctor/findings.ts";
 import { importMapFlags, runCommandLine } from "../testing/command_line.ts";
 import { ROOT } from "../testing/daemon.ts";
 import { testWith } from "../testing/needs.ts";
+import { exportingTo } from "../testing/otlp_receiver.ts";
 import { Registry } from "../testing/registry.ts";
 import { Sandbox } from "../testing/sandbox.ts";
 
@@ -57,6 +58,9 @@ function makeFolder(mode = 0o755): string {
   Deno.chmodSync(folder, mode);
   return folder;
 }
+/** The port of a listener that accepts connections and never answers. */
+const SILENT = Deno.listen({ hostname: "127.0.0.1", port: 0 }).addr.port;
+
 /** Writes a script into a folder of its own. */
 function write(text: string, name = "hello.ts", mode = 0o755): string {
   const path = `${makeFolder()}/${name}`;
@@ -466,6 +470,18 @@ const BREAKS: Break[] = [
     id: "throws",
     make: () => write(RIGHT.replace("await", 'throw new Error("no database");\nawait')),
     says: "Error: no database",
+  },
+  {
+    id: "telemetry",
+    make: () =>
+      write(
+        RIGHT.replace(
+          "-S ",
+          `-S ${Object.entries(exportingTo(SILENT)).map((v) => v.join("=")).join(" ")} `,
+        ),
+      ),
+    args: [...USUAL, "--timeout", "8"],
+    fixed: true,
   },
   {
     id: "slow",

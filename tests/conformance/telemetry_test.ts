@@ -1,5 +1,7 @@
 /** Over each transport an app exports the spans and metrics that `Deno.serve` itself exports. */
 import { assert, assertEquals } from "@std/assert";
+import { fetchFastCGI } from "../../gateway.ts";
+import { Daemon, ROOT } from "../testing/daemon.ts";
 import { deadline } from "../testing/deadline.ts";
 import { runScript } from "../testing/cgi_script.ts";
 import {
@@ -178,6 +180,32 @@ for (const transport of ["CGI", "FastCGI", "SCGI"]) {
     assertEquals([none.spans.length, none.metrics.size], [0, 0]);
   });
 }
+
+Deno.test("serve --redact-query exports no value of the query", async () => {
+  const receiver = new OTLPReceiver();
+  await using _ = receiver;
+  const directory = await Deno.makeTempDir();
+  await Deno.writeTextFile(
+    `${directory}/app.ts`,
+    `export default (request) => new Response(request.url);`,
+  );
+  {
+    const address = `unix:${directory}/socket` as const;
+    const args = ["serve", `${directory}/app.ts`, "--listen", address, "--redact-query"];
+    await using daemon = new Daemon(["--allow-all", `${ROOT}cli.ts`, ...args], {
+      env: receiver.env,
+    });
+    await daemon.says(" on ");
+    const response = await deadline(
+      fetchFastCGI("http://localhost/a?token=abc", address),
+      "the response",
+    );
+    assertEquals(await response.text(), "http://localhost/a?token=abc");
+  }
+  await Deno.remove(directory, { recursive: true });
+  const [span] = described(receiver);
+  assertEquals(span.attributes["url.full"].stringValue, "http://localhost/a?token=REDACTED");
+});
 
 for (const transport of ["Deno.serve", "FastCGI", "SCGI"]) {
   Deno.test(`${transport}: the span of a stream ends before its later chunks`, async () => {

@@ -57,6 +57,8 @@ export interface FleetOptions {
   flags?: string;
   /** Options of `prefork()`, other than its defaults here. "Infinity" is the number. */
   options?: Record<string, unknown>;
+  /** Variables of its environment. */
+  env?: Record<string, string>;
   /** The Deno to run it with. */
   deno?: string;
   /** Whether it leads a process group of its own. */
@@ -70,6 +72,7 @@ export async function startFleet(transport: string, given: FleetOptions = {}): P
     permissions = () => ["--allow-all"],
     flags = "--allow-read --allow-write --allow-env",
     options = {},
+    env,
     deno,
     detached,
   } = given;
@@ -86,7 +89,7 @@ export async function startFleet(transport: string, given: FleetOptions = {}): P
       flags,
       JSON.stringify(options),
     ],
-    { detached },
+    { detached, env },
     "run",
     deno,
   );
