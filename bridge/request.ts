@@ -417,7 +417,7 @@ function fieldName(variable: string): string | null {
   if (name === undefined) {
     const field = variable.slice(5).replaceAll("_", "-").toLowerCase();
     name = TOKEN.test(field) && !NO_VARIABLE.has(field) ? field : null;
-    // So that a client's names fill it for a while only.
+    // Bounds the cache: clients choose the names.
     if (fieldNames.size >= MAX_FIELD_NAMES) fieldNames.clear();
     fieldNames.set(variable, name);
   }

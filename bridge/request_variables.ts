@@ -49,7 +49,7 @@ function fieldVariable(name: string): string | null {
     // Other characters would become "_" in an application, and "a.b" or "a_b" the same variable as "a-b" (A24).
     const none = NO_VARIABLE.has(name) || !/^[a-z0-9-]+$/.test(name);
     variable = none ? null : `HTTP_${name.replaceAll("-", "_").toUpperCase()}`;
-    // So that a client's names fill it for a while only.
+    // Bounds the cache: clients choose the names.
     if (fieldVariables.size >= MAX_NAMES) fieldVariables.clear();
     fieldVariables.set(name, variable);
   }

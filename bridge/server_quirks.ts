@@ -81,7 +81,7 @@ export const SERVERS: readonly ServerQuirks[] = [
   { software: "Yaws/", version: "2.1.1", needsLength: "hidden" },
 ];
 
-/** What is particular about all others. */
+/** The quirks of all other servers: none. */
 export const NO_QUIRKS: ServerQuirks = { software: "", version: "" };
 /** The last SERVER_SOFTWARE and its quirks: the next request usually comes from the same server. */
 let last = "";

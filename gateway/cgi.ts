@@ -13,10 +13,10 @@ import {
   absolutePath,
   checkScript,
   findScript,
-  FirstLines,
   folderOf,
   type ScriptRefusal,
   type ScriptRules,
+  ShebangChecker,
 } from "./script_file.ts";
 import type { Spool } from "../io/spool.ts";
 import type { Ticker } from "../io/ticker.ts";
@@ -135,7 +135,7 @@ class Scripts {
   #env: Record<string, string>;
   #ticker: Ticker;
   #spool: Spool;
-  #firstLines = new FirstLines();
+  #shebangs = new ShebangChecker();
   #running = new Set<ProcessGroup>();
   /** The exit codes that are logged. */
   #endings = new Set<string>();
@@ -162,7 +162,7 @@ class Scripts {
     this.#rules = {
       index: options.index ?? [],
       extensions: options.extensions,
-      needsRunBit: (file) => this.#command(file).length === 1,
+      needsExecutableBit: (file) => this.#command(file).length === 1,
     };
     this.#env = { PATH: searchPath(), ...options.env };
   }
@@ -203,7 +203,7 @@ class Scripts {
     const { maxProcesses = DEFAULTS.maxProcesses } = this.#options;
     if (this.#running.size >= maxProcesses) {
       throw new ProtocolError(
-        `Cannot run script as there must be at most ${maxProcesses} processes: all are running`,
+        `Cannot run script: all ${maxProcesses} processes are in use (maxProcesses)`,
         503,
       );
     }
@@ -211,12 +211,12 @@ class Scripts {
     const files = { scriptFilename: found.file, documentRoot: this.#root };
     roundTrip.variables(url, found.path, files, (name, value) => {
       if ((name === "PATH_INFO" || name === "SCRIPT_NAME") && !isUTF8(value)) {
-        throw new ProtocolError(`Cannot run script as ${name} must be UTF-8: it is not`);
+        throw new ProtocolError(`Cannot pass ${name} to a script: it is not UTF-8`);
       }
       env[name] = toText(value);
     });
     const command = this.#command(found.file);
-    const fault = command.length === 1 ? this.#firstLines.findFault(found.file) : undefined;
+    const fault = command.length === 1 ? this.#shebangs.findFault(found.file) : undefined;
     if (fault !== undefined) throw new ProtocolError(`Cannot run ${found.file}: ${fault}`, 502);
     let process: ProcessGroup;
     try {

@@ -330,10 +330,10 @@ function checkNames(pathname: string, scriptName: string): void {
 /**
  * The phases of a request on its connection: "waiting" until the application sends something, "responding", "streamed"
  * after the end of FCGI_STDOUT, and "ended" by FCGI_END_REQUEST. "aborted": FCGI_ABORT_REQUEST is sent. "lost": the
- * connection failed before the application had sent anything. "spoiled": it failed later, was closed by this side, or
+ * connection failed before the application had sent anything. "unusable": it failed later, was closed by this side, or
  * carries bytes that belong to no request, so that it cannot be used again.
  */
-type Phase = "waiting" | "responding" | "streamed" | "ended" | "aborted" | "lost" | "spoiled";
+type Phase = "waiting" | "responding" | "streamed" | "ended" | "aborted" | "lost" | "unusable";
 
 /** The phases in which a request can be aborted. */
 const OPEN: ReadonlySet<Phase> = new Set(["waiting", "responding", "streamed"]);
@@ -393,7 +393,7 @@ class FastCGIClient implements RecordSink, Ticked, Transport {
     roundTrip.transport = this;
     try {
       this.#sendBody();
-      while (this.#phase !== "ended" && this.#phase !== "spoiled") {
+      while (this.#phase !== "ended" && this.#phase !== "unusable") {
         const bytes = await this.#connection.read();
         if (bytes === null) throw new Error("it closed the connection");
         if (this.#phase === "waiting") this.#phase = "responding";
@@ -405,7 +405,7 @@ class FastCGIClient implements RecordSink, Ticked, Transport {
       }
     } catch (error) {
       const lost = this.#phase === "waiting" && !roundTrip.over && !this.#connection.closed;
-      this.#phase = lost ? "lost" : "spoiled";
+      this.#phase = lost ? "lost" : "unusable";
       roundTrip.fail(error);
     }
     this.#ticker.delete(this);
@@ -417,8 +417,8 @@ class FastCGIClient implements RecordSink, Ticked, Transport {
   }
 
   record(type: number, id: number, content: Uint8Array<ArrayBuffer>): void {
-    if (this.#phase === "ended") this.#phase = "spoiled";
-    if (id !== this.#id || this.#phase === "spoiled") return;
+    if (this.#phase === "ended") this.#phase = "unusable";
+    if (id !== this.#id || this.#phase === "unusable") return;
     if (type === RecordType.stdout) {
       if (content.length > 0) this.#roundTrip.reader.push(content);
       else if (this.#phase === "responding") this.#phase = "streamed";
@@ -442,7 +442,7 @@ class FastCGIClient implements RecordSink, Ticked, Transport {
           encodeStream(connection.out, RecordType.stdin, id, chunk);
           return connection.flush();
         });
-        if (!sent || this.#phase === "ended" || this.#phase === "spoiled") return;
+        if (!sent || this.#phase === "ended" || this.#phase === "unusable") return;
       }
       encodeStreamEnd(connection.out, RecordType.stdin, id);
       connection.flush();
@@ -457,7 +457,7 @@ class FastCGIClient implements RecordSink, Ticked, Transport {
     const { reader } = this.#roundTrip;
     const { appStatus, protocolStatus } = decodeEndRequest(content);
     const before = this.#phase;
-    this.#phase = before === "aborted" ? "spoiled" : "ended";
+    this.#phase = before === "aborted" ? "unusable" : "ended";
     if (protocolStatus !== ProtocolStatus.requestComplete && !reader.begun) {
       throw new ProtocolError(
         `Cannot read response as FCGI_END_REQUEST must have protocol status 0: current value is ${protocolStatus}`,

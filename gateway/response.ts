@@ -123,7 +123,7 @@ export class ResponseReader {
     if (this.#phase !== "body" || this.#pending.length === 0) return;
     // One chunk for all records of a read.
     const chunk = concat(this.#pending);
-    hastenCollection();
+    triggerScavenge();
     this.#pending = [];
     if (this.#wanted) {
       this.#wanted = false;
@@ -381,13 +381,13 @@ function isLength(text: string): boolean {
   return /^\d+$/.test(text) && Number.isSafeInteger(Number(text));
 }
 
-/** The last array that {@linkcode hastenCollection} allocated. The export keeps the compiler from omitting it. */
+/** The last array that {@linkcode triggerScavenge} allocated. The export keeps the compiler from omitting it. */
 export let garbage: unknown[];
 
 /**
  * Allocates an array, so that V8 frees earlier chunks soon. V8 counts the bytes of chunks towards full collections only,
  * which come late. Quick collections free chunks as well, but only small objects start them.
  */
-function hastenCollection(): void {
+function triggerScavenge(): void {
   garbage = new Array(512);
 }

@@ -390,7 +390,7 @@ export class RoundTrip implements Ticked {
 /** Creates the error of a request to a gateway that is disposed of. */
 export function disposed(status: number): ProtocolError {
   return new ProtocolError(
-    "Cannot respond as the gateway must not be disposed of before: it was",
+    "Cannot respond: the gateway was disposed of",
     status,
   );
 }

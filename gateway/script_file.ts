@@ -14,7 +14,7 @@ export interface ScriptRefusal {
   status: 403 | 404;
   /** The reason, for the log. */
   reason: string;
-  /** Whether something is there that may not run. Else clients ask for what does not exist, as they do everywhere. */
+  /** Whether to log it: the file exists and may not run. Requests for files that do not exist are too common to log. */
   logged: boolean;
 }
 
@@ -24,8 +24,8 @@ export interface ScriptRules {
   index: string[];
   /** Extensions of files that may run; undefined for any. */
   extensions: string[] | undefined;
-  /** Whether a file needs its executable bit. */
-  needsRunBit(file: string): boolean;
+  /** Whether a file must be executable. */
+  needsExecutableBit(file: string): boolean;
 }
 
 const WORLD_WRITABLE = 0o002;
@@ -121,7 +121,7 @@ export function checkScript(
   const folder = Deno.statSync(folderOf(real));
   if (isWorldWritable(info)) return refusal(`${file} is writable by all users`);
   if (isWorldWritable(folder)) return refusal(`the folder of ${file} is writable by all users`);
-  if (info.mode !== null && !(info.mode & EXECUTABLE) && rules.needsRunBit(file)) {
+  if (info.mode !== null && !(info.mode & EXECUTABLE) && rules.needsExecutableBit(file)) {
     return refusal(`${file} is not executable`);
   }
   return { file, taken, needsSlash: false };
@@ -167,19 +167,19 @@ function findFirstLineFault(file: string): string | undefined {
   return undefined;
 }
 
-/** The time for which what was found is assumed not to change, in milliseconds. */
-const FRESH = 1000;
-/** The maximum number of files that are remembered. */
-const MAX_REMEMBERED = 1000;
+/** How long a lookup is cached, in milliseconds. */
+const LOOKUP_LIFETIME = 1000;
+/** The maximum number of cached lookups: clients choose the names. */
+const MAX_LOOKUPS = 1000;
 
-/** Remembers what was found of files, for a second. */
-class Findings<T> {
+/** Caches lookups of files. All of them expire together. */
+class LookupCache<T> {
   #found = new Map<string, T>();
   #since = 0;
 
   get(file: string): T | undefined {
     const now = performance.now();
-    if (now - this.#since > FRESH || this.#found.size >= MAX_REMEMBERED) {
+    if (now - this.#since > LOOKUP_LIFETIME || this.#found.size >= MAX_LOOKUPS) {
       this.#found.clear();
       this.#since = now;
     }
@@ -191,9 +191,9 @@ class Findings<T> {
   }
 }
 
-/** Finds faults of first lines. A line without one is not read again for a second. */
-export class FirstLines {
-  #sound = new Findings<true>();
+/** Checks the first lines of scripts. A sound line is not read again for a second. */
+export class ShebangChecker {
+  #sound = new LookupCache<true>();
 
   /**
    * Returns why a script's first line cannot start it, as text for the log, or undefined if it can. The system reports
@@ -210,11 +210,11 @@ export class FirstLines {
 /** What is at a path. */
 export type FileKind = "file" | "folder" | "foreign" | "none";
 
-/** Finds regular files and folders below a root. Remembers those that exist for a second. */
+/** Looks up files and folders below a root. Caches those that exist. */
 export class FileKinds {
   /** The root, an absolute path without a slash at its end. */
   readonly root: string;
-  #found = new Findings<"file" | "folder">();
+  #found = new LookupCache<"file" | "folder">();
 
   /** @param root The root. */
   constructor(root: string) {

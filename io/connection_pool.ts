@@ -28,9 +28,9 @@ export interface PoolOptions {
 const SMALL_READ = 4096;
 const LARGE_READ = 32_768;
 /** How long a new connection may wait for a process that an idle connection occupies, in milliseconds. */
-export const PATIENCE = 2;
+export const CONTENTION_MS = 2;
 /** How long it may wait if it seems to have a process, and how long others are then used, in milliseconds. */
-const LONG_PATIENCE = 100;
+const CROWDED_MS = 100;
 
 /** How late a timer is once this process has been stopped or suspended, in milliseconds. */
 const STANDSTILL = 1000;
@@ -214,7 +214,7 @@ export class ConnectionPool<Connection extends PooledConnection> {
       connection.share = share;
       connection.number = ++this.#opened;
       this.#open.add(connection);
-      if (this.#keeps && this.#observation === undefined) this.#observeAfter(PATIENCE);
+      if (this.#keeps && this.#observation === undefined) this.#observeAfter(CONTENTION_MS);
       return connection;
     } finally {
       this.#connecting--;
@@ -261,11 +261,11 @@ export class ConnectionPool<Connection extends PooledConnection> {
   /** Whether a connection must not carry another request of a share. */
   #isOld({ openedAt }: Connection, { options }: PoolShare<PooledConnection>, now: number): boolean {
     const { maxAge, maxWait } = options;
-    const limits = { calm: maxAge, contended: 0, crowded: Math.min(maxAge, LONG_PATIENCE) };
+    const limits = { calm: maxAge, contended: 0, crowded: Math.min(maxAge, CROWDED_MS) };
     if (now - openedAt >= limits[this.#phase]) return true;
     if (now - Math.max(openedAt, this.#servedSince) < maxWait) return false;
     // One at a time: the next connection has a moment to be served.
-    if (now - this.#replacedAt < PATIENCE) return false;
+    if (now - this.#replacedAt < CONTENTION_MS) return false;
     this.#replacedAt = now;
     return true;
   }
@@ -279,7 +279,7 @@ export class ConnectionPool<Connection extends PooledConnection> {
   /** Observes later if this process stood still: the first bytes may have arrived meanwhile, and are read first. */
   #observeOnTime(): void {
     if (performance.now() - this.#observesAt < STANDSTILL) this.#observe();
-    else this.#observeAfter(PATIENCE);
+    else this.#observeAfter(CONTENTION_MS);
   }
 
   /** Observes which connections are served and which wait, and closes idle ones accordingly. */
@@ -299,15 +299,15 @@ export class ConnectionPool<Connection extends PooledConnection> {
       if (number > this.#accepted) waiting = Math.min(waiting, openedAt);
       else if (keeps) served++;
     }
-    const isLong = unread <= now - LONG_PATIENCE;
+    const isLong = unread <= now - CROWDED_MS;
     this.#served = isLong ? served : Math.max(this.#served, served);
-    if (this.#count > this.#served && waiting <= now - PATIENCE) this.#phase = "contended";
+    if (this.#count > this.#served && waiting <= now - CONTENTION_MS) this.#phase = "contended";
     else this.#phase = isLong ? "crowded" : "calm";
     for (const connection of [...this.#idle]) {
       if (this.#isOld(connection, connection.share!, now)) this.#drop(connection);
     }
     if (unread === Infinity) return;
-    this.#observeAfter(this.#phase === "crowded" ? LONG_PATIENCE : PATIENCE);
+    this.#observeAfter(this.#phase === "crowded" ? CROWDED_MS : CONTENTION_MS);
   }
 
   #keep(connection: Connection): void {

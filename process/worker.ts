@@ -2,7 +2,7 @@ import { release, reportBusy } from "../io/balance.ts";
 import { logLine } from "../io/log.ts";
 import { workload } from "../io/workload.ts";
 
-/** What a worker reports to its supervisor: once it serves, and then as it is ordered to. */
+/** What a worker reports to its supervisor: once it serves, then at intervals. */
 export interface Report {
   /** The number of requests in progress. */
   running: number;

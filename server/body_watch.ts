@@ -28,7 +28,7 @@ export class BodyWatch {
     } else if (this.#arrival.elapsed(now, waiting ? received : NaN) > this.#timeout) {
       body.fail(
         new ProtocolError(
-          `Cannot read request body as its next bytes must arrive within ${this.#timeout} ms: none did`,
+          `Cannot read request body: no bytes arrived for ${this.#timeout} ms`,
           408,
         ),
       );

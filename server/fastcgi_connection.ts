@@ -54,7 +54,7 @@ export class FastCGIConnection
    * before it closes the connection (rule C31).
    */
   #phase: "open" | "closing" | "leaving" = "open";
-  /** What is particular about the web server, once a request has named it. */
+  /** The web server's quirks, once a request has named it. */
   #quirks: ServerQuirks = NO_QUIRKS;
   /** The number of requests that have begun. */
   #begun = 0;
@@ -296,7 +296,7 @@ export class FastCGIConnection
     for (const request of this.#requests.values()) {
       if (request.isLate(now)) {
         log(
-          `Closed a connection as a request's variables must arrive within ${limits.variablesTimeout} ms: they did not`,
+          `Closed a connection: a request's variables did not arrive within ${limits.variablesTimeout} ms`,
         );
         request.dropLate();
         return this.abort(disconnected());
@@ -344,7 +344,7 @@ export class FastCGIConnection
     return this.#channel.closed;
   }
 
-  /** By the status HAProxy learns that a request was the last one (rule C31). */
+  /** The status tells HAProxy that this was the last request (rule C31). */
   get status(): number {
     const last = this.#quirks.leavesOverloaded && this.#phase !== "open" && this.alone;
     return last ? ProtocolStatus.overloaded : ProtocolStatus.requestComplete;

@@ -90,7 +90,7 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
   readonly protocol = "fastcgi";
   readonly id: number;
   readonly keepConnection: boolean;
-  /** What is particular about the web server: of an earlier request, until this one's variables are complete. */
+  /** The web server's quirks: those of an earlier request until this one's variables are complete. */
   quirks: ServerQuirks;
   /**
    * Prepared: the variables are complete, or the request is refused without them. Running: the app was called, or the
@@ -230,7 +230,7 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
     const body = type === RecordType.stdin ? this.#body : this.#data;
     if (body === null) {
       if (this.#phase !== "variables") return;
-      throw new ProtocolError("Cannot accept FCGI_STDIN as FCGI_PARAMS must end first: it has not");
+      throw new ProtocolError("Cannot accept FCGI_STDIN before the end of FCGI_PARAMS");
     }
     if (content.length === 0) {
       body.end();
@@ -352,7 +352,7 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
     });
     if (!Number.isSafeInteger(length) || length < 0 || !Number.isSafeInteger(seconds)) {
       throw new ProtocolError(
-        "Cannot filter as FCGI_DATA_LENGTH and FCGI_DATA_LAST_MOD must be whole numbers: they are not",
+        "Cannot filter: FCGI_DATA_LENGTH and FCGI_DATA_LAST_MOD are not whole numbers",
       );
     }
     return exchange;

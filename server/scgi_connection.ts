@@ -172,7 +172,7 @@ export class SCGIConnection
       this.#channel.close();
     } else if (this.#phase === "variables" && open > limits.variablesTimeout) {
       log(
-        `Closed a connection as a request's variables must arrive within ${limits.variablesTimeout} ms: they did not`,
+        `Closed a connection: a request's variables did not arrive within ${limits.variablesTimeout} ms`,
       );
       if (this.#channel.reads > 0) this.#dropLate();
       this.abort(disconnected());
@@ -211,6 +211,6 @@ function checkHeaders(pairs: [name: string, value: string][]): void {
     );
   }
   if (!pairs.some(([name, value]) => name === "SCGI" && value === "1")) {
-    throw new ProtocolError("Cannot accept SCGI request as its header SCGI must be 1: it is not");
+    throw new ProtocolError("Cannot accept SCGI request: its header SCGI is not 1");
   }
 }

@@ -229,8 +229,8 @@ const BAD: Record<string, [raw: string, status: number, message: string]> = {
   "no comma": ["4:A\x001\0;", 400, "a comma must follow its data"],
   "no headers": ["0:,", 400, "there must be some"],
   "an odd count": ["2:A\0,", 400, "each name must have a value"],
-  "an empty name": ["3:\x001\0,", 400, "names must not be empty"],
-  "a missing final NUL": ["3:A\x001,", 400, "they must end with NUL"],
+  "an empty name": ["3:\x001\0,", 400, "a name is empty"],
+  "a missing final NUL": ["3:A\x001,", 400, "they do not end with NUL"],
   "a length that is no number": [
     text(encodeSCGIHeaders([["CONTENT_LENGTH", "+5"], ["SCGI", "1"]])),
     400,
@@ -521,8 +521,8 @@ Deno.test("variablesTimeout, bodyTimeout, writeTimeout: a late peer gets a close
     assertEquals(await late.rest(), new Uint8Array());
     assertEquals((await silent.response()).status, 408);
     await deadline(cancelled.promise, "the cancelling of the body");
-    assertStringIncludes(logged.join("\n"), "a request's variables must arrive within 1 ms");
-    assertStringIncludes(logged.join("\n"), "its next bytes must arrive within 1 ms");
+    assertStringIncludes(logged.join("\n"), "a request's variables did not arrive within 1 ms");
+    assertStringIncludes(logged.join("\n"), "no bytes arrived for 1 ms");
     assertStringIncludes(logged.join("\n"), "must read some of the response within 1 ms");
   });
 });

@@ -107,7 +107,7 @@ function decodeHeaders(data: Uint8Array): [name: string, value: string][] {
     throw new ProtocolError("Cannot decode SCGI headers as there must be some: there are none");
   }
   if (!text.endsWith("\0")) {
-    throw new ProtocolError("Cannot decode SCGI headers as they must end with NUL: they do not");
+    throw new ProtocolError("Cannot decode SCGI headers: they do not end with NUL");
   }
   const strings = text.slice(0, -1).split("\0");
   if (strings.length % 2 !== 0) {
@@ -118,7 +118,7 @@ function decodeHeaders(data: Uint8Array): [name: string, value: string][] {
   const pairs: [string, string][] = [];
   for (let i = 0; i < strings.length; i += 2) {
     if (strings[i] === "") {
-      throw new ProtocolError("Cannot decode SCGI headers as names must not be empty: one is");
+      throw new ProtocolError("Cannot decode SCGI headers: a name is empty");
     }
     pairs.push([strings[i], strings[i + 1]]);
   }

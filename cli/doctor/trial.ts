@@ -126,7 +126,7 @@ function program(name: string): string {
 }
 
 function missing(program: string): string {
-  return `Cannot try the script as ${program} must be installed in ${PROGRAMS}: it is not`;
+  return `Cannot try the script: ${program} is not installed in ${PROGRAMS}`;
 }
 
 function environmentOf(options: TrialOptions): Record<string, string> {

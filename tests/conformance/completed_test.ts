@@ -427,7 +427,7 @@ for (const [transport, { start, request }] of Object.entries(LATE)) {
     await conn.write(request);
     const { status, bytes, request: created } = await ends.only();
     assertEquals([status, bytes, created], [408, 0, undefined]);
-    assertStringIncludes(logged.join(), "variables must arrive within 1 ms");
+    assertStringIncludes(logged.join(), "variables did not arrive within 1 ms");
   });
 }
 

@@ -337,7 +337,7 @@ Deno.test("variablesTimeout closes a connection if a request's variables do not 
     await client.end();
     assertEquals(client.records, []);
     assertEquals(logged.length, 1);
-    assertStringIncludes(logged[0], "a request's variables must arrive within 1 ms");
+    assertStringIncludes(logged[0], "a request's variables did not arrive within 1 ms");
   });
 });
 
@@ -374,7 +374,7 @@ Deno.test("bodyTimeout rejects the read, and the response is 408 unless the app 
       await client.send(beginRequest(2, { keep: true }), params(2, own), stdin(2, bytes("some")));
       const response = await client.response(1);
       assertEquals([response.status, response.complete], [408, true]);
-      assertStringIncludes(response.stderr, "its next bytes must arrive within 1 ms: none did");
+      assertStringIncludes(response.stderr, "no bytes arrived for 1 ms");
       assertEquals(text((await client.response(2)).body), "own: 408");
     },
   );

@@ -367,7 +367,7 @@ const PROTOCOL_ERRORS: Record<string, [Uint8Array[], string]> = {
   ],
   "a body before the end of the variables": [
     [beginRequest(1), stdin(1, bytes("x"))],
-    "Cannot accept FCGI_STDIN as FCGI_PARAMS must end first: it has not",
+    "Cannot accept FCGI_STDIN before the end of FCGI_PARAMS",
   ],
   "truncated name-value pairs (rules C5, C10)": [
     [record(RecordType.getValues, 0, bytes("\x05"))],

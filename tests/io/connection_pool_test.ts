@@ -1,7 +1,7 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import {
   ConnectionPool,
-  PATIENCE,
+  CONTENTION_MS,
   PooledConnection,
   PoolFullError,
   type PoolOptions,
@@ -107,7 +107,7 @@ async function seesClose({ theirs }: Pair): Promise<void> {
 
 /** Resolves when the pool has counted what the application serves: its timer began earlier than this one. */
 function learned(): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, PATIENCE));
+  return new Promise((resolve) => setTimeout(resolve, CONTENTION_MS));
 }
 
 /** Resolves when the pool closes a connection by itself. */
@@ -593,7 +593,7 @@ Deno.test("ConnectionPool reads what has arrived while the machine was suspended
   const read = next.ours.read();
   const written = next.theirs.write(bytes("hello"));
   clock.jump();
-  standStill(20 * PATIENCE);
+  standStill(20 * CONTENTION_MS);
   await deadline(Promise.all([read, written]), "the bytes");
   await learned();
   await learned();

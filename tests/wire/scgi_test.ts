@@ -63,12 +63,12 @@ const BAD: Record<string, [string, string, number?]> = {
     "netstring as a comma must follow its data: current byte is 59",
   ],
   "no headers": ["0:,", "headers as there must be some: there are none"],
-  "no final NUL": ["3:A\x001,", "headers as they must end with NUL: they do not"],
+  "no final NUL": ["3:A\x001,", "headers: they do not end with NUL"],
   "a name without a value": [
     "2:A\0,",
     "headers as each name must have a value: there are 1 strings",
   ],
-  "an empty name": ["3:\x001\0,", "headers as names must not be empty: one is"],
+  "an empty name": ["3:\x001\0,", "headers: a name is empty"],
 };
 
 for (const [name, [raw, message, status = 400]] of Object.entries(BAD)) {
