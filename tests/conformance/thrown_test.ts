@@ -89,7 +89,8 @@ for (const [transport, start] of Object.entries(IN_PROCESS)) {
       }));
   }
 
-  for (const name of ["x-a", "content-type"]) {
+  // Not over HTTP, where Deno.serve would get the value if the check failed.
+  for (const name of transport === "HTTP" ? [] : ["x-a", "content-type"]) {
     Deno.test(`${transport}: a header ${name} with a control character is an error of the app (rule B9)`, () =>
       silently(async () => {
         const cancelled = Promise.withResolvers<void>();
