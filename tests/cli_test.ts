@@ -1,11 +1,13 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { fetchFastCGI, fetchSCGI } from "../gateway.ts";
-import { importMapFlags, runCommandLine } from "./testing/command_line.ts";
-import { Daemon, ROOT } from "./testing/daemon.ts";
+import { importMapFlags, runCommandLine, served, startServe } from "./testing/command_line.ts";
+import { ROOT } from "./testing/daemon.ts";
 import { deadline } from "./testing/deadline.ts";
 import { handDown, type HandedDown } from "./testing/hand_down.ts";
 
 const HELLO = `${ROOT}examples/hello.ts`;
+
+const ALL = ["--allow-all"];
 
 const run = (...args: string[]) => runCommandLine(args, [`--allow-read=${ROOT}`]);
 
@@ -171,7 +173,7 @@ Deno.test("cli prints no control characters in its messages", async () => {
     ["serve", app, "--check"],
   ];
   for (const args of commands) {
-    const { stdout, stderr } = await runCommandLine(args, ["--allow-all"]);
+    const { stdout, stderr } = await runCommandLine(args, ALL);
     assertEquals(stdout, "");
     assertMatch(stderr, /\\x1b|\\x07/);
     // deno-lint-ignore no-control-regex
@@ -198,15 +200,7 @@ Deno.test("cli reports an address in use, and suggests another", async () => {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const { port } = listener.addr;
   for (const more of [["-p", "fastcgi"], ["-p", "http"], ["--workers", "2"]]) {
-    await using daemon = new Daemon([
-      "--allow-all",
-      `${ROOT}cli.ts`,
-      "serve",
-      HELLO,
-      "--listen",
-      `127.0.0.1:${port}`,
-      ...more,
-    ]);
+    await using daemon = startServe(HELLO, ["--listen", `127.0.0.1:${port}`, ...more], ALL);
     const { code } = await deadline(daemon.child.status, "the end of the command line");
     await daemon.ended;
     assertStringIncludes(
@@ -241,29 +235,18 @@ Deno.test("cli --check loads the app and ends", async () => {
   assertEquals([code, stdout], [0, `${HELLO} is an app\n`]);
 });
 
-async function served(daemon: Daemon): Promise<string> {
-  await daemon.says(" on ");
-  return / on (\S+)/.exec(daemon.log)![1];
-}
-
 for (const [protocol, request] of [["fastcgi", fetchFastCGI], ["scgi", fetchSCGI]] as const) {
   Deno.test(`cli serves a module over ${protocol}, TCP and Unix, and ends at SIGTERM`, async () => {
     const directory = await Deno.makeTempDir();
     for (const address of ["127.0.0.1:0", `unix:${directory}/app.sock`]) {
-      await using daemon = new Daemon([
-        "--allow-read",
-        "--allow-write",
-        "--allow-net",
-        `${ROOT}cli.ts`,
-        "serve",
-        HELLO,
+      await using daemon = startServe(HELLO, [
         "--protocol",
         protocol,
         "--listen",
         address,
         "--mode",
         "600",
-      ]);
+      ], ["--allow-read", "--allow-write", "--allow-net"]);
       const actual = await served(daemon);
       assertEquals(
         await (await request("http://localhost/", actual)).text(),
@@ -281,17 +264,7 @@ for (const [protocol, request] of [["fastcgi", fetchFastCGI], ["scgi", fetchSCGI
 }
 
 Deno.test("cli serves a module over HTTP", async () => {
-  await using daemon = new Daemon([
-    "--allow-read",
-    "--allow-net",
-    `${ROOT}cli.ts`,
-    "serve",
-    HELLO,
-    "--protocol",
-    "http",
-    "--listen",
-    "127.0.0.1:0",
-  ]);
+  await using daemon = startServe(HELLO, ["--protocol", "http"]);
   const response = await fetch(`http://${await served(daemon)}/`);
   assertEquals(await response.text(), "Hello from Gatehouse\n");
 });
@@ -303,20 +276,14 @@ Deno.test("cli serves HTTP on a Unix socket, with its mode", async () => {
     "export default (request) => new Response(request.url);",
   );
   const path = `${directory}/app.sock`;
-  await using daemon = new Daemon([
-    "--allow-read",
-    "--allow-write",
-    "--allow-net",
-    `${ROOT}cli.ts`,
-    "serve",
-    `${directory}/app.ts`,
+  await using daemon = startServe(`${directory}/app.ts`, [
     "-p",
     "http",
     "-l",
     `unix:${path}`,
     "--mode",
     "600",
-  ]);
+  ], ["--allow-read", "--allow-write", "--allow-net"]);
   assertEquals(await served(daemon), `unix:${path}`);
   assertEquals((await Deno.stat(path)).mode! & 0o777, 0o600);
   using client = Deno.createHttpClient({ proxy: { transport: "unix", path } });
@@ -328,15 +295,8 @@ Deno.test("cli serves HTTP on a Unix socket, with its mode", async () => {
 
 Deno.test("cli --trust-forwarded takes the proxies to trust", async () => {
   for (const [proxies, scheme] of [["10.0.0.0/8,loopback", "https"], ["10.0.0.0/8", "http"]]) {
-    const address = "127.0.0.1:0";
-    await using daemon = new Daemon([
-      "--allow-read",
-      "--allow-net",
-      `${ROOT}cli.ts`,
-      "serve",
-      `${ROOT}tests/conformance/app.ts`,
-      ...["-p", "http", "-l", address, `--trust-forwarded=${proxies}`],
-    ]);
+    const args = ["-p", "http", `--trust-forwarded=${proxies}`];
+    await using daemon = startServe(`${ROOT}tests/conformance/app.ts`, args);
     const url = `http://${await served(daemon)}/`;
     const response = await fetch(url, { headers: { "x-forwarded-proto": "https" } });
     assertEquals(new URL((await response.json()).url).protocol, `${scheme}:`);
@@ -347,16 +307,7 @@ Deno.test("cli --trust-forwarded takes the proxies to trust", async () => {
 Deno.test("cli serves several addresses", async () => {
   const directory = await Deno.makeTempDir();
   const unix = `unix:${directory}/app.sock`;
-  await using daemon = new Daemon([
-    "--allow-all",
-    `${ROOT}cli.ts`,
-    "serve",
-    HELLO,
-    "-l",
-    "127.0.0.1:0",
-    "-l",
-    unix,
-  ]);
+  await using daemon = startServe(HELLO, ["-l", "127.0.0.1:0", "-l", unix], ALL);
   await daemon.says(" on ", 2);
   for (const address of [/ on (127\S+)/.exec(daemon.log)![1], unix]) {
     const response = await fetchFastCGI("http://localhost/", address);
@@ -379,16 +330,7 @@ for (
   Deno.test(`cli --log ${to} writes errors of the app there`, async () => {
     const module = await Deno.makeTempFile({ suffix: ".ts" });
     await Deno.writeTextFile(module, THROWS);
-    await using daemon = new Daemon([
-      "--allow-read",
-      "--allow-net",
-      `${ROOT}cli.ts`,
-      "serve",
-      module,
-      "-l",
-      "127.0.0.1:0",
-      ...(to === "both" ? [] : ["--log", to]),
-    ]);
+    await using daemon = startServe(module, to === "both" ? [] : ["--log", to]);
     const lines: string[] = [];
     const response = await fetchFastCGI("http://localhost/", await served(daemon), {
       log: (line) => lines.push(line),
@@ -408,19 +350,12 @@ Deno.test("cli --max-body and --trust-forwarded reach the server, and --access-l
     module,
     "export default async (request) => new Response(request.url + await request.text());",
   );
-  await using daemon = new Daemon([
-    "--allow-read",
-    "--allow-net",
-    `${ROOT}cli.ts`,
-    "serve",
+  await using daemon = startServe(
     module,
-    "-l",
-    "127.0.0.1:0",
-    "--max-body",
-    "1k",
-    "--trust-forwarded",
-    "--access-log",
-  ], { stdout: "piped" });
+    ["--max-body", "1k", "--trust-forwarded", "--access-log"],
+    ["--allow-read", "--allow-net"],
+    { stdout: "piped" },
+  );
   const address = await served(daemon);
   const headers = { "x-forwarded-proto": "https", "x-forwarded-host": "example.org" };
   const first = await fetchFastCGI(new Request("http://localhost/a", { headers }), address);
@@ -486,8 +421,7 @@ Deno.test("cli serves the socket that systemd passes, unless --listen names anot
 });
 
 Deno.test("cli rejects a descriptor that is not a socket for workers", async () => {
-  const args = ["serve", HELLO, "--listen", "fd:1234", "--workers", "2"];
-  await using daemon = new Daemon(["--allow-all", `${ROOT}cli.ts`, ...args]);
+  await using daemon = startServe(HELLO, ["--listen", "fd:1234", "--workers", "2"], ALL);
   const { code } = await deadline(daemon.child.status, "the end of the command line");
   await daemon.ended;
   assertStringIncludes(daemon.log, "file descriptor 1234 as it must be a listening socket");
@@ -497,17 +431,11 @@ Deno.test("cli rejects a descriptor that is not a socket for workers", async () 
 Deno.test("cli fails if no worker starts", async () => {
   const module = await Deno.makeTempFile({ suffix: ".ts" });
   await Deno.writeTextFile(module, "throw new Error('broken release')");
-  await using daemon = new Daemon([
-    "--allow-all",
-    `${ROOT}cli.ts`,
-    "serve",
-    module,
-    "--listen",
-    "127.0.0.1:0",
+  await using daemon = startServe(module, [
     "--workers",
     "2",
     `--worker-flags=${[...importMapFlags(), "--allow-read"].join(" ")}`,
-  ]);
+  ], ALL);
   const { code } = await deadline(daemon.child.status, "the end of the command line");
   assertStringIncludes(daemon.log, "broken release");
   assertStringIncludes(daemon.log, "Cannot start the workers as at least one must serve");
@@ -516,15 +444,7 @@ Deno.test("cli fails if no worker starts", async () => {
 });
 
 Deno.test("cli without workers ignores SIGHUP, and logs its purpose", async () => {
-  await using daemon = new Daemon([
-    "--allow-read",
-    "--allow-net",
-    `${ROOT}cli.ts`,
-    "serve",
-    HELLO,
-    "--listen",
-    "127.0.0.1:0",
-  ]);
+  await using daemon = startServe(HELLO);
   const address = await served(daemon);
   daemon.child.kill("SIGHUP");
   await daemon.says("Ignored SIGHUP as it replaces workers");
@@ -535,16 +455,7 @@ Deno.test("cli without workers ignores SIGHUP, and logs its purpose", async () =
 
 for (const workers of [1, 2]) {
   Deno.test(`cli with --workers ${workers} replaces them at SIGHUP`, async () => {
-    await using daemon = new Daemon([
-      "--allow-all",
-      `${ROOT}cli.ts`,
-      "serve",
-      HELLO,
-      "--listen",
-      "127.0.0.1:0",
-      "--workers",
-      String(workers),
-    ]);
+    await using daemon = startServe(HELLO, ["--workers", String(workers)], ALL);
     await daemon.says("Workers: ");
     await daemon.says("Serving ", workers);
     daemon.child.kill("SIGHUP");
@@ -565,19 +476,12 @@ export default () => Response.json([
   state({ name: "write" }),
 ]);`,
   );
-  await using daemon = new Daemon([
+  await using daemon = startServe(module, ["--workers", "1"], [
     "--allow-read",
     "--allow-env",
     `--allow-run=${Deno.execPath()}`,
     "--allow-net=127.0.0.1:0",
     "--allow-write=/srv/data",
-    `${ROOT}cli.ts`,
-    "serve",
-    module,
-    "--listen",
-    "127.0.0.1:0",
-    "--workers",
-    "1",
   ]);
   const response = await fetchFastCGI("http://localhost/", await served(daemon));
   assertEquals(await response.json(), ["granted", "prompt", "granted", "prompt"]);
@@ -590,18 +494,7 @@ Deno.test("cli serves a module whose path has reserved characters of URLs", asyn
   const app = `${directory}/a#b?c%20d.ts`;
   await Deno.writeTextFile(app, `export default () => new Response("the right one");`);
   for (const [module, cwd] of [[app, ROOT], ["a#b?c%20d.ts", directory]]) {
-    await using daemon = new Daemon(
-      [
-        "--allow-read",
-        "--allow-net",
-        `${ROOT}cli.ts`,
-        "serve",
-        module,
-        "--listen",
-        "127.0.0.1:0",
-      ],
-      { cwd },
-    );
+    await using daemon = startServe(module, [], ["--allow-read", "--allow-net"], { cwd });
     const response = await fetchFastCGI("http://localhost/", await served(daemon));
     assertEquals(await response.text(), "the right one");
   }

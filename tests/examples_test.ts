@@ -5,6 +5,7 @@ import authorizer from "../examples/authorizer.ts";
 import { Role } from "../wire/fastcgi.ts";
 import { serveOne } from "./testing/fastcgi_client.ts";
 import { parseResponse } from "./testing/response.ts";
+import { served, startServe } from "./testing/command_line.ts";
 import { Daemon, ROOT } from "./testing/daemon.ts";
 import { deadline } from "./testing/deadline.ts";
 import { testWith } from "./testing/needs.ts";
@@ -76,21 +77,14 @@ async function withTransports(
 ): Promise<void> {
   await test(scriptSender(name, env), SCRIPT_ORIGIN);
   for (const protocol of ["fastcgi", "scgi", "http"]) {
-    await using daemon = new Daemon([
-      ...(await flagsOf(name, env)).filter((flag) => !flag.startsWith("--allow-read")),
-      "--allow-read",
-      `${ROOT}cli.ts`,
-      "serve",
+    const flags = (await flagsOf(name, env)).filter((flag) => !flag.startsWith("--allow-read"));
+    await using daemon = startServe(
       `${ROOT}examples/${name}.ts`,
-      "--protocol",
-      protocol,
-      "--base-path",
-      MOUNT,
-      "--listen",
-      "127.0.0.1:0",
-    ], { env });
-    await daemon.says(" on ");
-    const address = / on (\S+)/.exec(daemon.log)![1] as Address;
+      ["--protocol", protocol, "--base-path", MOUNT],
+      [...flags, "--allow-read"],
+      { env },
+    );
+    const address = await served(daemon) as Address;
     await test(
       (path, init) => {
         const url = `http://${address}${MOUNT}${path}`;
@@ -171,15 +165,8 @@ for (const name of ["login", "hono"]) {
       env: { GATEWAY_INTERFACE: "CGI/1.1", REQUEST_METHOD: "GET" },
     });
     assertEquals((await deadline(script.child.status, "the script")).code, 1);
-    await using daemon = new Daemon([
-      ...flags,
-      "--allow-read",
-      `${ROOT}cli.ts`,
-      "serve",
-      `${ROOT}examples/${name}.ts`,
-      "--listen",
-      "127.0.0.1:0",
-    ]);
+    const app = `${ROOT}examples/${name}.ts`;
+    await using daemon = startServe(app, [], [...flags, "--allow-read"]);
     await deadline(Promise.all([script.ended, daemon.ended]), "what they log");
     for (const { log } of [script, daemon]) assertStringIncludes(log, "Set SESSION_SECRET");
     // On its own, which nobody else reaches.

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { fetchFastCGI } from "../../gateway.ts";
-import { type Ended, runCommandLine } from "../testing/command_line.ts";
-import { Daemon, ROOT } from "../testing/daemon.ts";
+import { type Ended, runCommandLine, startServe } from "../testing/command_line.ts";
+import { ROOT } from "../testing/daemon.ts";
 import { deadline } from "../testing/deadline.ts";
 
 const IMPORT = `import { serve } from "${ROOT}mod.ts";\n`;
@@ -75,8 +75,7 @@ serve(app, { port: 0 });
 setTimeout(() => serve(app, { port: 0 }), 0);
 addEventListener("unhandledrejection", () => console.error("rejected"));`;
   await withModule("app.ts", source, async (module) => {
-    const args = [...FLAGS, `${ROOT}cli.ts`, "serve", module, "-l", "127.0.0.1:0"];
-    await using daemon = new Daemon(args);
+    await using daemon = startServe(module, [], FLAGS);
     await daemon.says("Serving ");
     await daemon.says("calls serve() itself, which has no effect under this command");
     const address = / on (127\S+)/.exec(daemon.log)![1];
@@ -264,8 +263,7 @@ for (const [shape, [name, source, found, lines]] of Object.entries(SHAPES)) {
       );
       assertEquals(code, 2);
       await Deno.writeTextFile(wrapped, text);
-      const args = ["--allow-all", `${ROOT}cli.ts`, "serve", wrapped, "-l", "127.0.0.1:0"];
-      await using daemon = new Daemon(args);
+      await using daemon = startServe(wrapped, [], ["--allow-all"]);
       await daemon.says(" on ", 1, 30_000);
       const address = / on (127\S+)/.exec(daemon.log)![1];
       const response = fetchFastCGI("http://localhost/", address);

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { fetchFastCGI } from "../../gateway.ts";
-import { importMapFlags, runCommandLine } from "../testing/command_line.ts";
-import { Daemon, ROOT } from "../testing/daemon.ts";
+import { importMapFlags, runCommandLine, startServe } from "../testing/command_line.ts";
+import type { Daemon } from "../testing/daemon.ts";
 import { deadline } from "../testing/deadline.ts";
 import { testWith } from "../testing/needs.ts";
 
@@ -20,8 +20,7 @@ async function serving(
   const app = await Deno.makeTempFile({ suffix: ".ts" });
   await Deno.writeTextFile(app, APP);
   {
-    const command = ["serve", app, "--listen", "127.0.0.1:0", ...args];
-    await using daemon = new Daemon(["--allow-all", `${ROOT}cli.ts`, ...command]);
+    await using daemon = startServe(app, args, ["--allow-all"]);
     await daemon.says(args.includes("--workers") ? "Workers: " : "Serving ");
     await use(daemon, /127\.0\.0\.1:[1-9]\d*/.exec(daemon.log)![0] as "127.0.0.1:0");
   }

@@ -1,14 +1,15 @@
 /** A scripted FastCGI or SCGI application: the test sends its records one by one. */
-import { ByteBuffer } from "../../wire/byte_buffer.ts";
-import {
-  decodePairs,
-  encodeEndRequest,
-  encodeStream,
-  encodeStreamEnd,
-  RecordDecoder,
-  RecordType,
-} from "../../wire/fastcgi.ts";
+import { concat } from "../testing/bytes.ts";
 import { deadline } from "../testing/deadline.ts";
+import {
+  endRequest,
+  firstRecord,
+  readPairs,
+  type Received,
+  stream,
+  streamEnd,
+  Type,
+} from "../testing/fastcgi_records.ts";
 
 const encoder = new TextEncoder();
 
@@ -29,8 +30,8 @@ export class Peer {
   received: ReceivedRequest = empty();
   /** Whether the gateway has closed it. */
   closed = false;
-  #decoder = new RecordDecoder();
-  #params = new ByteBuffer();
+  #bytes: Uint8Array = new Uint8Array();
+  #params: Uint8Array[] = [];
 
   constructor(conn: Deno.Conn) {
     this.conn = conn;
@@ -46,7 +47,11 @@ export class Peer {
         this.closed = true;
         return false;
       }
-      this.#decoder.push(buffer.subarray(0, count), this);
+      this.#bytes = concat([this.#bytes, buffer.subarray(0, count)]);
+      for (let first; (first = firstRecord(this.#bytes)) !== undefined;) {
+        this.#bytes = first.rest;
+        this.#take(first.record);
+      }
     }
     return true;
   }
@@ -59,25 +64,19 @@ export class Peer {
       : undefined;
   }
 
-  record(type: number, id: number, content: Uint8Array): void {
+  #take({ type, id, content }: Received): void {
     const { received } = this;
-    if (type === RecordType.beginRequest) {
+    if (type === Type.beginRequest) {
       received.id = id;
       received.role = content[1];
       received.keep = content[2] === 1;
-    } else if (type === RecordType.params) {
-      if (content.length > 0) return this.#params.append(content);
-      received.variables = new Map(
-        decodePairs(this.#params.bytes.subarray(0, this.#params.length)),
-      );
-      this.#params = new ByteBuffer();
-    } else if (type === RecordType.stdin) {
+    } else if (type === Type.params) {
+      if (content.length > 0) return void this.#params.push(content);
+      received.variables = new Map(readPairs(concat(this.#params.splice(0))));
+    } else if (type === Type.stdin) {
       if (content.length === 0) received.stdinEnded = true;
-      const joined = new Uint8Array(received.stdin.length + content.length);
-      joined.set(received.stdin);
-      joined.set(content, received.stdin.length);
-      received.stdin = joined;
-    } else if (type === RecordType.abortRequest) {
+      received.stdin = concat([received.stdin, content]);
+    } else if (type === Type.abortRequest) {
       received.aborted = true;
     }
   }
@@ -88,31 +87,24 @@ export class Peer {
 
   /** Sends FCGI_STDOUT. */
   stdout(text: string | Uint8Array): Promise<void> {
-    return this.#stream(RecordType.stdout, text);
+    return this.#stream(Type.stdout, text);
   }
 
   /** Sends FCGI_STDERR. */
   stderr(text: string): Promise<void> {
-    return this.#stream(RecordType.stderr, text);
+    return this.#stream(Type.stderr, text);
   }
 
   async #stream(type: number, text: string | Uint8Array): Promise<void> {
-    const out = new ByteBuffer();
-    encodeStream(
-      out,
-      type,
-      this.received.id,
-      typeof text === "string" ? encoder.encode(text) : text,
-    );
-    await this.write(out.take());
+    const content = typeof text === "string" ? encoder.encode(text) : text;
+    await this.write(stream(type, this.received.id, content));
   }
 
   /** Sends FCGI_END_REQUEST. */
   async end(appStatus = 0, protocolStatus = 0, stdoutEnd = true): Promise<void> {
-    const out = new ByteBuffer();
-    if (stdoutEnd) encodeStreamEnd(out, RecordType.stdout, this.received.id);
-    encodeEndRequest(out, this.received.id, appStatus, protocolStatus);
-    await this.write(out.take());
+    const { id } = this.received;
+    const end = endRequest(id, { appStatus, protocolStatus });
+    await this.write(stdoutEnd ? concat([streamEnd(Type.stdout, id), end]) : end);
   }
 
   /** Sends a complete response. */

@@ -1,12 +1,11 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { fastCGIGateway, type FastCGIGatewayOptions, fetchFastCGI } from "../../gateway.ts";
 import { serveFastCGI } from "../../fastcgi.ts";
-import { ByteBuffer } from "../../wire/byte_buffer.ts";
-import { encodeEndRequest, encodeStream, ProtocolStatus, RecordType } from "../../wire/fastcgi.ts";
 import { ProtocolError } from "../../wire/protocol_error.ts";
-import { bytes } from "../testing/bytes.ts";
+import { bytes, concat } from "../testing/bytes.ts";
 import { deadline } from "../testing/deadline.ts";
 import { FastCGIClient, request } from "../testing/fastcgi_client.ts";
+import { endRequest, ProtocolStatus, record, Type } from "../testing/fastcgi_records.ts";
 import { turns } from "../testing/serving.ts";
 import { Application, type Peer } from "./application.ts";
 
@@ -64,16 +63,12 @@ Deno.test("fastCGIGateway() uses another id for each request of a connection", a
 for (const together of [true, false]) {
   const when = together ? "with" : "after";
   Deno.test(`fastCGIGateway() ignores records that arrive ${when} FCGI_END_REQUEST`, async () => {
-    const stray = new ByteBuffer();
-    for (const id of [1, 2]) encodeStream(stray, RecordType.stdout, id, bytes(OK + "stray"));
+    const stray = concat([1, 2].map((id) => record(Type.stdout, id, bytes(OK + "stray"))));
     await using application = new Application(async (peer, number) => {
       await peer.request();
-      const out = new ByteBuffer();
-      encodeStream(out, RecordType.stdout, 1, bytes(OK + number));
-      encodeEndRequest(out, 1, 0, 0);
-      if (together) out.append(stray.bytes.subarray(0, stray.length));
-      await peer.write(out.take());
-      if (!together) await peer.write(stray.bytes.subarray(0, stray.length));
+      const response = [record(Type.stdout, 1, bytes(OK + number)), endRequest(1)];
+      await peer.write(concat(together ? [...response, stray] : response));
+      if (!together) await peer.write(stray);
       await peer.until("the close", () => false);
     });
     using gateway = gatewayTo(application.address);
@@ -321,23 +316,17 @@ Deno.test("fastCGIGateway() accepts a response with status 503 that ends with FC
 });
 
 Deno.test("fastCGIGateway() decodes records that are split, padded or of unknown types", async () => {
-  const record = (type: number, id: number, content: string, padding: number) => {
-    const bytes = new Uint8Array(8 + content.length + padding).fill(0xff, 8 + content.length);
-    bytes.set([1, type, id >> 8, id & 255, content.length >> 8, content.length & 255, padding, 0]);
-    bytes.set(new TextEncoder().encode(content), 8);
-    return bytes;
-  };
   const stream = [
-    record(RecordType.stderr, 1, "first li", 5),
-    record(RecordType.stdout, 1, "Content-Type: te", 255),
-    record(42, 1, "what is this", 3),
-    record(RecordType.stdout, 7, "another's", 0),
-    record(RecordType.getValuesResult, 0, "", 0),
-    record(RecordType.stderr, 1, "ne\nsecond", 0),
-    record(RecordType.stdout, 1, "xt/plain\r\n\r", 1),
-    record(RecordType.stdout, 1, "\nhello", 7),
-    record(RecordType.stdout, 1, "", 8),
-    record(RecordType.endRequest, 1, "\0\0\0\0\0\0\0\0", 2),
+    record(Type.stderr, 1, bytes("first li"), 5),
+    record(Type.stdout, 1, bytes("Content-Type: te"), 255),
+    record(42, 1, bytes("what is this"), 3),
+    record(Type.stdout, 7, bytes("another's"), 0),
+    record(Type.getValuesResult, 0, bytes(""), 0),
+    record(Type.stderr, 1, bytes("ne\nsecond"), 0),
+    record(Type.stdout, 1, bytes("xt/plain\r\n\r"), 1),
+    record(Type.stdout, 1, bytes("\nhello"), 7),
+    record(Type.stdout, 1, bytes(""), 8),
+    record(Type.endRequest, 1, bytes("\0\0\0\0\0\0\0\0"), 2),
   ];
   for (const step of [1, 11, 10_000]) {
     await using application = new Application(async (peer) => {
@@ -681,10 +670,7 @@ Deno.test("fastCGIGateway() rejects an invalid address", () => {
 Deno.test("fetchFastCGI() throws if the gateway's response would be 502", async () => {
   await using application = new Application(async (peer) => {
     await peer.request();
-    const out = new ByteBuffer();
-    encodeStream(out, RecordType.stdout, 1, new TextEncoder().encode("no header\n\n"));
-    await peer.write(out.take());
-    await peer.end();
+    await peer.response("no header\n\n");
   });
   await assertRejects(
     () => fetchFastCGI("http://localhost/", application.address),

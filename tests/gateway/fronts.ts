@@ -1,9 +1,9 @@
 /** Each gateway behind `Deno.serve`, in front of an application that does as its test says. */
 import { fastCGIGateway, type Gateway, type GatewayOptions, scgiGateway } from "../../gateway.ts";
 import { cgiGateway } from "../../gateway.ts";
-import { SCGIHeaderDecoder } from "../../wire/scgi.ts";
-import { bytes } from "../testing/bytes.ts";
+import { bytes, concat } from "../testing/bytes.ts";
 import { deadline } from "../testing/deadline.ts";
+import { readHeaders } from "../testing/scgi_client.ts";
 import { Application, type Peer } from "./application.ts";
 
 /** A gateway to an application that responds to `/?N` with the bytes of response N. */
@@ -15,13 +15,13 @@ type Start = (responses: string[], options: GatewayOptions) => Promise<Front>;
 
 /** Reads a whole SCGI request without a body, and returns its variables. */
 export async function readSCGI(peer: Peer): Promise<Map<string, string> | undefined> {
-  const decoder = new SCGIHeaderDecoder(262_144);
   const buffer = new Uint8Array(65_536);
-  while (true) {
+  for (let all = new Uint8Array();;) {
     const count = await deadline(peer.conn.read(buffer).catch(() => null), "a request");
     if (count === null) return undefined;
-    const decoded = decoder.push(buffer.slice(0, count));
-    if (decoded !== null) return new Map(decoded.pairs);
+    all = concat([all, buffer.subarray(0, count)]);
+    const headers = readHeaders(all);
+    if (headers !== undefined) return new Map(headers.pairs);
   }
 }
 

@@ -1,7 +1,8 @@
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { fetchSCGI, scgiGateway, type SCGIGatewayOptions } from "../../gateway.ts";
-import { SCGIHeaderDecoder } from "../../wire/scgi.ts";
+import { concat } from "../testing/bytes.ts";
 import { deadline } from "../testing/deadline.ts";
+import { readHeaders } from "../testing/scgi_client.ts";
 import { Application, type Peer } from "./application.ts";
 
 const encoder = new TextEncoder();
@@ -14,14 +15,14 @@ interface ReceivedRequest {
 
 /** Reads a request: the headers, and the body up to its CONTENT_LENGTH. */
 async function read(peer: Peer, whole = true): Promise<ReceivedRequest> {
-  const decoder = new SCGIHeaderDecoder(262_144);
   const buffer = new Uint8Array(65536);
   const next = async () => {
     const count = await deadline(peer.conn.read(buffer), "the request");
     return buffer.slice(0, count ?? 0);
   };
-  let decoded = null;
-  while (decoded === null) decoded = decoder.push(await next());
+  let all = await next();
+  let decoded = readHeaders(all);
+  for (; decoded === undefined; decoded = readHeaders(all)) all = concat([all, await next()]);
   const length = Number(decoded.pairs[0][1]);
   let body = new TextDecoder().decode(decoded.rest);
   while (whole && body.length < length) body += new TextDecoder().decode(await next());

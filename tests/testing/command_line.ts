@@ -1,4 +1,4 @@
-import { ROOT } from "./daemon.ts";
+import { Daemon, ROOT } from "./daemon.ts";
 
 /** How the command line ended, and what it printed. */
 export interface Ended {
@@ -31,4 +31,26 @@ export async function runCommandLine(
   }).output();
   const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
   return { code, stdout: text(stdout), stderr: text(stderr) };
+}
+
+/**
+ * Starts the command `serve`, on a free port unless the arguments name an address.
+ *
+ * @param flags Permissions.
+ */
+export function startServe(
+  module: string,
+  args: string[] = [],
+  flags: string[] = ["--allow-read", "--allow-net"],
+  options: Deno.CommandOptions = {},
+): Daemon {
+  const isPlaced = args.some((argument) => /^(-l|--listen)$/.test(argument));
+  const listen = isPlaced ? [] : ["--listen", "127.0.0.1:0"];
+  return new Daemon([...flags, `${ROOT}cli.ts`, "serve", module, ...listen, ...args], options);
+}
+
+/** Waits until a server listens. Returns its address. */
+export async function served(daemon: Daemon): Promise<string> {
+  await daemon.says(" on ");
+  return / on (\S+)/.exec(daemon.log)![1];
 }

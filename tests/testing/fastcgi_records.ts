@@ -19,6 +19,14 @@ export const Type = {
   getValuesResult: 10,
 } as const;
 
+/** How a request ended (section 5.5). */
+export const ProtocolStatus = {
+  requestComplete: 0,
+  cantMultiplex: 1,
+  overloaded: 2,
+  unknownRole: 3,
+} as const;
+
 /** Encodes a record. Its padding has bytes that the receiver must ignore (section 3.3). */
 export function record(
   type: number,
@@ -103,9 +111,15 @@ export function getValues(...names: string[]): Uint8Array<ArrayBuffer> {
   return record(Type.getValues, 0, nameValuePairs(names.map((name) => [name, ""])));
 }
 
-/** Encodes FCGI_END_REQUEST for a request that is complete (section 5.5). */
-export function endRequest(id: number): Uint8Array<ArrayBuffer> {
-  return record(Type.endRequest, id, new Uint8Array(8));
+/** Encodes FCGI_END_REQUEST, by default for a request that is complete (section 5.5). */
+export function endRequest(
+  id: number,
+  { appStatus = 0, protocolStatus = 0 }: Partial<EndRequest> = {},
+): Uint8Array<ArrayBuffer> {
+  const content = new Uint8Array(8);
+  new DataView(content.buffer).setUint32(0, appStatus);
+  content[4] = protocolStatus;
+  return record(Type.endRequest, id, content);
 }
 
 /** A decoded record. */

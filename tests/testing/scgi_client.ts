@@ -1,7 +1,25 @@
 import type { Duplex } from "../../io/duplex.ts";
 import { type ParsedResponse, parseResponse } from "./response.ts";
-import { concat } from "./bytes.ts";
+import { concat, text } from "./bytes.ts";
 import { deadline } from "./deadline.ts";
+
+/** Decodes the headers of a request, a netstring, by hand; undefined while they are incomplete. */
+export function readHeaders(
+  from: Uint8Array,
+): { pairs: [name: string, value: string][]; rest: Uint8Array } | undefined {
+  const colon = from.indexOf(0x3a);
+  if (colon < 0) return undefined;
+  const end = colon + 1 + Number(text(from.subarray(0, colon)));
+  if (from.length <= end) return undefined;
+  if (from[end] !== 0x2c || from[end - 1] !== 0) {
+    throw new Error("Headers must end with NUL and a comma");
+  }
+  const words = text(from.subarray(colon + 1, end - 1)).split("\0");
+  const pairs = words.flatMap((name, i): [string, string][] =>
+    i % 2 === 0 ? [[name, words[i + 1]]] : []
+  );
+  return { pairs, rest: from.subarray(end + 1) };
+}
 
 /** The web server's end of an SCGI connection. */
 export class SCGIClient {
