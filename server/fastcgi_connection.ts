@@ -54,6 +54,8 @@ export class FastCGIConnection
    * before it closes the connection (rule C31).
    */
   #phase: "open" | "closing" | "leaving" = "open";
+  /** How long it has been leaving. */
+  #left: Progress | null = null;
   /** The web server's quirks, once a request has named it. */
   #quirks: ServerQuirks = NO_QUIRKS;
   /** The number of requests that have begun. */
@@ -290,7 +292,9 @@ export class FastCGIConnection
     const open = this.#opened.elapsed(now);
     const idle = this.#activity.elapsed(now, channel.activity);
     if (this.#requests.size === 0) {
-      if (this.#isOver(open, idle)) return channel.close();
+      if (this.#phase === "leaving" ? this.#hasLeft(now) : this.#isOver(open, idle)) {
+        return channel.close();
+      }
       if (this.#phase === "open" && idle > limits.idleTimeout) this.drain();
     }
     for (const request of this.#requests.values()) {
@@ -309,12 +313,16 @@ export class FastCGIConnection
   /** Returns whether a connection without a request closes now, even if the web server is about to send one. */
   #isOver(open: number, idle: number): boolean {
     const { idleTimeout, variablesTimeout } = this.#service.limits;
-    if (this.#phase === "leaving") {
-      return idle > (this.#quirks.closesOnBytes ? LEAVE : NEW_CONNECTION);
-    }
     if (this.#begun > 0) return this.#phase === "closing" && idle > idleTimeout;
     return idle > idleTimeout || open > variablesTimeout ||
       this.#phase === "closing" && idle > NEW_CONNECTION;
+  }
+
+  /** Returns whether the web server has had its time to close the connection, or to send a last request. */
+  #hasLeft(now: number): boolean {
+    const limit = this.#quirks.closesOnBytes ? LEAVE : NEW_CONNECTION;
+    this.#left ??= new Progress();
+    return this.#left.elapsed(now, this.#channel.activity) > limit;
   }
 
   takeBusy(): boolean {
