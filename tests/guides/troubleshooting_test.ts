@@ -124,6 +124,7 @@ const PLAIN = [
   "interpreter-denied",
   "extension",
   "module",
+  "telemetry",
   "slow",
   "left-open",
   "silent",
