@@ -655,8 +655,14 @@ const upload = (keep: boolean, length = 4) => [
 ];
 
 for (const keep of [true, false]) {
-  for (const [refused, options] of [["", {}], ["refused ", { maxBodyBytes: 3 }]] as const) {
-    Deno.test(`serveFastCGI() ends a ${refused}request of HAProxy once its input has ended, with ${keep ? "a kept" : "an unkept"} connection (rule C13)`, async () => {
+  for (
+    const [status, options, next] of [
+      [200, {}, 200],
+      [413, { maxBodyBytes: 3 }, 200],
+      [503, { maxRequests: 0 }, 503],
+    ] as const
+  ) {
+    Deno.test(`serveFastCGI() ends a ${status} for HAProxy once its input has ended, with ${keep ? "a kept" : "an unkept"} connection (rule C13)`, async () => {
       await serving(hello, options, async ({ connect }) => {
         const client = await connect();
         await client.send(...upload(keep));
@@ -665,16 +671,16 @@ for (const keep of [true, false]) {
         await client.until(isEnd, "the end of the response");
         // The next record would be FCGI_END_REQUEST.
         let ended = false;
-        const next = client.next().then((record) => (ended = true, record));
+        const last = client.next().then((record) => (ended = true, record));
         await client.send(stdin(1, bytes("late")));
         await turns();
         assertFalse(ended);
         await client.send(stdinEnd(1));
-        assertEquals((await next)?.type, RecordType.endRequest);
-        assertEquals((await client.response()).status, refused ? 413 : 200);
+        assertEquals((await last)?.type, RecordType.endRequest);
+        assertEquals((await client.response()).status, status);
         if (!keep) return await client.end();
         await client.send(request({ keep }));
-        assertEquals((await client.response()).status, 200);
+        assertEquals((await client.response()).status, next);
       });
     });
   }
