@@ -115,9 +115,9 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
   #exchange: Exchange | null = null;
   #body: RequestBody | null = null;
   #data: RequestBody | null = null;
-  /** The bodies whose streams have not ended. */
-  #unended = new Set<RequestBody>();
-  #begun = new Progress();
+  /** The record types of the streams that have not ended, as bits: a request costs no Set. */
+  #open = 0;
+  #begun: Progress | null = null;
   /** The watches of the body and of a filter's data, once they are checked. */
   #watches: [BodyWatch, BodyWatch] | null = null;
   /** In the filter role, resolves when FCGI_STDIN has ended. */
@@ -165,13 +165,13 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
   get inputEnded(): boolean {
     if (this.#exchange === null || this.#handler === undefined) return false;
     if (this.#role === Role.authorizer) return true;
-    return this.#body !== null && this.#unended.size === 0;
+    return this.#body !== null && this.#open === 0;
   }
 
   /** Returns whether its variables are late. */
   isLate(now: number): boolean {
     if (this.#phase !== "variables") return false;
-    return this.#begun.elapsed(now) > this.#service.limits.variablesTimeout;
+    return (this.#begun ??= new Progress()).elapsed(now) > this.#service.limits.variablesTimeout;
   }
 
   /** Records that the connection closes as its variables are late. */
@@ -234,7 +234,7 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
     }
     if (content.length === 0) {
       body.end();
-      this.#unended.delete(body);
+      this.#open &= ~(1 << type);
       if (body === this.#body) this.#inputWhole?.resolve();
       if (this.#phase === "responded" && this.inputEnded) this.#endLate();
       return;
@@ -257,7 +257,7 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
     let variables: Variables | undefined;
     let exchange: Exchange | undefined;
     if (this.#role !== Role.authorizer) {
-      this.#body = this.#createBody(limits.maxBodyBytes);
+      this.#body = this.#createBody(RecordType.stdin, limits.maxBodyBytes);
     }
     try {
       variables = this.#decodeVariables(limits);
@@ -302,10 +302,9 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
     this.#settle?.();
   }
 
-  #createBody(maxBytes?: number): RequestBody {
-    const body = new RequestBody(this.#connection, maxBytes);
-    this.#unended.add(body);
-    return body;
+  #createBody(type: number, maxBytes?: number): RequestBody {
+    this.#open |= 1 << type;
+    return new RequestBody(this.#connection, maxBytes);
   }
 
   #uncount(): void {
@@ -342,7 +341,7 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
     if (this.#role !== Role.filter) return new Exchange(this, variables, this.#body, options);
     const length = Number(variables.byteString("FCGI_DATA_LENGTH") ?? NaN);
     const seconds = Number(variables.byteString("FCGI_DATA_LAST_MOD") ?? NaN);
-    this.#data = this.#createBody();
+    this.#data = this.#createBody(RecordType.data);
     this.#data.declare(Number.isSafeInteger(length) ? length : undefined);
     this.#inputWhole = Promise.withResolvers();
     const exchange = new FilterExchange(this, variables, this.#body, options, {
