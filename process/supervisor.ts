@@ -108,7 +108,7 @@ export class Supervisor {
     this.#interval = watches ? Math.min(TICK, (workerTimeout ?? Infinity) / 4) : null;
   }
 
-  /** Runs the workers until it is told to stop, or none starts. @returns The exit code. */
+  /** Runs the workers until `stop()` is called, or none starts. @returns The exit code. */
   async run(): Promise<number> {
     if (this.#phase === "starting") this.#places.forEach((place) => this.#fill(place));
     const timer = this.#interval === null

@@ -10,7 +10,7 @@ import type { WorkerProcess } from "./worker_process.ts";
 export class WorkerWatch {
   /**
    * "unheard": it has not reported yet, and one of an older version does not. "late": half of the timeout is over. "suspected": all of it is over. "condemned": so it is, and the worker was not
-   * stopped by a signal, which would have held up its reports.
+   * stopped by a signal, which would have delayed its reports.
    */
   #phase: "unheard" | "responding" | "late" | "suspected" | "condemned" = "unheard";
   /** How long it has not reported, in milliseconds. */

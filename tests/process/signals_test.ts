@@ -3,7 +3,7 @@ import { Daemon, ROOT } from "../testing/daemon.ts";
 import { deadline } from "../testing/deadline.ts";
 import { interruptUntil } from "../testing/processes.ts";
 
-/** A program that says how often it is told to stop, and runs on for more than a second. */
+/** A program that counts the requests to stop, and runs on for more than a second. */
 const PROGRAM = `
 import { onTermination } from "${ROOT}process/signals.ts";
 onTermination(() => {
