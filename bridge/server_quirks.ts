@@ -33,9 +33,9 @@ export interface ServerQuirks {
   readonly leavesOverloaded?: true;
   /** Where connections are not kept, a close passes for the end of the response; an invalid record does not (B17). */
   readonly hidesClose?: true;
-  /** FCGI_STDERR is dropped by default, and crashes the server if it comes alone (C17). */
+  /** FCGI_STDERR is dropped by default, and not handled well where it is not (C17). */
   readonly lacksStderr?: true;
-  /** A client that still uploads at FCGI_END_REQUEST hangs, and its next request gets no response (C13). */
+  /** FCGI_END_REQUEST is not expected before the end of the input (C13). */
   readonly needsInputEnd?: true;
 }
 

@@ -85,8 +85,8 @@ function writeLater(output: LineOutput, bytes: Uint8Array): void {
 }
 
 /**
- * Makes the methods of `console` never throw, for a program whose serving must not depend on them. `Deno.serve` itself
- * ends with a panic where its own warning cannot be written.
+ * Makes the methods of `console` never throw, for a program whose serving must not depend on them. Deno writes its own
+ * warnings by them, too, and 2.9.6 does not survive one that throws.
  */
 export function guardConsole(): void {
   const methods = console as unknown as Record<string, (...data: unknown[]) => void>;

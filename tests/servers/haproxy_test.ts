@@ -114,7 +114,7 @@ const site = (port: number, differences: Partial<Site> = {}): Site => ({
   // A body without a length must fit in HAProxy's buffer.
   chunked: 400,
   split: { scriptName: undefined },
-  // HAProxy crashes on a lone FCGI_STDERR record, so the daemon keeps its log.
+  // Rule C17: the daemon keeps its log.
   log: (rig) => rig.output("daemon (fastcgi)"),
   ...differences,
 });
