@@ -13,8 +13,8 @@
 
 import type { App, AppOptions } from "./bridge/app.ts";
 import { checkNumbers } from "./bridge/check_numbers.ts";
-import { disconnected, Exchange } from "./server/exchange.ts";
-import { checkRequestOptions, contentLength, isDecoded } from "./bridge/request.ts";
+import { checkRequestOptions, disconnected, Exchange } from "./server/exchange.ts";
+import { contentLength, isDecoded } from "./bridge/request.ts";
 import { serverQuirks } from "./bridge/server_quirks.ts";
 import { MAX_BUFFERED_BODY, RequestBody, type RequestBodySource } from "./server/request_body.ts";
 import { refuse, respond, type ResponseSink, toHandler } from "./server/respond.ts";
@@ -24,7 +24,7 @@ import { concat, decodeDebugFormat, encodeByteString } from "./wire/byte_string.
 import { ProtocolError } from "./wire/protocol_error.ts";
 import { Variables } from "./wire/variables.ts";
 
-export { localRedirect } from "./bridge/local_redirect.ts";
+export { localRedirect } from "./server/local_redirect.ts";
 export type {
   App,
   AppObject,

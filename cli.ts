@@ -15,7 +15,7 @@
  * @module
  */
 
-import { describeError } from "./bridge/describe.ts";
+import { describeError } from "./io/describe.ts";
 import { printableLines } from "./io/printable.ts";
 import { Arguments, formatUsage, type Usage } from "./cli/arguments.ts";
 import { closest } from "./cli/closest.ts";

@@ -6,20 +6,18 @@
 
 import type { App, AppOptions, Handler, HandlerInfo, Protocol } from "./bridge/app.ts";
 import { checkNumbers } from "./bridge/check_numbers.ts";
-import { isTrusted } from "./bridge/forwarded.ts";
+import { isTrusted, remoteAddress, trustedForwarded } from "./server/forwarded.ts";
 import { errorResponse } from "./server/error_response.ts";
 import { plainResponse } from "./bridge/plain_response.ts";
-import { CLIENT_CLOSED } from "./server/exchange.ts";
+import { checkRequestOptions, CLIENT_CLOSED } from "./server/exchange.ts";
 import { HTTPCompletion, LONG } from "./server/http_completion.ts";
 import { moveRequest, withHost } from "./server/moved_request.ts";
 import { hasLeft } from "./io/private_fields.ts";
 import {
-  checkRequestOptions,
   decodePath,
   decodePercent,
   isAuthority,
   NO_REQUEST,
-  remoteAddress,
   requestURL,
 } from "./bridge/request.ts";
 import { toHandler } from "./server/respond.ts";
@@ -420,6 +418,12 @@ class HTTPInfo implements HandlerInfo {
   }
 
   #requestURL(): ReturnType<typeof requestURL> {
-    return this.#url ??= requestURL(this.variables, this.#options, "http", undefined);
+    return this.#url ??= requestURL(
+      this.variables,
+      this.#options.basePath,
+      trustedForwarded(this.variables, this.#options),
+      "http",
+      undefined,
+    );
   }
 }

@@ -15,7 +15,7 @@
  */
 
 import type { App, AppOptions } from "./bridge/app.ts";
-import { checkRequestOptions } from "./bridge/request.ts";
+import { checkRequestOptions } from "./server/exchange.ts";
 import type { Listener } from "./io/duplex.ts";
 import { safeLog } from "./io/log.ts";
 import { mainModulePath } from "./io/main_module.ts";
@@ -25,7 +25,7 @@ import { RunningRequests } from "./server/running_requests.ts";
 import { SCGIConnection, type SCGIService } from "./server/scgi_connection.ts";
 import { type Server, type ServerOptions, startServer } from "./server/server.ts";
 
-export { localRedirect } from "./bridge/local_redirect.ts";
+export { localRedirect } from "./server/local_redirect.ts";
 export { inheritedListener, type InheritedListenerOptions } from "./io/inherited.ts";
 export { listen, type ListenOptions } from "./io/listen.ts";
 export type { Duplex, Listener } from "./io/duplex.ts";

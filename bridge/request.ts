@@ -9,7 +9,6 @@ import { encodeByteString, toByteString } from "../wire/byte_string.ts";
 import { CONNECTION_FIELDS, TOKEN } from "../wire/cgi.ts";
 import type { Variables } from "../wire/variables.ts";
 import type { AppOptions, Protocol } from "./app.ts";
-import { checkTrust, type Forwarded, isTrusted, readForwarded } from "./forwarded.ts";
 import { serverQuirks } from "./server_quirks.ts";
 
 /** Methods that no `Request` can have (A5). */
@@ -134,17 +133,8 @@ function targetAuthority(variables: Variables): string | undefined {
   return uri === undefined || uri.startsWith("/") ? undefined : splitAbsolute(uri)?.authority;
 }
 
-/** Returns what a trusted proxy says of the request (A7, A8, A30). */
-function forwarded(variables: Variables, options: AppOptions): Forwarded {
-  if (!options.trustForwarded) return {};
-  return isTrusted(options, variables.byteString("REMOTE_ADDR") ?? "")
-    ? readForwarded(variables)
-    : {};
-}
-
 /** Returns the scheme and authority of the URL (A7 to A9, A11). */
-function requestOrigin(variables: Variables, options: AppOptions): string {
-  const { proto, host } = forwarded(variables, options);
+function requestOrigin(variables: Variables, { proto, host }: Forwarded = {}): string {
   const secure = proto === undefined ? isSecure(variables) : proto.toLowerCase() === "https";
   const scheme = secure ? "https" : "http";
   const authority = host ?? targetAuthority(variables) ?? variables.byteString("HTTP_HOST") ??
@@ -173,22 +163,6 @@ function serverAuthority(variables: Variables, scheme: string): string {
     ? host
     : `${host}:${port}`;
   return isAuthority(authority) ? authority : "localhost";
-}
-
-/**
- * Checks the options that a request is created with.
- *
- * @throws {TypeError} If one is not what its type says.
- */
-export function checkRequestOptions(options: AppOptions): void {
-  checkTrust(options);
-  const { basePath = "" } = options;
-  if (typeof basePath === "string" && /^(?:auto|\/.*)?$/s.test(basePath)) return;
-  throw new TypeError(
-    `Cannot serve as basePath must be "auto" or a path such as "/app": current value is ${
-      JSON.stringify(basePath)
-    }`,
-  );
 }
 
 /** Returns the path and query of the URL (A10 to A13). */
@@ -364,11 +338,21 @@ export function requestHref(variables: Variables, options: AppOptions): string |
   if (host !== lastHost.host || secure !== lastHost.secure) {
     lastHost.origin = PLAIN_HOST.test(host)
       ? `${secure ? "https" : "http"}://${host}`
-      : new URL(requestOrigin(variables, options)).origin;
+      : new URL(requestOrigin(variables)).origin;
     lastHost.host = host;
     lastHost.secure = secure;
   }
   return lastHost.origin + target;
+}
+
+/** What the nearest proxy says of the client's request, if it is trusted. */
+export interface Forwarded {
+  /** The scheme that the client used. */
+  proto?: string;
+  /** The host that the client addressed. */
+  host?: string;
+  /** The client, if the proxy names an address. */
+  client?: Deno.NetAddr;
 }
 
 /** The URL of a request as the app sees it, and how its path is split. */
@@ -388,22 +372,22 @@ export interface RequestURL {
  */
 export function requestURL(
   variables: Variables,
-  options: AppOptions,
+  basePath: AppOptions["basePath"],
+  forwarded: Forwarded,
   protocol: Protocol,
   program: string | undefined,
 ): RequestURL {
   // By concatenation: as the base of a URL, "//evil.example/x" would be another host.
-  const url = new URL(requestOrigin(variables, options) + requestTarget(variables));
-  const base = options.basePath;
+  const url = new URL(requestOrigin(variables, forwarded) + requestTarget(variables));
   let prefix: string;
-  if (base !== undefined && base !== "auto") {
-    prefix = encodedPrefix(url.pathname, toByteString(trimSlashes(base))) ?? "";
+  if (basePath !== undefined && basePath !== "auto") {
+    prefix = encodedPrefix(url.pathname, toByteString(trimSlashes(basePath))) ?? "";
     if (!/^(?:\/|$)/.test(url.pathname.slice(prefix.length))) prefix = "";
   } else {
     prefix = mountPrefix(variables, url.pathname, protocol, program);
   }
   const rest = url.pathname.slice(prefix.length);
-  if (base === undefined || prefix === "") return { href: url.href, prefix, rest };
+  if (basePath === undefined || prefix === "") return { href: url.href, prefix, rest };
   return { href: url.origin + (rest || "/") + url.search, prefix, rest };
 }
 
@@ -479,27 +463,6 @@ function contentType(variables: Variables): string | undefined {
   if (!inventsType && !hidesType) return variables.byteString("CONTENT_TYPE");
   const sent = variables.byteString("HTTP_CONTENT_TYPE");
   return hidesType || sent === undefined ? sent : variables.byteString("CONTENT_TYPE");
-}
-
-/** Returns the client that a trusted proxy names, if any. Of a request that is rejected for it, a log has the proxy. */
-function forwardedClient(variables: Variables, options: AppOptions): Deno.NetAddr | undefined {
-  try {
-    return forwarded(variables, options).client;
-  } catch {
-    return undefined;
-  }
-}
-
-/** Returns the client's address, with port 0 where REMOTE_PORT is none (A30). */
-export function remoteAddress(variables: Variables, options: AppOptions): Deno.NetAddr {
-  const client = forwardedClient(variables, options);
-  if (client !== undefined) return client;
-  const port = variables.byteString("REMOTE_PORT") ?? "";
-  return {
-    transport: "tcp",
-    hostname: variables.byteString("REMOTE_ADDR") ?? "",
-    port: /^\d{1,5}$/.test(port) && Number(port) <= 65535 ? Number(port) : 0,
-  };
 }
 
 /** Decodes percent-encoding into text. Bytes that are not UTF-8 become U+FFFD. */

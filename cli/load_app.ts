@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import type { App } from "../bridge/app.ts";
-import { describeError } from "../bridge/describe.ts";
+import { describeError } from "../io/describe.ts";
 import { shellQuote } from "../debug/shell_command.ts";
 import { logLine } from "../io/log.ts";
 import { isURL } from "./app_config.ts";

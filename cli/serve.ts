@@ -5,7 +5,7 @@
  */
 
 import type { App, AppOptions } from "../bridge/app.ts";
-import { checkTrust } from "../bridge/forwarded.ts";
+import { checkTrust } from "../server/forwarded.ts";
 import { shellQuote } from "../debug/shell_command.ts";
 import { type FastCGIOptions, serveFastCGI } from "../fastcgi.ts";
 import { serveHTTP } from "../http.ts";

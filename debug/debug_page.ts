@@ -5,7 +5,7 @@
  */
 
 import type { HandlerInfo } from "../bridge/app.ts";
-import { describeValue, isError, readProperty } from "../bridge/describe.ts";
+import { describeValue, isError, readProperty } from "../io/describe.ts";
 import { printable, printableLines } from "../io/printable.ts";
 import { Redactor } from "./redact.ts";
 import { hintsFor } from "./server_hints.ts";

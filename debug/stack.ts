@@ -1,4 +1,4 @@
-import { isError, messageOf, readProperty } from "../bridge/describe.ts";
+import { isError, messageOf, readProperty } from "../io/describe.ts";
 import type { RuntimeFrame } from "../io/private_fields.ts";
 
 /** One line of an error's stack. */

@@ -1,5 +1,5 @@
 import { checkNumbers } from "../bridge/check_numbers.ts";
-import { describeError } from "../bridge/describe.ts";
+import { describeError } from "../io/describe.ts";
 import { plainResponse } from "../bridge/plain_response.ts";
 import { isAuthority } from "../bridge/request.ts";
 import { safeLog } from "../io/log.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { MIN_BODY_RATE } from "../bridge/body_rate.ts";
+import { MIN_BODY_RATE } from "../io/body_rate.ts";
 
 /** The `info` of a handler of `Deno.serve`, with the client's address. */
 export type GatewayInfo = Deno.ServeHandlerInfo<Deno.Addr>;

@@ -1,6 +1,6 @@
-import { BodyRate } from "../bridge/body_rate.ts";
-import { cancelSoon } from "../bridge/cancel_soon.ts";
-import { messageOf } from "../bridge/describe.ts";
+import { BodyRate } from "../io/body_rate.ts";
+import { cancelSoon } from "../io/cancel_soon.ts";
+import { messageOf } from "../io/describe.ts";
 import { type VariableSink, writeVariables } from "../bridge/request_variables.ts";
 import { safeLog } from "../io/log.ts";
 import { Progress } from "../io/progress.ts";

@@ -13,8 +13,8 @@ const TESTS = [
   "tests/wire/ip_address_test.ts",
   "tests/wire/scgi_test.ts",
   "tests/wire/variables_test.ts",
+  "tests/server/forwarded_test.ts",
   "tests/server/request_body_test.ts",
-  "tests/bridge/forwarded_test.ts",
   "tests/bridge/request_variables_test.ts",
 ];
 

@@ -1,4 +1,4 @@
-import { BodyRate } from "../bridge/body_rate.ts";
+import { BodyRate } from "../io/body_rate.ts";
 import { Progress } from "../io/progress.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 import type { LimitOptions } from "./limits.ts";

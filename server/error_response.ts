@@ -1,5 +1,5 @@
 import type { AppOptions, HandlerInfo } from "../bridge/app.ts";
-import { describeError } from "../bridge/describe.ts";
+import { describeError } from "../io/describe.ts";
 import { plainResponse } from "../bridge/plain_response.ts";
 import type { DebugHook } from "./debug_hook.ts";
 import { checkHeaders, checkResponse } from "./response_head.ts";

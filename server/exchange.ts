@@ -6,12 +6,11 @@ import type {
   HandlerInfo,
   Protocol,
 } from "../bridge/app.ts";
-import { describeError } from "../bridge/describe.ts";
+import { describeError } from "../io/describe.ts";
 import type { DebugHook } from "./debug_hook.ts";
 import { createLazyRequest, type RequestParts } from "./lazy_request.ts";
 import {
   decodePath,
-  remoteAddress,
   requestHeaders,
   requestHref,
   requestMethod,
@@ -19,6 +18,7 @@ import {
   requestURL,
   requireLength,
 } from "../bridge/request.ts";
+import { checkTrust, remoteAddress, trustedForwarded } from "./forwarded.ts";
 import type { RequestBody } from "./request_body.ts";
 import { readNative } from "../io/private_fields.ts";
 import type { RequestTrace } from "../io/telemetry.ts";
@@ -37,6 +37,22 @@ export interface TransportInfo {
 
 /** The status of a request whose client has left before the response, as in nginx's log. */
 export const CLIENT_CLOSED = 499;
+
+/**
+ * Checks the options that requests are created with.
+ *
+ * @throws {TypeError} If one is not what its type says.
+ */
+export function checkRequestOptions(options: AppOptions): void {
+  checkTrust(options);
+  const { basePath = "" } = options;
+  if (typeof basePath === "string" && /^(?:auto|\/.*)?$/s.test(basePath)) return;
+  throw new TypeError(
+    `Cannot serve as basePath must be "auto" or a path such as "/app": current value is ${
+      JSON.stringify(basePath)
+    }`,
+  );
+}
 
 /** One request and its response, whatever the transport, and how the transport aborts them. */
 export class Exchange implements RequestParts {
@@ -239,7 +255,8 @@ export class Exchange implements RequestParts {
   #requestURL(): RequestURL {
     return this.#url ??= requestURL(
       this.variables,
-      this.#options,
+      this.#options.basePath,
+      trustedForwarded(this.variables, this.#options),
       this.protocol,
       this.#transport.program,
     );

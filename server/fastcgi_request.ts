@@ -6,7 +6,7 @@ import { RequestBody, type RequestBodySource } from "./request_body.ts";
 import { refuse, respond, type ResponseSink } from "./respond.ts";
 import type { RunningRequests } from "./running_requests.ts";
 import type { AppObject, AppOptions, FilterInfo, Handler } from "../bridge/app.ts";
-import { describeError } from "../bridge/describe.ts";
+import { describeError } from "../io/describe.ts";
 import { contentLength } from "../bridge/request.ts";
 import { type ServerQuirks, serverQuirks } from "../bridge/server_quirks.ts";
 import { LINGER, LINGER_IDLE } from "../io/timeouts.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { MIN_BODY_RATE } from "../bridge/body_rate.ts";
+import { MIN_BODY_RATE } from "../io/body_rate.ts";
 import { checkNumbers } from "../bridge/check_numbers.ts";
 import { MAX_BUFFERED_BODY } from "./request_body.ts";
 

@@ -13,12 +13,12 @@ import {
   markSent,
   readNative,
 } from "../io/private_fields.ts";
-import { cancelSoon } from "../bridge/cancel_soon.ts";
-import { describeError } from "../bridge/describe.ts";
+import { cancelSoon } from "../io/cancel_soon.ts";
+import { describeError } from "../io/describe.ts";
 import { errorResponse } from "./error_response.ts";
 import { plainResponse } from "../bridge/plain_response.ts";
 import type { Exchange } from "./exchange.ts";
-import { localRedirectPath } from "../bridge/local_redirect.ts";
+import { localRedirectPath } from "./local_redirect.ts";
 import {
   checkResponse,
   declaredLength,

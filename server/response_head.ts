@@ -5,8 +5,8 @@
  */
 
 import { checkValue, CONNECTION_FIELDS, encodeHead } from "../wire/cgi.ts";
-import { cancelSoon } from "../bridge/cancel_soon.ts";
-import { describeValue } from "../bridge/describe.ts";
+import { cancelSoon } from "../io/cancel_soon.ts";
+import { describeValue } from "../io/describe.ts";
 import { bufferedResponse, isBodyDecoded, readNative } from "../io/private_fields.ts";
 import type { Exchange } from "./exchange.ts";
 import { serverQuirks } from "../bridge/server_quirks.ts";

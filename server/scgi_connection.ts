@@ -7,7 +7,7 @@ import { refuse, respond, type ResponseSink } from "./respond.ts";
 import type { RunningRequests } from "./running_requests.ts";
 import type { ServerConnection } from "./server.ts";
 import type { AppOptions, Handler } from "../bridge/app.ts";
-import { describeError } from "../bridge/describe.ts";
+import { describeError } from "../io/describe.ts";
 import { contentLength } from "../bridge/request.ts";
 import { Channel, type ChannelHandler, StallError } from "../io/channel.ts";
 import type { Duplex } from "../io/duplex.ts";

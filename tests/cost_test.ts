@@ -2,13 +2,8 @@
 import { Redactor } from "../debug/redact.ts";
 import { AssertionError } from "@std/assert";
 import { LineLog } from "../io/line_log.ts";
-import {
-  mountPrefix,
-  remoteAddress,
-  requestHeaders,
-  requestHref,
-  requestURL,
-} from "../bridge/request.ts";
+import { mountPrefix, requestHeaders, requestHref, requestURL } from "../bridge/request.ts";
+import { remoteAddress, trustedForwarded } from "../server/forwarded.ts";
 import { ResponseReader } from "../gateway/response.ts";
 import { decodeTarget, fileNames, hasBadName, splitScript } from "../gateway/script_path.ts";
 import { decodeDebugFormat, toText } from "../wire/byte_string.ts";
@@ -32,13 +27,11 @@ const decodeHead = (chunks: Uint8Array[]) => {
   const decoder = new HeadDecoder(Infinity);
   for (const chunk of chunks) decoder.push(chunk);
 };
-const url = (variables: Record<string, string>) =>
-  requestURL(
-    new Variables(Object.entries(variables)),
-    { trustForwarded: true },
-    "fastcgi",
-    undefined,
-  );
+const url = (pairs: Record<string, string>) => {
+  const variables = new Variables(Object.entries(pairs));
+  const forwarded = trustedForwarded(variables, { trustForwarded: true });
+  return requestURL(variables, undefined, forwarded, "fastcgi", undefined);
+};
 
 /** What is run, by name, with a length. */
 const COSTS: Record<string, (length: number) => () => unknown> = {

@@ -1,7 +1,8 @@
 import { assertEquals, assertInstanceOf, assertStringIncludes, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import type { AppOptions, HandlerInfo } from "../../bridge/app.ts";
-import { checkRequestOptions, mountPrefix } from "../../bridge/request.ts";
+import { mountPrefix } from "../../bridge/request.ts";
+import { checkRequestOptions } from "../../server/exchange.ts";
 import { Variables } from "../../wire/variables.ts";
 import { bytes, text } from "../testing/bytes.ts";
 import { run } from "../testing/cgi_script.ts";

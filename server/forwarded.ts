@@ -1,17 +1,8 @@
 import { AddressSet, canonicalIP } from "../wire/ip_address.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 import type { Variables } from "../wire/variables.ts";
-import type { AppOptions } from "./app.ts";
-
-/** What the nearest proxy says of the client's request. */
-export interface Forwarded {
-  /** The scheme that the client used. */
-  proto?: string;
-  /** The host that the client addressed. */
-  host?: string;
-  /** The client, if the proxy names an address. */
-  client?: Deno.NetAddr;
-}
+import type { AppOptions } from "../bridge/app.ts";
+import type { Forwarded } from "../bridge/request.ts";
 
 /** Matches a parameter of Forwarded (RFC 7239 section 4), and what ends it. Proxies leave quotes out: `host=a:8080`. */
 const PARAMETER =
@@ -74,12 +65,45 @@ export function isTrusted({ trustForwarded = false }: AppOptions, address: strin
 }
 
 /**
+ * Returns what a trusted proxy says of the request: its scheme, its host and the client (A7, A8, A30).
+ *
+ * @throws {ProtocolError} If Forwarded is malformed.
+ */
+export function trustedForwarded(variables: Variables, options: AppOptions): Forwarded {
+  if (!options.trustForwarded) return {};
+  return isTrusted(options, variables.byteString("REMOTE_ADDR") ?? "")
+    ? readForwarded(variables)
+    : {};
+}
+
+/** Returns the client's address, with port 0 where REMOTE_PORT is none (A30). */
+export function remoteAddress(variables: Variables, options: AppOptions): Deno.NetAddr {
+  const client = forwardedClient(variables, options);
+  if (client !== undefined) return client;
+  const port = variables.byteString("REMOTE_PORT") ?? "";
+  return {
+    transport: "tcp",
+    hostname: variables.byteString("REMOTE_ADDR") ?? "",
+    port: /^\d{1,5}$/.test(port) && Number(port) <= 65535 ? Number(port) : 0,
+  };
+}
+
+/** Returns the client that a trusted proxy names, if any. Of a request that is rejected for it, a log has the proxy. */
+function forwardedClient(variables: Variables, options: AppOptions): Deno.NetAddr | undefined {
+  try {
+    return trustedForwarded(variables, options).client;
+  } catch {
+    return undefined;
+  }
+}
+
+/**
  * Reads `X-Forwarded-Proto`, `-Host` and `-For`, or if none of them is present `Forwarded`: proxies that set only one
  * kind often let the other one of a client pass. Of several values the last counts, which the nearest proxy has appended.
  *
  * @throws {ProtocolError} If Forwarded is malformed, as an open quote would swallow what the proxy has appended.
  */
-export function readForwarded(variables: Variables): Forwarded {
+function readForwarded(variables: Variables): Forwarded {
   const last = (name: string) =>
     variables.byteString(name)?.replace(/^.*,/s, "").trim() || undefined;
   const proto = last("HTTP_X_FORWARDED_PROTO");

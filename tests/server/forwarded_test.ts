@@ -1,5 +1,5 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { checkTrust, isTrusted } from "../../bridge/forwarded.ts";
+import { checkTrust, isTrusted } from "../../server/forwarded.ts";
 
 /** What REMOTE_ADDR is for a peer on a Unix socket: in nginx, lighttpd, Caddy, HAProxy and h2o. */
 const UNIX = ["unix:", "/run/lighttpd.sock", "@", "unix", "localhost"];

@@ -1,6 +1,6 @@
 /** The minimum rate of bodies (rule F9). */
 import { assertEquals } from "@std/assert";
-import { BodyRate } from "../../bridge/body_rate.ts";
+import { BodyRate } from "../../io/body_rate.ts";
 
 /** Returns the second in which a body is found too slow, if it is within ten minutes. */
 function slowAt(minimum: number, receivedAt: (second: number) => number, waits = true) {
