@@ -1,52 +1,14 @@
-import {
-  assert,
-  assertEquals,
-  assertFalse,
-  assertLess,
-  assertRejects,
-  assertStringIncludes,
-  assertThrows,
-} from "@std/assert";
+import { assert, assertEquals, assertFalse, assertStringIncludes } from "@std/assert";
 import fc from "fast-check";
 import type { App } from "../bridge/app.ts";
-import { type SCGIOptions, serveSCGI } from "../scgi.ts";
+
 import { encodeSCGIHeaders } from "../wire/scgi.ts";
 import { parseResponse } from "./testing/response.ts";
-import { bytes, concat, cut, pattern, split, text } from "./testing/bytes.ts";
+import { bytes, cut, split, text } from "./testing/bytes.ts";
 import { deadline } from "./testing/deadline.ts";
-import { FakeListener } from "./testing/duplex.ts";
-import { SCGIClient as Client } from "./testing/scgi_client.ts";
-import { MEDIA, type Medium, type Served, serving as servingBy, turns } from "./testing/serving.ts";
 
-/** Serves an app for a test, and shuts the server down even if the test fails. */
-const serving = (
-  app: App,
-  options: SCGIOptions,
-  use: (served: Served<Client>) => Promise<void>,
-  over: Medium = "memory",
-) =>
-  servingBy(
-    over,
-    (listener, own) => serveSCGI(app, listener, { ...own, ...options }),
-    (conn) => new Client(conn),
-    use,
-  );
-
-/** The headers of a request, as web servers send them. */
-function head(length: number, others: Record<string, string> = {}): Uint8Array {
-  return encodeSCGIHeaders(Object.entries({
-    CONTENT_LENGTH: String(length),
-    REQUEST_METHOD: length > 0 ? "POST" : "GET",
-    REQUEST_URI: "/",
-    HTTP_HOST: "example.org",
-    SCGI: "1",
-    ...others,
-  }));
-}
-
-function request(body = "", others?: Record<string, string>): Uint8Array {
-  return concat([head(body.length, others), bytes(body)]);
-}
+import { head, request, serving } from "./testing/scgi_serving.ts";
+import { MEDIA, turns } from "./testing/serving.ts";
 
 const hello: App = () => new Response("Hello");
 const echo: App = async (request) => new Response(await request.bytes());
@@ -64,29 +26,6 @@ for (const over of MEDIA) {
         assertEquals(response.head.split("\r\n")[0], "Status: 200 OK");
         assertEquals(text(response.body), "scgi http://example.org/ body");
         assertEquals(logged, []);
-      },
-      over,
-    );
-  });
-
-  Deno.test(`serveSCGI() responds over ${over} after a half-close (rule D4)`, async () => {
-    const gate = Promise.withResolvers<void>();
-    let signal: AbortSignal | undefined;
-    await serving(
-      async (request) => {
-        signal = request.signal;
-        await gate.promise;
-        return new Response(await request.text());
-      },
-      {},
-      async ({ connect }) => {
-        const client = await connect();
-        await client.send(request("body"));
-        await client.conn.closeWrite!();
-        await turns();
-        assertFalse(signal?.aborted);
-        gate.resolve();
-        assertEquals(text((await client.response()).body), "body");
       },
       over,
     );
@@ -115,65 +54,6 @@ for (const over of MEDIA) {
         assertFalse(signal?.aborted);
         gate.resolve();
         assertEquals(text((await client.response()).body), "unread");
-      },
-      over,
-    );
-  });
-
-  Deno.test(`serveSCGI() aborts a request over ${over} when its body ends early (rule A21)`, async () => {
-    const started = Promise.withResolvers<AbortSignal>();
-    const read = Promise.withResolvers<unknown>();
-    await serving(
-      async (request) => {
-        started.resolve(request.signal);
-        return new Response(await request.text().catch((error) => (read.resolve(error), "")));
-      },
-      {},
-      async ({ connect }) => {
-        const client = await connect();
-        await client.send(head(10), bytes("half"));
-        const signal = await deadline(started.promise, "the app");
-        client.close();
-        const error = await deadline(read.promise, "the body's failure") as DOMException;
-        assertEquals([error.name, signal.aborted], ["AbortError", true]);
-      },
-      over,
-    );
-  });
-
-  Deno.test(`serveSCGI() reads on after an early response over ${over} (rules D5, C15)`, async () => {
-    await serving(
-      () => new Response("too large", { status: 413 }),
-      {},
-      async ({ connect }) => {
-        const client = await connect();
-        await deadline(client.send(head(3_000_000), pattern(3_000_000)), "the body's end");
-        const response = await client.response();
-        assertEquals([response.status, text(response.body)], [413, "too large"]);
-      },
-      over,
-    );
-  });
-
-  Deno.test(`shutdown() over ${over} finishes a response (rule C26)`, async () => {
-    const gate = Promise.withResolvers<void>();
-    const started = Promise.withResolvers<void>();
-    await serving(
-      async () => {
-        started.resolve();
-        await gate.promise;
-        return new Response(pattern(500_000));
-      },
-      {},
-      async ({ connect, server }) => {
-        const client = await connect();
-        await client.send(request());
-        await deadline(started.promise, "the app");
-        const down = server.shutdown();
-        gate.resolve();
-        assertEquals((await client.response()).body, pattern(500_000));
-        client.close();
-        await deadline(down, "the server's end");
       },
       over,
     );
@@ -277,72 +157,6 @@ Deno.test("serveSCGI() is strict about CONTENT_LENGTH and SCGI, unless the optio
   }
 });
 
-Deno.test("serveSCGI() aborts the signal when the web server disconnects", async () => {
-  const started = Promise.withResolvers<AbortSignal>();
-  const cancelled = Promise.withResolvers<void>();
-  await serving(
-    (request) => {
-      started.resolve(request.signal);
-      return new Response(
-        new ReadableStream({
-          pull: (controller) => controller.enqueue(pattern(1000)),
-          cancel: () => cancelled.resolve(),
-        }),
-      );
-    },
-    {},
-    async ({ connect, logged }) => {
-      const client = await connect();
-      await client.send(request());
-      const signal = await deadline(started.promise, "the app");
-      client.close();
-      await deadline(cancelled.promise, "the cancelling of the body");
-      assert(signal.aborted);
-      assertEquals(logged, []);
-    },
-  );
-});
-
-Deno.test("serveSCGI() detects over a Unix socket that the web server disconnects after its half-close (rule C22)", async () => {
-  for (const closed of ["before the app runs", "later"]) {
-    const started = Promise.withResolvers<AbortSignal>();
-    await serving(
-      (request) => {
-        started.resolve(request.signal);
-        return new Promise(() => {});
-      },
-      {},
-      async ({ connect }) => {
-        const client = await connect();
-        await client.send(request());
-        await client.conn.closeWrite!();
-        if (closed !== "later") client.close();
-        const signal = await deadline(started.promise, "the app");
-        if (closed === "later") {
-          await turns();
-          assertFalse(signal.aborted);
-          client.close();
-        }
-        if (!signal.aborted) {
-          const aborted = new Promise((resolve) => signal.addEventListener("abort", resolve));
-          await deadline(aborted, `the signal, closed ${closed}`);
-        }
-      },
-      "Unix",
-    );
-  }
-});
-
-Deno.test("an option that is undefined has its default", async () => {
-  const options = { maxVariables: undefined, maxVariableBytes: undefined, allowRemote: undefined };
-  const many = Object.fromEntries(Array.from({ length: 2003 }, (_, i) => [`X${i}`, "1"]));
-  await serving(hello, options, async ({ connect }) => {
-    const client = await connect();
-    await client.send(request("", many));
-    assertEquals((await client.response()).status, 431);
-  });
-});
-
 Deno.test("serveSCGI() logs to the server's log, and closes the connection if a response fails (rules D7, B17)", async () => {
   await serving(
     (_request, info) => {
@@ -372,78 +186,6 @@ Deno.test("serveSCGI() logs to the server's log, and closes the connection if a 
   );
 });
 
-Deno.test("serveSCGI() echoes 10 MB to a web server that sends all of it before it reads (rule D6)", async () => {
-  const body = pattern(10_000_000);
-  await serving(
-    (request) => new Response(request.body),
-    {},
-    async ({ connect }) => {
-      const client = await connect();
-      await deadline(client.send(head(body.length), body), "the end of the body");
-      assertEquals((await client.response()).body, body);
-    },
-    "TCP",
-  );
-});
-
-Deno.test("serveSCGI() stops reading while the app does not read (rules D6, F8)", async () => {
-  const gate = Promise.withResolvers<void>();
-  await serving(
-    async (request) => {
-      await gate.promise;
-      return new Response(String((await request.bytes()).length));
-    },
-    {},
-    async ({ connect }) => {
-      const client = await connect(65536);
-      await client.send(head(3_000_000));
-      let sent = 0;
-      const sending = (async () => {
-        for (; sent < 50; sent++) await client.send(pattern(60000));
-      })();
-      await turns(100);
-      assertLess(sent * 60000, 600_000);
-      gate.resolve();
-      await deadline(sending, "the body's end");
-      assertEquals(text((await client.response()).body), "3000000");
-    },
-  );
-});
-
-Deno.test("maxVariableBytes and maxVariables: a response at the limit, 431 above it (rule F8)", async () => {
-  const raw = head(0, { HTTP_X_LONG: "x".repeat(1000) });
-  const length = Number(text(raw).split(":")[0]);
-  const statusOf = async (options: SCGIOptions) => {
-    let status: number | undefined;
-    await serving(hello, options, async ({ connect }) => {
-      const client = await connect();
-      await client.send(raw);
-      status = (await client.response()).status;
-    });
-    return status;
-  };
-  assertEquals(await statusOf({ maxVariableBytes: length }), 200);
-  assertEquals(await statusOf({ maxVariableBytes: length - 1 }), 431);
-  assertEquals(await statusOf({ maxVariables: 6 }), 200);
-  assertEquals(await statusOf({ maxVariables: 5 }), 431);
-});
-
-Deno.test("maxBodyBytes: a response at the limit, 413 above it without a call of the app (rule F8)", async () => {
-  let asked = 0;
-  await serving(
-    (request) => (asked++, new Response(request.body)),
-    { maxBodyBytes: 4 },
-    async ({ connect }) => {
-      for (const [body, status] of [["body", 200], ["body.", 413]] as const) {
-        const client = await connect();
-        await client.send(request(body));
-        assertEquals((await client.response()).status, status);
-      }
-      assertEquals(asked, 1);
-    },
-  );
-});
-
 Deno.test("maxRequests and maxConnections: responses at the limit, 503 above it (rules C19, F8)", async () => {
   for (const options of [{ maxRequests: 2 }, { maxConnections: 2 }]) {
     const gate = Promise.withResolvers<void>();
@@ -469,64 +211,6 @@ Deno.test("maxRequests and maxConnections: responses at the limit, 503 above it 
   }
 });
 
-Deno.test("maxRequests counts a handler that runs on when the web server disconnects (rule F8)", async () => {
-  const gate = Promise.withResolvers<void>();
-  let running = 0;
-  const app: App = async () => {
-    running++;
-    await gate.promise;
-    running--;
-    return new Response("Hello");
-  };
-  await serving(app, { maxRequests: 2 }, async ({ connect }) => {
-    for (let i = 0; i < 5; i++) {
-      const client = await connect();
-      // It waits for the rest of the body, so that the end of its input aborts the request at once.
-      await client.send(head(10), bytes("some"));
-      await turns(3);
-      client.close();
-      await turns(3);
-    }
-    assertEquals(running, 2);
-    const refused = await connect();
-    await refused.send(request());
-    assertEquals((await refused.response()).status, 503);
-    gate.resolve();
-    await turns();
-    for (let i = 0; i < 2; i++) {
-      const client = await connect();
-      await client.send(request());
-      assertEquals((await client.response()).status, 200);
-    }
-  });
-});
-
-Deno.test("variablesTimeout, bodyTimeout, writeTimeout: a late peer gets a closed connection or 408 (rules F8, F9)", async () => {
-  const cancelled = Promise.withResolvers<void>();
-  const app: App = async (request) => {
-    if (request.method === "POST") return new Response(await request.text());
-    return new Response(
-      new ReadableStream({
-        pull: (controller) => controller.enqueue(pattern(10000)),
-        cancel: () => cancelled.resolve(),
-      }),
-    );
-  };
-  const options = { variablesTimeout: 1, bodyTimeout: 1, writeTimeout: 1 };
-  await serving(app, options, async ({ connect, logged }) => {
-    const [late, silent, stalled] = [await connect(), await connect(), await connect(65536)];
-    await late.send(bytes("70:CONTENT_LENGTH"));
-    await silent.send(head(10), bytes("some"));
-    await stalled.send(request());
-    assertEquals(await late.rest(), new Uint8Array());
-    assertEquals((await silent.response()).status, 408);
-    await deadline(cancelled.promise, "the cancelling of the body");
-    assertStringIncludes(logged.join("\n"), "a request's variables did not arrive within 1 ms");
-    assertStringIncludes(logged.join("\n"), "no bytes arrived for 1 ms");
-    assertStringIncludes(logged.join("\n"), "must read some of the response within 1 ms");
-  });
-});
-
 Deno.test("serveSCGI() reads on after 408: a close over unread bytes can destroy the response (rule C15)", async () => {
   const app: App = async (request) => new Response(await request.text());
   await serving(app, { bodyTimeout: 1 }, async ({ connect }) => {
@@ -535,84 +219,6 @@ Deno.test("serveSCGI() reads on after 408: a close over unread bytes can destroy
     assertEquals((await client.response()).status, 408);
     await client.send(bytes("late"));
   });
-});
-
-Deno.test("a listener that other machines can reach, and a peer that is not listed, are refused (rules F4, C25)", async () => {
-  const listener = new FakeListener();
-  listener.addr = { transport: "tcp", hostname: "0.0.0.0", port: 4000 };
-  const error = assertThrows(() => serveSCGI(hello, listener), Error);
-  assertStringIncludes(error.message, "Cannot serve as the listener must be on loopback");
-  await serveSCGI(hello, listener, { allowRemote: true }).shutdown();
-  await serving(hello, { webServerAddresses: ["192.0.2.1"] }, async ({ connect, logged }) => {
-    const client = await connect();
-    await client.send(request()).catch(() => {});
-    assertEquals([(await client.rest()).length, logged.length], [0, 1]);
-  });
-});
-
-Deno.test("options.signal stops a server that shuts down", async () => {
-  const stop = new AbortController();
-  const started = Promise.withResolvers<AbortSignal>();
-  await serving(
-    (request) => {
-      started.resolve(request.signal);
-      return new Promise(() => {});
-    },
-    { signal: stop.signal, shutdownTimeout: Infinity },
-    async ({ connect, server, logged }) => {
-      const client = await connect();
-      await client.send(request());
-      const signal = await deadline(started.promise, "the app");
-      const down = server.shutdown();
-      await turns(2);
-      assertFalse(signal.aborted);
-      stop.abort(new Error("enough"));
-      await deadline(down, "the server's end");
-      assertEquals(signal.aborted, true);
-      assertEquals(logged, []);
-    },
-  );
-});
-
-Deno.test("a shutdown that aborts requests is logged", async () => {
-  const started = Promise.withResolvers<void>();
-  await serving(
-    () => {
-      started.resolve();
-      return new Promise(() => {});
-    },
-    { shutdownTimeout: 1 },
-    async ({ connect, server, logged }) => {
-      const client = await connect();
-      await client.send(request());
-      await deadline(started.promise, "the app");
-      await deadline(server.shutdown(), "the server's end");
-      assertEquals(logged, [
-        "Aborted requests as they must end within 1 ms of shutdown(): 1 connections are still open",
-      ]);
-    },
-  );
-});
-
-Deno.test("options.signal stops the server at once", async () => {
-  const stop = new AbortController();
-  const started = Promise.withResolvers<AbortSignal>();
-  await serving(
-    (request) => {
-      started.resolve(request.signal);
-      return new Promise(() => {});
-    },
-    { signal: stop.signal },
-    async ({ connect, server }) => {
-      const client = await connect();
-      await client.send(request());
-      const signal = await deadline(started.promise, "the app");
-      stop.abort();
-      await deadline(server.finished, "finished");
-      assert(signal.aborted);
-      await assertRejects(() => client.send(bytes("x")), Deno.errors.BrokenPipe);
-    },
-  );
 });
 
 Deno.test("serveSCGI() survives any input", async () => {

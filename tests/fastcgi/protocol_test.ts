@@ -483,62 +483,6 @@ Deno.test("serveFastCGI() responds without waiting for the body, and discards th
   );
 });
 
-for (const over of MEDIA) {
-  Deno.test(`serveFastCGI() reads on after an early response over ${over}, so that the response is not lost (rule C15)`, async () => {
-    await serving(
-      () => new Response("too large", { status: 413 }),
-      {},
-      async ({ connect, server }) => {
-        const client = await connect();
-        const body = pattern(3_000_000);
-        await client.send(
-          beginRequest(1),
-          params(1, variables({ ...post, CONTENT_LENGTH: "3000000" })),
-        );
-        // Caddy sends all of it before it reads the response.
-        await deadline(client.send(stdin(1, body), stdinEnd(1)), "the body's end");
-        await client.end();
-        const response = await client.response();
-        assertEquals([response.status, text(response.body), response.complete], [
-          413,
-          "too large",
-          true,
-        ]);
-        client.close();
-        await deadline(server.shutdown(), "the server's end");
-      },
-      over,
-    );
-  });
-}
-
-Deno.test("serveFastCGI() echoes 40 MB to a web server that sends all of it before it reads (rule C14)", async () => {
-  const body = pattern(40_000_000);
-  await serving(
-    (request) => new Response(request.body),
-    {},
-    async ({ connect }) => {
-      const client = await connect();
-      const sent = client.send(request({ variables: post, body }));
-      await deadline(sent, "the end of the body", 30_000);
-      let at = 0;
-      let head = true;
-      while (true) {
-        const record = await client.next();
-        client.records.length = 0;
-        if (record === null || record.type === RecordType.endRequest) break;
-        if (head) head = false;
-        else {
-          assertEquals(record.content, body.slice(at, at + record.content.length));
-          at += record.content.length;
-        }
-      }
-      assertEquals(at, body.length);
-    },
-    "TCP",
-  );
-});
-
 /** Responds with a head and one chunk, then fails when the gate opens. */
 function breaking(gate: Promise<void>): App {
   return (request) =>

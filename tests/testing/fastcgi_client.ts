@@ -72,6 +72,16 @@ export class FastCGIClient {
     this.conn = conn;
   }
 
+  /** Whether nothing has been received, apart from what {@linkcode response} has returned. */
+  get silent(): boolean {
+    return this.records.length === 0;
+  }
+
+  /** Reads a record of a response. */
+  begun(): Promise<Received | null> {
+    return this.next("the head");
+  }
+
   async send(...parts: Uint8Array[]): Promise<void> {
     const bytes = concat(parts);
     for (let at = 0; at < bytes.length;) at += await this.conn.write(bytes.subarray(at));

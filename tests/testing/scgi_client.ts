@@ -24,6 +24,7 @@ export function readHeaders(
 /** The web server's end of an SCGI connection. */
 export class SCGIClient {
   readonly conn: Duplex;
+  #received: Uint8Array[] = [];
 
   constructor(conn: Duplex) {
     this.conn = conn;
@@ -34,15 +35,30 @@ export class SCGIClient {
     for (let at = 0; at < all.length;) at += await this.conn.write(all.subarray(at));
   }
 
+  /** Whether nothing has been received. */
+  get silent(): boolean {
+    return this.#received.length === 0;
+  }
+
+  /** Reads some bytes. Returns null at the end of the connection. */
+  async begun(label = "some bytes"): Promise<Uint8Array | null> {
+    const buffer = new Uint8Array(65536);
+    const count = await deadline(this.conn.read(buffer), label);
+    if (count === null) return null;
+    const part = buffer.subarray(0, count);
+    this.#received.push(part);
+    return part;
+  }
+
   /** Reads to the end of the connection. */
+  async end(): Promise<void> {
+    while (await this.begun("the connection's end") !== null);
+  }
+
+  /** Reads to the end of the connection, and returns all that was received. */
   async rest(): Promise<Uint8Array> {
-    const parts: Uint8Array[] = [];
-    while (true) {
-      const buffer = new Uint8Array(65536);
-      const count = await deadline(this.conn.read(buffer), "the connection's end");
-      if (count === null) return concat(parts);
-      parts.push(buffer.subarray(0, count));
-    }
+    await this.end();
+    return concat(this.#received);
   }
 
   async response(): Promise<ParsedResponse> {
