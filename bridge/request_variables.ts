@@ -30,6 +30,8 @@ export interface VariableOptions {
   serverSoftware?: string;
   /** Whether to leave out the Authorization header. @default false */
   dropAuthorization?: boolean;
+  /** Header fields in place of those of the request, by names in lower case; null for none. */
+  fields?: ReadonlyMap<string, string | null>;
   /** Additional variables, as text. They replace those of the same name. */
   variables?: Record<string, string>;
 }
@@ -124,9 +126,14 @@ export function writeVariables(
   const type = headers.get("content-type");
   if (type !== null) set("CONTENT_TYPE", type);
   let hasHost = false;
+  const { fields } = options;
+  fields?.forEach((value, name) => {
+    const variable = fieldVariable(name);
+    if (value !== null && variable !== null) set(variable, value);
+  });
   headers.forEach((value, name) => {
     const variable = fieldVariable(name);
-    if (variable === null) return;
+    if (variable === null || fields?.has(name)) return;
     if (name === "authorization" && options.dropAuthorization) return;
     if (name === "host") {
       hasHost = true;

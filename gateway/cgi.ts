@@ -19,6 +19,7 @@ import {
   ShebangChecker,
 } from "./script_file.ts";
 import type { Spool } from "../io/spool.ts";
+import type { CallTrace } from "../io/telemetry.ts";
 import type { Ticker } from "../io/ticker.ts";
 import { toByteString, toText } from "../wire/byte_string.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
@@ -78,7 +79,7 @@ export function cgiGateway(script: string | CGIGatewayOptions): Gateway {
   const scripts = new Scripts(options, createTicker(options));
   return createGateway(
     options,
-    (request, info) => scripts.run(request, info),
+    (request, info, trace) => scripts.run(request, info, trace),
     () => scripts.close(),
   );
 }
@@ -110,7 +111,7 @@ export function fetchCGI(
 ): Promise<Response> {
   const options = readScript(script);
   const scripts = new Scripts(options, createTicker(options, true));
-  return fetchOnce((sent) => scripts.run(sent, undefined), request);
+  return fetchOnce(options, (sent, info, trace) => scripts.run(sent, info, trace), request);
 }
 
 function readScript(script: string | CGIGatewayOptions): CGIGatewayOptions {
@@ -174,7 +175,11 @@ class Scripts {
   }
 
   /** Runs the script that a request names. Resolves to its response. */
-  async run(request: Request, info: GatewayInfo | undefined): Promise<ApplicationResponse> {
+  async run(
+    request: Request,
+    info: GatewayInfo | undefined,
+    trace?: CallTrace,
+  ): Promise<ApplicationResponse> {
     const options = this.#options;
     const { bufferBody = true, mergeSlashes = DEFAULTS.mergeSlashes } = options;
     const url = new URL(request.url);
@@ -189,7 +194,7 @@ class Scripts {
       if (found.logged) safeLog(options.log)(`Cannot run script: ${found.reason}`);
       return plainResponse(found.status);
     }
-    const roundTrip = new RoundTrip(request, info, options, this.#ticker);
+    const roundTrip = new RoundTrip(request, info, options, this.#ticker, trace);
     try {
       await roundTrip.receive(bufferBody ? "whole" : "length", this.#spool);
       if (!roundTrip.over) this.#start(roundTrip, url, found);

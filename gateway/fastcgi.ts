@@ -12,6 +12,7 @@ import { safeLog } from "../io/log.ts";
 import { absolutePath, type FileKind, FileKinds } from "./script_file.ts";
 import type { Spool } from "../io/spool.ts";
 import { Progress } from "../io/progress.ts";
+import type { CallTrace } from "../io/telemetry.ts";
 import type { Ticked, Ticker } from "../io/ticker.ts";
 import { toText } from "../wire/byte_string.ts";
 import {
@@ -87,7 +88,7 @@ export function fastCGIGateway(address: Address, options: FastCGIGatewayOptions 
   const application = new Application(address, options, createTicker(options));
   return createGateway(
     options,
-    (request, info) => application.call(request, info),
+    (request, info, trace) => application.call(request, info, trace),
     () => application.close(),
   );
 }
@@ -122,7 +123,7 @@ export function fetchFastCGI(
     { ...options, maxIdleConnections: 0 },
     createTicker(options, true),
   );
-  return fetchOnce((sent) => application.call(sent, undefined), request);
+  return fetchOnce(options, (sent, info, trace) => application.call(sent, info, trace), request);
 }
 
 /** A FastCGI application, as a gateway calls it. */
@@ -162,7 +163,11 @@ class Application {
   }
 
   /** Sends a request, and again if the application closed its kept connection. */
-  async call(request: Request, info: GatewayInfo | undefined): Promise<ApplicationResponse> {
+  async call(
+    request: Request,
+    info: GatewayInfo | undefined,
+    trace?: CallTrace,
+  ): Promise<ApplicationResponse> {
     const options = this.#options;
     const url = new URL(request.url);
     const found = this.#scripts.find(request, url);
@@ -170,7 +175,7 @@ class Application {
     const part = this.#bufferedPart;
     const repeatable = request.body === null && IDEMPOTENT.test(request.method);
     for (let fresh = !repeatable;; fresh = true) {
-      const roundTrip = new RoundTrip(request, info, options, this.#ticker);
+      const roundTrip = new RoundTrip(request, info, options, this.#ticker, trace);
       try {
         if (part !== "none") await roundTrip.receive(part, this.#spool);
         const connection = fresh || roundTrip.over ? undefined : this.#connections.reuse();

@@ -3,7 +3,9 @@ import { describeError } from "../io/describe.ts";
 import { plainResponse } from "../bridge/plain_response.ts";
 import { isAuthority } from "../bridge/request.ts";
 import { safeLog } from "../io/log.ts";
+import { TRACED } from "../io/private_fields.ts";
 import { Spool } from "../io/spool.ts";
+import type { CallTrace } from "../io/telemetry.ts";
 import { Ticker, tickFor } from "../io/ticker.ts";
 import { isProtocolError, ProtocolError } from "../wire/protocol_error.ts";
 import {
@@ -23,21 +25,34 @@ const MAX_REDIRECTS = 5;
 const redirects = new WeakMap<Request, number>();
 
 /**
+ * Sends a request to the application.
+ *
+ * @param trace The span to begin when it is sent, if spans are exported.
+ * @throws {ProtocolError} If there is no response; has the status to respond with.
+ */
+type Call = (
+  request: Request,
+  info: GatewayInfo | undefined,
+  trace?: CallTrace,
+) => Promise<ApplicationResponse>;
+
+/**
  * Wraps a call of an application as a fetch handler: follows local redirects and turns failures into error responses.
  *
- * @param call Sends a request to the application; throws a {@linkcode ProtocolError} with the status to respond with.
  * @param close Closes connections or kills processes.
  */
 export function createGateway(
   options: GatewayOptions,
-  call: (request: Request, info: GatewayInfo | undefined) => Promise<ApplicationResponse>,
+  call: Call,
   close: () => void,
 ): Gateway {
   const { allowedHosts } = options;
   const log = safeLog(options.log);
   let open = true;
   async function respond(request: Request, info: GatewayInfo | undefined): Promise<Response> {
-    const response = await call(request, info);
+    const response = TRACED
+      ? await callTraced(call, request, info, options)
+      : await call(request, info);
     if (response instanceof Response) return response;
     const next = redirectedRequest(request, response.location);
     return options.redirect ? await options.redirect(next, info) : await respond(next, info);
@@ -102,12 +117,37 @@ export function createSpool(options: BufferOptions): Spool {
  * Calls an application once. A local redirect becomes a 302 response.
  */
 export async function fetchOnce(
-  call: (request: Request) => Promise<ApplicationResponse>,
+  options: GatewayOptions,
+  call: Call,
   request: Request | string | URL,
 ): Promise<Response> {
-  const response = await call(request instanceof Request ? request : new Request(request));
+  const sent = request instanceof Request ? request : new Request(request);
+  const response = TRACED
+    ? await callTraced(call, sent, undefined, options)
+    : await call(sent, undefined);
   if (response instanceof Response) return response;
   return new Response(null, { status: 302, headers: { location: response.location } });
+}
+
+let telemetry: typeof import("../io/telemetry.ts") | undefined;
+
+/** Does the same as the call, and exports a span of it. */
+async function callTraced(
+  call: Call,
+  request: Request,
+  info: GatewayInfo | undefined,
+  { redactQuery }: GatewayOptions,
+): Promise<ApplicationResponse> {
+  telemetry ??= await import("../io/telemetry.ts");
+  const trace = new telemetry.CallTrace(request, redactQuery);
+  try {
+    const response = await call(request, info, trace);
+    trace.responds(response instanceof Response ? response : undefined);
+    return response;
+  } catch (error) {
+    trace.fails(error);
+    throw error;
+  }
 }
 
 /** Redirects the client to a folder's URL with a final slash, which the relative links of its index need. */

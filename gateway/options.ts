@@ -125,6 +125,12 @@ export interface GatewayOptions {
     | Record<string, string>
     | ((request: Request, info?: GatewayInfo) => Record<string, string>);
   /**
+   * Whether the values in the URL's query are exported as `REDACTED` in spans (OpenTelemetry).
+   *
+   * @default false
+   */
+  redactQuery?: boolean;
+  /**
    * Handles the request that a local redirect leads to (RFC 3875 section 6.2.2). After 5 in a row the client gets 502.
    *
    * @default the gateway itself

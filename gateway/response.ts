@@ -28,6 +28,8 @@ export interface ResponseReaderOptions {
   oncancel(reason: unknown): void;
   /** Called when the body has all of its declared bytes. The rest of the request's body need not be sent. */
   oncomplete(): void;
+  /** Called when the client has all of the response that it gets, with the error if that is not all there is. */
+  onended?: (error?: unknown) => void;
   /** Writes a line to the log. */
   log(message: string): void;
 }
@@ -173,6 +175,7 @@ export class ResponseReader {
         this.flush();
         for (const chunk of this.#unread) this.#controller.enqueue(chunk);
         this.#controller.close();
+        this.#options.onended?.();
       }
     }
     this.#phase = "complete";
@@ -185,6 +188,7 @@ export class ResponseReader {
     // If the client has left, Deno.serve cancels the body in this turn, and would else print the error.
     if (this.#phase === "body") setTimeout(() => this.#controller.error(error));
     this.#phase = "failed";
+    this.#options.onended?.(error);
     this.#settle.reject(error);
     this.#room?.();
   }
@@ -247,6 +251,7 @@ export class ResponseReader {
 
   #respond(body: BodyInit | null): void {
     clearTimeout(this.#flushing);
+    if (this.#phase !== "body") this.#options.onended?.();
     const response = new Response(body, this.#init);
     this.#fields.appendTo(response.headers);
     this.#settle.resolve(response);
@@ -273,6 +278,7 @@ export class ResponseReader {
       cancel: (reason) => {
         if (this.ended) return;
         this.#phase = "failed";
+        this.#options.onended?.();
         this.#room?.();
         this.#options.oncancel(reason);
       },

@@ -6,6 +6,7 @@ import { safeLog } from "../io/log.ts";
 import { Progress } from "../io/progress.ts";
 import { EntryTooLargeError, type Spool, type SpoolEntry } from "../io/spool.ts";
 import { StreamReader } from "../io/stream_reader.ts";
+import type { CallTrace, Fields } from "../io/telemetry.ts";
 import type { Ticked, Ticker } from "../io/ticker.ts";
 import { isProtocolError, ProtocolError } from "../wire/protocol_error.ts";
 import { DEFAULTS, type GatewayInfo, type GatewayOptions } from "./options.ts";
@@ -48,6 +49,8 @@ export class RoundTrip implements Ticked {
   #options: GatewayOptions;
   #info: GatewayInfo | undefined;
   #ticker: Ticker;
+  /** The header fields that the span sends, if there is one. */
+  #fields: Fields | undefined;
   #checks = 0;
   #progress = new Progress();
   /** How many waits for the client are in progress: the client's timeout then applies. */
@@ -77,6 +80,7 @@ export class RoundTrip implements Ticked {
   };
 
   /**
+   * @param trace The span of the request, if spans are exported.
    * @throws {ProtocolError} If the body is longer than allowed (status 413), or Content-Length invalid (status 400).
    */
   constructor(
@@ -84,6 +88,7 @@ export class RoundTrip implements Ticked {
     info: GatewayInfo | undefined,
     options: GatewayOptions,
     ticker: Ticker,
+    trace?: CallTrace,
   ) {
     const {
       maxHeaderBytes = DEFAULTS.maxHeaderBytes,
@@ -98,11 +103,14 @@ export class RoundTrip implements Ticked {
     this.length = bodyLength(request);
     if ((this.length ?? 0) > maxBodyBytes) throw tooLarge(maxBodyBytes);
     this.#body = request.body === null ? undefined : new StreamReader(request.body, BODY_READ);
+    this.#fields = trace?.begin();
     this.reader = new ResponseReader({
       method: request.method,
       maxHeaderBytes,
       oncancel: (reason) => this.abort(reason),
       oncomplete: () => this.#complete(),
+      // That the client has left is no failure of the application.
+      onended: trace && ((error) => trace.bodyEnds(this.#signal?.aborted ? undefined : error)),
       log: this.log,
     });
     // Deno.serve aborts a signal that was read even after a complete response, with a DOMException each time. Most
@@ -204,6 +212,7 @@ export class RoundTrip implements Ticked {
       contentLength: request.body === null ? undefined : length,
       remoteAddr: info?.remoteAddr,
       dropAuthorization: passAuthorization === false,
+      fields: this.#fields,
       variables: typeof given === "function" ? given(request, info) : given,
     }, (name, value) => {
       if (value.includes("\0")) {

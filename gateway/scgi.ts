@@ -6,6 +6,7 @@
 
 import type { Address } from "../io/address.ts";
 import type { Spool } from "../io/spool.ts";
+import type { CallTrace } from "../io/telemetry.ts";
 import type { Ticker } from "../io/ticker.ts";
 import { encodeSCGIHeaders } from "../wire/scgi.ts";
 import { plainResponse } from "../bridge/plain_response.ts";
@@ -45,7 +46,7 @@ export function scgiGateway(address: Address, options: SCGIGatewayOptions = {}):
   const application = new Application(address, options, createTicker(options));
   return createGateway(
     options,
-    (request, info) => application.call(request, info),
+    (request, info, trace) => application.call(request, info, trace),
     () => application.close(),
   );
 }
@@ -76,7 +77,7 @@ export function fetchSCGI(
   options: SCGIGatewayOptions = {},
 ): Promise<Response> {
   const application = new Application(address, options, createTicker(options, true));
-  return fetchOnce((sent) => application.call(sent, undefined), request);
+  return fetchOnce(options, (sent, info, trace) => application.call(sent, info, trace), request);
 }
 
 /** An SCGI application, as a gateway calls it. */
@@ -102,13 +103,17 @@ class Application {
   }
 
   /** Sends a request. */
-  async call(request: Request, info: GatewayInfo | undefined): Promise<ApplicationResponse> {
+  async call(
+    request: Request,
+    info: GatewayInfo | undefined,
+    trace?: CallTrace,
+  ): Promise<ApplicationResponse> {
     const { bufferBody = false } = this.#options;
     const url = new URL(request.url);
     const rest = pathBelow(url.pathname, this.#base);
     if (rest === undefined) return plainResponse(404);
     const path = { scriptName: this.#base.name, pathInfo: decodeTarget(rest) };
-    const roundTrip = new RoundTrip(request, info, this.#options, this.#ticker);
+    const roundTrip = new RoundTrip(request, info, this.#options, this.#ticker, trace);
     try {
       await roundTrip.receive(bufferBody ? "whole" : "length", this.#spool);
       const head = encodeHead(roundTrip, url, path);

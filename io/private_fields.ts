@@ -432,3 +432,9 @@ export function setGuard(headers: Headers, guard: "immutable" | "request"): bool
 function keyOf(object: object, description: string): symbol | undefined {
   return Object.getOwnPropertySymbols(object).find((key) => key.description === description);
 }
+
+/**
+ * Whether an API of OpenTelemetry is registered, as Deno does when it starts with OTEL_DENO=true. The public variable
+ * needs a permission. Seen on Deno 2.9.6.
+ */
+export const TRACED: boolean = Symbol.for("opentelemetry.js.api.1") in globalThis;

@@ -1,6 +1,6 @@
 /**
- * Spans and metrics of requests, as `Deno.serve` exports them, by `Deno.telemetry`. Loaded only if the runtime exports
- * telemetry, which OTEL_DENO=true makes it do.
+ * Spans and metrics of requests, as `Deno.serve` exports them, and spans of calls, as `fetch()` does, by
+ * `Deno.telemetry`. Loaded only if the runtime exports telemetry, which OTEL_DENO=true makes it do.
  *
  * @module
  */
@@ -11,11 +11,13 @@ interface Span {
   setAttributes(attributes: Record<string, unknown>): Span;
   setStatus(status: { code: number; message: string }): Span;
   updateName(name: string): Span;
+  spanContext(): { traceId: string };
   end(): void;
 }
 
 /** The part of OpenTelemetry's `Context` that is used. */
 interface Context {
+  getValue(key: symbol): unknown;
   setValue(key: symbol, value: unknown): Context;
 }
 
@@ -31,6 +33,9 @@ type Attributes = Record<string, string | bigint>;
 /** A header's value by its name. */
 type HeaderLookup = (name: string) => string | undefined;
 
+/** Header fields to send in place of those that a request has, by names in lower case; null for none. */
+export type Fields = Map<string, string | null>;
+
 /** What Deno registers when it starts with OTEL_DENO=true, each part only if it is on. */
 interface RegisteredAPI {
   trace?: unknown;
@@ -41,6 +46,11 @@ interface RegisteredAPI {
       carrier: HeaderLookup,
       getter: { get(carrier: HeaderLookup, name: string): string | undefined },
     ): Context;
+    inject(
+      context: Context,
+      carrier: Fields,
+      setter: { set(carrier: Fields, name: string, value: string): void },
+    ): void;
   };
 }
 
@@ -56,11 +66,19 @@ export interface IncomingRequest {
   header: HeaderLookup;
 }
 
+/** A request to send to an application. */
+export interface OutgoingRequest {
+  method: string;
+  url: string;
+  headers: { get(name: string): string | null };
+}
+
 /** The scope of the spans and metrics. Not `deno`: its counter of active requests has another type. */
 const SCOPE = "@gatehouse/cgi";
 const SPAN_KEY = Symbol.for("OpenTelemetry Context Key SPAN");
-/** The span's kind. */
+/** The kinds of spans. */
 const SERVER = 1;
+const CLIENT = 2;
 /** The span's status. */
 const ERROR = 2;
 const ROUTE = "http.route";
@@ -79,6 +97,9 @@ const meters = api?.metrics === meterProvider ? createMeters() : undefined;
 /** The context that each request begins in, whatever the reads of its connection run in. */
 const root: Context = contextManager.active();
 const getter = { get: (header: HeaderLookup, name: string) => header(name) };
+const setter = {
+  set: (fields: Fields, name: string, value: string) => void fields.set(name, value),
+};
 
 function createMeters(): Record<"duration" | "active" | "received" | "sent", Instrument> {
   const meter = meterProvider.getMeter(SCOPE);
@@ -144,20 +165,13 @@ export class RequestTrace {
    * @param href The URL that the client has requested.
    */
   requested(method: string, href: string, redactQuery = false): void {
-    const { protocol, pathname, search } = new URL(href);
-    const scheme = protocol.slice(0, -1);
-    const query = redactQuery ? redacted(search.slice(1)) : search.slice(1);
+    const described = describeRequest(method, href, redactQuery);
+    const scheme = described["url.scheme"];
     this.#attributes["http.request.method"] = method;
     this.#attributes["url.scheme"] = scheme;
     this.#active = { "http.request.method": method, "url.scheme": scheme };
     meters?.active.add(1, this.#active);
-    this.#span?.updateName(method).setAttributes({
-      "http.request.method": method,
-      "url.full": redactQuery && query ? href.slice(0, href.indexOf("?") + 1) + query : href,
-      "url.scheme": scheme,
-      "url.path": pathname,
-      "url.query": query,
-    });
+    this.#span?.updateName(method).setAttributes(described);
   }
 
   /** Records the response to send. If it cannot be sent, another one follows. */
@@ -205,6 +219,108 @@ export class RequestTrace {
     span.setAttribute("error.type", String(status));
     span.setStatus({ code: ERROR, message: statusText });
   }
+}
+
+/**
+ * The span of a call to an application. It begins when the request is about to be sent, which may happen twice, and ends
+ * with the response's body.
+ */
+export class CallTrace {
+  #request: OutgoingRequest;
+  #redactQuery: boolean;
+  /** Calling: there is no response yet. Responding: its body has not ended. */
+  #phase: "idle" | "calling" | "responding" | "over" = "idle";
+  #span: Span | undefined;
+  #fields: Fields = new Map();
+  #response: { status: number; statusText: string } | undefined;
+  /** How the body ended, if it has: it may end before the response is passed on. */
+  #ended: { error: unknown } | undefined;
+
+  constructor(request: OutgoingRequest, redactQuery = false) {
+    this.#request = request;
+    this.#redactQuery = redactQuery;
+  }
+
+  /** Begins the span, or repeats the call. Returns the header fields that make it the parent of the application's. */
+  begin(): Fields {
+    this.#ended = undefined;
+    if (this.#phase !== "idle" || tracer === undefined) return this.#fields;
+    this.#phase = "calling";
+    const { method, url, headers } = this.#request;
+    const header = (name: string) => headers.get(name) ?? undefined;
+    const active: Context = contextManager.active();
+    const parent = active.getValue(SPAN_KEY) === undefined
+      ? api?.propagation?.extract(active, header, getter) ?? active
+      : active;
+    const span = this.#span = tracer.startSpan(method, { kind: CLIENT }, parent) as Span;
+    span.setAttributes(describeRequest(method, url, this.#redactQuery));
+    api?.propagation?.inject(parent.setValue(SPAN_KEY, span), this.#fields, setter);
+    // Rule F18: it belongs to the trace that the request names, which may be another one than the app's.
+    const isSameTrace = header("traceparent")?.split("-")[1] === span.spanContext().traceId;
+    if (this.#fields.has("traceparent") && !isSameTrace) this.#fields.set("tracestate", null);
+    return this.#fields;
+  }
+
+  /** Records the response, or a local redirect, which has no status. */
+  responds(response?: { status: number; statusText: string }): void {
+    if (this.#phase !== "calling") return;
+    this.#phase = "responding";
+    this.#response = response;
+    if (this.#ended !== undefined || response === undefined) this.#end(this.#ended?.error);
+  }
+
+  /** Records that there is no response. */
+  fails(error: unknown): void {
+    if (this.#phase === "calling") this.#end(error);
+  }
+
+  /** Records that the response's body has ended, or why it ended early. */
+  bodyEnds(error?: unknown): void {
+    this.#ended ??= { error };
+    if (this.#phase === "responding") this.#end(error);
+  }
+
+  #end(error: unknown): void {
+    this.#phase = "over";
+    const span = this.#span!;
+    const status = this.#response?.status ?? 0;
+    if (error !== undefined) {
+      span.setStatus({ code: ERROR, message: (error as Error)?.message ?? String(error) });
+    } else if (status >= 400) {
+      span.setStatus({ code: ERROR, message: this.#response!.statusText });
+    }
+    // Each attribute once, as Deno exports one that is set again twice.
+    span.setAttributes({
+      ...(status > 0 ? { "http.response.status_code": String(status) } : {}),
+      ...(status >= 400 ? { "error.type": String(status) } : {}),
+      ...(error === undefined ? {} : describeError(error)),
+    });
+    span.end();
+  }
+}
+
+/** Describes an error as `fetch()` does. */
+function describeError(error: unknown): Record<string, unknown> {
+  const { name = "Error", message, stack } = Object(error) as Partial<Error>;
+  return {
+    "error.type": name,
+    "exception.type": name,
+    ...(message === undefined ? {} : { "exception.message": message }),
+    ...(stack === undefined ? {} : { "exception.stacktrace": stack }),
+  };
+}
+
+/** Describes a request whose URL is known. */
+function describeRequest(method: string, href: string, redactQuery: boolean) {
+  const { protocol, pathname, search } = new URL(href);
+  const query = redactQuery ? redacted(search.slice(1)) : search.slice(1);
+  return {
+    "http.request.method": method,
+    "url.full": redactQuery && query ? href.slice(0, href.indexOf("?") + 1) + query : href,
+    "url.scheme": protocol.slice(0, -1),
+    "url.path": pathname,
+    "url.query": query,
+  };
 }
 
 /** Calls back with the route that the app sets on a span, as attributes cannot be read. */

@@ -12,6 +12,7 @@ import {
   bufferedResponse,
   markSent,
   readNative,
+  TRACED,
 } from "../io/private_fields.ts";
 import { cancelSoon } from "../io/cancel_soon.ts";
 import { describeError } from "../io/describe.ts";
@@ -47,8 +48,6 @@ export interface ResponseSink {
 
 /** How many turns of the microtask queue a body that is in memory may take to be read. */
 const SOON = 16;
-/** Whether an API of OpenTelemetry is registered, as Deno does when it starts with OTEL_DENO=true. */
-const TRACED = Symbol.for("opentelemetry.js.api.1") in globalThis;
 const encoder = new TextEncoder();
 const EMPTY = new Uint8Array();
 /** The length below which an ASCII text is sent with the head, without a TextEncoder. */

@@ -4,6 +4,7 @@ import { fetchFastCGI } from "../../gateway.ts";
 import { Daemon, ROOT } from "../testing/daemon.ts";
 import { deadline } from "../testing/deadline.ts";
 import { runScript } from "../testing/cgi_script.ts";
+import { runExporting } from "../testing/exporting.ts";
 import {
   attributesOf,
   exportingTo,
@@ -22,23 +23,8 @@ async function exported(
   transport: string,
   env: Record<string, string> = {},
 ): Promise<OTLPReceiver> {
-  const receiver = new OTLPReceiver();
-  await using _ = receiver;
-  const importMap = Deno.env.get("GATEHOUSE_IMPORT_MAP");
-  const child = new Deno.Command(Deno.execPath(), {
-    args: [
-      ...["run", "--quiet", "--no-prompt", "--no-config"],
-      ...(importMap === undefined ? [] : [`--import-map=${importMap}`]),
-      ...["--allow-net", "--allow-read", "--allow-write"],
-      ...[new URL("./traced.ts", import.meta.url).href, what, transport],
-    ],
-    env: { ...receiver.env, ...env },
-    stdout: "null",
-    stderr: "piped",
-  }).spawn();
-  const { success, stderr } = await deadline(child.output(), "the program's end", 60_000);
-  assert(success, new TextDecoder().decode(stderr));
-  return receiver;
+  const program = new URL("./traced.ts", import.meta.url);
+  return (await runExporting(program, [what, transport], env)).receiver;
 }
 
 interface Described {
