@@ -1,6 +1,7 @@
 import { BodyWatch } from "./body_watch.ts";
 import type { DebugHook } from "./debug_hook.ts";
 import { disconnected, Exchange, FilterExchange, type TransportInfo } from "./exchange.ts";
+import { Params } from "./fastcgi_params.ts";
 import { BODY_HIGH_WATER, type LimitOptions } from "./limits.ts";
 import { RequestBody, type RequestBodySource } from "./request_body.ts";
 import { refuse, respond, type ResponseSink } from "./respond.ts";
@@ -13,11 +14,10 @@ import { LINGER, LINGER_IDLE } from "../io/timeouts.ts";
 import { Progress } from "../io/progress.ts";
 import type { ReadBuffer } from "../io/read_buffer.ts";
 import { workload } from "../io/workload.ts";
-import { ByteBuffer } from "../wire/byte_buffer.ts";
-import { decodeByteString, toByteString } from "../wire/byte_string.ts";
+import type { ByteBuffer } from "../wire/byte_buffer.ts";
+import { toByteString } from "../wire/byte_string.ts";
 import {
   type BeginRequest,
-  decodeVariables,
   encodeAbortRequest,
   encodeEndRequest,
   encodeStream,
@@ -107,11 +107,8 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
   #counted: boolean;
   /** Ends the count of a request that was aborted before its handler has settled. */
   #settle: (() => void) | null = null;
-  /** The first record of FCGI_PARAMS as a byte string, usually the only one. Empty if the variables are too long. */
-  #variables = "";
-  /** The later records, as bytes: a string that is joined from many small parts takes many times their size. */
-  #moreVariables: ByteBuffer | null = null;
-  #variableBytes = 0;
+  /** Its variables, until they are decoded. */
+  #params: Params | null = new Params();
   #exchange: Exchange | null = null;
   #body: RequestBody | null = null;
   #data: RequestBody | null = null;
@@ -210,14 +207,8 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
       this.#prepare();
       return true;
     }
-    this.#variableBytes += content.length;
-    const { maxVariableBytes } = this.#service.limits;
-    const most = this.#refusal === null ? maxVariableBytes : MAX_REFUSED;
-    if (this.#variableBytes > most) {
-      this.#variables = "";
-      this.#moreVariables = null;
-    } else if (this.#variables === "") this.#variables = decodeByteString(content);
-    else (this.#moreVariables ??= new ByteBuffer()).append(content);
+    const isRefused = this.#refusal !== null;
+    this.#params!.add(content, isRefused ? MAX_REFUSED : this.#service.limits.maxVariableBytes);
     return false;
   }
 
@@ -260,7 +251,7 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
       this.#body = this.#createBody(RecordType.stdin, limits.maxBodyBytes);
     }
     try {
-      variables = this.#decodeVariables(limits);
+      variables = this.#params!.decode(limits);
       this.quirks = serverQuirks(variables);
       if (this.#refusal === null) {
         this.#body?.declare(contentLength(variables));
@@ -271,8 +262,7 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
       this.#refuse(error.status);
       this.log(error.message);
     }
-    this.#variables = "";
-    this.#moreVariables = null;
+    this.#params = null;
     this.#phase = "prepared";
     this.#exchange = exchange ?? this.#refusedExchange(variables);
   }
@@ -355,18 +345,6 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
       );
     }
     return exchange;
-  }
-
-  #decodeVariables(limits: FastCGILimits): Variables {
-    if (this.#variableBytes > limits.maxVariableBytes) {
-      throw new ProtocolError(
-        `Cannot accept request as its variables must have at most ${limits.maxVariableBytes} bytes: they have ${this.#variableBytes}`,
-        431,
-      );
-    }
-    const more = this.#moreVariables?.take();
-    const text = more === undefined ? this.#variables : this.#variables + decodeByteString(more);
-    return decodeVariables(text, limits.maxVariables);
   }
 
   send(head: string | null, chunk: Uint8Array | null, last: boolean): Promise<void> | void {

@@ -1,5 +1,10 @@
+import { Progress } from "../io/progress.ts";
+import { type Ticked, Ticker } from "../io/ticker.ts";
+
 /** How long a request counts whose handler runs on after its client has left, in milliseconds. */
 const ABANDONED = 300_000;
+/** The longest time between two checks of that, in milliseconds. */
+const TICK = 1000;
 
 /**
  * Counts the requests of a server for the limit `maxRequests`: each until its handler settles, also if its client leaves
@@ -10,11 +15,14 @@ export class RunningRequests {
   count = 0;
   #log: (message: string) => void;
   #limit: number;
+  /** The requests whose clients have left. */
+  #abandoned: Ticker;
 
   /** @param limit How long a request counts whose client has left, in milliseconds. */
   constructor(log: (message: string) => void, limit = ABANDONED) {
     this.#log = log;
     this.#limit = limit;
+    this.#abandoned = new Ticker(Math.min(limit, TICK));
   }
 
   /**
@@ -24,18 +32,26 @@ export class RunningRequests {
    * @returns A function to call when the handler settles.
    */
   abandon(): () => void {
-    const timer = setTimeout(() => {
-      this.count--;
-      settle = () => {};
-      this.#log(
-        `A handler no longer counts for maxRequests as it must settle within ${this.#limit} ms after its client has left: it still runs`,
-      );
-    }, this.#limit);
-    Deno.unrefTimer(timer as unknown as number);
-    let settle = () => {
-      clearTimeout(timer);
-      this.count--;
+    const running = new Progress();
+    const request: Ticked = {
+      place: -1,
+      check: (now) => {
+        if (running.elapsed(now) < this.#limit) return;
+        this.#uncount(request);
+        this.#log(
+          `A handler no longer counts for maxRequests as it must settle within ${this.#limit} ms after its client has left: it still runs`,
+        );
+      },
     };
-    return () => settle();
+    this.#abandoned.add(request);
+    return () => this.#uncount(request);
+  }
+
+  /** Ends the count of a request, unless its time is over already. */
+  #uncount(request: Ticked): void {
+    if (request.place < 0) return;
+    this.#abandoned.delete(request);
+    this.count--;
+    if (this.#abandoned.size === 0) this.#abandoned.close();
   }
 }
