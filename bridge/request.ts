@@ -121,13 +121,13 @@ export function isAuthority(host: string): boolean {
   return AUTHORITY.test(host) && URL.canParse(`http://${host}/`);
 }
 
-/** Returns the authority of an absolute target and what follows it, or null if the target is none (A11). */
+/** Returns the authority of an absolute target and what follows it, or null if the target is not absolute (A11). */
 function splitAbsolute(uri: string): { authority: string; rest: string } | null {
   const match = /^[a-z][a-z0-9+.-]*:\/\/([^/?#]*)(.*)$/is.exec(uri);
   return match && { authority: match[1], rest: match[2] };
 }
 
-/** Returns the authority of an absolute target, in whose presence Host is ignored, or undefined if there is none (A11). */
+/** Returns the authority of an absolute target, which replaces Host, or undefined if the target is not absolute (A11). */
 function targetAuthority(variables: Variables): string | undefined {
   const uri = variables.byteString("REQUEST_URI");
   return uri === undefined || uri.startsWith("/") ? undefined : splitAbsolute(uri)?.authority;
@@ -238,8 +238,8 @@ export function decodePercent(text: string): string {
 /**
  * Returns the part of the path that SCRIPT_NAME names, if the decoded path begins with it at a segment's boundary and
  * PATH_INFO is the rest, else an empty string (A17). Over FastCGI and SCGI a server that does not split the path
- * sends all of it as SCRIPT_NAME, so without PATH_INFO it counts only if SCRIPT_FILENAME is the running program. So it
- * does behind Apache's mod_proxy, which splits a path wherever it ceases to be a file.
+ * sends all of it as SCRIPT_NAME, so without PATH_INFO it counts only if SCRIPT_FILENAME is the running program. The
+ * same holds behind Apache's mod_proxy, which splits a path after the longest part that exists as a file or folder.
  *
  * @param path The URL's path, encoded.
  * @param program The path of the running program, or undefined if it has no file.
@@ -309,7 +309,7 @@ function encodedPrefix(path: string, decoded: string): string | undefined {
 
 /** A target that `URL` does not change, unless it has dot segments: it has nothing to encode. */
 const PLAIN_TARGET = /^\/[\w~!$&()*+,;=:@/%.-]*(?:\?[\w~!$&()*+,;=:@/%.?-]*)?$/;
-/** Matches the characters of a plain target that a decoded path leaves in doubt, as its query fits. */
+/** Matches a plain target that is ambiguous if a server has decoded its path: one with an encoded or reserved character. */
 const AMBIGUOUS = /^[^?]*[%;=]/;
 const DOT_SEGMENT = /\/(?:\.|%2e)/i;
 /** A host that `URL` does not change: no IP address, no Punycode, no port that may be the scheme's default. */
@@ -332,7 +332,7 @@ export function requestHref(variables: Variables, options: AppOptions): string |
   const at = target.indexOf("?");
   const query = variables.byteString("QUERY_STRING");
   if (at < 0 ? query !== undefined : target.slice(at + 1) !== query) return undefined;
-  // Others are the same decoded.
+  // A target without these characters is the same decoded and encoded.
   if (AMBIGUOUS.test(target) && serverQuirks(variables).decodesTarget) return undefined;
   const secure = isSecure(variables);
   if (host !== lastHost.host || secure !== lastHost.secure) {

@@ -39,12 +39,12 @@ export interface VariableOptions {
 /** Receives variables: names and values as byte strings. */
 export type VariableSink = (name: string, value: string) => void;
 
-/** The number of names that are remembered. */
+/** How many names are cached. */
 const MAX_NAMES = 1000;
-/** The variables of header fields, or null for those that become none. */
+/** A cache of {@linkcode fieldVariable}. */
 const fieldVariables = new Map<string, string | null>();
 
-/** Returns the variable of a header field, whose name is in lower case. */
+/** Returns the variable of a header field, or null if it becomes none. @param name The field's name, in lower case. */
 function fieldVariable(name: string): string | null {
   let variable = fieldVariables.get(name);
   if (variable === undefined) {
@@ -59,15 +59,15 @@ function fieldVariable(name: string): string | null {
 }
 
 /**
- * Returns a URL with the scheme and host that a request is addressed to. Over a Unix socket that of `Deno.serve` has the
- * scheme "http+unix", and without Host the socket's path as its host.
+ * Returns a URL with the scheme and host that a request is addressed to. Over a Unix socket, the URL of `Deno.serve` has
+ * the scheme "http+unix" and, without Host, the socket's path as its host.
  */
 function originOf(url: URL, headers: Headers): URL {
   if (url.protocol === "http:" || url.protocol === "https:") return url;
   return URL.parse(`http://${headers.get("host") ?? ""}`) ?? new URL("http://localhost");
 }
 
-/** Returns the host that a request is addressed to: with an absolute target that of its URL, else Host (A11). */
+/** Returns the host that a request is addressed to: that of an absolute target, else Host (A11). */
 function addressedHost(host: string, url: URL): string {
   if (host === url.host) return host;
   const named = `${url.protocol}//${host}`;

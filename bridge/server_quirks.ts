@@ -1,6 +1,6 @@
 import type { Variables } from "../wire/variables.ts";
 
-/** What a web server does that no rule but its own name can explain. */
+/** What a web server does that its other variables do not show: only its name does. */
 export interface ServerQuirks {
   /** How SERVER_SOFTWARE begins. */
   readonly software: string;
@@ -21,8 +21,8 @@ export interface ServerQuirks {
   /** A script's stderr goes to the client, before its response and in the middle (B19). */
   readonly showsStderr?: true;
   /**
-   * A body without CONTENT_LENGTH does not arrive as the client sent it (A22). It is announced by HTTP_TRANSFER_ENCODING
-   * or HTTP_CONTENT_LENGTH, or also its announcement is hidden.
+   * A body without CONTENT_LENGTH does not arrive as the client sent it (A22). "announced": HTTP_TRANSFER_ENCODING or
+   * HTTP_CONTENT_LENGTH shows that the client sent one. "hidden": no variable may show it.
    */
   readonly needsLength?: "announced" | "hidden";
   /** PATH_INFO may begin with SCRIPT_NAME (A17). */

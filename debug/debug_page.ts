@@ -50,7 +50,7 @@ const MAX_EXCERPTS = 10;
 const CONTEXT = 3;
 const MAX_TITLE = 4000;
 const MAX_LINE = 300;
-/** The maximum length of a line that is searched for secrets, and how many lines a literal may have. */
+/** The maximum length of a line that is searched for secrets, and the maximum number of lines of a literal. */
 const MAX_READ_LINE = 10_000;
 const MAX_LITERAL_LINES = 100;
 const MAX_VALUE = 2000;
@@ -97,7 +97,7 @@ async function createReport(
   const cut = ([name, value]: Row): Row => [name, truncate(value, MAX_VALUE)];
   const headers = [...request?.headers ?? []].map(cut);
   const variables = [...info.variables].map(cut).sort(([a], [b]) => a < b ? -1 : 1);
-  // Learns all secrets first, so that each is redacted everywhere.
+  // Finds all secrets first, so that each is redacted everywhere.
   for (const [name, value] of [...headers, ...variables]) redactor.learn(name, value);
   const redactRow = ([name, value]: Row): Row => [name, redactor.value(name, value)];
   const { method = info.variables.get("REQUEST_METHOD") ?? "?", url = "(no URL)" } = request ?? {};
@@ -201,7 +201,7 @@ function locationOf({ name, url, line, column }: StackFrame): string {
 function toText(report: Report): string {
   const lines: string[] = [];
   for (const { relation, title, app, library } of report.errors) {
-    // A line of the message is none of the page's own.
+    // A line of the message must not look like one of the page's own.
     const [first, ...rest] = printableLines(title).split("\n");
     lines.push(
       relation === "" ? first : `${relation}: ${first}`,

@@ -75,7 +75,7 @@ export class Redactor {
     return this.#removeKnown(redactNamed(text, false));
   }
 
-  /** Redacts the secrets in lines of source: only literals, since variable names are not secret. Keeps the lines. */
+  /** Redacts the secrets in source code: only literals, since names are not secret. Keeps the number of lines. */
   source(lines: string): string {
     return this.#removeKnown(redactNamed(lines, true));
   }
@@ -188,7 +188,7 @@ function readExpression(
   const literals: [number, number][] = [];
   let depth = 0;
   let angles = 0;
-  // The last two characters that are no blanks.
+  // The last two characters other than blanks.
   let last = " =";
   let i = start;
   while (i < text.length) {
@@ -229,7 +229,7 @@ function endOfComment(text: string, start: number): number {
   return end < 0 ? text.length : end + (length as number);
 }
 
-/** Returns what stands for a secret: it has as many lines. */
+/** Returns the replacement of a secret, which has as many lines. */
 function hide(secret: string): string {
   return REDACTED + "\n".repeat(secret.split("\n").length - 1);
 }

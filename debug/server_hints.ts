@@ -2,8 +2,8 @@ import type { HandlerInfo } from "../bridge/app.ts";
 import { quirksOf, type ServerQuirks } from "../bridge/server_quirks.ts";
 
 /**
- * What to know of web servers and their configurations, and the requests that it concerns. docs/servers.md has the
- * configurations; what a server does whatever its configuration is in the table of bridge/server_quirks.ts.
+ * Hints on the configuration of web servers, each with the requests that it applies to. docs/servers.md has the
+ * configurations. What a server does in any configuration is in the table of bridge/server_quirks.ts.
  */
 const HINTS: [applies: (request: Facts) => boolean, text: string][] = [
   [
@@ -69,7 +69,7 @@ interface Facts {
   has(name: string): boolean;
 }
 
-/** Returns what to know of the web server for this request. */
+/** Returns the hints that apply to a request. */
 export function hintsFor({ variables, protocol }: HandlerInfo): string[] {
   const get = (name: string) => variables.get(name) ?? "";
   const server = get("SERVER_SOFTWARE");

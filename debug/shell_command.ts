@@ -63,7 +63,7 @@ function clientWords(
 
 /** Returns a header field for an option of curl, or of `fetch`. */
 function fieldOf(name: string, value: string, isCurl: boolean): string {
-  // curl removes a field whose name and colon are all there is.
+  // curl removes a field that is given as a name and a colon only.
   return value === "" && isCurl ? `${name};` : `${name}: ${value}`;
 }
 

@@ -5,11 +5,11 @@ import { type RuntimeFrame, runtimeFrames } from "../io/private_fields.ts";
 export interface SourceReader {
   /** Reads a source file; undefined if it cannot be read. */
   readSource(url: string): Promise<string | undefined>;
-  /** Returns the frames of an error's stack, as the runtime has them; undefined if it does not. */
+  /** Returns the frames of an error's stack from the runtime; undefined if it does not provide them. */
   readFrames(error: unknown): RuntimeFrame[] | undefined;
 }
 
-/** Reads them from the disk and the runtime. */
+/** Reads sources from the disk, and stacks from the runtime. */
 export const ownSources: SourceReader = { readSource, readFrames: runtimeFrames };
 
 /** Longer files are not read. */

@@ -31,7 +31,7 @@ export interface Stack {
 /**
  * Returns the frames of an error's stack.
  *
- * @param read Returns the frames as the runtime has them. Otherwise the text of the stack is parsed.
+ * @param read Returns the frames from the runtime. Without them the text of the stack is parsed.
  */
 export function stackOf(
   error: unknown,

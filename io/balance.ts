@@ -23,7 +23,7 @@ const BUSY = 0.1;
 /** The servers of this process. */
 const servers = new Set<Balanced>();
 
-/** Lets a server take part. @returns A function that ends this. */
+/** Adds a server. @returns A function that removes it. */
 export function takePart(server: Balanced): () => void {
   servers.add(server);
   return () => servers.delete(server);
@@ -35,7 +35,7 @@ export function release(count: number): void {
 }
 
 /**
- * Calls back regularly with the number of busy connections of this process, unless there is none or it mostly idles.
+ * Reports the number of busy connections of this process regularly, unless there is none or the process is mostly idle.
  *
  * @param cpuUsage `process.cpuUsage`, in microseconds.
  * @returns The timer, which lets the process end.

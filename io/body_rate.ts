@@ -1,10 +1,10 @@
 /**
- * The minimum rate of request bodies, so that clients that send a byte from time to time do not occupy the server.
+ * The minimum rate of request bodies: a client that sends a byte from time to time must not occupy the server.
  *
  * @module
  */
 
-/** The default of the options `minBodyRate`, in bytes per second. As Apache's mod_reqtimeout. */
+/** The default of the options `minBodyRate`, in bytes per second: that of Apache's mod_reqtimeout. */
 export const MIN_BODY_RATE = 500;
 /** The time over which the rate is averaged, in milliseconds. Only time spent waiting for the client counts. */
 const WINDOW = 60_000;

@@ -1,4 +1,4 @@
-/** What reads a stream. */
+/** A stream or its reader. */
 interface Cancelable {
   cancel(reason?: unknown): Promise<void>;
 }

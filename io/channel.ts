@@ -31,7 +31,7 @@ export class StallError extends Error {}
 /** Large enough for most requests, small enough for idle connections. */
 const SMALL_READ = 4096;
 const LARGE_READ = 65_536;
-/** Large buffers that no connection uses now, for the next one that reads much. */
+/** Large buffers that no connection uses now, for the next large read. */
 const spare: ReadBuffer[] = [];
 const MAX_SPARE = 16;
 /** Turns of the microtask queue within which an app that got bytes reads again. */
@@ -143,7 +143,7 @@ export class Channel {
     return this.#queue.writing && this.#queue.writes === this.#stalledAt;
   }
 
-  /** Waits for {@linkcode resume}. Resumes by itself if the peer stalls, which may only read once it has sent all. */
+  /** Waits for {@linkcode resume}. Resumes by itself if the peer stalls: it may read only after it has sent all. */
   #pause(): Promise<void> {
     let before = this.#queue.writing ? this.#queue.writes : NaN;
     this.#stallTimer = setInterval(() => {
@@ -154,7 +154,7 @@ export class Channel {
       }
       before = writing ? writes : NaN;
     }, STALL);
-    // What was pending may have been the reason.
+    // The pending bytes may have been the reason.
     if (this.#queue.writing) this.#queue.drained().then(() => this.resume(), () => {});
     return new Promise((resolve) => this.#resume = resolve);
   }

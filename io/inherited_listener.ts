@@ -11,7 +11,7 @@ const MAX_SILENCE = 16_000;
 
 let reported = false;
 
-/** Logs, once, that connections cost more than they could. */
+/** Logs once that connections cost more than necessary. */
 function reportNode(): void {
   if (reported) return;
   reported = true;
@@ -40,7 +40,7 @@ export class InheritedListener implements Listener {
   /**
    * Listens on a descriptor.
    *
-   * @param native What it takes to accept connections as `Deno.listen` does; null to use node:net.
+   * @param native The functions to accept connections as `Deno.listen` does; null to use node:net.
    * @throws {Error} If it is not a listening socket.
    */
   static async open(

@@ -32,7 +32,7 @@ export interface ListenOptions {
  *
  * @param address `host:port` or `unix:/path`.
  * @throws {Error} If another process listens on the address, or the path is a file other than a socket.
- * @throws {RangeError} If mode or group is a number that is no integer from 0, or backlog one that is none from 1.
+ * @throws {RangeError} If a numeric mode or group is not an integer from 0, or backlog is not an integer from 1.
  *
  * @example
  * ```ts
@@ -68,7 +68,7 @@ export function openNamed<T>(endpoint: Endpoint, open: () => T): T {
   try {
     return open();
   } catch (error) {
-    // What the system says has a code: what Deno denies has its own words, and `open` may call the user.
+    // Only errors of the system have a code. Others, such as those of Deno's permissions, say enough.
     const { constructor, message, code } = error as Error & { code?: string };
     if (typeof code !== "string") throw error;
     const named = new (constructor as ErrorConstructor)(

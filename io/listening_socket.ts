@@ -12,7 +12,7 @@ export interface ListeningSocket {
    * Accepts again after a pause, and after the process has run out of descriptors. All that has arrived must have been
    * accepted.
    *
-   * @returns Whether it does: not if the process has no free descriptor.
+   * @returns False if it cannot, as the process has no free descriptor.
    */
   resume(): boolean;
   ref(): void;

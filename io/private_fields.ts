@@ -1,6 +1,6 @@
 /**
- * What Gatehouse reads of the runtime's own objects, all of it undocumented: each with its reason, the version that it
- * was seen on, its check, and what takes its place.
+ * The undocumented parts of the runtime that Gatehouse reads: each with its reason, the version that it was seen on, how
+ * it is checked, and what is done without it.
  *
  * @module
  */
@@ -40,7 +40,7 @@ export interface SocketAddress {
   port: number;
 }
 
-/** What it takes to accept connections as `Deno.listen` does. */
+/** The runtime's functions to accept connections as `Deno.listen` does. */
 export interface NativeSockets {
   /** Opens a listening socket. Returns a negative error number if the descriptor is no socket. */
   openListener(fd: number): StreamHandle | number;
@@ -70,7 +70,7 @@ type Core = Pick<NativeSockets, "read" | "write" | "shutdown" | "tryClose">;
 const CONNECTION = 0;
 
 /**
- * Returns what it takes to accept connections as `Deno.listen` does, or null if the runtime lacks some of it.
+ * Returns the functions to accept connections as `Deno.listen` does, or null if the runtime lacks one of them.
  *
  * `Deno.listen` cannot use a descriptor. node:net can, but its streams double the CPU that a request costs, and it
  * accepts without a limit. So this reads:
@@ -113,7 +113,7 @@ export async function nativeSockets(): Promise<NativeSockets | null> {
   };
 }
 
-/** Returns what Deno's own modules are made of, if it is there. */
+/** Returns the core that Deno's own modules use, or undefined if there is none. */
 function denoCore<T>(): T | undefined {
   const { internal } = Deno as { internal?: symbol };
   if (internal === undefined) return undefined;
@@ -164,8 +164,8 @@ export function runtimeFrames(error: unknown): RuntimeFrame[] | undefined {
 
 /**
  * Duplicates the descriptor of a listening server, by a method of its handle. Returns -1 if the process has no free
- * descriptor, and undefined if there is no such method: an inherited socket is then accepted from without a limit, and
- * not at all once descriptors have run out; a socket cannot be shared by several processes.
+ * descriptor, and undefined if there is no such method: an inherited socket then has no limit on what it accepts,
+ * and accepts nothing once descriptors have run out; and a socket cannot be shared by several processes.
  *
  * Seen on Deno 2.9.6.
  */

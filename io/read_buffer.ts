@@ -1,7 +1,7 @@
 /**
- * A buffer that a transport reads into. Who owns its bytes: the transport, which overwrites them by the next read, until
- * a body takes them; then that body for good, and the transport reads into another buffer. Only one body may take
- * them, as its app may change or transfer the buffer.
+ * A buffer that a transport reads into. The transport owns its bytes, and overwrites them with the next read, until a body
+ * takes them. From then on the body owns them, and the transport reads into another buffer. Only one body may take them,
+ * as its app may change or transfer the buffer.
  */
 export class ReadBuffer {
   readonly bytes: Uint8Array<ArrayBuffer>;

@@ -13,19 +13,19 @@ export interface SpoolOptions {
   maxInMemory: number;
 }
 
-/** Thrown if an entry is larger than one may be. The message completes "Cannot receive ... as". */
+/** Thrown if an entry is too large. The message completes "Cannot receive ... as". */
 export class EntryTooLargeError extends Error {
   override name = "EntryTooLargeError";
 }
 
-/** Thrown if all entries together are larger than they may be. The message completes "Cannot receive ... as". */
+/** Thrown if all entries together are too large. The message completes "Cannot receive ... as". */
 export class SpoolFullError extends Error {
   override name = "SpoolFullError";
 }
 
 /**
- * Where bytes wait until all of them have arrived: each entry is a file in the temporary folder, which only this user can
- * read, and which has no name, so that it is gone when this process ends. Where no file can be written, entries are in
+ * Buffers bytes until all of them have arrived. Each entry is a file in the temporary folder, which only this user can
+ * read, and which has no name, so that it disappears when this process ends. If no file can be written, entries are in
  * memory.
  */
 export class Spool {
@@ -65,7 +65,7 @@ export class SpoolEntry {
   /**
    * Checks a length that was announced. Only bytes that are written count against the limit of all entries.
    *
-   * @throws {EntryTooLargeError} If no entry may be so large.
+   * @throws {EntryTooLargeError} If the length is above the limit of an entry.
    */
   announce(length: number): void {
     this.#quota.check(length);
@@ -74,7 +74,7 @@ export class SpoolEntry {
   /**
    * Appends bytes.
    *
-   * @throws {EntryTooLargeError} If the entry is then larger than one may be.
+   * @throws {EntryTooLargeError} If the entry is then too large.
    * @throws {SpoolFullError} If all entries together are.
    * @throws {Error} If the bytes cannot be written. This message completes "Cannot receive ... as", too.
    */
@@ -99,7 +99,7 @@ export class SpoolEntry {
   }
 }
 
-/** How many bytes one entry and all entries may have. */
+/** Limits the bytes of one entry, and of all entries. */
 class Quota {
   #one: number;
   #all: number;
@@ -136,7 +136,7 @@ class Quota {
   }
 }
 
-/** What holds the bytes of an entry. */
+/** Stores the bytes of an entry. */
 interface Store {
   write(bytes: Uint8Array<ArrayBuffer>): Promise<void> | void;
   read(): Promise<Uint8Array<ArrayBuffer> | null> | Uint8Array<ArrayBuffer> | null;

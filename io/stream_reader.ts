@@ -1,7 +1,7 @@
-/** The size of the buffer once it was filled. */
+/** The size of the buffer after a read has filled it. */
 const LARGE = 65_536;
 
-/** Reads a stream, into one buffer if it is a byte stream as Deno's own are: a new chunk each time would be garbage. */
+/** Reads a stream: into one buffer if it is a byte stream, as Deno's own are, which saves an allocation for each read. */
 export class StreamReader {
   #reader: ReadableStreamBYOBReader | ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>>;
   #size: number;

@@ -91,7 +91,7 @@ const { tracerProvider, meterProvider, contextManager } = Deno.telemetry;
 const api = (globalThis as Record<symbol, unknown>)[Symbol.for("opentelemetry.js.api.1")] as
   | RegisteredAPI
   | undefined;
-// A library may have registered a provider of its own where Deno has none: its requests are its own business.
+// A library may have registered a provider of its own where Deno has none. Gatehouse does not use it.
 const tracer = api?.trace === tracerProvider ? tracerProvider.getTracer(SCOPE) : undefined;
 const meters = api?.metrics === meterProvider ? createMeters() : undefined;
 /** The context that each request begins in, whatever the reads of its connection run in. */

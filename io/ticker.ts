@@ -10,7 +10,7 @@ const MAX_STEP = 1000;
 export interface Ticked extends Member {
   /** Enforces the deadlines. @param now The time of the ticker, in milliseconds. */
   check(now: number): void;
-  /** Ends it, as the ticker closes. */
+  /** Called when the ticker closes. */
   close?(): void;
 }
 
@@ -55,7 +55,7 @@ export class Ticker<T extends Ticked = Ticked> extends Roster<T> {
     if (this.#closed) this.#rest();
   }
 
-  /** Ends what is checked, and stops the timer as soon as nothing is to be checked. */
+  /** Closes the objects that are checked, and stops the timer once there is none left. */
   close(): void {
     for (const ticked of this) ticked.close?.();
     this.#closed = true;

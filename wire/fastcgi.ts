@@ -240,7 +240,7 @@ export function startStream(out: ByteBuffer): number {
   return out.reserve(HEADER_LENGTH) + HEADER_LENGTH;
 }
 
-/** Finishes the record that {@linkcode startStream} started: as several records if one cannot have all the content. */
+/** Finishes the record that {@linkcode startStream} started. Content that is too long for one record becomes several. */
 export function finishStream(
   out: ByteBuffer,
   type: number,

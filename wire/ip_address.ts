@@ -1,12 +1,12 @@
 /**
- * IP addresses and ranges of them, as texts.
+ * IP addresses and ranges, in text form.
  *
  * @module
  */
 
 /**
- * Returns the one form of an IP address: `::1` for `0:0:0:0:0:0:0:1`, and `127.0.0.1` for `::ffff:127.0.0.1` and
- * `::ffff:7f00:1`. Undefined if the text is no IP address.
+ * Returns the canonical form of an IP address: `::1` for `0:0:0:0:0:0:0:1`, and `127.0.0.1` for `::ffff:127.0.0.1` and
+ * `::ffff:7f00:1`. Returns undefined if the text is not an IP address.
  */
 export function canonicalIP(text: string): string | undefined {
   if (!text.includes(":")) return canonicalIPv4(text);
@@ -23,12 +23,12 @@ export function canonicalIP(text: string): string | undefined {
 
 function canonicalIPv4(text: string): string | undefined {
   const parts = /^(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})$/.exec(text)?.slice(1);
-  // Programs disagree on a part with a zero before it: some read it as an octal number.
+  // Programs disagree on leading zeros: some read such a part as an octal number.
   if (parts?.every((part) => Number(part) <= 255 && !/^0\d/.test(part)) !== true) return undefined;
   return text;
 }
 
-/** Returns the bits of an IP address, 32 or 128 digits. Undefined if the text is no IP address. */
+/** Returns the bits of an IP address, as 32 or 128 digits. Returns undefined if the text is not an IP address. */
 function bitsOf(text: string): string | undefined {
   const address = canonicalIP(text);
   if (address === undefined) return undefined;
@@ -44,27 +44,27 @@ function digits(value: number, length: number): string {
   return value.toString(2).padStart(length, "0");
 }
 
-/** IP addresses that have the same bits at their beginning. */
+/** The IP addresses with a common prefix. */
 interface AddressRange {
   /** The number of bits of the addresses: 32 or 128. */
   size: number;
-  /** The bits at the beginning. */
+  /** The common bits. */
   prefix: string;
 }
 
-/** Reads an IP address, or a range such as `10.0.0.0/8` or `2001:db8::/32` (RFC 4632 section 3.1, RFC 4291 section 2.3). */
+/** Parses an IP address, or a range such as `10.0.0.0/8` or `2001:db8::/32` (RFC 4632 section 3.1, RFC 4291 section 2.3). */
 function readRange(text: string): AddressRange | undefined {
   const [, address = text, length] = /^(.*)\/(\d{1,3})$/.exec(text) ?? [];
   const bits = bitsOf(address);
   if (bits === undefined) return undefined;
   if (length === undefined) return { size: bits.length, prefix: bits };
-  // The length of an IPv4 address as IPv6 counts its bits from the beginning of "::ffff:".
+  // The prefix of an IPv4-mapped address includes the 96 bits of "::ffff:".
   const end = Number(length) - (address.includes(":") && bits.length === 32 ? 96 : 0);
   if (end < 0 || end > bits.length || bits.includes("1", end)) return undefined;
   return { size: bits.length, prefix: bits.slice(0, end) };
 }
 
-/** A set of IP addresses, whatever form they are written in. */
+/** A set of IP addresses. An address may be written in any of its forms. */
 export class AddressSet {
   readonly #ranges: AddressRange[];
 
@@ -80,7 +80,7 @@ export class AddressSet {
     });
   }
 
-  /** Returns whether an address is in the set. A text that is no IP address is not. */
+  /** Returns whether an address is in the set; false for a text that is not an IP address. */
   has(address: string): boolean {
     const bits = bitsOf(address);
     return bits !== undefined &&
