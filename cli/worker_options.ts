@@ -12,7 +12,7 @@ export const WORKER_OPTIONS: Option[] = [
   {
     name: "worker-timeout",
     value: "SECONDS",
-    about: `kill and replace a worker whose event loop has not turned for so long;
+    about: `kill and replace a worker that blocks its event loop for so long;
 0 for never. Default: 60`,
   },
   {

@@ -45,7 +45,7 @@ import {
 } from "./script_path.ts";
 
 const DENO_SCRIPT = /\.m?[tj]s$/;
-/** The number of exit codes that are remembered. */
+/** How many endings are remembered. */
 const MAX_ENDINGS = 1000;
 const DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin";
 
@@ -138,7 +138,7 @@ class Scripts {
   #spool: Spool;
   #shebangs = new ShebangChecker();
   #running = new Set<ProcessGroup>();
-  /** The exit codes that are logged. */
+  /** The exit codes that were logged, each with its script. */
   #endings = new Set<string>();
 
   constructor(options: CGIGatewayOptions, ticker: Ticker) {
@@ -242,7 +242,7 @@ class Scripts {
     new CGIClient(roundTrip, process, onfailure).run();
   }
 
-  /** Logs how a script ended after a good response. Some end with an exit code each time: each is logged once. */
+  /** Logs how a script ended after a valid response. Some end with an exit code each time: it is logged once. */
   #logFailure(
     file: string,
     { code, signal }: Deno.CommandStatus,
@@ -305,7 +305,7 @@ class Scripts {
 }
 
 /**
- * Reads the option `permissions`. A folder that no script is in would leave its scripts the rights of another one.
+ * Reads the option `permissions`. Scripts in a folder with a misspelled name would get the permissions of another one.
  *
  * @throws {TypeError} If a folder is no path below the root, is there twice, or a permission is not a flag.
  */
@@ -373,7 +373,7 @@ class CGIClient implements Transport {
     } catch (error) {
       roundTrip.fail(error);
     }
-    // The timeout still counts: a script that goes on after its response is killed after `timeout`.
+    // The timeout still applies: a script that runs on after its response is killed.
     const status = await process.status;
     if (!status.success && !roundTrip.over) this.#onfailure(status);
     roundTrip.finish();

@@ -15,7 +15,7 @@ import type { RoundTrip } from "./round_trip.ts";
 
 /** How long other clients of the application may have to wait by default, in milliseconds. */
 const MAX_WAIT = 100;
-/** How long a connection is used by default while nobody waits, in milliseconds. A balancer can hide that somebody does. */
+/** How long a connection is used by default while no client seems to wait, in milliseconds. A balancer can hide those that do. */
 const MAX_AGE = 1000;
 
 /** Limits of {@linkcode ApplicationConnections}. */

@@ -231,7 +231,7 @@ export interface FoundScript {
   files?: ScriptFiles;
 }
 
-/** No script is at a path. */
+/** The result for a path that names no script. */
 const NONE = { reason: "there is no such script" } as const;
 
 /** Finds the scripts that paths name. Without `root` the application handles all paths below the base path. */

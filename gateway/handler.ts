@@ -84,7 +84,7 @@ export function createGateway(
 }
 
 /**
- * Creates what enforces a gateway's limits.
+ * Creates the ticker that enforces a gateway's limits.
  *
  * @param once Whether it is for one request.
  * @throws {RangeError} If an option is negative or NaN, be it a limit or not.
@@ -104,7 +104,7 @@ export function createTicker(
   return ticker;
 }
 
-/** Creates the place where request bodies wait until all of them have arrived. */
+/** Creates the spool that buffers request bodies until all of them have arrived. */
 export function createSpool(options: BufferOptions): Spool {
   const {
     maxBufferedTotal = DEFAULTS.maxBufferedTotal,
@@ -162,12 +162,12 @@ function redirectTo(request: Request, pathname: string): Response {
   return new Response(null, { status: 301, headers: { location } });
 }
 
-/** What a path names: a script, a redirect, or nothing for a reason. */
+/** The result of looking up a path: a script, a redirect, or the reason why there is no script. */
 type Found = { path: ScriptPath } | Response | { reason: string };
 
 /**
  * Finds the script that a path names, also if slashes before or in its name are doubled: web servers merge them before
- * they check a request. The program around a gateway has checked the path as it is, so that GET and HEAD are
+ * they check a request. The program around a gateway has checked the unmerged path. GET and HEAD are therefore
  * redirected to the merged path, which then passes all checks (rule F14).
  *
  * @param merges Whether to run the script in place of a redirect.
@@ -189,9 +189,9 @@ export function findMerged<Result extends Found>(
 }
 
 /**
- * Checks the Host field: `Deno.serve` makes a URL of any, and `x/i.php?` would choose another path.
+ * Checks the Host field: `Deno.serve` puts any value into the URL, and `x/i.php?` would choose another path.
  *
- * @throws {ProtocolError} If it is no host.
+ * @throws {ProtocolError} If it is not a host with an optional port.
  */
 function checkHost(request: Request): void {
   const host = request.headers.get("host");

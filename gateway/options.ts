@@ -18,7 +18,7 @@ export interface Gateway extends Disposable {
   (request: Request, info?: GatewayInfo): Promise<Response>;
 }
 
-/** The options of bodies that wait until they have arrived. */
+/** The options of bodies that are buffered until all of them have arrived. */
 export type BufferOptions = Pick<GatewayOptions, "maxBufferedBody" | "maxBufferedTotal">;
 
 /** Options that all gateways share. */
@@ -89,7 +89,7 @@ export interface GatewayOptions {
   bufferBody?: boolean;
   /**
    * The maximum size of a body that waits in memory since no file can be written, in bytes, from 0. Beyond it the
-   * client gets 413. If so many bodies wait in memory that they have ten times as many bytes, the client gets 503.
+   * client gets 413. Once all bodies in memory together have ten times as many bytes, clients get 503.
    *
    * @default 10_485_760
    */

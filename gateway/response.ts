@@ -28,13 +28,13 @@ export interface ResponseReaderOptions {
   oncancel(reason: unknown): void;
   /** Called when the body has all of its declared bytes. The rest of the request's body need not be sent. */
   oncomplete(): void;
-  /** Called when the client has all of the response that it gets, with the error if that is not all there is. */
+  /** Called when the response has ended for the client, with the error if it was truncated. */
   onended?: (error?: unknown) => void;
   /** Writes a line to the log. */
   log(message: string): void;
 }
 
-/** Fields that concern the connection to the application only (B10). */
+/** Fields that apply to the connection to the application only (B10). */
 const HOP_BY_HOP = new Set([...CONNECTION_FIELDS, "proxy-authenticate"]);
 /** Fields that must not have two values (RFC 3875 section 6.3). Of Content-Type the last value counts, as in web servers. */
 const UNIQUE = ["location", "content-length"];
@@ -138,7 +138,7 @@ export class ResponseReader {
 
   /**
    * Passes the bytes so far on to the client within a few milliseconds. To be called instead of {@linkcode flush} if the
-   * application ends a response by closing: it mostly closes at once, and the response then needs no stream.
+   * application ends a response by closing: it usually closes at once, and the response then needs no stream.
    */
   flushSoon(): void {
     if (this.#phase !== "pending") return this.flush();
@@ -185,7 +185,7 @@ export class ResponseReader {
   fail(error: unknown): void {
     if (this.ended) return;
     this.flush();
-    // If the client has left, Deno.serve cancels the body in this turn, and would else print the error.
+    // If the client has left, Deno.serve cancels the body in this turn. Without the delay it would print the error.
     if (this.#phase === "body") setTimeout(() => this.#controller.error(error));
     this.#phase = "failed";
     this.#options.onended?.(error);
@@ -258,8 +258,8 @@ export class ResponseReader {
   }
 
   /**
-   * Responds with a body of which more may follow. The stream's own queue stays empty: it is a linked list, and once one
-   * of its nodes is old, V8's quick collections free neither the later nodes nor their chunks.
+   * Responds with a body that may have more bytes. The stream's own queue stays empty: it is a linked list, and once one
+   * of its nodes is old, V8's scavenges free neither the later nodes nor their chunks.
    */
   #stream(): void {
     this.#phase = "body";
@@ -392,7 +392,7 @@ export let garbage: unknown[];
 
 /**
  * Allocates an array, so that V8 frees earlier chunks soon. V8 counts the bytes of chunks towards full collections only,
- * which come late. Quick collections free chunks as well, but only small objects start them.
+ * which come late. Scavenges free chunks as well, but only small objects trigger them.
  */
 function triggerScavenge(): void {
   garbage = new Array(512);

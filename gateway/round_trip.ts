@@ -61,9 +61,9 @@ export class RoundTrip implements Ticked {
   #signal: AbortSignal | undefined;
   #maxBodyBytes: number;
   #body: StreamReader | undefined;
-  /** What was received of the body before the application was called, if that is little. */
+  /** The part of a small body that was received before the application was called. */
   #buffered: Uint8Array<ArrayBuffer>[] = [];
-  /** What was received of it, if that is much. */
+  /** The same of a larger body. */
   #spooled: SpoolEntry | undefined;
   /** The number of bytes that the client has sent of the body, and whether the gateway waits for more. */
   #received = 0;
@@ -109,7 +109,7 @@ export class RoundTrip implements Ticked {
       maxHeaderBytes,
       oncancel: (reason) => this.abort(reason),
       oncomplete: () => this.#complete(),
-      // That the client has left is no failure of the application.
+      // A client that has left is not a failure of the application.
       onended: trace && ((error) => trace.bodyEnds(this.#signal?.aborted ? undefined : error)),
       log: this.log,
     });
@@ -140,12 +140,12 @@ export class RoundTrip implements Ticked {
     );
   }
 
-  /** Aborts the round trip if the application goes on for too long after its response, whether it writes or not. */
+  /** Aborts the round trip if the application runs for too long after its response, whether it writes or not. */
   #checkRest(now: number): void {
     const { timeout = DEFAULTS.timeout } = this.#options;
     if (this.#completed.elapsed(now) < timeout || this.over) return;
     const message =
-      `Ended the application as it must end within ${timeout} ms after its response: it went on`;
+      `Stopped the application as it must end within ${timeout} ms after its response: it still ran`;
     this.log(message);
     this.abort(new Error(message));
   }
@@ -225,8 +225,8 @@ export class RoundTrip implements Ticked {
   /**
    * Receives the body before the application is called, so that a slow client occupies none of its processes.
    *
-   * "whole" receives all of it. "length" receives all of a small one, and one of unknown length until its end, which
-   * tells the length. "small" receives no more than a small one has; a longer one streams.
+   * "whole" receives all of it. "length" receives all of a small body, and of one of unknown length, to find its length.
+   * "small" receives no more than the size of a small body; a longer one streams.
    *
    * @param spool Where the bytes of a body that is not small wait.
    * @throws {ProtocolError} If the body is longer than allowed (status 413), too many bytes of all bodies wait (503), or

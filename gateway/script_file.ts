@@ -43,7 +43,7 @@ export function folderOf(file: string): string {
   return file.slice(0, file.lastIndexOf("/")) || "/";
 }
 
-// Synchronous calls take a fraction of the time. Starting the process blocks for longer, on the same files.
+// Synchronous calls take a fraction of the time, and starting the process blocks for longer.
 
 /**
  * Finds the script that a path names: its first segments up to a file, or the index of the folder that all of them
@@ -191,23 +191,23 @@ class LookupCache<T> {
   }
 }
 
-/** Checks the first lines of scripts. A sound line is not read again for a second. */
+/** Checks the first lines of scripts. A valid one is not read again for a second. */
 export class ShebangChecker {
-  #sound = new LookupCache<true>();
+  #valid = new LookupCache<true>();
 
   /**
    * Returns why a script's first line cannot start it, as text for the log, or undefined if it can. The system reports
    * "No such file or directory", though the script is there.
    */
   findFault(file: string): string | undefined {
-    if (this.#sound.get(file)) return undefined;
+    if (this.#valid.get(file)) return undefined;
     const fault = findFirstLineFault(file);
-    if (fault === undefined) this.#sound.set(file, true);
+    if (fault === undefined) this.#valid.set(file, true);
     return fault;
   }
 }
 
-/** What is at a path. */
+/** The kind of a file. */
 export type FileKind = "file" | "folder" | "foreign" | "none";
 
 /** Looks up files and folders below a root. Caches those that exist. */

@@ -42,14 +42,14 @@ export function decodeTarget(pathname: string): string {
 export interface BasePath {
   /** How SCRIPT_NAME begins: a decoded byte string. */
   name: string;
-  /** How the paths of URLs begin. Another encoding of it is another path, as it is for the program around the gateway. */
+  /** How the paths of URLs begin. The same path in another encoding does not match, as in the program around the gateway. */
   path: string;
 }
 
 /**
  * Reads the option `basePath`, or `prefix`, which is its former name. A slash at its end does not count.
  *
- * @throws {TypeError} If it is no path, or both are set.
+ * @throws {TypeError} If it is not a path, or both are set.
  */
 export function readBasePath(options: Pick<GatewayOptions, "basePath" | "prefix">): BasePath {
   if (options.basePath !== undefined && options.prefix !== undefined) {
@@ -89,7 +89,7 @@ export function pathBelow(pathname: string, base: BasePath): string | undefined 
  * Merges the doubled slashes before and in a script's name, and leaves those of PATH_INFO.
  *
  * @param pathname The path of a URL.
- * @param script What the path names if all of its slashes are merged.
+ * @param script The script that the path names if all of its slashes are merged.
  */
 export function mergeSlashes(pathname: string, { scriptName, pathInfo }: ScriptPath): string {
   // All of it names the script, or the folder of an index.
@@ -142,7 +142,7 @@ export function splitScript(path: string, options: SplitOptions): ScriptPath | u
   return undefined;
 }
 
-/** Returns whether a segment of a decoded path is no name of a script or folder: it is empty, or begins with a dot. */
+/** Returns whether a decoded path has a segment that cannot name a script or folder: one that is empty or begins with a dot. */
 export function hasBadName(path: string): boolean {
   return /(?:^|\/)\.|\/\//.test(path);
 }

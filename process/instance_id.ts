@@ -3,12 +3,12 @@ import { grantedVariable } from "../io/environment.ts";
 const VARIABLE = "OTEL_RESOURCE_ATTRIBUTES";
 const KEY = "service.instance.id";
 
-/** The variable as this process got it. */
+/** The value of the variable when this process started. */
 let given: string | undefined;
 
 /**
- * Gives the next process that inherits the environment a `service.instance.id` of its own, if it exports telemetry: the
- * counters of processes that have the same one overwrite each other.
+ * Sets a new `service.instance.id` for the next process that inherits the environment, if it exports telemetry: counters
+ * of processes with the same id overwrite each other.
  */
 export function nameInstance(): void {
   if (grantedVariable("OTEL_DENO") === undefined) return;
@@ -17,7 +17,7 @@ export function nameInstance(): void {
   Deno.env.set(VARIABLE, withInstance(given, crypto.randomUUID()));
 }
 
-/** Returns attributes with an id, after the one that they have, if any. */
+/** Returns attributes with an id, which is appended to the id that they have, if any. */
 export function withInstance(attributes: string, id: string): string {
   const pairs = attributes.split(",").filter((pair) => pair.trim() !== "");
   const isInstance = (pair: string) => pair.split("=")[0].trim() === KEY;

@@ -1,10 +1,9 @@
 /**
- * Several processes that share one listening socket. Each has it as file descriptor 0: this process opens it and passes
- * it to a supervisor, which never accepts and whose workers inherit it.
+ * Several processes that share one listening socket, each as its file descriptor 0: this process opens the socket and
+ * passes it to a supervisor, which never accepts and whose workers inherit it.
  *
- * The supervisor is a process of its own because `spawn` makes a socket that it is given by descriptor number
- * blocking for all processes that share it, and a worker would then block in accept. Only stdio `"inherit"` keeps it
- * non-blocking.
+ * The supervisor is a process of its own because `spawn` makes a socket that is passed by its descriptor number blocking
+ * for all processes that share it, and a worker would then block in accept. Only stdio `"inherit"` keeps it non-blocking.
  *
  * @module
  */
@@ -64,8 +63,8 @@ export interface PreforkOptions extends ListenOptions {
    */
   startTimeout?: number;
   /**
-   * How long the event loop of a worker may not turn, in milliseconds, from 1000; 0 for no limit. After half of it this
-   * is logged; beyond it the worker gets SIGKILL with its CGI scripts, this is logged with the number of requests in
+   * How long a worker may block its event loop, in milliseconds, from 1000; 0 for no limit. After half of it this is
+   * logged; beyond it the worker gets SIGKILL with its CGI scripts, this is logged with the number of requests in
    * progress, and another takes its place at once. A worker that is stopped by a signal or a debugger, or waits for an
    * inspector, is not killed; the time for which the machine is suspended does not count. Applies to the workers of
    * `serve()` and of the command line.
@@ -83,7 +82,7 @@ export interface PreforkOptions extends ListenOptions {
   maxRequests?: number;
   /**
    * The resident memory in bytes, from 1, beyond which a worker is replaced in the same way; Infinity for no limit. It
-   * is looked at each second. A worker that takes more when it starts to serve counts as one that ended, and if no
+   * is checked each second. A worker that takes more when it starts to serve counts as one that ended, and if no
    * other serves, `prefork()` fails.
    *
    * @default Infinity

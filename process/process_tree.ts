@@ -3,7 +3,7 @@ import { EXEC_PATH } from "./exec_path.ts";
 /**
  * Kills a process, and ends the CGI scripts that it runs: the process groups that its children lead.
  *
- * @returns Whether this was possible.
+ * @returns Whether it did.
  */
 export async function killTree(pid: number): Promise<boolean> {
   return await runElsewhere(kill, pid) === 0;
@@ -17,8 +17,8 @@ export async function isStopped(pid: number): Promise<boolean> {
 const STOPPED = 10;
 
 /**
- * Runs a function in another process, since Deno may read /proc and signal process groups with `--allow-all` only. The
- * function uses nothing outside of itself.
+ * Runs a function in another process, as only `--allow-all` lets Deno read /proc and signal process groups. The function
+ * must use nothing outside of itself.
  *
  * @returns The exit code of that process, or undefined if it could not be started.
  */

@@ -7,7 +7,7 @@ export interface ProcessOptions {
   command: string[];
   /** The working directory. */
   cwd: string;
-  /** The whole environment: nothing is inherited. */
+  /** The whole environment. Nothing is inherited. */
   env: Record<string, string>;
   /** Whether the process gets bytes on stdin. */
   input: boolean;

@@ -15,7 +15,7 @@ import { type Report, reportReady } from "./worker.ts";
 import { WorkerProcess } from "./worker_process.ts";
 import { WorkerWatch } from "./worker_watch.ts";
 
-/** Options of a {@linkcode Supervisor}, as `prefork()` documents them. Its process gets them as JSON, so null is none. */
+/** Options of a {@linkcode Supervisor}, as `prefork()` documents them. They are passed as JSON: null stands for Infinity. */
 export interface SupervisorOptions {
   workers: number;
   command: string[];
@@ -39,7 +39,7 @@ export const KILLED = 130;
 
 /** The delay before a worker that ended is replaced, by the number of quick failures in a row, in milliseconds. */
 const BACKOFF = [0, 100, 200, 400, 800, 1600, 3200, 6400, 10_000];
-/** The longest delay if no other worker is there, in milliseconds. */
+/** The longest delay while no other worker runs, in milliseconds. */
 const LAST_BACKOFF = 1000;
 /** How long a worker must run for its end not to count as a quick failure, in milliseconds. */
 const HEALTHY = 10_000;
@@ -53,7 +53,7 @@ const TICK = 1000;
 /** How much more than `maxRequests` a worker may begin, so that not all are replaced at once. */
 const JITTER = 0.1;
 
-/** How long a worker counts as busy after it has said so, in milliseconds. */
+/** How long a worker counts as busy after it has reported that, in milliseconds. */
 const RECENT = 4 * REPORT;
 
 /** One of the places for workers. Each has its own back-off. */
@@ -68,7 +68,7 @@ interface Place {
   due?: string;
   /** The number of quick failures in a row. */
   failures: number;
-  /** How many connections kept its worker busy, and when it said so. */
+  /** How many connections kept its worker busy, and when it reported that. */
   busy: { count: number; at: number };
   /** Starts a worker if the place is empty, or the successor of its worker. */
   retry?: ReturnType<typeof setTimeout>;
@@ -119,7 +119,7 @@ export class Supervisor {
     return code;
   }
 
-  /** Replaces the workers one by one. Any number of calls during that is one more reload. */
+  /** Replaces the workers one by one. Any number of calls meanwhile cause one more reload. */
   reload(): void {
     this.#generation++;
     if (this.#phase !== "serving") return;

@@ -22,7 +22,7 @@ export interface ReportOrder {
   requests: number | null;
 }
 
-/** What a supervisor of several workers sends in order to learn how many connections keep each busy. */
+/** The message by which a supervisor requests reports on how many connections keep a worker busy. */
 export const BALANCE = "balance";
 
 /** The time between two checks of whether the supervisor still runs, in milliseconds. */
@@ -44,7 +44,7 @@ export async function reportReady(onOrphaned: () => void): Promise<void> {
   const orphaned = () => {
     if (phase === "orphaned") return;
     if (phase === "running") {
-      logLine("Ends with code 1 as its supervisor must run: it has ended");
+      logLine("Stopping with exit code 1: the supervisor has ended");
       Deno.exitCode = 1;
     }
     phase = "orphaned";
@@ -72,7 +72,7 @@ function report(inspected: boolean): Report {
   return { running, begun, rss: Deno.memoryUsage().rss, inspected };
 }
 
-/** Sends reports from now on: regularly, and before a handler that may not return to the event loop. */
+/** Sends reports: regularly, and before a handler, which may block the event loop. */
 async function reportRegularly({ interval, requests }: ReportOrder, send: Send): Promise<void> {
   const isInspected = await inspection();
   // The supervisor may be stopped, and reports must not accumulate here: at most one is sent and one due.
@@ -86,7 +86,7 @@ async function reportRegularly({ interval, requests }: ReportOrder, send: Send):
       if (isDue) sendReport();
     });
   };
-  /** Whether a request that begins is reported: the first one since the last regular report. */
+  /** Whether the next request is reported when it begins: it is the first one since the last regular report. */
   let announces = true;
   const timer = setInterval(() => {
     announces = true;

@@ -21,7 +21,7 @@ export interface WorkerProcessOptions {
   name: string;
   /** The `shutdownTimeout` of its server, in milliseconds; Infinity for none. */
   shutdownTimeout: number;
-  /** Returns the {@linkcode WorkerProcess.fault} of a worker that has just started, if it has one. */
+  /** Returns the {@linkcode WorkerProcess.fault} of a worker that has just started, if there is one. */
   fault?: (report: Report) => string | undefined;
   /** Called with each report. */
   onReport?: (report: Report) => void;
@@ -33,7 +33,7 @@ export interface WorkerProcessOptions {
 export class WorkerProcess {
   /** "stopping": it was told to end. */
   phase: "starting" | "serving" | "stopping" | "ended" = "starting";
-  /** What it did wrong when it started, such as "it must …": why it is ended although it serves. */
+  /** The limit that it exceeded when it started, such as "it must …": why it is stopped although it serves. */
   fault: string | undefined;
   /** When it was started, in the time of `performance.now()`. */
   readonly startedAt: number = performance.now();
@@ -77,7 +77,7 @@ export class WorkerProcess {
     return `${this.#options.name} ${this.pid}`;
   }
 
-  /** Assumes that it serves: it does not report this. */
+  /** Assumes that it serves, as it does not report this. */
   assumeServing(): void {
     this.#serve("assumed");
   }
@@ -87,7 +87,7 @@ export class WorkerProcess {
     this.#child?.send(order, () => {});
   }
 
-  /** Asks it to tell how many connections keep it busy. */
+  /** Requests reports on how many connections keep it busy. */
   balance(): void {
     this.#child?.send(BALANCE, () => {});
   }
@@ -115,7 +115,7 @@ export class WorkerProcess {
   }
 
   #exited(how: string): void {
-    if (this.fault !== undefined) return this.#end(`${this.title} was ended as ${this.fault}`);
+    if (this.fault !== undefined) return this.#end(`${this.title} was stopped as ${this.fault}`);
     const before = this.phase === "starting" ? " before it served" : "";
     this.#end(`${this.title} ended with ${how}${before}`);
   }
@@ -161,7 +161,7 @@ export class WorkerProcess {
       Deno.kill(child.pid, "SIGTERM");
     } catch (error) {
       if (!(error instanceof Deno.errors.NotCapable)) return;
-      // Closes the IPC channel as well: the message says that the supervisor has not ended.
+      // kill() closes the IPC channel as well. The message shows that the supervisor still runs.
       child.send("SIGTERM", () => child.kill("SIGTERM"));
     }
   }

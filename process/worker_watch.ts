@@ -4,16 +4,17 @@ import type { Report } from "./worker.ts";
 import type { WorkerProcess } from "./worker_process.ts";
 
 /**
- * Watches whether a worker's event loop turns: then it reports regularly. The supervisor counts its own ticks rather than
- * the time, so that a pause of the whole machine counts once.
+ * Detects a worker whose event loop is blocked: it no longer reports. Counts the supervisor's ticks rather than the time,
+ * so that a pause of the whole machine counts once.
  */
 export class WorkerWatch {
   /**
-   * "unheard": it has not reported yet, and one of an older version does not. "late": half of the timeout is over. "suspected": all of it is over. "condemned": so it is, and the worker was not
-   * stopped by a signal, which would have delayed its reports.
+   * "unheard": it has not reported yet, and a worker of an older version never does. "late": half of the timeout is over.
+   * "suspected": all of it is over. "condemned": the same, and no signal or debugger has stopped the worker, which would
+   * have delayed its reports.
    */
   #phase: "unheard" | "responding" | "late" | "suspected" | "condemned" = "unheard";
-  /** How long it has not reported, in milliseconds. */
+  /** The time since its last report, in milliseconds. */
   #silence = 0;
   /** The number of requests in progress, as it last reported. */
   #running = 0;
@@ -23,8 +24,8 @@ export class WorkerWatch {
   readonly #onTimeout: () => void;
 
   /**
-   * @param timeout The longest silence, in milliseconds.
-   * @param onTimeout Called when the silence was longer.
+   * @param timeout The maximum time without a report, in milliseconds.
+   * @param onTimeout Called when it is over.
    */
   constructor(worker: WorkerProcess, timeout: number, onTimeout: () => void) {
     this.#worker = worker;
@@ -32,7 +33,7 @@ export class WorkerWatch {
     this.#onTimeout = onTimeout;
   }
 
-  /** Takes a report of the worker. */
+  /** Records a report of the worker. */
   heard({ running, inspected }: Report): void {
     this.#running = running;
     this.#inspected = inspected;
@@ -44,9 +45,9 @@ export class WorkerWatch {
     this.#silence = 0;
   }
 
-  /** Counts some time. @param ms How much, in milliseconds. */
+  /** Records that time has passed. @param ms The time, in milliseconds. */
   tick(ms: number): void {
-    // A debugger stops it for as long as its user thinks.
+    // A debugger may stop it for any time.
     if (this.#inspected || this.#worker.phase !== "serving") return;
     this.#silence += ms;
     if (this.#phase === "responding" && this.#silence >= this.#timeout / 2) this.#warn();
@@ -59,7 +60,7 @@ export class WorkerWatch {
     const isExcused = await this.#isExcused();
     if (this.#phase !== "late") return;
     if (isExcused) this.#reset();
-    else logLine(`${this.#worker.title} has not turned its event loop for ${this.#account}`);
+    else logLine(`${this.#worker.title} has blocked its event loop for ${this.#account}`);
   }
 
   async #suspect(): Promise<void> {
@@ -78,8 +79,8 @@ export class WorkerWatch {
 
   #condemn(): void {
     logLine(
-      `${this.#worker.title} is killed as it must turn its event loop within ${this.#timeout} ms: ` +
-        `it has not for ${this.#account}`,
+      `${this.#worker.title} is killed as it must block its event loop for less than ${this.#timeout} ms: ` +
+        `it has blocked it for ${this.#account}`,
     );
     this.#onTimeout();
   }

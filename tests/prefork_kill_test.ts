@@ -129,7 +129,7 @@ for (const victim of ["supervisor", "program"]) {
       const count = (text: string) => daemon.log.split(text).length - 1;
       // The supervisor of a program that is killed ends its workers.
       const expected = killsSupervisor ? [2, 2] : [1, 0];
-      const orphans = count("Ends with code 1 as its supervisor must run");
+      const orphans = count("Stopping with exit code 1: the supervisor has ended");
       assertEquals([orphans, count("exits with 1.")], expected, daemon.log);
     }));
 }

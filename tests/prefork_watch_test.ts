@@ -11,14 +11,14 @@ import { deadline } from "./testing/deadline.ts";
 import { type Fleet, loop, request, startFleet, workers } from "./testing/fleet.ts";
 import { ended } from "./testing/processes.ts";
 
-Deno.test("prefork() kills a worker whose event loop does not turn, and replaces it at once", async () => {
+Deno.test("prefork() kills a worker that blocks its event loop, and replaces it at once", async () => {
   await using fleet = await startFleet("unix", { options: { workers: 1, workerTimeout: 1000 } });
   const [first] = await workers(fleet, 1);
   const looping = await loop(fleet);
   assertEquals(String(looping), first);
-  await fleet.daemon.says(`Worker ${looping} has not turned its event loop for`);
+  await fleet.daemon.says(`Worker ${looping} has blocked its event loop for`);
   await fleet.daemon.says(
-    `Worker ${looping} is killed as it must turn its event loop within 1000 ms`,
+    `Worker ${looping} is killed as it must block its event loop for less than 1000 ms`,
   );
   assertMatch(fleet.daemon.log, /is killed .* ms, with requests in progress: 1$/m);
   await ended(looping);
@@ -95,7 +95,7 @@ Deno.test("prefork() fails if a new worker exceeds maxMemory at once", async () 
   assertEquals((await deadline(fleet.daemon.child.status, "the end")).code, 1);
   assertMatch(
     fleet.daemon.log,
-    /^Worker \d+ was ended as it must take at most 1 MiB of memory: it takes \d+ MiB$/m,
+    /^Worker \d+ was stopped as it must take at most 1 MiB of memory: it takes \d+ MiB$/m,
   );
   assertStringIncludes(fleet.daemon.log, "Cannot start the workers as at least one must serve");
 });

@@ -32,11 +32,13 @@ async function pidOf(address: "127.0.0.1:0", path = "/"): Promise<string> {
   return await (await deadline(responding, "the response")).text();
 }
 
-Deno.test("serve --worker-timeout kills and replaces a worker whose event loop does not turn", () =>
+Deno.test("serve --worker-timeout kills and replaces a worker that blocks its event loop", () =>
   serving(["--workers", "1", "--worker-timeout", "1"], async (daemon, address) => {
     const before = await pidOf(address);
     pidOf(address, "/loop").catch(() => {});
-    await daemon.says(`Worker ${before} is killed as it must turn its event loop within 1000 ms`);
+    await daemon.says(
+      `Worker ${before} is killed as it must block its event loop for less than 1000 ms`,
+    );
     assert(await pidOf(address) !== before);
   }));
 

@@ -562,7 +562,7 @@ Deno.test("cgiGateway() lets a script finish that writes a long body to HEAD", a
 
 testWith(
   PS,
-  "cgiGateway() ends a script that goes on after its response for timeout, and does not call it failed",
+  "cgiGateway() stops a script that runs for longer than timeout after its response, and logs no failure of it",
   async () => {
     await using scripts = new Scripts({
       // One works on in silence, one writes on to HEAD.
@@ -578,7 +578,7 @@ testWith(
       await eventually("the script's end", () => !pids.some(isRunning));
       assertEquals(
         scripts.log.filter((line) => !line.startsWith("pids ")),
-        ["Ended the application as it must end within 300 ms after its response: it went on"],
+        ["Stopped the application as it must end within 300 ms after its response: it still ran"],
       );
     }
   },
