@@ -12,6 +12,7 @@ import { homedir } from "node:os";
 import { EXEC_PATH } from "../process/exec_path.ts";
 import { logLine } from "../io/log.ts";
 import { type AppConfig, findConfig } from "./app_config.ts";
+import { cacheFolder } from "./cache_folder.ts";
 import { MODULE, PACKAGE } from "./version.ts";
 
 /** Flags that only one process can have, so that children do not inherit them. */
@@ -152,7 +153,7 @@ function flagsOf(pid: string, args: number): string[] | undefined {
 
 /** Copies a lock file into the cache of Deno. */
 function copyLock(lock: string): string | undefined {
-  const folder = `${cacheFolder()}/gatehouse`;
+  const folder = `${cacheFolder(homedir())}/gatehouse`;
   const copy = `${folder}/${createHash("sha256").update(lock).digest("hex")}.lock`;
   try {
     Deno.mkdirSync(folder, { recursive: true });
@@ -164,12 +165,6 @@ function copyLock(lock: string): string | undefined {
     logLine(`Cannot use ${lock}: ${(error as Error).message}`);
     return undefined;
   }
-}
-
-function cacheFolder(): string {
-  const caches = Deno.build.os === "darwin" ? "Library/Caches" : ".cache";
-  return Deno.env.get("DENO_DIR") ??
-    `${Deno.env.get("XDG_CACHE_HOME") ?? `${homedir()}/${caches}`}/deno`;
 }
 
 if (import.meta.main) {

@@ -7,10 +7,12 @@
 import { dirname } from "node:path";
 import { cgiGateway, fastCGIGateway } from "../gateway.ts";
 import { DEFAULT_PORTS } from "../io/address.ts";
+import { grantedVariable } from "../io/environment.ts";
 import { guardConsole, logLine, writeLine } from "../io/log.ts";
 import { onTermination } from "../process/signals.ts";
 import { readAddress } from "./address.ts";
 import { type Arguments, formatUsage, names, type Usage } from "./arguments.ts";
+import { cacheFolder } from "./cache_folder.ts";
 import { ReloadingApp } from "./dev/reloading_app.ts";
 import { type DevelopmentHandler, serveDevelopment } from "./dev/server.ts";
 import { staticFile } from "./dev/static_file.ts";
@@ -142,10 +144,11 @@ async function serveApp(
     if (loaded === "fails") logLine("The app does not start. Correct it and save it");
   };
   const path = await Deno.realPath(module);
-  using _ = watchSources(dirname(path), (changed) => {
-    writeLine(Deno.stdout, `${changed} has changed`);
+  const changed = (path: string) => {
+    writeLine(Deno.stdout, `${path} has changed`);
     load();
-  });
+  };
+  using _ = watchSources(dirname(path), changed, cacheFolder(grantedVariable("HOME") ?? "/"));
   await load();
   const handler: DevelopmentHandler = (request, info) => app.respond(request, info);
   await serveDevelopment(handler, port, stop);
