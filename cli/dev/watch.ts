@@ -6,8 +6,8 @@ const SOURCE = /\.(?:[cm]?[jt]s|[jt]sx|html|css|wasm)$|(?:^|\/)deno\.jsonc?$/;
 const FOREIGN = /\/(?:\.[^/]*|node_modules)\//;
 /** How long to wait for further changes: editors write a file in several steps. In milliseconds. */
 const PAUSE = 100;
-/** How often to look at a new folder while folders in it are removed. */
-const ATTEMPTS = 5;
+/** How often to try while folders are removed. */
+const ATTEMPTS = 20;
 
 /** Returns whether a change of this file requires a reload. */
 export function isSource(path: string): boolean {
@@ -38,7 +38,7 @@ class SourceWatch implements Disposable {
   #root: string;
   #changed: (path: string) => void;
   #cache: string;
-  /** The watchers of the root and of folders that were created since, each by the path of the topmost folder. */
+  /** The watchers of the root and of folders created since, each with the folders below it. */
   #watchers = new Map<string, Deno.FsWatcher>();
   #timer: ReturnType<typeof setTimeout> | undefined;
 
@@ -46,16 +46,25 @@ class SourceWatch implements Disposable {
     this.#root = root;
     this.#changed = changed;
     this.#cache = cache;
-    this.#open(this.#survey(root).folders);
+    this.#watch(root);
   }
 
-  /** Watches folders, of which the first contains the others. */
-  #open(folders: string[]): void {
-    const watcher = Deno.watchFs(folders, { recursive: false });
-    // The old watcher is of a folder that was removed.
-    this.#watchers.get(folders[0])?.close();
-    this.#watchers.set(folders[0], watcher);
-    this.#follow(watcher);
+  /** Watches a folder and those below it. @returns Its source files. */
+  #watch(folder: string): string[] {
+    for (let attempt = 1;; attempt++) {
+      const { folders, sources } = this.#survey(folder);
+      try {
+        const watcher = Deno.watchFs(folders, { recursive: false });
+        // The old watcher is of a folder that was removed.
+        this.#watchers.get(folder)?.close();
+        this.#watchers.set(folder, watcher);
+        this.#follow(watcher);
+        return sources;
+      } catch (error) {
+        const isRemoved = error instanceof Deno.errors.NotFound;
+        if (!isRemoved || attempt === ATTEMPTS || !isFolder(folder)) throw error;
+      }
+    }
   }
 
   async #follow(watcher: Deno.FsWatcher): Promise<void> {
@@ -79,17 +88,11 @@ class SourceWatch implements Disposable {
 
   /** Watches a folder that was created. What it has already has changed, too. */
   #add(folder: string): void {
-    for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
-      const { folders, sources } = this.#survey(folder);
-      try {
-        this.#open(folders);
-        if (sources.length > 0) this.#report(sources[0]);
-        return;
-      } catch (error) {
-        if (!(error instanceof Deno.errors.NotFound)) {
-          return logLine(`Cannot watch ${folder}: ${(error as Error).message}`);
-        }
-      }
+    try {
+      const [source] = this.#watch(folder);
+      if (source !== undefined) this.#report(source);
+    } catch (error) {
+      if (isFolder(folder)) logLine(`Cannot watch ${folder}: ${(error as Error).message}`);
     }
   }
 

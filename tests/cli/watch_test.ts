@@ -2,6 +2,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { watchSources } from "../../cli/dev/watch.ts";
 import { text } from "../testing/bytes.ts";
+import { Daemon } from "../testing/daemon.ts";
 import { deadline } from "../testing/deadline.ts";
 import { Dev } from "../testing/dev.ts";
 
@@ -111,6 +112,26 @@ Deno.test({
       assert(own.test(locks), `no lock on ${path}:\n${locks}`);
     }
     assertEquals(dev.output.match(/has changed/g)?.length, 1, dev.output);
+  }
+  await Deno.remove(folder, { recursive: true });
+});
+
+Deno.test("watchSources() begins while folders are created and removed", async () => {
+  const folder = await Deno.makeTempDir();
+  const source = `
+    const paths = Array.from({ length: 20 }, (_, i) => ${JSON.stringify(folder)} + "/" + i);
+    setInterval(() => {
+      for (const path of paths) Deno.mkdirSync(path);
+      for (const path of paths) Deno.removeSync(path);
+      console.error("again");
+    });`;
+  const flags = [`--allow-write=${folder}`, `data:,${encodeURIComponent(source)}`];
+  {
+    await using program = new Daemon(flags);
+    for (let i = 1; i <= 50; i++) {
+      await program.says("again", i);
+      watchSources(folder, () => {})[Symbol.dispose]();
+    }
   }
   await Deno.remove(folder, { recursive: true });
 });
