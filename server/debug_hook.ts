@@ -1,6 +1,6 @@
 import type { HandlerInfo } from "../bridge/app.ts";
 
-/** What creates the page that the option `debug` shows. */
+/** Creates the page that the option `debug` shows. */
 export interface DebugHook {
   /** Loads debug/debug_page.ts. */
   load(): Promise<{

@@ -29,7 +29,7 @@ export interface TransportInfo {
   protocol: Protocol;
   /** The path of the running program, or undefined if it has no file. */
   program: string | undefined;
-  /** What shows errors to developers. */
+  /** Shows errors to developers. */
   debug: DebugHook;
   /** Writes a line to the web server's error log, or to the daemon's own where the protocol has none. */
   log(message: string): void;
@@ -123,7 +123,7 @@ export class Exchange implements RequestParts {
     return this.#completed.promise;
   }
 
-  /** What shows errors to developers. */
+  /** Shows errors to developers. */
   get debug(): DebugHook {
     return this.#transport.debug;
   }
@@ -264,9 +264,9 @@ export class Exchange implements RequestParts {
 }
 
 /**
- * Calls the option `onCompleted`. Never throws: an error of it is logged.
+ * Calls the option `onCompleted`. Never throws: logs an error that the option throws.
  *
- * @param startedAt When the request began, of `performance.now()`.
+ * @param startedAt When the request began, in the time of `performance.now()`.
  */
 export function reportCompleted(
   onCompleted: (completed: CompletedRequest) => unknown,

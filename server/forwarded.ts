@@ -38,7 +38,7 @@ function invalid(value: unknown): TypeError {
   );
 }
 
-/** The lists that have been read. */
+/** The parsed lists. */
 const lists = new WeakMap<readonly string[], TrustedProxies>();
 
 function readList(list: readonly string[]): TrustedProxies {
@@ -88,7 +88,7 @@ export function remoteAddress(variables: Variables, options: AppOptions): Deno.N
   };
 }
 
-/** Returns the client that a trusted proxy names, if any. Of a request that is rejected for it, a log has the proxy. */
+/** Returns the client that a trusted proxy names, if any. The log of a request with a malformed Forwarded has the proxy. */
 function forwardedClient(variables: Variables, options: AppOptions): Deno.NetAddr | undefined {
   try {
     return trustedForwarded(variables, options).client;
@@ -98,8 +98,8 @@ function forwardedClient(variables: Variables, options: AppOptions): Deno.NetAdd
 }
 
 /**
- * Reads `X-Forwarded-Proto`, `-Host` and `-For`, or if none of them is present `Forwarded`: proxies that set only one
- * kind often let the other one of a client pass. Of several values the last counts, which the nearest proxy has appended.
+ * Reads `X-Forwarded-Proto`, `-Host` and `-For`, or `Forwarded` if none of them is present: proxies that set only one
+ * kind often pass on the client's other kind. Of several values the last counts, which the nearest proxy has appended.
  *
  * @throws {ProtocolError} If Forwarded is malformed, as an open quote would swallow what the proxy has appended.
  */
@@ -147,7 +147,7 @@ function malformed(text: string): never {
   );
 }
 
-/** Returns the address of a client, with the port if there is one; undefined if the text is none, such as `unknown`. */
+/** Parses the address of a client, with a port or without; returns undefined if the text is none, such as `unknown`. */
 function parseNode(text: string | undefined): Deno.NetAddr | undefined {
   if (text === undefined) return undefined;
   const [, bracketed, bare = text, port = "0"] =

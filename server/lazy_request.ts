@@ -73,7 +73,7 @@ const GETTERS: Readonly<Record<Accessor, () => unknown>> = {
   bodyUsed: getterOf("bodyUsed"),
 };
 
-/** Stands for a body that was read, or that a reader has locked. */
+/** The body of a Request in place of one that was read, or that a reader has locked. */
 const USED = new Uint8Array();
 
 class LazyRequest implements ProxyHandler<Request> {

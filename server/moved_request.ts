@@ -2,8 +2,8 @@ import { createLazyRequest, type RequestParts } from "./lazy_request.ts";
 import { nativeSignal, setGuard } from "../io/private_fields.ts";
 
 /**
- * Returns a request of `Deno.serve` with another URL. It is no copy, which would read the signal: each response then
- * aborts that, which costs more than the rest of a small request.
+ * Returns a request of `Deno.serve` with another URL. Not a copy, which would read the signal: each response would then
+ * abort it, which costs more than the rest of a small request.
  */
 export function moveRequest(request: Request, href: string): Request {
   return createLazyRequest(new MovedRequest(request, href));
@@ -11,7 +11,7 @@ export function moveRequest(request: Request, href: string): Request {
 
 /**
  * Returns a request from `Deno.serve` with the authority of its URL as its Host, which differs where the target is
- * absolute (A11). Changes the request itself where it can, as Deno upgrades no copy.
+ * absolute (A11). Changes the request itself if possible, as Deno does not upgrade a copy.
  */
 export function withHost(request: Request, authority: string): Request {
   const { headers } = request;

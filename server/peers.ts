@@ -17,7 +17,7 @@ export function isLoopback(hostname: string): boolean {
  */
 export function checkExposure(addr: Deno.Addr, allowed: boolean, option: string): void {
   if (allowed || addr.transport === "unix") return;
-  // Of another kind of address, such as that of a virtual machine, it is not known who can connect.
+  // Who can connect to another kind of address, such as that of a virtual machine, is not known.
   const hostname = "hostname" in addr ? addr.hostname : undefined;
   if (hostname !== undefined && isLoopback(hostname)) return;
   throw new Error(

@@ -18,7 +18,7 @@ const AUTO_ALLOCATED = 1;
 export const MAX_BUFFERED_BODY = 67_108_864;
 /** The length from which a body takes the buffer of received bytes. Shorter ones are copied. */
 const MIN_TAKEN = 16_384;
-/** The length up to which further bytes are copied behind those of a chunk. */
+/** The length of a chunk up to which further bytes are appended to it. */
 const MAX_COPIED = 65_536;
 
 /**
@@ -175,7 +175,7 @@ export class RequestBody {
     else this.#copy(part, part.length);
   }
 
-  /** Moves a later part of a taken buffer behind the chunk, as no two may share a buffer: the app may transfer one. */
+  /** Appends a later part of a taken buffer to its chunk. No two chunks may share a buffer, as the app may transfer one. */
   #join({ buffer, byteOffset, length }: Uint8Array<ArrayBuffer>, part: Uint8Array): void {
     const chunk = new Uint8Array(buffer, byteOffset, length + part.length);
     chunk.set(part, length);
@@ -190,7 +190,7 @@ export class RequestBody {
     this.#chunks.push(chunk);
   }
 
-  /** Copies bytes behind the last chunk, so that many small records make few chunks. */
+  /** Appends bytes to the last chunk, so that many small records become few chunks. */
   #append(last: Uint8Array<ArrayBuffer>, part: Uint8Array): void {
     const end = last.byteOffset + last.length;
     if (end + part.length > last.buffer.byteLength) {
@@ -310,8 +310,8 @@ export class RequestBody {
 }
 
 /**
- * Clears the rest of a chunk's buffer once the app gets it: what else came with the same read is not the app's to see. Not
- * when the buffer is taken, as the transport still decodes that rest.
+ * Clears the rest of a chunk's buffer before the app gets it: the app must not see what else came with the same read. Not
+ * done when the buffer is taken, as the transport still decodes that rest.
  */
 function clearAround({ buffer, byteOffset, length }: Uint8Array): void {
   if (length < buffer.byteLength) {

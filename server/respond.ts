@@ -46,7 +46,7 @@ export interface ResponseSink {
   send(head: string | null, chunk: Uint8Array | null, last: boolean): Promise<void> | void;
 }
 
-/** How many turns of the microtask queue a body that is in memory may take to be read. */
+/** How many turns of the microtask queue the read of a body that is in memory may take. */
 const SOON = 16;
 const encoder = new TextEncoder();
 const EMPTY = new Uint8Array();

@@ -24,7 +24,7 @@ const TEXT_TYPE = "text/plain;charset=UTF-8";
 /** The length beyond which a header block is logged: servers reject long ones, nginx at the lowest limit (B14). */
 const HEAD_WARNING = 4096;
 const DIGITS = /^\d+$/;
-/** Control characters that a text does not have: all but tab, line feed, form feed and carriage return. */
+/** Control characters that do not occur in text: all but tab, line feed, form feed and carriage return. */
 // deno-lint-ignore no-control-regex
 const CONTROL = /[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]/;
 const strictDecoder = new TextDecoder("utf-8", { fatal: true });
@@ -108,13 +108,13 @@ function typeOf(body: Uint8Array | string | undefined): string {
 /** Returns whether a body is valid UTF-8 without control characters. */
 function isText(body: Uint8Array | string): boolean {
   if (typeof body === "string") return !CONTROL.test(body);
-  // Four bytes at once where most of them are.
+  // Four bytes at a time, but for the last ones.
   const isLong = body.length >= 64 && body.byteOffset % 4 === 0;
   const words = new Int32Array(body.buffer, body.byteOffset & ~3, isLong ? body.length >> 2 : 0);
   let isASCII = true;
   for (let i = 0; i < words.length; i++) {
     const word = words[i];
-    // Each byte outside of 0x20 to 0x7e has its highest bit in one of the three.
+    // A byte outside of 0x20 to 0x7e sets its highest bit in one of the three terms.
     if (((word - 0x20202020 | word + 0x01010101 | word) & 0x80808080) === 0) continue;
     const kind = kindOf(body, 4 * i, 4 * i + 4);
     if (kind === "control") return false;
@@ -141,15 +141,15 @@ function kindOf(body: Uint8Array, from: number, to: number): "ASCII" | "control"
   return kind;
 }
 
-/** Returns the length that a response declares for its body; undefined if it is absent, invalid or not the sent body's. */
+/** Returns the length that a response declares for its body; undefined if it is absent, invalid, or that of an encoded body. */
 export function declaredLength(response: Response): number | undefined {
   const text = readNative(response, "headers").get("content-length");
   return text !== null && DIGITS.test(text) && !isBodyDecoded(response) ? Number(text) : undefined;
 }
 
 /**
- * Returns a field's name as servers need it: `Headers` has it in lower case. Yaws finds those of CGI in their own
- * spelling only (B7), and mod_fcgid leaves an authorizer's as it is (C28).
+ * Returns a field's name as servers need it: in `Headers` it is in lower case. Yaws recognizes those of CGI in their own
+ * spelling only (B7), and mod_fcgid does not change those of an authorizer (C28).
  */
 function fieldName(name: string): string {
   if (name === "content-type") return "Content-Type";

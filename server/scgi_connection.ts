@@ -49,7 +49,7 @@ export class SCGIConnection
   /** Responding: the app was called, or the request refused. Finished: the response has ended, completely or not. */
   #phase: "variables" | "responding" | "finished" = "variables";
   #opened = new Progress();
-  /** The time without a byte of a request since the server shuts down. */
+  /** The time without a byte of a request since the shutdown began. */
   #unused: Progress | null = null;
 
   constructor(service: SCGIService, duplex: Duplex, overloaded: boolean) {

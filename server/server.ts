@@ -190,7 +190,7 @@ class ListeningServer implements Server, Balanced {
 
   async #accept(): Promise<void> {
     const accepted = this.#listener[Symbol.asyncIterator]();
-    // Up to the listener's end: connections that it accepted before it closed are served too.
+    // Until the listener ends: connections that it accepted before it closed are served too.
     while (true) {
       try {
         const { done, value } = await accepted.next();
