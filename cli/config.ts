@@ -26,20 +26,24 @@ interface Target {
   scgi: boolean;
   /** Whether it balances requests over several apps. */
   several: boolean;
+  /** Whether its site may have names. */
+  named?: boolean;
 }
 
 const TARGETS: Record<string, Target> = {
-  nginx: { template: nginx, scgi: true, several: true },
+  nginx: { template: nginx, scgi: true, several: true, named: true },
   apache: { template: apache, scgi: true, several: false },
   lighttpd: { template: lighttpd, scgi: true, several: true },
   caddy: { template: caddy, scgi: false, several: true },
-  haproxy: { template: haproxy, scgi: false, several: true },
+  haproxy: { template: haproxy, scgi: false, several: true, named: true },
   h2o: { template: h2o, scgi: false, several: false },
   systemd: { template: systemd, scgi: true, several: false },
 };
 const NAMES = Object.keys(TARGETS);
 /** Matches an absolute path without characters that have a meaning in configuration files. */
 const PATH = /^\/[\w.~@+\/-]+$/;
+/** Matches a host without its port. */
+const SERVER_NAME = /^(?!-)[a-z\d-]+(?:\.[a-z\d-]+)*$/i;
 
 /** The options of `config`. */
 export const usage: Usage = {
@@ -55,6 +59,12 @@ The first lines say where to save it, how to check it, and how to start the app.
       value: "ADDR",
       about:
         "where the web server listens. Default: port 80 of all addresses. For\nsystemd: the socket of the app",
+    },
+    {
+      name: "server-name",
+      value: "NAME",
+      repeats: true,
+      about: "a name of the site, such as example.org, for nginx and haproxy. Default: all",
     },
     {
       name: "backend",
@@ -124,13 +134,16 @@ export function createConfiguration(
       }`,
     );
   }
-  const { template, scgi, several } = TARGETS[name];
+  const { template, scgi, several, named = false } = TARGETS[name];
   const options = readOptions(args, find);
   if (options.protocol === "scgi" && !scgi) {
     throw new UsageError(`${name} does not support SCGI: use --protocol fastcgi.`);
   }
   if (options.backends.length > 1 && !several) {
     throw new UsageError(`${name} takes one --backend here: use haproxy or nginx for several.`);
+  }
+  if (options.serverNames.length > 0 && !named) {
+    throw new UsageError(`${name} takes no --server-name here: nginx and haproxy do.`);
   }
   if (options.listen?.transport === "unix" && name !== "systemd") {
     throw new UsageError("--listen must be host:port: clients connect over TCP.");
@@ -163,6 +176,7 @@ function readOptions(
   return {
     name: readWord(args, "name", /^[\w.-]+$/, "letters, digits, dots and dashes") ?? "app",
     listen: listen === undefined ? undefined : readEndpoint(listen),
+    serverNames: args.all("server-name").map(readServerName),
     protocol,
     path: (readWord(args, "path", /^(?:\/[\w.~-]+)*\/?$/, "such as /app") ?? "").replace(/\/$/, ""),
     backends: backends.map(readEndpoint),
@@ -181,7 +195,15 @@ function readWord(
   wanted: string,
 ): string | undefined {
   const text = args.text(name);
-  if (text === undefined || pattern.test(text)) return text;
+  return text === undefined ? undefined : checkWord(text, name, pattern, wanted);
+}
+
+function readServerName(text: string): string {
+  return checkWord(text, "server-name", SERVER_NAME, "a name such as example.org");
+}
+
+function checkWord(text: string, name: string, pattern: RegExp, wanted: string): string {
+  if (pattern.test(text)) return text;
   throw new UsageError(`--${name} must be ${wanted}: current value is "${text}".`);
 }
 

@@ -2,6 +2,20 @@ import type { Endpoint } from "../../io/address.ts";
 import { formatAddress } from "../address.ts";
 import { type ConfigOptions, startLines } from "./options.ts";
 
+/** How requests are spread. */
+const BALANCED = `  # The back end with the fewest connections is next; another, if it fails.
+  balance leastconn
+  option redispatch 1
+`;
+
+/** When a request is sent again. */
+function repeat(several: boolean): string {
+  return `  # If the app ends before it responds, send the request again. Not a POST or PATCH, whose effect could double.
+  retry-on conn-failure empty-response${several ? " response-timeout" : ""}
+  http-request disable-l7-retry unless { method GET HEAD OPTIONS PUT DELETE }
+`;
+}
+
 /** A configuration of HAProxy. */
 export function haproxy(options: ConfigOptions): string {
   const { name, listen, path, backends } = options;
@@ -20,7 +34,7 @@ global
 defaults
   mode http
   log global
-  timeout connect 5s
+  timeout connect ${several ? "1s" : "5s"}
   timeout client 30s
   timeout server 30s
   # How long the header of a request may take, and how long a connection may wait for the next request.
@@ -29,25 +43,11 @@ defaults
 
 frontend ${name}
   bind ${listen === undefined ? "*:80" : formatAddress(listen)}
-  ${
-    path === ""
-      ? `default_backend ${name}`
-      : `use_backend ${name} if { path ${path} } || { path_beg ${path}/ }`
-  }
+  ${route(options)}
 
 backend ${name}
   use-fcgi-app ${name}
-${
-    several
-      ? `  # The back end with the fewest connections is next; another, if it cannot be reached or closes before it
-  # responds, but not for a POST, which may have had its effect.
-  balance leastconn
-  option redispatch 1
-  retry-on conn-failure empty-response
-  http-request disable-l7-retry unless METH_GET
-`
-      : ""
-  }${servers.join("\n")}
+${several ? BALANCED : ""}${repeat(several)}${servers.join("\n")}
 
 fcgi-app ${name}
   docroot /
@@ -56,6 +56,19 @@ fcgi-app ${name}
   # By itself HAProxy does not pass the Authorization header to the app.
   pass-header Authorization
 `;
+}
+
+/** Which requests go to the app. */
+function route({ name, path, serverNames }: ConfigOptions): string {
+  const host = serverNames.length === 0
+    ? ""
+    : ` { req.hdr(host),host_only -m str -i ${serverNames.join(" ")} }`;
+  const conditions = path === ""
+    ? [host]
+    : [`{ path ${path} }`, `{ path_beg ${path}/ }`].map((condition) => `${host} ${condition}`);
+  return conditions.join("") === ""
+    ? `default_backend ${name}`
+    : `use_backend ${name} if${conditions.join(" ||")}`;
 }
 
 function server(backend: Endpoint): string {

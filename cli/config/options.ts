@@ -9,6 +9,8 @@ export interface ConfigOptions {
   name: string;
   /** The address of the web server or of systemd's socket; undefined for the default. */
   listen: Endpoint | undefined;
+  /** The names of the site; none for all requests. */
+  serverNames: string[];
   /** The protocol of the app. */
   protocol: "fastcgi" | "scgi";
   /** The path that the app is mounted at; "" for the whole site. */

@@ -4,6 +4,7 @@ import type { PreforkOptions } from "../../prefork.ts";
 import { Client, Witness } from "./client.ts";
 import { configuration, eventually, type Program, type Rig, Suite, within } from "./harness.ts";
 import { handDown, keepSocket } from "../testing/hand_down.ts";
+import { suspend } from "../testing/processes.ts";
 import { nginxCommand } from "./nginx.ts";
 
 const NGINX = { nginx: "nginx-light", "/etc/nginx/fastcgi_params": "nginx-common" };
@@ -128,17 +129,6 @@ balanced.test("restart under load without losing a byte", async ({ host, daemons
     await load.stop();
   }
 });
-
-/** Suspends a process, and resolves when it stands still. Disposing of the result lets it go on. */
-async function suspend(process: Deno.ChildProcess): Promise<Disposable> {
-  process.kill("SIGSTOP");
-  await eventually("the process stands still", async () => {
-    const { stdout } = await new Deno.Command("cat", { args: [`/proc/${process.pid}/stat`] })
-      .output();
-    return / T /.test(new TextDecoder().decode(stdout));
-  });
-  return { [Symbol.dispose]: () => process.kill("SIGCONT") };
-}
 
 /** Writes a program that serves its descriptor 0, and prints a line when it begins. */
 function writeWorker(rig: Rig): string {

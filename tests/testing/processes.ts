@@ -29,3 +29,16 @@ export async function interruptUntil(pid: number, end: Promise<unknown>): Promis
   }, 50);
   await deadline(end, "the end at SIGINT").finally(() => clearInterval(timer));
 }
+
+/** Suspends a process, and resolves when it stands still. Disposing of the result lets it go on. */
+export async function suspend({ pid }: { pid: number }): Promise<Disposable> {
+  Deno.kill(pid, "SIGSTOP");
+  const check = async () => {
+    for (;;) {
+      const { stdout } = await new Deno.Command("cat", { args: [`/proc/${pid}/stat`] }).output();
+      if (/ T /.test(new TextDecoder().decode(stdout))) return;
+    }
+  };
+  await deadline(check(), `process ${pid} to stand still`);
+  return { [Symbol.dispose]: () => Deno.kill(pid, "SIGCONT") };
+}
