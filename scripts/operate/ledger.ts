@@ -1,7 +1,7 @@
 /** What became of the requests, and why. */
 import type { Outcome, Sent } from "./client.ts";
 
-/** How long before and after a request's end the event may be that explains it, in milliseconds. */
+/** How long before and after a request the event may be that explains its end, in milliseconds. */
 const NEAR = 2000;
 
 /** Something that may cost requests. */
@@ -45,22 +45,22 @@ export function isIdempotent({ method }: Sent): boolean {
 
 /** Returns the loss that an entry is. */
 export function lossOf(entry: Entry, events: Event[]): Loss {
-  const { sent, outcome, begin, end } = entry;
-  const worker = outcome.kind === "cut" ? outcome.worker : undefined;
-  const ended = events.filter(({ from, to, pid }) =>
-    from <= end + NEAR && to >= (worker === undefined ? begin : end) - NEAR &&
-    (worker === undefined || pid === worker)
-  );
-  const fits = (kind: Event["kind"]) =>
-    outcome.kind === "reset" || outcome.kind === "refused"
-      ? kind === "nginx restart"
-      : kind !== "nginx restart";
-  const event = ended.find(({ kind }) => fits(kind));
+  const { sent, outcome } = entry;
+  const event = events.find((event) => explains(event, entry));
   return {
     entry,
     counts: isIdempotent(sent) && outcome.kind !== "cut",
     reason: event && REASONS[event.kind],
   };
+}
+
+function explains({ kind, pid, from, to }: Event, { outcome, begin, end }: Entry): boolean {
+  // A response that has begun names its worker.
+  if (outcome.kind === "cut" && outcome.worker !== undefined) {
+    return pid === outcome.worker && from <= end;
+  }
+  const byNginx = outcome.kind === "reset" || outcome.kind === "refused";
+  return byNginx === (kind === "nginx restart") && from <= end + NEAR && to >= begin - NEAR;
 }
 
 /** Returns what a loss looked like to the client. */
