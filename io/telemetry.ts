@@ -1,6 +1,6 @@
 /**
- * Spans and metrics of requests, as `Deno.serve` exports them, and spans of calls, as `fetch()` does, by
- * `Deno.telemetry`. Loaded only if the runtime exports telemetry, which OTEL_DENO=true makes it do.
+ * Spans and metrics of requests, as `Deno.serve` exports them, spans of calls, as `fetch()` does, and metrics of workers,
+ * by `Deno.telemetry`. Loaded only if the runtime exports telemetry, which OTEL_DENO=true makes it do.
  *
  * @module
  */
@@ -343,4 +343,39 @@ function redacted(query: string): string {
   return query.split("&").map((pair) => pair.slice(0, pair.indexOf("=") + 1) + "REDACTED").join(
     "&",
   );
+}
+
+/** Why a worker was started in the place of another one. */
+export type RestartReason =
+  | "crash"
+  | "start_timeout"
+  | "worker_timeout"
+  | "max_requests"
+  | "max_memory"
+  | "reload";
+
+/**
+ * Exports the number of workers and their restarts.
+ *
+ * @param count Returns the number of workers in each state.
+ * @returns A function that counts a restart; undefined if no metrics are exported.
+ */
+export function observeWorkers(
+  count: () => Record<string, number>,
+): ((reason: RestartReason) => void) | undefined {
+  if (api?.metrics !== meterProvider) return undefined;
+  const meter = meterProvider.getMeter(SCOPE);
+  meter.createObservableGauge("gatehouse.worker.count", {
+    description: "Number of workers.",
+    unit: "{worker}",
+  }).addCallback((result: { observe(value: number, attributes: Attributes): void }) => {
+    for (const [state, workers] of Object.entries(count())) {
+      result.observe(workers, { "gatehouse.worker.state": state });
+    }
+  });
+  const restarts = meter.createCounter("gatehouse.worker.restart.count", {
+    description: "Number of workers that were started in the place of another one.",
+    unit: "{restart}",
+  });
+  return (reason) => restarts.add(1, { "gatehouse.worker.restart.reason": reason });
 }

@@ -29,6 +29,8 @@ async function runElsewhere(
   try {
     const process = new Deno.Command(EXEC_PATH, {
       args: ["eval", "--no-config", `(${program})(${pid})`],
+      // It has nothing to export, and Deno.exit() hangs while metrics are collected (seen on Deno 2.9.6).
+      env: { OTEL_DENO: "false" },
       stdin: "null",
       stdout: "null",
       stderr: "null",

@@ -10,6 +10,8 @@ import { REPORT, surplus } from "../io/balance.ts";
 import { BACKLOG_VARIABLE } from "../io/listening_socket.ts";
 import { logLine } from "../io/log.ts";
 import { MAX_DELAY } from "../io/max_delay.ts";
+import { TRACED } from "../io/private_fields.ts";
+import type { RestartReason } from "../io/telemetry.ts";
 import { onTermination } from "./signals.ts";
 import { type Report, reportReady } from "./worker.ts";
 import { WorkerProcess } from "./worker_process.ts";
@@ -64,8 +66,10 @@ interface Place {
   successor?: WorkerProcess;
   /** The number of reloads before its worker was started. */
   generation: number;
-  /** Why its worker must be replaced, such as "it has …". */
-  due?: string;
+  /** Why its worker must be replaced. */
+  due?: RestartReason;
+  /** Why its last worker is gone, until another one takes its place. */
+  loss?: RestartReason;
   /** The number of quick failures in a row. */
   failures: number;
   /** How many connections kept its worker busy, and when it reported that. */
@@ -91,6 +95,8 @@ export class Supervisor {
   #replacing: Promise<void> | null = null;
   /** Whether the workers report that they serve. */
   #report = false;
+  /** Counts a restart, if metrics are exported. */
+  #restarted: ((reason: RestartReason) => void) | undefined;
   /** The time between two reports of a worker; null if it need not report. */
   readonly #interval: number | null;
 
@@ -110,6 +116,7 @@ export class Supervisor {
 
   /** Runs the workers until `stop()` is called, or none starts. @returns The exit code. */
   async run(): Promise<number> {
+    if (TRACED) await this.#export();
     if (this.#phase === "starting") this.#places.forEach((place) => this.#fill(place));
     const timer = this.#interval === null
       ? undefined
@@ -117,6 +124,15 @@ export class Supervisor {
     const code = await this.#done.promise;
     clearInterval(timer);
     return code;
+  }
+
+  async #export(): Promise<void> {
+    const { observeWorkers } = await import("../io/telemetry.ts");
+    this.#restarted = observeWorkers(() => {
+      const counts = { starting: 0, serving: 0, stopping: 0 };
+      for (const { phase } of this.#running.keys()) if (phase !== "ended") counts[phase]++;
+      return counts;
+    });
   }
 
   /** Replaces the workers one by one. Any number of calls meanwhile cause one more reload. */
@@ -175,9 +191,11 @@ export class Supervisor {
 
   #occupy(place: Place, worker: WorkerProcess, generation: number): void {
     this.#forgetRetry(place);
+    if (place.loss !== undefined) this.#restarted?.(place.loss);
     place.worker = worker;
     place.generation = generation;
     place.due = undefined;
+    place.loss = undefined;
   }
 
   #start(place: Place): WorkerProcess {
@@ -201,7 +219,7 @@ export class Supervisor {
       ? undefined
       : new WorkerWatch(worker, workerTimeout, () => this.#replaceKilled(place, worker));
     this.#running.set(worker, watch);
-    this.#limitStart(worker);
+    this.#limitStart(place, worker);
     worker.started.then((how) => {
       if (how === "reported") this.#report = true;
       if (how === "reported" && this.#places.length > 1) worker.balance();
@@ -217,7 +235,7 @@ export class Supervisor {
   }
 
   /** Kills a worker that does not start, or assumes that it serves if workers do not report this. */
-  #limitStart(worker: WorkerProcess): void {
+  #limitStart(place: Place, worker: WorkerProcess): void {
     const startTimeout = Math.min(this.#options.startTimeout ?? Infinity, MAX_DELAY);
     const assume = () => this.#report || worker.assumeServing();
     const kill = () => {
@@ -225,6 +243,7 @@ export class Supervisor {
       logLine(
         `${worker.title} is killed as it must serve within ${startTimeout} ms of its start: it does not yet`,
       );
+      if (place.worker === worker) place.loss = "start_timeout";
       worker.kill();
     };
     const timers = [setTimeout(assume, HEALTHY), setTimeout(kill, startTimeout)];
@@ -252,7 +271,10 @@ export class Supervisor {
 
   #ended(place: Place, worker: WorkerProcess, how: string): void {
     const wasCurrent = place.worker === worker;
-    if (wasCurrent) place.worker = undefined;
+    if (wasCurrent) {
+      place.worker = undefined;
+      place.loss ??= worker.fault === undefined ? "crash" : "max_memory";
+    }
     if (this.#phase === "starting") logLine(how);
     if (this.#phase !== "serving") this.#finish();
     else if (wasCurrent && place.successor !== undefined) logLine(how);
@@ -291,6 +313,7 @@ export class Supervisor {
     worker.kill();
     if (place.worker !== worker) return;
     place.worker = undefined;
+    place.loss = "worker_timeout";
     if (place.successor === undefined && this.#phase === "serving") this.#fill(place);
   }
 
@@ -305,10 +328,11 @@ export class Supervisor {
   /** Replaces a worker that has reached a limit. */
   #examine(place: Place, { begun, rss }: Report, requests: number | null): void {
     if (place.due !== undefined) return;
-    if (requests !== null && begun >= requests) place.due = `it has begun ${begun} requests`;
-    else place.due = this.#excess(rss);
-    if (place.due === undefined) return;
-    logLine(`${place.worker!.title} is replaced as ${place.due}`);
+    const isUsedUp = requests !== null && begun >= requests;
+    const why = isUsedUp ? `it has begun ${begun} requests` : this.#excess(rss);
+    if (why === undefined) return;
+    place.due = isUsedUp ? "max_requests" : "max_memory";
+    logLine(`${place.worker!.title} is replaced as ${why}`);
     this.#replaceDue();
   }
 
@@ -348,6 +372,7 @@ export class Supervisor {
       return this.#keep(place, successor, generation, await successor.ended);
     }
     const { worker } = place;
+    place.loss ??= place.generation < generation ? "reload" : place.due;
     this.#occupy(place, successor, generation);
     worker?.stop();
     await worker?.ended;
@@ -399,5 +424,6 @@ export async function supervise(
 
 if (import.meta.main) {
   const code = await supervise(JSON.parse(Deno.args[0]), () => process.send?.(SERVING));
-  Deno.exit(code || undefined);
+  // Not by Deno.exit(), which hangs while metrics are collected (seen on Deno 2.9.6).
+  if (code !== 0) Deno.exitCode = code;
 }

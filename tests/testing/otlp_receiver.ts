@@ -35,6 +35,7 @@ export interface Metric {
   description: string;
   unit: string;
   histogram?: { aggregationTemporality: number; dataPoints: Point[] };
+  gauge?: { dataPoints: Point[] };
   sum?: { aggregationTemporality: number; isMonotonic: boolean; dataPoints: Point[] };
 }
 
@@ -65,10 +66,14 @@ export class OTLPReceiver implements AsyncDisposable {
   readonly metrics = new Map<string, Metric>();
   /** The attributes of the resources, one for each export. */
   readonly resources: Record<string, Value>[] = [];
+  /** Resolves at the next export. */
+  #arrived = Promise.withResolvers<void>();
   readonly #server = Deno.serve(
     { hostname: "127.0.0.1", port: 0, onListen() {} },
     async (request) => {
       this.#received(await request.json());
+      this.#arrived.resolve();
+      this.#arrived = Promise.withResolvers();
       return Response.json({});
     },
   );
@@ -76,6 +81,11 @@ export class OTLPReceiver implements AsyncDisposable {
   /** The environment of a program that exports to this receiver. */
   get env(): Record<string, string> {
     return exportingTo(this.#server.addr.port);
+  }
+
+  /** Waits until what was exported has a property. */
+  async until(has: () => boolean): Promise<void> {
+    while (!has()) await this.#arrived.promise;
   }
 
   // deno-lint-ignore no-explicit-any
