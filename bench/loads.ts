@@ -278,6 +278,13 @@ export const LOADS: Load[] = [
     })
   ),
   steady({
+    ...hello,
+    key: "access-log",
+    title: "Hello with an access log in a file, 16 connections",
+    connections: 16,
+    peers: [peers.gatehouse, ...["common", "combined", "json"].map(peers.withAccessLog)],
+  }),
+  steady({
     key: "headers",
     title: "20 header fields and 3 cookies each way, 16 connections",
     app: "headers",

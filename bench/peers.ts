@@ -111,6 +111,28 @@ export const denoServe: Peer = denoPeer("Deno.serve (HTTP)", "Deno.serve", "http
 export const ceiling: Peer = denoPeer("Deno.Conn, bare", "Deno.Conn", "fastcgi", "ceiling.ts");
 export const naive: Peer = denoPeer("naive responder", "naive", "fastcgi", "naive.ts");
 
+/** Creates a peer: Gatehouse with an access log, in a file. */
+export function withAccessLog(format: string): Peer {
+  const name = `Gatehouse, access log: ${format}`;
+  let path = "";
+  return {
+    name,
+    short: format,
+    prepare(directory) {
+      path = `${directory}/access.${format}.log`;
+      return Promise.resolve();
+    },
+    start: (setting) =>
+      startServer("fastcgi", setting, (port) => [
+        ...denoCommand("gatehouse.ts", [`--allow-net=127.0.0.1:${port}`, `--allow-write=${path}`]),
+        String(port),
+        setting.app,
+        format,
+        path,
+      ]),
+  };
+}
+
 /** Creates a peer: Gatehouse in several processes. */
 export function prefork(workers: number): Peer {
   const name = `Gatehouse, ${workers} ${workers === 1 ? "worker" : "workers"}`;

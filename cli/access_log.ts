@@ -1,30 +1,105 @@
 /**
- * Access log lines for stdout, in the formats that log analyzers read.
+ * Access log lines, in the formats that log analyzers read.
  *
  * @module
  */
 
+import { dirname } from "node:path";
 import type { CompletedRequest } from "../bridge/app.ts";
+import { shellQuote } from "../debug/shell_command.ts";
+import { flushAtEnd, LineQueue } from "../io/line_queue.ts";
+import type { LineOutput } from "../io/log.ts";
+import { LogFile } from "../io/log_file.ts";
 import { printable } from "../io/printable.ts";
-import { writeLine } from "../io/log.ts";
+import { Failure } from "./errors.ts";
 
 /** The formats of {@linkcode accessLog}. */
 export const ACCESS_LOGS = ["common", "combined", "json"] as const;
+/** One of them. */
+export type AccessLogFormat = typeof ACCESS_LOGS[number];
 
 const FORMATS = { common: formatCommon, combined: formatCombined, json: formatJSON };
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+/** Matches what needs no escape in a quoted field. */
+const QUOTED = /^[ !#-[\]-~]*$/;
+/** Matches the same in a field that ends at a space. */
+const WORD = /^[!#-[\]-~]+$/;
+/** Matches a value that a header field has in a request as it has in the variables. */
+const PLAIN_FIELD = /^[!-~](?:[ -~]*[!-~])?$/;
 
 /**
  * Returns an option `onCompleted` that writes a line for each request.
  *
- * @param write Writes a line. @default to stdout
+ * @param write Writes a line.
  */
 export function accessLog(
-  format: typeof ACCESS_LOGS[number],
-  write: (line: string) => void = (line) => writeLine(Deno.stdout, line),
+  format: AccessLogFormat,
+  write: (line: string) => void,
 ): (completed: CompletedRequest) => void {
   const formatLine = FORMATS[format];
   return (completed) => write(formatLine(completed));
+}
+
+/** An access log that is open. */
+export interface OpenAccessLog extends AsyncDisposable {
+  /** The option of a server. */
+  onCompleted(completed: CompletedRequest): void;
+}
+
+/**
+ * Opens an access log, whose lines are written without blocking. Disposing it writes what waits.
+ *
+ * @param path A file to append to. @default stdout
+ * @throws {Failure} If the file cannot be opened.
+ */
+export function openAccessLog(format: AccessLogFormat, path?: string): OpenAccessLog {
+  const file = path === undefined ? undefined : openFile(path);
+  const output: LineOutput = file ?? Deno.stdout;
+  const queue = new LineQueue(output, {
+    name: "the access log",
+    whole: file !== undefined,
+    formatDropped: (count) => formatDropped(format, count),
+  });
+  const flushing = flushAtEnd(queue);
+  return {
+    onCompleted: accessLog(format, (line) => queue.write(line)),
+    async [Symbol.asyncDispose]() {
+      await queue.flush();
+      flushing[Symbol.dispose]();
+      file?.[Symbol.dispose]();
+    },
+  };
+}
+
+function openFile(path: string): LogFile {
+  try {
+    return new LogFile(path);
+  } catch (error) {
+    throw new Failure(`Cannot open the access log ${path}: ${explain(error as Error, path)}`);
+  }
+}
+
+function explain(error: Error, path: string): string {
+  if (error instanceof Deno.errors.NotCapable) {
+    return `Deno denies it. Type ${shellQuote(`--allow-write=${path}`)} after "deno run"`;
+  }
+  if (error instanceof Deno.errors.NotFound) {
+    return `its folder does not exist. Create it: mkdir -p ${shellQuote(dirname(path))}`;
+  }
+  if (error instanceof Deno.errors.PermissionDenied) {
+    return `this user may not write it. Create the file for this user, or the folder: sudo install -d -o "$USER" ${
+      shellQuote(dirname(path))
+    }`;
+  }
+  return error.message;
+}
+
+/** Formats a line that stands for lines that were dropped. Analyzers skip one that begins with #. */
+function formatDropped(format: AccessLogFormat, count: number): string {
+  const time = new Date();
+  return format === "json"
+    ? JSON.stringify({ time: time.toISOString(), dropped: count })
+    : `# [${dateOf(time)}] ${count} lines were dropped here`;
 }
 
 function formatCommon(completed: CompletedRequest): string {
@@ -36,28 +111,36 @@ function formatCommon(completed: CompletedRequest): string {
 }
 
 function formatCombined(completed: CompletedRequest): string {
-  const [referrer, agent] = ["referer", "user-agent"].map((name) =>
-    quotable(fieldOf(completed, name) ?? "-")
-  );
+  const referrer = quotable(fieldOf(completed, "referer", "HTTP_REFERER") ?? "-");
+  const agent = quotable(fieldOf(completed, "user-agent", "HTTP_USER_AGENT") ?? "-");
   return `${formatCommon(completed)} "${referrer}" "${agent}"`;
 }
 
 function formatJSON(completed: CompletedRequest): string {
   const { request, info, started, status, bytes, duration } = completed;
-  const line = JSON.stringify({
-    time: started.toISOString(),
-    remote: info.remoteAddr.hostname,
-    user: info.variables.get("REMOTE_USER"),
-    method: request?.method ?? info.variables.get("REQUEST_METHOD"),
-    url: request?.url ?? info.variables.get("REQUEST_URI"),
-    status,
-    bytes,
-    milliseconds: Math.round(duration * 10) / 10,
-    referrer: fieldOf(completed, "referer"),
-    agent: fieldOf(completed, "user-agent"),
-  });
+  const { variables } = info;
+  return `{"time":"${isoOf(started)}"` +
+    member("remote", info.remoteAddr.hostname) +
+    member("user", variables.get("REMOTE_USER")) +
+    member("method", request?.method ?? variables.get("REQUEST_METHOD")) +
+    member("url", request?.url ?? variables.get("REQUEST_URI")) +
+    `,"status":${status}` +
+    (bytes === undefined ? "" : `,"bytes":${bytes}`) +
+    `,"milliseconds":${Math.round(duration * 10) / 10}` +
+    member("referrer", fieldOf(completed, "referer", "HTTP_REFERER")) +
+    member("agent", fieldOf(completed, "user-agent", "HTTP_USER_AGENT")) + "}";
+}
+
+/** Formats a member of a JSON object, if it has a value: JSON.stringify() of the whole object costs twice as much. */
+function member(name: string, value: string | undefined): string {
+  if (value === undefined) return "";
+  if (QUOTED.test(value)) return `,"${name}":"${value}"`;
   // JSON.stringify() escapes the first 32 characters only.
-  return printable(line, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  const text = printable(
+    JSON.stringify(value),
+    (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+  return `,"${name}":${text}`;
 }
 
 /** Returns the line of a request as the client sent it; "-" if its variables were refused. */
@@ -74,24 +157,55 @@ function targetOf(request: Request): string {
   return pathname + search;
 }
 
-function fieldOf({ request, info }: CompletedRequest, name: string): string | undefined {
-  return request === undefined
-    ? info.variables.get(`HTTP_${name.toUpperCase().replaceAll("-", "_")}`)
-    : request.headers.get(name) ?? undefined;
+/** Returns a header field. Creates the request's headers only if it must: that costs more than the rest of the line. */
+function fieldOf(
+  { request, info }: CompletedRequest,
+  name: string,
+  variable: string,
+): string | undefined {
+  if (request !== undefined && info.protocol === "http") {
+    return request.headers.get(name) ?? undefined;
+  }
+  const value = info.variables.get(variable);
+  if (request === undefined || value === undefined || PLAIN_FIELD.test(value)) return value;
+  return request.headers.get(name) ?? undefined;
 }
 
 /** Escapes what would end a quoted field or a line, or control a terminal. */
 function quotable(text = ""): string {
-  return printable(text.replace(/["\\]/g, "\\$&"));
+  return QUOTED.test(text) ? text : printable(text.replace(/["\\]/g, "\\$&"));
 }
 
 /** Does the same for a field that ends at a space. */
-function wordOf(text?: string): string {
-  return quotable(text).replaceAll(" ", "%20") || "-";
+function wordOf(text = ""): string {
+  return WORD.test(text) ? text : quotable(text).replaceAll(" ", "%20") || "-";
+}
+
+/** The second that was formatted last, and how. */
+let second = NaN;
+let common = "";
+let iso = "";
+
+function formatSecond(date: Date): number {
+  const time = date.getTime();
+  const now = Math.floor(time / 1000);
+  if (now !== second) {
+    second = now;
+    iso = date.toISOString().slice(0, -4);
+    const [, year, day, clock] = /^(\d+)-\d+-(\d+)T([\d:]+)/.exec(iso)!;
+    common = `${day}/${MONTHS[date.getUTCMonth()]}/${year}:${clock} +0000`;
+  }
+  return time;
 }
 
 /** Formats a date as web servers do, in UTC. */
 function dateOf(date: Date): string {
-  const [, year, day, time] = /^(\d+)-\d+-(\d+)T([\d:]+)/.exec(date.toISOString())!;
-  return `${day}/${MONTHS[date.getUTCMonth()]}/${year}:${time} +0000`;
+  formatSecond(date);
+  return common;
+}
+
+/** Formats a date as `toISOString()` does. */
+function isoOf(date: Date): string {
+  const time = formatSecond(date);
+  return `${iso}${String(time - second * 1000).padStart(3, "0")}Z`;
 }

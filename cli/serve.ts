@@ -13,12 +13,13 @@ import { EXEC_PATH } from "../process/exec_path.ts";
 import { inheritedDescriptor, inheritedListener, otherListenPid } from "../io/inherited.ts";
 import { listen, type ListenOptions, removeStaleSocket } from "../io/listen.ts";
 import { guardConsole, logLine } from "../io/log.ts";
+import { reopenLogFiles } from "../io/log_file.ts";
 import { checkExposure } from "../server/peers.ts";
 import { endWhileStarting, onHangup, runUntilTerminated } from "../process/signals.ts";
 import type { Server } from "../server/server.ts";
 import type { PreforkOptions } from "../prefork.ts";
 import { serveSCGI } from "../scgi.ts";
-import { ACCESS_LOGS, accessLog } from "./access_log.ts";
+import { ACCESS_LOGS, type AccessLogFormat, openAccessLog } from "./access_log.ts";
 import { defaultAddress, formatAddress, readAddress } from "./address.ts";
 import { type Arguments, formatUsage, names, type Usage } from "./arguments.ts";
 import { Failure, UsageError } from "./errors.ts";
@@ -89,7 +90,12 @@ or from Forwarded. PROXIES may set them: addresses, ranges such as
       name: "access-log",
       value: "FORMAT",
       bare: "common",
-      about: "a line on stdout for each request: common, combined or json",
+      about: "a line for each request, on stdout: common, combined or json",
+    },
+    {
+      name: "access-log-file",
+      value: "PATH",
+      about: "append these lines to a file, opened again at SIGHUP (needs --allow-write)",
     },
     {
       name: "log",
@@ -127,6 +133,8 @@ interface Plan extends ListenOptions {
   module: string;
   protocol: Protocol;
   addresses: string[];
+  /** The format of the access log, if there is one, and its file. */
+  accessLog?: { format: AccessLogFormat; path: string | undefined };
   options: AppOptions & FastCGIOptions;
 }
 
@@ -165,11 +173,11 @@ function readPlan(args: Arguments): Plan {
   if (args.has("redact-query") && protocol === "http") {
     throw new UsageError("--redact-query is for fastcgi and scgi: over HTTP Deno exports the URL.");
   }
-  const format = args.choice("access-log", ACCESS_LOGS);
   return {
     module,
     protocol,
     addresses,
+    accessLog: readAccessLog(args),
     mode: readMode(args.text("mode")),
     group: readGroup(args.text("group")),
     backlog: readBacklog(args, addresses),
@@ -181,9 +189,14 @@ function readPlan(args: Arguments): Plan {
       allowRemote,
       ...readLimits(args, protocol),
       logTo: LOGS[log ?? "both"],
-      onCompleted: format === undefined ? undefined : accessLog(format),
     },
   };
+}
+
+function readAccessLog(args: Arguments): Plan["accessLog"] {
+  const path = args.text("access-log-file");
+  const format = args.choice("access-log", ACCESS_LOGS) ?? (path === undefined ? path : "common");
+  return format === undefined ? undefined : { format, path };
 }
 
 function readMode(text: string | undefined): number | undefined {
@@ -301,9 +314,13 @@ function checkAddress(address: string, protocol: Protocol, allowRemote: boolean)
 async function serve(plan: Plan): Promise<void> {
   guardConsole();
   const app = await loadApp(plan.module, plan.addresses);
-  using _ = onHangup(() =>
-    logLine("Ignored SIGHUP as it replaces workers: it needs --workers 1 or more")
-  );
+  const { accessLog } = plan;
+  await using log = accessLog && openAccessLog(accessLog.format, accessLog.path);
+  plan.options.onCompleted = log?.onCompleted;
+  using _ = onHangup(() => {
+    if (reopenLogFiles()) return;
+    logLine("Ignored SIGHUP as it replaces workers: it needs --workers 1 or more");
+  });
   const servers: Awaited<ReturnType<typeof startServing>>[] = [];
   for (const address of plan.addresses) {
     try {

@@ -138,6 +138,8 @@ export class Supervisor {
   /** Replaces the workers one by one. Any number of calls meanwhile cause one more reload. */
   reload(): void {
     this.#generation++;
+    // The old ones still have lines to write, and all stay if the reload fails.
+    for (const worker of this.#running.keys()) worker.reopenLogs();
     if (this.#phase !== "serving") return;
     for (const place of this.#places) {
       place.failures = 0;

@@ -1,5 +1,6 @@
 import { release, reportBusy } from "../io/balance.ts";
 import { logLine } from "../io/log.ts";
+import { reopenLogFiles } from "../io/log_file.ts";
 import { workload } from "../io/workload.ts";
 
 /** What a worker reports to its supervisor: once it serves, then at intervals. */
@@ -24,6 +25,9 @@ export interface ReportOrder {
 
 /** The message by which a supervisor requests reports on how many connections keep a worker busy. */
 export const BALANCE = "balance";
+
+/** What a supervisor sends when log files may have been renamed. */
+export const REOPEN = "reopen";
 
 /** The time between two checks of whether the supervisor still runs, in milliseconds. */
 const CHECK = 1000;
@@ -54,6 +58,7 @@ export async function reportReady(onOrphaned: () => void): Promise<void> {
     if (message === "SIGTERM" && phase === "running") phase = "stopping";
     if (typeof message === "object") reportRegularly(message as ReportOrder, send);
     if (message === BALANCE) reportBusy(process.cpuUsage, (count) => send(count, () => {}));
+    if (message === REOPEN) reopenLogFiles();
     if (typeof message === "number") release(message);
   });
   process.once("disconnect", orphaned);

@@ -4,7 +4,7 @@ import { nameInstance } from "./instance_id.ts";
 import { logLine } from "../io/log.ts";
 import { MAX_DELAY } from "../io/max_delay.ts";
 import { killTree } from "./process_tree.ts";
-import { BALANCE, type Report, type ReportOrder } from "./worker.ts";
+import { BALANCE, REOPEN, type Report, type ReportOrder } from "./worker.ts";
 
 /** How much longer than its shutdown timeout a worker may take to end, in milliseconds. */
 const GRACE = 1000;
@@ -90,6 +90,11 @@ export class WorkerProcess {
   /** Requests reports on how many connections keep it busy. */
   balance(): void {
     this.#child?.send(BALANCE, () => {});
+  }
+
+  /** Lets it open its log files again: they may have been renamed. */
+  reopenLogs(): void {
+    this.#child?.send(REOPEN, () => {});
   }
 
   /** Lets it release some of these connections. */

@@ -263,6 +263,32 @@ export class Exchange implements RequestParts {
   }
 }
 
+/** What the transport knows of a request that has ended. */
+export type Ended = Omit<CompletedRequest, "started" | "duration">;
+
+/** What the option `onCompleted` gets. */
+class Completed implements CompletedRequest {
+  readonly request: Request | undefined;
+  readonly info: HandlerInfo;
+  readonly status: number;
+  readonly bytes: number | undefined;
+  readonly duration: number;
+  /** When it ended, in the time of `Date.now()`. */
+  readonly #endedAt = Date.now();
+
+  constructor({ request, info, status, bytes }: Ended, startedAt: number) {
+    this.request = request;
+    this.info = info;
+    this.status = status;
+    this.bytes = bytes;
+    this.duration = performance.now() - startedAt;
+  }
+
+  get started(): Date {
+    return new Date(this.#endedAt - this.duration);
+  }
+}
+
 /**
  * Calls the option `onCompleted`. Never throws: logs an error that the option throws.
  *
@@ -270,17 +296,12 @@ export class Exchange implements RequestParts {
  */
 export function reportCompleted(
   onCompleted: (completed: CompletedRequest) => unknown,
-  completed: Omit<CompletedRequest, "started" | "duration">,
+  completed: Ended,
   startedAt: number,
 ): void {
-  const duration = performance.now() - startedAt;
   const log = (error: unknown) => completed.info.log(describeError(error));
   try {
-    const result = onCompleted({
-      ...completed,
-      started: new Date(Date.now() - duration),
-      duration,
-    });
+    const result = onCompleted(new Completed(completed, startedAt));
     if (result instanceof Promise) result.catch(log);
   } catch (error) {
     log(error);

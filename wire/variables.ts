@@ -54,30 +54,38 @@ export class Variables implements ReadonlyMap<string, string> {
 
   /** Returns a variable's value as a byte string; undefined if absent or empty (RFC 3875 section 4.1, rule A4). */
   byteString(name: string): string | undefined {
-    if (this.#map !== null) return this.#map.get(name) || undefined;
+    return this.#find(name) || undefined;
+  }
+
+  /** Finds a variable's value as a byte string, without collecting all variables. */
+  #find(name: string): string | undefined {
+    if (this.#map !== null) return this.#map.get(name);
+    if (name === "HTTP_PROXY") return undefined;
     if (this.#environment !== null) {
-      if (name === "HTTP_PROXY") return undefined;
       if (Object.hasOwn(this.#byteStrings, name)) return this.#byteStrings[name];
       if (!Object.hasOwn(this.#environment, name)) return undefined;
-      return toByteString(this.#environment[name]) || undefined;
+      return toByteString(this.#environment[name]);
     }
-    if (joins(name)) return this.#values.get(name) || undefined;
+    const isJoined = joins(name);
     const text = this.#text;
     const ranges = this.#ranges;
     const length = name.length;
     const lastChar = name.charCodeAt(length - 1);
+    let found: string | undefined;
     // From the end, as the last value counts. Many names have the same length, few also the same last character.
     for (let i = ranges.length - 3; i >= 0; i -= 3) {
       const start = ranges[i];
       const value = ranges[i + 1];
       if (
-        value - start === length && text.charCodeAt(value - 1) === lastChar &&
+        value - start === length && (length === 0 || text.charCodeAt(value - 1) === lastChar) &&
         text.startsWith(name, start)
       ) {
-        return text.slice(value, ranges[i + 2]) || undefined;
+        const part = text.slice(value, ranges[i + 2]);
+        if (!isJoined) return part;
+        found = found === undefined ? part : join(name, part, found);
       }
     }
-    return undefined;
+    return found;
   }
 
   /** Whether a value, or a name cut from a text, contains NUL, CR or LF, which `Headers` rejects. */
@@ -147,13 +155,13 @@ export class Variables implements ReadonlyMap<string, string> {
 
   /** Returns a variable's value as text: decoded if it is valid UTF-8, else its byte string. */
   get(name: string): string | undefined {
-    const value = this.#values.get(name);
+    const value = this.#find(name);
     return value === undefined ? undefined : toText(value);
   }
 
   /** Returns whether a variable is present, even if empty. */
   has(name: string): boolean {
-    return this.#values.has(name);
+    return this.#find(name) !== undefined;
   }
 
   /** The number of variables. */
@@ -200,8 +208,12 @@ function collect(pairs: Iterable<readonly [name: string, value: string]>): Map<s
   for (const [name, value] of pairs) {
     if (name === "HTTP_PROXY") continue;
     const previous = joins(name) ? map.get(name) : undefined;
-    const separator = name === "HTTP_COOKIE" ? "; " : ", ";
-    map.set(name, previous === undefined ? value : previous + separator + value);
+    map.set(name, previous === undefined ? value : join(name, previous, value));
   }
   return map;
+}
+
+/** Joins two values of a repeated name. */
+function join(name: string, first: string, second: string): string {
+  return first + (name === "HTTP_COOKIE" ? "; " : ", ") + second;
 }

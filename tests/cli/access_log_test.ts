@@ -120,6 +120,7 @@ function evilLine(format: "common" | "combined" | "json", name: string): string 
   const lines: string[] = [];
   const value = (field: string) => field === name ? EVIL : undefined;
   const info = {
+    protocol: "http",
     remoteAddr: { transport: "tcp", hostname: value("address") ?? "127.0.0.1", port: 1 },
     variables: new Map(
       [

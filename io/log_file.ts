@@ -1,0 +1,58 @@
+import { type LineOutput, logLine } from "./log.ts";
+
+/** The permissions of a file that is created: a log is not for everybody. */
+const MODE = 0o640;
+
+/** A file that lines are appended to. {@linkcode reopenLogFiles} opens it again once another program has renamed it. */
+export class LogFile implements LineOutput, Disposable {
+  #path: string;
+  #file: Deno.FsFile;
+
+  /** Opens the file. @throws The error of the system. */
+  constructor(path: string) {
+    this.#path = path;
+    this.#file = this.#open();
+    files.add(this);
+  }
+
+  #open(): Deno.FsFile {
+    return Deno.openSync(this.#path, { append: true, create: true, mode: MODE });
+  }
+
+  write(bytes: Uint8Array): Promise<number> {
+    return this.#file.write(bytes);
+  }
+
+  writeSync(bytes: Uint8Array): number {
+    return this.#file.writeSync(bytes);
+  }
+
+  /** Opens the file again. Never throws: where that fails, the lines go on into the one that is open. */
+  reopen(): void {
+    const before = this.#file;
+    try {
+      this.#file = this.#open();
+    } catch (error) {
+      return logLine(
+        `Cannot open ${this.#path} again: ${
+          (error as Error).message
+        }. Lines go on into the file that was open. ` +
+          "Let this user create the file, then send SIGHUP again",
+      );
+    }
+    before.close();
+  }
+
+  [Symbol.dispose](): void {
+    files.delete(this);
+    this.#file.close();
+  }
+}
+
+const files = new Set<LogFile>();
+
+/** Opens the log files of this process again. Returns whether there are any. */
+export function reopenLogFiles(): boolean {
+  for (const file of files) file.reopen();
+  return files.size > 0;
+}

@@ -1,0 +1,219 @@
+/** The access log of `serve`: nothing blocks it, nothing is lost at any end, and its file is rotated under load. */
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { fetchFastCGI } from "../gateway.ts";
+import { runCommandLine, served, startServe } from "./testing/command_line.ts";
+import type { Daemon } from "./testing/daemon.ts";
+import { deadline } from "./testing/deadline.ts";
+
+const ignore = Deno.build.os === "windows";
+
+const APP = `
+export default async (request, info) => {
+  const { pathname } = new URL(request.url);
+  if (pathname === "/end") {
+    // The lines of this turn wait, as one is being written.
+    info.completed.then(() => setTimeout(ENDS[Deno.env.get("END")], 0));
+  }
+  return new Response("sent");
+};
+const ENDS = {
+  "Deno.exit()": () => Deno.exit(3),
+  "process.exit()": async () => (await import("node:process")).default.exit(3),
+  "an error": () => { throw new Error("broken"); },
+  "a rejection": () => void Promise.reject(new Error("broken")),
+};
+`;
+
+/** A daemon in a temporary folder, which has its module, its socket and its log. */
+interface Serving extends AsyncDisposable {
+  daemon: Daemon;
+  folder: string;
+  get(path: string): Promise<Response>;
+}
+
+async function start(
+  args: string[],
+  options: Deno.CommandOptions = {},
+  flags: string[] = [],
+): Promise<Serving> {
+  const folder = await Deno.makeTempDir();
+  await Deno.writeTextFile(`${folder}/app.ts`, APP);
+  const daemon = startServe(
+    `${folder}/app.ts`,
+    ["--listen", `unix:${folder}/socket`, ...args.map((arg) => arg.replace("FOLDER", folder))],
+    ["--allow-all", ...flags],
+    options,
+  );
+  await served(daemon);
+  return {
+    daemon,
+    folder,
+    get: (path) =>
+      deadline(
+        fetchFastCGI(`http://localhost${path}`, `unix:${folder}/socket`, { log: () => {} }),
+        `a response to ${path}: ${daemon.log}`,
+        30_000,
+      ),
+    async [Symbol.asyncDispose]() {
+      await daemon.stop("SIGKILL");
+      await Deno.remove(folder, { recursive: true });
+    },
+  };
+}
+
+async function load({ get }: Serving, paths: string[]): Promise<void> {
+  const rest = paths.values();
+  const run = async () => {
+    for (const path of rest) assertEquals(await (await get(path)).text(), "sent");
+  };
+  await Promise.all(Array.from({ length: 8 }, run));
+}
+
+const pathsOf = (count: number, from = 0) =>
+  Array.from({ length: count }, (_, i) => `/${from + i}`);
+
+const LINE = /^- - - \[\d\d\/\w{3}\/\d{4}:[\d:]{8} \+0000\] "GET (\/\w+) HTTP\/1\.1" 200 4$/;
+
+/** Returns the paths of the requests that a log in the common format has, and checks that each line is whole. */
+function loggedIn(log: string): string[] {
+  assert(log === "" || log.endsWith("\n"), log.slice(-200));
+  return log.split("\n").slice(0, -1).map((line) => {
+    assertMatch(line, LINE);
+    return LINE.exec(line)![1];
+  });
+}
+
+for (const end of ["SIGTERM", "Deno.exit()", "process.exit()", "an error", "a rejection"]) {
+  Deno.test(
+    `serve --access-log has a line for each request at an end by ${end}`,
+    { ignore },
+    async () => {
+      await using serving = await start(["--access-log"], { stdout: "piped", env: { END: end } });
+      const { daemon } = serving;
+      const output = new Response(daemon.child.stdout).text();
+      const paths = pathsOf(200);
+      await load(serving, paths);
+      if (end === "SIGTERM") daemon.child.kill("SIGTERM");
+      else await load(serving, ["/end"]);
+      const { code } = await deadline(daemon.child.status, "the end");
+      assertEquals(code, end === "SIGTERM" ? 0 : end.endsWith("exit()") ? 3 : 1);
+      const logged = loggedIn(await deadline(output, "the log"));
+      const expected = end === "SIGTERM" ? paths : [...paths, "/end"];
+      assertEquals(logged.toSorted(), expected.toSorted());
+    },
+  );
+}
+
+Deno.test(
+  "serve --access-log serves and ends while nobody reads its stdout, and says what is lost",
+  { ignore },
+  async () => {
+    await using serving = await start(["--access-log"], { stdout: "piped" });
+    const { daemon, get } = serving;
+    // 1 KiB a line, which fills the pipe and the queue.
+    const long = `/${"x".repeat(950)}`;
+    await load(serving, Array.from({ length: 1400 }, () => long));
+    await daemon.says("Drops lines of the access log");
+    assertEquals((await get("/")).status, 200);
+    assertEquals((await daemon.stop()).code, 0);
+    await daemon.ended;
+    const lost = Number(/Dropped (\d+) lines of the access log/.exec(daemon.log)?.[1]);
+    const { length } = loggedIn(
+      (await new Response(daemon.child.stdout).text()).replace(/[^\n]*$/, ""),
+    );
+    // The pipe has what was written last, but perhaps not all of it.
+    assert(length + lost >= 1401 && length > 0 && lost > 1000, `${length} lines, ${lost} lost`);
+  },
+);
+
+for (const workers of [0, 2]) {
+  Deno.test(
+    `serve --access-log-file loses, doubles and tears no line when it is rotated, with ${workers} workers`,
+    { ignore },
+    async () => {
+      const flags = workers > 0 ? [`--workers=${workers}`] : [];
+      await using serving = await start(["--access-log-file=FOLDER/log", ...flags]);
+      const { daemon, folder } = serving;
+      const rotations = 4;
+      const sent: string[] = [];
+      let rotating = true;
+      const loading = (async () => {
+        while (rotating) {
+          const paths = pathsOf(50, sent.length);
+          sent.push(...paths);
+          await load(serving, paths);
+        }
+      })();
+      for (let i = 1; i <= rotations; i++) {
+        await deadline(filled(`${folder}/log`), "the log");
+        await Deno.rename(`${folder}/log`, `${folder}/log.${i}`);
+        daemon.child.kill("SIGHUP");
+        if (workers > 0) await daemon.says("Serving ", (i + 1) * workers, 60_000);
+      }
+      await deadline(filled(`${folder}/log`), "the last log");
+      rotating = false;
+      await deadline(loading, "the load", 60_000);
+      assertEquals((await daemon.stop()).code, 0);
+      const files = [1, 2, 3, 4].map((i) => `log.${i}`).concat("log");
+      const texts = files.map((name) => Deno.readTextFileSync(`${folder}/${name}`));
+      const logged = texts.flatMap(loggedIn);
+      assertEquals(logged.toSorted(), sent.toSorted());
+      assertEquals(Deno.statSync(`${folder}/log`).mode! & 0o777, 0o640);
+      // What is written after SIGHUP goes to the new file, also by workers that are being replaced.
+      assertEquals(texts.every((text) => text !== ""), true);
+      assertEquals(/Ignored|again/.test(daemon.log), false, daemon.log);
+    },
+  );
+}
+
+/** Waits until a file has something. */
+async function filled(path: string): Promise<void> {
+  while (!await Deno.stat(path).then(({ size }) => size > 0, () => false)) {
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+Deno.test(
+  "serve goes on with the open access log if its file cannot be opened again",
+  { ignore },
+  async () => {
+    await using serving = await start(["--access-log-file=FOLDER/log", "--access-log=json"]);
+    const { daemon, folder } = serving;
+    await load(serving, ["/a"]);
+    await Deno.rename(`${folder}/log`, `${folder}/log.1`);
+    await Deno.mkdir(`${folder}/log`);
+    daemon.child.kill("SIGHUP");
+    await daemon.says(`Cannot open ${folder}/log again: Is a directory`);
+    await load(serving, ["/b"]);
+    assertEquals((await daemon.stop()).code, 0);
+    const lines = Deno.readTextFileSync(`${folder}/log.1`).trim().split("\n");
+    assertEquals(lines.map((line) => new URL(JSON.parse(line).url).pathname), ["/a", "/b"]);
+  },
+);
+
+Deno.test(
+  "serve reports an access log that it cannot open, and what to do",
+  { ignore },
+  async () => {
+    const folder = await Deno.makeTempDir();
+    await Deno.writeTextFile(`${folder}/app.ts`, APP);
+    const run = (path: string, ...flags: string[]) =>
+      runCommandLine(
+        ["serve", `${folder}/app.ts`, "-l", "127.0.0.1:0", "--access-log-file", path],
+        ["--allow-read", "--allow-net", "--allow-env", ...flags],
+      );
+    const denied = await run(`${folder}/log`);
+    assertEquals(denied.code, 1);
+    assertStringIncludes(
+      denied.stderr,
+      `Cannot open the access log ${folder}/log: Deno denies it. Type --allow-write=${folder}/log after "deno run"`,
+    );
+    const missing = await run(`${folder}/logs/log`, "--allow-write");
+    assertEquals(missing.code, 1);
+    assertStringIncludes(
+      missing.stderr,
+      `its folder does not exist. Create it: mkdir -p ${folder}/logs`,
+    );
+    await Deno.remove(folder, { recursive: true });
+  },
+);
