@@ -185,6 +185,32 @@ await serveCGI((_request, info) => {
 });
 `;
 
+/** The environment of a script. */
+const CGI = { GATEWAY_INTERFACE: "CGI/1.1", REQUEST_METHOD: "GET", SERVER_NAME: "localhost" };
+
+/** Runs a script for a test. @param use Gets the running script, whose stderr nobody reads. */
+async function withScript(
+  source: string,
+  use: (child: Deno.ChildProcess) => Promise<void>,
+): Promise<void> {
+  const script = await Deno.makeTempFile({ suffix: ".ts" });
+  await Deno.writeTextFile(script, source);
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["run", "--quiet", "--allow-env", script],
+    env: CGI,
+    stdin: "null",
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+  try {
+    await use(child);
+  } finally {
+    await child.stderr.cancel();
+    await child.status;
+    await Deno.remove(script);
+  }
+}
+
 for (const [name, redirection] of [["on a full disk", "2>/dev/full"], ["closed", "2>&-"]]) {
   Deno.test({
     name: `a script responds with its stderr ${name}`,
@@ -199,7 +225,7 @@ for (const [name, redirection] of [["on a full disk", "2>/dev/full"], ["closed",
           Deno.execPath(),
           script,
         ],
-        env: { GATEWAY_INTERFACE: "CGI/1.1", REQUEST_METHOD: "GET", SERVER_NAME: "localhost" },
+        env: CGI,
         stdin: "null",
       }).output();
       await Deno.remove(script);
@@ -213,55 +239,33 @@ for (const [name, redirection] of [["on a full disk", "2>/dev/full"], ["closed",
 Deno.test({
   name: "a script responds after the reader of its stderr has left",
   ignore,
-  async fn() {
-    const script = await Deno.makeTempFile({ suffix: ".ts" });
-    await Deno.writeTextFile(script, SCRIPT);
-    const child = new Deno.Command(Deno.execPath(), {
-      args: ["run", "--quiet", "--allow-env", script],
-      env: { GATEWAY_INTERFACE: "CGI/1.1", REQUEST_METHOD: "GET", SERVER_NAME: "localhost" },
-      stdin: "null",
-      stdout: "piped",
-      stderr: "piped",
-    }).spawn();
-    await child.stderr.cancel();
-    const { status, body } = parseResponse(await new Response(child.stdout).bytes());
-    assertEquals([status, text(body)], [200, "sent"]);
-    assertEquals((await deadline(child.status, "the script's end")).code, 0);
-    await Deno.remove(script);
-  },
+  fn: () =>
+    withScript(SCRIPT, async (child) => {
+      await child.stderr.cancel();
+      const { status, body } = parseResponse(await new Response(child.stdout).bytes());
+      assertEquals([status, text(body)], [200, "sent"]);
+      assertEquals((await deadline(child.status, "the script's end")).code, 0);
+    }),
 });
+
+const VERBOSE = `
+import { serveCGI } from "${ROOT}cgi.ts";
+await serveCGI((_request, info) => {
+  for (let i = 0; i < 300; i++) info.log("x".repeat(1000));
+  return new Response("sent");
+}, { exitTimeout: 10 });
+`;
 
 Deno.test({
   name: "a script responds, and ends, though nobody reads its stderr",
   ignore,
-  async fn() {
-    const script = await Deno.makeTempFile({ suffix: ".ts" });
-    await Deno.writeTextFile(
-      script,
-      `import { serveCGI } from "${ROOT}cgi.ts";
-await serveCGI((_request, info) => {
-  for (let i = 0; i < 300; i++) info.log("x".repeat(1000));
-  return new Response("sent");
-}, { exitTimeout: 10 });`,
-    );
-    const child = new Deno.Command(Deno.execPath(), {
-      args: ["run", "--quiet", "--allow-env", script],
-      env: { GATEWAY_INTERFACE: "CGI/1.1", REQUEST_METHOD: "GET", SERVER_NAME: "localhost" },
-      stdin: "null",
-      stdout: "piped",
-      stderr: "piped",
-    }).spawn();
-    try {
+  fn: () =>
+    withScript(VERBOSE, async (child) => {
       const stdout = await deadline(new Response(child.stdout).bytes(), "the response");
       const { status, body } = parseResponse(stdout);
       assertEquals([status, text(body)], [200, "sent"]);
       await deadline(child.status, "the script's end");
-    } finally {
-      await child.stderr.cancel();
-      await child.status;
-    }
-    await Deno.remove(script);
-  },
+    }),
 });
 
 Deno.test({

@@ -19,6 +19,7 @@ import { beginRequest, type Pairs, params } from "../testing/fastcgi_records.ts"
 import { serving } from "../testing/fastcgi_serving.ts";
 import { turns } from "../testing/serving.ts";
 import { type ClientRequest, IN_PROCESS } from "./transports.ts";
+import { silence } from "../testing/silence.ts";
 
 /** Collects what an option `onCompleted` gets. */
 class Ends {
@@ -118,58 +119,47 @@ const CASES: Record<string, Case> = {
   },
 };
 
-const { error } = console;
-
-async function silently(run: () => Promise<void>): Promise<void> {
-  console.error = () => {};
-  try {
-    await run();
-  } finally {
-    console.error = error;
-  }
-}
-
 for (const [transport, start] of Object.entries(IN_PROCESS)) {
   for (
     const [name, { app, request, options, end, overHTTP = end, path }] of Object.entries(CASES)
   ) {
-    Deno.test(`${transport}: onCompleted gets the end of a request: ${name}`, () =>
-      silently(async () => {
-        const ends = new Ends();
-        await using over = start(app, { ...options, onCompleted: ends.onCompleted });
-        await over.send({ method: "GET", target: "/a", headers: [], ...request });
-        const completed = await ends.only();
-        assertEquals(
-          [completed.status, completed.bytes],
-          transport === "HTTP" ? overHTTP : end,
-        );
-        const { url } = completed.request ?? {};
-        assertEquals(url && new URL(url).pathname, path);
-        assertEquals(completed.info.variables.get("REQUEST_METHOD"), request?.method ?? "GET");
-        assertEquals(completed.info.variables.get("REQUEST_URI"), "/a");
-        // An access log has it, also of a request that is refused for what its proxy says.
-        assertEquals(completed.info.remoteAddr.hostname, "127.0.0.1");
-        assertEquals(completed.started instanceof Date, true);
-        assertEquals(completed.duration >= 0, true);
-      }));
+    Deno.test(`${transport}: onCompleted gets the end of a request: ${name}`, async () => {
+      using _ = silence();
+      const ends = new Ends();
+      await using over = start(app, { ...options, onCompleted: ends.onCompleted });
+      await over.send({ method: "GET", target: "/a", headers: [], ...request });
+      const completed = await ends.only();
+      assertEquals(
+        [completed.status, completed.bytes],
+        transport === "HTTP" ? overHTTP : end,
+      );
+      const { url } = completed.request ?? {};
+      assertEquals(url && new URL(url).pathname, path);
+      assertEquals(completed.info.variables.get("REQUEST_METHOD"), request?.method ?? "GET");
+      assertEquals(completed.info.variables.get("REQUEST_URI"), "/a");
+      // An access log has it, also of a request that is refused for what its proxy says.
+      assertEquals(completed.info.remoteAddr.hostname, "127.0.0.1");
+      assertEquals(completed.started instanceof Date, true);
+      assertEquals(completed.duration >= 0, true);
+    });
   }
 
-  Deno.test(`${transport}: an onCompleted that throws or rejects changes nothing`, () =>
-    silently(async () => {
-      const failures = [
-        () => {
-          throw new Error("broken");
-        },
-        () => Promise.reject(new Error("broken")),
-      ];
-      for (const onCompleted of failures) {
-        await using over = start(() => new Response("sent"), { onCompleted });
-        for (let turn = 0; turn < 2; turn++) {
-          const response = await over.send({ method: "GET", target: "/", headers: [] });
-          assertEquals([response.status, response.body.length], [200, 4]);
-        }
+  Deno.test(`${transport}: an onCompleted that throws or rejects changes nothing`, async () => {
+    using _ = silence();
+    const failures = [
+      () => {
+        throw new Error("broken");
+      },
+      () => Promise.reject(new Error("broken")),
+    ];
+    for (const onCompleted of failures) {
+      await using over = start(() => new Response("sent"), { onCompleted });
+      for (let turn = 0; turn < 2; turn++) {
+        const response = await over.send({ method: "GET", target: "/", headers: [] });
+        assertEquals([response.status, response.body.length], [200, 4]);
       }
-    }));
+    }
+  });
 }
 
 /** What a handler does once its client has left. */

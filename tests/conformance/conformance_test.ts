@@ -5,6 +5,7 @@ import type { ParsedResponse } from "../testing/response.ts";
 import app from "./app.ts";
 import { REQUEST_CHECKS } from "./request_checks.ts";
 import { type ClientRequest, overDenoServe, type Transport, TRANSPORTS } from "./transports.ts";
+import { silence } from "../testing/silence.ts";
 
 /** The expected response, without the parts that differ between transports. */
 interface Expected {
@@ -494,8 +495,7 @@ function utf8(body: string): string {
 
 for (const [name, start] of Object.entries(TRANSPORTS)) {
   Deno.test(`every behaviour holds over ${name} (rule B23)`, async (t) => {
-    const { error } = console;
-    console.error = () => {};
+    using _ = silence();
     const running: Record<string, Transport> = {};
     try {
       for (const behaviour of BEHAVIOURS) {
@@ -513,15 +513,13 @@ for (const [name, start] of Object.entries(TRANSPORTS)) {
       }
     } finally {
       for (const transport of Object.values(running)) await transport[Symbol.asyncDispose]();
-      console.error = error;
     }
   });
 }
 
 for (const [name, start] of Object.entries(TRANSPORTS)) {
   Deno.test(`a request over ${name} behaves as one of Deno.serve`, async (t) => {
-    const { error } = console;
-    console.error = () => {};
+    using _ = silence();
     await using native = overDenoServe((request, info) => app.fetch(request, info as HandlerInfo));
     await using transport = start("plain");
     for (const check of Object.keys(REQUEST_CHECKS)) {
@@ -538,6 +536,5 @@ for (const [name, start] of Object.entries(TRANSPORTS)) {
         assertEquals(text(response.body), text(expected.body));
       });
     }
-    console.error = error;
   });
 }

@@ -16,6 +16,7 @@ import { serve } from "srvx";
 import type { HandlerInfo } from "../../bridge/app.ts";
 import { bytes, text } from "../testing/bytes.ts";
 import { type ClientRequest, IN_PROCESS, overDenoServe } from "./transports.ts";
+import { silence } from "../testing/silence.ts";
 
 type Fetch = (request: Request, info: Deno.ServeHandlerInfo) => Response | Promise<Response>;
 
@@ -250,29 +251,25 @@ const SERVER_FIELDS = ["connection", "content-length", "date", "transfer-encodin
 for (const [framework, make] of Object.entries(FRAMEWORKS)) {
   for (const [transport, start] of Object.entries(IN_PROCESS)) {
     Deno.test(`${framework} behaves over ${transport} as under Deno.serve`, async (t) => {
-      const { error } = console;
-      console.error = () => {};
-      try {
-        await using native = overDenoServe(make());
-        await using ours = start(make());
-        for (const [name, request] of Object.entries(REQUESTS)) {
-          await t.step(name, async () => {
-            const [expected, actual] = await Promise.all([native, ours].map(async (over) => {
-              const { status, headers, body } = await over.send(request);
-              const fields = [...headers].filter(([name]) => !SERVER_FIELDS.includes(name));
-              // Each server has its own page for an error that the app does not catch.
-              const uncaught = status === 500 && !text(body).includes("caught");
-              return { status, ...(uncaught ? {} : { fields, body: text(body) }) };
-            }));
-            assertEquals(actual, expected);
-            assertEquals(
-              expected.status === 500,
-              name === "an error" && framework !== "remixAsHandler",
-            );
-          });
-        }
-      } finally {
-        console.error = error;
+      using _ = silence();
+
+      await using native = overDenoServe(make());
+      await using ours = start(make());
+      for (const [name, request] of Object.entries(REQUESTS)) {
+        await t.step(name, async () => {
+          const [expected, actual] = await Promise.all([native, ours].map(async (over) => {
+            const { status, headers, body } = await over.send(request);
+            const fields = [...headers].filter(([name]) => !SERVER_FIELDS.includes(name));
+            // Each server has its own page for an error that the app does not catch.
+            const uncaught = status === 500 && !text(body).includes("caught");
+            return { status, ...(uncaught ? {} : { fields, body: text(body) }) };
+          }));
+          assertEquals(actual, expected);
+          assertEquals(
+            expected.status === 500,
+            name === "an error" && framework !== "remixAsHandler",
+          );
+        });
       }
     });
   }

@@ -2,6 +2,7 @@
 import { assertEquals } from "@std/assert";
 import { text } from "../testing/bytes.ts";
 import { type ClientRequest, IN_PROCESS, overDenoServe, type Transport } from "./transports.ts";
+import { silence } from "../testing/silence.ts";
 
 const CASES = 200;
 const SEED = 20_260_729;
@@ -318,8 +319,7 @@ Deno.test("docs/differences.md has a row for each difference that the random tes
 
 for (const [transport, start] of Object.entries(IN_PROCESS)) {
   Deno.test(`${transport} handles ${CASES} random requests and responses as Deno.serve does`, async (t) => {
-    const { error } = console;
-    console.error = () => {};
+    using _ = silence();
     let test = cases[0];
     let seen: Record<string, unknown> = {};
     const app = createApp(() => test.behaviour, (value) => seen = value);
@@ -327,20 +327,17 @@ for (const [transport, start] of Object.entries(IN_PROCESS)) {
       const { status, headers, body } = await over.send(test.request);
       return { seen, status, headers: [...headers], body };
     };
-    try {
-      await using native = overDenoServe(app);
-      await using ours = start(app);
-      for (const [number, current] of cases.entries()) {
-        test = current;
-        const { request: { method, target }, behaviour: { use, body, failure } } = test;
-        await t.step(`${number}: ${method} ${target}, ${use}, ${failure ?? body}`, async () => {
-          const [expected, actual] = [await outcome(native), await outcome(ours)];
-          for (const adapt of Object.values(DIFFERENCES)) adapt(expected, actual, test);
-          assertEquals(actual, expected);
-        });
-      }
-    } finally {
-      console.error = error;
+
+    await using native = overDenoServe(app);
+    await using ours = start(app);
+    for (const [number, current] of cases.entries()) {
+      test = current;
+      const { request: { method, target }, behaviour: { use, body, failure } } = test;
+      await t.step(`${number}: ${method} ${target}, ${use}, ${failure ?? body}`, async () => {
+        const [expected, actual] = [await outcome(native), await outcome(ours)];
+        for (const adapt of Object.values(DIFFERENCES)) adapt(expected, actual, test);
+        assertEquals(actual, expected);
+      });
     }
   });
 }

@@ -2,6 +2,7 @@
 import { assertEquals } from "@std/assert";
 import { text } from "../testing/bytes.ts";
 import { IN_PROCESS, overDenoServe } from "./transports.ts";
+import { silence } from "../testing/silence.ts";
 
 class Missing extends Response {
   override get status() {
@@ -63,27 +64,22 @@ function same(make: () => Response): () => () => Response {
   };
 }
 
-const { error } = console;
-
 /** Serves a handler, sends two requests and returns the responses. */
 async function sendTwice(start: typeof overDenoServe, make: () => unknown) {
-  console.error = () => {};
-  try {
-    await using over = start(() => Promise.resolve(make() as Response));
-    const seen = [];
-    for (let turn = 0; turn < 2; turn++) {
-      const { status, headers, body } = await over.send({
-        method: "GET",
-        target: "/",
-        headers: [],
-      });
-      // Each server has its own error page.
-      seen.push(status === 500 ? [status] : [status, headers.get("x-a"), text(body)]);
-    }
-    return seen;
-  } finally {
-    console.error = error;
+  using _ = silence();
+
+  await using over = start(() => Promise.resolve(make() as Response));
+  const seen = [];
+  for (let turn = 0; turn < 2; turn++) {
+    const { status, headers, body } = await over.send({
+      method: "GET",
+      target: "/",
+      headers: [],
+    });
+    // Each server has its own error page.
+    seen.push(status === 500 ? [status] : [status, headers.get("x-a"), text(body)]);
   }
+  return seen;
 }
 
 for (const [transport, start] of Object.entries(IN_PROCESS)) {

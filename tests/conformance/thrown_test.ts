@@ -8,6 +8,7 @@ import { fastCGIGateway } from "../../gateway.ts";
 import { bytes, text } from "../testing/bytes.ts";
 import { deadline } from "../testing/deadline.ts";
 import { IN_PROCESS } from "./transports.ts";
+import { silence } from "../testing/silence.ts";
 
 const unreadable = (name: string) =>
   Object.defineProperty(new Error("the secret"), name, {
@@ -41,74 +42,63 @@ const VALUES: Record<string, () => unknown> = {
 const GET = { method: "GET", target: "/", headers: [] };
 const PLAIN = [500, "500 Internal Server Error\n"];
 
-/** Runs a test without the lines that servers write to stderr. */
-async function silently(run: () => Promise<void>): Promise<void> {
-  const { error } = console;
-  console.error = () => {};
-  try {
-    await run();
-  } finally {
-    console.error = error;
-  }
-}
-
 for (const [transport, start] of Object.entries(IN_PROCESS)) {
   for (const [name, make] of Object.entries(VALUES)) {
-    Deno.test(`${transport}: an app that throws or returns ${name} gets a 500`, () =>
-      silently(async () => {
-        const apps: App[] = [
-          () => {
-            throw make();
-          },
-          () => Promise.reject(make()),
-          () => make() as Response,
-          () =>
-            new Response(
-              new ReadableStream({
-                start: (controller) => controller.error(make()),
-              }),
-            ),
-        ];
-        for (const app of apps) {
-          // Deno.serve sends the head of a stream before it reads it. A stream that fails with a revoked proxy ends Deno.
-          if (app === apps[3] && (transport === "HTTP" || make === revoked)) continue;
-          {
-            await using over = start(app);
-            const { status, body } = await over.send(GET);
-            assertEquals([status, text(body)], PLAIN);
-          }
-          await using over = start(app, { debug: true });
-          assertEquals((await over.send(GET)).status, 500);
+    Deno.test(`${transport}: an app that throws or returns ${name} gets a 500`, async () => {
+      using _ = silence();
+      const apps: App[] = [
+        () => {
+          throw make();
+        },
+        () => Promise.reject(make()),
+        () => make() as Response,
+        () =>
+          new Response(
+            new ReadableStream({
+              start: (controller) => controller.error(make()),
+            }),
+          ),
+      ];
+      for (const app of apps) {
+        // Deno.serve sends the head of a stream before it reads it. A stream that fails with a revoked proxy ends Deno.
+        if (app === apps[3] && (transport === "HTTP" || make === revoked)) continue;
+        {
+          await using over = start(app);
+          const { status, body } = await over.send(GET);
+          assertEquals([status, text(body)], PLAIN);
         }
-        await using over = start(apps[0], {
-          onError() {
-            throw make();
-          },
-        });
+        await using over = start(app, { debug: true });
         assertEquals((await over.send(GET)).status, 500);
-      }));
+      }
+      await using over = start(apps[0], {
+        onError() {
+          throw make();
+        },
+      });
+      assertEquals((await over.send(GET)).status, 500);
+    });
   }
 
   // Not over HTTP, where Deno.serve would get the value if the check failed.
   for (const name of transport === "HTTP" ? [] : ["x-a", "content-type"]) {
-    Deno.test(`${transport}: a header ${name} with a control character is an error of the app (rule B9)`, () =>
-      silently(async () => {
-        const cancelled = Promise.withResolvers<void>();
-        const headers = { [name]: "a\x7fb" };
-        const apps: [App, AppOptions?][] = [
-          [() => new Response("x", { headers })],
-          [() => new Response(null, { status: 204, headers })],
-          [() =>
-            new Response(new ReadableStream({ cancel: () => cancelled.resolve() }), { headers })],
-          [() => Promise.reject(new Error("x")), { onError: () => new Response("x", { headers }) }],
-        ];
-        for (const [app, options] of apps) {
-          await using over = start(app, options);
-          const { status, body } = await over.send(GET);
-          assertEquals([status, text(body)], PLAIN);
-        }
-        await deadline(cancelled.promise, "the end of the stream");
-      }));
+    Deno.test(`${transport}: a header ${name} with a control character is an error of the app (rule B9)`, async () => {
+      using _ = silence();
+      const cancelled = Promise.withResolvers<void>();
+      const headers = { [name]: "a\x7fb" };
+      const apps: [App, AppOptions?][] = [
+        [() => new Response("x", { headers })],
+        [() => new Response(null, { status: 204, headers })],
+        [() =>
+          new Response(new ReadableStream({ cancel: () => cancelled.resolve() }), { headers })],
+        [() => Promise.reject(new Error("x")), { onError: () => new Response("x", { headers }) }],
+      ];
+      for (const [app, options] of apps) {
+        await using over = start(app, options);
+        const { status, body } = await over.send(GET);
+        assertEquals([status, text(body)], PLAIN);
+      }
+      await deadline(cancelled.promise, "the end of the stream");
+    });
   }
 }
 
@@ -185,20 +175,20 @@ const SERVERS = {
 
 for (const [transport, start] of Object.entries(SERVERS)) {
   for (const [name, log] of Object.entries(LOGS)) {
-    Deno.test(`${transport}: a log that ${name} changes no response`, () =>
-      silently(async () => {
-        for (const [app, status] of NOISY) {
-          await using server = start(app, log);
-          const { port } = server.addr as Deno.NetAddr;
-          for (let turn = 0; turn < 2; turn++) {
-            const response = transport === "HTTP"
-              ? await fetch(`http://127.0.0.1:${port}/`)
-              : await fetchOver(transport, port);
-            await response.body?.cancel();
-            assertEquals(response.status, status);
-          }
+    Deno.test(`${transport}: a log that ${name} changes no response`, async () => {
+      using _ = silence();
+      for (const [app, status] of NOISY) {
+        await using server = start(app, log);
+        const { port } = server.addr as Deno.NetAddr;
+        for (let turn = 0; turn < 2; turn++) {
+          const response = transport === "HTTP"
+            ? await fetch(`http://127.0.0.1:${port}/`)
+            : await fetchOver(transport, port);
+          await response.body?.cancel();
+          assertEquals(response.status, status);
         }
-      }));
+      }
+    });
   }
 }
 
@@ -209,27 +199,27 @@ async function fetchOver(transport: string, port: number): Promise<Response> {
 }
 
 for (const [name, make] of Object.entries(VALUES)) {
-  Deno.test(`a gateway whose options throw ${name} responds with 500, or 400 for the body`, () =>
-    silently(async () => {
-      const fails = () => {
-        throw make();
-      };
-      await using server = serveFastCGI(
-        () => new Response(),
-        Deno.listen({ hostname: "127.0.0.1", port: 0 }),
-      );
-      const address = `127.0.0.1:${(server.addr as Deno.NetAddr).port}`;
-      using gateway = fastCGIGateway(address, { variables: fails, log: fails });
-      assertEquals((await gateway(new Request("http://localhost/"))).status, 500);
-      using plain = fastCGIGateway(address, { log: fails });
-      if (make === revoked) return;
-      const body = new ReadableStream({
-        start(controller) {
-          controller.enqueue(bytes("x"));
-          controller.error(make());
-        },
-      });
-      const request = new Request("http://localhost/", { method: "POST", body });
-      assertEquals((await deadline(plain(request), "the response")).status, 400);
-    }));
+  Deno.test(`a gateway whose options throw ${name} responds with 500, or 400 for the body`, async () => {
+    using _ = silence();
+    const fails = () => {
+      throw make();
+    };
+    await using server = serveFastCGI(
+      () => new Response(),
+      Deno.listen({ hostname: "127.0.0.1", port: 0 }),
+    );
+    const address = `127.0.0.1:${(server.addr as Deno.NetAddr).port}`;
+    using gateway = fastCGIGateway(address, { variables: fails, log: fails });
+    assertEquals((await gateway(new Request("http://localhost/"))).status, 500);
+    using plain = fastCGIGateway(address, { log: fails });
+    if (make === revoked) return;
+    const body = new ReadableStream({
+      start(controller) {
+        controller.enqueue(bytes("x"));
+        controller.error(make());
+      },
+    });
+    const request = new Request("http://localhost/", { method: "POST", body });
+    assertEquals((await deadline(plain(request), "the response")).status, 400);
+  });
 }

@@ -10,6 +10,7 @@ import { text } from "../testing/bytes.ts";
 import { serveHTTP } from "../../http.ts";
 import { testWith } from "../testing/needs.ts";
 import { serveOne } from "../testing/fastcgi_client.ts";
+import { silence } from "../testing/silence.ts";
 
 interface PageParts {
   variables?: Record<string, string>;
@@ -51,38 +52,30 @@ for (const [name, serve] of Object.entries(IN_PROCESS)) {
   };
 
   Deno.test(`${name}: a response without the option debug shows nothing of an error`, async () => {
-    const log = console.error;
-    console.error = () => {};
-    try {
-      await using transport = serve(failing);
-      const { status, body, head } = await transport.send(request);
-      assertEquals([status, text(body)], [500, "500 Internal Server Error\n"]);
-      assertNotMatch(head, /failure|cause|debug|\.ts/);
-    } finally {
-      console.error = log;
-    }
+    using _ = silence();
+
+    await using transport = serve(failing);
+    const { status, body, head } = await transport.send(request);
+    assertEquals([status, text(body)], [500, "500 Internal Server Error\n"]);
+    assertNotMatch(head, /failure|cause|debug|\.ts/);
   });
 
   Deno.test(`${name}: the option debug shows the error, its source and the request`, async () => {
-    const log = console.error;
-    console.error = () => {};
-    try {
-      await using transport = serve(failing, { debug: true });
-      const { status, headers, body } = await transport.send(request);
-      const html = text(body);
-      assertEquals(status, 500);
-      assertEquals(headers.get("content-type"), "text/html;charset=UTF-8");
-      assertEquals(headers.get("cache-control"), "no-store");
-      assertMatch(headers.get("content-security-policy")!, /^default-src 'none'/);
-      assertStringIncludes(html, "<h1>TypeError: the failure</h1>");
-      assertStringIncludes(html, "caused by</small> Error: the cause");
-      assertMatch(html, /<mark> *\d+ {4,}throw new TypeError\(&#34;the failure&#34;/);
-      assertMatch(html, /GET http:\/\/example\.org:?\d*\/broken\?a=b over/);
-      assertStringIncludes(html, "<th>x-shown<td>shown");
-      assertStringIncludes(html, "<th>QUERY_STRING<td>a=b");
-    } finally {
-      console.error = log;
-    }
+    using _ = silence();
+
+    await using transport = serve(failing, { debug: true });
+    const { status, headers, body } = await transport.send(request);
+    const html = text(body);
+    assertEquals(status, 500);
+    assertEquals(headers.get("content-type"), "text/html;charset=UTF-8");
+    assertEquals(headers.get("cache-control"), "no-store");
+    assertMatch(headers.get("content-security-policy")!, /^default-src 'none'/);
+    assertStringIncludes(html, "<h1>TypeError: the failure</h1>");
+    assertStringIncludes(html, "caused by</small> Error: the cause");
+    assertMatch(html, /<mark> *\d+ {4,}throw new TypeError\(&#34;the failure&#34;/);
+    assertMatch(html, /GET http:\/\/example\.org:?\d*\/broken\?a=b over/);
+    assertStringIncludes(html, "<th>x-shown<td>shown");
+    assertStringIncludes(html, "<th>QUERY_STRING<td>a=b");
   });
 }
 

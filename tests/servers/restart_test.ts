@@ -1,11 +1,12 @@
 /** Back ends that restart one after the other while nginx sends them requests. */
 import { assert, assertEquals } from "@std/assert";
-import type { PreforkOptions } from "../../prefork.ts";
+
 import { Client, Witness } from "./client.ts";
-import { configuration, eventually, type Program, type Rig, Suite, within } from "./harness.ts";
+import { configuration, eventually, type Rig, Suite, within } from "./harness.ts";
 import { handDown, keepSocket } from "../testing/hand_down.ts";
 import { suspend } from "../testing/processes.ts";
 import { nginxCommand } from "./nginx.ts";
+import { startWorkers } from "./workers.ts";
 
 const NGINX = { nginx: "nginx-light", "/etc/nginx/fastcgi_params": "nginx-common" };
 
@@ -143,42 +144,13 @@ await serve(app);
   );
 }
 
-/** Starts two workers on one socket. @param options Further options of `prefork()`. */
-async function startWorkers(
-  rig: Rig,
-  address: string,
-  options: Partial<PreforkOptions> = {},
-): Promise<[Program, string]> {
-  const worker = writeWorker(rig);
-  const supervisor = rig.write(
-    "supervisor.ts",
-    `
-import { prefork } from "${rig.root}/prefork.ts";
-await prefork({
-  listen: Deno.args[0],
-  mode: 0o666,
-  workers: 2,
-  command: ["run", "--no-prompt", "--no-config", "--allow-env", "${worker}"],
-  onListen: (addr) => console.log("listening on", addr.path ? "unix:" + addr.path : addr.hostname + ":" + addr.port),
-  ...${JSON.stringify(options)},
-});
-`,
-  );
-  const program = rig.spawn("workers", Deno.execPath(), [
-    ...["run", "--no-prompt", "--no-config", "--allow-all"],
-    ...[supervisor, address],
-  ]);
-  await eventually("the workers listen", () => program.output.includes("listening on"));
-  return [program, /listening on (\S+)/.exec(program.output)![1]];
-}
-
 for (const over of ["TCP", "a Unix socket"]) {
   const fleet = new Suite(
     `nginx that keeps connections to workers over ${over}`,
     NGINX,
     async (rig) => {
       const address = over === "TCP" ? "127.0.0.1:0" : `unix:${rig.dir}/app.sock`;
-      const [workers, backend] = await startWorkers(rig, address);
+      const [workers, backend] = await startWorkers(rig, writeWorker(rig), address);
       const { port } = await rig.serve("nginx", ["port"], ({ port }) =>
         nginxCommand(rig, [
           configuration("nginx", "--listen", `127.0.0.1:${port}`, "--backend", backend),
@@ -304,7 +276,9 @@ for (const over of ["TCP", "a Unix socket"]) {
     NGINX,
     async (rig) => {
       const address = over === "TCP" ? "127.0.0.1:0" : `unix:${rig.dir}/app.sock`;
-      const [workers, backend] = await startWorkers(rig, address, { maxRequests: MAX_REQUESTS });
+      const [workers, backend] = await startWorkers(rig, writeWorker(rig), address, [], {
+        maxRequests: MAX_REQUESTS,
+      });
       const { port } = await rig.serve("nginx", ["port"], ({ port }) =>
         nginxCommand(rig, [
           configuration("nginx", "--listen", `127.0.0.1:${port}`, "--backend", backend),

@@ -3,6 +3,7 @@ import { assert } from "@std/assert";
 import { Client } from "./client.ts";
 import { configuration, eventually, type Rig, Suite } from "./harness.ts";
 import { nginxCommand } from "./nginx.ts";
+import { startWorkers } from "./workers.ts";
 
 const CLIENTS = 8;
 /** How many of the last responses are looked at, and how many must come from each worker. */
@@ -71,25 +72,9 @@ await serve(() => {
 });
 `,
         );
-        const supervisor = rig.write(
-          "supervisor.ts",
-          `
-import { prefork } from "${rig.root}/prefork.ts";
-await prefork({
-  listen: Deno.args[0],
-  mode: 0o666,
-  workers: 2,
-  command: ["run", "--no-prompt", "--no-config", "--allow-env", "--allow-read", "--allow-write", "${worker}"],
-  onListen: (addr) => console.log("listening on", addr.path ? "unix:" + addr.path : addr.hostname + ":" + addr.port),
-});
-`,
-        );
-        const workers = rig.spawn("workers", Deno.execPath(), [
-          ...["run", "--no-prompt", "--no-config", "--allow-all", supervisor],
-          over === "TCP" ? "127.0.0.1:0" : `unix:${rig.dir}/app.sock`,
-        ]);
-        await eventually("a worker listens", () => workers.output.includes("listening on"));
-        const [, backend] = /listening on (\S+)/.exec(workers.output)!;
+        const address = over === "TCP" ? "127.0.0.1:0" : `unix:${rig.dir}/app.sock`;
+        const flags = ["--allow-read", "--allow-write"];
+        const [workers, backend] = await startWorkers(rig, worker, address, flags);
         const { port } = await rig.serve(
           server,
           ["port"],
