@@ -1,4 +1,4 @@
-import { DEFAULT_PORTS, type Endpoint, nameOf, parseAddress } from "../io/address.ts";
+import { addressOf, DEFAULT_PORTS, type Endpoint, parseAddress } from "../io/address.ts";
 import { canonicalIP } from "../wire/ip_address.ts";
 import { UsageError } from "./errors.ts";
 
@@ -50,6 +50,5 @@ function isAddress(text: string): boolean {
 
 /** Formats the address of a listener as users type it. */
 export function formatAddress(addr: Deno.Addr | Endpoint): string {
-  if ("hostname" in addr) return nameOf({ ...addr, transport: "tcp" });
-  return "path" in addr && addr.path ? `unix:${addr.path}` : "a Unix socket";
+  return addressOf(addr) ?? "a Unix socket";
 }

@@ -1,6 +1,6 @@
 import type { HandlerInfo } from "../bridge/app.ts";
 import { isPrintable, printable } from "../io/printable.ts";
-import { nameOf } from "../io/address.ts";
+import { addressOf } from "../io/address.ts";
 import type { Redactor } from "./redact.ts";
 
 /** The variables that a script needs to reproduce this request. */
@@ -72,9 +72,7 @@ function hasBody({ variables }: HandlerInfo): boolean {
 }
 
 function addressText(address: Deno.Addr | undefined): string {
-  if (address === undefined) return "ADDRESS";
-  if ("hostname" in address) return nameOf({ ...address, transport: "tcp" });
-  return "path" in address ? `unix:${address.path}` : "ADDRESS";
+  return address && addressOf(address) || "ADDRESS";
 }
 
 /** Returns path and query of a URL. */

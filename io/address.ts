@@ -33,6 +33,12 @@ export function parseAddress(address: Address): Endpoint {
   };
 }
 
+/** Returns the address of a listener, or undefined if it has none, such as a Unix socket without a path. */
+export function addressOf(addr: Deno.Addr): Address | undefined {
+  if ("hostname" in addr) return nameOf({ ...addr, transport: "tcp" });
+  return "path" in addr && addr.path ? nameOf({ ...addr, transport: "unix" }) : undefined;
+}
+
 /** Returns an endpoint's address, as {@linkcode parseAddress} reads it. */
 export function nameOf(endpoint: Endpoint): Address {
   if (endpoint.transport === "unix") return `unix:${endpoint.path}`;
