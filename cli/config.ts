@@ -13,9 +13,11 @@ import { apache } from "./config/apache.ts";
 import { caddy } from "./config/caddy.ts";
 import { h2o } from "./config/h2o.ts";
 import { haproxy } from "./config/haproxy.ts";
+import { htaccess } from "./config/htaccess.ts";
 import { lighttpd } from "./config/lighttpd.ts";
 import { nginx } from "./config/nginx.ts";
 import type { ConfigOptions, Template } from "./config/options.ts";
+import type { StaticFiles } from "./config/static_files.ts";
 import { systemd } from "./config/systemd.ts";
 import { UsageError } from "./errors.ts";
 
@@ -26,22 +28,29 @@ interface Target {
   scgi: boolean;
   /** Whether it balances requests over several apps. */
   several: boolean;
-  /** Whether its site may have names. */
-  named?: boolean;
+  /** The options that it takes, of those that not all take. */
+  takes: string[];
 }
 
+const SITE = ["server-name", "redirect-https"];
+const FILES = ["root", "immutable"];
+
 const TARGETS: Record<string, Target> = {
-  nginx: { template: nginx, scgi: true, several: true, named: true },
-  apache: { template: apache, scgi: true, several: false },
-  lighttpd: { template: lighttpd, scgi: true, several: true },
-  caddy: { template: caddy, scgi: false, several: true },
-  haproxy: { template: haproxy, scgi: false, several: true, named: true },
-  h2o: { template: h2o, scgi: false, several: false },
-  systemd: { template: systemd, scgi: true, several: false },
+  nginx: { template: nginx, scgi: true, several: true, takes: [...SITE, ...FILES] },
+  apache: { template: apache, scgi: true, several: false, takes: [...SITE, ...FILES, "htaccess"] },
+  lighttpd: { template: lighttpd, scgi: true, several: true, takes: [...SITE, ...FILES] },
+  caddy: { template: caddy, scgi: false, several: true, takes: [...SITE, ...FILES] },
+  haproxy: { template: haproxy, scgi: false, several: true, takes: SITE },
+  h2o: { template: h2o, scgi: false, several: false, takes: [...SITE, ...FILES] },
+  systemd: { template: systemd, scgi: true, several: false, takes: ["env-file", "data"] },
 };
 const NAMES = Object.keys(TARGETS);
+/** The options that not all take. */
+const PARTIAL = new Set(Object.values(TARGETS).flatMap(({ takes }) => takes));
 /** Matches an absolute path without characters that have a meaning in configuration files. */
 const PATH = /^\/[\w.~@+\/-]+$/;
+/** Matches the path of a folder on a site. */
+const FOLDER = /^(?:\/[\w.~@-]+)+\/?$/;
 /** Matches a host without its port. */
 const SERVER_NAME = /^(?!-)[a-z\d-]+(?:\.[a-z\d-]+)*$/i;
 
@@ -59,12 +68,6 @@ The first lines say where to save it, how to check it, and how to start the app.
       value: "ADDR",
       about:
         "where the web server listens. Default: port 80 of all addresses. For\nsystemd: the socket of the app",
-    },
-    {
-      name: "server-name",
-      value: "NAME",
-      repeats: true,
-      about: "a name of the site, such as example.org, for nginx and haproxy. Default: all",
     },
     {
       name: "backend",
@@ -88,10 +91,52 @@ for scgi :4000. nginx, haproxy, lighttpd and caddy take several`,
     { name: "app", value: "FILE", about: "the app's module. Default: /srv/app/app.ts" },
     { name: "workers", short: "w", value: "N", about: "how many processes the app runs, or auto" },
     { name: "name", value: "NAME", about: "a name for units, upstreams and files. Default: app" },
+    {
+      name: "root",
+      value: "DIR",
+      about: `a folder whose files the web server sends itself: a file or the
+index.html of a folder first, the app for the rest. Never names that
+begin with a dot, but for /.well-known/, sources, databases, backups and
+logs`,
+    },
+    {
+      name: "immutable",
+      value: "PATH",
+      repeats: true,
+      about:
+        "a folder in --root whose files never change, such as /_app/immutable:\nclients keep them",
+    },
+    {
+      name: "server-name",
+      value: "NAME",
+      repeats: true,
+      about: "a name of the site, such as example.org. Default: all",
+    },
+    {
+      name: "redirect-https",
+      about:
+        "serve the site by HTTPS, with the certificate of its --server-name, and\nredirect HTTP to it",
+    },
+    { name: "htaccess", about: "for apache: the .htaccess of a folder of shared hosting" },
+    {
+      name: "env-file",
+      value: "FILE",
+      about: "for systemd: a file with variables of the app, which root reads",
+    },
+    {
+      name: "data",
+      about: "for systemd: a folder that the app may write, by STATE_DIRECTORY",
+    },
   ],
-  instead: names(["socket", "unix"], (path = "PATH") => `Use --backend unix:${path}`),
+  instead: {
+    ...names(["socket", "unix"], (path = "PATH") => `Use --backend unix:${path}`),
+    ...names(["static", "public", "assets"], (folder = "DIR") => `Use --root ${folder}`),
+    ...names(["host", "domain", "hostname"], (name = "NAME") => `Use --server-name ${name}`),
+    ...names(["https", "tls", "ssl"], () => "Use --redirect-https and --server-name"),
+  },
   example: `deno run jsr:@gatehouse/cgi/cli config nginx --backend unix:/run/app.sock --path /app
-deno run jsr:@gatehouse/cgi/cli config haproxy --backend 10.0.0.5:9000 --backend 10.0.0.6:9000`,
+deno run jsr:@gatehouse/cgi/cli config haproxy --backend 10.0.0.5:9000 --backend 10.0.0.6:9000
+deno run jsr:@gatehouse/cgi/cli config caddy --root /srv/app/build/client --immutable /_app/immutable`,
 };
 
 /** Prints the configuration. @returns The exit code. */
@@ -134,7 +179,12 @@ export function createConfiguration(
       }`,
     );
   }
-  const { template, scgi, several, named = false } = TARGETS[name];
+  const { template, scgi, several, takes } = TARGETS[name];
+  for (const option of PARTIAL) {
+    if (!args.has(option) || takes.includes(option)) continue;
+    const others = NAMES.filter((name) => TARGETS[name].takes.includes(option));
+    throw new UsageError(`--${option} is for ${others.join(", ")}: ${name} does not take it.`);
+  }
   const options = readOptions(args, find);
   if (options.protocol === "scgi" && !scgi) {
     throw new UsageError(`${name} does not support SCGI: use --protocol fastcgi.`);
@@ -142,13 +192,10 @@ export function createConfiguration(
   if (options.backends.length > 1 && !several) {
     throw new UsageError(`${name} takes one --backend here: use haproxy or nginx for several.`);
   }
-  if (options.serverNames.length > 0 && !named) {
-    throw new UsageError(`${name} takes no --server-name here: nginx and haproxy do.`);
-  }
   if (options.listen?.transport === "unix" && name !== "systemd") {
     throw new UsageError("--listen must be host:port: clients connect over TCP.");
   }
-  return template(options);
+  return args.has("htaccess") ? htaccess(options) : template(options);
 }
 
 function readOptions(
@@ -173,10 +220,18 @@ function readOptions(
       }.`,
     );
   }
+  const serverNames = args.all("server-name").map((text) =>
+    checkWord(text, "server-name", SERVER_NAME, "a name such as example.org")
+  );
+  if (args.has("redirect-https") && serverNames.length === 0) {
+    throw new UsageError("--redirect-https needs the name of the certificate: add --server-name.");
+  }
   return {
     name: readWord(args, "name", /^[\w.-]+$/, "letters, digits, dots and dashes") ?? "app",
     listen: listen === undefined ? undefined : readEndpoint(listen),
-    serverNames: args.all("server-name").map(readServerName),
+    serverNames,
+    https: args.has("redirect-https"),
+    files: readFiles(args),
     protocol,
     path: (readWord(args, "path", /^(?:\/[\w.~-]+)*\/?$/, "such as /app") ?? "").replace(/\/$/, ""),
     backends: backends.map(readEndpoint),
@@ -184,6 +239,24 @@ function readOptions(
     project,
     workers,
     deno: Deno.execPath(),
+    envFile: readWord(args, "env-file", PATH, "an absolute path without spaces"),
+    data: args.has("data"),
+  };
+}
+
+function readFiles(args: Arguments): StaticFiles | undefined {
+  const root = readWord(args, "root", PATH, "an absolute path without spaces");
+  const immutable = args.all("immutable");
+  // The .htaccess stands in the folder itself.
+  if (root === undefined && !args.has("htaccess")) {
+    if (immutable.length === 0) return undefined;
+    throw new UsageError("--immutable is a folder in --root: add that.");
+  }
+  return {
+    root: root?.replace(/\/$/, "") ?? "",
+    immutable: immutable.map((folder) =>
+      checkWord(folder, "immutable", FOLDER, "such as /_app/immutable").replace(/\/$/, "")
+    ),
   };
 }
 
@@ -196,10 +269,6 @@ function readWord(
 ): string | undefined {
   const text = args.text(name);
   return text === undefined ? undefined : checkWord(text, name, pattern, wanted);
-}
-
-function readServerName(text: string): string {
-  return checkWord(text, "server-name", SERVER_NAME, "a name such as example.org");
 }
 
 function checkWord(text: string, name: string, pattern: RegExp, wanted: string): string {

@@ -1,6 +1,6 @@
 import type { Endpoint } from "../../io/address.ts";
 import { formatAddress } from "../address.ts";
-import { type ConfigOptions, startLines } from "./options.ts";
+import { certificate, type ConfigOptions, httpsOrigin, indent, startLines } from "./options.ts";
 
 /** How requests are spread. */
 const BALANCED = `  # The back end with the fewest connections is next; another, if it fails.
@@ -18,7 +18,7 @@ function repeat(several: boolean): string {
 
 /** A configuration of HAProxy. */
 export function haproxy(options: ConfigOptions): string {
-  const { name, listen, path, backends } = options;
+  const { name, path, backends } = options;
   const several = backends.length > 1;
   const servers = backends.map((backend, i) =>
     `  server ${name}${i + 1} ${server(backend)} proto fcgi${several ? " check" : ""}`
@@ -42,7 +42,7 @@ defaults
   timeout http-keep-alive 30s
 
 frontend ${name}
-  bind ${listen === undefined ? "*:80" : formatAddress(listen)}
+${indent(bind(options), "  ")}
   ${route(options)}
 
 backend ${name}
@@ -56,6 +56,20 @@ fcgi-app ${name}
   # By itself HAProxy does not pass the Authorization header to the app.
   pass-header Authorization
 `;
+}
+
+function bind(options: ConfigOptions): string {
+  const { listen, https, serverNames } = options;
+  if (!https) return `bind ${listen === undefined ? "*:80" : formatAddress(listen)}`;
+  const { comment, chain, key } = certificate(options, "--standalone");
+  const file = `/etc/haproxy/${serverNames[0]}.pem`;
+  return `${comment}, while nothing listens on port 80.
+# In one file, as root: umask 077; cat ${chain} ${key} > ${file}
+bind ${listen === undefined ? "*:443" : formatAddress(listen)} ssl crt ${file}
+bind *:80
+http-request redirect prefix ${
+    httpsOrigin(options, "%[req.hdr(host),host_only]")
+  } code 308 unless { ssl_fc }`;
 }
 
 /** Which requests go to the app. */

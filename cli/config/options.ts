@@ -2,6 +2,7 @@ import type { Endpoint } from "../../io/address.ts";
 import { isLoopback } from "../../server/peers.ts";
 import { formatAddress } from "../address.ts";
 import type { AppConfig } from "../app_config.ts";
+import type { StaticFiles } from "./static_files.ts";
 
 /** The values of a configuration. None has a character with a meaning in configuration files. */
 export interface ConfigOptions {
@@ -11,6 +12,10 @@ export interface ConfigOptions {
   listen: Endpoint | undefined;
   /** The names of the site; none for all requests. */
   serverNames: string[];
+  /** Whether the site is HTTPS, and its HTTP redirects to it. It then has a name. */
+  https: boolean;
+  /** The files that the web server sends itself; undefined for none. */
+  files: StaticFiles | undefined;
   /** The protocol of the app. */
   protocol: "fastcgi" | "scgi";
   /** The path that the app is mounted at; "" for the whole site. */
@@ -25,6 +30,10 @@ export interface ConfigOptions {
   workers: string | undefined;
   /** The program that runs the app. */
   deno: string;
+  /** A file with variables of the app's environment; undefined for none. */
+  envFile: string | undefined;
+  /** Whether the app has a folder that it may write. */
+  data: boolean;
 }
 
 /** Creates a configuration. */
@@ -57,4 +66,32 @@ export function allowRemote(address: Endpoint): string[] {
 /** Indents each line that is not empty. */
 export function indent(text: string, by: string): string {
   return text.replaceAll(/^(?=.)/gm, by);
+}
+
+/**
+ * Where the certificate of the site is, as certbot makes it.
+ *
+ * @param proof Its option for how it proves that the name is yours.
+ */
+export function certificate(
+  { serverNames }: ConfigOptions,
+  proof = "--webroot -w /var/www/html",
+): { comment: string; chain: string; key: string } {
+  const folder = `/etc/letsencrypt/live/${serverNames[0]}`;
+  const names = serverNames.map((name) => ` -d ${name}`).join("");
+  return {
+    comment: `# From: certbot certonly ${proof}${names}`,
+    chain: `${folder}/fullchain.pem`,
+    key: `${folder}/privkey.pem`,
+  };
+}
+
+/**
+ * Returns the origin that HTTP is redirected to.
+ *
+ * @param host The variable with the requested host, for a site with several names.
+ */
+export function httpsOrigin({ serverNames, listen }: ConfigOptions, host: string): string {
+  const port = listen?.transport === "tcp" && listen.port !== 443 ? `:${listen.port}` : "";
+  return `https://${serverNames.length > 1 ? host : serverNames[0]}${port}`;
 }

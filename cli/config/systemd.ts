@@ -3,13 +3,17 @@ import { formatAddress } from "../address.ts";
 import { SPECIFIER } from "../version.ts";
 import { allowRemote, type ConfigOptions } from "./options.ts";
 
+/** Matches the paths that ProtectHome= hides. */
+const HOME = /^\/(?:home|root|run\/user)\//;
+
 /**
  * A socket unit and a service unit of systemd, as `systemctl cat` shows them. Long, as one template shows the two units as
  * their reader sees them.
  */
 export function systemd(options: ConfigOptions): string {
-  const { name, listen, protocol, path, backends: [backend], app, project, workers, deno } =
+  const { name, listen, protocol, path, backends: [backend], app, project, workers, deno, data } =
     options;
+  const folder = project?.folder ?? dirname(app);
   const socket = listen ?? backend;
   // Deno adds this package to the lock file that it uses, and the project's is read-only.
   const lock = project?.lock === undefined ? undefined : `%C/${name}/deno.lock`;
@@ -22,7 +26,8 @@ export function systemd(options: ConfigOptions): string {
     "--cached-only",
     config,
     "--allow-env",
-    `--allow-read=${project?.folder ?? dirname(app)}`,
+    `--allow-read=${folder}${data ? `,%S/${name}` : ""}`,
+    ...(data ? [`--allow-write=%S/${name}`] : []),
     ...(workers === undefined ? [] : [`--allow-run=${deno}`]),
   ];
   const serve = [
@@ -59,7 +64,15 @@ After=${name}.socket network.target
 LimitNOFILE=65536
 # Deno looks here for deno.json or package.json.
 WorkingDirectory=${dirname(project?.path ?? app)}
+# What many packages look at.
+Environment=NODE_ENV=production
 ${
+    options.envFile === undefined
+      ? ""
+      : `# root reads it, not the app's user: chmod 600 ${options.envFile}
+EnvironmentFile=${options.envFile}
+`
+  }${
     lock === undefined ? "" : `# The service may not write to the app's folder.
 ExecStartPre=cp ${project!.lock} ${lock}
 `
@@ -79,14 +92,20 @@ KillMode=mixed
 TimeoutStopSec=15
 Restart=on-failure
 
-# A user of its own, which may write to its cache and nowhere else.
+# A user of its own, which may write to its cache${data ? " and its data" : ""} and nowhere else.
 DynamicUser=yes
 CacheDirectory=${name}
 Environment=DENO_DIR=%C/${name}
-UMask=0077
+${
+    data
+      ? `# For databases, uploads and the like: the app finds the folder in the variable STATE_DIRECTORY.
+StateDirectory=${name}
+StateDirectoryMode=0700
+`
+      : ""
+  }UMask=0077
 ProtectSystem=strict
-# An app in /home needs read-only here.
-ProtectHome=yes
+${protectHome([folder, deno])}
 PrivateTmp=yes
 PrivateDevices=yes
 ProtectClock=yes
@@ -106,4 +125,13 @@ RestrictSUIDSGID=yes
 SystemCallArchitectures=native
 # Not MemoryDenyWriteExecute, as Deno compiles JavaScript to machine code.
 `;
+}
+
+/** Hides home folders, but for paths in them that the service reads. */
+function protectHome(paths: string[]): string {
+  const shown = paths.filter((path) => HOME.test(path));
+  if (shown.length === 0) return "ProtectHome=yes";
+  return `# Of home folders the service sees these paths only.
+ProtectHome=tmpfs
+BindReadOnlyPaths=${shown.join(" ")}`;
 }

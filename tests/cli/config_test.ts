@@ -42,7 +42,7 @@ const CHECKS: Record<string, Check> = {
   apache: {
     needs: { apache2: "apache2", [`${APACHE_MODULES}/mod_proxy_fcgi.so`]: "apache2-bin" },
     wrap: (config, directory) =>
-      ["authz_core", "mpm_event", "proxy", "proxy_fcgi", "proxy_scgi"].map((name) =>
+      "authz_core mpm_event proxy proxy_fcgi proxy_scgi rewrite headers".split(" ").map((name) =>
         `LoadModule ${name}_module ${APACHE_MODULES}/mod_${name}.so\n`
       ).join("") + `ServerName localhost
 ServerRoot ${directory}
@@ -72,8 +72,12 @@ ${config}`,
   },
 };
 
+/** Files in front of the app. tests/servers/files_test.ts has one folder that never changes, and HTTPS. */
+const FILES = ["--root", "/srv/www", "--immutable", "/_app/immutable", "--immutable", "/assets"];
+
 const VARIANTS: Record<string, string[][]> = {
   nginx: [
+    [...FILES, "--path", "/app", "--server-name", "a.example", "--server-name", "b.example"],
     [],
     ["--path", "/app", "--backend", "unix:/run/app.sock"],
     ["--path", "/app", "--name", "1-app.org"],
@@ -83,17 +87,20 @@ const VARIANTS: Record<string, string[][]> = {
     ["--protocol", "scgi", "--backend", "10.0.0.5:4000", "--backend", "unix:/run/app.sock"],
   ],
   apache: [
+    [...FILES, "--path", "/app", "--server-name", "a.example", "--server-name", "b.example"],
     [],
     ["--path", "/app", "--backend", "unix:/run/app.sock"],
     ["--protocol", "scgi", "--backend", "[::1]:4000"],
   ],
   lighttpd: [
+    [...FILES, "--path", "/app", "--server-name", "a.example", "--server-name", "b.example"],
     [],
     ["--path", "/app", "--backend", "unix:/run/app.sock"],
     ["--protocol", "scgi"],
     ["--backend", "127.0.0.1:9000", "--backend", "10.0.0.6:9000"],
   ],
   caddy: [
+    [...FILES, "--path", "/app", "--server-name", "a.example", "--server-name", "b.example"],
     [],
     ["--path", "/app", "--backend", "unix:/run/app.sock"],
     ["--backend", "10.0.0.5:9000", "--backend", "10.0.0.6:9000"],
@@ -104,7 +111,11 @@ const VARIANTS: Record<string, string[][]> = {
     ["--path", "/app", "--backend", "unix:/run/app.sock"],
     ["--backend", "10.0.0.5:9000", "--backend", "10.0.0.6:9000", "--backend", "[::1]:9000"],
   ],
-  h2o: [[], ["--path", "/app", "--backend", "unix:/run/app.sock"]],
+  h2o: [
+    [],
+    ["--path", "/app", "--backend", "unix:/run/app.sock"],
+    [...FILES, "--path", "/app", "--server-name", "a.example", "--server-name", "b.example"],
+  ],
 };
 
 for (const [server, { needs, wrap, command }] of Object.entries(CHECKS)) {
@@ -136,7 +147,12 @@ function unitsOf(text: string): Record<string, string> {
 }
 
 for (
-  const variant of [[], ["--workers", "2"], ["--listen", "unix:/run/app.sock", "--path", "/app"]]
+  const variant of [
+    [],
+    ["--workers", "2"],
+    ["--listen", "unix:/run/app.sock", "--path", "/app"],
+    ["--data", "--env-file", "/etc/app.env", "--app", "/home/ann/app/main.ts"],
+  ]
 ) {
   testWith(
     { "systemd-analyze": "systemd" },
@@ -263,7 +279,24 @@ const MISTAKES: [args: string[], message: string][] = [
   [["nginx", "--name", "a b"], "--name must be letters"],
   [["nginx", "--server-name", "a;b"], "--server-name must be a name such as example.org"],
   [["haproxy", "--server-name", "a", "--server-name=-i"], `current value is "-i"`],
-  [["caddy", "--server-name", "a"], "caddy takes no --server-name here"],
+  [
+    ["systemd", "--server-name", "a"],
+    "--server-name is for nginx, apache, lighttpd, caddy, haproxy",
+  ],
+  [
+    ["haproxy", "--root", "/srv"],
+    "--root is for nginx, apache, lighttpd, caddy, h2o: haproxy does",
+  ],
+  [["nginx", "--htaccess"], "--htaccess is for apache: nginx does not take it."],
+  [["nginx", "--data"], "--data is for systemd: nginx does not take it."],
+  [["nginx", "--root", "public"], "--root must be an absolute path without spaces"],
+  [["nginx", "--immutable", "/assets"], "--immutable is a folder in --root: add that."],
+  [
+    ["nginx", "--root", "/srv", "--immutable", "assets"],
+    "--immutable must be such as /_app/immutable",
+  ],
+  [["nginx", "--redirect-https"], "--redirect-https needs the name of the certificate"],
+  [["nginx", "--domain", "example.org"], "Use --server-name example.org"],
   [["nginx", "-b", "unix:app.sock"], "unix: and an absolute path without spaces"],
   [["nginx", "-b", "unix:/run/a;b"], "unix: and an absolute path without spaces"],
   [["systemd", "--app", "app.ts"], "--app must be an absolute path"],
