@@ -34,6 +34,8 @@ export type {
   HandlerInfo,
   Protocol,
 } from "./bridge/app.ts";
+export type { NetAddr } from "./io/addr.ts";
+import { runtime } from "./io/runtime.ts";
 
 /** The input that a script reads the body from: the part of `Deno.stdin` that is used. */
 export interface CGIInput {
@@ -159,8 +161,12 @@ const RECOVERABLE =
 export async function serveCGI(app: App, options: CGIOptions = {}): Promise<void> {
   checkNumbers("Cannot serve", options);
   checkRequestOptions(options);
-  const { stdin = Deno.stdin, stdout = Deno.stdout, stderr = Deno.stderr, exitTimeout = 1000 } =
-    options;
+  const {
+    stdin = runtime.stdin,
+    stdout = runtime.stdout,
+    stderr = runtime.stderr,
+    exitTimeout = 1000,
+  } = options;
   let shown = false;
   const write = pipeWriter(stderr);
   const log = safeLog(options.log, (message) => {
@@ -187,8 +193,10 @@ export async function serveCGI(app: App, options: CGIOptions = {}): Promise<void
     ? await refuse(refusal, exchange, output)
     : await respond(toHandler(app), exchange, output, options);
   if (!output.closed) await body.drain();
-  if (options.env === undefined && (!sent && !output.closed || refusal === 500)) Deno.exitCode = 1;
-  if (stdin === Deno.stdin && stdout === Deno.stdout) exitWithin(exitTimeout, log);
+  if (options.env === undefined && (!sent && !output.closed || refusal === 500)) {
+    runtime.exitCode = 1;
+  }
+  if (stdin === runtime.stdin && stdout === runtime.stdout) exitWithin(exitTimeout, log);
 }
 
 /**
@@ -204,7 +212,7 @@ function exitWithin(timeout: number, log: (message: string) => void): void {
       `Exited the script as it must end within ${timeout} ms of its response: something kept it alive, ` +
         "such as a timer or a connection. Stop it, or set exitTimeout",
     );
-    Deno.exit();
+    runtime.exit();
   });
 }
 
@@ -227,8 +235,8 @@ function readVariables(override: Record<string, string> | undefined): Variables 
   let byteStrings: Record<string, string> | undefined;
   if (env === undefined) {
     try {
-      Deno.env.delete("HTTP_PROXY");
-      env = Deno.env.toObject();
+      runtime.env.delete("HTTP_PROXY");
+      env = runtime.env.toObject();
       byteStrings = recoverVariables(env);
     } catch (error) {
       throw new Error(
@@ -252,7 +260,7 @@ function recoverVariables(env: Record<string, string>): Record<string, string> |
   for (const name of RECOVERABLE.split(" ")) {
     if (env[name] !== undefined) continue;
     try {
-      Deno.env.get(name);
+      runtime.env.get(name);
     } catch (error) {
       // The message ends with the value as Rust's Debug formats it.
       const [, escaped] = /"(.*)"$/s.exec((error as Error).message) ?? [];

@@ -43,6 +43,7 @@ export type {
   HandlerInfo,
   Protocol,
 } from "./bridge/app.ts";
+export type { Addr, NetAddr, UnixAddr, VsockAddr } from "./io/addr.ts";
 
 /** Options of {@linkcode serveFastCGI}. */
 export interface FastCGIOptions extends AppOptions, LimitOptions, ServerOptions {

@@ -27,3 +27,5 @@ export type {
   SCGIGatewayOptions,
 } from "./gateway/options.ts";
 export type { Address } from "./io/address.ts";
+export type { Addr, NetAddr, UnixAddr, VsockAddr } from "./io/addr.ts";
+export type { ServeInfo } from "./io/runtime.ts";

@@ -23,10 +23,12 @@ import {
 import { toHandler } from "./server/respond.ts";
 import { checkHeaders, checkResponse } from "./server/response_head.ts";
 import { createVariables } from "./bridge/request_variables.ts";
+import type { Addr, NetAddr, UnixAddr } from "./io/addr.ts";
 import { DEFAULT_PORTS } from "./io/address.ts";
 import { safeLog } from "./io/log.ts";
 import { type ListenOptions, openNamed, openUnixSocket } from "./io/listen.ts";
 import { MAX_DELAY } from "./io/max_delay.ts";
+import { type HTTPServer, runtime, type ServeInfo } from "./io/runtime.ts";
 import { SHUTDOWN_TIMEOUT } from "./io/timeouts.ts";
 import type { ServerOptions } from "./server/server.ts";
 import { ProtocolError } from "./wire/protocol_error.ts";
@@ -42,13 +44,14 @@ export type {
   HandlerInfo,
   Protocol,
 } from "./bridge/app.ts";
+export type { Addr, NetAddr, UnixAddr, VsockAddr } from "./io/addr.ts";
+export type { HTTPServer } from "./io/runtime.ts";
 
 /** Options of {@linkcode serveHTTP}: those of `Deno.serve`, and those that all transports share. */
 export interface HTTPOptions
   extends
-    Omit<Deno.ServeTcpOptions, "onError" | "onListen">,
     AppOptions,
-    Pick<ServerOptions, "shutdownTimeout" | "log">,
+    Pick<ServerOptions, "shutdownTimeout" | "log" | "signal">,
     Pick<ListenOptions, "mode" | "group"> {
   /**
    * The address to listen on.
@@ -63,11 +66,35 @@ export interface HTTPOptions
    */
   allowRemote?: boolean;
   /**
+   * The port to listen on, from 1; 0 for any that is free.
+   *
+   * @default 8000
+   */
+  port?: number;
+  /**
+   * Whether other sockets may listen on the same port (`SO_REUSEPORT`).
+   *
+   * @default false
+   */
+  reusePort?: boolean;
+  /**
+   * How many connections may wait until they are accepted, from 1.
+   *
+   * @default 511
+   */
+  tcpBacklog?: number;
+  /**
+   * Whether responses are compressed where the client accepts this and the type is compressible.
+   *
+   * @default false
+   */
+  automaticCompression?: boolean;
+  /**
    * Called with the address once the server listens.
    *
    * @default a line on the console
    */
-  onListen?: (addr: Deno.Addr) => void;
+  onListen?: (addr: Addr) => void;
   /**
    * The path of a Unix socket to listen on, instead of `hostname` and `port`, with `mode` and `group`. A file that is
    * there, such as that of a server that was killed, makes it fail.
@@ -104,7 +131,7 @@ const DOTS = /\/(?:\.|%2e)/i;
 export function serveHTTP(
   app: App,
   options: HTTPOptions & { path: string },
-): Deno.HttpServer<Deno.UnixAddr>;
+): HTTPServer<UnixAddr>;
 /**
  * Serves an app with `Deno.serve`.
  *
@@ -125,8 +152,8 @@ export function serveHTTP(
  * await server.shutdown();
  * ```
  */
-export function serveHTTP(app: App, options?: HTTPOptions): Deno.HttpServer<Deno.NetAddr>;
-export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<Deno.Addr> {
+export function serveHTTP(app: App, options?: HTTPOptions): HTTPServer<NetAddr>;
+export function serveHTTP(app: App, options: HTTPOptions = {}): HTTPServer<Addr> {
   checkNumbers("Cannot serve", options);
   checkRequestOptions(options);
   const service = new Service(app, options);
@@ -140,8 +167,8 @@ export function serveHTTP(app: App, options: HTTPOptions = {}): Deno.HttpServer<
 function open(
   options: HTTPOptions,
   signal: AbortSignal,
-  handler: Deno.ServeHandler<Deno.Addr>,
-): Deno.HttpServer<Deno.Addr> {
+  handler: (request: Request, info: ServeInfo) => Promise<Response>,
+): HTTPServer<Addr> {
   const {
     onError: _onError,
     debug: _debug,
@@ -155,7 +182,7 @@ function open(
     const { allowRemote = false, hostname = allowRemote ? "0.0.0.0" : "127.0.0.1" } = others;
     return openNamed(
       { transport: "tcp", hostname, port: options.port ?? DEFAULT_PORTS.http },
-      () => Deno.serve({ ...others, hostname, signal }, handler),
+      () => runtime.serve({ ...others, hostname, signal }, handler),
     );
   }
   // Not the caller's, as others cannot connect before the file has its group and mode.
@@ -166,7 +193,7 @@ function open(
       openUnixSocket(
         path,
         { mode, group },
-        () => Deno.serve({ path, onListen, signal }, handler),
+        () => runtime.serve({ path, onListen, signal }, handler),
         (opened) => opened.shutdown(),
       ),
   );
@@ -196,7 +223,7 @@ class Service {
 
   serve(
     native: Request,
-    { remoteAddr, completed }: Deno.ServeHandlerInfo<Deno.Addr>,
+    { remoteAddr, completed }: ServeInfo,
   ): Promise<Response> {
     const { onCompleted } = this.#options;
     const refusal = refusalOf(native);
@@ -288,11 +315,11 @@ function addressedHost(url: string): string | undefined {
 
 /** Limits how long a server that shuts down waits for its requests: that of `Deno.serve` has no limit. */
 function limitShutdown(
-  server: Deno.HttpServer<Deno.Addr>,
+  server: HTTPServer<Addr>,
   stop: AbortController,
   signal: AbortSignal | undefined,
   shutdownTimeout = SHUTDOWN_TIMEOUT,
-): Deno.HttpServer<Deno.Addr> {
+): HTTPServer<Addr> {
   const late = Promise.withResolvers<never>();
   const finished = Promise.race([server.finished, late.promise]);
   // A caller that ignores the promise must not end with an unhandled rejection.
@@ -335,7 +362,7 @@ function limitShutdown(
 }
 
 /** Returns a peer as REMOTE_ADDR names it, one on a Unix socket as HAProxy does: "unix". */
-function nameOfPeer(addr: Deno.Addr): string {
+function nameOfPeer(addr: Addr): string {
   return "hostname" in addr ? addr.hostname : addr.transport;
 }
 
@@ -343,7 +370,7 @@ type LoggedOptions = HTTPOptions & Required<Pick<HTTPOptions, "log">>;
 
 class HTTPInfo implements HandlerInfo {
   #request: Request;
-  #remoteAddr: Deno.Addr;
+  #remoteAddr: Addr;
   #completed: Promise<void>;
   #options: LoggedOptions;
   #variables: Variables | null = null;
@@ -351,7 +378,7 @@ class HTTPInfo implements HandlerInfo {
 
   constructor(
     request: Request,
-    remoteAddr: Deno.Addr,
+    remoteAddr: Addr,
     completed: Promise<void>,
     options: LoggedOptions,
   ) {
@@ -371,7 +398,7 @@ class HTTPInfo implements HandlerInfo {
     return this.#completed;
   }
 
-  get remoteAddr(): Deno.NetAddr {
+  get remoteAddr(): NetAddr {
     if (this.#options.trustForwarded) return remoteAddress(this.variables, this.#options);
     const peer = this.#remoteAddr;
     return peer.transport === "tcp" ? peer : { transport: "tcp", hostname: "", port: 0 };

@@ -31,6 +31,8 @@ export type {
   HandlerInfo,
   Protocol,
 } from "./bridge/app.ts";
+export type { Addr, NetAddr, UnixAddr, VsockAddr } from "./io/addr.ts";
+import { type HTTPServer, runtime } from "./io/runtime.ts";
 export type { FastCGIOptions, LimitOptions, Server, ServerOptions } from "./fastcgi.ts";
 export type { HTTPOptions } from "./http.ts";
 
@@ -83,7 +85,7 @@ export async function serve(app: App, options: ServeOptions = {}): Promise<void>
   const running = runUntilTerminated(server);
   if (inherited !== undefined) {
     const { reportReady } = await import("./process/worker.ts");
-    await reportReady(() => inherited.shutdown());
+    reportReady(() => inherited.shutdown());
   }
   await running;
 }
@@ -111,18 +113,18 @@ async function serveOverHTTP(
   app: App,
   options: ServeOptions,
   environment: Environment,
-): Promise<Deno.HttpServer> {
+): Promise<HTTPServer> {
   const { serveHTTP } = await import("./http.ts");
   try {
     return serveHTTP(app, options);
   } catch (error) {
-    if (error instanceof Deno.errors.AddrInUse && options.path === undefined) {
+    if (error instanceof runtime.errors.AddrInUse && options.path === undefined) {
       const { DEFAULT_PORTS } = await import("./io/address.ts");
       const { port = DEFAULT_PORTS.http } = options;
       throw failure(`${error.message}. Set another port, as in: serve(app, { port: ${port + 1} })`);
     }
-    const mayBeCGI = environment === "unreadable" && !Deno.stdin.isTerminal();
-    if (mayBeCGI && error instanceof Deno.errors.NotCapable) throw await unreadable(options);
+    const mayBeCGI = environment === "unreadable" && !runtime.stdin.isTerminal();
+    if (mayBeCGI && error instanceof runtime.errors.NotCapable) throw await unreadable(options);
     throw error;
   }
 }
@@ -131,7 +133,7 @@ async function serveOverHTTP(
 async function unreadable({ hostname = "127.0.0.1", port }: ServeOptions): Promise<Error> {
   const { DEFAULT_PORTS, nameOf } = await import("./io/address.ts");
   const host = nameOf({ transport: "tcp", hostname, port: port ?? DEFAULT_PORTS.http });
-  const { state } = Deno.permissions.querySync({ name: "net", host });
+  const { state } = runtime.permissions.querySync({ name: "net", host });
   return failure(
     state === "granted"
       ? "Cannot serve as this looks like a CGI request, but its variables may not be read: " +
@@ -154,13 +156,13 @@ type Environment = "cgi" | "other" | "unreadable";
 function readEnvironment(): Environment {
   const names = ["GATEWAY_INTERFACE", "REQUEST_METHOD"];
   // At a terminal Deno would prompt for the permission. Elsewhere trying is faster than querying.
-  if (Deno.stdin.isTerminal()) {
+  if (runtime.stdin.isTerminal()) {
     const isReadable = (variable: string) =>
-      Deno.permissions.querySync({ name: "env", variable }).state === "granted";
+      runtime.permissions.querySync({ name: "env", variable }).state === "granted";
     if (!names.every(isReadable)) return "unreadable";
   }
   try {
-    return names.every((name) => Deno.env.has(name)) ? "cgi" : "other";
+    return names.every((name) => runtime.env.has(name)) ? "cgi" : "other";
   } catch {
     return "unreadable";
   }

@@ -17,3 +17,4 @@
 
 export { NoWorkerError, prefork, type PreforkOptions } from "./process/prefork.ts";
 export type { ListenOptions } from "./io/listen.ts";
+export type { Addr, NetAddr, UnixAddr, VsockAddr } from "./io/addr.ts";

@@ -40,6 +40,7 @@ export type {
   HandlerInfo,
   Protocol,
 } from "./bridge/app.ts";
+export type { Addr, NetAddr, UnixAddr, VsockAddr } from "./io/addr.ts";
 
 /** Options of {@linkcode serveSCGI}. */
 export interface SCGIOptions extends AppOptions, LimitOptions, ServerOptions {

@@ -4,6 +4,8 @@
  * @module
  */
 
+import type { NetAddr } from "../io/addr.ts";
+
 /** The protocol that a request arrived over. */
 export type Protocol = "cgi" | "fastcgi" | "scgi" | "http";
 
@@ -11,12 +13,12 @@ export type Protocol = "cgi" | "fastcgi" | "scgi" | "http";
  * The second argument of a handler: what a `Request` cannot express. In Hono it is `c.env`, with
  * `new Hono<{ Bindings: HandlerInfo }>()`.
  */
-export interface HandlerInfo extends Deno.ServeHandlerInfo<Deno.NetAddr> {
+export interface HandlerInfo {
   /**
    * The client's address, from REMOTE_ADDR and REMOTE_PORT, over HTTP that of the peer. Without these, and for a peer on a
    * Unix socket, the host name is empty and the port 0.
    */
-  readonly remoteAddr: Deno.NetAddr;
+  readonly remoteAddr: NetAddr;
   /** Resolves when the response has been sent; rejects if it cannot be sent completely. */
   readonly completed: Promise<void>;
   /** The protocol that the request arrived over. */

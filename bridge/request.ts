@@ -10,6 +10,7 @@ import { CONNECTION_FIELDS, TOKEN } from "../wire/cgi.ts";
 import type { Variables } from "../wire/variables.ts";
 import type { AppOptions, Protocol } from "./app.ts";
 import { serverQuirks } from "./server_quirks.ts";
+import type { NetAddr } from "../io/addr.ts";
 
 /** Methods that no `Request` can have (A5). */
 export const NO_REQUEST: RegExp = /^(?:CONNECT|TRACE|TRACK)$/i;
@@ -352,7 +353,7 @@ export interface Forwarded {
   /** The host that the client addressed. */
   host?: string;
   /** The client, if the proxy names an address. */
-  client?: Deno.NetAddr;
+  client?: NetAddr;
 }
 
 /** The URL of a request as the app sees it, and how its path is split. */

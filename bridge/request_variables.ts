@@ -7,6 +7,7 @@
 
 import { toByteString } from "../wire/byte_string.ts";
 import { NO_VARIABLE } from "./request.ts";
+import type { Addr } from "../io/addr.ts";
 
 /** What the variables contain besides the request. */
 export interface VariableOptions {
@@ -23,7 +24,7 @@ export interface VariableOptions {
   /** The length of the body in bytes, if it is known. */
   contentLength?: number;
   /** The client's address. */
-  remoteAddr?: Deno.Addr;
+  remoteAddr?: Addr;
   /** The client's HTTP version. @default "HTTP/1.1" */
   serverProtocol?: string;
   /** The name of the server software. @default "Gatehouse" */

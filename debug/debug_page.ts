@@ -12,6 +12,7 @@ import { hintsFor } from "./server_hints.ts";
 import { shellCommand } from "./shell_command.ts";
 import { ownSources, type SourceReader } from "./source_file.ts";
 import { type StackFrame, stackOf } from "./stack.ts";
+import type { Addr } from "../io/addr.ts";
 
 /** An error of the chain, and its relation to the others. */
 interface ShownError {
@@ -68,7 +69,7 @@ export async function debugPage(
   error: unknown,
   request: Request | undefined,
   info: HandlerInfo,
-  address?: Deno.Addr,
+  address?: Addr,
   reader: SourceReader = ownSources,
 ): Promise<Response> {
   const report = await createReport(error, request, info, address, reader);
@@ -90,7 +91,7 @@ async function createReport(
   error: unknown,
   request: Request | undefined,
   info: HandlerInfo,
-  address: Deno.Addr | undefined,
+  address: Addr | undefined,
   reader: SourceReader,
 ): Promise<Report> {
   const redactor = new Redactor();

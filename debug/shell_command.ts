@@ -2,6 +2,7 @@ import type { HandlerInfo } from "../bridge/app.ts";
 import { isPrintable, printable } from "../io/printable.ts";
 import { addressOf } from "../io/address.ts";
 import type { Redactor } from "./redact.ts";
+import type { Addr } from "../io/addr.ts";
 
 /** The variables that a script needs to reproduce this request. */
 const NEEDED =
@@ -19,7 +20,7 @@ export function shellCommand(
   headers: [name: string, value: string][],
   info: HandlerInfo,
   redactor: Redactor,
-  address: Deno.Addr | undefined,
+  address: Addr | undefined,
 ): string {
   const words = info.protocol === "cgi"
     ? scriptWords(info, redactor)
@@ -42,7 +43,7 @@ function clientWords(
   headers: [name: string, value: string][],
   info: HandlerInfo,
   redactor: Redactor,
-  address: Deno.Addr | undefined,
+  address: Addr | undefined,
 ): string[] {
   const isHTTP = info.protocol === "http" ||
     info.variables.get("SERVER_SOFTWARE") === DEVELOPMENT;
@@ -71,7 +72,7 @@ function hasBody({ variables }: HandlerInfo): boolean {
   return !["", "0"].includes(variables.get("CONTENT_LENGTH") ?? "");
 }
 
-function addressText(address: Deno.Addr | undefined): string {
+function addressText(address: Addr | undefined): string {
   return address && addressOf(address) || "ADDRESS";
 }
 

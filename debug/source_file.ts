@@ -1,5 +1,6 @@
 import { filePath } from "../io/main_module.ts";
 import { type RuntimeFrame, runtimeFrames } from "../io/private_fields.ts";
+import { runtime } from "../io/runtime.ts";
 
 /** Reads the sources and stacks of errors. */
 export interface SourceReader {
@@ -25,10 +26,10 @@ export async function readSource(url: string): Promise<string | undefined> {
   try {
     const path = filePath(url);
     if (path === undefined) return undefined;
-    if (Deno.permissions.querySync({ name: "read", path }).state !== "granted") return undefined;
-    const { isFile, size } = await Deno.stat(path);
+    if (runtime.permissions.querySync({ name: "read", path }).state !== "granted") return undefined;
+    const { isFile, size } = await runtime.stat(path);
     if (!isFile || size > MAX_LENGTH) return undefined;
-    const source = await Deno.readTextFile(path);
+    const source = await runtime.readTextFile(path);
     return EXTENSION.test(path) || source.startsWith("#!") ? source : undefined;
   } catch {
     return undefined;

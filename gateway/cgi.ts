@@ -43,6 +43,7 @@ import {
   readBasePath,
   type ScriptPath,
 } from "./script_path.ts";
+import type { CommandStatus } from "../io/runtime.ts";
 
 const DENO_SCRIPT = /\.m?[tj]s$/;
 /** How many endings are remembered. */
@@ -237,7 +238,7 @@ class Scripts {
     }
     this.#running.add(process);
     process.status.finally(() => this.#running.delete(process));
-    const onfailure = (status: Deno.CommandStatus) =>
+    const onfailure = (status: CommandStatus) =>
       this.#logFailure(found.file, status, roundTrip.log);
     new CGIClient(roundTrip, process, onfailure).run();
   }
@@ -245,7 +246,7 @@ class Scripts {
   /** Logs how a script ended after a valid response. Some end with an exit code each time: it is logged once. */
   #logFailure(
     file: string,
-    { code, signal }: Deno.CommandStatus,
+    { code, signal }: CommandStatus,
     log: (message: string) => void,
   ): void {
     if (signal !== null) return log(`${file} ended with ${signal}`);
@@ -340,13 +341,13 @@ function readPermissions(permissions: Record<string, string[]>): Map<string, str
 class CGIClient implements Transport {
   #roundTrip: RoundTrip;
   #process: ProcessGroup;
-  #onfailure: (status: Deno.CommandStatus) => void;
+  #onfailure: (status: CommandStatus) => void;
 
   /** @param onfailure Called if the script ends with an exit code or a signal after its response. */
   constructor(
     roundTrip: RoundTrip,
     process: ProcessGroup,
-    onfailure: (status: Deno.CommandStatus) => void,
+    onfailure: (status: CommandStatus) => void,
   ) {
     this.#roundTrip = roundTrip;
     this.#process = process;

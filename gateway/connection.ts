@@ -12,6 +12,7 @@ import { ByteBuffer } from "../wire/byte_buffer.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 import { DEFAULTS } from "./options.ts";
 import type { RoundTrip } from "./round_trip.ts";
+import { runtime } from "../io/runtime.ts";
 
 /** How long other clients of the application may have to wait by default, in milliseconds. */
 const MAX_WAIT = 100;
@@ -98,7 +99,7 @@ export class ApplicationConnections {
       return undefined;
     } catch (error) {
       if (roundTrip.over) return undefined;
-      if (error instanceof Deno.errors.NotCapable) throw error;
+      if (error instanceof runtime.errors.NotCapable) throw error;
       throw new ProtocolError((error as Error).message, connectStatus(error));
     }
   }
@@ -116,9 +117,9 @@ export class ApplicationConnections {
 
 function connectStatus(error: unknown): number {
   if (error instanceof PoolFullError) return 503;
-  if (error instanceof Deno.errors.TimedOut) return 504;
+  if (error instanceof runtime.errors.TimedOut) return 504;
   // The listen queue of a Unix socket is full.
-  if (error instanceof Deno.errors.WouldBlock) return 503;
+  if (error instanceof runtime.errors.WouldBlock) return 503;
   return 502;
 }
 

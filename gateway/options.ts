@@ -5,9 +5,11 @@
  */
 
 import { MIN_BODY_RATE } from "../io/body_rate.ts";
+import type { Addr } from "../io/addr.ts";
+import type { ServeInfo } from "../io/runtime.ts";
 
 /** The `info` of a handler of `Deno.serve`, with the client's address. */
-export type GatewayInfo = Deno.ServeHandlerInfo<Deno.Addr>;
+export type GatewayInfo = ServeInfo<Addr>;
 
 /**
  * A handler for `Deno.serve`. Disposing of it closes its connections and kills its processes. Requests in progress then

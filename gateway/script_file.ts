@@ -1,3 +1,5 @@
+import { runtime, type RuntimeFileInfo } from "../io/runtime.ts";
+
 /** A script that may run. */
 export interface ScriptFile {
   /** The path of the file, with symbolic links unresolved. */
@@ -35,7 +37,7 @@ const MAX_FIRST_LINE = 256;
 
 /** Resolves a path against the working directory. */
 export function absolutePath(path: string): string {
-  return path.startsWith("/") ? path : `${Deno.cwd()}/${path}`;
+  return path.startsWith("/") ? path : `${runtime.cwd()}/${path}`;
 }
 
 /** Returns the folder of a file with an absolute path. */
@@ -92,12 +94,12 @@ export function findScript(
  *
  * @param target The target of the link.
  */
-function isForeignLink(path: string, target: Deno.FileInfo): boolean {
-  const link = Deno.lstatSync(path);
+function isForeignLink(path: string, target: RuntimeFileInfo): boolean {
+  const link = runtime.lstatSync(path);
   return link.isSymlink && link.uid !== target.uid;
 }
 
-function isWorldWritable({ mode }: Deno.FileInfo): boolean {
+function isWorldWritable({ mode }: RuntimeFileInfo): boolean {
   return ((mode ?? 0) & WORLD_WRITABLE) !== 0;
 }
 
@@ -117,8 +119,8 @@ export function checkScript(
   if (rules.extensions !== undefined && !rules.extensions.some((end) => file.endsWith(end))) {
     return refusal(`${file} must end in ${rules.extensions.join(", ")}`);
   }
-  const real = Deno.realPathSync(file);
-  const folder = Deno.statSync(folderOf(real));
+  const real = runtime.realPathSync(file);
+  const folder = runtime.statSync(folderOf(real));
   if (isWorldWritable(info)) return refusal(`${file} is writable by all users`);
   if (isWorldWritable(folder)) return refusal(`the folder of ${file} is writable by all users`);
   if (info.mode !== null && !(info.mode & EXECUTABLE) && rules.needsExecutableBit(file)) {
@@ -127,11 +129,11 @@ export function checkScript(
   return { file, taken, needsSlash: false };
 }
 
-function stat(path: string): Deno.FileInfo | null {
+function stat(path: string): RuntimeFileInfo | null {
   try {
-    return Deno.statSync(path);
+    return runtime.statSync(path);
   } catch (error) {
-    if (error instanceof Deno.errors.NotCapable) throw error;
+    if (error instanceof runtime.errors.NotCapable) throw error;
     return null;
   }
 }
@@ -148,7 +150,7 @@ function findFirstLineFault(file: string): string | undefined {
   const bytes = new Uint8Array(MAX_FIRST_LINE);
   let length: number | null;
   try {
-    using script = Deno.openSync(file);
+    using script = runtime.openSync(file);
     length = script.readSync(bytes);
   } catch {
     // An executable file need not be readable.
@@ -159,10 +161,10 @@ function findFirstLineFault(file: string): string | undefined {
   if (line === undefined) return undefined;
   if (line.endsWith("\r")) return "its first line ends in CR LF";
   try {
-    Deno.statSync(interpreter);
+    runtime.statSync(interpreter);
   } catch (error) {
     // Otherwise this process lacks the permission to stat it.
-    if (error instanceof Deno.errors.NotFound) return `${interpreter} does not exist`;
+    if (error instanceof runtime.errors.NotFound) return `${interpreter} does not exist`;
   }
   return undefined;
 }

@@ -1,3 +1,5 @@
+import type { Addr } from "./addr.ts";
+
 /** An address to listen on or connect to: `host:port`, `[::1]:port` or `unix:/path`. */
 export type Address = string;
 
@@ -34,7 +36,7 @@ export function parseAddress(address: Address): Endpoint {
 }
 
 /** Returns the address of a listener, or undefined if it has none, such as a Unix socket without a path. */
-export function addressOf(addr: Deno.Addr): Address | undefined {
+export function addressOf(addr: Addr): Address | undefined {
   if ("hostname" in addr) return nameOf({ ...addr, transport: "tcp" });
   return "path" in addr && addr.path ? nameOf({ ...addr, transport: "unix" }) : undefined;
 }

@@ -7,6 +7,8 @@
  * @module
  */
 
+import { runtime } from "./runtime.ts";
+
 /** A server that can release connections. */
 export interface Balanced {
   /** Counts the connections that had requests since the last call and can be released. */
@@ -56,7 +58,7 @@ export function reportBusy(
     const count = servers.values().reduce((sum, server) => sum + server.countBusy(), 0);
     if (isBusy && count > 0) report(count);
   }, REPORT);
-  Deno.unrefTimer(timer as unknown as number);
+  runtime.unrefTimer(timer);
   return timer;
 }
 

@@ -2,6 +2,7 @@ import { type Endpoint, nameOf } from "./address.ts";
 import type { Duplex } from "./duplex.ts";
 import { Progress } from "./progress.ts";
 import type { Ticked, Ticker } from "./ticker.ts";
+import { denoSockets, runtime } from "./runtime.ts";
 
 /**
  * Connects to an endpoint. A Unix socket connects or fails at once.
@@ -19,8 +20,7 @@ export async function connect(
   const attempt = new Attempt(endpoint, timeout);
   ticker.add(attempt);
   try {
-    if (endpoint.transport === "unix") return await Deno.connect(endpoint);
-    return await Deno.connect({ ...endpoint, signal: attempt.signal });
+    return await openDuplex(endpoint, attempt.signal);
   } catch (error) {
     if (attempt.signal.aborted) throw attempt.signal.reason;
     (error as Error).message = `Cannot connect to ${nameOf(endpoint)}: ${(error as Error).message}`;
@@ -28,6 +28,16 @@ export async function connect(
   } finally {
     ticker.delete(attempt);
   }
+}
+
+/** Opens a connection. A Unix socket connects or fails at once. */
+export async function openDuplex(endpoint: Endpoint, signal?: AbortSignal): Promise<Duplex> {
+  if (denoSockets === undefined) {
+    const { connectNode } = await import("./node_socket.ts");
+    return await connectNode(endpoint, signal);
+  }
+  if (endpoint.transport === "unix") return await denoSockets.connect(endpoint);
+  return await denoSockets.connect({ ...endpoint, signal });
 }
 
 /** An attempt to connect, whose signal aborts after a timeout. */
@@ -50,7 +60,7 @@ class Attempt implements Ticked {
   check(now: number): void {
     if (this.#begun.elapsed(now) < this.#timeout) return;
     this.#controller.abort(
-      new Deno.errors.TimedOut(
+      new runtime.errors.TimedOut(
         `Cannot connect to ${
           nameOf(this.#endpoint)
         } as it must take at most ${this.#timeout} ms: it takes longer`,

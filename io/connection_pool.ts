@@ -4,6 +4,7 @@ import type { Duplex } from "./duplex.ts";
 import { Progress } from "./progress.ts";
 import { type Member, Roster } from "./roster.ts";
 import { type Ticked, Ticker, tickFor } from "./ticker.ts";
+import { runtime } from "./runtime.ts";
 
 /** Limits of a {@linkcode PoolShare}. */
 export interface PoolOptions {
@@ -84,9 +85,8 @@ export class PooledConnection implements Member {
 
   /** Marks the connection as idle or in use. An idle one does not keep the process alive. */
   idle(idle: boolean): void {
-    const conn = this.duplex as Partial<Deno.TcpConn>;
-    if (idle) conn.unref?.();
-    else conn.ref?.();
+    if (idle) this.duplex.unref?.();
+    else this.duplex.ref?.();
   }
 
   /** Returns how long it has been idle, in milliseconds. @param now The time of a ticker. */
@@ -273,7 +273,7 @@ export class ConnectionPool<Connection extends PooledConnection> {
   #observeAfter(delay: number): void {
     this.#observesAt = performance.now() + delay;
     this.#observation = setTimeout(() => this.#observeOnTime(), delay);
-    Deno.unrefTimer(this.#observation as unknown as number);
+    runtime.unrefTimer(this.#observation);
   }
 
   /** Observes later if this process stood still: the first bytes may have arrived meanwhile, and are read first. */

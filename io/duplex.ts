@@ -1,3 +1,5 @@
+import type { Addr } from "./addr.ts";
+
 /** A connection: the part of `Deno.Conn` that a server uses. */
 export interface Duplex {
   /** Reads into the buffer and returns the number of bytes; null at the end. */
@@ -10,16 +12,20 @@ export interface Duplex {
   close(): void;
   /** Turns off Nagle's algorithm, so that small writes are sent at once. */
   setNoDelay?(on?: boolean): void;
+  /** Keeps the process alive while a read is pending. */
+  ref?(): void;
+  /** Lets the process end while a read is pending. */
+  unref?(): void;
   /** Whether an empty write always succeeds. That of `Deno.UnixConn` fails once the peer has closed both sides. */
   readonly ignoresEmptyWrites?: boolean;
   /** The peer's address. */
-  readonly remoteAddr: Deno.Addr;
+  readonly remoteAddr: Addr;
 }
 
 /** A listener: the part of `Deno.Listener` that a server uses. */
 export interface Listener extends AsyncIterable<Duplex> {
   /** The address that it listens on. */
-  readonly addr: Deno.Addr;
+  readonly addr: Addr;
   /** Stops listening. */
   close(): void;
   /** Keeps the process alive while it listens. */

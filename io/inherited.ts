@@ -1,6 +1,7 @@
 import type { Listener } from "./duplex.ts";
 import { grantedVariable } from "./environment.ts";
 import { InheritedListener } from "./inherited_listener.ts";
+import { runtime } from "./runtime.ts";
 
 /** Options of {@linkcode inheritedListener}. */
 export interface InheritedListenerOptions {
@@ -74,7 +75,7 @@ export async function openStandardInput(): Promise<Listener | "stream" | "other"
  */
 export function inheritedDescriptor(): number {
   const count = grantedVariable("LISTEN_FDS");
-  if (count === undefined || grantedVariable("LISTEN_PID") !== String(Deno.pid)) return 0;
+  if (count === undefined || grantedVariable("LISTEN_PID") !== String(runtime.pid)) return 0;
   if (count !== "1") {
     throw new Error(
       `Cannot listen on an inherited socket as LISTEN_FDS must be 1: current value is ${count}. Choose a socket by its fd`,
@@ -88,5 +89,5 @@ export function otherListenPid(): string | undefined {
   const pid = grantedVariable("LISTEN_FDS") === undefined
     ? undefined
     : grantedVariable("LISTEN_PID");
-  return pid === String(Deno.pid) ? undefined : pid;
+  return pid === String(runtime.pid) ? undefined : pid;
 }

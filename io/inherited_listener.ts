@@ -1,7 +1,10 @@
 import type { Duplex, Listener } from "./duplex.ts";
-import type { ListeningSocket } from "./listening_socket.ts";
+import { inheritedBacklog, type ListeningSocket } from "./listening_socket.ts";
 import { logLine } from "./log.ts";
 import { type NativeSockets, nativeSockets } from "./private_fields.ts";
+import type { Addr } from "./addr.ts";
+import type { NodeSocket } from "./node_socket.ts";
+import { denoSockets, runtime } from "./runtime.ts";
 
 /** The number of accepted connections that may wait to be served before accepting pauses. */
 const MAX_WAITING = 32;
@@ -21,7 +24,8 @@ function reportNode(): void {
 }
 
 /**
- * Accepts the connections of a listening socket that the process has inherited, as `Deno.listen` cannot use a descriptor.
+ * Accepts the connections of a listening socket that the process has inherited, as `Deno.listen` cannot use a descriptor,
+ * and on Node and Bun those of any other.
  * Accepting stops without an event when the process runs out of descriptors, so the listener renews the socket when no
  * connection has come for some time.
  */
@@ -48,17 +52,43 @@ export class InheritedListener implements Listener {
     native: NativeSockets | null | Promise<NativeSockets | null> = nativeSockets(),
   ): Promise<InheritedListener> {
     const found = await native;
-    const listener = new InheritedListener();
-    const arrived = () => listener.#arrived();
     if (found === null) {
-      reportNode();
-      const { NodeSocket } = await import("./node_socket.ts");
-      const socket = new NodeSocket(arrived, (error) => listener.#break(error));
-      listener.#socket = socket;
-      await socket.listen(fd);
-    } else {
-      const { NativeSocket } = await import("./native_socket.ts");
-      listener.#socket = new NativeSocket(found, fd, arrived);
+      if (denoSockets !== undefined) reportNode();
+      return await InheritedListener.openNode((socket) =>
+        socket.listen({ fd }, inheritedBacklog())
+      );
+    }
+    const { NativeSocket } = await import("./native_socket.ts");
+    const listener = new InheritedListener();
+    listener.#socket = new NativeSocket(found, fd, () => listener.#arrived());
+    listener.#schedule();
+    return listener;
+  }
+
+  /**
+   * Listens by node:net.
+   *
+   * @param listen Lets a socket listen.
+   */
+  static async openNode(
+    listen: (socket: NodeSocket) => Promise<void>,
+  ): Promise<InheritedListener> {
+    const [net, { NodeSocket }] = await Promise.all([
+      import("node:net"),
+      import("./node_socket.ts"),
+    ]);
+    const listener = new InheritedListener();
+    const socket = new NodeSocket(
+      net,
+      () => listener.#arrived(),
+      (error) => listener.#break(error),
+    );
+    listener.#socket = socket;
+    try {
+      await listen(socket);
+    } catch (error) {
+      socket.close();
+      throw error;
     }
     listener.#schedule();
     return listener;
@@ -66,7 +96,7 @@ export class InheritedListener implements Listener {
 
   private constructor() {}
 
-  get addr(): Deno.Addr {
+  get addr(): Addr {
     return this.#socket.addr;
   }
 
@@ -103,7 +133,7 @@ export class InheritedListener implements Listener {
 
   #schedule(): void {
     this.#timer = setTimeout(() => this.#check(), this.#silence);
-    Deno.unrefTimer(this.#timer as unknown as number);
+    runtime.unrefTimer(this.#timer);
   }
 
   /** Renews the socket if no connection has come since the last check. */

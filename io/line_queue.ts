@@ -1,4 +1,5 @@
 import { type LineOutput, logLine } from "./log.ts";
+import { runtime } from "./runtime.ts";
 
 /** How many bytes may wait. */
 const MAX_WAITING = 1_048_576;
@@ -153,7 +154,7 @@ export class LineQueue {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(call, PAUSE);
     // What waits at the end of the program is written then.
-    Deno.unrefTimer(this.#timer as unknown as number);
+    runtime.unrefTimer(this.#timer);
   }
 
   /** Returns the end of the next write: that of as many lines as it may have, or of one that is longer. */

@@ -1,5 +1,9 @@
 import { type Address, type Endpoint, nameOf, parseAddress } from "./address.ts";
+import { openDuplex } from "./connect.ts";
 import type { Duplex, Listener } from "./duplex.ts";
+import type { NodeSocket } from "./node_socket.ts";
+import type { Addr } from "./addr.ts";
+import { type DenoSockets, denoSockets, runtime, type RuntimeFileInfo } from "./runtime.ts";
 
 /** Options of {@linkcode listen}. */
 export interface ListenOptions {
@@ -17,7 +21,7 @@ export interface ListenOptions {
   group?: number | string;
   /**
    * How many connections may wait until they are accepted, from 1. The system has a maximum, such as
-   * `net.core.somaxconn`. `listen()` ignores it for a Unix socket, where Deno sets 1024.
+   * `net.core.somaxconn`. On Deno `listen()` ignores it for a Unix socket, which gets 1024.
    *
    * @default 511, with `prefork()` the system's maximum
    */
@@ -45,14 +49,44 @@ export interface ListenOptions {
 export async function listen(address: Address, options: ListenOptions = {}): Promise<Listener> {
   const parsed = parseAddress(address);
   checkBacklog(options.backlog);
-  if (parsed.transport === "tcp") {
-    return openNamed(parsed, () => Deno.listen({ ...parsed, tcpBacklog: options.backlog }));
+  if (parsed.transport === "unix") await removeStaleSocket(parsed.path);
+  const listener = denoSockets === undefined
+    ? await listenNode(parsed, options)
+    : listenDeno(denoSockets, parsed, options);
+  return parsed.transport === "unix" ? new UnixListener(listener, parsed.path) : listener;
+}
+
+function listenDeno(sockets: DenoSockets, endpoint: Endpoint, options: ListenOptions): Listener {
+  if (endpoint.transport === "tcp") {
+    return openNamed(
+      endpoint,
+      () => sockets.listen({ ...endpoint, tcpBacklog: options.backlog }),
+    );
   }
-  const { path } = parsed;
-  const open = () => openNamed(parsed, () => Deno.listen({ transport: "unix", path }));
-  await removeStaleSocket(path);
-  const listener = openUnixSocket(path, options, open, (opened) => opened.close());
-  return new UnixListener(listener, path);
+  const open = () => openNamed(endpoint, () => sockets.listen(endpoint));
+  return openUnixSocket(endpoint.path, options, open, (opened) => opened.close());
+}
+
+async function listenNode(endpoint: Endpoint, options: ListenOptions): Promise<Listener> {
+  const { InheritedListener } = await import("./inherited_listener.ts");
+  const { backlog = 511 } = options;
+  const listen = async (socket: NodeSocket) => {
+    if (endpoint.transport === "tcp") {
+      const { hostname: host, port } = endpoint;
+      return await socket.listen({ host, port }, backlog);
+    }
+    const { path } = endpoint;
+    checkOwnership(options);
+    const listening = openPrivately(() => socket.listen({ path }, backlog));
+    // It is bound by now, and nothing else runs before its file has its group and mode.
+    if (socket.bound) applyOwnership(path, options);
+    await listening;
+  };
+  try {
+    return await InheritedListener.openNode(listen);
+  } catch (error) {
+    throw namedError(endpoint, error);
+  }
 }
 
 /** @throws {RangeError} If it is neither undefined nor an integer from 1. */
@@ -68,14 +102,18 @@ export function openNamed<T>(endpoint: Endpoint, open: () => T): T {
   try {
     return open();
   } catch (error) {
-    // Only errors of the system have a code. Others, such as those of Deno's permissions, say enough.
-    const { constructor, message, code } = error as Error & { code?: string };
-    if (typeof code !== "string") throw error;
-    const named = new (constructor as ErrorConstructor)(
-      `Cannot listen on ${nameOf(endpoint)}: ${message}`,
-    );
-    throw Object.assign(named, { code });
+    throw namedError(endpoint, error);
   }
+}
+
+function namedError(endpoint: Endpoint, error: unknown): unknown {
+  // Only errors of the system have a code. Others, such as those of Deno's permissions, say enough.
+  const { constructor, message, code } = error as Error & { code?: string };
+  if (typeof code !== "string") return error;
+  const named = new (constructor as ErrorConstructor)(
+    `Cannot listen on ${nameOf(endpoint)}: ${message}`,
+  );
+  return Object.assign(named, { code });
 }
 
 /**
@@ -90,12 +128,7 @@ export function openUnixSocket<T>(
   open: () => T,
   close: (opened: T) => void,
 ): T {
-  for (const [name, value] of Object.entries({ mode: options.mode, group: options.group })) {
-    if (typeof value !== "number" || Number.isInteger(value) && value >= 0) continue;
-    throw new RangeError(
-      `Cannot listen as ${name} must be an integer from 0: current value is ${value}`,
-    );
-  }
+  checkOwnership(options);
   const opened = openPrivately(open);
   try {
     applyOwnership(path, options);
@@ -107,13 +140,23 @@ export function openUnixSocket<T>(
   return opened;
 }
 
+/** @throws {RangeError} If mode or group is a number that is no integer from 0. */
+function checkOwnership({ mode, group }: ListenOptions): void {
+  for (const [name, value] of Object.entries({ mode, group })) {
+    if (typeof value !== "number" || Number.isInteger(value) && value >= 0) continue;
+    throw new RangeError(
+      `Cannot listen as ${name} must be an integer from 0: current value is ${value}`,
+    );
+  }
+}
+
 /**
  * Sets the group and mode of a socket's file.
  *
  * @throws {Error} If others could connect before, as the umask is unusual and may not be set.
  */
 export function applyOwnership(path: string, { mode = 0o660, group }: ListenOptions): void {
-  const before = Deno.statSync(path).mode! & 0o777;
+  const before = runtime.statSync(path).mode! & 0o777;
   if ((before & ~mode & 0o022) !== 0) {
     throw new Error(
       `Cannot listen on ${path} as others must not connect before it has mode ${
@@ -121,25 +164,25 @@ export function applyOwnership(path: string, { mode = 0o660, group }: ListenOpti
       }: the umask gave it ${before.toString(8)}. Type "umask 022" before, or add --allow-sys`,
     );
   }
-  if (group !== undefined) Deno.chownSync(path, null, groupId(group));
-  Deno.chmodSync(path, mode);
+  if (group !== undefined) runtime.chownSync(path, null, groupId(group));
+  runtime.chmodSync(path, mode);
 }
 
 /** Opens a socket whose file only its owner can use, if the umask may be set. */
 export function openPrivately<T>(open: () => T): T {
-  const permission = { name: "sys", kind: "umask" } as unknown as Deno.SysPermissionDescriptor;
-  if (Deno.permissions.querySync(permission).state !== "granted") return open();
-  const before = Deno.umask(0o177);
+  const permission = { name: "sys", kind: "umask" } as const;
+  if (runtime.permissions.querySync(permission).state !== "granted") return open();
+  const before = runtime.umask(0o177);
   try {
     return open();
   } finally {
-    Deno.umask(before);
+    runtime.umask(before);
   }
 }
 
 function groupId(group: number | string): number {
   if (typeof group === "number") return group;
-  const line = Deno.readTextFileSync("/etc/group").split("\n")
+  const line = runtime.readTextFileSync("/etc/group").split("\n")
     .map((entry) => entry.split(":")).find(([name]) => name === group);
   if (line === undefined) {
     throw new Error(
@@ -155,21 +198,21 @@ function groupId(group: number | string): number {
  * @throws {Error} If a process listens on it, or the file is not a socket.
  */
 export async function removeStaleSocket(path: string): Promise<void> {
-  let info: Deno.FileInfo;
+  let info: RuntimeFileInfo;
   try {
-    info = await Deno.lstat(path);
+    info = await runtime.lstat(path);
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return;
+    if (error instanceof runtime.errors.NotFound) return;
     throw error;
   }
   if (!info.isSocket) {
     throw new Error(`Cannot listen on ${path} as it must be free or a socket: it is another file`);
   }
   try {
-    (await Deno.connect({ transport: "unix", path })).close();
+    (await openDuplex({ transport: "unix", path })).close();
   } catch (error) {
-    if (!(error instanceof Deno.errors.ConnectionRefused)) throw error;
-    await Deno.remove(path);
+    if (!(error instanceof runtime.errors.ConnectionRefused)) throw error;
+    await runtime.remove(path);
     return;
   }
   throw new Error(
@@ -185,12 +228,12 @@ const LISTENING = " 00010000 ";
 /** Describes the process that listens on a Unix socket, as far as /proc may be read. */
 function listeningProcess(path: string): string {
   try {
-    const line = Deno.readTextFileSync("/proc/net/unix").split("\n")
+    const line = runtime.readTextFileSync("/proc/net/unix").split("\n")
       .find((entry) => entry.includes(LISTENING) && entry.endsWith(` ${path}`));
     const inode = line?.trim().split(/\s+/)[6];
-    for (const { name: pid } of Deno.readDirSync("/proc")) {
+    for (const { name: pid } of runtime.readDirSync("/proc")) {
       if (/^\d+$/.test(pid) && hasSocket(pid, inode)) {
-        return `process ${pid} (${Deno.readTextFileSync(`/proc/${pid}/comm`).trim()})`;
+        return `process ${pid} (${runtime.readTextFileSync(`/proc/${pid}/comm`).trim()})`;
       }
     }
   } catch {
@@ -201,7 +244,7 @@ function listeningProcess(path: string): string {
 
 function hasSocket(pid: string, inode: string | undefined): boolean {
   try {
-    return [...Deno.readDirSync(`/proc/${pid}/fd`)].some(({ name }) =>
+    return [...runtime.readDirSync(`/proc/${pid}/fd`)].some(({ name }) =>
       linkTarget(`/proc/${pid}/fd/${name}`) === `socket:[${inode}]`
     );
   } catch {
@@ -212,7 +255,7 @@ function hasSocket(pid: string, inode: string | undefined): boolean {
 
 function linkTarget(path: string): string | undefined {
   try {
-    return Deno.readLinkSync(path);
+    return runtime.readLinkSync(path);
   } catch {
     // The process has closed the descriptor.
     return undefined;
@@ -222,7 +265,7 @@ function linkTarget(path: string): string | undefined {
 /** Removes a file and ignores errors. */
 export function removeQuietly(path: string): void {
   try {
-    Deno.removeSync(path);
+    runtime.removeSync(path);
   } catch {
     // It does not exist.
   }
@@ -230,18 +273,18 @@ export function removeQuietly(path: string): void {
 
 /** A Unix listener that removes its file when it closes. */
 class UnixListener implements Listener {
-  readonly addr: Deno.Addr;
-  #listener: Deno.UnixListener;
+  readonly addr: Addr;
+  #listener: Listener;
   #path: string;
 
-  constructor(listener: Deno.UnixListener, path: string) {
+  constructor(listener: Listener, path: string) {
     this.#listener = listener;
     this.#path = path;
     this.addr = listener.addr;
   }
 
   [Symbol.asyncIterator](): AsyncIterator<Duplex> {
-    return this.#listener[Symbol.asyncIterator]() as AsyncIterator<Duplex>;
+    return this.#listener[Symbol.asyncIterator]();
   }
 
   close(): void {
@@ -250,10 +293,10 @@ class UnixListener implements Listener {
   }
 
   ref(): void {
-    this.#listener.ref();
+    this.#listener.ref?.();
   }
 
   unref(): void {
-    this.#listener.unref();
+    this.#listener.unref?.();
   }
 }

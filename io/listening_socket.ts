@@ -1,9 +1,10 @@
 import { grantedVariable } from "./environment.ts";
 import type { Duplex } from "./duplex.ts";
+import type { Addr } from "./addr.ts";
 
 /** A listening socket that was opened by its descriptor. */
 export interface ListeningSocket {
-  readonly addr: Deno.Addr;
+  readonly addr: Addr;
   /** Returns a connection that has arrived, or null if there is none. */
   accept(): Duplex | null;
   /** Stops accepting further connections, if possible: they stay in the system's queue. */

@@ -1,4 +1,5 @@
 import { type LineOutput, logLine } from "./log.ts";
+import { runtime, type RuntimeFile } from "./runtime.ts";
 
 /** The permissions of a file that is created: a log is not for everybody. */
 const MODE = 0o640;
@@ -6,7 +7,7 @@ const MODE = 0o640;
 /** A file that lines are appended to. {@linkcode reopenLogFiles} opens it again once another program has renamed it. */
 export class LogFile implements LineOutput, Disposable {
   #path: string;
-  #file: Deno.FsFile;
+  #file: RuntimeFile;
 
   /** Opens the file. @throws The error of the system. */
   constructor(path: string) {
@@ -15,8 +16,8 @@ export class LogFile implements LineOutput, Disposable {
     files.add(this);
   }
 
-  #open(): Deno.FsFile {
-    return Deno.openSync(this.#path, { append: true, create: true, mode: MODE });
+  #open(): RuntimeFile {
+    return runtime.openSync(this.#path, { append: true, create: true, mode: MODE });
   }
 
   write(bytes: Uint8Array): Promise<number> {

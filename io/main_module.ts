@@ -1,6 +1,8 @@
+import { runtime } from "./runtime.ts";
+
 /** Returns the path of the main module, or undefined if it is not a file. */
 export function mainModulePath(): string | undefined {
-  return filePath(Deno.mainModule);
+  return filePath(runtime.mainModule);
 }
 
 /** Returns the path that a URL names, or undefined if it is not that of a file. */

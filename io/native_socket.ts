@@ -1,16 +1,15 @@
-import { Socket } from "node:net";
-import { getSystemErrorName } from "node:util";
 import type { Duplex } from "./duplex.ts";
 import { inheritedBacklog, type ListeningSocket } from "./listening_socket.ts";
 import { NodeConnection } from "./node_socket.ts";
 import type { NativeSockets, SocketAddress, StreamHandle, TCPHandle } from "./private_fields.ts";
+import type { Addr } from "./addr.ts";
 
 /**
  * A listening socket whose connections cost what those of `Deno.listen` do. The runtime accepts up to 128 connections at
  * a time, then waits until the last of them is taken.
  */
 export class NativeSocket implements ListeningSocket {
-  readonly addr: Deno.Addr;
+  readonly addr: Addr;
   #native: NativeSockets;
   /** Has the descriptor, and never listens: a handle cannot listen again, but one of a duplicate can. */
   #source: StreamHandle;
@@ -37,7 +36,7 @@ export class NativeSocket implements ListeningSocket {
     handle.onconnection = this.#arrived;
     const code = handle.listen(inheritedBacklog());
     if (code !== 0) handle.close();
-    check(code);
+    check(this.#native, code);
     if (!this.#keepsAlive) handle.unref();
     return handle;
   }
@@ -56,7 +55,7 @@ export class NativeSocket implements ListeningSocket {
     const rid = takeStream(this.#native, connection);
     return rid === null
       ? new NodeConnection(
-        new Socket({ handle: connection, allowHalfOpen: true, pauseOnCreate: true } as never),
+        this.#native.createSocket(connection),
       )
       : new NativeConnection(this.#native, rid, remoteAddr);
   }
@@ -91,19 +90,19 @@ export class NativeSocket implements ListeningSocket {
 
 function open(native: NativeSockets, fd: number): StreamHandle {
   const handle = native.openListener(fd);
-  if (typeof handle === "number") check(handle);
+  if (typeof handle === "number") check(native, handle);
   return handle as StreamHandle;
 }
 
-function check(code: number): void {
-  if (code !== 0) throw new Error(`listen ${getSystemErrorName(code)}`);
+function check(native: NativeSockets, code: number): void {
+  if (code !== 0) throw new Error(`listen ${native.errorName(code)}`);
 }
 
 function isTCP(handle: StreamHandle): handle is TCPHandle {
   return "takeStream" in handle;
 }
 
-function toAddr(handle: TCPHandle, end: "getpeername" | "getsockname"): Deno.Addr {
+function toAddr(handle: TCPHandle, end: "getpeername" | "getsockname"): Addr {
   const found: Partial<SocketAddress> = {};
   // A peer that has left has no address.
   handle[end](found);
@@ -133,11 +132,11 @@ function moveToTCP(native: NativeSockets, connection: StreamHandle): TCPHandle |
 
 /** A connection that is a resource of Deno's, as `Deno.Conn` is. It never waits to send small writes. */
 class NativeConnection implements Duplex {
-  readonly remoteAddr: Deno.Addr;
+  readonly remoteAddr: Addr;
   #native: NativeSockets;
   #rid: number;
 
-  constructor(native: NativeSockets, rid: number, remoteAddr: Deno.Addr) {
+  constructor(native: NativeSockets, rid: number, remoteAddr: Addr) {
     this.#native = native;
     this.#rid = rid;
     this.remoteAddr = remoteAddr;

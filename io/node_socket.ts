@@ -1,8 +1,10 @@
-import { createServer, type Server, type Socket } from "node:net";
-import { clearImmediate, setImmediate } from "node:timers";
+import type * as Net from "node:net";
+import type { ListenOptions, Server, Socket } from "node:net";
+import type { Endpoint } from "./address.ts";
 import type { Duplex } from "./duplex.ts";
 import { inheritedBacklog, type ListeningSocket } from "./listening_socket.ts";
 import { duplicateDescriptor } from "./private_fields.ts";
+import type { Addr } from "./addr.ts";
 
 /**
  * A listening socket of node:net. It accepts without a limit, so it pauses by closing its server. When a server closes,
@@ -10,7 +12,8 @@ import { duplicateDescriptor } from "./private_fields.ts";
  * loop.
  */
 export class NodeSocket implements ListeningSocket {
-  addr: Deno.Addr = toAddr(null);
+  addr: Addr = toAddr(null);
+  #net: typeof Net;
   #arrived: () => void;
   #failed: (error: Error) => void;
   #server: Server;
@@ -21,27 +24,38 @@ export class NodeSocket implements ListeningSocket {
   #keepsAlive = true;
 
   /**
+   * @param net node:net, which a script that is bundled into one file would load for CGI if it were imported above.
    * @param arrived Called for each connection.
    * @param failed Called if the socket cannot listen again after a pause.
    */
-  constructor(arrived: () => void, failed: (error: Error) => void) {
+  constructor(net: typeof Net, arrived: () => void, failed: (error: Error) => void) {
+    this.#net = net;
     this.#arrived = arrived;
     this.#failed = failed;
     this.#server = this.#createServer();
   }
 
-  /** @throws {Error} If the descriptor is not a listening socket. */
-  async listen(fd: number): Promise<void> {
+  /**
+   * Listens on an address, or on a descriptor. A path, and a descriptor, are bound when this returns.
+   *
+   * @throws {Error} If that is not possible.
+   */
+  async listen(where: ListenOptions & { fd?: number }, backlog: number): Promise<void> {
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     this.#server.once("error", reject);
-    this.#server.listen({ fd }, inheritedBacklog(), resolve);
+    this.#server.listen(where, backlog, resolve);
     await promise;
     this.addr = toAddr(this.#server.address());
   }
 
+  /** Whether the socket is bound. */
+  get bound(): boolean {
+    return this.#server.listening;
+  }
+
   /** Creates a server with its handlers: on a shared socket a connection may come as soon as it listens. */
   #createServer(): Server {
-    const server = createServer({ allowHalfOpen: true, pauseOnConnect: true });
+    const server = this.#net.createServer({ allowHalfOpen: true, pauseOnConnect: true });
     server.on("connection", (socket) => {
       this.#connections.push(new NodeConnection(socket));
       this.#arrived();
@@ -102,19 +116,50 @@ export class NodeSocket implements ListeningSocket {
   }
 }
 
-function toAddr(address: ReturnType<Server["address"]>): Deno.Addr {
-  if (address === null || typeof address === "string") {
-    return { transport: "unix", path: address ?? "" };
-  }
+function toAddr(address: ReturnType<Server["address"]>): Addr {
+  if (typeof address === "string") return { transport: "unix", path: address };
+  // Bun has an empty object for an inherited Unix socket.
+  if (address?.address === undefined) return { transport: "unix", path: "" };
   return { transport: "tcp", hostname: address.address, port: address.port };
+}
+
+/**
+ * Connects by node:net.
+ *
+ * @throws The error of node:net, or the signal's reason.
+ */
+export async function connectNode(endpoint: Endpoint, signal?: AbortSignal): Promise<Duplex> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const { createConnection } = await import("node:net");
+  const socket = createConnection({
+    ...(endpoint.transport === "unix"
+      ? { path: endpoint.path }
+      : { host: endpoint.hostname, port: endpoint.port }),
+    allowHalfOpen: true,
+  });
+  const abort = () => reject(signal!.reason);
+  signal?.addEventListener("abort", abort);
+  socket.once("error", reject);
+  socket.once("connect", resolve);
+  try {
+    await promise;
+  } catch (error) {
+    socket.destroy();
+    throw error;
+  } finally {
+    signal?.removeEventListener("abort", abort);
+    socket.off("error", reject);
+  }
+  return new NodeConnection(socket);
 }
 
 /** A node:net socket with the shape of `Deno.Conn`. */
 export class NodeConnection implements Duplex {
-  readonly remoteAddr: Deno.Addr;
+  readonly remoteAddr: Addr;
   readonly ignoresEmptyWrites = true;
   #socket: Socket;
-  #chunk: Uint8Array | null = null;
+  /** What was read and not taken. One chunk may arrive while nobody reads: to pause for each would cost more. */
+  #chunks: Uint8Array[] = [];
   #ended = false;
   #error: Error | null = null;
   #waiting: PromiseWithResolvers<void> | null = null;
@@ -125,8 +170,7 @@ export class NodeConnection implements Duplex {
       ? { transport: "unix", path: "" }
       : { transport: "tcp", hostname: socket.remoteAddress, port: socket.remotePort ?? 0 };
     socket.on("data", (chunk: Uint8Array) => {
-      socket.pause();
-      this.#chunk = chunk;
+      if (this.#chunks.push(chunk) > 1) socket.pause();
       this.#wake();
     });
     socket.on("end", () => {
@@ -144,15 +188,17 @@ export class NodeConnection implements Duplex {
   }
 
   async read(buffer: Uint8Array): Promise<number | null> {
-    while (this.#chunk === null) {
+    while (this.#chunks.length === 0) {
       if (this.#error !== null) throw this.#error;
       if (this.#ended) return null;
-      this.#socket.resume();
+      if (this.#socket.isPaused()) this.#socket.resume();
       await (this.#waiting = Promise.withResolvers()).promise;
     }
-    const part = this.#chunk.subarray(0, buffer.length);
+    const [chunk] = this.#chunks;
+    const part = chunk.subarray(0, buffer.length);
     buffer.set(part);
-    this.#chunk = part.length < this.#chunk.length ? this.#chunk.subarray(part.length) : null;
+    if (part.length < chunk.length) this.#chunks[0] = chunk.subarray(part.length);
+    else this.#chunks.shift();
     return part.length;
   }
 
@@ -169,6 +215,14 @@ export class NodeConnection implements Duplex {
   close(): void {
     this.#socket.destroy();
     this.#wake();
+  }
+
+  ref(): void {
+    this.#socket.ref();
+  }
+
+  unref(): void {
+    this.#socket.unref();
   }
 
   setNoDelay(on?: boolean): void {

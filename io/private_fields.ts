@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { Server } from "node:net";
+import type { Server, Socket } from "node:net";
 
 /** A stream of node:net's binding: a listening socket or a connection. Methods return 0, or a negative error number. */
 export interface StreamHandle {
@@ -47,6 +47,10 @@ export interface NativeSockets {
   createTCP(): TCPHandle;
   /** Creates a handle of the same kind as a listening socket's, for one of its connections. */
   createConnection(listener: StreamHandle): StreamHandle;
+  /** Creates a socket of node:net. */
+  createSocket(connection: StreamHandle): Socket;
+  /** Returns the name of a negative error number. */
+  errorName(code: number): string;
   /** Reads from a resource. Returns 0 at the end. */
   read(rid: number, buffer: Uint8Array): Promise<number>;
   write(rid: number, bytes: Uint8Array): Promise<number>;
@@ -82,13 +86,17 @@ const CONNECTION = 0;
  * Seen on Deno 2.9.6. Checked: that the functions exist. `NodeSocket` takes its place, and the listener logs this.
  */
 export async function nativeSockets(): Promise<NativeSockets | null> {
-  const { _createServerHandle: openHandle } = await import("node:net") as {
+  const core = denoCore<Core>();
+  if (core === undefined) return null;
+  // Imported here, as a script that is bundled into one file would otherwise load them for CGI, too.
+  const net = await import("node:net");
+  const { getSystemErrorName: errorName } = await import("node:util");
+  const { _createServerHandle: openHandle } = net as {
     _createServerHandle?: CreateServerHandle;
   };
   const { default: { binding } } = await import("node:process") as {
     default: { binding?: Binding };
   };
-  const core = denoCore<Core>();
   let TCP: Constructor<TCPHandle> | undefined;
   try {
     TCP = binding?.("tcp_wrap").TCP;
@@ -106,6 +114,9 @@ export async function nativeSockets(): Promise<NativeSockets | null> {
     createTCP: () => new TCP(CONNECTION),
     createConnection: ({ constructor }) =>
       new (constructor as Constructor<StreamHandle>)(CONNECTION),
+    createSocket: (handle) =>
+      new net.Socket({ handle, allowHalfOpen: true, pauseOnCreate: true } as never),
+    errorName,
     read: core.read,
     write: core.write,
     shutdown: core.shutdown,
@@ -115,9 +126,9 @@ export async function nativeSockets(): Promise<NativeSockets | null> {
 
 /** Returns the core that Deno's own modules use, or undefined if there is none. */
 function denoCore<T>(): T | undefined {
-  const { internal } = Deno as { internal?: symbol };
-  if (internal === undefined) return undefined;
-  return (Deno as unknown as Record<symbol, { core?: T } | undefined>)[internal]?.core;
+  const { Deno } = globalThis as { Deno?: Record<symbol, { core?: T } | undefined> };
+  const { internal } = (Deno ?? {}) as { internal?: symbol };
+  return internal === undefined ? undefined : Deno?.[internal]?.core;
 }
 
 function has<T extends object>(object: T | undefined, methods: (keyof T)[]): object is T {
@@ -388,14 +399,17 @@ export function acceptsProxy(): boolean {
   }
 }
 
+/** `Deno.inspect`. */
+export type Inspect = (value: unknown, options?: object) => string;
+
 /**
  * Formats a request by the method that `console.log()` calls on Deno's own. Returns undefined if there is none. Seen on
  * Deno 2.9.6.
  */
 export function inspectNatively(
   request: Request,
-  inspect: typeof Deno.inspect,
-  options: Deno.InspectOptions,
+  inspect: Inspect,
+  options: object,
 ): unknown {
   const show = Reflect.get(Request.prototype, Symbol.for("Deno.privateCustomInspect"));
   return typeof show === "function" ? show.call(request, inspect, options) : undefined;
@@ -437,4 +451,5 @@ function keyOf(object: object, description: string): symbol | undefined {
  * Whether an API of OpenTelemetry is registered, as Deno does when it starts with OTEL_DENO=true. The public variable
  * needs a permission. Seen on Deno 2.9.6.
  */
-export const TRACED: boolean = Symbol.for("opentelemetry.js.api.1") in globalThis;
+export const TRACED: boolean = "Deno" in globalThis &&
+  Symbol.for("opentelemetry.js.api.1") in globalThis;

@@ -1,4 +1,5 @@
 import { grantedVariable } from "./environment.ts";
+import { runtime, type RuntimeFile } from "./runtime.ts";
 
 /** The size of the parts that a file is read in, in bytes. */
 const PART = 65_536;
@@ -144,11 +145,11 @@ interface Store {
 }
 
 class FileStore implements Store {
-  #file: Deno.FsFile;
+  #file: RuntimeFile;
   /** The buffer, once the file is read. */
   #part: Uint8Array<ArrayBuffer> | undefined;
 
-  constructor(file: Deno.FsFile) {
+  constructor(file: RuntimeFile) {
     this.#file = file;
   }
 
@@ -163,7 +164,7 @@ class FileStore implements Store {
   async read(): Promise<Uint8Array<ArrayBuffer> | null> {
     if (this.#part === undefined) {
       this.#part = new Uint8Array(PART);
-      await this.#file.seek(0, Deno.SeekMode.Start);
+      await this.#file.seek(0, runtime.SeekMode.Start);
     }
     const count = await this.#file.read(this.#part);
     return count === null ? null : this.#part.subarray(0, count);
@@ -191,19 +192,19 @@ class MemoryStore implements Store {
 }
 
 /** Opens a new file without a name. Returns undefined if that fails or would ask for a permission. */
-function openUnnamed(folder: string): Deno.FsFile | undefined {
+function openUnnamed(folder: string): RuntimeFile | undefined {
   const path = `${folder}/gatehouse-${crypto.randomUUID()}`;
   for (const name of ["read", "write"] as const) {
-    if (Deno.permissions.querySync({ name, path }).state !== "granted") return undefined;
+    if (runtime.permissions.querySync({ name, path }).state !== "granted") return undefined;
   }
-  let file: Deno.FsFile;
+  let file: RuntimeFile;
   try {
-    file = Deno.openSync(path, { read: true, write: true, createNew: true, mode: 0o600 });
+    file = runtime.openSync(path, { read: true, write: true, createNew: true, mode: 0o600 });
   } catch {
     return undefined;
   }
   try {
-    Deno.removeSync(path);
+    runtime.removeSync(path);
     return file;
   } catch {
     file.close();
@@ -213,6 +214,6 @@ function openUnnamed(folder: string): Deno.FsFile | undefined {
 
 /** Returns the folder for temporary files, without asking for a permission. */
 function temporaryFolder(): string {
-  const variable = Deno.build.os === "windows" ? "TEMP" : "TMPDIR";
+  const variable = runtime.build.os === "windows" ? "TEMP" : "TMPDIR";
   return grantedVariable(variable) || "/tmp";
 }

@@ -1,4 +1,5 @@
 import { type Member, Roster } from "./roster.ts";
+import { runtime } from "./runtime.ts";
 
 /** The longest time between two ticks that {@linkcode tickFor} returns, and the shortest, in milliseconds. */
 const MAX_TICK = 100;
@@ -46,7 +47,7 @@ export class Ticker<T extends Ticked = Ticked> extends Roster<T> {
     if (this.#timer !== undefined) return;
     this.#tickedAt = performance.now();
     this.#timer = setInterval(() => this.#check(), this.#tick);
-    if (!this.#keepsAlive) Deno.unrefTimer(this.#timer as unknown as number);
+    if (!this.#keepsAlive) runtime.unrefTimer(this.#timer);
   }
 
   /** Stops checking an object. The timer runs on for a tick, since the next object often follows at once. */

@@ -1,4 +1,5 @@
 import { grantedVariable } from "../io/environment.ts";
+import { runtime } from "../io/runtime.ts";
 
 const VARIABLE = "OTEL_RESOURCE_ATTRIBUTES";
 const KEY = "service.instance.id";
@@ -12,9 +13,11 @@ let given: string | undefined;
  */
 export function nameInstance(): void {
   if (grantedVariable("OTEL_DENO") === undefined) return;
-  if (Deno.permissions.querySync({ name: "env", variable: VARIABLE }).state !== "granted") return;
-  given ??= Deno.env.get(VARIABLE) ?? "";
-  Deno.env.set(VARIABLE, withInstance(given, crypto.randomUUID()));
+  if (runtime.permissions.querySync({ name: "env", variable: VARIABLE }).state !== "granted") {
+    return;
+  }
+  given ??= runtime.env.get(VARIABLE) ?? "";
+  runtime.env.set(VARIABLE, withInstance(given, crypto.randomUUID()));
 }
 
 /** Returns attributes with an id, which is appended to the id that they have, if any. */

@@ -32,6 +32,8 @@ import {
   supervise,
   type SupervisorOptions,
 } from "./supervisor.ts";
+import type { Addr } from "../io/addr.ts";
+import { runtime } from "../io/runtime.ts";
 
 /** Options of {@linkcode prefork}. */
 export interface PreforkOptions extends ListenOptions {
@@ -93,7 +95,7 @@ export interface PreforkOptions extends ListenOptions {
    *
    * @default undefined
    */
-  onListen?: (addr: Deno.Addr) => void;
+  onListen?: (addr: Addr) => void;
 }
 
 /** Thrown by {@linkcode prefork} if no worker starts. */
@@ -149,7 +151,7 @@ export async function prefork(options: PreforkOptions): Promise<void> {
   } finally {
     socket.remove();
   }
-  if (code === KILLED) Deno.exit(KILLED);
+  if (code === KILLED) runtime.exit(KILLED);
   if (code === NO_WORKER) {
     throw new NoWorkerError(
       "Cannot start the workers as at least one must serve: all ended. See their output for the reason",
@@ -232,25 +234,25 @@ async function runSupervisor(
   let limit: ReturnType<typeof setTimeout> | undefined;
   const force = () => {
     send("SIGKILL");
-    limit ??= setTimeout(() => Deno.exit(KILLED), KILL_LIMIT);
+    limit ??= setTimeout(() => runtime.exit(KILLED), KILL_LIMIT);
   };
   using _ = onTermination(() => send("SIGTERM"), { force });
-  const wasTerminal = Deno.stdin.isTerminal();
+  const wasTerminal = runtime.stdin.isTerminal();
   // The terminal sends SIGHUP when it closes.
-  const hangUp = () => send(wasTerminal && !Deno.stdin.isTerminal() ? "SIGTERM" : "SIGHUP");
-  Deno.addSignalListener("SIGHUP", hangUp);
+  const hangUp = () => send(wasTerminal && !runtime.stdin.isTerminal() ? "SIGTERM" : "SIGHUP");
+  runtime.addSignalListener("SIGHUP", hangUp);
   try {
     return await ended.promise;
   } finally {
     clearTimeout(limit);
-    Deno.removeSignalListener("SIGHUP", hangUp);
+    runtime.removeSignalListener("SIGHUP", hangUp);
   }
 }
 
 interface SharedSocket {
   fd: number;
   /** Absent if the socket is inherited. */
-  addr?: Deno.Addr;
+  addr?: Addr;
   remove(): void;
 }
 
@@ -300,7 +302,7 @@ async function openSocket(listen: string, options: ListenOptions): Promise<Share
     }
     if (unix) {
       applyOwnership(path, options);
-      Deno.renameSync(path, address.path);
+      runtime.renameSync(path, address.path);
     }
   } finally {
     server.close();

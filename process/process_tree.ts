@@ -1,4 +1,5 @@
 import { EXEC_PATH } from "./exec_path.ts";
+import { runtime } from "../io/runtime.ts";
 
 /**
  * Kills a process, and ends the CGI scripts that it runs: the process groups that its children lead.
@@ -27,7 +28,7 @@ async function runElsewhere(
   pid: number,
 ): Promise<number | undefined> {
   try {
-    const process = new Deno.Command(EXEC_PATH, {
+    const child = new runtime.Command(EXEC_PATH, {
       args: ["eval", "--no-config", `(${program})(${pid})`],
       // It has nothing to export, and Deno.exit() hangs while metrics are collected (seen on Deno 2.9.6).
       env: { OTEL_DENO: "false" },
@@ -35,8 +36,8 @@ async function runElsewhere(
       stdout: "null",
       stderr: "null",
     }).spawn();
-    process.unref();
-    return (await process.status).code;
+    child.unref();
+    return (await child.status).code;
   } catch {
     return undefined;
   }

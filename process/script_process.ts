@@ -1,5 +1,6 @@
 import { LineLog } from "../io/line_log.ts";
 import { StreamReader } from "../io/stream_reader.ts";
+import { type CommandStatus, runtime, type RuntimeChild } from "../io/runtime.ts";
 
 /** The command that a {@linkcode ProcessGroup} runs. */
 export interface ProcessOptions {
@@ -29,12 +30,12 @@ function onUnload(): void {
 /** A process in a group of its own, which is killed together with its children, and when this process exits. */
 export class ProcessGroup {
   /** Resolves when the process itself has ended, whether or not its children have. */
-  readonly status: Promise<Deno.CommandStatus>;
+  readonly status: Promise<CommandStatus>;
   /** Resolves when all that was written to stderr has been logged, which may be after `status`. */
   readonly logged: Promise<void>;
   /** The standard output of the process. */
   readonly stdout: StreamReader;
-  #child: Deno.ChildProcess;
+  #child: RuntimeChild;
   #stdin: WritableStreamDefaultWriter<Uint8Array> | undefined;
   #ended = false;
   #killed: Promise<void> | undefined;
@@ -48,7 +49,7 @@ export class ProcessGroup {
   constructor(options: ProcessOptions, onlog: (line: string) => void) {
     const setsid = sessionStarter();
     const [program, ...args] = setsid === null ? options.command : [setsid, ...options.command];
-    this.#child = new Deno.Command(program, {
+    this.#child = new runtime.Command(program, {
       args,
       cwd: options.cwd,
       env: options.env,
@@ -106,12 +107,12 @@ export class ProcessGroup {
   #signal(signal: "SIGTERM" | "SIGKILL"): void {
     const { pid } = this.#child;
     try {
-      Deno.kill(-pid, signal);
+      runtime.kill(-pid, signal);
     } catch (error) {
       // The program that creates the group has not done so yet, or the group has ended, or belongs to another user.
-      if (!(error instanceof Deno.errors.NotCapable)) this.#killChild(signal);
+      if (!(error instanceof runtime.errors.NotCapable)) this.#killChild(signal);
       // To signal a process group, Deno needs --allow-run without a list; the program "kill" does not.
-      if (error instanceof Deno.errors.NotCapable && !this.#killGroup(signal)) {
+      if (error instanceof runtime.errors.NotCapable && !this.#killGroup(signal)) {
         this.#killChild(signal);
       }
     }
@@ -127,11 +128,11 @@ export class ProcessGroup {
   }
 
   #killGroup(signal: string): boolean {
-    if (Deno.permissions.querySync({ name: "run", command: "kill" }).state !== "granted") {
+    if (runtime.permissions.querySync({ name: "run", command: "kill" }).state !== "granted") {
       return false;
     }
     const args = [`-${signal.slice(3)}`, "--", `-${this.#child.pid}`];
-    new Deno.Command("kill", { args, stdin: "null", stdout: "null", stderr: "null" }).spawn();
+    new runtime.Command("kill", { args, stdin: "null", stdout: "null", stderr: "null" }).spawn();
     return true;
   }
 }
@@ -144,7 +145,7 @@ let starter: string | null | undefined;
  * itself. Needs permission to run any program, as Deno checks it for this program instead of the script.
  */
 function sessionStarter(): string | null {
-  if (Deno.permissions.querySync({ name: "run" }).state !== "granted") return null;
+  if (runtime.permissions.querySync({ name: "run" }).state !== "granted") return null;
   if (starter === undefined) starter = ["/usr/bin/setsid", "/bin/setsid"].find(works) ?? null;
   return starter;
 }
@@ -156,7 +157,7 @@ export function startsSessions(): boolean {
 
 function works(setsid: string): boolean {
   try {
-    return new Deno.Command(setsid, { args: ["true"], stdin: "null" }).outputSync().success;
+    return new runtime.Command(setsid, { args: ["true"], stdin: "null" }).outputSync().success;
   } catch {
     return false;
   }

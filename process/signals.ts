@@ -1,3 +1,6 @@
+import { thisProcess } from "./node_process.ts";
+import { runtime, type RuntimeSignal } from "../io/runtime.ts";
+
 /** How long after the first SIGINT another one forces the end, in milliseconds. */
 const FORCE_AFTER = 1000;
 /** The exit code of a program that SIGINT ends. */
@@ -31,7 +34,7 @@ export interface TerminationOptions {
  */
 export function onTermination(
   stop: () => void,
-  { force = () => Deno.exit(INTERRUPTED), hangup = false }: TerminationOptions = {},
+  { force = () => runtime.exit(INTERRUPTED), hangup = false }: TerminationOptions = {},
 ): Disposable {
   let stopped = false;
   let interrupted = Infinity;
@@ -39,22 +42,22 @@ export function onTermination(
     if (!stopped) stop();
     stopped = true;
   };
-  const interrupt = async () => {
+  const interrupt = () => {
     const now = performance.now();
     interrupted = Math.min(interrupted, now);
     terminate();
-    if (now - interrupted >= FORCE_AFTER && !await hasSupervisor()) force();
+    if (now - interrupted >= FORCE_AFTER && !hasSupervisor()) force();
   };
-  const terminating: Deno.Signal[] = hangup ? ["SIGHUP"] : [];
-  if (Deno.build.os !== "windows") terminating.push("SIGTERM");
-  Deno.addSignalListener("SIGINT", interrupt);
-  for (const signal of terminating) Deno.addSignalListener(signal, terminate);
+  const terminating: RuntimeSignal[] = hangup ? ["SIGHUP"] : [];
+  if (runtime.build.os !== "windows") terminating.push("SIGTERM");
+  runtime.addSignalListener("SIGINT", interrupt);
+  for (const signal of terminating) runtime.addSignalListener(signal, terminate);
   starting?.[Symbol.dispose]();
   starting = undefined;
   return {
     [Symbol.dispose]() {
-      Deno.removeSignalListener("SIGINT", interrupt);
-      for (const signal of terminating) Deno.removeSignalListener(signal, terminate);
+      runtime.removeSignalListener("SIGINT", interrupt);
+      for (const signal of terminating) runtime.removeSignalListener(signal, terminate);
     },
   };
 }
@@ -67,23 +70,22 @@ let starting: Disposable | undefined;
  * of a container: the system drops the signals of that process that it does not listen to.
  */
 export function endWhileStarting(): void {
-  if (Deno.pid !== 1) return;
+  if (runtime.pid !== 1) return;
   const codes = { SIGTERM: TERMINATED, SIGINT: INTERRUPTED };
   const listeners = Object.entries(codes).map(([signal, code]) =>
-    [signal as Deno.Signal, () => Deno.exit(code)] as const
+    [signal as RuntimeSignal, () => runtime.exit(code)] as const
   );
-  for (const [signal, exit] of listeners) Deno.addSignalListener(signal, exit);
+  for (const [signal, exit] of listeners) runtime.addSignalListener(signal, exit);
   starting = {
     [Symbol.dispose]() {
-      for (const [signal, exit] of listeners) Deno.removeSignalListener(signal, exit);
+      for (const [signal, exit] of listeners) runtime.removeSignalListener(signal, exit);
     },
   };
 }
 
 /** Returns whether another process of the program started this one, rather than the user. */
-async function hasSupervisor(): Promise<boolean> {
-  const { default: process } = await import("node:process");
-  return process.send !== undefined;
+function hasSupervisor(): boolean {
+  return thisProcess().send !== undefined;
 }
 
 /**
@@ -93,7 +95,7 @@ async function hasSupervisor(): Promise<boolean> {
  * @returns A disposable that removes the signal listener.
  */
 export function onHangup(callback: () => void): Disposable {
-  if (Deno.stdin.isTerminal()) return { [Symbol.dispose]() {} };
-  Deno.addSignalListener("SIGHUP", callback);
-  return { [Symbol.dispose]: () => Deno.removeSignalListener("SIGHUP", callback) };
+  if (runtime.stdin.isTerminal()) return { [Symbol.dispose]() {} };
+  runtime.addSignalListener("SIGHUP", callback);
+  return { [Symbol.dispose]: () => runtime.removeSignalListener("SIGHUP", callback) };
 }

@@ -5,7 +5,7 @@
  * @module
  */
 
-import process from "node:process";
+import { thisProcess } from "./node_process.ts";
 import { REPORT, surplus } from "../io/balance.ts";
 import { BACKLOG_VARIABLE } from "../io/listening_socket.ts";
 import { logLine } from "../io/log.ts";
@@ -16,6 +16,7 @@ import { onTermination } from "./signals.ts";
 import { type Report, reportReady } from "./worker.ts";
 import { WorkerProcess } from "./worker_process.ts";
 import { WorkerWatch } from "./worker_watch.ts";
+import { runtime } from "../io/runtime.ts";
 
 /** Options of a {@linkcode Supervisor}, as `prefork()` documents them. They are passed as JSON: null stands for Infinity. */
 export interface SupervisorOptions {
@@ -410,22 +411,22 @@ export async function supervise(
 ): Promise<number> {
   const supervisor = new Supervisor(options, onServing);
   // All others are inherited as they are, even if they are not UTF-8.
-  if (options.backlog !== null) Deno.env.set(BACKLOG_VARIABLE, String(options.backlog));
+  if (options.backlog !== null) runtime.env.set(BACKLOG_VARIABLE, String(options.backlog));
   const stop = () => supervisor.stop();
   const reload = () => supervisor.reload();
   const kill = () => supervisor.kill();
   const orders: Record<Order, () => void> = { SIGTERM: stop, SIGHUP: reload, SIGKILL: kill };
-  process.on("message", (order: Order) => orders[order]?.());
+  thisProcess().on("message", (order: Order) => orders[order]?.());
   using _ = onTermination(stop, { force: kill });
-  Deno.addSignalListener("SIGHUP", reload);
-  await reportReady(stop);
+  runtime.addSignalListener("SIGHUP", reload);
+  reportReady(stop);
   const code = await supervisor.run();
-  Deno.removeSignalListener("SIGHUP", reload);
+  runtime.removeSignalListener("SIGHUP", reload);
   return code;
 }
 
 if (import.meta.main) {
-  const code = await supervise(JSON.parse(Deno.args[0]), () => process.send?.(SERVING));
-  // Not by Deno.exit(), which hangs while metrics are collected (seen on Deno 2.9.6).
-  if (code !== 0) Deno.exitCode = code;
+  const code = await supervise(JSON.parse(runtime.args[0]), () => thisProcess().send?.(SERVING));
+  // Not by exit(), which hangs while metrics are collected (seen on Deno 2.9.6).
+  if (code !== 0) runtime.exitCode = code;
 }

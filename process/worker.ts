@@ -2,6 +2,8 @@ import { release, reportBusy } from "../io/balance.ts";
 import { logLine } from "../io/log.ts";
 import { reopenLogFiles } from "../io/log_file.ts";
 import { workload } from "../io/workload.ts";
+import { thisProcess } from "./node_process.ts";
+import { runtime } from "../io/runtime.ts";
 
 /** What a worker reports to its supervisor: once it serves, then at intervals. */
 export interface Report {
@@ -38,9 +40,8 @@ const CHECK = 1000;
  *
  * @param onOrphaned Called when the supervisor has ended.
  */
-export async function reportReady(onOrphaned: () => void): Promise<void> {
-  // Imported here, as a script that is bundled into one file would otherwise load it for CGI too.
-  const { default: process } = await import("node:process");
+export function reportReady(onOrphaned: () => void): void {
+  const process = thisProcess();
   if (process.send === undefined) return;
   const send = process.send.bind(process) as Send;
   const { ppid } = process;
@@ -49,7 +50,7 @@ export async function reportReady(onOrphaned: () => void): Promise<void> {
     if (phase === "orphaned") return;
     if (phase === "running") {
       logLine("Stopping with exit code 1: the supervisor has ended");
-      Deno.exitCode = 1;
+      runtime.exitCode = 1;
     }
     phase = "orphaned";
     onOrphaned();
@@ -64,7 +65,7 @@ export async function reportReady(onOrphaned: () => void): Promise<void> {
   process.once("disconnect", orphaned);
   // A supervisor that ends before it reads the message does not disconnect.
   const timer = setInterval(() => process.ppid !== ppid && orphaned(), CHECK);
-  Deno.unrefTimer(timer as unknown as number);
+  runtime.unrefTimer(timer);
   send(report(false), (error) => error && orphaned());
   // The channel must not keep a worker alive after its server has stopped.
   process.channel?.unref?.();
@@ -74,7 +75,7 @@ type Send = (report: Report | number, sent: (error: Error | null) => void) => vo
 
 function report(inspected: boolean): Report {
   const { running, begun } = workload;
-  return { running, begun, rss: Deno.memoryUsage().rss, inspected };
+  return { running, begun, rss: runtime.memoryUsage().rss, inspected };
 }
 
 /** Sends reports: regularly, and before a handler, which may block the event loop. */
@@ -97,7 +98,7 @@ async function reportRegularly({ interval, requests }: ReportOrder, send: Send):
     announces = true;
     sendReport();
   }, interval);
-  Deno.unrefTimer(timer as unknown as number);
+  runtime.unrefTimer(timer);
   workload.onBegin = () => {
     if (!announces && workload.begun !== requests) return;
     announces = false;
@@ -108,8 +109,8 @@ async function reportRegularly({ interval, requests }: ReportOrder, send: Send):
 
 /** Returns a function that says whether a debugger can stop this process. */
 async function inspection(): Promise<() => boolean> {
-  const permission = { name: "sys", kind: "inspector" } as unknown as Deno.SysPermissionDescriptor;
-  if (Deno.permissions.querySync(permission).state !== "granted") return () => false;
+  const permission = { name: "sys", kind: "inspector" } as const;
+  if (runtime.permissions.querySync(permission).state !== "granted") return () => false;
   const { default: inspector } = await import("node:inspector");
   return () => inspector.url() !== undefined;
 }

@@ -5,6 +5,7 @@ import { logLine } from "../io/log.ts";
 import { MAX_DELAY } from "../io/max_delay.ts";
 import { killTree } from "./process_tree.ts";
 import { BALANCE, REOPEN, type Report, type ReportOrder } from "./worker.ts";
+import { runtime } from "../io/runtime.ts";
 
 /** How much longer than its shutdown timeout a worker may take to end, in milliseconds. */
 const GRACE = 1000;
@@ -163,9 +164,9 @@ export class WorkerProcess {
     const child = this.#child;
     if (child?.pid === undefined) return;
     try {
-      Deno.kill(child.pid, "SIGTERM");
+      runtime.kill(child.pid, "SIGTERM");
     } catch (error) {
-      if (!(error instanceof Deno.errors.NotCapable)) return;
+      if (!(error instanceof runtime.errors.NotCapable)) return;
       // kill() closes the IPC channel as well. The message shows that the supervisor still runs.
       child.send("SIGTERM", () => child.kill("SIGTERM"));
     }

@@ -1,4 +1,5 @@
 import type { HandlerInfo } from "../bridge/app.ts";
+import type { Addr } from "../io/addr.ts";
 
 /** Creates the page that the option `debug` shows. */
 export interface DebugHook {
@@ -8,9 +9,9 @@ export interface DebugHook {
       error: unknown,
       request: Request | undefined,
       info: HandlerInfo,
-      address: Deno.Addr | undefined,
+      address: Addr | undefined,
     ): Promise<Response>;
   }>;
   /** The address that the server listens on, if it does. */
-  address?: Deno.Addr;
+  address?: Addr;
 }

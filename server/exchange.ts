@@ -22,6 +22,7 @@ import { checkTrust, remoteAddress, trustedForwarded } from "./forwarded.ts";
 import type { RequestBody } from "./request_body.ts";
 import { readNative } from "../io/private_fields.ts";
 import type { RequestTrace } from "../io/telemetry.ts";
+import type { NetAddr } from "../io/addr.ts";
 
 /** What an exchange needs to know of its transport. */
 export interface TransportInfo {
@@ -72,7 +73,7 @@ export class Exchange implements RequestParts {
   #reason: unknown;
   #controller: AbortController | null = null;
   #url: RequestURL | null = null;
-  #remoteAddr: Deno.NetAddr | null = null;
+  #remoteAddr: NetAddr | null = null;
   #completed: PromiseWithResolvers<void> | null = null;
   #outcome: "pending" | "complete" | "failed" = "pending";
   #startedAt: number;
@@ -101,7 +102,7 @@ export class Exchange implements RequestParts {
     return new ExchangeInfo(this);
   }
 
-  get remoteAddr(): Deno.NetAddr {
+  get remoteAddr(): NetAddr {
     return this.#remoteAddr ??= remoteAddress(this.variables, this.#options);
   }
 
@@ -320,7 +321,7 @@ class ExchangeInfo implements HandlerInfo {
     this.#exchange = exchange;
   }
 
-  get remoteAddr(): Deno.NetAddr {
+  get remoteAddr(): NetAddr {
     return this.#exchange.remoteAddr;
   }
 

@@ -3,6 +3,7 @@ import { ProtocolError } from "../wire/protocol_error.ts";
 import type { Variables } from "../wire/variables.ts";
 import type { AppOptions } from "../bridge/app.ts";
 import type { Forwarded } from "../bridge/request.ts";
+import type { NetAddr } from "../io/addr.ts";
 
 /** Matches a parameter of Forwarded (RFC 7239 section 4), and what ends it. Proxies leave quotes out: `host=a:8080`. */
 const PARAMETER =
@@ -77,7 +78,7 @@ export function trustedForwarded(variables: Variables, options: AppOptions): For
 }
 
 /** Returns the client's address, with port 0 where REMOTE_PORT is none (A30). */
-export function remoteAddress(variables: Variables, options: AppOptions): Deno.NetAddr {
+export function remoteAddress(variables: Variables, options: AppOptions): NetAddr {
   const client = forwardedClient(variables, options);
   if (client !== undefined) return client;
   const port = variables.byteString("REMOTE_PORT") ?? "";
@@ -89,7 +90,7 @@ export function remoteAddress(variables: Variables, options: AppOptions): Deno.N
 }
 
 /** Returns the client that a trusted proxy names, if any. The log of a request with a malformed Forwarded has the proxy. */
-function forwardedClient(variables: Variables, options: AppOptions): Deno.NetAddr | undefined {
+function forwardedClient(variables: Variables, options: AppOptions): NetAddr | undefined {
   try {
     return trustedForwarded(variables, options).client;
   } catch {
@@ -148,7 +149,7 @@ function malformed(text: string): never {
 }
 
 /** Parses the address of a client, with a port or without; returns undefined if the text is none, such as `unknown`. */
-function parseNode(text: string | undefined): Deno.NetAddr | undefined {
+function parseNode(text: string | undefined): NetAddr | undefined {
   if (text === undefined) return undefined;
   const [, bracketed, bare = text, port = "0"] =
     /^(?:\[([^\]]*)\]|([^:]*))(?::(\d{1,5}))?$/.exec(text) ?? [];

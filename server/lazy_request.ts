@@ -1,4 +1,4 @@
-import { acceptsProxy, inspectNatively, setGuard } from "../io/private_fields.ts";
+import { acceptsProxy, type Inspect, inspectNatively, setGuard } from "../io/private_fields.ts";
 
 /** The parts of a request, each created on first need. */
 export interface RequestParts {
@@ -50,8 +50,8 @@ Target.prototype = PROTOTYPE;
 
 function inspectTarget(
   this: Request & { [LAZY]: LazyRequest },
-  inspect: typeof Deno.inspect,
-  options: Deno.InspectOptions,
+  inspect: Inspect,
+  options: object,
 ): unknown {
   const lazy = this[LAZY];
   return inspectNatively(new Proxy(this, lazy), inspect, options) ?? inspect(lazy.request, options);

@@ -1,5 +1,6 @@
 import { grantedVariable } from "../io/environment.ts";
 import { AddressSet, canonicalIP } from "../wire/ip_address.ts";
+import type { Addr } from "../io/addr.ts";
 
 /** Returns whether only this machine can reach a host. */
 export function isLoopback(hostname: string): boolean {
@@ -15,7 +16,7 @@ export function isLoopback(hostname: string): boolean {
  * @param option The option that allows it, for the error message.
  * @throws {Error} If other machines can connect and may not.
  */
-export function checkExposure(addr: Deno.Addr, allowed: boolean, option: string): void {
+export function checkExposure(addr: Addr, allowed: boolean, option: string): void {
   if (allowed || addr.transport === "unix") return;
   // Who can connect to another kind of address, such as that of a virtual machine, is not known.
   const hostname = "hostname" in addr ? addr.hostname : undefined;
@@ -63,7 +64,7 @@ export class AllowedPeers {
   }
 
   /** Returns whether a peer has one of the addresses. A peer on a Unix socket has none. */
-  has(addr: Deno.Addr): boolean {
+  has(addr: Addr): boolean {
     return "hostname" in addr && this.#addresses.has(addr.hostname);
   }
 }

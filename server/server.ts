@@ -5,11 +5,12 @@ import { MAX_DELAY } from "../io/max_delay.ts";
 import { SHUTDOWN_TIMEOUT } from "../io/timeouts.ts";
 import { AllowedPeers, checkExposure } from "./peers.ts";
 import { type Ticked, Ticker } from "../io/ticker.ts";
+import type { Addr } from "../io/addr.ts";
 
 /** A running server: the shape of `Deno.HttpServer`. */
 export interface Server extends AsyncDisposable {
   /** The address that it listens on. */
-  readonly addr: Deno.Addr;
+  readonly addr: Addr;
   /** Resolves when the server has stopped and every connection is closed. Rejects if the listener breaks. */
   readonly finished: Promise<void>;
   /**
@@ -36,7 +37,7 @@ export interface ServerOptions {
    *
    * @default undefined
    */
-  onListen?: (addr: Deno.Addr) => void;
+  onListen?: (addr: Addr) => void;
   /**
    * The maximum number of open connections, from 0; Infinity for no limit. Up to 64 more get 503; beyond these,
    * connections wait in the system's queue.
@@ -161,7 +162,7 @@ class ListeningServer implements Server, Balanced {
     this.#leaveBalance = takePart(this);
   }
 
-  get addr(): Deno.Addr {
+  get addr(): Addr {
     return this.#listener.addr;
   }
 

@@ -17,6 +17,8 @@ const LAYERS: Record<string, string[]> = {
 };
 /** The layers that may import modules of node:. */
 const NODE = ["io", "process"];
+/** The types of addresses, which every layer may import. */
+const TYPES = "io/addr.ts";
 
 function layerOf(path: string): string {
   return path.includes("/") ? path.slice(0, path.indexOf("/")) : "face";
@@ -50,6 +52,7 @@ function faultOf(path: string, specifier: string | null): string | undefined {
     const target = href.replace("file:///outside/package/", "");
     if (target === "mod.ts" || target === "cli.ts") return target;
     if (path === "cli.ts" && layerOf(target) === "cli") return undefined;
+    if (target === TYPES) return undefined;
     return LAYERS[layerOf(path)]?.includes(layerOf(target)) ? undefined : specifier;
   }
   if (isCli) return undefined;
@@ -135,6 +138,86 @@ Deno.test("io/private_fields.ts alone reads private fields of the runtime", () =
   assertEquals(paths, ["io/private_fields.ts"]);
 });
 
+/** Removes comments, texts and patterns. What is left of a template is what it inserts. */
+function codeOf(source: string): string {
+  const inserted = (template: string) => (template.match(/\$\{[^}]*\}/g) ?? []).join(" ");
+  return withoutComments(source)
+    .replace(/"(?:[^"\\\n]|\\.)*"/g, '""')
+    .replace(/\/(?![*/])(?:[^/\\\n[]|\\.|\[(?:[^\]\\\n]|\\.)*\])+\/[a-z]*(?=[.,;)\s?:]|$)/gm, "//")
+    .replace(/`(?:[^`\\]|\\.)*`/gs, inserted);
+}
+
+/** Returns the globals of a runtime that a source file names, in code or types. */
+function runtimeGlobalsIn(source: string): string[] {
+  const code = codeOf(source);
+  // A property, a member and a variable of one's own may have the name, too.
+  const isOwn = !/\{ process \} = globalThis/.test(code) &&
+    /\b(?:const|let|of|using) process\b|\{ (?:default: )?process \}|[(,]\s*process[,:)]/
+      .test(code);
+  const names = code.match(/(?<![.#\w$])(?:Deno|Bun|process|NodeJS)\b(?!\??:|\()/g) ?? [];
+  return [...new Set(names)].filter((name) => name !== "process" || !isOwn);
+}
+
+/** The files that may name a global of the runtime: each says why. */
+const SEAM: Record<string, string[]> = {
+  // Chooses the adapter.
+  "io/runtime.ts": ["Deno"],
+  // The adapter for node: modules.
+  "io/node.ts": ["process"],
+  // Reads what is private.
+  "io/private_fields.ts": ["Deno"],
+  // Nothing else has Deno.telemetry.
+  "io/telemetry.ts": ["Deno"],
+  // The channel to the process that has started this one.
+  "process/node_process.ts": ["process"],
+  // Has programs that another process of Deno runs.
+  "process/process_tree.ts": ["Deno"],
+};
+
+Deno.test("what asks the runtime lives in io/ and process/, behind one seam", () => {
+  const found = sourcesIn().filter((path) => path !== "cli.ts" && layerOf(path) !== "cli")
+    .map((path) => [path, runtimeGlobalsIn(Deno.readTextFileSync(new URL(path, root)))] as const)
+    .filter(([, names]) => names.length > 0);
+  assertEquals(Object.fromEntries(found), SEAM);
+});
+
+Deno.test("runtimeGlobalsIn() finds globals in code and types", () => {
+  const found: Record<string, string[]> = {
+    "Deno.exit();": ["Deno"],
+    "type A = Deno.Addr;": ["Deno"],
+    "f(typeof Deno === `x`);": ["Deno"],
+    "throw new Error(`${Deno.pid}`);": ["Deno"],
+    "process.exit();": ["process"],
+    "const { process } = globalThis;": ["process"],
+    "type B = NodeJS.Process;": ["NodeJS"],
+    "await Bun.file(a);": ["Bun"],
+    'const a = "Deno.exit()";': [],
+    "  // Deno.exit()\n": [],
+    "a.Deno = this.#process.kill();": [],
+    "for (const process of all) process.kill();": [],
+  };
+  for (const [source, names] of Object.entries(found)) {
+    assertEquals(runtimeGlobalsIn(source), names, source);
+  }
+});
+
+Deno.test("the adapter for node: modules imports nothing that runs", () => {
+  const source = withoutComments(Deno.readTextFileSync(new URL("io/node.ts", root)));
+  assertEquals(source.match(/^(?:import|export)\s(?!type\b).*from.*$/gm) ?? [], []);
+  assertEquals(source.match(/\bimport\(/g), null);
+});
+
+Deno.test("only what Deno alone runs imports node:process", () => {
+  const paths = sourcesIn().filter((path) =>
+    layerOf(path) !== "cli" &&
+    /^import (?!type).*"node:process"|import\("node:process"\)/m.test(
+      withoutComments(Deno.readTextFileSync(new URL(path, root))),
+    )
+  );
+  // Node reads process.stdin on such an import, which makes standard input non-blocking: a script could not read it.
+  assertEquals(paths, ["io/private_fields.ts"]);
+});
+
 Deno.test("io/telemetry.ts alone uses Deno.telemetry", () => {
   const paths = sourcesIn().filter((path) =>
     withoutComments(Deno.readTextFileSync(new URL(path, root))).includes("Deno.telemetry")
@@ -196,7 +279,7 @@ const { url } = import.meta;
 Deno.test("faultsOf() enforces the table", () => {
   const allowed: Record<string, string[]> = {
     "wire/a.ts": ["./b.ts", "./deep/b.ts"],
-    "bridge/a.ts": ["./b.ts", "../wire/a.ts"],
+    "bridge/a.ts": ["./b.ts", "../wire/a.ts", "../io/addr.ts"],
     "io/a.ts": ["./b.ts", "node:net"],
     "process/a.ts": ["./b.ts", "../io/a.ts", "node:net"],
     "debug/a.ts": ["./b.ts", "../bridge/a.ts", "../io/a.ts"],
