@@ -191,12 +191,50 @@ export async function serveCGI(app: App, options: CGIOptions = {}): Promise<void
   output.onclose = (reason) => exchange.abort(reason);
   const sent = refusal
     ? await refuse(refusal, exchange, output)
-    : await respond(toHandler(app), exchange, output, options);
+    : await respondInTime(app, exchange, output, body, options);
   if (!output.closed) await body.drain();
   if (options.env === undefined && (!sent && !output.closed || refusal === 500)) {
     runtime.exitCode = 1;
   }
   if (stdin === runtime.stdin && stdout === runtime.stdout) exitWithin(exitTimeout, log);
+}
+
+/** Calls the app, and responds with 503 if it takes longer than `requestTimeout`. */
+async function respondInTime(
+  app: App,
+  exchange: Exchange,
+  output: ScriptOutput,
+  script: ScriptBody,
+  options: CGIOptions,
+): Promise<boolean> {
+  const { requestTimeout = Infinity } = options;
+  const handler = toHandler(app);
+  if (requestTimeout === Infinity) return await respond(handler, exchange, output, options);
+  const [{ Ticker, tickFor }, { expire, ResponseClock, timeoutError }] = await Promise.all([
+    import("./io/ticker.ts"),
+    import("./server/request_timeout.ts"),
+  ]);
+  const clock = new ResponseClock(requestTimeout);
+  // Keeps the process alive, as an app may wait for what does not.
+  const ticker = new Ticker(tickFor(requestTimeout), true);
+  const late = Promise.withResolvers<boolean>();
+  const ticked = {
+    place: -1,
+    check(now: number) {
+      const waits = script.body?.waiting === true;
+      if (!exchange.handling) ticker.delete(ticked);
+      else if (clock.isOver(now, waits)) {
+        late.resolve(expire(timeoutError(requestTimeout), exchange, output));
+      }
+    },
+  };
+  ticker.add(ticked);
+  try {
+    return await Promise.race([respond(handler, exchange, output, options), late.promise]);
+  } finally {
+    ticker.delete(ticked);
+    ticker.close();
+  }
 }
 
 /**

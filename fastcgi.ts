@@ -20,6 +20,7 @@ import type { Listener } from "./io/duplex.ts";
 import { safeLog } from "./io/log.ts";
 import { mainModulePath } from "./io/main_module.ts";
 import { addressesFromEnvironment } from "./server/peers.ts";
+import { BodyMemory } from "./server/body_memory.ts";
 import { FastCGIConnection } from "./server/fastcgi_connection.ts";
 import type { FastCGIService } from "./server/fastcgi_request.ts";
 import { type LimitOptions, resolveLimits } from "./server/limits.ts";
@@ -118,6 +119,8 @@ export function serveFastCGI(app: App, listener: Listener, options: FastCGIOptio
     log,
     logTo,
     running: new RunningRequests(log),
+    memory: new BodyMemory(limits.maxBufferedTotal),
+    requestTimeout: options.requestTimeout ?? Infinity,
     program: mainModulePath(),
     debug: { load: () => import("./debug/debug_page.ts"), address: listener.addr },
     capacity: [

@@ -6,12 +6,14 @@
 
 import type { App, AppOptions, Handler, HandlerInfo, Protocol } from "./bridge/app.ts";
 import { checkNumbers } from "./bridge/check_numbers.ts";
+import { describeError } from "./io/describe.ts";
 import { isTrusted, remoteAddress, trustedForwarded } from "./server/forwarded.ts";
 import { errorResponse } from "./server/error_response.ts";
 import { plainResponse } from "./bridge/plain_response.ts";
 import { checkRequestOptions, CLIENT_CLOSED } from "./server/exchange.ts";
 import { HTTPCompletion, LONG } from "./server/http_completion.ts";
-import { moveRequest, withHost } from "./server/moved_request.ts";
+import { HTTPDeadline } from "./server/http_deadline.ts";
+import { type Limited, moveRequest, withHost } from "./server/moved_request.ts";
 import { hasLeft } from "./io/private_fields.ts";
 import {
   decodePath,
@@ -209,16 +211,22 @@ class Service {
   #moved: boolean;
   /** The requests whose handlers run, if their ends are reported. */
   #pending = new Ticker<HTTPCompletion>(tickFor(LONG));
+  #requestTimeout: number;
+  /** The requests whose apps must respond in time. */
+  #limited: Ticker<HTTPDeadline>;
 
   constructor(app: App, options: HTTPOptions) {
     this.#handler = toHandler(app);
     this.#options = { ...options, log: safeLog(options.log) };
-    const { path, basePath, trustForwarded } = options;
+    const { path, basePath, trustForwarded, requestTimeout = Infinity } = options;
+    this.#requestTimeout = requestTimeout;
+    this.#limited = new Ticker(tickFor(requestTimeout));
     this.#moved = path !== undefined || basePath !== undefined || Boolean(trustForwarded);
   }
 
   close(): void {
     this.#pending.close();
+    this.#limited.close();
   }
 
   serve(
@@ -247,15 +255,46 @@ class Service {
     return response;
   }
 
-  async #respond(
+  #respond(
     request: Request,
     refusal: number | undefined,
     info: HTTPInfo,
     completion?: HTTPCompletion,
   ): Promise<Response> {
+    return this.#requestTimeout === Infinity || refusal !== undefined
+      ? this.#call(request, refusal, info, completion)
+      : this.#callInTime(request, info, completion);
+  }
+
+  async #callInTime(
+    request: Request,
+    info: HTTPInfo,
+    completion: HTTPCompletion | undefined,
+  ): Promise<Response> {
+    const deadline = new HTTPDeadline(request, this.#requestTimeout, this.#options.log);
+    this.#limited.add(deadline);
+    const response = await deadline.race(
+      this.#call(request, undefined, info, completion, deadline),
+    );
+    this.#limited.delete(deadline);
+    return response;
+  }
+
+  async #call(
+    request: Request,
+    refusal: number | undefined,
+    info: HTTPInfo,
+    completion?: HTTPCompletion,
+    deadline?: HTTPDeadline,
+  ): Promise<Response> {
     let seen: Request | number = request;
     try {
-      seen = refusal ?? (this.#moved || DOTS.test(request.url) ? normalize(info) : request);
+      seen = refusal ??
+        (this.#moved || DOTS.test(request.url)
+          ? normalize(info, deadline)
+          : deadline === undefined
+          ? request
+          : withURL(request, request.url, deadline));
       if (typeof seen === "number") return plainResponse(seen);
       if (completion !== undefined) completion.request = seen;
       const response = await this.#handler(seen, info);
@@ -264,6 +303,10 @@ class Service {
       return response;
     } catch (error) {
       if (hasLeft(request)) return new Response(null, { status: CLIENT_CLOSED });
+      if (deadline?.isOver) {
+        if (!deadline.isReason(error)) info.log(describeError(error));
+        return plainResponse(503);
+      }
       const asked = typeof seen === "number" ? undefined : seen;
       return await errorResponse(error, asked, info, this.#options, {
         load: () => import("./debug/debug_page.ts"),
@@ -273,14 +316,28 @@ class Service {
 }
 
 /** Returns the request with the URL that the app sees, or the status to refuse it with. */
-function normalize(info: HTTPInfo): Request | number {
+function normalize(info: HTTPInfo, limited: Limited | undefined): Request | number {
   try {
-    return HTTPInfo.normalize(info);
+    return HTTPInfo.normalize(info, limited);
   } catch (error) {
     if (!(error instanceof ProtocolError)) throw error;
     info.log(error.message);
     return error.status;
   }
+}
+
+/** Returns the request with another URL, and if its app must respond in time, with another signal and body. */
+function withURL(request: Request, href: string, limited: Limited | undefined): Request {
+  if (!WEBSOCKET.test(request.headers.get("upgrade") ?? "")) {
+    return moveRequest(request, href, limited);
+  }
+  // Deno does not upgrade a copy.
+  const { signal } = limited ?? {};
+  const properties = { url: href, ...(signal && { signal }) };
+  for (const [name, value] of Object.entries(properties)) {
+    Object.defineProperty(request, name, { value, configurable: true });
+  }
+  return request;
 }
 
 /** Returns the status to refuse a request with, or undefined. */
@@ -434,14 +491,10 @@ class HTTPInfo implements HandlerInfo {
    * Returns the request with the URL that the app sees. Static, as apps pass the info on as a `RequestInit`, which
    * reads its properties.
    */
-  static normalize(info: HTTPInfo): Request {
+  static normalize(info: HTTPInfo, limited: Limited | undefined): Request {
     const { href } = info.#requestURL();
     const request = info.#request;
-    // Deno does not upgrade a copy.
-    if (WEBSOCKET.test(request.headers.get("upgrade") ?? "")) {
-      return Object.defineProperty(request, "url", { value: href, configurable: true });
-    }
-    return moveRequest(request, href);
+    return withURL(request, href, limited);
   }
 
   #requestURL(): ReturnType<typeof requestURL> {

@@ -19,6 +19,7 @@ import { checkRequestOptions } from "./server/exchange.ts";
 import type { Listener } from "./io/duplex.ts";
 import { safeLog } from "./io/log.ts";
 import { mainModulePath } from "./io/main_module.ts";
+import { BodyMemory } from "./server/body_memory.ts";
 import { type LimitOptions, resolveLimits } from "./server/limits.ts";
 import { toHandler } from "./server/respond.ts";
 import { RunningRequests } from "./server/running_requests.ts";
@@ -78,13 +79,16 @@ export function serveSCGI(app: App, listener: Listener, options: SCGIOptions = {
   checkRequestOptions(options);
   const log = safeLog(options.log);
   const { lenient = false } = options;
+  const limits = resolveLimits(options);
   const service: SCGIService = {
     handler: toHandler(app),
     options,
     lenient,
-    limits: resolveLimits(options),
+    limits,
     log,
     running: new RunningRequests(log),
+    memory: new BodyMemory(limits.maxBufferedTotal),
+    requestTimeout: options.requestTimeout ?? Infinity,
     program: mainModulePath(),
     debug: { load: () => import("./debug/debug_page.ts"), address: listener.addr },
   };

@@ -137,6 +137,16 @@ export interface AppOptions {
    */
   redactQuery?: boolean;
   /**
+   * How long the app may take until its response begins, in milliseconds, from 0; Infinity for no limit. The time in which
+   * it waits for bytes of the body that the client has not sent does not count. Beyond it the client gets 503, the log
+   * names the request, `request.signal` aborts, and reads of the body fail, both with a `TimeoutError`. A response that
+   * comes later is cancelled; `onError` is not called. A response that has begun is not limited, and code that never lets
+   * the event loop turn cannot be.
+   *
+   * @default Infinity
+   */
+  requestTimeout?: number;
+  /**
    * Whether the response to an error is a page that shows the error and the request to any client. For development only.
    *
    * @default false

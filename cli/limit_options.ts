@@ -56,6 +56,13 @@ export const LIMIT_OPTIONS: readonly Limit[] = [
     "buffer no more of a body that the app does not read. Default: 64m",
   ),
   limit(
+    "max-buffered-total",
+    "maxBufferedTotal",
+    "SIZE",
+    BOTH,
+    "respond with 503 where more of all such bodies is in memory. Default: 256m",
+  ),
+  limit(
     "max-variable-bytes",
     "maxVariableBytes",
     "SIZE",
@@ -110,6 +117,13 @@ export const LIMIT_OPTIONS: readonly Limit[] = [
     "SIZE",
     BOTH,
     "fail a body that comes with fewer bytes per second. Default: 500",
+  ),
+  limit(
+    "request-timeout",
+    "requestTimeout",
+    "SECONDS",
+    ALL,
+    "respond with 503 if the app has not by then. Default: none",
   ),
   limit(
     "write-timeout",

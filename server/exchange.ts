@@ -65,6 +65,8 @@ export class Exchange implements RequestParts {
   onabort: ((reason: unknown) => void) | null = null;
   /** Whether the exchange was aborted before its response was complete. */
   aborted = false;
+  /** Whether the app has taken too long: another response is sent, and the app's own is dropped. */
+  expired = false;
   /** The span and the metrics, if there are any. */
   trace: RequestTrace | null = null;
   #transport: TransportInfo;
@@ -75,7 +77,8 @@ export class Exchange implements RequestParts {
   #url: RequestURL | null = null;
   #remoteAddr: NetAddr | null = null;
   #completed: PromiseWithResolvers<void> | null = null;
-  #outcome: "pending" | "complete" | "failed" = "pending";
+  /** Responding: the response of the app exists, and perhaps a part of it was sent. */
+  #phase: "handling" | "responding" | "complete" | "failed" = "handling";
   #startedAt: number;
   #request: Request | undefined;
   #status = CLIENT_CLOSED;
@@ -133,11 +136,11 @@ export class Exchange implements RequestParts {
     this.#transport.log(message);
   }
 
-  /** Aborts when the web server aborts the request or closes the connection. */
+  /** Aborts when the web server aborts the request or closes the connection, and when the app has taken too long. */
   get signal(): AbortSignal {
     if (this.#controller === null) {
       this.#controller = new AbortController();
-      if (this.aborted) this.#controller.abort(this.#reason);
+      if (this.aborted || this.expired) this.#controller.abort(this.#reason);
     }
     return this.#controller.signal;
   }
@@ -186,7 +189,7 @@ export class Exchange implements RequestParts {
 
   /** Aborts the exchange: aborts the request's signal and fails an incomplete body. Does nothing once it is settled. */
   abort(reason: unknown): void {
-    if (this.aborted || this.#outcome !== "pending") return;
+    if (this.aborted || this.#isOver) return;
     this.aborted = true;
     this.#reason = reason;
     if (this.trace === null) this.#abort();
@@ -198,6 +201,33 @@ export class Exchange implements RequestParts {
     this.#controller?.abort(this.#reason);
     this.onabort?.(this.#reason);
     this.settle("failed");
+  }
+
+  /** Whether the app was called, and no response exists yet. */
+  get handling(): boolean {
+    return this.#request !== undefined && this.#phase === "handling";
+  }
+
+  /** Fails the request as the app has taken too long: aborts its signal and fails the body. Another response follows. */
+  expire(reason: unknown): void {
+    this.expired = true;
+    this.#reason = reason;
+    const fail = () => {
+      this.#body?.destroy(reason);
+      this.#controller?.abort(reason);
+    };
+    if (this.trace === null) fail();
+    else this.trace.run(fail);
+  }
+
+  /** Returns whether an error is the reason that the signal has aborted with. */
+  isReason(error: unknown): boolean {
+    return error === this.#reason;
+  }
+
+  /** Records that the response of the app exists, though it cannot be sent yet. */
+  responded(): void {
+    if (this.#phase === "handling") this.#phase = "responding";
   }
 
   /** Records the response to send. */
@@ -212,6 +242,7 @@ export class Exchange implements RequestParts {
    * @param bytes The length of that part, without the head.
    */
   sent(status: number, bytes: number): void {
+    this.responded();
     this.#status = status;
     this.#bytes += bytes;
     this.trace?.sent(bytes);
@@ -225,8 +256,8 @@ export class Exchange implements RequestParts {
 
   /** Records how the response ended. The first call counts. */
   settle(outcome: "complete" | "failed"): void {
-    if (this.#outcome !== "pending") return;
-    this.#outcome = outcome;
+    if (this.#isOver) return;
+    this.#phase = outcome;
     this.#settle();
     const { onCompleted } = this.#options;
     if (onCompleted === undefined) return;
@@ -238,9 +269,13 @@ export class Exchange implements RequestParts {
     }, this.#startedAt);
   }
 
+  get #isOver(): boolean {
+    return this.#phase === "complete" || this.#phase === "failed";
+  }
+
   #settle(): void {
-    if (this.#outcome === "complete") this.#completed?.resolve();
-    if (this.#outcome === "failed") {
+    if (this.#phase === "complete") this.#completed?.resolve();
+    if (this.#phase === "failed") {
       this.#completed?.reject(this.#reason ?? new Error("The response was aborted"));
     }
   }

@@ -1,6 +1,7 @@
 import { disconnected } from "./exchange.ts";
 import { FastCGIRequest, type FastCGIService, type RequestConnection } from "./fastcgi_request.ts";
-import { BODY_HIGH_WATER, NEW_CONNECTION } from "./limits.ts";
+import { BODY_HIGH_WATER } from "./body_memory.ts";
+import { NEW_CONNECTION } from "./limits.ts";
 import type { ServerConnection } from "./server.ts";
 import { NO_QUIRKS, type ServerQuirks } from "../bridge/server_quirks.ts";
 import { Channel, type ChannelHandler, StallError } from "../io/channel.ts";
@@ -120,8 +121,11 @@ export class FastCGIConnection
     if (this.#isFlooded()) return true;
     if (this.#requests.size === 0) return false;
     if (this.#multiplexed && this.#requests.size > 1) return false;
+    const { limits, memory } = this.#service;
     const limit = stalled || this.#multiplexed
-      ? this.#service.limits.maxBufferedBody
+      ? limits.maxBufferedBody
+      : memory.isScarce
+      ? 1
       : BODY_HIGH_WATER;
     for (const request of this.#requests.values()) if (request.buffered >= limit) return true;
     return false;
@@ -306,6 +310,7 @@ export class FastCGIConnection
         return this.abort(disconnected());
       }
       request.checkBody(now);
+      request.checkTime(now);
     }
     if (channel.inputEnded && this.#requests.size > 0) this.#probe();
   }

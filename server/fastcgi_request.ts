@@ -1,9 +1,11 @@
 import { BodyWatch } from "./body_watch.ts";
 import type { DebugHook } from "./debug_hook.ts";
 import { disconnected, Exchange, FilterExchange, type TransportInfo } from "./exchange.ts";
+import { BODY_HIGH_WATER, type BodyMemory } from "./body_memory.ts";
 import { Params } from "./fastcgi_params.ts";
-import { BODY_HIGH_WATER, type LimitOptions } from "./limits.ts";
+import type { LimitOptions } from "./limits.ts";
 import { RequestBody, type RequestBodySource } from "./request_body.ts";
+import { expire, ResponseClock, timeoutError } from "./request_timeout.ts";
 import { refuse, respond, type ResponseSink } from "./respond.ts";
 import type { RunningRequests } from "./running_requests.ts";
 import type { AppObject, AppOptions, FilterInfo, Handler } from "../bridge/app.ts";
@@ -44,6 +46,8 @@ export interface FastCGIService {
   log: (message: string) => void;
   logTo: "server" | "log" | "both";
   running: RunningRequests;
+  memory: BodyMemory;
+  requestTimeout: number;
   program: string | undefined;
   debug: DebugHook;
   /** The response to FCGI_GET_VALUES. */
@@ -105,7 +109,7 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
   #handler: Handler | undefined;
   /** Whether it counts among the running requests. One that arrives while the server is overloaded does not. */
   #counted: boolean;
-  /** Ends the count of a request that was aborted before its handler has settled. */
+  /** Ends the count of a request that has ended before its handler has settled. */
   #settle: (() => void) | null = null;
   /** Its variables, until they are decoded. */
   #params: Params | null = new Params();
@@ -117,6 +121,8 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
   #begun: Progress | null = null;
   /** The watches of the body and of a filter's data, once they are checked. */
   #watches: [BodyWatch, BodyWatch] | null = null;
+  /** How long the app takes to respond, once that is checked. */
+  #clock: ResponseClock | null = null;
   /** In the filter role, resolves when FCGI_STDIN has ended. */
   #inputWhole: PromiseWithResolvers<void> | null = null;
   /** Whether FCGI_STDERR was used. */
@@ -289,12 +295,19 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
   /** Called when the handler has settled and nothing more will be sent. */
   #settled(): void {
     workload.end();
-    this.#settle?.();
+    if (this.#settle === null) this.#release();
+    else this.#settle();
+  }
+
+  /** Counts what is buffered of its body no longer, as no handler runs that might read it. */
+  #release(): void {
+    this.#body?.release();
+    this.#data?.release();
   }
 
   #createBody(type: number, maxBytes?: number): RequestBody {
     this.#open |= 1 << type;
-    return new RequestBody(this.#connection, maxBytes);
+    return new RequestBody(this.#connection, maxBytes, this.#service.memory);
   }
 
   #uncount(): void {
@@ -311,6 +324,7 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
       case Role.filter:
         return app.filter && (async (request, info) => {
           const response = await app.filter!(request, info as FilterInfo);
+          this.#exchange!.responded();
           // The response must wait for all of FCGI_STDIN (section 6.4).
           await this.#inputWhole?.promise;
           return response;
@@ -419,6 +433,22 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
     if (this.#data !== null) this.#watches[1].check(this.#data, now);
   }
 
+  /** Responds with 503 if the app has taken too long. */
+  checkTime(now: number): void {
+    const { requestTimeout } = this.#service;
+    const exchange = this.#exchange;
+    if (requestTimeout === Infinity || exchange?.handling !== true) return;
+    this.#clock ??= new ResponseClock(requestTimeout);
+    const waits = this.#body?.waiting === true || this.#data?.waiting === true;
+    if (!this.#clock.isOver(now, waits)) return;
+    const error = timeoutError(requestTimeout);
+    this.#abandon();
+    this.#data?.destroy(error);
+    expire(error, exchange, this).then((sent) => {
+      if (!sent) this.#truncate();
+    });
+  }
+
   /** Aborts the request, as FCGI_ABORT_REQUEST arrived (section 5.4). */
   abortedByPeer(): void {
     this.#exchange?.abort(new DOMException("The web server aborted the request", "AbortError"));
@@ -433,15 +463,14 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
     this.#abandon();
     this.#forget(false);
     this.#data?.fail(reason);
-    this.#inputWhole?.resolve();
     this.#exchange?.abort(reason);
   }
 
-  /** Counts an aborted request until its handler settles, for some time. */
+  /** Counts a request whose handler runs on until that settles, for some time. */
   #abandon(): void {
     if (this.#phase !== "running" || !this.#counted) return;
     this.#counted = false;
-    this.#settle = this.#service.running.abandon();
+    this.#settle = this.#service.running.abandon(() => this.#release());
   }
 
   /**
@@ -469,9 +498,11 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
 
   /** Ends the request on its connection: its response is queued, or there is none. The handler may still run. */
   #forget(broken: boolean): void {
+    if (this.#phase === "variables" || this.#phase === "prepared") this.#release();
     this.#phase = "ended";
     this.#uncount();
     this.#discard();
+    this.#inputWhole?.resolve();
     this.#connection.ended(this, broken);
   }
 }

@@ -39,6 +39,15 @@ export interface LimitOptions {
    */
   maxBufferedBody?: number;
   /**
+   * How many bytes of bodies are in memory in total, from 0, for apps that do not read them, over all connections of all
+   * servers of the process; Infinity for no limit. Beyond it a body that grows is dropped: reading it fails, and the
+   * response is 503 with Retry-After unless the app handles the error. Bodies of more than 256 KiB leave a quarter of it
+   * to the others. A connection that can pause does so before that.
+   *
+   * @default 268_435_456
+   */
+  maxBufferedTotal?: number;
+  /**
    * How many requests may be in progress in total, from 0; Infinity for no limit. Beyond it the response is 503. A
    * handler that runs on when its client has left counts until it settles, but for five minutes at most.
    *
@@ -88,6 +97,7 @@ export function resolveLimits(options: LimitOptions): Required<LimitOptions> {
     maxVariables = 2000,
     maxBodyBytes = Infinity,
     maxBufferedBody = MAX_BUFFERED_BODY,
+    maxBufferedTotal = 268_435_456,
     maxRequests = 1024,
     variablesTimeout = 10_000,
     bodyTimeout = 60_000,
@@ -99,6 +109,7 @@ export function resolveLimits(options: LimitOptions): Required<LimitOptions> {
     maxVariables,
     maxBodyBytes,
     maxBufferedBody,
+    maxBufferedTotal,
     maxRequests,
     variablesTimeout,
     bodyTimeout,
@@ -107,7 +118,5 @@ export function resolveLimits(options: LimitOptions): Required<LimitOptions> {
   };
 }
 
-/** How many unread bytes of a body are buffered before a connection pauses reading (rule C9). */
-export const BODY_HIGH_WATER = 262_144;
 /** How long a connection may take to send a first or last request while the server shuts down, in milliseconds. */
 export const NEW_CONNECTION = 1000;

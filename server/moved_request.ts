@@ -1,12 +1,23 @@
 import { createLazyRequest, type RequestParts } from "./lazy_request.ts";
 import { nativeSignal, setGuard } from "../io/private_fields.ts";
 
+/** What a request of `Deno.serve` has in place of its own, where its app must respond in time. */
+export interface Limited {
+  readonly signal: AbortSignal;
+  /** Returns the body, whose reads fail once the time is over. */
+  limitStream(
+    body: ReadableStream<Uint8Array<ArrayBuffer>>,
+  ): ReadableStream<Uint8Array<ArrayBuffer>>;
+  /** Returns the result of a read of the whole body, which fails once the time is over. */
+  limitRead<T>(read: Promise<T>): Promise<T>;
+}
+
 /**
  * Returns a request of `Deno.serve` with another URL. Not a copy, which would read the signal: each response would then
  * abort it, which costs more than the rest of a small request.
  */
-export function moveRequest(request: Request, href: string): Request {
-  return createLazyRequest(new MovedRequest(request, href));
+export function moveRequest(request: Request, href: string, limited?: Limited): Request {
+  return createLazyRequest(new MovedRequest(request, href, limited));
 }
 
 /**
@@ -28,10 +39,13 @@ export function withHost(request: Request, authority: string): Request {
 class MovedRequest implements RequestParts {
   readonly url: string;
   #request: Request;
+  #limited: Limited | undefined;
+  #body: ReadableStream<Uint8Array<ArrayBuffer>> | null | undefined;
 
-  constructor(request: Request, href: string) {
+  constructor(request: Request, href: string, limited: Limited | undefined) {
     this.#request = request;
     this.url = href;
+    this.#limited = limited;
   }
 
   get method(): string {
@@ -39,11 +53,15 @@ class MovedRequest implements RequestParts {
   }
 
   get signal(): AbortSignal {
-    return nativeSignal(this.#request);
+    return this.#limited?.signal ?? nativeSignal(this.#request);
   }
 
   get body(): ReadableStream<Uint8Array<ArrayBuffer>> | null {
-    return this.#request.body;
+    if (this.#body === undefined) {
+      const { body } = this.#request;
+      this.#body = body && this.#limited?.limitStream(body) || body;
+    }
+    return this.#body;
   }
 
   get bodyUsed(): boolean {
@@ -56,6 +74,8 @@ class MovedRequest implements RequestParts {
 
   collectBody(): Promise<Uint8Array<ArrayBuffer>> | null {
     const { method } = this;
-    return method === "GET" || method === "HEAD" ? null : this.#request.bytes();
+    if (method === "GET" || method === "HEAD") return null;
+    const read = this.#request.bytes();
+    return this.#limited?.limitRead(read) ?? read;
   }
 }

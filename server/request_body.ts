@@ -1,4 +1,5 @@
 import type { ReadBuffer } from "../io/read_buffer.ts";
+import type { BodyMemory } from "./body_memory.ts";
 import { isDisturbed } from "../io/private_fields.ts";
 import { concat } from "../wire/byte_string.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
@@ -50,11 +51,23 @@ export class RequestBody {
   #waiting: (() => void) | null = null;
   #source: RequestBodySource;
   #maxBytes: number;
+  /** Where the buffered bytes count. Null if they do not, or no longer: the app has them, or reads the whole body. */
+  #memory: BodyMemory | null;
+  /** The length of the buffers that count there. */
+  #held = 0;
 
-  /** @param maxBytes How many bytes the body may have. */
-  constructor(source: RequestBodySource, maxBytes = Infinity) {
+  /**
+   * @param maxBytes How many bytes the body may have.
+   * @param memory Where its buffered bytes count.
+   */
+  constructor(
+    source: RequestBodySource,
+    maxBytes = Infinity,
+    memory: BodyMemory | null = null,
+  ) {
     this.#source = source;
     this.#maxBytes = maxBytes;
+    this.#memory = memory;
   }
 
   /**
@@ -121,6 +134,7 @@ export class RequestBody {
   }
 
   async #collect(): Promise<Uint8Array<ArrayBuffer>> {
+    this.release();
     while (true) {
       this.buffered = 0;
       if (this.#phase !== "receiving") break;
@@ -148,6 +162,9 @@ export class RequestBody {
     const filled = this.#fill(part);
     if (filled < part.length) {
       const rest = filled === 0 ? part : part.subarray(filled);
+      if (this.#waiting === null && this.#memory?.refuses(this.buffered)) {
+        return this.destroy(this.#memory.error());
+      }
       // The cast is safe, as no transport reads into a SharedArrayBuffer.
       this.#enqueue(rest as Uint8Array<ArrayBuffer>, read);
       this.buffered += rest.length;
@@ -170,9 +187,22 @@ export class RequestBody {
   #enqueue(part: Uint8Array<ArrayBuffer>, read: ReadBuffer): void {
     const last = this.#chunks.at(-1);
     if (last !== undefined && last.buffer === part.buffer) this.#join(last, part);
-    else if (part.length >= MIN_TAKEN && read.take()) this.#chunks.push(part);
+    else if (part.length >= MIN_TAKEN && read.take()) this.#add(part);
     else if (last !== undefined && last.buffer === this.#copied) this.#append(last, part);
     else this.#copy(part, part.length);
+  }
+
+  /** Adds a chunk with a buffer of its own to the queue. */
+  #add(chunk: Uint8Array<ArrayBuffer>): void {
+    this.#chunks.push(chunk);
+    this.#hold(chunk.buffer.byteLength);
+  }
+
+  /** Counts the length of buffers that are added, or removed if it is negative. */
+  #hold(bytes: number): void {
+    if (this.#memory === null) return;
+    this.#held += bytes;
+    this.#memory.add(bytes);
   }
 
   /** Appends a later part of a taken buffer to its chunk. No two chunks may share a buffer, as the app may transfer one. */
@@ -187,7 +217,7 @@ export class RequestBody {
     this.#copied = new ArrayBuffer(capacity);
     const chunk = new Uint8Array(this.#copied, 0, part.length);
     chunk.set(part);
-    this.#chunks.push(chunk);
+    this.#add(chunk);
   }
 
   /** Appends bytes to the last chunk, so that many small records become few chunks. */
@@ -196,6 +226,7 @@ export class RequestBody {
     if (end + part.length > last.buffer.byteLength) {
       if (last.length >= MAX_COPIED) return this.#copy(part, part.length);
       this.#chunks.pop();
+      this.#hold(-last.buffer.byteLength);
       this.#copy(last, Math.max(2 * last.length, last.length + part.length));
       return this.#append(this.#chunks.at(-1)!, part);
     }
@@ -227,6 +258,19 @@ export class RequestBody {
     this.#wake();
   }
 
+  /** Ends the body with an error that the next read fails with, even if all bytes have arrived. Drops them. */
+  destroy(error: unknown): void {
+    this.#phase = "failed";
+    this.error = error;
+    this.#drop();
+  }
+
+  /** Counts the buffered bytes no longer: whether they are kept is up to the app. */
+  release(): void {
+    this.#hold(-this.#held);
+    this.#memory = null;
+  }
+
   /** Drops the buffered bytes and all that follow, unless the body has ended. The app can no longer read it. */
   discard(): void {
     if (this.#phase !== "receiving") return;
@@ -237,6 +281,7 @@ export class RequestBody {
   #drop(): void {
     this.#chunks = [];
     this.buffered = 0;
+    this.#hold(-this.#held);
     this.#wake();
     this.#source.pull();
   }
@@ -267,6 +312,7 @@ export class RequestBody {
       if (chunk !== undefined) {
         delivered = chunk.length;
         this.buffered -= delivered;
+        this.#hold(-chunk.buffer.byteLength);
         clearAround(chunk);
         controller.enqueue(chunk);
       }
@@ -290,8 +336,12 @@ export class RequestBody {
     const chunk = this.#chunks[0];
     const count = this.#fill(chunk);
     this.buffered -= count;
-    if (count < chunk.length) this.#chunks[0] = chunk.subarray(count);
-    else this.#chunks.shift();
+    if (count < chunk.length) {
+      this.#chunks[0] = chunk.subarray(count);
+    } else {
+      this.#chunks.shift();
+      this.#hold(-chunk.buffer.byteLength);
+    }
   }
 
   /** Returns the error that the app's read fails with, if it does. */

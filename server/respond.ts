@@ -50,6 +50,8 @@ export interface ResponseSink {
 const SOON = 16;
 const encoder = new TextEncoder();
 const EMPTY = new Uint8Array();
+/** When a client may repeat a request for which there was no memory, in seconds. */
+const RETRY_AFTER = 5;
 /** The length below which an ASCII text is sent with the head, without a TextEncoder. */
 const SHORT = 1024;
 
@@ -102,9 +104,10 @@ async function callApp(
     const returned = handler(request, exchange.info());
     response = returned instanceof Response ? returned : await returned;
   } catch (error) {
-    if (exchange.aborted) return false;
+    if (exchange.aborted || exchange.expired) return dropError(error, exchange);
     response = await failureResponse(error, request, exchange, options);
   }
+  if (exchange.expired) return dropResponse(response, exchange);
   try {
     return await sendResponse(response, exchange, sink);
   } catch (error) {
@@ -124,7 +127,7 @@ function failureResponse(
 ): Response | Promise<Response> {
   if ((request === undefined || exchange.isBodyError(error)) && isProtocolError(error)) {
     exchange.log(error.message);
-    return plainResponse(error.status);
+    return plainResponse(error.status, error.status === 503 ? RETRY_AFTER : undefined);
   }
   return errorResponse(error, request, exchange.info(), options, exchange.debug);
 }
@@ -145,6 +148,7 @@ async function sendError(
     options,
     exchange.debug,
   );
+  if (exchange.expired) return dropResponse(response, exchange);
   try {
     return await sendResponse(response, exchange, sink);
   } catch (error) {
@@ -165,6 +169,24 @@ export function refuse(
   sink: ResponseSink,
 ): Promise<boolean> {
   return sendResponse(plainResponse(status), exchange, sink);
+}
+
+/** Drops the response of an app that has taken too long. @returns True, as another response was sent. */
+function dropResponse(response: Response, exchange: Exchange): true {
+  // An app without types may return anything.
+  const body = response instanceof Response ? readNative(response, "body") : null;
+  if (body?.locked === false) cancelSoon(body, exchange.signal.reason);
+  return true;
+}
+
+/**
+ * Drops the error of an app whose client has left or got another response.
+ *
+ * @returns Whether a response was sent.
+ */
+function dropError(error: unknown, exchange: Exchange): boolean {
+  if (exchange.expired && !exchange.isReason(error)) exchange.log(describeError(error));
+  return exchange.expired;
 }
 
 function sendResponse(

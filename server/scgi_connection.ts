@@ -1,8 +1,10 @@
 import { BodyWatch } from "./body_watch.ts";
 import type { DebugHook } from "./debug_hook.ts";
 import { disconnected, Exchange, type TransportInfo } from "./exchange.ts";
-import { BODY_HIGH_WATER, type LimitOptions, NEW_CONNECTION } from "./limits.ts";
+import { BODY_HIGH_WATER, type BodyMemory } from "./body_memory.ts";
+import { type LimitOptions, NEW_CONNECTION } from "./limits.ts";
 import { RequestBody, type RequestBodySource } from "./request_body.ts";
+import { expire, ResponseClock, timeoutError } from "./request_timeout.ts";
 import { refuse, respond, type ResponseSink } from "./respond.ts";
 import type { RunningRequests } from "./running_requests.ts";
 import type { ServerConnection } from "./server.ts";
@@ -27,6 +29,8 @@ export interface SCGIService {
   limits: Required<LimitOptions>;
   log: (message: string) => void;
   running: RunningRequests;
+  memory: BodyMemory;
+  requestTimeout: number;
   program: string | undefined;
   debug: DebugHook;
 }
@@ -44,6 +48,8 @@ export class SCGIConnection
   #exchange: Exchange | null = null;
   #body: RequestBody | null = null;
   #bodyWatch: BodyWatch | null = null;
+  /** How long the app takes to respond, once that is checked. */
+  #clock: ResponseClock | null = null;
   /** Resolves when the handler has settled and nothing more will be sent. */
   #responding: Promise<void> | null = null;
   /** Responding: the app was called, or the request refused. Finished: the response has ended, completely or not. */
@@ -72,8 +78,9 @@ export class SCGIConnection
     if (!this.#overloaded) running.count++;
     await this.#channel.run();
     if (this.#overloaded) return;
-    if (this.#phase === "finished" || this.#responding === null) running.count--;
-    else this.#responding.then(running.abandon());
+    const handled = this.#phase === "finished" && this.#exchange?.expired !== true;
+    if (handled || this.#responding === null) running.count--;
+    else this.#responding.then(running.abandon(() => this.#body?.release()));
   }
 
   received(bytes: Uint8Array, buffer: ReadBuffer): void {
@@ -83,7 +90,8 @@ export class SCGIConnection
 
   /** Pauses reading while the app does not read. Buffers more if the web server sends the body first (rule D6). */
   shouldPause(stalled: boolean): boolean {
-    const limit = stalled ? this.#service.limits.maxBufferedBody : BODY_HIGH_WATER;
+    const { limits, memory } = this.#service;
+    const limit = stalled ? limits.maxBufferedBody : memory.isScarce ? 1 : BODY_HIGH_WATER;
     return this.#body !== null && this.#body.buffered >= limit;
   }
 
@@ -104,7 +112,7 @@ export class SCGIConnection
           431,
         );
       }
-      this.#body = new RequestBody(this, limits.maxBodyBytes);
+      this.#body = new RequestBody(this, limits.maxBodyBytes, this.#service.memory);
       this.#body.declare(contentLength(variables) ?? 0);
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error;
@@ -121,6 +129,7 @@ export class SCGIConnection
       : respond(this.#service.handler, this.#exchange, this, options);
     this.#responding = responded.catch((error) => log(describeError(error))).then(() => {
       workload.end();
+      this.#body?.release();
       this.#finish();
     });
   }
@@ -178,8 +187,19 @@ export class SCGIConnection
       this.abort(disconnected());
     } else {
       if (this.#body !== null) (this.#bodyWatch ??= new BodyWatch(limits)).check(this.#body, now);
+      this.#checkTime(now);
       if (this.#channel.inputEnded) this.#channel.probe();
     }
+  }
+
+  /** Responds with 503 if the app has taken too long. */
+  #checkTime(now: number): void {
+    const { requestTimeout } = this.#service;
+    const exchange = this.#exchange;
+    if (requestTimeout === Infinity || exchange?.handling !== true) return;
+    this.#clock ??= new ResponseClock(requestTimeout);
+    if (!this.#clock.isOver(now, this.#body?.waiting === true)) return;
+    expire(timeoutError(requestTimeout), exchange, this).then(() => this.#finish());
   }
 
   /** Records that the connection closes as its variables are late. */

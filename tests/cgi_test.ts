@@ -553,6 +553,18 @@ Deno.test("a script's log is written at once if options.stderr has writeSync(), 
   assertEquals(log, "from the app\n");
 });
 
+Deno.test("requestTimeout: a script responds with 503 and exits, whatever its app waits for (rule B18)", async () => {
+  for (const path of ["/never", "/slow"]) {
+    const outcome = await runScript(aliveScript, env(path, { X_EXIT_TIMEOUT: "0" }));
+    assertEquals([outcome.status, outcome.code], [503, 0]);
+    assertStringIncludes(
+      outcome.stderr,
+      `Responded with 503 to GET /cgi-bin/script.ts${path}. The app must respond within 50 ms (requestTimeout): it has not\n`,
+    );
+    assertEquals(outcome.stderr.includes("Exited the script"), path === "/slow");
+  }
+});
+
 Deno.test("exitTimeout: Infinity keeps a script alive", async () => {
   const child = spawn(aliveScript, env("/timer", { X_EXIT_TIMEOUT: "Infinity" }));
   await child.stdin.close();

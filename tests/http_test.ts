@@ -58,6 +58,7 @@ const upgrades: [name: string, options: HTTPOptions, url: (origin: string) => st
   ["plainly", {}, (origin) => `${origin}/app/a`],
   ["with a base path", { basePath: "/app" }, (origin) => `${origin}/a`],
   ["behind a proxy", { trustForwarded: true }, (origin) => `${origin}/app/a`],
+  ["in a limited time", { requestTimeout: 60_000 }, (origin) => `${origin}/app/a`],
   ["with both", { basePath: "/app", trustForwarded: true }, (origin) => `${origin}/a`],
 ];
 for (const [name, options, seen] of upgrades) {

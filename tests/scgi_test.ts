@@ -4,7 +4,7 @@ import type { App } from "../bridge/app.ts";
 
 import { encodeSCGIHeaders } from "../wire/scgi.ts";
 import { parseResponse } from "./testing/response.ts";
-import { bytes, cut, split, text } from "./testing/bytes.ts";
+import { bytes, cut, pattern, split, text } from "./testing/bytes.ts";
 import { deadline } from "./testing/deadline.ts";
 
 import { head, request, serving } from "./testing/scgi_serving.ts";
@@ -209,6 +209,40 @@ Deno.test("maxRequests and maxConnections: responses at the limit, 503 above it 
       },
     );
   }
+});
+
+Deno.test("requestTimeout: 503, and the handler that runs on counts for maxRequests (rule F8)", async () => {
+  const gate = Promise.withResolvers<void>();
+  const app: App = async () => (await gate.promise, new Response("Hello"));
+  await serving(app, { maxRequests: 1, requestTimeout: 1 }, async ({ connect, logged }) => {
+    const client = await connect();
+    await client.send(head(10), bytes("some"));
+    assertEquals((await client.response()).status, 503);
+    // The rest of the body is drained: a close over unread bytes can destroy the response (rule C15).
+    await client.send(bytes("late"));
+    client.close();
+    await turns();
+    assertStringIncludes(logged.join(), "Responded with 503 to POST /");
+    const refused = await connect();
+    await refused.send(request());
+    assertEquals((await refused.response()).status, 503);
+    gate.resolve();
+    await turns();
+    const next = await connect();
+    await next.send(request());
+    assertEquals((await next.response()).status, 200);
+    assertEquals(logged.length, 1);
+  });
+});
+
+Deno.test("maxBufferedTotal drops a body that the app does not read, and the response goes on (rules D6, F8)", async () => {
+  const app: App = () => new Response(pattern(3_000_000));
+  await serving(app, { maxBufferedTotal: 500_000 }, async ({ connect }) => {
+    const client = await connect(65536);
+    // It reads once it has sent all.
+    await deadline(client.send(head(2_000_000), pattern(2_000_000)), "the body's end");
+    assertEquals((await client.response()).body, pattern(3_000_000));
+  });
 });
 
 Deno.test("serveSCGI() reads on after 408: a close over unread bytes can destroy the response (rule C15)", async () => {

@@ -10,6 +10,7 @@ import { MAX_CONNECTIONS } from "../../server/server.ts";
 const DEFAULTS: Record<string, number> = {
   ...resolveLimits({}),
   maxConnections: MAX_CONNECTIONS,
+  requestTimeout: Infinity,
   shutdownTimeout: SHUTDOWN_TIMEOUT,
   maxRequestsPerConnection: 64,
   idleTimeout: 90_000,

@@ -161,6 +161,20 @@ for (const transport of ["CGI", "FastCGI", "SCGI"]) {
     assertEquals(receiver.metrics.has("http.server.active_requests"), false);
   });
 
+  Deno.test(`${transport}: the span of an app that takes longer than requestTimeout is that of a 503`, async () => {
+    const receiver = await exported("expired", transport);
+    const [span, aborted, ...others] = described(receiver);
+    assertEquals(
+      [span.status, span.attributes["http.response.status_code"], span.attributes["error.type"]],
+      [{ code: 2, message: "" }, { stringValue: "503" }, { stringValue: "503" }],
+    );
+    assertEquals([aborted.name, aborted.parent, others], ["aborted", "GET /expired", []]);
+    const [{ asInt, asDouble }] = pointsOf(receiver, "http.server.active_requests");
+    assertEquals(Number(asInt ?? asDouble), 0);
+    const [duration] = pointsOf(receiver, "http.server.request.duration");
+    assertEquals(attributesOf(duration)["http.response.status_code"], { intValue: "503" });
+  });
+
   Deno.test(`${transport}: spans are not exported where the variables turn them off`, async () => {
     const none = await exported("all", transport, { OTEL_SDK_DISABLED: "true" });
     assertEquals([none.spans.length, none.metrics.size], [0, 0]);

@@ -68,6 +68,14 @@ async function handler(request: Request): Promise<Response> {
       active().setAttribute("app.user", baggage.getEntry("user").value);
       return new Response("ok");
     }
+    case "/expired":
+      await new Promise<void>((resolve) => {
+        request.signal.addEventListener("abort", () => {
+          mark("aborted");
+          resolve();
+        });
+      });
+      throw request.signal.reason;
     case "/left":
       await new Promise<void>((resolve) => {
         request.signal.addEventListener("abort", () => {
@@ -126,6 +134,13 @@ async function sendInvalid(transport: string): Promise<void> {
   await over.send(get("/", ["Host", "a b"]));
 }
 
+/** Sends a request whose app takes too long. */
+async function expire(transport: string): Promise<void> {
+  await using over = IN_PROCESS[transport](handler, { requestTimeout: 1 });
+  await over.send(get("/expired"));
+  await turn();
+}
+
 const usual = {
   REQUEST_METHOD: "GET",
   REQUEST_URI: "/left",
@@ -173,4 +188,5 @@ if (what === "all") await sendAll(transport);
 if (what === "redacted") await sendAll(transport, { redactQuery: true });
 if (what === "mounted") await sendAll(transport, { basePath: "/nested" });
 if (what === "invalid") await sendInvalid(transport);
+if (what === "expired") await expire(transport);
 if (what === "left") await leave(transport);

@@ -36,8 +36,13 @@ export const TRANSPORTS: Record<string, (options: string) => Transport> = {
   HTTP: (options) => overHTTP(app, OPTION_SETS[options]),
 };
 
+/** Options that all transports have. */
+export interface Options extends AppOptions {
+  log?: (message: string) => void;
+}
+
 /** Every transport, for any app in this process. */
-export const IN_PROCESS: Record<string, (app: App, options?: AppOptions) => Transport> = {
+export const IN_PROCESS: Record<string, (app: App, options?: Options) => Transport> = {
   CGI: (app, options) => ({
     send: (request) => run(app, variablesOf(request), request.body, options),
     [Symbol.asyncDispose]: () => Promise.resolve(),
@@ -60,19 +65,19 @@ export function overDenoServe(
   return overTCP(server, server.addr, sendHTTP);
 }
 
-function overFastCGI(app: App, options?: AppOptions): Transport {
+function overFastCGI(app: App, options?: Options): Transport {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  const server = serveFastCGI(app, listener, { ...options, log: () => {} });
+  const server = serveFastCGI(app, listener, { log: () => {}, logTo: "log", ...options });
   return overTCP(server, listener.addr, sendFastCGI);
 }
 
-function overSCGI(app: App, options?: AppOptions): Transport {
+function overSCGI(app: App, options?: Options): Transport {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  const server = serveSCGI(app, listener, { ...options, log: () => {} });
+  const server = serveSCGI(app, listener, { log: () => {}, ...options });
   return overTCP(server, listener.addr, sendSCGI);
 }
 
-function overHTTP(app: App, options?: AppOptions): Transport {
+function overHTTP(app: App, options?: Options): Transport {
   const server = serveHTTP(app, {
     ...options,
     hostname: "127.0.0.1",

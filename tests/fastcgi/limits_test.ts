@@ -2,12 +2,13 @@ import {
   assertEquals,
   assertFalse,
   assertLess,
+  assertRejects,
   assertStringIncludes,
   assertThrows,
 } from "@std/assert";
-
+import type { App, FilterInfo, Handler } from "../../bridge/app.ts";
 import { serveFastCGI } from "../../fastcgi.ts";
-import { ProtocolStatus } from "../../wire/fastcgi.ts";
+import { ProtocolStatus, Role } from "../../wire/fastcgi.ts";
 import { bytes, pattern, text } from "../testing/bytes.ts";
 import { JumpingClock } from "../testing/clock.ts";
 import { deadline } from "../testing/deadline.ts";
@@ -103,6 +104,141 @@ Deno.test("maxBufferedBody: above it a request fails, and others on the connecti
     },
   );
 });
+
+Deno.test("maxBufferedTotal: a large body above it fails with 503, a small one and others go on (rules C9, F8)", async () => {
+  const gate = Promise.withResolvers<void>();
+  await serving(
+    async (request) => {
+      if (request.headers.has("x-wait")) await gate.promise;
+      return new Response(await request.bytes());
+    },
+    { maxBufferedTotal: 2_000_000 },
+    async ({ connect }) => {
+      const client = await connect();
+      await client.send(getValues("FCGI_MPXS_CONNS"));
+      const wait = variables({ ...post, HTTP_X_WAIT: "1" });
+      for (const id of [1, 2]) {
+        await client.send(beginRequest(id, { keep: true }), params(id, wait));
+      }
+      await deadline(client.send(stdin(1, pattern(500_000))), "the body below the limit");
+      await deadline(client.send(stdin(2, pattern(3_000_000)), stdinEnd(2)), "the body above it");
+      // The second one takes no memory now.
+      await deadline(client.send(stdin(1, pattern(100_000)), stdinEnd(1)), "the first body's end");
+      await client.send(request({ id: 3, keep: true, body: pattern(200_000), variables: post }));
+      assertEquals((await client.response(3)).body.length, 200_000);
+      gate.resolve();
+      assertEquals((await client.response(1)).body.length, 600_000);
+      const past = await client.response(2);
+      assertEquals(
+        [past.status, past.headers.get("retry-after"), past.complete],
+        [503, "5", true],
+      );
+      assertStringIncludes(
+        past.stderr,
+        "Cannot buffer request body as all that wait for the app must have at most 2000000 bytes",
+      );
+    },
+  );
+});
+
+Deno.test("maxBufferedTotal: a connection pauses where it can (rule F8)", async () => {
+  const gate = Promise.withResolvers<void>();
+  const begun = Promise.withResolvers<void>();
+  const app: App = async (request) => {
+    begun.resolve();
+    await gate.promise;
+    return new Response(await request.bytes());
+  };
+  await serving(app, { maxBufferedTotal: 1_000_000 }, async ({ connect }) => {
+    const clients = await Promise.all([1, 2, 3, 4, 5].map(() => connect(65536)));
+    const sending = clients.map((client) =>
+      client.send(
+        beginRequest(1),
+        params(1, variables(post)),
+        stdin(1, pattern(300_000)),
+        stdinEnd(1),
+      )
+    );
+    await deadline(begun.promise, "the app");
+    await turns(100);
+    gate.resolve();
+    await deadline(Promise.all(sending), "the bodies' ends");
+    for (const client of clients) {
+      const { status, body } = await client.response();
+      assertEquals([status, body.length], [200, 300_000]);
+    }
+  });
+});
+
+/** How a request ends that has a body in memory: the app, and what the web server does. */
+const ENDS: Record<string, [app: Handler, leave?: (client: FastCGIClient) => unknown]> = {
+  "the app responds without reading it": [() => new Response()],
+  "the app reads it": [async (request) => new Response(String((await request.bytes()).length))],
+  "the app reads its stream": [async (request) => {
+    let length = 0;
+    for await (const chunk of request.body!) length += chunk.length;
+    return new Response(String(length));
+  }],
+  "the app reads a part of it": [async (request) => {
+    await request.body!.getReader().read();
+    return new Response();
+  }],
+  "the app reads a part of it into its own buffer": [async (request) => {
+    await request.body!.getReader({ mode: "byob" }).read(new Uint8Array(1000));
+    return new Response();
+  }],
+  "the app cancels it": [async (request) => {
+    await request.body!.cancel();
+    return new Response();
+  }],
+  "the app throws": [() => {
+    throw new Error("expected");
+  }],
+  "the web server disconnects": [
+    async (request) => {
+      await new Promise((resolve) => request.signal.addEventListener("abort", resolve));
+      return new Response();
+    },
+    (client) => client.close(),
+  ],
+  "the web server aborts": [
+    async (request) => {
+      await new Promise((resolve) => request.signal.addEventListener("abort", resolve));
+      return new Response();
+    },
+    (client) => client.send(abortRequest(1)),
+  ],
+};
+
+for (const [how, [app, leave]] of Object.entries(ENDS)) {
+  Deno.test(`maxBufferedTotal counts a body no longer when ${how} (rule F8)`, async () => {
+    const gates = new Map<string, PromiseWithResolvers<void>>();
+    const gated: App = async (request, info) => {
+      await gates.get(new URL(request.url).pathname)!.promise;
+      return request.url.endsWith("/last")
+        ? new Response(await request.bytes())
+        : await app(request, info);
+    };
+    await serving(gated, { maxBufferedTotal: 1_000_000 }, async ({ connect }) => {
+      for (const path of ["/first", "/second", "/last"]) {
+        const gate = Promise.withResolvers<void>();
+        gates.set(path, gate);
+        const client = await connect();
+        await client.send(getValues("FCGI_MPXS_CONNS"));
+        await client.send(
+          request({ body: pattern(600_000), variables: { ...post, REQUEST_URI: path } }),
+        );
+        await turns();
+        gate.resolve();
+        await turns();
+        if (path === "/last") assertEquals((await client.response()).body.length, 600_000);
+        else if (leave !== undefined) await leave(client);
+        else await client.response();
+        await turns();
+      }
+    });
+  });
+}
 
 Deno.test("maxRequestsPerConnection: responses at the limit, 503 and FCGI_OVERLOADED above it (rules C19, F8)", async () => {
   const gate = Promise.withResolvers<void>();
@@ -209,6 +345,92 @@ Deno.test("bodyTimeout does not count while the app does not read", async () => 
       assertEquals(text((await client.response()).body), "body");
     },
   );
+});
+
+Deno.test("requestTimeout ends one request of a connection, and no other (rule F8)", async () => {
+  const gates = [1, 2, 3].map(() => Promise.withResolvers<void>());
+  const app: App = async (request) => {
+    await gates[Number(request.url.at(-1))].promise;
+    return new Response("in time");
+  };
+  await serving(app, { requestTimeout: 1 }, async ({ connect }) => {
+    const client = await connect();
+    const parts = (id: number, gate: number) => ({
+      ...{ id, keep: true },
+      variables: { ...post, REQUEST_URI: `/${gate}` },
+    });
+    const [slow, reading] = [parts(1, 0), parts(2, 1)];
+    await client.send(beginRequest(1, slow), params(1, variables(slow.variables)));
+    await client.send(stdin(1, bytes("some")));
+    assertEquals((await client.response(1)).status, 503);
+    // The rest of the upload is dropped, and the id can be used again.
+    await client.send(stdin(1, bytes("late")), stdinEnd(1));
+    gates[1].resolve();
+    for (const { id } of [slow, reading]) {
+      await client.send(request({ ...reading, id }));
+      assertEquals(text((await client.response(id)).body), "in time");
+    }
+  });
+});
+
+Deno.test("requestTimeout holds for an authorizer and a filter, but not for the web server (rules C27, C29)", async () => {
+  const cancelled = Promise.withResolvers<void>();
+  const called = Promise.withResolvers<void>();
+  const late = ({ signal }: Request) =>
+    new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve()));
+  const app = {
+    fetch: () => new Response(),
+    authorize: async (request: Request) => {
+      await late(request);
+      return new Response();
+    },
+    filter: async (request: Request, info: FilterInfo) => {
+      if (request.url.endsWith("/in-time")) {
+        called.resolve();
+        return new Response("in time");
+      }
+      await late(request);
+      await assertRejects(() => new Response(info.data).text(), DOMException, "must respond");
+      return new Response(new ReadableStream({ cancel: () => cancelled.resolve() }));
+    },
+  };
+  const file = { FCGI_DATA_LENGTH: "4", FCGI_DATA_LAST_MOD: "0" };
+  await serving(app, { requestTimeout: 1 }, async ({ connect }) => {
+    const client = await connect();
+    const filter = { role: Role.filter, keep: true };
+    const inTime = variables({ ...file, REQUEST_URI: "/in-time" });
+    await client.send(beginRequest(2, filter), params(2, inTime));
+    await deadline(called.promise, "the filter");
+    await client.send(
+      beginRequest(1, { role: Role.authorizer, keep: true }),
+      params(1, variables()),
+    );
+    assertEquals((await client.response(1)).status, 503);
+    await client.send(beginRequest(1, filter), params(1, variables(file)));
+    // Its FCGI_STDIN never ends.
+    assertEquals((await client.response(1)).status, 503);
+    await deadline(cancelled.promise, "the cancelling of the body");
+    await client.send(stdinEnd(2));
+    assertEquals(text((await client.response(2)).body), "in time");
+  });
+});
+
+Deno.test("maxRequests counts a handler that runs on after requestTimeout (rule F8)", async () => {
+  const gate = Promise.withResolvers<void>();
+  const app: App = async () => (await gate.promise, new Response("Hello"));
+  await serving(app, { maxRequests: 1, requestTimeout: 1 }, async ({ connect, logged }) => {
+    const client = await connect();
+    const parts = { keep: true };
+    await client.send(request(parts));
+    assertStringIncludes((await client.response()).stderr, "requestTimeout");
+    await client.send(request(parts));
+    assertEquals((await client.response()).end?.protocolStatus, ProtocolStatus.overloaded);
+    gate.resolve();
+    await turns();
+    await client.send(request(parts));
+    assertEquals((await client.response()).status, 200);
+    assertEquals(logged, []);
+  });
 });
 
 Deno.test("idleTimeout closes a connection without a request, and none with a request (rules C30, F9)", async () => {

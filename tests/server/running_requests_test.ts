@@ -5,22 +5,24 @@ import { deadline } from "../testing/deadline.ts";
 Deno.test("RunningRequests counts a request whose client has left until its handler settles", () => {
   const running = new RunningRequests(() => {});
   running.count++;
-  const settle = running.abandon();
-  assertEquals(running.count, 1);
+  let uncounted = 0;
+  const settle = running.abandon(() => uncounted++);
+  assertEquals([running.count, uncounted], [1, 0]);
   settle();
-  assertEquals(running.count, 0);
+  assertEquals([running.count, uncounted], [0, 1]);
 });
 
 Deno.test("RunningRequests counts a handler that does not settle for some time only, and logs this", async () => {
   const { promise, resolve } = Promise.withResolvers<string>();
   const running = new RunningRequests(resolve, 1);
   running.count++;
-  const settle = running.abandon();
+  let uncounted = 0;
+  const settle = running.abandon(() => uncounted++);
   assertEquals(
     await deadline(promise, "the line of the log"),
-    "A handler no longer counts for maxRequests as it must settle within 1 ms after its client has left: it still runs",
+    "A handler no longer counts for maxRequests as it must settle within 1 ms after the end of its request: it still runs",
   );
-  assertEquals(running.count, 0);
+  assertEquals([running.count, uncounted], [0, 1]);
   settle();
-  assertEquals(running.count, 0);
+  assertEquals([running.count, uncounted], [0, 1]);
 });

@@ -19,8 +19,15 @@ await serveCGI((_request, info) => {
           },
         }, { highWaterMark: 0 }),
       );
+    case "/never":
+      return new Promise(() => {});
+    case "/slow":
+      return new Promise(() => setInterval(() => {}, 100_000));
     default:
       return new Response("over");
   }
-}, { exitTimeout: exitTimeout === undefined ? undefined : Number(exitTimeout) });
+}, {
+  exitTimeout: exitTimeout === undefined ? undefined : Number(exitTimeout),
+  requestTimeout: Deno.env.get("PATH_INFO") === "/timer" ? undefined : 50,
+});
 console.error("after serveCGI()");
