@@ -165,7 +165,9 @@ for (const [transport, start] of Object.entries(IN_PROCESS)) {
   });
 }
 
-type Upload = { finish(): Promise<string>; [Symbol.asyncDispose](): Promise<void> };
+interface Upload extends AsyncDisposable {
+  finish(): Promise<string>;
+}
 type Begin = (app: App, options: Options) => Promise<Upload>;
 
 const pairs = variables({ REQUEST_METHOD: "POST", CONTENT_LENGTH: "8" });
@@ -173,11 +175,12 @@ const head = "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length:
 
 /** Begins an upload over a connection. `finish` sends the rest and returns all that comes. */
 async function over(
-  server: AsyncDisposable & { addr: Deno.Addr },
+  server: AsyncDisposable & { readonly addr: Deno.Addr },
   first: Uint8Array,
   rest: Uint8Array,
 ): Promise<Upload> {
-  const conn = await Deno.connect(server.addr as Deno.NetAddr);
+  const { hostname, port } = server.addr as Deno.NetAddr;
+  const conn = await Deno.connect({ hostname, port });
   await conn.write(first);
   return {
     async finish() {
