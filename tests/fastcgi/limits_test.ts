@@ -14,7 +14,7 @@ import { JumpingClock } from "../testing/clock.ts";
 import { deadline } from "../testing/deadline.ts";
 import { FakeListener } from "../testing/duplex.ts";
 import { turns } from "../testing/serving.ts";
-import { request, serveOne, variables } from "../testing/fastcgi_client.ts";
+import { type FastCGIClient, request, serveOne, variables } from "../testing/fastcgi_client.ts";
 import {
   abortRequest,
   beginRequest,
