@@ -1,3 +1,4 @@
+import { dirname, join } from "node:path";
 import { logLine } from "../../io/log.ts";
 
 /** Extensions of source files, rather than of files that a program writes. */
@@ -6,8 +7,6 @@ const SOURCE = /\.(?:[cm]?[jt]s|[jt]sx|html|css|wasm)$|(?:^|\/)deno\.jsonc?$/;
 const FOREIGN = /\/(?:\.[^/]*|node_modules)\//;
 /** How long to wait for further changes: editors write a file in several steps. In milliseconds. */
 const PAUSE = 100;
-/** How often to try while folders are removed. */
-const ATTEMPTS = 20;
 
 /** Returns whether a change of this file requires a reload. */
 export function isSource(path: string): boolean {
@@ -29,17 +28,24 @@ export function watchSources(
   return new SourceWatch(root, changed, realPath(cache));
 }
 
+/** A watcher of a folder. */
+interface FolderWatch {
+  watcher: Deno.FsWatcher;
+  /** Resolves when it has been closed. */
+  ended: Promise<void>;
+}
+
 /**
- * Watches each folder by itself rather than the root recursively, so as to leave out the cache of Deno: `Deno.watchFs()`
- * opens and closes each file that changes, by which this process loses its locks on that file. The next process that
- * opens the cache then truncates a file that this one has mapped, and this one ends with SIGBUS.
+ * Watches a folder without the cache of Deno: `Deno.watchFs()` opens and closes each file that changes, by which this
+ * process loses its locks on that file. The next process that opens the cache then truncates a file that this one has
+ * mapped, and this one ends with SIGBUS. So a folder with the cache in it is not watched recursively, but the folders in it
+ * are, each by itself.
  */
 class SourceWatch implements Disposable {
   #root: string;
   #changed: (path: string) => void;
   #cache: string;
-  /** The watchers of the root and of folders created since, each with the folders below it. */
-  #watchers = new Map<string, Deno.FsWatcher>();
+  #watches = new Map<string, FolderWatch>();
   #timer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(root: string, changed: (path: string) => void, cache: string) {
@@ -49,34 +55,39 @@ class SourceWatch implements Disposable {
     this.#watch(root);
   }
 
-  /** Watches a folder and those below it. @returns Its source files. */
-  #watch(folder: string): string[] {
-    for (let attempt = 1;; attempt++) {
-      const { folders, sources } = this.#survey(folder);
-      try {
-        const watcher = Deno.watchFs(folders, { recursive: false });
-        // The old watcher is of a folder that was removed.
-        this.#watchers.get(folder)?.close();
-        this.#watchers.set(folder, watcher);
-        this.#follow(watcher);
-        return sources;
-      } catch (error) {
-        const isRemoved = error instanceof Deno.errors.NotFound;
-        if (!isRemoved || attempt === ATTEMPTS || !isFolder(folder)) throw error;
-      }
+  #watch(folder: string): void {
+    const hasCache = this.#cache.startsWith(join(folder, "/"));
+    const watcher = Deno.watchFs(folder, { recursive: !hasCache });
+    const ended = this.#follow(watcher, hasCache ? folder : undefined);
+    this.#watches.set(folder, { watcher, ended });
+    if (!hasCache) return;
+    for (const { name, isDirectory } of Deno.readDirSync(folder)) {
+      if (isDirectory) this.#watchBelow(join(folder, name));
     }
   }
 
-  async #follow(watcher: Deno.FsWatcher): Promise<void> {
+  /** Watches a folder in one with the cache, unless its files are not the app's own. */
+  #watchBelow(folder: string): void {
+    const isForeign = folder === this.#cache || FOREIGN.test(`${folder.slice(this.#root.length)}/`);
+    if (isForeign || !isFolder(folder)) return;
+    try {
+      this.#watch(folder);
+    } catch (error) {
+      if (isFolder(folder)) logLine(`Cannot watch ${folder}: ${(error as Error).message}`);
+    }
+  }
+
+  /** @param parent The folder that is watched if the folders in it are watched by themselves. */
+  async #follow(watcher: Deno.FsWatcher, parent?: string): Promise<void> {
     for await (const { kind, paths } of watcher) {
       if (kind === "access") continue;
       const source = paths.find((path) => isSource(path.slice(this.#root.length)));
       if (source !== undefined) this.#report(source);
       if (kind === "modify") continue;
       for (const path of paths) {
-        if (kind !== "remove" && isFolder(path)) {
-          if (this.#isOwn(path)) this.#add(path);
-        } else this.#forget(path);
+        if (dirname(path) !== parent) continue;
+        await this.#close(path);
+        this.#watchBelow(path);
       }
     }
   }
@@ -86,59 +97,18 @@ class SourceWatch implements Disposable {
     this.#timer = setTimeout(() => this.#changed(source), PAUSE);
   }
 
-  /** Watches a folder that was created. What it has already has changed, too. */
-  #add(folder: string): void {
-    try {
-      const [source] = this.#watch(folder);
-      if (source !== undefined) this.#report(source);
-    } catch (error) {
-      if (isFolder(folder)) logLine(`Cannot watch ${folder}: ${(error as Error).message}`);
-    }
-  }
-
-  #forget(folder: string): void {
-    for (const [path, watcher] of this.#watchers) {
-      if (path !== folder && !path.startsWith(`${folder}/`)) continue;
-      this.#watchers.delete(path);
-      watcher.close();
-    }
-  }
-
-  #isOwn(folder: string): boolean {
-    return folder !== this.#cache && !FOREIGN.test(`${folder.slice(this.#root.length)}/`);
-  }
-
-  /** Returns a folder with the app's own folders below it that can be read, and their source files. */
-  #survey(top: string): { folders: string[]; sources: string[] } {
-    const folders = [top];
-    const sources: string[] = [];
-    const visit = (entries: Deno.DirEntry[] = [], folder: string) => {
-      for (const { name, isDirectory } of entries) {
-        const path = `${folder}/${name}`;
-        if (isDirectory && this.#isOwn(path)) {
-          const below = entriesOf(path);
-          if (below === undefined) continue;
-          folders.push(path);
-          visit(below, path);
-        } else if (!isDirectory && isSource(path.slice(this.#root.length))) sources.push(path);
-      }
-    };
-    visit(entriesOf(top), top);
-    return { folders, sources };
+  /** Stops watching a folder that was removed or renamed. Until that has ended, Deno does not watch a new one of its name. */
+  async #close(folder: string): Promise<void> {
+    const watch = this.#watches.get(folder);
+    if (watch === undefined) return;
+    this.#watches.delete(folder);
+    watch.watcher.close();
+    await watch.ended;
   }
 
   [Symbol.dispose](): void {
     clearTimeout(this.#timer);
-    for (const watcher of this.#watchers.values()) watcher.close();
-  }
-}
-
-/** Returns what a folder has; undefined if it cannot be read, or is removed meanwhile. */
-function entriesOf(folder: string): Deno.DirEntry[] | undefined {
-  try {
-    return [...Deno.readDirSync(folder)];
-  } catch {
-    return undefined;
+    for (const { watcher } of this.#watches.values()) watcher.close();
   }
 }
 
