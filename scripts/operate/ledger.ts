@@ -45,12 +45,14 @@ export function isIdempotent({ method }: Sent): boolean {
 
 /** Returns the loss that an entry is. */
 export function lossOf(entry: Entry, events: Event[]): Loss {
-  const { sent, outcome } = entry;
-  const event = events.find((event) => explains(event, entry));
+  const { sent, outcome, end } = entry;
+  // The one nearest to its end.
+  const [event] = events.filter((event) => explains(event, entry))
+    .sort((a, b) => Math.abs(a.from - end) - Math.abs(b.from - end));
   return {
     entry,
     counts: isIdempotent(sent) && outcome.kind !== "cut",
-    reason: event && REASONS[event.kind],
+    reason: event === undefined ? undefined : REASONS[event.kind],
   };
 }
 

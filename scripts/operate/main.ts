@@ -25,7 +25,8 @@ const NGINX_RELOAD = 70 * SECOND;
 const ROTATION = 100 * SECOND;
 const NGINX_RESTART = 4 * MINUTE;
 const LOOP = 5 * MINUTE;
-const FIRST_LOOP = 45 * SECOND;
+/** Just after a reload, as the next one ends a worker that loops, too. */
+const FIRST_LOOP = 34 * SECOND;
 const SAMPLE = 5 * SECOND;
 /** The most requests at once: a loop makes some wait. */
 const MAX_CONCURRENT = 300;
@@ -48,6 +49,8 @@ const count = (what: string, by = 1) => counts.set(what, (counts.get(what) ?? 0)
 const wait = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 const UPLOAD = pattern(1_500_000);
 
+/** The worker of each request that got a whole response. */
+const served = new Map<number, number>();
 /** What the client knows of each effect and note. */
 const effects = new Map<string, "done" | "unknown">();
 const notes = new Map<string, string>();
@@ -152,13 +155,15 @@ async function sendPatiently(sent: Sent): Promise<Outcome> {
 
 /** Sends a request and enters what becomes of it. */
 async function perform(kind: Kind): Promise<void> {
-  const sent = kind.create(++number);
+  const n = ++number;
+  const sent = kind.create(n);
   const begin = performance.now();
   const outcome = await sendPatiently(sent);
   const entry: Entry = { sent, outcome, begin, end: performance.now() };
   count("requests");
   if (isIdempotent(sent)) count("idempotent requests");
   count(`outcome: ${outcome.kind}`);
+  if (outcome.kind === "response" && outcome.worker !== undefined) served.set(n, outcome.worker);
   if (outcome.kind === "response" && await kind.check(outcome, sent)) return;
   if (outcome.kind === "response" && outcome.status < 500) {
     faults.push(
@@ -186,7 +191,7 @@ function readSupervisor(): void {
   for (const { at, text } of site.app.lines.slice(linesRead)) {
     linesRead++;
     const pid = Number(/^Worker (\d+)/.exec(text)?.[1]);
-    if (text.includes("is killed as it must turn")) {
+    if (text.includes("is killed as it must block its event loop")) {
       count("workers killed as they looped");
       events.push({ kind: "timeout", from: at, to: at, pid });
     } else if (text.includes("is killed as")) {
@@ -195,9 +200,9 @@ function readSupervisor(): void {
     } else if (text.includes("is replaced as it must take")) count("workers replaced: memory");
     else if (text.includes("is replaced as it has begun")) count("workers replaced: requests");
     else if (text.startsWith("Reload failed")) count("reloads that a SIGKILL made fail");
-    else if (/^Worker \d+ ended|^Worker \d+ has not turned|^Workers: |^Serving /.test(text)) {
+    else if (/^Worker \d+ ended|^Worker \d+ has blocked|^Workers: |^Serving /.test(text)) {
       continue;
-    } else if (/^\s+at |^$/.test(text)) continue;
+    } else if (/^\s+at |^$|^Error: meant to fail/.test(text)) continue;
     else count(`other lines of the log: ${text.replaceAll(/\d+/g, "N").slice(0, 120)}`);
   }
 }
@@ -309,7 +314,7 @@ const stops = [
   }),
   every(ROTATION, "a rotation", async () => {
     await restarting;
-    count("rotations of the logs");
+    count("rotations of the logs (SIGHUP, too)");
     site.rotate();
   }),
   every(NGINX_RESTART, "a restart of nginx", () => restarting = restartNginx(), 2 * MINUTE),
@@ -366,6 +371,28 @@ function checkLog(): void {
   }
 }
 
+/** Checks that the app's rotated access logs have a line for each response, unless its worker was killed. */
+function checkAppLog(): void {
+  const logged = new Set<number>();
+  for (const line of site.readLog("app")) {
+    try {
+      const n = /[?&]n=(\d+)/.exec(JSON.parse(line).url ?? "")?.[1];
+      if (n !== undefined) logged.add(Number(n));
+    } catch {
+      faults.push(`a line of the app's access log is no JSON: ${line.slice(0, 100)}`);
+    }
+  }
+  const killed = new Set(events.map(({ pid }) => pid));
+  const missing = [...served].filter(([n]) => !logged.has(n));
+  const unexplained = missing.filter(([, worker]) => !killed.has(worker));
+  count("requests in the app's access logs", logged.size);
+  count(
+    "responses without such a line, as their worker was killed",
+    missing.length - unexplained.length,
+  );
+  if (unexplained.length > 0) faults.push(`the app's access logs lack ${unexplained.length} lines`);
+}
+
 const median = (values: number[]) => values.sort((a, b) => a - b)[values.length >> 1] ?? 0;
 const MiB = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
 
@@ -408,6 +435,7 @@ function checkUse(): void {
 console.log(`\n${duration / MINUTE} minutes, ${rate} requests per second wanted:`);
 checkEffects();
 checkLog();
+checkAppLog();
 for (const [name, value] of [...counts].sort()) {
   console.log(`  ${String(value).padStart(8)} ${name}`);
 }

@@ -10,13 +10,16 @@ import { childrenOf, Operated } from "./processes.ts";
 /** How many workers there are. */
 export const WORKERS = 2;
 /** The memory beyond which a worker is replaced, in MiB. */
-export const MAX_MEMORY = 160;
+export const MAX_MEMORY = 110;
 /** How long a worker may loop, in seconds. */
 export const WORKER_TIMEOUT = 20;
 /** After how many requests a worker is replaced. */
 const MAX_REQUESTS = 1000;
 /** How long the parts of the site may take to start and to end, in milliseconds. */
 const PATIENCE = 60_000;
+
+/** The logs: those of nginx, and the access log of the app. */
+const LOGS = ["access", "error", "app"] as const;
 
 /** nginx and workers in a directory of their own. */
 export class Site {
@@ -41,6 +44,7 @@ export class Site {
       ...["--mode", "666", "--workers", String(WORKERS)],
       ...["--worker-timeout", String(WORKER_TIMEOUT), "--max-memory", `${MAX_MEMORY}m`],
       ...["--max-requests", String(MAX_REQUESTS)],
+      ...["--access-log=json", "--access-log-file", `${directory}/app.log`],
     ], { OPERATE_DIRECTORY: directory });
     this.nginx = this.#startNginx();
   }
@@ -121,20 +125,21 @@ ${createConfiguration(Arguments.parse(usage, args))}
     this.nginx = this.#startNginx();
   }
 
-  /** Renames the logs and has nginx open new ones, as logrotate does. */
+  /** Renames the logs and has new ones opened, as logrotate does. */
   rotate(): void {
     this.rotations++;
-    for (const name of ["access", "error"]) {
+    for (const name of LOGS) {
       Deno.renameSync(
         `${this.directory}/${name}.log`,
         `${this.directory}/${name}.log.${this.rotations}`,
       );
     }
     this.nginx.child.kill("SIGUSR1");
+    this.app.child.kill("SIGHUP");
   }
 
   /** Returns the lines of a log, from all its files. */
-  readLog(name: "access" | "error"): string[] {
+  readLog(name: typeof LOGS[number]): string[] {
     const files = [...Deno.readDirSync(this.directory)].map((entry) => entry.name)
       .filter((file) => file.startsWith(`${name}.log`));
     return files.flatMap((file) =>
