@@ -247,7 +247,7 @@ function exitWithin(timeout: number, log: (message: string) => void): void {
   const { value } = Atomics.waitAsync(never, 0, 0, Math.max(timeout, 1));
   Promise.resolve(value).then(() => {
     log(
-      `Exited the script as it must end within ${timeout} ms of its response: something kept it alive, ` +
+      `Exited the script ${timeout} ms after its response: something kept it alive, ` +
         "such as a timer or a connection. Stop it, or set exitTimeout",
     );
     runtime.exit();
@@ -285,7 +285,7 @@ function readVariables(override: Record<string, string> | undefined): Variables 
   const variables = Variables.lookUpIn(env, byteStrings);
   if (variables.byteString("REQUEST_METHOD") === undefined) {
     throw new Error(
-      "Cannot serve CGI as REQUEST_METHOD must be set: it is absent. " +
+      "Cannot serve CGI: REQUEST_METHOD is absent. " +
         "A web server sets it; to try a script by hand, set REQUEST_METHOD=GET",
     );
   }

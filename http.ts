@@ -388,7 +388,7 @@ function limitShutdown(
       const timer = setTimeout(() =>
         late.reject(
           new Error(
-            `Cannot shut down as requests must end within ${shutdownTimeout} ms: some have not. End the process`,
+            `Cannot shut down: some requests have not ended within ${shutdownTimeout} ms. End the process`,
           ),
         ), Math.min(shutdownTimeout, MAX_DELAY));
       try {

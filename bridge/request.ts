@@ -39,7 +39,7 @@ export function requestMethod(variables: Variables): string {
   const method = variables.byteString("REQUEST_METHOD");
   if (method === undefined) {
     throw new ProtocolError(
-      "Cannot create request as REQUEST_METHOD must be set: it is absent. " +
+      "Cannot create request: REQUEST_METHOD is absent. " +
         "In nginx one fastcgi_param in a location drops all inherited ones: include fastcgi_params there",
       500,
     );
@@ -103,7 +103,7 @@ export function requireLength(variables: Variables, method: string): void {
   // With a length too, which RFC 9112 section 6.3 ignores, a body that such a server passes on is still chunked.
   if (isLost || isChunked(variables)) {
     throw new ProtocolError(
-      `Cannot create request as CONTENT_LENGTH must be set, and no chunked coding: "${software}" does not pass on such a body. ` +
+      `Cannot create request: "${software}" does not pass on a body without CONTENT_LENGTH, or in chunked coding. ` +
         "Send the body with a Content-Length",
       411,
     );
@@ -448,7 +448,7 @@ function appendHeader(headers: Headers, name: string, value: string): void {
     headers.append(name, value);
   } catch {
     throw new ProtocolError(
-      `Cannot create request as the value of header "${name}" must have no NUL, CR or LF: it has one`,
+      `Cannot create request: the value of header "${name}" has NUL, CR or LF`,
     );
   }
 }

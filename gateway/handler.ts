@@ -205,7 +205,7 @@ function redirectedRequest(request: Request, location: string): Request {
   const count = (redirects.get(request) ?? 0) + 1;
   if (count > MAX_REDIRECTS) {
     throw new ProtocolError(
-      `Cannot follow local redirects as there must be at most ${MAX_REDIRECTS}: the next is to ${location}`,
+      `Cannot follow more than ${MAX_REDIRECTS} local redirects: the next is to ${location}`,
       502,
     );
   }

@@ -212,7 +212,7 @@ export class ResponseReader {
     }
     if (head.status === undefined && fields.size === 0) {
       throw new ProtocolError(
-        "Cannot read response as it must have header fields: it has none",
+        "Cannot read response: it has no header fields",
         502,
       );
     }
@@ -345,7 +345,7 @@ class Fields {
         this.#fields.push([name, value]);
       } else if (before !== value) {
         throw new ProtocolError(
-          `Cannot read response as it must have one ${given}: it has several`,
+          `Cannot read response: it has several ${given} fields`,
           502,
         );
       }

@@ -134,7 +134,7 @@ export class RoundTrip implements Ticked {
     if (this.#progress.elapsed(now) < limit) return;
     this.abort(
       new ProtocolError(
-        `Cannot complete the response as the ${side} must make progress within ${limit} ms: it made none`,
+        `Cannot complete the response: the ${side} made no progress for ${limit} ms`,
         status,
       ),
     );
@@ -144,8 +144,7 @@ export class RoundTrip implements Ticked {
   #checkRest(now: number): void {
     const { timeout = DEFAULTS.timeout } = this.#options;
     if (this.#completed.elapsed(now) < timeout || this.over) return;
-    const message =
-      `Stopped the application as it must end within ${timeout} ms after its response: it still ran`;
+    const message = `Stopped the application: it still ran ${timeout} ms after its response`;
     this.log(message);
     this.abort(new Error(message));
   }
@@ -216,7 +215,7 @@ export class RoundTrip implements Ticked {
       variables: typeof given === "function" ? given(request, info) : given,
     }, (name, value) => {
       if (value.includes("\0")) {
-        throw new ProtocolError(`Cannot send ${name} as it must have no NUL: it has one`);
+        throw new ProtocolError(`Cannot send ${name}: it has a NUL`);
       }
       write(name, value);
     });
@@ -291,7 +290,7 @@ export class RoundTrip implements Ticked {
       // It was closed meanwhile.
       if (this.#phase !== "open") return null;
       throw new ProtocolError(
-        `Cannot send request body as it must be read from a file: ${(error as Error).message}`,
+        `Cannot send request body: its file cannot be read: ${(error as Error).message}`,
         500,
       );
     }
@@ -335,7 +334,7 @@ export class RoundTrip implements Ticked {
       }
     } catch (error) {
       throw new ProtocolError(
-        `Cannot send request body as the client must send all of it: ${messageOf(error)}`,
+        `Cannot send request body: the client did not send all of it: ${messageOf(error)}`,
       );
     } finally {
       this.#receiving = false;
@@ -369,7 +368,7 @@ export class RoundTrip implements Ticked {
       new ProtocolError(
         error instanceof ProtocolError
           ? message
-          : `Cannot read response as the application must send all of it: ${message}`,
+          : `Cannot read response: the application did not send all of it: ${message}`,
         502,
       ),
     );
@@ -422,7 +421,7 @@ function bodyLength(request: Request): number | undefined {
 
 function tooLarge(most: number): ProtocolError {
   return new ProtocolError(
-    `Cannot send request body as it must have at most ${most} bytes: it has more`,
+    `Cannot send request body: it has more than ${most} bytes`,
     413,
   );
 }
@@ -435,7 +434,7 @@ function wrongLength(length: number, actual: string): ProtocolError {
 
 function tooSlow(rate: number): ProtocolError {
   return new ProtocolError(
-    `Cannot send request body as the client must send at least ${rate} bytes per second: it sent fewer (minBodyRate)`,
+    `Cannot send request body: the client sent fewer than ${rate} bytes per second (minBodyRate)`,
     408,
   );
 }

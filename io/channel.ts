@@ -224,7 +224,7 @@ export class Channel {
     } else if (unwritten > this.#writeTimeout) {
       this.#fail(
         new StallError(
-          `Closed a connection as its peer must read some of the response within ${this.#writeTimeout} ms: it read nothing`,
+          `Closed a connection: its peer read nothing of the response for ${this.#writeTimeout} ms`,
         ),
       );
     }

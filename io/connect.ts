@@ -61,9 +61,7 @@ class Attempt implements Ticked {
     if (this.#begun.elapsed(now) < this.#timeout) return;
     this.#controller.abort(
       new runtime.errors.TimedOut(
-        `Cannot connect to ${
-          nameOf(this.#endpoint)
-        } as it must take at most ${this.#timeout} ms: it takes longer`,
+        `Cannot connect to ${nameOf(this.#endpoint)} within ${this.#timeout} ms`,
       ),
     );
   }

@@ -386,7 +386,7 @@ export class PoolShare<Connection extends PooledConnection> implements Ticked {
     const { maxConnections } = this.options;
     if (this.used >= maxConnections) {
       throw new PoolFullError(
-        `Cannot connect as there must be at most ${maxConnections} connections: all are in use`,
+        `Cannot connect: all ${maxConnections} connections are in use (maxConnections)`,
       );
     }
     this.used++;

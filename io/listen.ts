@@ -206,7 +206,7 @@ export async function removeStaleSocket(path: string): Promise<void> {
     throw error;
   }
   if (!info.isSocket) {
-    throw new Error(`Cannot listen on ${path} as it must be free or a socket: it is another file`);
+    throw new Error(`Cannot listen on ${path}: it is a file other than a socket`);
   }
   try {
     (await openDuplex({ transport: "unix", path })).close();
@@ -216,7 +216,7 @@ export async function removeStaleSocket(path: string): Promise<void> {
     return;
   }
   throw new Error(
-    `Cannot listen on ${path} as it must be free: ${
+    `Cannot listen on ${path}: ${
       listeningProcess(path)
     } listens there. Stop it, or use another path`,
   );

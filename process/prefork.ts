@@ -154,12 +154,12 @@ export async function prefork(options: PreforkOptions): Promise<void> {
   if (code === KILLED) runtime.exit(KILLED);
   if (code === NO_WORKER) {
     throw new NoWorkerError(
-      "Cannot start the workers as at least one must serve: all ended. See their output for the reason",
+      "Cannot start the workers: all ended before one served. See their output for the reason",
     );
   }
   if (code !== 0) {
     throw new Error(
-      `Cannot keep workers running as their supervisor must run: it ended with ${code}`,
+      `Cannot keep workers running: their supervisor ended with ${code}`,
     );
   }
 }
@@ -266,7 +266,7 @@ function inheritedSocket(fd: number): SharedSocket {
   }
   if (!isSocket) {
     throw new Error(
-      `Cannot share file descriptor ${fd} as it must be a listening socket: it is not, or Deno does not show it. ` +
+      `Cannot share file descriptor ${fd}: it is not a listening socket, or Deno does not show it. ` +
         "Pass the socket as descriptor 0, with StandardInput=socket in a .service of systemd, and use fd:0",
     );
   }
@@ -297,7 +297,7 @@ async function openSocket(listen: string, options: ListenOptions): Promise<Share
   try {
     if (fd < 0) {
       throw new Error(
-        "Cannot share the listening socket as this runtime must be able to duplicate it: it cannot, or has no free file descriptor",
+        "Cannot share the listening socket: this runtime cannot duplicate it, or has no free file descriptor",
       );
     }
     if (unix) {

@@ -244,7 +244,7 @@ export class Supervisor {
     const kill = () => {
       if (!this.#report) return;
       logLine(
-        `${worker.title} is killed as it must serve within ${startTimeout} ms of its start: it does not yet`,
+        `${worker.title} is killed: it does not serve ${startTimeout} ms after its start`,
       );
       if (place.worker === worker) place.loss = "start_timeout";
       worker.kill();

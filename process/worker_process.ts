@@ -142,7 +142,7 @@ export class WorkerProcess {
     if (limit > MAX_DELAY) return;
     this.#timer = setTimeout(() => {
       logLine(
-        `${this.title} is killed as it must end within ${limit} ms of SIGTERM: it still runs`,
+        `${this.title} is killed: it still runs ${limit} ms after SIGTERM`,
       );
       this.kill();
     }, limit);

@@ -79,8 +79,7 @@ export class WorkerWatch {
 
   #condemn(): void {
     logLine(
-      `${this.#worker.title} is killed as it must block its event loop for less than ${this.#timeout} ms: ` +
-        `it has blocked it for ${this.#account}`,
+      `${this.#worker.title} is killed: it has blocked its event loop for ${this.#account}. The limit is ${this.#timeout} ms`,
     );
     this.#onTimeout();
   }

@@ -21,7 +21,7 @@ export class BodyWatch {
     if (this.#rate.isTooSlow(now, received, waiting)) {
       body.fail(
         new ProtocolError(
-          `Cannot read request body as at least ${this.#rate.minimum} bytes per second must arrive: fewer did (minBodyRate)`,
+          `Cannot read request body: fewer than ${this.#rate.minimum} bytes per second arrived (minBodyRate)`,
           408,
         ),
       );

@@ -160,7 +160,7 @@ export class FastCGIConnection
   #manage(type: number, content: Uint8Array): void {
     if (this.out.length > MAX_UNREAD) {
       throw new ProtocolError(
-        `Cannot respond to FastCGI management record as the web server must read: ${this.out.length} bytes are pending`,
+        `Cannot respond to FastCGI management record: the web server does not read, and ${this.out.length} bytes are pending`,
       );
     }
     if (type === RecordType.getValues) {

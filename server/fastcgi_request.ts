@@ -194,8 +194,9 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
    */
   checkRole(): boolean {
     if (this.#handler !== undefined) return false;
-    const method = ROLE_METHODS[this.#role] ?? "a role from 1 to 3";
-    this.log(`Refused a request of role ${this.#role} as the app must have ${method}`);
+    const method = ROLE_METHODS[this.#role];
+    const reason = method === undefined ? "there is no such role" : `the app has no ${method}`;
+    this.log(`Refused a request of role ${this.#role}: ${reason}`);
     this.#refuse(500, ProtocolStatus.unknownRole);
     this.#phase = "prepared";
     this.#exchange = this.#refusedExchange();
@@ -241,7 +242,7 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
     if (body.buffered > maxBufferedBody + BODY_HIGH_WATER) {
       body.fail(
         new ProtocolError(
-          `Cannot buffer request body as it must have at most ${maxBufferedBody} unread bytes: raise maxBufferedBody, or read it sooner`,
+          `Cannot buffer request body: it has more than ${maxBufferedBody} unread bytes. Raise maxBufferedBody, or read it sooner`,
           413,
         ),
       );

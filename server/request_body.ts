@@ -371,6 +371,6 @@ function clearAround({ buffer, byteOffset, length }: Uint8Array): void {
 
 function dropped(): Error {
   return new Error(
-    "Cannot read request body as it must be read before the response is complete: it was discarded",
+    "Cannot read request body: it was discarded when the response was complete. Read it before",
   );
 }

@@ -49,7 +49,7 @@ export function checkResponse(response: unknown): asserts response is Response {
   }
   if (readNative(response, "bodyUsed")) {
     throw new TypeError(
-      "Cannot send response as its body must be unread: it was read or sent already. Return a clone to send it twice",
+      "Cannot send response: its body was read or sent already. Return a clone to send it twice",
     );
   }
 }

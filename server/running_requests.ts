@@ -40,7 +40,7 @@ export class RunningRequests {
         if (running.elapsed(now) < this.#limit) return;
         this.#uncount(request, uncounted);
         this.#log(
-          `A handler no longer counts for maxRequests as it must settle within ${this.#limit} ms after the end of its request: it still runs`,
+          `A handler still runs ${this.#limit} ms after the end of its request: it no longer counts for maxRequests`,
         );
       },
     };

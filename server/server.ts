@@ -229,7 +229,7 @@ class ListeningServer implements Server, Balanced {
     if (this.#signal?.aborted) return duplex.close();
     if (this.#allowed?.has(duplex.remoteAddr) === false) {
       this.#log(
-        `Refused a connection as it must come from ${this.#webServerAddresses?.join(", ")}`,
+        `Refused a connection: it does not come from ${this.#webServerAddresses?.join(", ")}`,
       );
       return duplex.close();
     }
@@ -289,7 +289,7 @@ class ListeningServer implements Server, Balanced {
       const { size } = this.#connections;
       if (size > 0) {
         this.#log(
-          `Aborted requests as they must end within ${this.#shutdownTimeout} ms of shutdown(): ${size} connections are still open`,
+          `Aborted requests ${this.#shutdownTimeout} ms after shutdown(): ${size} connections were still open`,
         );
       }
       this.#abortAll(new DOMException("The server shut down", "AbortError"));

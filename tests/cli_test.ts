@@ -424,7 +424,7 @@ Deno.test("cli rejects a descriptor that is not a socket for workers", async () 
   await using daemon = startServe(HELLO, ["--listen", "fd:1234", "--workers", "2"], ALL);
   const { code } = await deadline(daemon.child.status, "the end of the command line");
   await daemon.ended;
-  assertStringIncludes(daemon.log, "file descriptor 1234 as it must be a listening socket");
+  assertStringIncludes(daemon.log, "file descriptor 1234: it is not a listening socket");
   assertEquals(code, 1);
 });
 
@@ -438,7 +438,7 @@ Deno.test("cli fails if no worker starts", async () => {
   ], ALL);
   const { code } = await deadline(daemon.child.status, "the end of the command line");
   assertStringIncludes(daemon.log, "broken release");
-  assertStringIncludes(daemon.log, "Cannot start the workers as at least one must serve");
+  assertStringIncludes(daemon.log, "Cannot start the workers: all ended before one served");
   assertEquals(code, 3);
   await Deno.remove(module);
 });

@@ -103,11 +103,11 @@ Deno.test("serveSCGI() joins repeated headers (rules D3, A26)", async () => {
 
 const BAD: Record<string, [raw: string, status: number, message: string]> = {
   "another protocol": ["GET / HTTP/1.1\r\n\r\n", 400, "its length must be decimal digits"],
-  "a length with a leading zero": ["05:", 400, "its length must not begin with 0"],
-  "a length that is too long": ["99999999:", 431, "at most 7 digits"],
+  "a length with a leading zero": ["05:", 400, "its length begins with 0"],
+  "a length that is too long": ["99999999:", 431, "more than 7 digits"],
   "an announcement past the limit": ["9999999:", 431, "its length must be at most 262144"],
   "no comma": ["4:A\x001\0;", 400, "a comma must follow its data"],
-  "no headers": ["0:,", 400, "there must be some"],
+  "no headers": ["0:,", 400, "there are none"],
   "an odd count": ["2:A\0,", 400, "each name must have a value"],
   "an empty name": ["3:\x001\0,", 400, "a name is empty"],
   "a missing final NUL": ["3:A\x001,", 400, "they do not end with NUL"],

@@ -186,7 +186,7 @@ export class HeadDecoder {
       : before - this.#tail.length + end.index + end[0].length;
     if (length > this.#maxBytes) {
       throw new ProtocolError(
-        `Cannot decode response as its header block must have at most ${this.#maxBytes} bytes: there are more`,
+        `Cannot decode response: its header block has more than ${this.#maxBytes} bytes`,
         502,
       );
     }
@@ -208,7 +208,7 @@ export class HeadDecoder {
   end(): never {
     throw new ProtocolError(
       this.#length === 0
-        ? "Cannot decode response as it must have a header block: it is empty"
+        ? "Cannot decode response: it is empty, without a header block"
         : `Cannot decode response as its header block must end with an empty line: it ends after ${
           JSON.stringify(this.#parts.join("").slice(-40))
         }`,

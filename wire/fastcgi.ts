@@ -413,7 +413,7 @@ export function decodeVariables(text: string, maxPairs: number): Variables {
   while (at < end) {
     if (ranges.length === maxPairs * 3) {
       throw new ProtocolError(
-        `Cannot decode name-value pairs as there must be at most ${maxPairs}: there are more`,
+        `Cannot decode name-value pairs: there are more than ${maxPairs}`,
         431,
       );
     }

@@ -76,12 +76,12 @@ export class SCGIHeaderDecoder {
     }
     if (this.#digits === "0") {
       throw new ProtocolError(
-        "Cannot decode SCGI netstring as its length must not begin with 0: more digits follow",
+        "Cannot decode SCGI netstring: its length begins with 0",
       );
     }
     if (this.#digits.length === MAX_DIGITS) {
       throw new ProtocolError(
-        `Cannot decode SCGI netstring as its length must have at most ${MAX_DIGITS} digits: there are more`,
+        `Cannot decode SCGI netstring: its length has more than ${MAX_DIGITS} digits`,
         431,
       );
     }
@@ -104,7 +104,7 @@ export class SCGIHeaderDecoder {
 function decodeHeaders(data: Uint8Array): [name: string, value: string][] {
   const text = decodeByteString(data);
   if (text === "") {
-    throw new ProtocolError("Cannot decode SCGI headers as there must be some: there are none");
+    throw new ProtocolError("Cannot decode SCGI headers: there are none");
   }
   if (!text.endsWith("\0")) {
     throw new ProtocolError("Cannot decode SCGI headers: they do not end with NUL");

@@ -701,7 +701,7 @@ Deno.test("a request without a method gets 500, and the log says why (rule A2)",
   assertEquals(text(response.body), "500 Internal Server Error\n");
   assertStringIncludes(
     response.stderr,
-    "Cannot create request as REQUEST_METHOD must be set: it is absent. In nginx one fastcgi_param in a location drops all inherited ones: include fastcgi_params there",
+    "Cannot create request: REQUEST_METHOD is absent. In nginx one fastcgi_param in a location drops all inherited ones: include fastcgi_params there",
   );
 });
 

@@ -99,7 +99,7 @@ Deno.test("fetch says once why a response is truncated", async () => {
   const { code, stdout, stderr } = await runCommandLine(["fetch", address], ["--allow-net"]);
   assertEquals([code, stdout], [1, "part\n"]);
   assertEquals(stderr.split("\n"), [
-    "Cannot read response as the application must send all of it: it closed the connection",
+    "Cannot read response: the application did not send all of it: it closed the connection",
     `Cannot fetch from ${address} as its response must be complete: it is truncated`,
     "",
   ]);

@@ -97,7 +97,7 @@ Deno.test("maxBufferedBody: above it a request fails, and others on the connecti
       assertEquals([past.status, past.complete], [413, true]);
       assertStringIncludes(
         past.stderr,
-        "Cannot buffer request body as it must have at most 500000 unread bytes",
+        "Cannot buffer request body: it has more than 500000 unread bytes",
       );
       await client.send(request({ id: 3, keep: true }));
       assertEquals((await client.response(3)).status, 200);

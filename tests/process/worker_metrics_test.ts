@@ -105,7 +105,7 @@ Deno.test("a supervisor counts restarts of workers that do not start in time", a
   Deno.kill(Number(pid), "SIGKILL");
   await exports(receiver, COUNT, { starting: 1, serving: 1, stopping: 0 });
   await exports(receiver, RESTARTS, { crash: 1 });
-  await fleet.daemon.says("is killed as it must serve within 1500 ms");
+  await fleet.daemon.says("is killed: it does not serve 1500 ms after its start");
   await Deno.writeTextFile(`${fleet.directory}/worker.ts`, source);
   await exports(receiver, RESTARTS, { crash: 1, start_timeout: 1 });
 });

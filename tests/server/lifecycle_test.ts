@@ -229,7 +229,7 @@ for (const daemon of DAEMONS) {
       await client.end();
       assert(client.silent);
       assertEquals(logged, [
-        "Aborted requests as they must end within 1 ms of shutdown(): 1 connections are still open",
+        "Aborted requests 1 ms after shutdown(): 1 connections were still open",
       ]);
     });
   });

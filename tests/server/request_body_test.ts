@@ -255,7 +255,7 @@ Deno.test("BodyWatch fails a body that arrives below the minimum rate while the 
     watch.check(body, 1 + at);
   }
   assertEquals(at, 60_500);
-  const error = await assertRejects(() => read, ProtocolError, "at least 500 bytes per second");
+  const error = await assertRejects(() => read, ProtocolError, "fewer than 500 bytes per second");
   assertEquals(error.status, 408);
 });
 

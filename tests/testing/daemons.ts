@@ -80,7 +80,7 @@ const FASTCGI: Daemon = {
   variables: 3,
   overBytes: (limit, length) =>
     `its variables must have at most ${limit} bytes: they have ${length}`,
-  overCount: (limit) => `there must be at most ${limit}: there are more`,
+  overCount: (limit) => `there are more than ${limit}`,
   cutVariables: concat([beginRequest(1), stream(Type.params, 1, bytes("\x05"))]),
   serve: serveFastCGI,
   open: (conn) => new FastCGIClient(conn),

@@ -166,7 +166,7 @@ Deno.test("HeadDecoder rejects a block above its limit, also one without an end 
       const error = assertThrows(() => decode(feed(raw), block.length - 1), ProtocolError);
       assertEquals(
         error.message,
-        "Cannot decode response as its header block must have at most 7 bytes: there are more",
+        "Cannot decode response: its header block has more than 7 bytes",
       );
       assertEquals(error.status, 502);
     }
@@ -184,7 +184,7 @@ Deno.test("HeadDecoder.end() throws if the block is truncated or absent", () => 
   assertEquals(error.status, 502);
   assertEquals(
     assertThrows(() => new HeadDecoder(65_536).end(), ProtocolError).message,
-    "Cannot decode response as it must have a header block: it is empty",
+    "Cannot decode response: it is empty, without a header block",
   );
 });
 

@@ -302,7 +302,7 @@ Deno.test("decodePairs() rejects more pairs than allowed (rule F8)", () => {
   const error = assertThrows(() => decodePairs(raw, 2), ProtocolError);
   assertEquals(
     error.message,
-    "Cannot decode name-value pairs as there must be at most 2: there are more",
+    "Cannot decode name-value pairs: there are more than 2",
   );
   assertEquals(error.status, 431);
 });

@@ -52,17 +52,17 @@ const BAD: Record<string, [string, string, number?]> = {
     "GET /",
     "netstring as its length must be decimal digits and a colon: current byte is 71",
   ],
-  "a leading zero": ["04:", "netstring as its length must not begin with 0: more digits follow"],
+  "a leading zero": ["04:", "netstring: its length begins with 0"],
   "a length of eight digits": [
     "12345678",
-    "netstring as its length must have at most 7 digits: there are more",
+    "netstring: its length has more than 7 digits",
     431,
   ],
   "no comma": [
     `4:${SOME};`,
     "netstring as a comma must follow its data: current byte is 59",
   ],
-  "no headers": ["0:,", "headers as there must be some: there are none"],
+  "no headers": ["0:,", "headers: there are none"],
   "no final NUL": ["3:A\x001,", "headers: they do not end with NUL"],
   "a name without a value": [
     "2:A\0,",
