@@ -14,7 +14,8 @@ import { checkRequestOptions, CLIENT_CLOSED } from "./server/exchange.ts";
 import { HTTPCompletion, LONG } from "./server/http_completion.ts";
 import { HTTPDeadline } from "./server/http_deadline.ts";
 import { type Limited, moveRequest, withHost } from "./server/moved_request.ts";
-import { hasLeft } from "./io/private_fields.ts";
+import { hasLeft, TRACED } from "./io/private_fields.ts";
+import { chooseRequestId } from "./bridge/request_id.ts";
 import {
   decodePath,
   decodePercent,
@@ -214,6 +215,7 @@ class Service {
   #requestTimeout: number;
   /** The requests whose apps must respond in time. */
   #limited: Ticker<HTTPDeadline>;
+  #telemetry: typeof import("./io/telemetry.ts") | undefined;
 
   constructor(app: App, options: HTTPOptions) {
     this.#handler = toHandler(app);
@@ -221,7 +223,12 @@ class Service {
     const { path, basePath, trustForwarded, requestTimeout = Infinity } = options;
     this.#requestTimeout = requestTimeout;
     this.#limited = new Ticker(tickFor(requestTimeout));
+    if (TRACED && options.onCompleted !== undefined) this.#loadTelemetry();
     this.#moved = path !== undefined || basePath !== undefined || Boolean(trustForwarded);
+  }
+
+  async #loadTelemetry(): Promise<void> {
+    this.#telemetry = await import("./io/telemetry.ts");
   }
 
   close(): void {
@@ -237,9 +244,12 @@ class Service {
     const refusal = refusalOf(native);
     const request = refusal === undefined ? withAddressedHost(native) : native;
     const info = new HTTPInfo(request, remoteAddr, completed, this.#options);
-    return onCompleted === undefined
-      ? this.#respond(request, refusal, info)
-      : this.#report(new HTTPCompletion(request, info, onCompleted), request, refusal, info);
+    return onCompleted === undefined ? this.#respond(request, refusal, info) : this.#report(
+      new HTTPCompletion(request, info, onCompleted, this.#telemetry?.activeTraceId()),
+      request,
+      refusal,
+      info,
+    );
   }
 
   async #report(
@@ -251,8 +261,7 @@ class Service {
     this.#pending.add(completion);
     const response = await this.#respond(request, refusal, info, completion);
     this.#pending.delete(completion);
-    completion.responded(response);
-    return response;
+    return completion.responded(response);
   }
 
   #respond(
@@ -296,7 +305,7 @@ class Service {
           ? request
           : withURL(request, request.url, deadline));
       if (typeof seen === "number") return plainResponse(seen);
-      if (completion !== undefined) completion.request = seen;
+      if (completion !== undefined) seen = completion.requested(seen);
       const response = await this.#handler(seen, info);
       if (response?.status !== SWITCHING_PROTOCOLS) checkResponse(response);
       checkHeaders(response);
@@ -432,6 +441,7 @@ class HTTPInfo implements HandlerInfo {
   #options: LoggedOptions;
   #variables: Variables | null = null;
   #url: ReturnType<typeof requestURL> | null = null;
+  #requestId: string | undefined;
 
   constructor(
     request: Request,
@@ -473,6 +483,10 @@ class HTTPInfo implements HandlerInfo {
       }));
     }
     return this.#variables;
+  }
+
+  get requestId(): string {
+    return this.#requestId ??= chooseRequestId(this.#request.headers.get("x-request-id"));
   }
 
   get scriptName(): string {

@@ -32,6 +32,11 @@ export interface HandlerInfo {
   readonly scriptName: string;
   /** The path of the URL after {@linkcode scriptName}, decoded. */
   readonly pathInfo: string;
+  /**
+   * An id for logs: the `X-Request-Id` header, else Apache's UNIQUE_ID, else a new UUID. At most 128 letters, digits and
+   * characters of `_.~:+/=@-`: a header with others is not used. Clients can choose it, unless the web server sets it.
+   */
+  readonly requestId: string;
   /** Writes a line to the web server's error log, or to the daemon's own where the protocol has none. */
   log(message: string): void;
 }
@@ -52,10 +57,20 @@ export interface CompletedRequest {
   readonly request?: Request;
   /** The handler's second argument. It has no variables if they were refused. */
   readonly info: HandlerInfo;
-  /** The status of the response; 499 if the client left before the head was sent. */
+  /**
+   * The status of the response; 499 if the client left before the head was sent. Over HTTP, this is noticed only if the app
+   * reads `request.signal`, takes more than a second, or responds with a stream.
+   */
   readonly status: number;
-  /** How many bytes of the body were sent. Absent if that is not known, as for a stream over HTTP. */
+  /** How many bytes of the response's body were sent. Over HTTP, its length, or how much of a stream was read. */
   readonly bytes?: number;
+  /**
+   * How many bytes of the request's body have arrived. Over HTTP, how many of them the app has read: of a body with a
+   * Content-Length all or none; absent if the client left meanwhile.
+   */
+  readonly received?: number;
+  /** The id of the trace: that of the OpenTelemetry span if there is one, else that of the `traceparent` header. */
+  readonly traceId?: string;
   /** When the request began. */
   readonly started: Date;
   /** How long it took, in milliseconds. */

@@ -117,7 +117,7 @@ function formatCombined(completed: CompletedRequest): string {
 }
 
 function formatJSON(completed: CompletedRequest): string {
-  const { request, info, started, status, bytes, duration } = completed;
+  const { request, info, started, status, bytes, received, duration } = completed;
   const { variables } = info;
   return `{"time":"${isoOf(started)}"` +
     member("remote", info.remoteAddr.hostname) +
@@ -128,7 +128,10 @@ function formatJSON(completed: CompletedRequest): string {
     (bytes === undefined ? "" : `,"bytes":${bytes}`) +
     `,"milliseconds":${Math.round(duration * 10) / 10}` +
     member("referrer", fieldOf(completed, "referer", "HTTP_REFERER")) +
-    member("agent", fieldOf(completed, "user-agent", "HTTP_USER_AGENT")) + "}";
+    member("agent", fieldOf(completed, "user-agent", "HTTP_USER_AGENT")) +
+    (received === undefined ? "" : `,"received":${received}`) +
+    member("requestId", info.requestId) +
+    member("traceId", completed.traceId) + "}";
 }
 
 /** Formats a member of a JSON object, if it has a value: JSON.stringify() of the whole object costs twice as much. */

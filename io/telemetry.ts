@@ -128,6 +128,12 @@ export function traceRequest(request: IncomingRequest): RequestTrace | null {
   return tracer === undefined && meters === undefined ? null : new RequestTrace(request);
 }
 
+/** Returns the id of the trace that is active, if there is one. */
+export function activeTraceId(): string | undefined {
+  const active: Context = contextManager.active();
+  return (active.getValue(SPAN_KEY) as Span | undefined)?.spanContext().traceId;
+}
+
 /** The span and the metrics of one request. */
 export class RequestTrace {
   /** Handling: the span has not ended. Responding: the rest of the response is being sent. */
@@ -152,6 +158,11 @@ export class RequestTrace {
     this.#span = tracer?.startSpan(method, { kind: SERVER }, parent) as Span | undefined;
     if (this.#span !== undefined) noteRoute(this.#span, (route) => this.#route = route);
     this.#context = this.#span === undefined ? parent : parent.setValue(SPAN_KEY, this.#span);
+  }
+
+  /** The id of the trace that its span belongs to, if there is a span. */
+  get traceId(): string | undefined {
+    return this.#span?.spanContext().traceId;
   }
 
   /** Calls a function in whose context, and in that of all it starts, the span is the active one. */

@@ -18,6 +18,7 @@ import {
   requestURL,
   requireLength,
 } from "../bridge/request.ts";
+import { requestIdOf, traceIdOf } from "../bridge/request_id.ts";
 import { checkTrust, remoteAddress, trustedForwarded } from "./forwarded.ts";
 import type { RequestBody } from "./request_body.ts";
 import { readNative } from "../io/private_fields.ts";
@@ -76,6 +77,7 @@ export class Exchange implements RequestParts {
   #controller: AbortController | null = null;
   #url: RequestURL | null = null;
   #remoteAddr: NetAddr | null = null;
+  #requestId: string | undefined;
   #completed: PromiseWithResolvers<void> | null = null;
   /** Responding: the response of the app exists, and perhaps a part of it was sent. */
   #phase: "handling" | "responding" | "complete" | "failed" = "handling";
@@ -107,6 +109,10 @@ export class Exchange implements RequestParts {
 
   get remoteAddr(): NetAddr {
     return this.#remoteAddr ??= remoteAddress(this.variables, this.#options);
+  }
+
+  get requestId(): string {
+    return this.#requestId ??= requestIdOf(this.variables);
   }
 
   get scriptName(): string {
@@ -266,6 +272,9 @@ export class Exchange implements RequestParts {
       info: this.info(),
       status: this.#status,
       bytes: this.#bytes,
+      received: this.#body?.received ?? 0,
+      findTraceId: () =>
+        this.trace?.traceId ?? traceIdOf(this.variables.byteString("HTTP_TRACEPARENT")),
     }, this.#startedAt);
   }
 
@@ -300,7 +309,10 @@ export class Exchange implements RequestParts {
 }
 
 /** What the transport knows of a request that has ended. */
-export type Ended = Omit<CompletedRequest, "started" | "duration">;
+export interface Ended extends Omit<CompletedRequest, "started" | "duration" | "traceId"> {
+  /** Returns the id of the trace, if there is one. */
+  findTraceId(): string | undefined;
+}
 
 /** What the option `onCompleted` gets. */
 class Completed implements CompletedRequest {
@@ -308,16 +320,25 @@ class Completed implements CompletedRequest {
   readonly info: HandlerInfo;
   readonly status: number;
   readonly bytes: number | undefined;
+  readonly received: number | undefined;
   readonly duration: number;
   /** When it ended, in the time of `Date.now()`. */
   readonly #endedAt = Date.now();
 
-  constructor({ request, info, status, bytes }: Ended, startedAt: number) {
-    this.request = request;
-    this.info = info;
-    this.status = status;
-    this.bytes = bytes;
+  readonly #ended: Ended;
+
+  constructor(ended: Ended, startedAt: number) {
+    this.request = ended.request;
+    this.info = ended.info;
+    this.status = ended.status;
+    this.bytes = ended.bytes;
+    this.received = ended.received;
+    this.#ended = ended;
     this.duration = performance.now() - startedAt;
+  }
+
+  get traceId(): string | undefined {
+    return this.#ended.findTraceId();
   }
 
   get started(): Date {
@@ -370,6 +391,10 @@ class ExchangeInfo implements HandlerInfo {
 
   get variables(): Variables {
     return this.#exchange.variables;
+  }
+
+  get requestId(): string {
+    return this.#exchange.requestId;
   }
 
   get scriptName(): string {

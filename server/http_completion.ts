@@ -1,13 +1,22 @@
 import type { AppOptions, HandlerInfo } from "../bridge/app.ts";
-import { bufferedResponse, hasLeft, isBodyDecoded, nativeSignal } from "../io/private_fields.ts";
+import {
+  bufferedResponse,
+  hasLeft,
+  isBodyDecoded,
+  nativeSignal,
+  TRACED,
+} from "../io/private_fields.ts";
 import { Progress } from "../io/progress.ts";
+import { traceIdOf } from "../bridge/request_id.ts";
+import { ByteCount, countResponse } from "./byte_count.ts";
 import { CLIENT_CLOSED, reportCompleted } from "./exchange.ts";
+import { countRequest } from "./moved_request.ts";
 
 /**
  * How long a handler may take before its request's signal is read, in milliseconds. Without it, a handler that does not
  * settle after its client has left would never be reported.
  */
-export const LONG = 5000;
+export const LONG = 1000;
 
 /** A request over HTTP whose end the option `onCompleted` waits for. */
 export class HTTPCompletion {
@@ -18,17 +27,27 @@ export class HTTPCompletion {
   #native: Request;
   #info: HandlerInfo;
   #onCompleted: Required<AppOptions>["onCompleted"];
+  #traceId: string | undefined;
+  /** The bytes of a body without a declared length. */
+  #received: ByteCount | undefined;
+  /** Whether the app has read the body: Deno itself does so after the response. */
+  #isRead = false;
   #startedAt = performance.now();
   #handling = new Progress();
   /** Watched: the handler has taken long, and the signal was read. */
   #phase: "handling" | "watched" | "responding" | "over" = "handling";
 
+  /** @param traceId The id of the span of `Deno.serve`, if there is one. */
   constructor(
     native: Request,
     info: HandlerInfo,
     onCompleted: Required<AppOptions>["onCompleted"],
+    traceId?: string,
   ) {
     this.#native = native;
+    this.#traceId = traceId;
+    // With telemetry Deno 2.9.6 looks up each field by itself, which fails once the request is over, unless it has listed all.
+    if (TRACED) native.headers.forEach(() => {});
     this.#info = info;
     this.#onCompleted = onCompleted;
   }
@@ -45,21 +64,57 @@ export class HTTPCompletion {
     else signal.addEventListener("abort", left);
   }
 
-  /** Records the response, which Deno sends next. */
-  responded(response: Response): void {
-    if (this.#phase === "over") return;
-    if (hasLeft(this.#native)) return this.#report(CLIENT_CLOSED, 0);
+  /** Returns the request for the app. Counts the bytes of a body without a declared length. */
+  requested(request: Request): Request {
+    const { method, headers } = request;
+    const hasBody = method !== "GET" && method !== "HEAD";
+    if (hasBody && headers.get("content-length") === null) {
+      this.#received = new ByteCount();
+      return this.request = countRequest(request, this.#received);
+    }
+    return this.request = request;
+  }
+
+  /** Returns the response for Deno, which sends it next. Counts the bytes of a body whose length is not known. */
+  responded(response: Response): Response {
+    if (this.#phase === "over") return response;
+    const look = () => this.#isRead = this.#native.bodyUsed;
+    look();
+    if (hasLeft(this.#native)) {
+      this.#report(CLIENT_CLOSED, 0);
+      return response;
+    }
     this.#phase = "responding";
     const { status } = response;
     const bytes = this.#native.method === "HEAD" ? 0 : bodyLength(response);
-    const end = () => this.#report(status, bytes);
+    const count = bytes === undefined ? new ByteCount() : undefined;
+    if (count !== undefined) count.onend = look;
+    const end = () => {
+      const hasNone = count?.left && count.bytes === 0;
+      this.#report(hasNone ? CLIENT_CLOSED : status, bytes ?? count!.bytes);
+    };
     this.#info.completed.then(end, end);
+    return count === undefined ? response : countResponse(response, count);
   }
 
-  #report(status: number, bytes: number | undefined): void {
+  #report(status: number, bytes: number): void {
     this.#phase = "over";
-    const completed = { request: this.request, info: this.#info, status, bytes };
+    const completed = {
+      request: this.request,
+      info: this.#info,
+      status,
+      bytes,
+      received: this.#received?.bytes ?? this.#declared(status),
+      findTraceId: () => this.#traceId ?? traceIdOf(this.#native.headers.get("traceparent")),
+    };
     reportCompleted(this.#onCompleted, completed, this.#startedAt);
+  }
+
+  /** Returns the declared length of a body that the app has read, or undefined if it may not have got all of it. */
+  #declared(status: number): number | undefined {
+    const length = Number(this.#native.headers.get("content-length") ?? 0);
+    if (length === 0 || !this.#isRead) return 0;
+    return status === CLIENT_CLOSED ? undefined : length;
   }
 }
 

@@ -1,3 +1,4 @@
+import type { ByteCount } from "./byte_count.ts";
 import { createLazyRequest, type RequestParts } from "./lazy_request.ts";
 import { nativeSignal, setGuard } from "../io/private_fields.ts";
 
@@ -18,6 +19,11 @@ export interface Limited {
  */
 export function moveRequest(request: Request, href: string, limited?: Limited): Request {
   return createLazyRequest(new MovedRequest(request, href, limited));
+}
+
+/** Returns a request of `Deno.serve`, or what {@linkcode moveRequest} returned, that counts the bytes of its body. */
+export function countRequest(request: Request, count: ByteCount): Request {
+  return createLazyRequest(new CountedRequest(request, count));
 }
 
 /**
@@ -77,5 +83,33 @@ class MovedRequest implements RequestParts {
     if (method === "GET" || method === "HEAD") return null;
     const read = this.#request.bytes();
     return this.#limited?.limitRead(read) ?? read;
+  }
+}
+
+class CountedRequest extends MovedRequest {
+  #request: Request;
+  #count: ByteCount;
+
+  constructor(request: Request, count: ByteCount) {
+    super(request, request.url, undefined);
+    this.#request = request;
+    this.#count = count;
+  }
+
+  /** Not the native one, as the request may be moved or limited already. */
+  override get signal(): AbortSignal {
+    return this.#request.signal;
+  }
+
+  override get body(): ReadableStream<Uint8Array<ArrayBuffer>> | null {
+    const body = super.body;
+    return body && this.#count.count(body);
+  }
+
+  override collectBody(): Promise<Uint8Array<ArrayBuffer>> | null {
+    return super.collectBody()?.then((bytes) => {
+      this.#count.bytes = bytes.length;
+      return bytes;
+    }) ?? null;
   }
 }

@@ -13,17 +13,8 @@ export function startTrace(variables: Variables): RequestTrace | null {
     method: variables.byteString("REQUEST_METHOD") ?? "HTTP",
     version: httpVersion(variables.byteString("SERVER_PROTOCOL")),
     bodyLength: Number(variables.byteString("CONTENT_LENGTH") ?? 0) || 0,
-    header: (name) => headerOf(variables, `HTTP_${name.toUpperCase().replaceAll("-", "_")}`),
+    header: (name) => variables.byteString(`HTTP_${name.toUpperCase().replaceAll("-", "_")}`),
   });
-}
-
-/** Returns the value of a header's variable without collecting all variables, as most requests have no such header. */
-function headerOf(variables: Variables, wanted: string): string | undefined {
-  let found: string | undefined;
-  variables.forEachPair((name, value) => {
-    if (name === wanted) found = found === undefined ? value : `${found}, ${value}`;
-  }, wanted);
-  return found;
 }
 
 /** Returns the version as OpenTelemetry writes it: 1.0 and 1.1, but 2 and 3. */

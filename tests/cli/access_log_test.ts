@@ -46,11 +46,19 @@ Deno.test("accessLog() writes the combined log format, with quotes escaped", asy
 });
 
 Deno.test("accessLog() writes JSON", async () => {
-  const line = JSON.parse(await lineOf("json", () => Response.json([1]), "/a", { method: "PUT" }));
+  const TRACE = "0af7651916cd43dd8448eb211c80319c";
+  const headers = { "x-request-id": "an-id", traceparent: `00-${TRACE}-b7ad6b7169203331-01` };
+  const init = { method: "PUT", body: "é", headers };
+  const app = async (request: Request) => {
+    await request.text();
+    return Response.json([1]);
+  };
+  const line = JSON.parse(await lineOf("json", app, "/a", init));
   assertEquals(line.remote, "127.0.0.1");
   assertEquals([line.method, new URL(line.url).pathname], ["PUT", "/a"]);
   assertEquals([line.status, line.bytes], [200, 3]);
   assertEquals(typeof line.milliseconds, "number");
+  assertEquals([line.received, line.requestId, line.traceId], [2, "an-id", TRACE]);
   assertEquals(line.time, new Date(line.time).toISOString());
 });
 

@@ -1,5 +1,11 @@
 /** `info.completed` settles, and `onCompleted` is called once for each request, however it ends. */
-import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertMatch,
+  assertRejects,
+  assertStringIncludes,
+} from "@std/assert";
 import type { App, AppOptions, CompletedRequest } from "../../bridge/app.ts";
 import { HTTPCompletion, LONG } from "../../server/http_completion.ts";
 import { serveCGI } from "../../cgi.ts";
@@ -54,9 +60,8 @@ interface Case {
   app: App;
   request?: Partial<ClientRequest>;
   options?: AppOptions;
-  /** The status and the number of bytes, also over HTTP where that differs. */
-  end: [status: number, bytes?: number];
-  overHTTP?: [status: number, bytes?: number];
+  /** The status and the number of bytes. */
+  end: [status: number, bytes: number];
   /** The URL's path that the end has, or undefined if the request was refused. */
   path?: string;
 }
@@ -71,7 +76,6 @@ const CASES: Record<string, Case> = {
   "a stream": {
     app: () => new Response(slow("one", "two")),
     end: [200, 6],
-    overHTTP: [200, undefined],
     path: "/a",
   },
   "no body": { app: () => new Response(null, { status: 204 }), end: [204, 0], path: "/a" },
@@ -119,9 +123,54 @@ const CASES: Record<string, Case> = {
   },
 };
 
+/** Apps that read the body of a request of 5000 bytes, and the length that is reported; undefined if that varies. */
+const BODIES: Record<string, { app: App; received?: number }> = {
+  "read at once": {
+    app: async (request) => new Response(await request.text()),
+    received: 5000,
+  },
+  "read as a stream": {
+    app: async (request) => {
+      for await (const chunk of request.body!) assert(chunk.length > 0);
+      return new Response();
+    },
+    received: 5000,
+  },
+  "returned": {
+    app: (request) => new Response(request.body),
+    received: 5000,
+  },
+  "not read": { app: () => new Response() },
+};
+
+const TRACE = "0af7651916cd43dd8448eb211c80319c";
+const IDS: Record<
+  string,
+  { headers: [string, string][]; requestId?: string; traceId?: string }
+> = {
+  "none": { headers: [] },
+  "both": {
+    headers: [["X-Request-Id", "a.b_c:1"], ["Traceparent", `00-${TRACE}-b7ad6b7169203331-01`]],
+    requestId: "a.b_c:1",
+    traceId: TRACE,
+  },
+  "of the greatest length": {
+    headers: [["X-Request-Id", "x".repeat(128)]],
+    requestId: "x".repeat(128),
+  },
+  "too long": { headers: [["X-Request-Id", "x".repeat(129)]] },
+  "with a space": { headers: [["X-Request-Id", "a b"]] },
+  "with a quote": { headers: [["X-Request-Id", 'a"b']] },
+  "empty": { headers: [["X-Request-Id", ""]] },
+  "a trace of zeros": {
+    headers: [["Traceparent", `00-${"0".repeat(32)}-b7ad6b7169203331-01`]],
+  },
+  "a malformed trace": { headers: [["Traceparent", `00-${TRACE}-01`]] },
+};
+
 for (const [transport, start] of Object.entries(IN_PROCESS)) {
   for (
-    const [name, { app, request, options, end, overHTTP = end, path }] of Object.entries(CASES)
+    const [name, { app, request, options, end, path }] of Object.entries(CASES)
   ) {
     Deno.test(`${transport}: onCompleted gets the end of a request: ${name}`, async () => {
       using _ = silence();
@@ -129,10 +178,7 @@ for (const [transport, start] of Object.entries(IN_PROCESS)) {
       await using over = start(app, { ...options, onCompleted: ends.onCompleted });
       await over.send({ method: "GET", target: "/a", headers: [], ...request });
       const completed = await ends.only();
-      assertEquals(
-        [completed.status, completed.bytes],
-        transport === "HTTP" ? overHTTP : end,
-      );
+      assertEquals([completed.status, completed.bytes], end);
       const { url } = completed.request ?? {};
       assertEquals(url && new URL(url).pathname, path);
       assertEquals(completed.info.variables.get("REQUEST_METHOD"), request?.method ?? "GET");
@@ -141,6 +187,40 @@ for (const [transport, start] of Object.entries(IN_PROCESS)) {
       assertEquals(completed.info.remoteAddr.hostname, "127.0.0.1");
       assertEquals(completed.started instanceof Date, true);
       assertEquals(completed.duration >= 0, true);
+    });
+  }
+
+  for (const [name, { app, received }] of Object.entries(BODIES)) {
+    Deno.test(`${transport}: onCompleted gets the length of the request's body: ${name}`, async () => {
+      const ends = new Ends();
+      await using over = start(app, { onCompleted: ends.onCompleted });
+      const body = bytes("x".repeat(5000));
+      await over.send({ method: "POST", target: "/a", headers: [], body });
+      const completed = await ends.only();
+      // FastCGI and SCGI receive what the app does not read, as far as it has come; a script reads it later.
+      const isReceived = received === undefined && /^(?:FastCGI|SCGI)$/.test(transport);
+      if (isReceived) assert(completed.received! > 0 && completed.received! <= 5000);
+      else assertEquals(completed.received, received ?? 0);
+    });
+  }
+
+  for (const [name, { headers, requestId, traceId }] of Object.entries(IDS)) {
+    Deno.test(`${transport}: a request has an id, and that of its trace: ${name}`, async () => {
+      const ends = new Ends();
+      const seen: string[] = [];
+      const app: App = (_request, info) => {
+        seen.push(info.requestId, info.requestId);
+        return new Response();
+      };
+      await using over = start(app, { onCompleted: ends.onCompleted });
+      await over.send({ method: "GET", target: "/", headers });
+      const completed = await ends.only();
+      assertEquals(seen[0], seen[1]);
+      assertEquals(completed.info.requestId, seen[0]);
+      if (requestId === undefined) {
+        assertMatch(seen[0], /^[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}$/);
+      } else assertEquals(seen[0], requestId);
+      assertEquals(completed.traceId, traceId);
     });
   }
 
@@ -303,6 +383,80 @@ Deno.test("a client that leaves during the response ends with its status and wha
     assertEquals([status, bytes], [200, 4]);
   });
 });
+
+Deno.test("HTTP: a body without a length is counted, both ways", async () => {
+  const ends = new Ends();
+  const app: App = async (request) => {
+    assertEquals(await request.text(), "one,two");
+    assertEquals([request.method, request.headers.get("x-a")], ["POST", "b"]);
+    const headers = { "x-c": "d" };
+    return new Response(slow("four", "five"), { status: 201, statusText: "Made", headers });
+  };
+  await using server = serveHTTP(app, {
+    ...{ hostname, port: 0, onListen() {} },
+    onCompleted: ends.onCompleted,
+  });
+  const url = `http://${hostname}:${server.addr.port}/`;
+  const body = slow("one", ",", "two");
+  const response = await fetch(url, { method: "POST", body, headers: { "x-a": "b" } });
+  assertEquals([response.status, response.headers.get("x-c")], [201, "d"]);
+  assertEquals(await response.text(), "fourfive");
+  const { status, bytes, received } = await ends.only();
+  assertEquals([status, bytes, received], [201, 8, 7]);
+});
+
+Deno.test("HTTP: a response of fetch() that is decoded is counted, and says no encoding", async () => {
+  await using origin = Deno.serve(
+    { hostname, port: 0, onListen() {} },
+    () => {
+      const zipped = new Blob(["x".repeat(1000)]).stream().pipeThrough(
+        new CompressionStream("gzip"),
+      );
+      return new Response(zipped, { headers: { "content-encoding": "gzip" } });
+    },
+  );
+  const ends = new Ends();
+  await using server = serveHTTP(() => fetch(`http://${hostname}:${origin.addr.port}/`), {
+    ...{ hostname, port: 0, onListen() {} },
+    onCompleted: ends.onCompleted,
+  });
+  const response = await fetch(`http://${hostname}:${server.addr.port}/`, {
+    headers: { "accept-encoding": "identity" },
+  });
+  assertEquals(await response.text(), "x".repeat(1000));
+  assertEquals((await ends.only()).bytes, 1000);
+});
+
+for (const [chunk, status] of [["some", 200], ["", 499]] as const) {
+  Deno.test(`HTTP: a client that leaves a stream after ${chunk.length} bytes is a ${status}, and the stream is cancelled`, async () => {
+    const ends = new Ends();
+    const cancelled = Promise.withResolvers<void>();
+    const pulled = Promise.withResolvers<void>();
+    const app = () =>
+      new Response(
+        new ReadableStream<Uint8Array>({
+          pull(controller) {
+            if (chunk !== "" && controller.desiredSize === 1) controller.enqueue(bytes(chunk));
+            pulled.resolve();
+          },
+          cancel: () => cancelled.resolve(),
+        }),
+      );
+    await using server = serveHTTP(app, {
+      ...{ hostname, port: 0, onListen() {} },
+      onCompleted: ends.onCompleted,
+    });
+    const conn = await connect(server.addr);
+    await conn.write(bytes("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+    if (chunk === "") await deadline(pulled.promise, "the stream to be read");
+    else await deadline(conn.read(new Uint8Array(1000)), "the response");
+    conn.close();
+    await deadline(cancelled.promise, "the stream to be cancelled");
+    const end = await ends.only();
+    assertEquals(end.status, status);
+    assertEquals(end.bytes! > 0, chunk !== "");
+  });
+}
 
 Deno.test("HTTPCompletion notices a client that leaves while its handler takes long", async () => {
   const ends = new Ends();

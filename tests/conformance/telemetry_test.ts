@@ -181,6 +181,19 @@ for (const transport of ["CGI", "FastCGI", "SCGI"]) {
   });
 }
 
+Deno.test("onCompleted gets the id of the span's trace", async () => {
+  const trace = "0af7651916cd43dd8448eb211c80319c";
+  const program = new URL("./traced_ends.ts", import.meta.url);
+  const { receiver, output } = await runExporting(program, [`00-${trace}-b7ad6b7169203331-01`]);
+  const printed: Record<string, string[]> = JSON.parse(output);
+  assertEquals(Object.keys(printed), ["FastCGI", "SCGI", "HTTP"]);
+  const ids = Object.values(printed).flatMap(([own, given]) => {
+    assertEquals(given, trace);
+    return [own, given];
+  });
+  assertEquals(receiver.spans.map(({ traceId }) => traceId).toSorted(), ids.toSorted());
+});
+
 Deno.test("serve --redact-query exports no value of the query", async () => {
   const receiver = new OTLPReceiver();
   await using _ = receiver;
