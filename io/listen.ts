@@ -140,7 +140,7 @@ export function openUnixSocket<T>(
   return opened;
 }
 
-/** @throws {RangeError} If mode or group is a number that is no integer from 0. */
+/** @throws {RangeError} If a numeric mode or group is not an integer from 0. */
 function checkOwnership({ mode, group }: ListenOptions): void {
   for (const [name, value] of Object.entries({ mode, group })) {
     if (typeof value !== "number" || Number.isInteger(value) && value >= 0) continue;

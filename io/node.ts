@@ -41,7 +41,7 @@ function codeOf(error: unknown): unknown {
 
 const STDIN = 0;
 
-/** Returns what {@linkcode Runtime} says. */
+/** Creates the {@linkcode Runtime} of Node or Bun. Long, as it has all members of one interface. */
 // deno-lint-ignore explicit-function-return-type
 export function nodeRuntime() {
   const { process } = globalThis as unknown as { process: Process };

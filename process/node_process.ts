@@ -3,7 +3,7 @@ import type nodeProcess from "node:process";
 /** The part of `process` that Deno has as well: this process, as the one that started it by node:child_process sees it. */
 export type NodeProcess = typeof nodeProcess;
 
-/** Returns it. Not by an import of `node:process`, with which Node makes standard input non-blocking. */
+/** Returns this process. Not by an import of `node:process`, with which Node makes standard input non-blocking. */
 export function thisProcess(): NodeProcess {
   const { process } = globalThis as unknown as { process: NodeProcess };
   return process;

@@ -2,13 +2,13 @@ import { ProtocolError } from "../wire/protocol_error.ts";
 
 /** How many unread bytes of a body are buffered before a connection pauses reading (rule C9). */
 export const BODY_HIGH_WATER = 262_144;
-/** The part of the memory that is for bodies that have no more than that, such as forms: large ones leave it to them. */
+/** The part of the memory that only bodies of at most that many bytes may use, such as forms. */
 const FOR_SMALL = 1 / 4;
 
 /** How many bytes of bodies wait in memory for their apps, over all servers of this process. */
 let total = 0;
 
-/** Limits how much memory the bodies take that apps have not read, over all servers of this process (rule F8). */
+/** Limits the memory of bodies that apps have not read, over all servers of this process (rule F8). */
 export class BodyMemory {
   readonly #limit: number;
 
@@ -17,7 +17,7 @@ export class BodyMemory {
     this.#limit = limit;
   }
 
-  /** Counts bytes that a body holds, or if the number is negative, no longer holds. */
+  /** Counts bytes that a body buffers, or no longer buffers if the number is negative. */
   add(bytes: number): void {
     total += bytes;
   }

@@ -300,7 +300,7 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
     else this.#settle();
   }
 
-  /** Counts what is buffered of its body no longer, as no handler runs that might read it. */
+  /** Stops counting the buffered bytes of its body, as no handler runs that might read it. */
   #release(): void {
     this.#body?.release();
     this.#data?.release();

@@ -51,14 +51,14 @@ export class RequestBody {
   #waiting: (() => void) | null = null;
   #source: RequestBodySource;
   #maxBytes: number;
-  /** Where the buffered bytes count. Null if they do not, or no longer: the app has them, or reads the whole body. */
+  /** Counts the buffered bytes. Null if they do not count, or no longer: the app has them, or reads the whole body. */
   #memory: BodyMemory | null;
   /** The length of the buffers that count there. */
   #held = 0;
 
   /**
    * @param maxBytes How many bytes the body may have.
-   * @param memory Where its buffered bytes count.
+   * @param memory Counts its buffered bytes.
    */
   constructor(
     source: RequestBodySource,
@@ -265,7 +265,7 @@ export class RequestBody {
     this.#drop();
   }
 
-  /** Counts the buffered bytes no longer: whether they are kept is up to the app. */
+  /** Stops counting the buffered bytes: the app decides whether they are kept. */
   release(): void {
     this.#hold(-this.#held);
     this.#memory = null;
