@@ -95,7 +95,7 @@ export class LineQueue {
   #refuse(): void {
     if (this.#trouble === "none") {
       this.#trouble = "full";
-      this.#say(`Drops lines of ${this.#options.name} as its output must take them: it does not`);
+      this.#say(`Dropping lines of ${this.#options.name}: its output does not take them`);
     }
     this.#drop(1);
   }

@@ -22,9 +22,27 @@ interface Front extends AsyncDisposable {
   requests(): number;
 }
 
+/** Creates a front of an application, which is disposed of after its gateway. */
+function front(
+  gateway: Gateway,
+  application: AsyncDisposable,
+  log: string[],
+  requests: () => number,
+): Front {
+  return {
+    gateway,
+    log,
+    requests,
+    async [Symbol.asyncDispose]() {
+      gateway[Symbol.dispose]();
+      await application[Symbol.asyncDispose]();
+    },
+  };
+}
+
 type Options = GatewayOptions & { maxProcesses?: number; maxConnections?: number };
 
-async function toFastCGI(options: Options & { root?: string; needsLength?: boolean }) {
+function toFastCGI(options: Options & { root?: string; needsLength?: boolean }): Front {
   const log: string[] = [];
   let requests = 0;
   const application = new Application(async (peer) => {
@@ -43,19 +61,11 @@ async function toFastCGI(options: Options & { root?: string; needsLength?: boole
     log: (line) => log.push(line),
     ...options,
   });
-  return await Promise.resolve({
-    gateway,
-    log,
-    requests: () => requests,
-    async [Symbol.asyncDispose]() {
-      gateway[Symbol.dispose]();
-      await application[Symbol.asyncDispose]();
-    },
-  });
+  return front(gateway, application, log, () => requests);
 }
 
 /** Reads a body of SCGI, of which `readSCGI` has read the variables and nothing more. */
-async function toSCGI(options: Options): Promise<Front> {
+function toSCGI(options: Options): Front {
   const log: string[] = [];
   let requests = 0;
   const application = new Application(async (peer: Peer) => {
@@ -65,18 +75,10 @@ async function toSCGI(options: Options): Promise<Front> {
     await peer.write(encoder.encode(`${OK}${variables.get("CONTENT_LENGTH")} `));
   });
   const gateway = scgiGateway(application.address, { log: (line) => log.push(line), ...options });
-  return await Promise.resolve({
-    gateway,
-    log,
-    requests: () => requests,
-    async [Symbol.asyncDispose]() {
-      gateway[Symbol.dispose]();
-      await application[Symbol.asyncDispose]();
-    },
-  });
+  return front(gateway, application, log, () => requests);
 }
 
-async function toCGI(options: Options): Promise<Front> {
+function toCGI(options: Options): Front {
   const log: string[] = [];
   const root = Deno.makeTempDirSync({ prefix: "gatehouse" });
   Deno.chmodSync(root, 0o755);
@@ -90,20 +92,13 @@ echo -n "$CONTENT_LENGTH $(wc -c)"`,
   );
   Deno.chmodSync(script, 0o755);
   const gateway = cgiGateway({ root, log: (line) => log.push(line), ...options });
-  return await Promise.resolve({
-    gateway,
-    log,
-    requests() {
-      try {
-        return Deno.statSync(`${root}/requests`).size;
-      } catch {
-        return 0;
-      }
-    },
-    async [Symbol.asyncDispose]() {
-      gateway[Symbol.dispose]();
-      await Deno.remove(root, { recursive: true });
-    },
+  const files = { [Symbol.asyncDispose]: () => Deno.remove(root, { recursive: true }) };
+  return front(gateway, files, log, () => {
+    try {
+      return Deno.statSync(`${root}/requests`).size;
+    } catch {
+      return 0;
+    }
   });
 }
 
@@ -111,7 +106,7 @@ echo -n "$CONTENT_LENGTH $(wc -c)"`,
 const PROCESSES = 5;
 
 /** The gateways to applications that have a process for each request. */
-const FEW_PROCESSES: Record<string, (options: Options) => Promise<Front>> = {
+const FEW_PROCESSES: Record<string, (options: Options) => Front> = {
   "cgiGateway()": (options) => toCGI({ maxProcesses: PROCESSES, ...options }),
   "fastCGIGateway({ root })": (options) =>
     toFastCGI({ root: "/srv/www", maxConnections: PROCESSES, ...options }),
@@ -276,7 +271,7 @@ Deno.test({
 });
 
 Deno.test("scgiGateway() counts the bytes of bodies without a length that wait", async () => {
-  await using front = await toSCGI({ maxBufferedTotal: 200_000 });
+  await using front = toSCGI({ maxBufferedTotal: 200_000 });
   const [one, two] = [new Upload(front.gateway), new Upload(front.gateway)];
   await one.send(150_000);
   two.send(90_000).catch(() => {});
@@ -286,7 +281,7 @@ Deno.test("scgiGateway() counts the bytes of bodies without a length that wait",
 });
 
 /** The gateways, with the option. */
-const BUFFERING: Record<string, (options: Options) => Promise<Front>> = {
+const BUFFERING: Record<string, (options: Options) => Front> = {
   "cgiGateway()": toCGI,
   "fastCGIGateway()": toFastCGI,
   "fastCGIGateway({ root })": (options) => toFastCGI({ root: "/srv/www", ...options }),
@@ -323,7 +318,7 @@ for (const [name, start] of Object.entries(BUFFERING)) {
 }
 
 Deno.test("fastCGIGateway({ root }) streams with needsLength: false", async () => {
-  await using front = await toFastCGI({ root: "/srv/www", needsLength: false });
+  await using front = toFastCGI({ root: "/srv/www", needsLength: false });
   const upload = new Upload(front.gateway);
   await upload.send(1000);
   await called(front);

@@ -6,6 +6,7 @@ import { serveSCGI } from "../../scgi.ts";
 import type { LimitOptions } from "../../server/limits.ts";
 import type { Server, ServerOptions } from "../../server/server.ts";
 import { bytes, concat } from "./bytes.ts";
+import type { ClientEnd } from "./client_end.ts";
 import { FastCGIClient, request as fastCGIRequest, variables } from "./fastcgi_client.ts";
 import {
   beginRequest,
@@ -22,12 +23,10 @@ import { SCGIClient } from "./scgi_client.ts";
 import { head } from "./scgi_serving.ts";
 import { MEDIA, type Medium, type Served, serving as servingBy } from "./serving.ts";
 
-/** The web server's end of a connection. */
-export interface Peer {
-  conn: Duplex;
+/** The web server's end of a connection of either protocol. */
+export interface Peer extends ClientEnd {
   /** Whether nothing has been received, apart from what {@linkcode response} has returned. */
   readonly silent: boolean;
-  send(...parts: Uint8Array[]): Promise<void>;
   /** Reads some of a response. */
   begun(): Promise<unknown>;
   /** Reads a response; with FastCGI also whether it is complete, and its FCGI_STDERR. */
@@ -36,7 +35,6 @@ export interface Peer {
   >;
   /** Reads to the end of the connection. */
   end(): Promise<void>;
-  close(): void;
 }
 
 type Variables = Record<string, string>;

@@ -1,8 +1,8 @@
-import type { Duplex } from "../../io/duplex.ts";
 import { type FastCGIOptions, serveFastCGI } from "../../fastcgi.ts";
 import type { App } from "../../bridge/app.ts";
 import { type ParsedResponse, parseResponse } from "./response.ts";
 import { concat, text } from "./bytes.ts";
+import { ClientEnd } from "./client_end.ts";
 import { deadline } from "./deadline.ts";
 import { FakeListener } from "./duplex.ts";
 import {
@@ -59,18 +59,13 @@ export interface FastCGIResponse extends ParsedResponse {
 }
 
 /** The web server's end of a FastCGI connection. Reads only when a method is called. */
-export class FastCGIClient {
+export class FastCGIClient extends ClientEnd {
   /** The records received so far, except those that {@linkcode response} removed. */
   readonly records: Received[] = [];
   /** Whether the connection has ended. */
   ended = false;
-  readonly conn: Duplex;
   #bytes: Uint8Array = new Uint8Array();
   #buffer = new Uint8Array(65536);
-
-  constructor(conn: Duplex) {
-    this.conn = conn;
-  }
 
   /** Whether nothing has been received, apart from what {@linkcode response} has returned. */
   get silent(): boolean {
@@ -80,11 +75,6 @@ export class FastCGIClient {
   /** Reads a record of a response. */
   begun(): Promise<Received | null> {
     return this.next("the head");
-  }
-
-  async send(...parts: Uint8Array[]): Promise<void> {
-    const bytes = concat(parts);
-    for (let at = 0; at < bytes.length;) at += await this.conn.write(bytes.subarray(at));
   }
 
   /** Reads the next record. Returns null at the end of the connection. */
@@ -143,18 +133,6 @@ export class FastCGIClient {
   /** Reads to the end of the connection. */
   async end(): Promise<void> {
     while (await this.next("the end of the connection") !== null);
-  }
-
-  close(): void {
-    try {
-      this.conn.close();
-    } catch {
-      // It is closed already.
-    }
-  }
-
-  [Symbol.dispose](): void {
-    this.close();
   }
 }
 

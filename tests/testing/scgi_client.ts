@@ -1,6 +1,6 @@
-import type { Duplex } from "../../io/duplex.ts";
 import { type ParsedResponse, parseResponse } from "./response.ts";
 import { concat, text } from "./bytes.ts";
+import { ClientEnd } from "./client_end.ts";
 import { deadline } from "./deadline.ts";
 
 /** Decodes the headers of a request, a netstring, by hand; undefined while they are incomplete. */
@@ -22,18 +22,8 @@ export function readHeaders(
 }
 
 /** The web server's end of an SCGI connection. */
-export class SCGIClient {
-  readonly conn: Duplex;
+export class SCGIClient extends ClientEnd {
   #received: Uint8Array[] = [];
-
-  constructor(conn: Duplex) {
-    this.conn = conn;
-  }
-
-  async send(...parts: Uint8Array[]): Promise<void> {
-    const all = concat(parts);
-    for (let at = 0; at < all.length;) at += await this.conn.write(all.subarray(at));
-  }
 
   /** Whether nothing has been received. */
   get silent(): boolean {
@@ -63,17 +53,5 @@ export class SCGIClient {
 
   async response(): Promise<ParsedResponse> {
     return parseResponse(await this.rest());
-  }
-
-  close(): void {
-    try {
-      this.conn.close();
-    } catch {
-      // It is closed already.
-    }
-  }
-
-  [Symbol.dispose](): void {
-    this.close();
   }
 }
