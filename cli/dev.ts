@@ -47,6 +47,11 @@ export const usage: Usage = {
       about: "flags for the app's deno run. Default: those of this one",
     },
     {
+      name: "request-timeout",
+      value: "SECONDS",
+      about: "respond with 503 if the app has not by then. Default: none",
+    },
+    {
       name: "shutdown-timeout",
       value: "SECONDS",
       about:
@@ -136,6 +141,7 @@ async function serveApp(
 ): Promise<void> {
   await using app = new ReloadingApp(module, {
     flags: args.text("app-flags"),
+    requestTimeout: args.number("request-timeout", 0),
     shutdownTimeout: args.number("shutdown-timeout", 0),
   });
   stop.addEventListener("abort", () => app.stop());

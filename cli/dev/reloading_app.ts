@@ -12,6 +12,8 @@ const RETIREMENT = 1000;
 export interface ReloadingAppOptions {
   /** Flags of the app's `deno run`, as text. @default those of this process */
   flags?: string;
+  /** How long the app may take until its response begins, in seconds. @default no limit */
+  requestTimeout?: number;
   /** How long a process has for the requests in progress when it is replaced or ended, in seconds. @default 10 */
   shutdownTimeout?: number;
 }
@@ -93,8 +95,9 @@ export class ReloadingApp implements AsyncDisposable {
   }
 
   #command(address: string): Promise<string[]> {
-    const { flags, shutdownTimeout } = this.#options;
+    const { flags, requestTimeout, shutdownTimeout } = this.#options;
     const options = ["--listen", address, "--log", "stderr", "--debug"];
+    if (requestTimeout !== undefined) options.push(`--request-timeout=${requestTimeout}`);
     if (shutdownTimeout !== undefined) options.push(`--shutdown-timeout=${shutdownTimeout}`);
     return childCommand(this.#module, options, flags);
   }

@@ -44,6 +44,15 @@ async function loop(dev: Dev): Promise<number> {
   return Number(/loops (\d+)\./.exec(dev.output)![1]);
 }
 
+Deno.test("dev --request-timeout responds with 503 where the app does not respond", async () => {
+  const app = "export default () => new Promise(() => {});";
+  await using running = await runDev(app, ["--request-timeout", "1"]);
+  const { dev } = running;
+  await dev.serves();
+  assertEquals(await dev.text(), "503 Service Unavailable\n");
+  await dev.says("Responded with 503 to GET /.");
+});
+
 Deno.test("dev kills a looping app a second after the shutdown timeout", async () => {
   await using running = await runDev(LOOPING, ["--shutdown-timeout", "0"]);
   const { dev, left } = running;
