@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from "node:child_process";
+import childProcess, { type ChildProcess } from "node:child_process";
 import { EXEC_PATH } from "./exec_path.ts";
 import { nameInstance } from "./instance_id.ts";
 import { logLine } from "../io/log.ts";
@@ -58,7 +58,7 @@ export class WorkerProcess {
     try {
       const { stdin, command } = options;
       nameInstance();
-      const child = spawn(EXEC_PATH, command, { stdio: [stdin, "inherit", "inherit", "ipc"] });
+      const child = childProcess.spawn(EXEC_PATH, command, { stdio: [stdin, "inherit", "inherit", "ipc"] });
       this.#child = child;
       child.on("message", (message: unknown) => this.#received(message));
       child.once("exit", (code, signal) => this.#exited(signal ?? `code ${code}`));
