@@ -58,7 +58,9 @@ export class WorkerProcess {
     try {
       const { stdin, command } = options;
       nameInstance();
-      const child = childProcess.spawn(EXEC_PATH, command, { stdio: [stdin, "inherit", "inherit", "ipc"] });
+      const child = childProcess.spawn(EXEC_PATH, command, {
+        stdio: [stdin, "inherit", "inherit", "ipc"],
+      });
       this.#child = child;
       child.on("message", (message: unknown) => this.#received(message));
       child.once("exit", (code, signal) => this.#exited(signal ?? `code ${code}`));
