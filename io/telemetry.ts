@@ -5,6 +5,8 @@
  * @module
  */
 
+import { runtime } from "./runtime.ts";
+
 /** The part of OpenTelemetry's `Span` that is used. */
 interface Span {
   setAttribute(name: string, value: unknown): Span;
@@ -87,6 +89,42 @@ const DURATION_BOUNDS = [
 ];
 const SIZE_BOUNDS = [0, 100, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
 
+/** How long changes of the number of active requests wait, in milliseconds. */
+const SETTLING = 100;
+
+/** Counts active requests. Most end before their beginning is counted, which saves two calls of the counter each. */
+class ActiveRequests {
+  #counter: Instrument;
+  /** Changes that are not counted yet, by scheme and method. */
+  #changes = new Map<string, { attributes: Attributes; change: number }>();
+
+  constructor(counter: Instrument) {
+    this.#counter = counter;
+    // At the end of the program, before the last export.
+    addEventListener("unload", () => this.#count());
+  }
+
+  add(change: number, attributes: Attributes): void {
+    const key = `${attributes["url.scheme"]} ${attributes["http.request.method"]}`;
+    const before = this.#changes.get(key);
+    if (before !== undefined) {
+      before.change += change;
+      return;
+    }
+    if (this.#changes.size === 0) {
+      runtime.unrefTimer(setTimeout(() => this.#count(), SETTLING));
+    }
+    this.#changes.set(key, { attributes, change });
+  }
+
+  #count(): void {
+    for (const { attributes, change } of this.#changes.values()) {
+      this.#counter.add(change, attributes);
+    }
+    this.#changes.clear();
+  }
+}
+
 const { tracerProvider, meterProvider, contextManager } = Deno.telemetry;
 const api = (globalThis as Record<symbol, unknown>)[Symbol.for("opentelemetry.js.api.1")] as
   | RegisteredAPI
@@ -101,7 +139,12 @@ const setter = {
   set: (fields: Fields, name: string, value: string) => void fields.set(name, value),
 };
 
-function createMeters(): Record<"duration" | "active" | "received" | "sent", Instrument> {
+/** The instruments of the metrics of requests. */
+interface Meters extends Record<"duration" | "received" | "sent", Instrument> {
+  active: ActiveRequests;
+}
+
+function createMeters(): Meters {
   const meter = meterProvider.getMeter(SCOPE);
   const sizes = (of: string) => ({
     description: `Size of HTTP server ${of} bodies.`,
@@ -114,10 +157,10 @@ function createMeters(): Record<"duration" | "active" | "received" | "sent", Ins
       unit: "s",
       advice: { explicitBucketBoundaries: DURATION_BOUNDS },
     }),
-    active: meter.createUpDownCounter("http.server.active_requests", {
+    active: new ActiveRequests(meter.createUpDownCounter("http.server.active_requests", {
       description: "Number of active HTTP server requests.",
       unit: "{request}",
-    }),
+    })),
     received: meter.createHistogram("http.server.request.body.size", sizes("request")),
     sent: meter.createHistogram("http.server.response.body.size", sizes("response")),
   };
@@ -139,6 +182,7 @@ export class RequestTrace {
   /** Handling: the span has not ended. Responding: the rest of the response is being sent. */
   #phase: "handling" | "responding" | "over" = "handling";
   #startedAt = performance.now();
+  readonly #method: string;
   #span: Span | undefined;
   #context = root;
   #route: string | undefined;
@@ -152,6 +196,7 @@ export class RequestTrace {
 
   constructor({ method, version, bodyLength, header }: IncomingRequest) {
     this.#bodyLength = bodyLength;
+    this.#method = method;
     this.#attributes = { "http.request.method": method };
     if (version !== undefined) this.#attributes["network.protocol.version"] = version;
     const parent = api?.propagation?.extract(root, header, getter) ?? root;
@@ -182,7 +227,8 @@ export class RequestTrace {
     this.#attributes["url.scheme"] = scheme;
     this.#active = { "http.request.method": method, "url.scheme": scheme };
     meters?.active.add(1, this.#active);
-    this.#span?.updateName(method).setAttributes(described);
+    if (this.#method !== method) this.#span?.updateName(method);
+    this.#span?.setAttributes(described);
   }
 
   /** Records the response to send. If it cannot be sent, another one follows. */
@@ -323,13 +369,20 @@ function describeError(error: unknown): Record<string, unknown> {
 
 /** Describes a request whose URL is known. */
 function describeRequest(method: string, href: string, redactQuery: boolean) {
-  const { protocol, pathname, search } = new URL(href);
-  const query = redactQuery ? redacted(search.slice(1)) : search.slice(1);
+  // Not by URL, as the URL of a request is in its normal form.
+  const schemeEnd = href.indexOf(":");
+  const path = href.indexOf("/", schemeEnd + 3);
+  const hash = href.indexOf("#", path);
+  const end = hash < 0 ? href.length : hash;
+  const mark = href.indexOf("?", path);
+  const pathEnd = mark < 0 || mark > end ? end : mark;
+  const given = href.slice(pathEnd + 1, end);
+  const query = redactQuery ? redacted(given) : given;
   return {
     "http.request.method": method,
-    "url.full": redactQuery && query ? href.slice(0, href.indexOf("?") + 1) + query : href,
-    "url.scheme": protocol.slice(0, -1),
-    "url.path": pathname,
+    "url.full": query === given ? href : href.slice(0, pathEnd + 1) + query,
+    "url.scheme": href.slice(0, schemeEnd),
+    "url.path": href.slice(path, pathEnd),
     "url.query": query,
   };
 }

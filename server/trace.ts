@@ -11,14 +11,29 @@ import type { Variables } from "../wire/variables.ts";
 export function startTrace(variables: Variables): RequestTrace | null {
   return traceRequest({
     method: variables.byteString("REQUEST_METHOD") ?? "HTTP",
-    version: httpVersion(variables.byteString("SERVER_PROTOCOL")),
+    version: VERSIONS.get(variables.byteString("SERVER_PROTOCOL") ?? ""),
     bodyLength: Number(variables.byteString("CONTENT_LENGTH") ?? 0) || 0,
-    header: (name) => variables.byteString(`HTTP_${name.toUpperCase().replaceAll("-", "_")}`),
+    header: (name) => variables.byteString(fieldVariable(name)),
   });
 }
 
-/** Returns the version as OpenTelemetry writes it: 1.0 and 1.1, but 2 and 3. */
-function httpVersion(protocol: string | undefined): string | undefined {
-  const version = /^HTTP\/(\d(?:\.\d)?)$/.exec(protocol ?? "")?.[1];
-  return version?.replace(/^([2-9])\.0$/, "$1");
+/** The versions as OpenTelemetry writes them: 1.0 and 1.1, but 2 and 3. */
+const VERSIONS = new Map(Object.entries({
+  "HTTP/1.0": "1.0",
+  "HTTP/1.1": "1.1",
+  "HTTP/2": "2",
+  "HTTP/2.0": "2",
+  "HTTP/3": "3",
+  "HTTP/3.0": "3",
+}));
+/** The variables of the header fields that carry a trace. */
+const FIELDS = new Map<string, string>();
+
+function fieldVariable(name: string): string {
+  let variable = FIELDS.get(name);
+  if (variable === undefined) {
+    variable = `HTTP_${name.toUpperCase().replaceAll("-", "_")}`;
+    FIELDS.set(name, variable);
+  }
+  return variable;
 }
