@@ -157,7 +157,7 @@ for (const [name, start] of Object.entries(FEW_PROCESSES)) {
   for (const declared of [true, false]) {
     const kind = declared ? "of known length" : "without a length";
     Deno.test(`${name} occupies no process by slow uploads ${kind}`, async () => {
-      await using front = await start({});
+      await using front = start({});
       const uploads: Upload[] = [];
       for (let i = 0; i <= PROCESSES; i++) {
         const upload = new Upload(front.gateway, declared ? 100_000 : undefined);
@@ -176,7 +176,7 @@ for (const [name, start] of Object.entries(FEW_PROCESSES)) {
   }
 
   Deno.test(`${name} starts timeout after the body`, async () => {
-    await using front = await start({ timeout: 2000 });
+    await using front = start({ timeout: 2000 });
     const upload = new Upload(front.gateway, 100_000);
     await upload.send(90_000);
     // A request with a longer limit expires meanwhile.
@@ -190,7 +190,7 @@ for (const [name, start] of Object.entries(FEW_PROCESSES)) {
   });
 
   Deno.test(`${name} calls no application for a client that leaves`, async () => {
-    await using front = await start({ maxBufferedTotal: 100_000 });
+    await using front = start({ maxBufferedTotal: 100_000 });
     for (let i = 0; i < 3; i++) {
       const upload = new Upload(front.gateway);
       // The bytes of the one before are free again.
@@ -202,7 +202,7 @@ for (const [name, start] of Object.entries(FEW_PROCESSES)) {
   });
 
   Deno.test(`${name} limits the bytes of all bodies that wait, as they arrive`, async () => {
-    await using front = await start({ maxBufferedTotal: 200_000 });
+    await using front = start({ maxBufferedTotal: 200_000 });
     const [one, two, three] = [1, 2, 3].map(() => new Upload(front.gateway, 150_000));
     await one.send(90_000);
     await two.send(90_000);
@@ -222,7 +222,7 @@ for (const [name, start] of Object.entries(FEW_PROCESSES)) {
 
   for (const declared of [true, false]) {
     Deno.test(`${name} rejects a body ${declared ? "that declares" : "of"} more bytes than all may have`, async () => {
-      await using front = await start({ maxBufferedTotal: 100_000 });
+      await using front = start({ maxBufferedTotal: 100_000 });
       const upload = new Upload(front.gateway, declared ? 100_001 : undefined);
       upload.send(declared ? 70_000 : 100_001).catch(() => {});
       assertEquals((await upload.response).status, 413);
@@ -231,7 +231,7 @@ for (const [name, start] of Object.entries(FEW_PROCESSES)) {
   }
 
   Deno.test(`${name} rejects a long body that exceeds maxBodyBytes`, async () => {
-    await using front = await start({ maxBodyBytes: 100_000 });
+    await using front = start({ maxBodyBytes: 100_000 });
     const upload = new Upload(front.gateway);
     upload.send(100_001).catch(() => {});
     assertEquals((await upload.response).status, 413);
@@ -239,7 +239,7 @@ for (const [name, start] of Object.entries(FEW_PROCESSES)) {
   });
 
   Deno.test(`${name} rejects a long body that is shorter than declared`, async () => {
-    await using front = await start({});
+    await using front = start({});
     const upload = new Upload(front.gateway, 100_000);
     await upload.send(90_000);
     await upload.end();
@@ -252,7 +252,7 @@ Deno.test({
   name: "fastCGIGateway({ root }) keeps long bodies in memory without permission to write files",
   permissions: { net: true, read: true, write: false, env: true },
   async fn() {
-    await using front = await FEW_PROCESSES["fastCGIGateway({ root })"]({
+    await using front = FEW_PROCESSES["fastCGIGateway({ root })"]({
       maxBufferedBody: 100_000,
     });
     const upload = new Upload(front.gateway);
@@ -299,7 +299,7 @@ async function called(front: Front): Promise<void> {
 
 for (const [name, start] of Object.entries(BUFFERING)) {
   Deno.test(`${name} calls the application before a long body is complete with bufferBody: false`, async () => {
-    await using front = await start({ bufferBody: false });
+    await using front = start({ bufferBody: false });
     const upload = new Upload(front.gateway, 100_000);
     await upload.send(1000);
     await called(front);
@@ -307,7 +307,7 @@ for (const [name, start] of Object.entries(BUFFERING)) {
   });
 
   Deno.test(`${name} receives the whole body first with bufferBody: true`, async () => {
-    await using front = await start({ bufferBody: true });
+    await using front = start({ bufferBody: true });
     const upload = new Upload(front.gateway, 100_000);
     await upload.send(90_000);
     await get(front.gateway);
