@@ -31,7 +31,7 @@ import { DEFAULT_PORTS } from "./io/address.ts";
 import { safeLog } from "./io/log.ts";
 import { type ListenOptions, openNamed, openUnixSocket } from "./io/listen.ts";
 import { MAX_DELAY } from "./io/max_delay.ts";
-import { type HTTPServer, runtime, type ServeInfo } from "./io/runtime.ts";
+import { type DenoOnly, type HTTPServer, requireDeno, type ServeInfo } from "./io/runtime.ts";
 import { SHUTDOWN_TIMEOUT } from "./io/timeouts.ts";
 import type { ServerOptions } from "./server/server.ts";
 import { ProtocolError } from "./wire/protocol_error.ts";
@@ -159,15 +159,21 @@ export function serveHTTP(app: App, options?: HTTPOptions): HTTPServer<NetAddr>;
 export function serveHTTP(app: App, options: HTTPOptions = {}): HTTPServer<Addr> {
   checkNumbers("Cannot serve", options);
   checkRequestOptions(options);
+  const deno = requireDeno(
+    "serve HTTP",
+    "Give the app to a server of HTTP, such as Bun.serve, srvx or @hono/node-server; or serve it to a web server, " +
+      "by serveFastCGI() or serveSCGI() with listen()",
+  );
   const service = new Service(app, options);
   const stop = new AbortController();
-  const server = open(options, stop.signal, (request, info) => service.serve(request, info));
+  const server = open(deno, options, stop.signal, (request, info) => service.serve(request, info));
   server.finished.finally(() => service.close()).catch(() => {});
   return limitShutdown(server, stop, options.signal, options.shutdownTimeout);
 }
 
 /** Listens on the options' address with `Deno.serve`. */
 function open(
+  deno: DenoOnly,
   options: HTTPOptions,
   signal: AbortSignal,
   handler: (request: Request, info: ServeInfo) => Promise<Response>,
@@ -185,7 +191,7 @@ function open(
     const { allowRemote = false, hostname = allowRemote ? "0.0.0.0" : "127.0.0.1" } = others;
     return openNamed(
       { transport: "tcp", hostname, port: options.port ?? DEFAULT_PORTS.http },
-      () => runtime.serve({ ...others, hostname, signal }, handler),
+      () => deno.serve({ ...others, hostname, signal }, handler),
     );
   }
   // Not the caller's, as others cannot connect before the file has its group and mode.
@@ -196,7 +202,7 @@ function open(
       openUnixSocket(
         path,
         { mode, group },
-        () => runtime.serve({ path, onListen, signal }, handler),
+        () => deno.serve({ path, onListen, signal }, handler),
         (opened) => opened.shutdown(),
       ),
   );

@@ -78,9 +78,10 @@ export async function serve(app: App, options: ServeOptions = {}): Promise<void>
   const environment = readEnvironment();
   if (environment === "cgi") return await serveCGI(app, options);
   guardConsole();
+  // Before it serves: a signal may follow the first request.
+  const { runUntilTerminated } = await import("./process/signals.ts");
   const inherited = await serveInherited(app, options, environment);
   const server = inherited ?? await serveOverHTTP(app, options, environment);
-  const { runUntilTerminated } = await import("./process/signals.ts");
   // Listens for signals before the supervisor may send one.
   const running = runUntilTerminated(server);
   if (inherited !== undefined) {

@@ -8,7 +8,7 @@ import { plainResponse } from "../bridge/plain_response.ts";
 import { EXEC_PATH } from "../process/exec_path.ts";
 import { grantedVariable } from "../io/environment.ts";
 import { safeLog } from "../io/log.ts";
-import { ProcessGroup } from "../process/script_process.ts";
+import { ProcessGroup, requireCommand } from "../process/script_process.ts";
 import {
   absolutePath,
   checkScript,
@@ -76,6 +76,7 @@ const DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin";
  * ```
  */
 export function cgiGateway(script: string | CGIGatewayOptions): Gateway {
+  requireCommand();
   const options = readScript(script);
   const scripts = new Scripts(options, createTicker(options));
   return createGateway(
@@ -110,6 +111,7 @@ export function fetchCGI(
   request: Request | string | URL,
   script: string | CGIGatewayOptions,
 ): Promise<Response> {
+  requireCommand();
   const options = readScript(script);
   const scripts = new Scripts(options, createTicker(options, true));
   return fetchOnce(options, (sent, info, trace) => scripts.run(sent, info, trace), request);

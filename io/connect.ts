@@ -2,7 +2,7 @@ import { type Endpoint, nameOf } from "./address.ts";
 import type { Duplex } from "./duplex.ts";
 import { Progress } from "./progress.ts";
 import type { Ticked, Ticker } from "./ticker.ts";
-import { denoSockets, runtime } from "./runtime.ts";
+import { denoOnly, runtime } from "./runtime.ts";
 
 /**
  * Connects to an endpoint. A Unix socket connects or fails at once.
@@ -32,12 +32,12 @@ export async function connect(
 
 /** Opens a connection. A Unix socket connects or fails at once. */
 export async function openDuplex(endpoint: Endpoint, signal?: AbortSignal): Promise<Duplex> {
-  if (denoSockets === undefined) {
+  if (denoOnly === undefined) {
     const { connectNode } = await import("./node_socket.ts");
     return await connectNode(endpoint, signal);
   }
-  if (endpoint.transport === "unix") return await denoSockets.connect(endpoint);
-  return await denoSockets.connect({ ...endpoint, signal });
+  if (endpoint.transport === "unix") return await denoOnly.connect(endpoint);
+  return await denoOnly.connect({ ...endpoint, signal });
 }
 
 /** An attempt to connect, whose signal aborts after a timeout. */

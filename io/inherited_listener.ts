@@ -4,7 +4,7 @@ import { logLine } from "./log.ts";
 import { type NativeSockets, nativeSockets } from "./private_fields.ts";
 import type { Addr } from "./addr.ts";
 import type { NodeSocket } from "./node_socket.ts";
-import { denoSockets, runtime } from "./runtime.ts";
+import { denoOnly, runtime } from "./runtime.ts";
 
 /** The number of accepted connections that may wait to be served before accepting pauses. */
 const MAX_WAITING = 32;
@@ -53,7 +53,7 @@ export class InheritedListener implements Listener {
   ): Promise<InheritedListener> {
     const found = await native;
     if (found === null) {
-      if (denoSockets !== undefined) reportNode();
+      if (denoOnly !== undefined) reportNode();
       return await InheritedListener.openNode((socket) =>
         socket.listen({ fd }, inheritedBacklog())
       );

@@ -3,7 +3,7 @@ import { openDuplex } from "./connect.ts";
 import type { Duplex, Listener } from "./duplex.ts";
 import type { NodeSocket } from "./node_socket.ts";
 import type { Addr } from "./addr.ts";
-import { type DenoSockets, denoSockets, runtime, type RuntimeFileInfo } from "./runtime.ts";
+import { type DenoOnly, denoOnly, runtime, type RuntimeFileInfo } from "./runtime.ts";
 
 /** Options of {@linkcode listen}. */
 export interface ListenOptions {
@@ -50,20 +50,20 @@ export async function listen(address: Address, options: ListenOptions = {}): Pro
   const parsed = parseAddress(address);
   checkBacklog(options.backlog);
   if (parsed.transport === "unix") await removeStaleSocket(parsed.path);
-  const listener = denoSockets === undefined
+  const listener = denoOnly === undefined
     ? await listenNode(parsed, options)
-    : listenDeno(denoSockets, parsed, options);
+    : listenDeno(denoOnly, parsed, options);
   return parsed.transport === "unix" ? new UnixListener(listener, parsed.path) : listener;
 }
 
-function listenDeno(sockets: DenoSockets, endpoint: Endpoint, options: ListenOptions): Listener {
+function listenDeno(deno: DenoOnly, endpoint: Endpoint, options: ListenOptions): Listener {
   if (endpoint.transport === "tcp") {
     return openNamed(
       endpoint,
-      () => sockets.listen({ ...endpoint, tcpBacklog: options.backlog }),
+      () => deno.listen({ ...endpoint, tcpBacklog: options.backlog }),
     );
   }
-  const open = () => openNamed(endpoint, () => sockets.listen(endpoint));
+  const open = () => openNamed(endpoint, () => deno.listen(endpoint));
   return openUnixSocket(endpoint.path, options, open, (opened) => opened.close());
 }
 

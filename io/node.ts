@@ -50,7 +50,6 @@ export function nodeRuntime() {
   const entries = Object.entries(CODES).map(([name, code]) => [name, errorWith(code)]);
   const errors = Object.fromEntries(entries) as Record<keyof typeof CODES, ErrorClass>;
   const { versions } = process;
-  const name = versions.bun === undefined ? `Node ${versions.node}` : `Bun ${versions.bun}`;
   const input = new Input(process, fs);
   return {
     pid: process.pid,
@@ -109,18 +108,6 @@ export function nodeRuntime() {
     chownSync(path: string, uid: number | null, gid: number | null): void {
       fs.chownSync(path, uid ?? -1, gid ?? -1);
     },
-    get Command(): never {
-      throw new Error(
-        `Cannot run another program as this needs Deno: this is ${name}. ` +
-          "Let the web server run the script, or the workers",
-      );
-    },
-    serve(): never {
-      throw new Error(
-        `Cannot serve HTTP as this needs Deno.serve: this is ${name}. Give the app to a server of HTTP, such as ` +
-          "Bun.serve, srvx or @hono/node-server, or serve it to a web server with serveFastCGI() or serveSCGI()",
-      );
-    },
   };
 }
 
@@ -128,6 +115,7 @@ export function nodeRuntime() {
 class Input {
   /** Whether a thread reads. */
   reading = false;
+  #isStream = false;
   readonly #process: Process;
   readonly #fs: typeof FS;
 
@@ -137,6 +125,7 @@ class Input {
   }
 
   read(buffer: Uint8Array): Promise<number | null> {
+    if (this.#isStream) return this.#readStream(buffer);
     this.reading = true;
     return new Promise((resolve, reject) => {
       this.#fs.read(STDIN, buffer, 0, buffer.length, null, (error, count) => {
@@ -148,8 +137,9 @@ class Input {
     });
   }
 
-  /** Does the same where another program, or a library, has made standard input non-blocking. */
+  /** Does the same, and from then on, where another program, or a library, has made standard input non-blocking. */
   async #readStream(buffer: Uint8Array): Promise<number | null> {
+    this.#isStream = true;
     const { stdin } = this.#process;
     while (true) {
       const chunk = stdin.read() as Uint8Array | null;

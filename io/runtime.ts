@@ -52,6 +52,10 @@ export interface Runtime {
   renameSync(from: string, to: string): void;
   chmodSync(path: string, mode: number): void;
   chownSync(path: string, uid: number | null, gid: number | null): void;
+}
+
+/** What other runtimes lack. */
+export interface DenoOnly {
   /** Runs another program. */
   readonly Command: new (program: string, options?: CommandOptions) => RuntimeCommand;
   /** Serves HTTP. */
@@ -59,10 +63,6 @@ export interface Runtime {
     options: object,
     handler: (request: Request, info: ServeInfo) => Response | Promise<Response>,
   ): HTTPServer;
-}
-
-/** The sockets of Deno. */
-export interface DenoSockets {
   listen(
     options:
       | { transport: "tcp"; hostname: string; port: number; tcpBacklog?: number }
@@ -221,10 +221,22 @@ export interface HTTPServer<A extends Addr = Addr> extends AsyncDisposable {
   shutdown(): Promise<void>;
 }
 
-const { Deno } = globalThis as { Deno?: Runtime & DenoSockets };
+const { Deno } = globalThis as { Deno?: Runtime & DenoOnly };
 
-/** The sockets of Deno; undefined on another runtime, where node:net takes their place. */
-export const denoSockets: DenoSockets | undefined = Deno;
+/** What only Deno has; undefined on another runtime. */
+export const denoOnly: DenoOnly | undefined = Deno;
 
 /** The runtime that this process runs on. */
 export const runtime: Runtime = Deno ?? (await import("./node.ts")).nodeRuntime();
+
+/**
+ * Returns what only Deno has.
+ *
+ * @param what What needs it, such as "serve HTTP".
+ * @param instead A sentence that says what to do on another runtime.
+ * @throws {Error} If this is another runtime.
+ */
+export function requireDeno(what: string, instead: string): DenoOnly {
+  if (denoOnly !== undefined) return denoOnly;
+  throw new Error(`Cannot ${what} as this needs Deno: this is ${navigator.userAgent}. ${instead}`);
+}

@@ -33,7 +33,7 @@ import {
   type SupervisorOptions,
 } from "./supervisor.ts";
 import type { Addr } from "../io/addr.ts";
-import { runtime } from "../io/runtime.ts";
+import { requireDeno, runtime } from "../io/runtime.ts";
 
 /** Options of {@linkcode prefork}. */
 export interface PreforkOptions extends ListenOptions {
@@ -140,6 +140,10 @@ const KILL_LIMIT = 10_000;
  * ```
  */
 export async function prefork(options: PreforkOptions): Promise<void> {
+  requireDeno(
+    "share a socket among processes",
+    "Let the web server or systemd start several processes, as Apache with mod_fcgid does, or spawn-fcgi -F",
+  );
   const { listen = "fd:0", onListen } = options;
   const supervised = checkOptions(options);
   const socket = await openSocket(listen, options);

@@ -1,5 +1,5 @@
 import { EXEC_PATH } from "./exec_path.ts";
-import { runtime } from "../io/runtime.ts";
+import { requireDeno } from "../io/runtime.ts";
 
 /**
  * Kills a process, and ends the CGI scripts that it runs: the process groups that its children lead.
@@ -28,7 +28,8 @@ async function runElsewhere(
   pid: number,
 ): Promise<number | undefined> {
   try {
-    const child = new runtime.Command(EXEC_PATH, {
+    const { Command } = requireDeno("look at processes", "");
+    const child = new Command(EXEC_PATH, {
       args: ["eval", "--no-config", `(${program})(${pid})`],
       // It has nothing to export, and Deno.exit() hangs while metrics are collected (seen on Deno 2.9.6).
       env: { OTEL_DENO: "false" },

@@ -1,6 +1,12 @@
 import { LineLog } from "../io/line_log.ts";
 import { StreamReader } from "../io/stream_reader.ts";
-import { type CommandStatus, runtime, type RuntimeChild } from "../io/runtime.ts";
+import {
+  type CommandStatus,
+  type DenoOnly,
+  requireDeno,
+  runtime,
+  type RuntimeChild,
+} from "../io/runtime.ts";
 
 /** The command that a {@linkcode ProcessGroup} runs. */
 export interface ProcessOptions {
@@ -49,7 +55,7 @@ export class ProcessGroup {
   constructor(options: ProcessOptions, onlog: (line: string) => void) {
     const setsid = sessionStarter();
     const [program, ...args] = setsid === null ? options.command : [setsid, ...options.command];
-    this.#child = new runtime.Command(program, {
+    this.#child = new (requireCommand())(program, {
       args,
       cwd: options.cwd,
       env: options.env,
@@ -132,9 +138,22 @@ export class ProcessGroup {
       return false;
     }
     const args = [`-${signal.slice(3)}`, "--", `-${this.#child.pid}`];
-    new runtime.Command("kill", { args, stdin: "null", stdout: "null", stderr: "null" }).spawn();
+    new (requireCommand())("kill", { args, stdin: "null", stdout: "null", stderr: "null" }).spawn();
     return true;
   }
+}
+
+/**
+ * Returns what runs another program.
+ *
+ * @throws {Error} If this runtime lacks it.
+ */
+export function requireCommand(): DenoOnly["Command"] {
+  const { Command } = requireDeno(
+    "run CGI scripts",
+    "Let the web server run them, or send the requests to a FastCGI application",
+  );
+  return Command;
 }
 
 /** The program of util-linux that runs another in a process group of its own; null if it cannot be used. */
@@ -157,7 +176,7 @@ export function startsSessions(): boolean {
 
 function works(setsid: string): boolean {
   try {
-    return new runtime.Command(setsid, { args: ["true"], stdin: "null" }).outputSync().success;
+    return new (requireCommand())(setsid, { args: ["true"], stdin: "null" }).outputSync().success;
   } catch {
     return false;
   }

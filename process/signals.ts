@@ -1,5 +1,5 @@
 import { thisProcess } from "./node_process.ts";
-import { runtime, type RuntimeSignal } from "../io/runtime.ts";
+import { denoOnly, runtime, type RuntimeSignal } from "../io/runtime.ts";
 
 /** How long after the first SIGINT another one forces the end, in milliseconds. */
 const FORCE_AFTER = 1000;
@@ -50,6 +50,8 @@ export function onTermination(
   };
   const terminating: RuntimeSignal[] = hangup ? ["SIGHUP"] : [];
   if (runtime.build.os !== "windows") terminating.push("SIGTERM");
+  // Spawners send SIGUSR1 for the same. Node would open its inspector, as Deno does whatever listens, and Bun would end.
+  if (denoOnly === undefined && runtime.build.os !== "windows") terminating.push("SIGUSR1");
   runtime.addSignalListener("SIGINT", interrupt);
   for (const signal of terminating) runtime.addSignalListener(signal, terminate);
   starting?.[Symbol.dispose]();

@@ -1,3 +1,4 @@
+import { ProtocolError } from "../wire/protocol_error.ts";
 import { acceptsProxy, type Inspect, inspectNatively, setGuard } from "../io/private_fields.ts";
 
 /** The parts of a request, each created on first need. */
@@ -28,7 +29,20 @@ export interface RequestParts {
 export function createLazyRequest(parts: RequestParts): Request {
   supported ??= acceptsProxy();
   const lazy = new LazyRequest(parts);
-  return supported ? new Proxy(new Target(lazy), lazy) : lazy.request;
+  return supported ? new Proxy(new Target(lazy), lazy) : createReal(lazy);
+}
+
+/**
+ * Creates the real Request at once.
+ *
+ * @throws {ProtocolError} If the runtime changes the method: Bun makes one that it does not know GET.
+ */
+function createReal({ request, parts }: LazyRequest): Request {
+  if (request.method === parts.method) return request;
+  throw new ProtocolError(
+    `Cannot create request as ${navigator.userAgent} must know its method: current value is ${parts.method}`,
+    501,
+  );
 }
 
 /** Whether this version of Deno accepts a proxy as a Request, or null before the test. */
@@ -186,7 +200,8 @@ class LazyRequest implements ProxyHandler<Request> {
     const { url, method, signal } = this.parts;
     // Not stored if the app has not read them yet: it then gets the Request's own.
     const headers = this.#headers ?? this.parts.createHeaders();
-    const request = new Request(url, { method, headers, body, signal });
+    const init = { method, headers, body, signal, duplex: "half" };
+    const request = new Request(url, init);
     setGuard(GETTERS.headers.call(request) as Headers, "immutable");
     if (body === USED) request.bytes().catch(() => {});
     return request;

@@ -1,4 +1,5 @@
 /** Transports for the conformance tests: each serves an app and sends requests to it. */
+import { assertEquals } from "@std/assert";
 import type { App, AppOptions } from "../../bridge/app.ts";
 import { serveFastCGI } from "../../fastcgi.ts";
 import { serveHTTP } from "../../http.ts";
@@ -9,6 +10,7 @@ import { bytes, concat, text } from "../testing/bytes.ts";
 import { run, runScript } from "../testing/cgi_script.ts";
 import { deadline } from "../testing/deadline.ts";
 import { FastCGIClient, request as fastCGIRequest } from "../testing/fastcgi_client.ts";
+import { type OtherRuntime, packaged, RuntimeDaemon } from "../testing/runtimes.ts";
 import app, { OPTION_SETS } from "./app.ts";
 
 /** A request as a client sends it. */
@@ -144,9 +146,48 @@ function variablesOf(request: ClientRequest): Record<string, string> {
   return variables;
 }
 
-function sendToScript(request: ClientRequest, options: string): Promise<ParsedResponse> {
+function sendToScript(
+  request: ClientRequest,
+  options: string,
+  runtime?: OtherRuntime,
+): Promise<ParsedResponse> {
   const env = { ...variablesOf(request), CONFORMANCE_OPTIONS: options };
-  return runScript(new URL("./script.ts", import.meta.url), env, request.body);
+  if (runtime === undefined) {
+    return runScript(new URL("./script.ts", import.meta.url), env, request.body);
+  }
+  const script = new URL(`file://${packaged(runtime, "tests/conformance/script.ts")}`);
+  return runScript(script, env, request.body, { program: runtime.command });
+}
+
+/** The transports that an app on another runtime has. */
+export function transportsOn(
+  runtime: OtherRuntime,
+): Record<string, (options: string) => Promise<Transport>> {
+  return {
+    CGI: (options) =>
+      Promise.resolve({
+        send: (request) => sendToScript(request, options, runtime),
+        [Symbol.asyncDispose]: () => Promise.resolve(),
+      }),
+    FastCGI: (options) => overDaemon(runtime, "fastcgi", options, sendFastCGI),
+    SCGI: (options) => overDaemon(runtime, "scgi", options, sendSCGI),
+  };
+}
+
+async function overDaemon(
+  runtime: OtherRuntime,
+  protocol: string,
+  options: string,
+  send: (conn: Deno.Conn, request: ClientRequest) => Promise<ParsedResponse>,
+): Promise<Transport> {
+  const program = packaged(runtime, "tests/conformance/daemon.ts");
+  const daemon = new RuntimeDaemon(runtime, [program, protocol, options]);
+  const { port } = await daemon.listening;
+  const shutdown = async () => {
+    daemon.kill("SIGTERM");
+    assertEquals(await daemon.ended, 0, daemon.log);
+  };
+  return overTCP({ shutdown }, { transport: "tcp", hostname: "127.0.0.1", port }, send);
 }
 
 async function sendFastCGI(conn: Deno.Conn, request: ClientRequest): Promise<ParsedResponse> {

@@ -36,20 +36,24 @@ export interface SpawnOptions {
   permissions?: string[];
   /** The program's own arguments. */
   args?: string[];
+  /** What runs it instead of Deno. */
+  program?: string[];
 }
 
 /** Starts a script as a web server does: with these variables, and no others except those that Deno needs. */
 export function spawn(
   script: URL,
   env: Record<string, string>,
-  { permissions = ["--allow-env"], args = [] }: SpawnOptions = {},
+  { permissions = ["--allow-env"], args = [], program }: SpawnOptions = {},
 ): Deno.ChildProcess {
   const inherited = ["PATH", "HOME", "DENO_DIR"].flatMap((name) => {
     const value = Deno.env.get(name);
     return value === undefined ? [] : [[name, value]];
   });
-  return new Deno.Command(Deno.execPath(), {
-    args: ["run", "--no-prompt", "--no-config", ...permissions, script.href, ...args],
+  const flags = ["run", "--no-prompt", "--no-config", ...permissions];
+  const [command, ...before] = program ?? [Deno.execPath(), ...flags];
+  return new Deno.Command(command, {
+    args: [...before, script.pathname, ...args],
     clearEnv: true,
     env: { ...Object.fromEntries(inherited), NO_COLOR: "1", ...env },
     stdin: "piped",

@@ -53,8 +53,9 @@ async function openSocket(where: Where): Promise<[server: Server, address: strin
 /**
  * Starts a program with a listening socket as a descriptor, as a web server or systemd does.
  *
- * @param args Arguments of `deno run`.
+ * @param args The program and its arguments, after flags of Deno.
  * @param limit The maximum number of the program's descriptors, as `ulimit -n` takes it.
+ * @param runner What runs the program, if not Deno.
  */
 export async function handDown(
   where: Where | KeptSocket,
@@ -62,7 +63,9 @@ export async function handDown(
   env: Record<string, string> = {},
   args: string[] = ["--allow-env", `${ROOT}examples/hello.ts`],
   limit = "unlimited",
+  runner = [Deno.execPath(), "run", "--no-prompt"],
 ): Promise<HandedDown> {
+  const [program, ...flags] = runner;
   const [server, address, fd] = "fd" in where
     ? [null, where.address, where.fd]
     : await openSocket(where);
@@ -76,10 +79,9 @@ export async function handDown(
     "-c",
     command,
     "sh",
-    "run",
-    "--no-prompt",
+    ...flags,
     ...args,
-  ], { stdio, env: { ...Deno.env.toObject(), DENO: Deno.execPath(), ...env } });
+  ], { stdio, env: { ...Deno.env.toObject(), DENO: program, ...env } });
   let log = "";
   let changed = Promise.withResolvers<void>();
   (child.stdio[2] as Readable).on("data", (chunk) => {
