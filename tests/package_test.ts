@@ -24,12 +24,16 @@ function blocks(language: string, mention: string): string[] {
     .map(([, , body]) => body);
 }
 
-/** A user's machine: `hello.ts` in an empty directory, `deno` in PATH, and nothing downloaded yet. */
+/** A user's machine: `hello.ts` in an empty directory, and `deno` in PATH. */
 class Machine implements AsyncDisposable {
   readonly directory = Deno.makeTempDirSync();
-  readonly #registry = new Registry();
+  /** Its own registry. A cache belongs to the URL of one. */
+  readonly #registry: Registry | undefined;
 
-  constructor() {
+  /** @param cache What Deno has downloaded and compiled: a folder to copy, or nothing yet. */
+  constructor(cache: string | "empty" = CACHE) {
+    this.#registry = cache === "empty" ? new Registry() : undefined;
+    if (cache !== "empty") copyCache(cache, `${this.directory}/deno_dir`);
     const [hello, ...others] = blocks("ts", "jsr:@gatehouse/cgi");
     assertEquals(others, []);
     Deno.writeTextFileSync(`${this.directory}/hello.ts`, hello, { mode: 0o755 });
@@ -47,7 +51,7 @@ class Machine implements AsyncDisposable {
         PATH: `${this.directory}/bin:${Deno.env.get("PATH")}`,
         HOME: this.directory,
         DENO_DIR: `${this.directory}/deno_dir`,
-        JSR_URL: this.#registry.url,
+        JSR_URL: (this.#registry ?? REGISTRY).url,
         NO_COLOR: "1",
         ...env,
       },
@@ -85,14 +89,46 @@ class Machine implements AsyncDisposable {
     return { code, stdout: text(stdout), stderr: text(stderr) };
   }
 
-  /** Cuts it off from the registry. */
+  /** Cuts it off from its own registry. */
   async disconnect(): Promise<void> {
-    await this.#registry[Symbol.asyncDispose]();
+    await this.#registry?.[Symbol.asyncDispose]();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.disconnect();
     await Deno.remove(this.directory, { recursive: true });
+  }
+}
+
+/** The registry of all machines but those that begin with an empty cache. */
+const REGISTRY = new Registry();
+/** A cache that has this package. */
+const CACHE = await fillCache();
+
+/** Fills a cache, as most machines would do the same again. @returns Its folder, which is removed at the end. */
+async function fillCache(): Promise<string> {
+  const folder = Deno.makeTempDirSync();
+  addEventListener("unload", () => Deno.removeSync(folder, { recursive: true }));
+  const command = "deno run -A jsr:@gatehouse/cgi@0.3/cli";
+  Deno.writeTextFileSync(`${folder}/app.ts`, "export default () => new Response();");
+  for (const args of ["serve app.ts --check", "serve app.ts --check --workers 1", "help dev"]) {
+    const { success, stderr } = await new Deno.Command("/bin/sh", {
+      args: ["-c", `exec ${command} ${args}`],
+      cwd: folder,
+      env: REGISTRY.env(folder),
+      stdin: "null",
+    }).output();
+    assert(success, text(stderr));
+  }
+  return `${folder}/deno_dir`;
+}
+
+/** Copies the databases of a cache. Its folders have a file for each module, so all copies share them. */
+function copyCache(cache: string, copy: string): void {
+  Deno.mkdirSync(copy);
+  for (const { name, isFile } of Deno.readDirSync(cache)) {
+    if (isFile) Deno.copyFileSync(`${cache}/${name}`, `${copy}/${name}`);
+    else Deno.symlinkSync(`${cache}/${name}`, `${copy}/${name}`);
   }
 }
 
@@ -112,7 +148,7 @@ async function textOf(response: Promise<Response>): Promise<string> {
 }
 
 Deno.test("README's hello.ts is a CGI script", async () => {
-  await using machine = new Machine();
+  await using machine = new Machine("empty");
   const script = new Deno.Command(`${machine.directory}/hello.ts`, {
     ...machine.options([], {
       GATEWAY_INTERFACE: "CGI/1.1",
@@ -133,7 +169,7 @@ const [command, ...others] = blocks("sh", "serve hello.ts");
 assertEquals(others, []);
 
 Deno.test("README's command line serves hello.ts", async () => {
-  await using machine = new Machine();
+  await using machine = new Machine("empty");
   const { program, address } = await machine.serve(command);
   await using _program = program;
   const response = fetchFastCGI("http://localhost/?name=Ann", address);
@@ -158,7 +194,7 @@ for (const option of ["", " --base-path auto"]) {
 }
 
 Deno.test("README's command line serves hello.ts with workers", async () => {
-  await using machine = new Machine();
+  await using machine = new Machine("empty");
   const { program, address } = await machine.serve(
     command.replace("deno run", "deno run --allow-run --allow-env"),
     " --workers 2",
@@ -310,7 +346,7 @@ for (const [project, { files, app, text }] of Object.entries(PROJECTS)) {
 }
 
 Deno.test("workers and dev start with a frozen lock file, and without the registry", async () => {
-  await using machine = new Machine();
+  await using machine = new Machine("empty");
   machine.write({
     "site/deno.json": `{ "lock": { "frozen": true }, "imports": { "greet": "./greet.ts" } }`,
     "site/deno.lock": LOCK,
@@ -489,7 +525,7 @@ testWith(
 );
 
 Deno.test("the command line says what to write in the script of the shared hosting guide", async () => {
-  await using machine = new Machine();
+  await using machine = new Machine("empty");
   machine.write({ "guide.ts": fileOf(blocksOf("shared-hosting.md"), "hello.ts") });
   const line = "deno run -A jsr:@gatehouse/cgi@0.3/cli";
   for (const args of ["serve guide.ts --check", "serve guide.ts -l 127.0.0.1:0"]) {
