@@ -275,28 +275,56 @@ for (const exitTimeout of ["1000", "0"]) {
   });
 }
 
-Deno.test("OTEL_EXPORTER_OTLP_TIMEOUT ends a CGI script whose receiver never answers", async () => {
-  const silent = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  const held: Deno.Conn[] = [];
-  const accepting = (async () => {
-    for await (const conn of silent) held.push(conn);
-  })();
-  // Without the variable it takes 22 seconds.
-  const { status, code } = await deadline(
-    runScript(new URL("../testing/alive_script.ts", import.meta.url), {
-      ...script,
-      ...exportingTo(silent.addr.port),
-      OTEL_EXPORTER_OTLP_TIMEOUT: "300",
-      SCRIPT_NAME: "/alive.ts",
-    }),
-    "the script's end",
-  );
-  assertEquals([status, code], [200, 0]);
-  assert(held.length > 0);
-  silent.close();
-  await accepting;
-  for (const conn of held) conn.close();
-});
+/** Receivers that never answer: their backlog, and what takes the connections. */
+const SILENT: Record<string, [number, (listener: Deno.TcpListener) => Promise<Deno.Conn[]>]> = {
+  "that accepts connections": [511, async (listener) => {
+    const held: Deno.Conn[] = [];
+    for await (const conn of listener) held.push(conn);
+    assert(held.length > 0);
+    return held;
+  }],
+  // Two connections fill its queue, and the system drops the packets of others.
+  "whose packets are dropped": [
+    1,
+    ({ addr: { port } }) =>
+      Promise.all([1, 2].map(() => Deno.connect({ hostname: "127.0.0.1", port }))),
+  ],
+};
+
+for (const [which, [tcpBacklog, hold]] of Object.entries(SILENT)) {
+  Deno.test(`OTEL_EXPORTER_OTLP_TIMEOUT ends a CGI script with a silent receiver ${which}`, async () => {
+    const silent = Deno.listen({ hostname: "127.0.0.1", port: 0, tcpBacklog });
+    const holding = hold(silent);
+    // Without the variable it takes 22 seconds.
+    const { status, code } = await deadline(
+      runScript(new URL("../testing/alive_script.ts", import.meta.url), {
+        ...script,
+        ...exportingTo(silent.addr.port),
+        OTEL_EXPORTER_OTLP_TIMEOUT: "300",
+        SCRIPT_NAME: "/alive.ts",
+      }),
+      "the script's end",
+    );
+    assertEquals([status, code], [200, 0]);
+    silent.close();
+    for (const conn of await holding) conn.close();
+  });
+}
+
+for (const transport of ["Deno.serve", ...Object.keys(IN_PROCESS)]) {
+  Deno.test(`${transport}: what the app prints has the id of its span`, async () => {
+    const receiver = await exported("logged", transport, { OTEL_DENO_CONSOLE: "replace" });
+    const [server] = receiver.spans.filter(({ kind }) => kind === SERVER);
+    const lines = receiver.logs.map((
+      { body, spanId, traceId },
+    ) => [body.stringValue?.trim(), spanId, traceId]);
+    assertEquals(
+      lines,
+      ["begun", "after a turn", "microtask", "pulled", "pulled", "pulled", "pulled"]
+        .map((line) => [line, server.spanId, server.traceId]),
+    );
+  });
+}
 
 function checkStream({ spans }: OTLPReceiver): void {
   const server = spans.find((span) => span.name === "GET" && pathOf(span) === "/stream")!;

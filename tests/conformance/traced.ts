@@ -16,12 +16,12 @@ const turn = () => new Promise((resolve) => setTimeout(resolve, 0));
 const mark = (name: string) => tracer.startSpan(name).end();
 
 /** A stream of three chunks, each after a turn of the event loop. */
-function stream(): ReadableStream<Uint8Array> {
+function stream(pulled = (left: number) => mark(`pull ${left}`)): ReadableStream<Uint8Array> {
   let left = 3;
   return new ReadableStream({
     async pull(controller) {
       await turn();
-      mark(`pull ${left}`);
+      pulled(left);
       if (left-- === 0) controller.close();
       else controller.enqueue(bytes("abc"));
     },
@@ -42,6 +42,12 @@ async function handler(request: Request): Promise<Response> {
       return new Response("ok");
     case "/stream":
       return new Response(stream(), { status: 201 });
+    case "/logged":
+      console.log("begun");
+      await turn();
+      console.log("after a turn");
+      queueMicrotask(() => console.log("microtask"));
+      return new Response(stream(() => console.log("pulled")));
     case "/memory":
       return new Response("hello", { status: 202 });
     case "/echo":
@@ -128,6 +134,13 @@ async function sendAll(transport: string, options?: AppOptions): Promise<void> {
   for (const request of REQUESTS) await over.send(request);
 }
 
+async function sendLogged(transport: string): Promise<void> {
+  await using over = transport === "Deno.serve"
+    ? overDenoServe(handler)
+    : IN_PROCESS[transport](handler);
+  await over.send(get("/logged"));
+}
+
 /** Sends a request that creates no URL. */
 async function sendInvalid(transport: string): Promise<void> {
   await using over = IN_PROCESS[transport](handler);
@@ -185,6 +198,7 @@ async function leave(transport: string): Promise<void> {
 const [what, transport] = Deno.args;
 console.error = () => {};
 if (what === "all") await sendAll(transport);
+if (what === "logged") await sendLogged(transport);
 if (what === "redacted") await sendAll(transport, { redactQuery: true });
 if (what === "mounted") await sendAll(transport, { basePath: "/nested" });
 if (what === "invalid") await sendInvalid(transport);

@@ -20,6 +20,13 @@ export interface Span extends Attributed {
   events: unknown[];
 }
 
+/** A line that was printed, as it was exported. */
+export interface LogRecord {
+  body: { stringValue?: string };
+  traceId: string;
+  spanId: string;
+}
+
 /** A data point of a metric as it was exported. */
 export interface Point extends Attributed {
   count?: string;
@@ -62,6 +69,7 @@ export function exportingTo(port: number): Record<string, string> {
 /** Receives spans and metrics. */
 export class OTLPReceiver implements AsyncDisposable {
   readonly spans: Span[] = [];
+  readonly logs: LogRecord[] = [];
   /** The last export of each metric, by its name. */
   readonly metrics = new Map<string, Metric>();
   /** The attributes of the resources, one for each export. */
@@ -89,10 +97,13 @@ export class OTLPReceiver implements AsyncDisposable {
   }
 
   // deno-lint-ignore no-explicit-any
-  #received({ resourceSpans = [], resourceMetrics = [] }: any): void {
+  #received({ resourceSpans = [], resourceMetrics = [], resourceLogs = [] }: any): void {
     for (const { resource, scopeSpans } of resourceSpans) {
       this.resources.push(attributesOf(resource));
       for (const { spans } of scopeSpans) this.spans.push(...spans);
+    }
+    for (const { scopeLogs } of resourceLogs) {
+      for (const { logRecords } of scopeLogs) this.logs.push(...logRecords);
     }
     for (const { resource, scopeMetrics } of resourceMetrics) {
       this.resources.push(attributesOf(resource));
