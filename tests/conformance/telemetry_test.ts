@@ -246,6 +246,18 @@ for (const transport of ["Deno.serve", "FastCGI", "SCGI"]) {
   });
 }
 
+for (const transport of ["Deno.serve", "FastCGI", "SCGI"]) {
+  Deno.test(`${transport}: the span is active when a client leaves during the response`, async () => {
+    const receiver = await exported("cancelled", transport);
+    const names = described(receiver).map(({ name, parent }) => [name, parent]);
+    assertEquals(names.toSorted(byText), [
+      ["GET", ""],
+      ["aborted", "GET /cancelled"],
+      ["cancelled", "GET /cancelled"],
+    ]);
+  });
+}
+
 const script = {
   GATEWAY_INTERFACE: "CGI/1.1",
   SERVER_PROTOCOL: "HTTP/1.1",

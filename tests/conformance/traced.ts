@@ -94,6 +94,21 @@ async function handler(request: Request): Promise<Response> {
       mark("late");
       late.resolve();
       return new Response("late");
+    case "/cancelled":
+      request.signal.addEventListener("abort", () => mark("aborted"));
+      return new Response(
+        new ReadableStream({
+          async pull(controller) {
+            await turn();
+            controller.enqueue(new Uint8Array(1024));
+            begun.resolve();
+          },
+          cancel() {
+            mark("cancelled");
+            late.resolve();
+          },
+        }, { highWaterMark: 0 }),
+      );
     default:
       return new Response("ok");
   }
@@ -156,39 +171,44 @@ async function expire(transport: string): Promise<void> {
 
 const usual = {
   REQUEST_METHOD: "GET",
-  REQUEST_URI: "/left",
   SERVER_PROTOCOL: "HTTP/1.1",
   HTTP_HOST: "example.org:8080",
 };
-/** Servers that notice that a client leaves: what it sends, and how they are started. */
+/** Servers that notice that a client leaves: what it sends for a path, and how they are started. */
 const LEAVING: Record<
   string,
-  { sent: Uint8Array; start(listener: Deno.UnixListener, path: string): AsyncDisposable }
+  {
+    sent(path: string): Uint8Array;
+    start(listener: Deno.UnixListener, path: string): AsyncDisposable;
+  }
 > = {
   "Deno.serve": {
-    sent: bytes("GET /left HTTP/1.1\r\nHost: example.org:8080\r\n\r\n"),
+    sent: (path) => bytes(`GET ${path} HTTP/1.1\r\nHost: example.org:8080\r\n\r\n`),
     start(listener, path) {
       listener.close();
       return Deno.serve({ path, onListen() {} }, handler);
     },
   },
   FastCGI: {
-    sent: fastCGIRequest({ variables: usual }),
+    sent: (path) => fastCGIRequest({ variables: { ...usual, REQUEST_URI: path } }),
     start: (listener) => serveFastCGI(handler, listener, { log() {} }),
   },
   SCGI: {
-    sent: encodeSCGIHeaders(Object.entries({ CONTENT_LENGTH: "0", SCGI: "1", ...usual })),
+    sent: (path) =>
+      encodeSCGIHeaders(
+        Object.entries({ CONTENT_LENGTH: "0", SCGI: "1", ...usual, REQUEST_URI: path }),
+      ),
     start: (listener) => serveSCGI(handler, listener, { log() {} }),
   },
 };
 
 /** Sends a request and leaves once the handler runs. */
-async function leave(transport: string): Promise<void> {
+async function leave(transport: string, target: string): Promise<void> {
   const path = `${Deno.makeTempDirSync()}/socket`;
   const { sent, start } = LEAVING[transport];
   await using _server = start(Deno.listen({ transport: "unix", path }), path);
   const conn = await Deno.connect({ transport: "unix", path });
-  await conn.write(sent);
+  await conn.write(sent(target));
   await deadline(begun.promise, "the handler");
   conn.close();
   await deadline(late.promise, "the handler's end");
@@ -203,4 +223,4 @@ if (what === "redacted") await sendAll(transport, { redactQuery: true });
 if (what === "mounted") await sendAll(transport, { basePath: "/nested" });
 if (what === "invalid") await sendInvalid(transport);
 if (what === "expired") await expire(transport);
-if (what === "left") await leave(transport);
+if (what === "left" || what === "cancelled") await leave(transport, `/${what}`);
