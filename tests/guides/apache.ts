@@ -27,7 +27,7 @@ export async function startApache(
   const log = `${directory}/error.log`;
   const rig = { dir: directory, logFile: () => log } as unknown as Rig;
   Deno.mkdirSync(`${home}/public_html/cgi-bin`, { recursive: true });
-  const modules = ["mpm_event", "mime", "alias", "env", "cgid"];
+  const modules = "mpm_event mime alias env cgid dir rewrite headers".split(" ");
   const config = apacheConfig(rig, modules, {
     // Without a registry on loopback, packages come from jsr.io.
     [port]: `SetEnv JSR_URL ${registry}

@@ -1,9 +1,10 @@
 /** docs/daemon.md, run word for word, except that systemd-socket-activate replaces systemd. */
-import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { eventually, freePort, Program, type Rig } from "../servers/harness.ts";
 import { nginxCommand } from "../servers/nginx.ts";
 import { testWith } from "../testing/needs.ts";
 import { type Block, blocksOf, fileOf, Machine } from "./guide.ts";
+import { setting, startService } from "./service.ts";
 
 const NEEDS = {
   nginx: "nginx-light",
@@ -38,36 +39,6 @@ function newMachine(): Machine {
     Deno.mkdirSync(`${machine.home}/${folder}`, { recursive: true });
   }
   return machine;
-}
-
-/** Returns the value of a line of a unit. */
-function setting(unit: string, name: string): string {
-  const found = unit.match(new RegExp(`^${name}=(.*)$`, "m"));
-  assert(found !== null, name);
-  return found[1];
-}
-
-/** Returns the value of Environment= on this machine. */
-function environment(machine: Machine, service: string): string {
-  return setting(service, "Environment").replace("%C", `${machine.home}/cache`);
-}
-
-/** Starts the service of a unit as its socket unit would. */
-function startService(machine: Machine, service: string, socket: string): Program {
-  return new Program("the service", "systemd-socket-activate", {
-    args: [
-      "--listen",
-      setting(socket, "ListenStream"),
-      ...["JSR_URL", "NO_COLOR", "HOME"].map((name) => `--setenv=${name}`),
-      `--setenv=${environment(machine, service)}`,
-      // StandardInput=socket
-      "sh",
-      "-c",
-      `${setting(service, "ExecStartPre")} && exec ${setting(service, "ExecStart")} <&3`,
-    ],
-    clearEnv: true,
-    env: machine.env(),
-  });
 }
 
 function startNginx(machine: Machine, server: string): Program {

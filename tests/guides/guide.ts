@@ -16,7 +16,11 @@ export interface Block {
 
 /** Returns the blocks of a page in docs/, in order. */
 export function blocksOf(page: string): Block[] {
-  const source = Deno.readTextFileSync(`${ROOT}docs/${page}`);
+  return blocksIn(Deno.readTextFileSync(`${ROOT}docs/${page}`));
+}
+
+/** Returns the blocks of a text, in order. */
+export function blocksIn(source: string): Block[] {
   return [...source.matchAll(/^```(\w+)([^\n]*)\n(.*?)^```$/gms)].map((
     [, language, info, text],
   ) => ({
@@ -122,7 +126,7 @@ export class Shell implements AsyncDisposable {
   }
 
   /** Runs the commands of a block, and returns their output and the last exit code. */
-  async run(commands: string): Promise<{ output: string; code: number }> {
+  async run(commands: string, ms = START): Promise<{ output: string; code: number }> {
     const mark = `end-of-block-${++this.#count}`;
     const text = `{ ${commands.trim()}\n} 2>&1 </dev/null; echo ${mark} $?\n`;
     await this.#writer.write(new TextEncoder().encode(text));
@@ -137,7 +141,7 @@ export class Shell implements AsyncDisposable {
       this.#output = this.#output.slice(whole.length);
       return { output, code: Number(code) };
     };
-    return await deadline(wait(), `the shell to run ${commands}`, START);
+    return await deadline(wait(), `the shell to run ${commands}`, ms);
   }
 
   /** Ends the shell and its child processes. */
