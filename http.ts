@@ -291,7 +291,7 @@ class Service {
     const response = await deadline.race(
       this.#call(request, undefined, info, completion, deadline),
     );
-    this.#limited.delete(deadline);
+    deadline.drain().then(() => this.#limited.delete(deadline));
     return response;
   }
 

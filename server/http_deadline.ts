@@ -1,7 +1,9 @@
 import { cancelSoon } from "../io/cancel_soon.ts";
 import { plainResponse } from "../bridge/plain_response.ts";
 import { nativeSignal } from "../io/private_fields.ts";
+import { Progress } from "../io/progress.ts";
 import type { Ticked } from "../io/ticker.ts";
+import { LINGER, LINGER_IDLE } from "../io/timeouts.ts";
 import type { Limited } from "./moved_request.ts";
 import { describeTimeout, ResponseClock, timeoutError } from "./request_timeout.ts";
 
@@ -18,6 +20,10 @@ export class HTTPDeadline implements Ticked, Limited {
   #signal: AbortSignal | null = null;
   /** How many reads of the body wait for the client. */
   #waiting = 0;
+  /** What reads the stream of the body, once the app has it. */
+  #reader: ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>> | null = null;
+  /** How long the body has been dropped after the response: in total, and without a byte. */
+  #drained = [new Progress(), new Progress()];
   /** Rejects once the time is over. */
   #late = Promise.withResolvers<never>();
   #responded = Promise.withResolvers<Response>();
@@ -48,7 +54,8 @@ export class HTTPDeadline implements Ticked, Limited {
 
   /** Responds with 503 if the app has taken too long. */
   check(now: number): void {
-    if (this.isOver || !this.#clock.isOver(now, this.#waiting > 0)) return;
+    if (this.isOver) return this.#checkDrain(now);
+    if (!this.#clock.isOver(now, this.#waiting > 0)) return;
     const error = timeoutError(this.#timeout);
     this.#error = error;
     this.#log(describeTimeout(error, this.#native.method, this.#native.url));
@@ -62,6 +69,26 @@ export class HTTPDeadline implements Ticked, Limited {
     const first = await Promise.race([response, this.#responded.promise]);
     if (this.isOver) response.then(({ body }) => this.#cancel(body));
     return first;
+  }
+
+  /**
+   * Drops the rest of a body of which the app has read a part, as the connection would else stay as it is. Resolves at
+   * the end of the body; at once if there is nothing to do.
+   */
+  async drain(): Promise<void> {
+    if (!this.isOver || this.#reader === null) return;
+    try {
+      while (!(await this.#reader.read()).done) this.#drained[1].progressed();
+    } catch {
+      // The client has left.
+    }
+  }
+
+  /** Limits how long that takes, as a closing connection of the other servers does (rule C15). */
+  #checkDrain(now: number): void {
+    const [total, stall] = this.#drained;
+    if (total.elapsed(now) <= LINGER && stall.elapsed(now) <= LINGER_IDLE) return;
+    this.#reader?.cancel().catch(() => {});
   }
 
   #cancel(body: ReadableStream | null): void {
@@ -80,7 +107,7 @@ export class HTTPDeadline implements Ticked, Limited {
   limitStream(
     body: ReadableStream<Uint8Array<ArrayBuffer>>,
   ): ReadableStream<Uint8Array<ArrayBuffer>> {
-    const reader = body.getReader();
+    const reader = this.#reader = body.getReader();
     return new ReadableStream({
       type: "bytes",
       pull: async (controller) => {

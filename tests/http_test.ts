@@ -9,6 +9,7 @@ import {
 import type { App } from "../bridge/app.ts";
 import { type HTTPOptions, serveHTTP } from "../http.ts";
 import { serve } from "../mod.ts";
+import { bytes, concat, text } from "./testing/bytes.ts";
 import { deadline } from "./testing/deadline.ts";
 import { turns } from "./testing/serving.ts";
 
@@ -358,6 +359,31 @@ Deno.test("serveHTTP() aborts the signal when the client disconnects", async () 
     },
   );
 });
+
+for (const read of ["nothing", "a part"]) {
+  Deno.test(`requestTimeout: serveHTTP() receives the rest of a body of which the app has read ${read}`, async () => {
+    const app: App = async (request) => {
+      if (read === "a part") await request.body!.getReader().read();
+      return await new Promise(() => {});
+    };
+    await serving(app, { requestTimeout: 1, log() {} }, async (url) => {
+      const port = Number(new URL(url).port);
+      const conn = await Deno.connect({ hostname: "127.0.0.1", port });
+      const head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n";
+      const sending = (async () => {
+        const all = concat([bytes(head), new Uint8Array(3_000_000)]);
+        for (let at = 0; at < all.length;) at += await conn.write(all.subarray(at));
+      })();
+      let response = "";
+      const receiving = (async () => {
+        for await (const part of conn.readable) response += text(part);
+      })();
+      await deadline(sending, "the body's end");
+      await deadline(receiving, "the end of the connection");
+      assertStringIncludes(response, "HTTP/1.1 503 Service Unavailable\r\n");
+    });
+  });
+}
 
 Deno.test("serveHTTP() streams both ways at once", async () => {
   await serving((request) => new Response(request.body), {}, async (url) => {
