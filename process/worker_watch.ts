@@ -10,10 +10,10 @@ import type { WorkerProcess } from "./worker_process.ts";
 export class WorkerWatch {
   /**
    * "unheard": it has not reported yet, and a worker of an older version never does. "late": half of the timeout is over.
-   * "suspected": all of it is over. "condemned": the same, and no signal or debugger has stopped the worker, which would
-   * have delayed its reports.
+   * "warned": the same, and this was logged. "suspected": all of it is over. "condemned": the same, and no signal or
+   * debugger has stopped the worker, which would have delayed its reports.
    */
-  #phase: "unheard" | "responding" | "late" | "suspected" | "condemned" = "unheard";
+  #phase: "unheard" | "responding" | "late" | "warned" | "suspected" | "condemned" = "unheard";
   /** The time since its last report, in milliseconds. */
   #silence = 0;
   /** The number of requests in progress, as it last reported. */
@@ -51,7 +51,7 @@ export class WorkerWatch {
     if (this.#inspected || this.#worker.phase !== "serving") return;
     this.#silence += ms;
     if (this.#phase === "responding" && this.#silence >= this.#timeout / 2) this.#warn();
-    else if (this.#phase === "late" && this.#silence >= this.#timeout) this.#suspect();
+    else if (this.#phase === "warned" && this.#silence >= this.#timeout) this.#suspect();
     else if (this.#phase === "condemned") this.#condemn();
   }
 
@@ -59,8 +59,9 @@ export class WorkerWatch {
     this.#phase = "late";
     const isExcused = await this.#isExcused();
     if (this.#phase !== "late") return;
-    if (isExcused) this.#reset();
-    else logLine(`${this.#worker.title} has blocked its event loop for ${this.#account}`);
+    if (isExcused) return this.#reset();
+    this.#phase = "warned";
+    logLine(`${this.#worker.title} has blocked its event loop for ${this.#account}`);
   }
 
   async #suspect(): Promise<void> {

@@ -1,4 +1,4 @@
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertStringIncludes } from "@std/assert";
 import type { WorkerProcess } from "../../process/worker_process.ts";
 import { WorkerWatch } from "../../process/worker_watch.ts";
 import { deadline } from "../testing/deadline.ts";
@@ -34,6 +34,24 @@ Deno.test("WorkerWatch kills a worker that has not reported within the timeout",
   const watched = new Watched();
   watched.watch.heard(RESPONDING);
   await watched.killing();
+});
+
+Deno.test("WorkerWatch warns before it kills, however long it takes to look at the worker", async () => {
+  const { error } = console;
+  const lines: string[] = [];
+  console.error = (line) => lines.push(line);
+  try {
+    const watched = new Watched();
+    watched.watch.heard(RESPONDING);
+    // All of the timeout is over before it knows whether a signal has stopped the worker.
+    watched.tick(4);
+    await watched.killing();
+  } finally {
+    console.error = error;
+  }
+  assertEquals(lines.length, 2);
+  assertStringIncludes(lines[0], "Worker 1 has blocked its event loop for");
+  assertStringIncludes(lines[1], "Worker 1 is killed: it has blocked its event loop for");
 });
 
 Deno.test("WorkerWatch does not kill a worker that reports, however many ticks it counts", () => {
