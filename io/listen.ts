@@ -21,7 +21,8 @@ export interface ListenOptions {
   group?: number | string;
   /**
    * How many connections may wait until they are accepted, from 1. The system has a maximum, such as
-   * `net.core.somaxconn`. On Deno `listen()` ignores it for a Unix socket, which gets 1024.
+   * `net.core.somaxconn`. For a Unix socket on Deno, `listen()` ignores it and uses 1024, and `prefork()` raises it to a
+   * power of two.
    *
    * @default 511, with `prefork()` the system's maximum
    */
