@@ -6,6 +6,7 @@
  */
 
 import type { Server, Socket } from "node:net";
+import { denoOnly } from "./runtime.ts";
 
 /** A stream of node:net's binding: a listening socket or a connection. Methods return 0, or a negative error number. */
 export interface StreamHandle {
@@ -185,6 +186,14 @@ export function duplicateDescriptor(server: Server): number | undefined {
   return handle?.fdForIpc?.();
 }
 
+/**
+ * The length of the first part of a body that is in memory, where its stream has two parts: on Bun. Its type and length are
+ * found all the same if these are joined. Seen on Bun 1.4.5.
+ */
+export const FIRST_PART: number = denoOnly === undefined && navigator.userAgent.startsWith("Bun/")
+  ? 16_384
+  : NaN;
+
 /** A response whose body is in memory. */
 export interface BufferedResponse {
   /** The unread body. */
@@ -354,8 +363,15 @@ export function isBodyDecoded(response: Response): boolean {
     (response as unknown as Record<symbol, Inner>)[key]?.bodyDecoded === true;
 }
 
-/** Deno's getter: an app may put another signal in its place. */
-const getSignal = Reflect.getOwnPropertyDescriptor(Request.prototype, "signal")!.get!;
+/** Returns the runtime's getter of a property of requests. A library may have put a subclass in the place of `Request`. */
+export function requestGetter(key: keyof Request): () => unknown {
+  let prototype = Request.prototype;
+  while (!Object.hasOwn(prototype, key)) prototype = Object.getPrototypeOf(prototype);
+  return Reflect.getOwnPropertyDescriptor(prototype, key)!.get!;
+}
+
+/** The runtime's getter: an app may put another signal in its place. */
+const getSignal = requestGetter("signal") as () => AbortSignal;
 
 /** The field in which Deno keeps the signal of a request once it was read; null if there is no such field. */
 let signalKey: symbol | null | undefined;
@@ -451,5 +467,5 @@ function keyOf(object: object, description: string): symbol | undefined {
  * Whether an API of OpenTelemetry is registered, as Deno does when it starts with OTEL_DENO=true. The public variable
  * needs a permission. Seen on Deno 2.9.6.
  */
-export const TRACED: boolean = "Deno" in globalThis &&
+export const TRACED: boolean = denoOnly !== undefined &&
   Symbol.for("opentelemetry.js.api.1") in globalThis;

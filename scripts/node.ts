@@ -1,22 +1,35 @@
 /**
- * Runs the tests of `wire/` and `bridge/` under Node's test runner, without a `Deno` global, to show that these layers
- * need nothing of Deno: `deno task node`. All their modules are loaded.
+ * Runs the tests of the core on Node and Bun, or on those programs that the arguments name: `deno task node`. All modules of `wire/` and `bridge/` are loaded. What is
+ * not installed is left out.
  */
 import { sourcesIn } from "./sources.ts";
 
-/** The tests of a layer that use no more of Deno than `Deno.test`. */
+/** Tests that use no more of Deno than `tests/node/before.ts` has. */
 const TESTS = [
-  "tests/wire/byte_buffer_test.ts",
-  "tests/wire/byte_string_test.ts",
-  "tests/wire/cgi_test.ts",
-  "tests/wire/fastcgi_test.ts",
-  "tests/wire/ip_address_test.ts",
-  "tests/wire/scgi_test.ts",
-  "tests/wire/variables_test.ts",
-  "tests/server/forwarded_test.ts",
-  "tests/server/request_body_test.ts",
+  ...["byte_buffer", "byte_string", "cgi", "fastcgi", "ip_address", "scgi", "variables"]
+    .map((name) => `tests/wire/${name}_test.ts`),
   "tests/bridge/request_variables_test.ts",
+  "tests/bridge/request_test.ts",
+  ...[
+    "forwarded",
+    "limits",
+    "local_redirect",
+    "peers",
+    "request_body",
+    "respond",
+    "running_requests",
+  ]
+    .map((name) => `tests/server/${name}_test.ts`),
+  ...["lifecycle", "limits", "model", "protocol", "roles"]
+    .map((name) => `tests/fastcgi/${name}_test.ts`),
+  "tests/scgi_test.ts",
+  ...["channel", "connection_pool", "progress", "roster", "ticker"]
+    .map((name) => `tests/io/${name}_test.ts`),
+  ...["fastcgi", "response", "scgi", "timeout"].map((name) => `tests/gateway/${name}_test.ts`),
 ];
+
+/** The number of processes for each runtime. */
+const PARTS = 4;
 
 const root = new URL("..", import.meta.url);
 const modules = ["wire/", "bridge/"].flatMap((layer) => sourcesIn(root, layer));
@@ -27,6 +40,32 @@ function run(command: string, args: string[]): boolean {
     .outputSync().success;
 }
 
+/** Runs the tests on each runtime, in several processes as most of them wait. */
+async function runAll(commands: string[], bundle: string): Promise<boolean> {
+  const parts = commands.flatMap((command) =>
+    Array.from({ length: PARTS }, (_, part) => ({ command, part }))
+  );
+  const outcomes = await Promise.all(parts.map(async ({ command, part }) => {
+    const { success, stdout, stderr } = await new Deno.Command(command, {
+      args: [bundle, String(part), String(PARTS)],
+    }).output();
+    const text = new TextDecoder();
+    console.log(`${command} ${part + 1}/${PARTS}: ${text.decode(stdout)}${text.decode(stderr)}`);
+    return success;
+  }));
+  return outcomes.every(Boolean);
+}
+
+/** Returns whether a runtime is installed, and new enough. */
+function isInstalled(command: string, major: number): boolean {
+  try {
+    const { stdout } = new Deno.Command(command, { args: ["--version"] }).outputSync();
+    return Number(/\d+/.exec(new TextDecoder().decode(stdout))?.[0]) >= major;
+  } catch {
+    return false;
+  }
+}
+
 const directory = Deno.makeTempDirSync();
 try {
   const entry = `${directory}/entry.ts`;
@@ -34,7 +73,7 @@ try {
   const imports = paths.map((path) => `import ${JSON.stringify(new URL(path, root).href)};\n`);
   Deno.writeTextFileSync(entry, imports.join(""));
   const importMap = `--import-map=${Deno.env.get("GATEHOUSE_IMPORT_MAP")}`;
-  const bundled = run(Deno.execPath(), [
+  let success = run(Deno.execPath(), [
     "bundle",
     "--quiet",
     "--no-config",
@@ -43,9 +82,13 @@ try {
     bundle,
     entry,
   ]);
-  const success = bundled && run("node", ["--test", "--test-reporter=spec", bundle]);
+  const installed = ([["node", 24], ["bun", 1]] as const)
+    .filter(([command, major]) => isInstalled(command, major)).map(([command]) => command);
+  const runtimes = Deno.args.length > 0 ? Deno.args : installed;
+  if (success) success = await runAll(runtimes, bundle);
   console.log(`${modules.length} modules and ${TESTS.length} test files`);
-  if (!success) Deno.exitCode = 1;
+  if (runtimes.length === 0) console.log("Neither Node 24 nor Bun is installed");
+  if (!success || runtimes.length === 0) Deno.exitCode = 1;
 } finally {
   Deno.removeSync(directory, { recursive: true });
 }

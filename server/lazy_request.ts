@@ -1,5 +1,11 @@
 import { ProtocolError } from "../wire/protocol_error.ts";
-import { acceptsProxy, type Inspect, inspectNatively, setGuard } from "../io/private_fields.ts";
+import {
+  acceptsProxy,
+  type Inspect,
+  inspectNatively,
+  requestGetter,
+  setGuard,
+} from "../io/private_fields.ts";
 
 /** The parts of a request, each created on first need. */
 export interface RequestParts {
@@ -73,18 +79,14 @@ function inspectTarget(
 
 type Accessor = "url" | "method" | "headers" | "signal" | "body" | "bodyUsed";
 
-function getterOf(key: Accessor): () => unknown {
-  return Reflect.getOwnPropertyDescriptor(PROTOTYPE, key)!.get!;
-}
-
 /** Deno's getters of `Request.prototype`, which a lazy request replaces unless the app has changed them. */
 const GETTERS: Readonly<Record<Accessor, () => unknown>> = {
-  url: getterOf("url"),
-  method: getterOf("method"),
-  headers: getterOf("headers"),
-  signal: getterOf("signal"),
-  body: getterOf("body"),
-  bodyUsed: getterOf("bodyUsed"),
+  url: requestGetter("url"),
+  method: requestGetter("method"),
+  headers: requestGetter("headers"),
+  signal: requestGetter("signal"),
+  body: requestGetter("body"),
+  bodyUsed: requestGetter("bodyUsed"),
 };
 
 /** The body of a Request in place of one that was read, or that a reader has locked. */

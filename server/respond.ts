@@ -4,12 +4,13 @@
  * @module
  */
 
-import { isASCII } from "../wire/byte_string.ts";
+import { concat, isASCII } from "../wire/byte_string.ts";
 import { isProtocolError } from "../wire/protocol_error.ts";
 import type { App, AppOptions, Handler } from "../bridge/app.ts";
 import {
   type BufferedResponse,
   bufferedResponse,
+  FIRST_PART,
   markSent,
   readNative,
   TRACED,
@@ -373,6 +374,8 @@ class BodySource {
         this.last = true;
       } else if (this.chunk === null) {
         this.chunk = nonEmpty(value);
+      } else if (this.chunk.length === FIRST_PART) {
+        this.chunk = concat([this.chunk, value]);
       } else {
         return;
       }

@@ -1,7 +1,8 @@
 import { assert } from "@std/assert";
-import { find, testWith } from "./testing/needs.ts";
+import { testOn } from "./testing/runtimes.ts";
 
-testWith({ node: "nodejs" }, "wire/ and bridge/ pass their tests under Node", async () => {
+testOn("the core passes its tests", async ({ path }) => {
+  const folder = path.replace(/\/[^/]*$/, "");
   const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
     args: [
       "run",
@@ -11,8 +12,9 @@ testWith({ node: "nodejs" }, "wire/ and bridge/ pass their tests under Node", as
       "--allow-env",
       "--allow-run",
       new URL("../scripts/node.ts", import.meta.url).href,
+      path,
     ],
-    env: { PATH: `${Deno.env.get("PATH")}:${find("node")!.replace(/\/node$/, "")}` },
+    env: { PATH: `${folder}:${Deno.env.get("PATH")}` },
   }).output();
   const text = new TextDecoder();
   assert(success, text.decode(stdout) + text.decode(stderr));

@@ -14,8 +14,6 @@ const DIFFERENCES: Record<OtherRuntime["name"], Record<string, Partial<Behaviour
     // Its Request has the method PATCH.
     "the method patch": { status: 501, seen: undefined },
     "a form with a file": { body: '["café","a.txt","text/plain;charset=utf-8","file"]' },
-    // Its stream has more than one chunk.
-    "a response of 1 MB": { headers: { "content-type": "application/octet-stream" } },
   },
 };
 

@@ -1,2 +1,3 @@
-/** Removes what `before.ts` has added: the code under test runs without it. */
-Reflect.deleteProperty(globalThis, "Deno");
+import { runAll } from "./before.ts";
+
+await runAll();
