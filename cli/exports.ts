@@ -4,9 +4,9 @@
  * @module
  */
 
-import { basename, dirname, join } from "node:path";
+import { basename, dirname, join, relative } from "node:path";
 import type { App } from "../bridge/app.ts";
-import { pathOf } from "./app_config.ts";
+import { findConfig, pathOf } from "./app_config.ts";
 
 /** What a module exports. */
 export type Exports = Record<string, unknown>;
@@ -31,14 +31,48 @@ type Functions = Record<string, ((...args: unknown[]) => unknown) | undefined>;
 interface Way {
   /** The kind of value that was found. */
   what: string;
-  /** Modules that the lines import besides. */
-  imports?: string;
-  /** Makes an app of the expression for the value. */
-  wrap(value: string): string;
+  /** Whether the lines need the bridge from Node's handlers. */
+  isNode?: boolean;
+  /** Returns the lines that export an app, given the expression for the value. */
+  lines(value: string): string[];
 }
 
-const AS_IT_IS = (value: string) => value;
-const NODE: Pick<Way, "imports"> = { imports: `import { toFetchHandler } from "npm:srvx@1/node";` };
+const AS_IT_IS = (value: string) => [`export default ${value};`];
+/** A bridge from Node's handlers that streams, and tells if Express has no route. */
+const BRIDGE = "@universal-middleware/express";
+const BRIDGE_VERSION = "0.6";
+/** Folders that a build writes, and empties first. */
+const BUILT = new Set(["build", "dist", ".output"]);
+
+/** Returns a way from a function of Node's request and response, given the expression for it. */
+function fromNode(what: string, handler: (value: string) => string = (value) => value): Way {
+  return { what, isNode: true, lines: (value) => bridge(handler(value)) };
+}
+
+/** Returns the line that imports the bridge. With a package.json, Deno loads what that has only. */
+function importOfBridge(module: string): string {
+  const npm = `npm:${BRIDGE}@${BRIDGE_VERSION}`;
+  return isInNodeProject(module)
+    ? `import { connectToWeb } from "${BRIDGE}"; // after: deno add ${npm}`
+    : `import { connectToWeb } from "${npm}";`;
+}
+
+function isInNodeProject(module: string): boolean {
+  try {
+    return findConfig(module)?.path.endsWith("package.json") ?? false;
+  } catch {
+    // This process may not look for it.
+    return false;
+  }
+}
+
+function bridge(handler: string, parameter = "request: Request", comment = ""): string[] {
+  return [
+    `const handle = connectToWeb(${handler});${comment}`,
+    `export default async (${parameter}) =>`,
+    "  await handle(request) ?? new Response(null, { status: 404 });",
+  ];
+}
 
 /**
  * Returns whether a default export is an app.
@@ -47,7 +81,7 @@ const NODE: Pick<Way, "imports"> = { imports: `import { toFetchHandler } from "n
  */
 export function isApp(value: unknown, started: string[]): value is App {
   const way = wayOf("default", value);
-  return way?.wrap === AS_IT_IS && !(started.length > 0 && isServer(value as Functions));
+  return way?.lines === AS_IT_IS && !(started.length > 0 && isServer(value as Functions));
 }
 
 /** Returns whether an app is what srvx's serve() returns. */
@@ -70,29 +104,24 @@ export function explainExports(
     `${module} must export an app as its default: a function of a Request, or an object with a fetch method.`;
   const found = exports === undefined ? "" : ` It exports ${list(exports)}.`;
   if (started.length > 0) return `${must}${found} ${explainServers(module, started)}`;
-  const lines = linesFor(module, exports ?? {});
+  const lines = linesForSvelteKit(module) ?? linesFor(module, exports ?? {});
   if (lines === undefined) return `${must}${found}`;
-  const name = siblingOf(module);
-  return `${must}${found} Save these lines as ${name}, and serve that:\n\n${indent(lines)}`;
+  return `${must}${found} ${saved(module, lines)}`;
 }
 
 function explainServers(module: string, started: string[]): string {
   const text = `It listens by itself, with ${started.join(", ")}.`;
   const isNode = started.every((by) => by.includes("Node"));
-  const sibling = isNode ? handlerOf(module) : undefined;
-  if (sibling !== undefined) {
-    // As in what SvelteKit builds for Node.
-    const lines = [
-      NODE.imports!,
-      `import { handler } from "./${basename(sibling)}";`,
-      "export default toFetchHandler(handler);",
-    ];
-    return `${text} Save these lines as ${siblingOf(module)}, and serve that:\n\n${indent(lines)}`;
+  const built = isNode ? linesForSvelteKit(module) : undefined;
+  if (built !== undefined) return `${text} ${saved(module, built)}`;
+  if (isNode && /\.output\/server\/index\.mjs$/.test(module)) {
+    return `${text} Build it with the preset standard of Nitro 3, or with node-listener of Nuxt.`;
   }
+  const parameter = /\.[cm]?tsx?$/.test(module) ? "request: Request" : "request";
   const lines = isNode
     ? [
-      NODE.imports!,
-      "export default toFetchHandler(listener); // what createServer() was given",
+      importOfBridge(module),
+      ...bridge("listener", parameter, " // what createServer() was given"),
       "if (import.meta.main) createServer(listener).listen(8000);",
     ]
     : [
@@ -103,9 +132,14 @@ function explainServers(module: string, started: string[]): string {
   return `${text} Write there instead:\n\n${indent(lines)}`;
 }
 
+/** Says where to save the lines of a module that exports an app. */
+function saved(module: string, lines: string[]): string {
+  return `Save these lines as ${fileFor(module)}, and serve that:\n\n${indent(lines)}`;
+}
+
 /** Returns the lines of a module that imports another and exports its app, if there is one. */
 function linesFor(module: string, exports: Exports): string[] | undefined {
-  const from = JSON.stringify(pathOf(module) === undefined ? module : `./${basename(module)}`);
+  const from = importedAs(module);
   if (["entry", "routes", "assets"].every((name) => name in exports)) {
     // What React Router builds for a server.
     return [
@@ -119,11 +153,10 @@ function linesFor(module: string, exports: Exports): string[] | undefined {
     const way = wayOf(path, value);
     if (way === undefined) continue;
     const local = name === "default" ? "found" : name;
-    const expression = way.wrap(path.replace(/^default/, "found"));
     return [
-      ...(way.imports === undefined ? [] : [way.imports]),
+      ...(way.isNode ? [importOfBridge(module)] : []),
       `import ${name === "default" ? local : `{ ${name} }`} from ${from};`,
-      `export default ${expression};`,
+      ...way.lines(path.replace(/^default/, "found")),
     ];
   }
   return undefined;
@@ -161,39 +194,39 @@ function wayOf(path: string, value: unknown): Way | undefined {
     const { fetch, callback, routing, listen } = value as Functions;
     if (typeof fetch === "function") {
       const what = isServer(value as Functions) ? "a server with fetch" : "an object with fetch";
-      return { what, wrap: AS_IT_IS };
+      return { what, lines: AS_IT_IS };
     }
     if (typeof callback === "function" && typeof listen === "function") {
-      return { ...NODE, what: "a Koa app", wrap: (value) => `toFetchHandler(${value}.callback())` };
+      return fromNode("a Koa app", (value) => `${value}.callback()`);
     }
     if (typeof routing === "function" && typeof listen === "function") {
-      const wrap = (value: string) =>
-        `${value}.ready().then(() => toFetchHandler(${value}.routing))`;
-      return { ...NODE, what: "a Fastify app", wrap: (value) => `await ${wrap(value)}` };
+      return fromNode(
+        "a Fastify app",
+        (value) => `await ${value}.ready().then(() => ${value}.routing)`,
+      );
     }
     return undefined;
   }
   if (typeof value !== "function") return undefined;
   if (typeof (value as unknown as Functions).fetch === "function") {
-    return { what: "a function with fetch", wrap: AS_IT_IS };
+    return { what: "a function with fetch", lines: AS_IT_IS };
   }
-  if (isClass(value)) return { what: "a class", wrap: (value) => `new ${value}()` };
+  if (isClass(value)) return { what: "a class", lines: (value) => AS_IT_IS(`new ${value}()`) };
   if (isNodeHandler(value)) {
-    return {
-      ...NODE,
-      what: "a function of Node's request and response",
-      wrap: (value) => `toFetchHandler(${value})`,
-    };
+    return fromNode("a function of Node's request and response");
   }
   const source = Function.prototype.toString.call(value);
   if ((FACTORY.test(value.name) || FACTORY.test(name)) && !REQUEST_PARAMETER.test(source)) {
-    return { what: "a function that creates an app", wrap: (value) => `await ${value}()` };
+    return {
+      what: "a function that creates an app",
+      lines: (value) => AS_IT_IS(`await ${value}()`),
+    };
   }
   const isMethod = path.includes(".");
   if (name !== "default" && !NAMES.includes(name)) return undefined;
   return {
     what: "a function",
-    wrap: isMethod ? (value) => `(request: Request) => ${value}(request)` : AS_IT_IS,
+    lines: isMethod ? (value) => AS_IT_IS(`(request: Request) => ${value}(request)`) : AS_IT_IS,
   };
 }
 
@@ -230,22 +263,56 @@ function describe(name: string, value: unknown): string {
   return value === null ? "null" : `of type ${typeof value}`;
 }
 
-function siblingOf(module: string): string {
-  const path = pathOf(module);
-  return path === undefined ? "gatehouse.ts" : join(dirname(module), "gatehouse.ts");
+/** Returns the file for the lines: beside the module, or the folder of a build. */
+function fileFor(module: string): string {
+  return pathOf(module) === undefined ? "gatehouse.ts" : join(folderFor(module), "gatehouse.ts");
 }
 
-/** Returns the file `handler.js` beside a module, if there is one. */
-function handlerOf(module: string): string | undefined {
+/** Returns the folder of a module, or of the project that a build made it of. */
+function folderFor(module: string): string {
+  const folder = dirname(module);
+  const parts = folder.split("/");
+  const at = parts.findLastIndex((name) => BUILT.has(name));
+  if (at < 0) return folder;
+  const project = parts.slice(0, at).join("/") || (folder.startsWith("/") ? "/" : ".");
+  return isFile(join(project, "package.json")) ? project : folder;
+}
+
+/** Returns the specifier, quoted, that the lines import a module by, or a file beside it. */
+function importedAs(module: string, file = module): string {
+  if (pathOf(module) === undefined) return JSON.stringify(module);
+  return JSON.stringify(`./${relative(folderFor(module), file)}`);
+}
+
+/** Returns the lines for a module that SvelteKit built for Node, if it is one. */
+function linesForSvelteKit(module: string): string[] | undefined {
   const path = pathOf(module);
-  if (path === undefined) return undefined;
-  const sibling = join(dirname(path), "handler.js");
-  const { state } = Deno.permissions.querySync({ name: "read", path: sibling });
-  if (state !== "granted" || sibling === path) return undefined;
+  if (path === undefined || !/^(?:index|handler)\.js$/.test(basename(path))) return undefined;
+  const server = join(dirname(path), "server", "server.js");
+  const handler = join(dirname(path), "handler.js");
+  if (!isFile(handler)) return undefined;
+  const imported = (file: string) => importedAs(path, file);
+  return isFile(server)
+    ? [
+      `import { server } from ${imported(server)};`,
+      "await server.init({ env: Deno.env.toObject() });",
+      "export default (request: Request, info: { remoteAddr: { hostname: string } }) =>",
+      "  server.respond(request, { getClientAddress: () => info.remoteAddr.hostname });",
+    ]
+    : [
+      importOfBridge(module),
+      `import { handler } from ${imported(handler)};`,
+      ...bridge("handler"),
+    ];
+}
+
+/** Returns whether there is a file, as far as this process may look. */
+function isFile(path: string): boolean {
+  if (Deno.permissions.querySync({ name: "read", path }).state !== "granted") return false;
   try {
-    return Deno.statSync(sibling).isFile ? sibling : undefined;
+    return Deno.statSync(path).isFile;
   } catch {
-    return undefined;
+    return false;
   }
 }
 

@@ -41,7 +41,7 @@ export function checkResponse(response: unknown): asserts response is Response {
       `Cannot send response as it must be a Response: current value is ${describeValue(response)}`,
     );
   }
-  const status = readNative(response, "status");
+  const status = statusOf(response);
   if (status < 200 || status > 599) {
     throw new RangeError(
       `Cannot send response as its status must be from 200 to 599: current value is ${status}`,
@@ -50,6 +50,20 @@ export function checkResponse(response: unknown): asserts response is Response {
   if (readNative(response, "bodyUsed")) {
     throw new TypeError(
       "Cannot send response: its body was read or sent already. Return a clone to send it twice",
+    );
+  }
+}
+
+/** @throws {TypeError} If the response is of a class that only inherits from Deno's, as srvx has for Node. */
+function statusOf(response: Response): number {
+  try {
+    return readNative(response, "status");
+  } catch (cause) {
+    throw new TypeError(
+      `Cannot send response as it must be a Response of Deno: current value is of the class ${
+        describeValue(response.constructor?.name)
+      }. Return new Response(response.body, response)`,
+      { cause },
     );
   }
 }

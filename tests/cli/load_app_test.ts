@@ -115,7 +115,7 @@ serveFastCGI(() => new Response(), await listen("127.0.0.1:0"));`,
 export const server = createServer((_, response) => response.end());
 server.listen(0, "127.0.0.1");`,
     /with listen\(\) of a Node server on 127\.0\.0\.1:\d+\./,
-    "export default toFetchHandler(listener);",
+    "const handle = connectToWeb(listener); // what createServer() was given",
   ],
   "srvx's serve()": [
     `import { serve } from "npm:srvx@1.0.8";
@@ -135,14 +135,36 @@ for (const [name, [source, by, line]] of Object.entries(LISTENERS)) {
   });
 }
 
-Deno.test("serve names SvelteKit's handler beside a module that listens by itself", async () => {
+Deno.test("serve names what SvelteKit builds beside a module that listens by itself", async () => {
   const source = `import { createServer } from "node:http";
 createServer().listen(0, "127.0.0.1");`;
-  await withModule("index.js", source, async (module, folder) => {
-    await Deno.writeTextFile(`${folder}/handler.js`, "");
+  await withModule("package.json", "{}", async (_, folder) => {
+    const module = `${folder}/build/index.js`;
+    await Deno.mkdir(`${folder}/build/server`, { recursive: true });
+    await Deno.writeTextFile(module, source);
+    await Deno.writeTextFile(`${folder}/build/handler.js`, "");
+    const { stderr: old } = await check(module);
+    // The next build empties its folder.
+    assertStringIncludes(old, `Save these lines as ${folder}/gatehouse.ts, and serve that:`);
+    assertStringIncludes(old, `\n  import { handler } from "./build/handler.js";\n`);
+    assertStringIncludes(old, `"@universal-middleware/express"; // after: deno add npm:`);
+
+    await Deno.writeTextFile(`${folder}/build/server/server.js`, "");
     const { stderr } = await check(module);
-    assertStringIncludes(stderr, `Save these lines as ${folder}/gatehouse.ts, and serve that:`);
-    assertStringIncludes(stderr, `\n  import { handler } from "./handler.js";\n`);
+    assertStringIncludes(stderr, `\n  import { server } from "./build/server/server.js";\n`);
+  });
+});
+
+Deno.test("serve names the preset for a module that Nitro built to listen", async () => {
+  await withModule("package.json", "{}", async (_, folder) => {
+    await Deno.mkdir(`${folder}/.output/server`, { recursive: true });
+    const module = `${folder}/.output/server/index.mjs`;
+    await Deno.writeTextFile(
+      module,
+      `import { createServer } from "node:http"; createServer().listen(0, "127.0.0.1");`,
+    );
+    const { stderr } = await check(module);
+    assertStringIncludes(stderr, "Build it with the preset standard of Nitro 3, or with");
   });
 });
 
@@ -159,6 +181,12 @@ export default () => new Response();`;
     assertEquals([code, stdout], [0, `${module} is an app\n`]);
   });
 });
+
+/** The lines after that of the bridge. */
+const BRIDGED = [
+  "export default async (request: Request) =>",
+  "  await handle(request) ?? new Response(null, { status: 404 });",
+];
 
 /** Modules of other shapes: what is said of their exports, and which lines make an app of them. */
 const SHAPES: Record<string, [name: string, source: string, found: string, lines: string[]]> = {
@@ -189,9 +217,10 @@ export function handler(_request: Request) { return new Response("ok"); }`,
     `export default (req, res) => res.end("ok");`,
     "default (a function of Node's request and response)",
     [
-      `import { toFetchHandler } from "npm:srvx@1/node";`,
+      `import { connectToWeb } from "npm:@universal-middleware/express@0.6";`,
       `import found from "./app.js";`,
-      "export default toFetchHandler(found);",
+      "const handle = connectToWeb(found);",
+      ...BRIDGED,
     ],
   ],
   "an app of Connect": [
@@ -199,9 +228,10 @@ export function handler(_request: Request) { return new Response("ok"); }`,
     `export const app = function (a, b, next) { b.end("ok"); };`,
     "app (a function of Node's request and response)",
     [
-      `import { toFetchHandler } from "npm:srvx@1/node";`,
+      `import { connectToWeb } from "npm:@universal-middleware/express@0.6";`,
       `import { app } from "./app.js";`,
-      "export default toFetchHandler(app);",
+      "const handle = connectToWeb(app);",
+      ...BRIDGED,
     ],
   ],
   "an app of Koa": [
@@ -209,9 +239,10 @@ export function handler(_request: Request) { return new Response("ok"); }`,
     `export default { listen() {}, callback: () => (req, res) => res.end("ok") };`,
     "default (a Koa app)",
     [
-      `import { toFetchHandler } from "npm:srvx@1/node";`,
+      `import { connectToWeb } from "npm:@universal-middleware/express@0.6";`,
       `import found from "./app.js";`,
-      "export default toFetchHandler(found.callback());",
+      "const handle = connectToWeb(found.callback());",
+      ...BRIDGED,
     ],
   ],
   "a factory": [
