@@ -46,6 +46,10 @@ checks expect.`,
       repeats: true,
       about: "another meta-variable, such as REMOTE_USER=ann",
     },
+    {
+      name: "values",
+      about: "print the limits that a FastCGI application tells (FCGI_GET_VALUES) instead",
+    },
     { name: "timeout", value: "SECONDS", about: "how long to wait for the next byte. Default: 60" },
   ],
   instead: {
@@ -66,6 +70,7 @@ export async function run(args: Arguments): Promise<number> {
       `Name the application's address, as in: fetch 127.0.0.1:9000 /\n\n${formatUsage(usage)}`,
     );
   }
+  if (args.has("values")) return await printValues(args, address);
   if (extra !== undefined) throw new UsageError(`One path is fetched: "${extra}" is one too many.`);
   if (!path.startsWith("/")) {
     throw new UsageError(`The path must begin with /: current value is "${path}".`);
@@ -114,6 +119,29 @@ export async function run(args: Arguments): Promise<number> {
     logLine(`PHP-FPM needs the folder of its scripts: --root DIR. ${ownPaths(address, path)}`);
   }
   return 1;
+}
+
+/** Prints the limits of a FastCGI application. @returns The exit code. */
+async function printValues(args: Arguments, address: string): Promise<number> {
+  const { operands } = args;
+  if (operands.length > 1) {
+    throw new UsageError(`--values takes no path: "${operands[1]}" is one too many.`);
+  }
+  if (args.choice("protocol", ["fastcgi", "scgi"]) === "scgi") {
+    throw new UsageError("--values is for fastcgi: scgi has no limits to tell.");
+  }
+  const endpoint = readAddress(address);
+  const { fetchValues } = await import("./fetch_values.ts");
+  try {
+    const values = await fetchValues(endpoint, (args.number("timeout", 1) ?? 60) * 1000);
+    for (const [name, value] of values) {
+      console.log(`${printable(toText(name))}=${printable(toText(value))}`);
+    }
+    if (values.length === 0) logLine(`${address} knows none of the values`);
+  } catch (error) {
+    throw new Failure(explain(error as Error, address, "fastcgi"));
+  }
+  return 0;
 }
 
 /**

@@ -4,8 +4,10 @@ import { serveFastCGI } from "../../fastcgi.ts";
 import { serveHTTP } from "../../http.ts";
 import { serveSCGI } from "../../scgi.ts";
 import { PHP_FPM } from "../servers/php.ts";
-import { runCommandLine } from "../testing/command_line.ts";
-import { Program } from "../testing/daemon.ts";
+import { bytes } from "../testing/bytes.ts";
+import { runCommandLine, served, startServe } from "../testing/command_line.ts";
+import { Program, ROOT } from "../testing/daemon.ts";
+import { record, Type } from "../testing/fastcgi_records.ts";
 import { testWith } from "../testing/needs.ts";
 
 const echo: App = async (request, info) => {
@@ -77,6 +79,77 @@ for (const [protocol, serve] of [["fastcgi", serveFastCGI], ["scgi", serveSCGI]]
     assertMatch(stdout, /^404 Not Found\n[^]*\nx-seen: yes\n[^]*\n\{/);
     assertMatch(stderr, /127\.0\.0\.1:\d+ responded with 404 Not Found\n$/);
     assertEquals(code, 1);
+  });
+}
+
+Deno.test("fetch --values prints the limits of a server as they are set", async () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  await using _server = serveFastCGI(echo, listener, { maxConnections: 7, maxRequests: Infinity });
+  const address = `127.0.0.1:${listener.addr.port}`;
+  const { code, stdout, stderr } = await runCommandLine(["fetch", "--values", address], [
+    "--allow-net",
+  ]);
+  assertEquals(
+    [code, stdout, stderr],
+    [0, "FCGI_MAX_CONNS=7\nFCGI_MAX_REQS=2147483647\nFCGI_MPXS_CONNS=1\n", ""],
+  );
+});
+
+Deno.test("fetch --values prints the limits that serve has by its options", async () => {
+  const limits = ["--max-connections=70", "--max-concurrent-requests=50"];
+  await using daemon = startServe(`${ROOT}examples/hello.ts`, limits);
+  const { stdout } = await runCommandLine(["fetch", await served(daemon), "--values"], [
+    "--allow-net",
+  ]);
+  assertEquals(stdout, "FCGI_MAX_CONNS=70\nFCGI_MAX_REQS=50\nFCGI_MPXS_CONNS=1\n");
+});
+
+/** What an application responds to FCGI_GET_VALUES, and what is printed. */
+const VALUES: Record<string, [response: Uint8Array, stdout: string, stderr: string]> = {
+  "none": [record(Type.getValuesResult, 0, bytes("")), "", "ADDR knows none of the values\n"],
+  "others, which control a terminal": [
+    record(Type.getValuesResult, 0, bytes("\x01\x02a\x1b\x07")),
+    "a=\\x1b\\x07\n",
+    "",
+  ],
+  "no FastCGI": [
+    bytes("HTTP/1.1 400 Bad Request\r\n\r\n"),
+    "",
+    "Cannot fetch from ADDR as it must be a FastCGI application: its response is not FastCGI. Try --protocol scgi, or curl if it is an HTTP server\n",
+  ],
+  "nothing": [
+    bytes(""),
+    "",
+    "Cannot fetch from ADDR: it closed the connection without FCGI_GET_VALUES_RESULT\n",
+  ],
+  "a pair that is cut off": [
+    record(Type.getValuesResult, 0, bytes("\x05\x05a")),
+    "",
+    "Cannot fetch from ADDR: Cannot decode name-value pairs",
+  ],
+};
+
+for (const [name, [response, expected, message]] of Object.entries(VALUES)) {
+  Deno.test(`fetch --values reports what an application knows: ${name}`, async () => {
+    const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const serving = (async () => {
+      const conn = await listener.accept();
+      await conn.read(new Uint8Array(1000));
+      // In two parts, as a network may cut it.
+      for (const part of [response.subarray(0, 5), response.subarray(5)]) await conn.write(part);
+      await conn.closeWrite();
+      while (await conn.read(new Uint8Array(1000)).catch(() => null) !== null);
+      conn.close();
+    })();
+    const address = `127.0.0.1:${listener.addr.port}`;
+    const { code, stdout, stderr } = await runCommandLine(["fetch", "--values", address], [
+      "--allow-net",
+    ]);
+    await serving;
+    listener.close();
+    assertEquals(stdout, expected);
+    assertEquals(stderr.startsWith(message.replace("ADDR", address)), true, stderr);
+    assertEquals(code, message.startsWith("Cannot") ? 1 : 0);
   });
 }
 
@@ -222,14 +295,17 @@ Deno.test("fetch sends nothing if the root has no script, and says so", async ()
   await Deno.remove(root, { recursive: true });
 });
 
-testWith({ [PHP_FPM]: "php-fpm" }, "fetch says how PHP-FPM's own paths are fetched", async () => {
-  const folder = await Deno.makeTempDir();
-  await Deno.chmod(folder, 0o755);
-  const socket = `${folder}/fpm.sock`;
-  const user = Deno.uid() === 0 ? "user = www-data\ngroup = www-data\n" : "";
-  await Deno.writeTextFile(
-    `${folder}/fpm.conf`,
-    `[global]
+testWith(
+  { [PHP_FPM]: "php-fpm" },
+  "fetch says how PHP-FPM's own paths are fetched, and prints its limits",
+  async () => {
+    const folder = await Deno.makeTempDir();
+    await Deno.chmod(folder, 0o755);
+    const socket = `${folder}/fpm.sock`;
+    const user = Deno.uid() === 0 ? "user = www-data\ngroup = www-data\n" : "";
+    await Deno.writeTextFile(
+      `${folder}/fpm.conf`,
+      `[global]
 error_log = /dev/stderr
 daemonize = no
 [www]
@@ -238,20 +314,23 @@ pm = static
 pm.max_children = 1
 ping.path = /ping
 `,
-  );
-  await using fpm = new Program(PHP_FPM, { args: ["-y", `${folder}/fpm.conf`] });
-  await fpm.says("ready to handle connections");
-  const run = (...args: string[]) =>
-    runCommandLine(["fetch", `unix:${socket}`, ...args], ["--allow-all"]);
-  const { code, stderr } = await run("/ping");
-  assertEquals(code, 1);
-  const hint = /^PHP-FPM needs .*: fetch (.*)$/m.exec(stderr);
-  assert(hint !== null, stderr);
-  const [address, ...args] = hint[1].split(" ");
-  assertEquals(address, `unix:${socket}`);
-  assertEquals(await run(...args), { code: 0, stdout: "pong", stderr: "" });
-  await Deno.remove(folder, { recursive: true });
-});
+    );
+    await using fpm = new Program(PHP_FPM, { args: ["-y", `${folder}/fpm.conf`] });
+    await fpm.says("ready to handle connections");
+    const run = (...args: string[]) =>
+      runCommandLine(["fetch", `unix:${socket}`, ...args], ["--allow-all"]);
+    const { code, stderr } = await run("/ping");
+    assertEquals(code, 1);
+    const hint = /^PHP-FPM needs .*: fetch (.*)$/m.exec(stderr);
+    assert(hint !== null, stderr);
+    const [address, ...args] = hint[1].split(" ");
+    assertEquals(address, `unix:${socket}`);
+    assertEquals(await run(...args), { code: 0, stdout: "pong", stderr: "" });
+    const { stdout } = await run("--values");
+    assertMatch(stdout, /^FCGI_MPXS_CONNS=0$/m);
+    await Deno.remove(folder, { recursive: true });
+  },
+);
 
 Deno.test("fetch prints no control characters of a header", async () => {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
@@ -267,6 +346,8 @@ const MISTAKES: [args: string[], message: string][] = [
   [[], "Name the application's address, as in: fetch 127.0.0.1:9000 /"],
   [["127.0.0.1:9000", "users"], "The path must begin with /"],
   [["127.0.0.1:9000", "/", "/"], "One path is fetched"],
+  [["127.0.0.1:9000", "/", "--values"], '--values takes no path: "/" is one too many.'],
+  [["127.0.0.1:9000", "--values", "-p", "scgi"], "--values is for fastcgi"],
   [["9000"], `current value is "9000". Did you mean 127.0.0.1:9000?`],
   [["http://127.0.0.1:9000/a"], "Did you mean 127.0.0.1:9000 /a?"],
   [["127.0.0.1:9000", "--method", "PUT"], "There is no option --method. Use --request PUT."],
