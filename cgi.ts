@@ -11,14 +11,14 @@
  * @module
  */
 
-import type { App, AppOptions } from "./bridge/app.ts";
+import type { App, AppOptions, HandlerInfo } from "./bridge/app.ts";
 import { checkNumbers } from "./bridge/check_numbers.ts";
 import { checkRequestOptions, disconnected, Exchange } from "./server/exchange.ts";
 import { contentLength, isDecoded } from "./bridge/request.ts";
 import { serverQuirks } from "./bridge/server_quirks.ts";
 import { MAX_BUFFERED_BODY, RequestBody, type RequestBodySource } from "./server/request_body.ts";
 import { refuse, respond, type ResponseSink, toHandler } from "./server/respond.ts";
-import { pipeWriter, safeLog } from "./io/log.ts";
+import { type LogFunction, pipeWriter, safeLog } from "./io/log.ts";
 import { ReadBuffer } from "./io/read_buffer.ts";
 import { concat, decodeDebugFormat, encodeByteString } from "./wire/byte_string.ts";
 import { ProtocolError } from "./wire/protocol_error.ts";
@@ -88,7 +88,7 @@ export interface CGIOptions extends AppOptions {
    *
    * @default undefined, lines are written to `stderr`
    */
-  log?: (message: string) => void;
+  log?: (message: string, info?: HandlerInfo) => void;
   /**
    * How many bytes the body may have, from 0. Beyond it the response is 413, unless the app handles the error. Bodies
    * stream, and web servers have limits of their own.
@@ -254,7 +254,7 @@ function exitWithin(timeout: number, log: (message: string) => void): void {
   });
 }
 
-function transport(log: (message: string) => void) {
+function transport(log: LogFunction<HandlerInfo>) {
   return {
     protocol: "cgi",
     program: undefined,

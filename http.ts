@@ -448,6 +448,7 @@ class HTTPInfo implements HandlerInfo {
   #variables: Variables | null = null;
   #url: ReturnType<typeof requestURL> | null = null;
   #requestId: string | undefined;
+  #log: ((message: string) => void) | null = null;
 
   constructor(
     request: Request,
@@ -504,7 +505,7 @@ class HTTPInfo implements HandlerInfo {
   }
 
   get log(): (message: string) => void {
-    return this.#options.log;
+    return this.#log ??= (message) => void this.#options.log(message, this);
   }
 
   /**

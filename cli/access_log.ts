@@ -10,7 +10,7 @@ import { shellQuote } from "../debug/shell_command.ts";
 import { flushAtEnd, LineQueue } from "../io/line_queue.ts";
 import type { LineOutput } from "../io/log.ts";
 import { LogFile } from "../io/log_file.ts";
-import { printable } from "../io/printable.ts";
+import { printable, printableJSON } from "../io/printable.ts";
 import { Failure } from "./errors.ts";
 
 /** The formats of {@linkcode accessLog}. */
@@ -138,12 +138,7 @@ function formatJSON(completed: CompletedRequest): string {
 function member(name: string, value: string | undefined): string {
   if (value === undefined) return "";
   if (QUOTED.test(value)) return `,"${name}":"${value}"`;
-  // JSON.stringify() escapes the first 32 characters only.
-  const text = printable(
-    JSON.stringify(value),
-    (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`,
-  );
-  return `,"${name}":${text}`;
+  return `,"${name}":${printableJSON(value)}`;
 }
 
 /** Returns the line of a request as the client sent it; "-" if its variables were refused. */

@@ -12,6 +12,7 @@ import { serveHTTP } from "../http.ts";
 import { EXEC_PATH } from "../process/exec_path.ts";
 import { inheritedDescriptor, inheritedListener, otherListenPid } from "../io/inherited.ts";
 import { listen, type ListenOptions, removeStaleSocket } from "../io/listen.ts";
+import { LOG_FORMATS, openDaemonLog } from "../io/daemon_log.ts";
 import { guardConsole, logLine } from "../io/log.ts";
 import { reopenLogFiles } from "../io/log_file.ts";
 import { checkExposure } from "../server/peers.ts";
@@ -102,6 +103,12 @@ or from Forwarded. PROXIES may set them: addresses, ranges such as
       value: "TO",
       about: "where errors of the app go: server (the web server's log), stderr or both\n(default)",
     },
+    {
+      name: "log-format",
+      value: "FORMAT",
+      about: `of messages on stderr: text (default) or json, one object a line with time,
+pid, message, and in what info.log writes requestId`,
+    },
     { name: "redact-query", about: "hide the values in the URL's query from OpenTelemetry" },
     { name: "debug", about: "show errors to every client; for development only" },
     { name: "check", about: "load the app and end, with 0 if it can be served" },
@@ -142,6 +149,8 @@ interface Plan extends ListenOptions {
 export async function run(args: Arguments): Promise<number> {
   endWhileStarting();
   const plan = readPlan(args);
+  const logFormat = args.choice("log-format", LOG_FORMATS) ?? "text";
+  await using _log = openDaemonLog(logFormat);
   const workers = readWorkers(args, plan);
   const workerOptions = readWorkerOptions(args, workers);
   if (args.has("check")) {
@@ -149,7 +158,7 @@ export async function run(args: Arguments): Promise<number> {
     await loadApp(plan.module, plan.addresses);
     console.log(`${plan.module} is an app`);
   } else if (workers === undefined) await serve(plan);
-  else await supervise(plan, { ...workerOptions, workers }, args);
+  else await supervise(plan, { ...workerOptions, workers, logFormat }, args);
   return 0;
 }
 

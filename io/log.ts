@@ -6,15 +6,43 @@ export interface LineOutput {
   writeSync?(bytes: Uint8Array): number;
 }
 
+/** The request that a line belongs to. */
+export interface LogSource {
+  readonly requestId: string;
+}
+
+/** Writes a line of a log, which belongs to a request if there is a source. */
+export type LogFunction<Source extends LogSource = LogSource> = (
+  line: string,
+  source?: Source,
+) => unknown;
+
 const encoder = new TextEncoder();
+/** How lines are formatted, and what writes them in place of the console. */
+let format: (line: string, source?: LogSource) => string = (line) => line;
+let writer: ((line: string) => void) | undefined;
+
+/** Sets the format of {@linkcode logLine}. */
+export function formatLog(formatLine: typeof format): void {
+  format = formatLine;
+}
+
+/** Sets what writes the lines of {@linkcode logLine}; undefined for the console. Returns what did so before. */
+export function divertLog(write: typeof writer): typeof writer {
+  const before = writer;
+  writer = write;
+  return before;
+}
 
 /**
  * Writes a line to the log of this process, which is stderr. Never throws: the disk may be full and the terminal gone,
  * and serving must not depend on them.
  */
-export function logLine(line: string): void {
+export function logLine(line: string, source?: LogSource): void {
   try {
-    console.error(line);
+    const formatted = format(line, source);
+    if (writer === undefined) console.error(formatted);
+    else writer(formatted);
   } catch {
     // There is no other place to say it.
   }
@@ -27,17 +55,17 @@ export function logLine(line: string): void {
  * @param log The option. @default other
  * @param other The other function, which never throws.
  */
-export function safeLog(
-  log?: (line: string) => unknown,
-  other: (line: string) => void = logLine,
-): (line: string) => void {
+export function safeLog<Source extends LogSource>(
+  log?: LogFunction<Source>,
+  other: LogFunction<Source> = logLine,
+): LogFunction<Source> {
   if (log === undefined) return other;
-  return (line) => {
+  return (line, source) => {
     try {
-      const result = log(line);
-      if (result instanceof Promise) result.catch(() => other(line));
+      const result = log(line, source);
+      if (result instanceof Promise) result.catch(() => other(line, source));
     } catch {
-      other(line);
+      other(line, source);
     }
   };
 }

@@ -13,7 +13,15 @@ export function printable(text: string, escape: (char: string) => string = toHex
   return PLAIN.test(text) ? text : text.replace(UNPRINTABLE, escape);
 }
 
-/** Does the same for text of several lines, with tabs. */
+/** Formats a value as JSON, in ASCII or at least without such characters: JSON.stringify() escapes the first 32 only. */
+export function printableJSON(value: unknown): string {
+  return printable(
+    JSON.stringify(value),
+    (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+}
+
+/** Does the same as {@linkcode printable} for text of several lines, with tabs. */
 export function printableLines(text: string): string {
   return text.split(/\r?\n/).map((line) =>
     line.split("\t").map((part) => printable(part)).join("\t")

@@ -91,6 +91,13 @@ export interface PreforkOptions extends ListenOptions {
    */
   maxMemory?: number;
   /**
+   * The format of the messages about workers: a line of text, or one JSON object a line, with `time`, `pid` and
+   * `message`.
+   *
+   * @default "text"
+   */
+  logFormat?: "text" | "json";
+  /**
    * Called once the first worker serves the socket; not called for an inherited socket.
    *
    * @default undefined
@@ -204,6 +211,7 @@ function checkOptions(options: PreforkOptions): SupervisorOptions {
     ),
     maxMemory: check("maxMemory", maxMemory, "from 1", maxMemory >= 1),
     backlog: options.backlog ?? null,
+    logFormat: options.logFormat ?? "text",
   };
 }
 

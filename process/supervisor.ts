@@ -9,6 +9,7 @@ import { thisProcess } from "./node_process.ts";
 import { REPORT, surplus } from "../io/balance.ts";
 import { BACKLOG_VARIABLE } from "../io/listening_socket.ts";
 import { logLine } from "../io/log.ts";
+import { type LogFormat, openDaemonLog } from "../io/daemon_log.ts";
 import { MAX_DELAY } from "../io/max_delay.ts";
 import { TRACED } from "../io/private_fields.ts";
 import type { RestartReason } from "../io/telemetry.ts";
@@ -29,6 +30,7 @@ export interface SupervisorOptions {
   maxMemory: number | null;
   /** The `backlog` of the socket; null for the system's maximum. */
   backlog: number | null;
+  logFormat: LogFormat;
 }
 
 /** What a supervisor's process reports when its first worker serves. */
@@ -409,6 +411,7 @@ export async function supervise(
   options: SupervisorOptions,
   onServing: () => void = () => {},
 ): Promise<number> {
+  await using _log = openDaemonLog(options.logFormat);
   const supervisor = new Supervisor(options, onServing);
   // All others are inherited as they are, even if they are not UTF-8.
   if (options.backlog !== null) runtime.env.set(BACKLOG_VARIABLE, String(options.backlog));

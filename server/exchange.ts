@@ -34,7 +34,7 @@ export interface TransportInfo {
   /** Shows errors to developers. */
   debug: DebugHook;
   /** Writes a line to the web server's error log, or to the daemon's own where the protocol has none. */
-  log(message: string): void;
+  log(message: string, info?: HandlerInfo): void;
 }
 
 /** The status of a request whose client has left before the response, as in nginx's log. */
@@ -139,7 +139,7 @@ export class Exchange implements RequestParts {
   }
 
   log(message: string): void {
-    this.#transport.log(message);
+    this.#transport.log(message, this.info());
   }
 
   /** Aborts when the web server aborts the request or closes the connection, and when the app has taken too long. */

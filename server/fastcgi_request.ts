@@ -8,11 +8,12 @@ import { RequestBody, type RequestBodySource } from "./request_body.ts";
 import { expire, ResponseClock, timeoutError } from "./request_timeout.ts";
 import { refuse, respond, type ResponseSink } from "./respond.ts";
 import type { RunningRequests } from "./running_requests.ts";
-import type { AppObject, AppOptions, FilterInfo, Handler } from "../bridge/app.ts";
+import type { AppObject, AppOptions, FilterInfo, Handler, HandlerInfo } from "../bridge/app.ts";
 import { describeError } from "../io/describe.ts";
 import { contentLength } from "../bridge/request.ts";
 import { type ServerQuirks, serverQuirks } from "../bridge/server_quirks.ts";
 import { LINGER, LINGER_IDLE } from "../io/timeouts.ts";
+import type { LogFunction } from "../io/log.ts";
 import { Progress } from "../io/progress.ts";
 import type { ReadBuffer } from "../io/read_buffer.ts";
 import { workload } from "../io/workload.ts";
@@ -43,7 +44,7 @@ export interface FastCGIService {
   app: AppObject;
   options: AppOptions;
   limits: FastCGILimits;
-  log: (message: string) => void;
+  log: LogFunction<HandlerInfo>;
   logTo: "server" | "log" | "both";
   running: RunningRequests;
   memory: BodyMemory;
@@ -376,11 +377,11 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
     return this.#connection.flush();
   }
 
-  log(message: string): void {
+  log(message: string, info?: HandlerInfo): void {
     const { logTo, log } = this.#service;
     const ended = this.#phase === "ended" || this.#connection.closed;
     const toServer = logTo !== "log" && !ended && !this.quirks.lacksStderr;
-    if (logTo === "both" || !toServer) log(message);
+    if (logTo === "both" || !toServer) log(message, info);
     if (!toServer) return;
     encodeStreamText(
       this.#connection.out,

@@ -8,11 +8,12 @@ import { expire, ResponseClock, timeoutError } from "./request_timeout.ts";
 import { refuse, respond, type ResponseSink } from "./respond.ts";
 import type { RunningRequests } from "./running_requests.ts";
 import type { ServerConnection } from "./server.ts";
-import type { AppOptions, Handler } from "../bridge/app.ts";
+import type { AppOptions, Handler, HandlerInfo } from "../bridge/app.ts";
 import { describeError } from "../io/describe.ts";
 import { contentLength } from "../bridge/request.ts";
 import { Channel, type ChannelHandler, StallError } from "../io/channel.ts";
 import type { Duplex } from "../io/duplex.ts";
+import type { LogFunction } from "../io/log.ts";
 import { Progress } from "../io/progress.ts";
 import type { ReadBuffer } from "../io/read_buffer.ts";
 import { workload } from "../io/workload.ts";
@@ -27,7 +28,7 @@ export interface SCGIService {
   options: AppOptions;
   lenient: boolean;
   limits: Required<LimitOptions>;
-  log: (message: string) => void;
+  log: LogFunction<HandlerInfo>;
   running: RunningRequests;
   memory: BodyMemory;
   requestTimeout: number;
@@ -144,8 +145,8 @@ export class SCGIConnection
     return flushed;
   }
 
-  log(message: string): void {
-    this.#service.log(message);
+  log(message: string, info?: HandlerInfo): void {
+    this.#service.log(message, info);
   }
 
   pull(): void {

@@ -1,8 +1,9 @@
 /** The access log of `serve`: nothing blocks it, nothing is lost at any end, and its file is rotated under load. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { fetchFastCGI } from "../gateway.ts";
-import { runCommandLine, served, startServe } from "./testing/command_line.ts";
-import type { Daemon } from "./testing/daemon.ts";
+import { concat } from "./testing/bytes.ts";
+import { importMapFlags, runCommandLine, served, startServe } from "./testing/command_line.ts";
+import { type Daemon, ROOT } from "./testing/daemon.ts";
 import { deadline } from "./testing/deadline.ts";
 
 const ignore = Deno.build.os === "windows";
@@ -217,3 +218,126 @@ Deno.test(
     await Deno.remove(folder, { recursive: true });
   },
 );
+
+/** Returns the objects that a log has, one a line. */
+function objectsIn(
+  log: string,
+): { time: string; pid: number; message: string; requestId?: string }[] {
+  return log.trim().split("\n").map((line) => JSON.parse(line));
+}
+
+Deno.test(
+  "serve --log-format json writes one object a line, by workers and their supervisor alike",
+  { ignore },
+  async () => {
+    const folder = await Deno.makeTempDir();
+    const socket = `unix:${folder}/socket` as const;
+    await Deno.writeTextFile(
+      `${folder}/app.ts`,
+      `export default (request, info) => {
+  info.log("a line\\nand \\x1b[2J another");
+  if (new URL(request.url).pathname === "/throw") throw new Error("broken");
+  return new Response(info.requestId);
+};`,
+    );
+    await using daemon = startServe(
+      `${folder}/app.ts`,
+      ["--listen", socket, "--workers=1", "--log-format=json", "--log=stderr"],
+      ["--allow-all"],
+    );
+    await daemon.says(" on ");
+    await daemon.says("Serving ");
+    const get = (path: string, headers: HeadersInit = {}) =>
+      fetchFastCGI(new Request(`http://localhost${path}`, { headers }), socket, { log: () => {} });
+    const id = await (await get("/", { "x-request-id": "mine" })).text();
+    assertEquals(id, "mine");
+    const own = await (await get("/")).text();
+    assertEquals((await get("/throw")).status, 500);
+    daemon.child.kill("SIGHUP");
+    await daemon.says("Serving ", 2);
+    assertEquals((await daemon.stop()).code, 0);
+    await daemon.ended;
+    const objects = objectsIn(daemon.log);
+    for (const { time } of objects) assertEquals(new Date(time).toISOString(), time);
+    const lines = objects.filter(({ message }) => message.startsWith("a line"));
+    assertEquals(lines.map(({ message }) => message), Array(3).fill("a line\nand \x1b[2J another"));
+    assertEquals(lines.slice(0, 2).map(({ requestId }) => requestId), ["mine", own]);
+    // deno-lint-ignore no-control-regex
+    assertEquals(/[\x00-\x09\x0b-\x1f]/.test(daemon.log), false);
+    const [thrown] = objects.filter(({ message }) => message.includes("broken"));
+    assertEquals(thrown.requestId, lines[2].requestId);
+    assertStringIncludes(thrown.message, "app.ts:3");
+    const [serving] = objects.filter(({ message }) => message.startsWith("Serving "));
+    assertEquals([serving.pid === daemon.child.pid, serving.requestId], [false, undefined]);
+    await Deno.remove(folder, { recursive: true });
+  },
+);
+
+Deno.test(
+  "serve --log-format json has an object for what a supervisor says, and why nothing is served",
+  { ignore },
+  async () => {
+    const folder = await Deno.makeTempDir();
+    await Deno.writeTextFile(`${folder}/app.ts`, "throw new Error('broken');");
+    const { code, stderr } = await runCommandLine(
+      [
+        ...["serve", `${folder}/app.ts`, "-l", `unix:${folder}/socket`],
+        ...["--workers=1", "--log-format=json"],
+      ],
+      ["--allow-all"],
+    );
+    assertEquals(code, 3);
+    const messages = objectsIn(stderr).map(({ message }) => message);
+    assertMatch(messages.join("\n"), /^Worker \d+ ended with code 1 before it served$/m);
+    assertStringIncludes(messages.at(-1)!, "Cannot start the workers");
+    await Deno.remove(folder, { recursive: true });
+  },
+);
+
+for (const format of ["text", "json"]) {
+  Deno.test(`serve serves while nobody reads its stderr, and says what is lost, in ${format}`, {
+    ignore,
+  }, async () => {
+    const folder = await Deno.makeTempDir();
+    const socket = `unix:${folder}/socket` as const;
+    await Deno.writeTextFile(
+      `${folder}/app.ts`,
+      `export default (_request, info) => {
+  for (let i = 0; i < 100; i++) info.log("x".repeat(1000));
+  return new Response("sent");
+};`,
+    );
+    const args = ["--listen", socket, "--log=stderr", `--log-format=${format}`];
+    const child = new Deno.Command(Deno.execPath(), {
+      args: [
+        ...["run", "--no-prompt", "--allow-all", ...importMapFlags(), `${ROOT}cli.ts`],
+        ...["serve", `${folder}/app.ts`, ...args],
+      ],
+      stdin: "null",
+      stdout: "null",
+      stderr: "piped",
+    }).spawn();
+    const reader = child.stderr.getReader();
+    const parts = [(await deadline(reader.read(), "the first line")).value!];
+    for (let i = 0; i < 15; i++) {
+      const response = await deadline(
+        fetchFastCGI("http://localhost/", socket, { log: () => {} }),
+        "a response",
+      );
+      assertEquals(await response.text(), "sent");
+    }
+    const read = async () => (await deadline(reader.read(), "the log")).value;
+    for (let part = await read(); part !== undefined; part = await read()) {
+      parts.push(part);
+      // It has said what is lost, and writes nothing more until it ends.
+      if (new TextDecoder().decode(part).includes("Dropped ")) child.kill("SIGTERM");
+    }
+    assertEquals((await deadline(child.status, "the end")).code, 0);
+    const lines = new TextDecoder().decode(concat(parts)).trim().split("\n");
+    const messages = format === "text" ? lines : lines.map((line) => JSON.parse(line).message);
+    const [, lost] = /^Dropped (\d+) lines of this log/m.exec(messages.join("\n"))!;
+    const logged = messages.filter((line) => line === "x".repeat(1000)).length;
+    assertEquals(logged + Number(lost), 1500);
+    await Deno.remove(folder, { recursive: true });
+  });
+}

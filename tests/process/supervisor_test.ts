@@ -62,6 +62,7 @@ Deno.test("Supervisor.reload() during a reload replaces each worker once more at
     maxRequests: null,
     maxMemory: null,
     backlog: null,
+    logFormat: "text" as const,
   };
   const supervisor = new Supervisor(options, serving.resolve);
   const code = supervisor.run();
