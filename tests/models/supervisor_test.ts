@@ -258,6 +258,7 @@ async function run(scenario: Scenario): Promise<void> {
     maxRequests,
     maxMemory,
     backlog: null,
+    logFormat: "text",
   }, () => {
     hasServed = true;
     system.phase = "serving";
