@@ -22,7 +22,7 @@ export async function runExporting(
     args: [
       ...["run", "--quiet", "--no-prompt", "--no-config"],
       ...(importMap === undefined ? [] : [`--import-map=${importMap}`]),
-      ...["--allow-net", "--allow-read", "--allow-write", "--allow-run"],
+      ...["--allow-net", "--allow-read", "--allow-write", "--allow-run", "--allow-env=PATH"],
       ...[program.href, ...args],
     ],
     env: { ...receiver.env, ...env },
