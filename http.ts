@@ -25,7 +25,7 @@ import {
 } from "./bridge/request.ts";
 import { toHandler } from "./server/respond.ts";
 import { checkHeaders, checkResponse } from "./server/response_head.ts";
-import { createVariables } from "./bridge/request_variables.ts";
+import { createURLVariables, createVariables } from "./bridge/request_variables.ts";
 import type { Addr, NetAddr, UnixAddr } from "./io/addr.ts";
 import { DEFAULT_PORTS } from "./io/address.ts";
 import { safeLog } from "./io/log.ts";
@@ -214,6 +214,9 @@ function open(
 class Service {
   #handler: Handler;
   #options: LoggedOptions;
+  /** The options for the peers that a list of `trustForwarded` includes, and for others. */
+  #trusting: LoggedOptions;
+  #distrusting: LoggedOptions;
   /** Whether the app sees another URL than Deno. On a Unix socket, its URLs have the scheme "http+unix". */
   #moved: boolean;
   /** The requests whose handlers run, if their ends are reported. */
@@ -226,6 +229,8 @@ class Service {
   constructor(app: App, options: HTTPOptions) {
     this.#handler = toHandler(app);
     this.#options = { ...options, log: safeLog(options.log) };
+    this.#trusting = { ...this.#options, trustForwarded: true };
+    this.#distrusting = { ...this.#options, trustForwarded: false };
     const { path, basePath, trustForwarded, requestTimeout = Infinity } = options;
     this.#requestTimeout = requestTimeout;
     this.#limited = new Ticker(tickFor(requestTimeout));
@@ -249,13 +254,19 @@ class Service {
     const { onCompleted } = this.#options;
     const refusal = refusalOf(native);
     const request = refusal === undefined ? withAddressedHost(native) : native;
-    const info = new HTTPInfo(request, remoteAddr, completed, this.#options);
+    const info = new HTTPInfo(request, remoteAddr, completed, this.#optionsFor(remoteAddr));
     return onCompleted === undefined ? this.#respond(request, refusal, info) : this.#report(
       new HTTPCompletion(request, info, onCompleted, this.#telemetry?.activeTraceId()),
       request,
       refusal,
       info,
     );
+  }
+
+  #optionsFor(peer: Addr): LoggedOptions {
+    const options = this.#options;
+    if (!Array.isArray(options.trustForwarded)) return options;
+    return isTrusted(options, nameOfPeer(peer)) ? this.#trusting : this.#distrusting;
   }
 
   async #report(
@@ -459,9 +470,7 @@ class HTTPInfo implements HandlerInfo {
     this.#request = request;
     this.#remoteAddr = remoteAddr;
     this.#completed = completed;
-    this.#options = Array.isArray(options.trustForwarded)
-      ? { ...options, trustForwarded: isTrusted(options, nameOfPeer(remoteAddr)) }
-      : options;
+    this.#options = options;
   }
 
   get protocol(): Protocol {
@@ -519,10 +528,13 @@ class HTTPInfo implements HandlerInfo {
   }
 
   #requestURL(): ReturnType<typeof requestURL> {
-    return this.#url ??= requestURL(
-      this.variables,
+    if (this.#url !== null) return this.#url;
+    const pairs = this.#variables === null ? createURLVariables(this.#request) : undefined;
+    const variables = pairs === undefined ? this.variables : new Variables(pairs);
+    return this.#url = requestURL(
+      variables,
       this.#options.basePath,
-      trustedForwarded(this.variables, this.#options),
+      trustedForwarded(variables, this.#options),
       "http",
       undefined,
     );

@@ -10,7 +10,6 @@ import { CONNECTION_FIELDS, TOKEN } from "../wire/cgi.ts";
 import type { Variables } from "../wire/variables.ts";
 import type { AppOptions, Protocol } from "./app.ts";
 import { serverQuirks } from "./server_quirks.ts";
-import type { NetAddr } from "../io/addr.ts";
 
 /** Methods that no `Request` can have (A5). */
 export const NO_REQUEST: RegExp = /^(?:CONNECT|TRACE|TRACK)$/i;
@@ -111,7 +110,8 @@ export function requireLength(variables: Variables, method: string): void {
 }
 
 /** Returns whether the client used HTTPS (A7). */
-function isSecure(variables: Variables): boolean {
+function isSecure(variables: Variables, { proto }: Forwarded): boolean {
+  if (proto !== undefined) return proto.toLowerCase() === "https";
   const https = variables.byteString("HTTPS");
   if (https !== undefined && !/^(?:off|0)$/i.test(https)) return true;
   return variables.byteString("REQUEST_SCHEME")?.toLowerCase() === "https";
@@ -135,10 +135,10 @@ function targetAuthority(variables: Variables): string | undefined {
 }
 
 /** Returns the scheme and authority of the URL (A7 to A9, A11). */
-function requestOrigin(variables: Variables, { proto, host }: Forwarded = {}): string {
-  const secure = proto === undefined ? isSecure(variables) : proto.toLowerCase() === "https";
-  const scheme = secure ? "https" : "http";
-  const authority = host ?? targetAuthority(variables) ?? variables.byteString("HTTP_HOST") ??
+function requestOrigin(variables: Variables, forwarded: Forwarded): string {
+  const scheme = isSecure(variables, forwarded) ? "https" : "http";
+  const authority = forwarded.host ?? targetAuthority(variables) ??
+    variables.byteString("HTTP_HOST") ??
     serverAuthority(variables, scheme);
   if (!isAuthority(authority)) {
     throw new ProtocolError(
@@ -230,6 +230,7 @@ function percent(char: string): string {
 
 /** Decodes percent-encoding into a byte string. */
 export function decodePercent(text: string): string {
+  if (!text.includes("%")) return text;
   return text.replace(
     /%([0-9a-f]{2})/gi,
     (_, hex: string) => String.fromCharCode(parseInt(hex, 16)),
@@ -293,12 +294,14 @@ function trimSlashes(path: string): string {
  * @param rest The end of the URL's path, encoded.
  */
 function samePath(rest: string, info: string): boolean {
+  if (rest === info && !rest.includes("%")) return true;
   return [rest, rest.replace(/%(?=2f)/gi, "%25")].map(decodePercent)
     .some((path) => path === info || path.replace(/\/{2,}/g, "/") === info);
 }
 
 /** Returns the beginning of an encoded path that decodes to `decoded`, or undefined if there is none. */
 function encodedPrefix(path: string, decoded: string): string | undefined {
+  if (path.startsWith(decoded) && !decoded.includes("%")) return decoded;
   let at = 0;
   for (const char of decoded) {
     if (path[at] === "%" && decodePercent(path.slice(at, at + 3)) === char) at += 3;
@@ -315,35 +318,63 @@ const AMBIGUOUS = /^[^?]*[%;=]/;
 const DOT_SEGMENT = /\/(?:\.|%2e)/i;
 /** A host that `URL` does not change: no IP address, no Punycode, no port that may be the scheme's default. */
 const PLAIN_HOST = /^(?:(?!xn--)[a-z][a-z0-9-]*\.)*(?!xn--)[a-z][a-z0-9-]*(?::[1-9]\d{3})?$/;
-/** The last Host field and its origin, which are usually those of the next request too. */
+/** The last authority and its origin, which are usually those of the next request too. */
 const lastHost = { secure: false, host: "", origin: "" };
 
-/**
- * Returns the URL of an ordinary request without parsing it: the same as {@linkcode requestURL}, faster.
- *
- * @returns The URL, or undefined if it must be parsed.
- * @throws {ProtocolError} If the host is invalid.
- */
-export function requestHref(variables: Variables, options: AppOptions): string | undefined {
-  if (options.basePath !== undefined || options.trustForwarded) return undefined;
+/** The parts of a URL that are used. */
+type URLParts = Pick<URL, "href" | "origin" | "pathname" | "search">;
+
+/** Returns the target of an ordinary request, which `URL` does not change. Returns undefined if it may. */
+function plainTarget(variables: Variables): string | undefined {
   const target = variables.byteString("REQUEST_URI");
-  const host = variables.byteString("HTTP_HOST");
-  if (target === undefined || host === undefined) return undefined;
-  if (!PLAIN_TARGET.test(target) || DOT_SEGMENT.test(target)) return undefined;
+  if (target === undefined || !PLAIN_TARGET.test(target) || DOT_SEGMENT.test(target)) {
+    return undefined;
+  }
   const at = target.indexOf("?");
   const query = variables.byteString("QUERY_STRING");
   if (at < 0 ? query !== undefined : target.slice(at + 1) !== query) return undefined;
   // A target without these characters is the same decoded and encoded.
-  if (AMBIGUOUS.test(target) && serverQuirks(variables).decodesTarget) return undefined;
-  const secure = isSecure(variables);
+  return AMBIGUOUS.test(target) && serverQuirks(variables).decodesTarget ? undefined : target;
+}
+
+/** Returns the origin of a request with a plain target. Returns undefined if no variable has its authority. */
+function plainOrigin(variables: Variables, forwarded: Forwarded): string | undefined {
+  const host = forwarded.host ?? variables.byteString("HTTP_HOST");
+  if (host === undefined) return undefined;
+  const secure = isSecure(variables, forwarded);
   if (host !== lastHost.host || secure !== lastHost.secure) {
     lastHost.origin = PLAIN_HOST.test(host)
       ? `${secure ? "https" : "http"}://${host}`
-      : new URL(requestOrigin(variables)).origin;
+      : new URL(requestOrigin(variables, forwarded)).origin;
     lastHost.host = host;
     lastHost.secure = secure;
   }
-  return lastHost.origin + target;
+  return lastHost.origin;
+}
+
+/**
+ * Returns the URL of an ordinary request without parsing it: the same as {@linkcode requestURL} without `basePath`,
+ * faster.
+ *
+ * @returns The URL, or undefined if it must be parsed.
+ * @throws {ProtocolError} If the host is invalid.
+ */
+export function requestHref(variables: Variables, forwarded: Forwarded = {}): string | undefined {
+  const target = plainTarget(variables);
+  const origin = target && plainOrigin(variables, forwarded);
+  return origin && origin + target;
+}
+
+/** Does the same in parts. */
+function plainURL(variables: Variables, forwarded: Forwarded): URLParts | undefined {
+  const target = plainTarget(variables);
+  const origin = target && plainOrigin(variables, forwarded);
+  if (!target || !origin) return undefined;
+  const at = target.indexOf("?");
+  const pathname = at < 0 ? target : target.slice(0, at);
+  // As in URL, an empty query has no question mark.
+  const search = at < 0 || at === target.length - 1 ? "" : target.slice(at);
+  return { href: origin + target, origin, pathname, search };
 }
 
 /** What the nearest proxy says of the client's request, if it is trusted. */
@@ -352,8 +383,8 @@ export interface Forwarded {
   proto?: string;
   /** The host that the client addressed. */
   host?: string;
-  /** The client, if the proxy names an address. */
-  client?: NetAddr;
+  /** The client, which may be no address. */
+  client?: string;
 }
 
 /** The URL of a request as the app sees it, and how its path is split. */
@@ -379,7 +410,8 @@ export function requestURL(
   program: string | undefined,
 ): RequestURL {
   // By concatenation: as the base of a URL, "//evil.example/x" would be another host.
-  const url = new URL(requestOrigin(variables, forwarded) + requestTarget(variables));
+  const url = plainURL(variables, forwarded) ??
+    new URL(requestOrigin(variables, forwarded) + requestTarget(variables));
   let prefix: string;
   if (basePath !== undefined && basePath !== "auto") {
     prefix = encodedPrefix(url.pathname, toByteString(trimSlashes(basePath))) ?? "";

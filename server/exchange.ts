@@ -160,7 +160,10 @@ export class Exchange implements RequestParts {
     const { variables } = this;
     this.method = requestMethod(variables);
     requireLength(variables, this.method);
-    this.url = requestHref(variables, this.#options) ?? this.#requestURL().href;
+    const plain = this.#options.basePath === undefined
+      ? requestHref(variables, trustedForwarded(variables, this.#options))
+      : undefined;
+    this.url = plain ?? this.#requestURL().href;
     this.trace?.requested(this.method, this.#requestedURL(), this.#options.redactQuery);
     if (variables.hasLineBreaks) this.createHeaders();
     if (this.#readable() === null) this.#body?.discard();

@@ -12,11 +12,14 @@ const PARAMETER =
 /** What web servers send as REMOTE_ADDR for a peer on a Unix socket (A30). */
 const UNIX_PEERS = /^(?:unix(?::.*)?|\/.*|@.*|localhost)$/s;
 const LOOPBACK = ["127.0.0.0/8", "::1"];
+const NOTHING: Forwarded = {};
 
 /** The proxies of a list of the option `trustForwarded`. */
 class TrustedProxies {
   readonly #addresses: AddressSet;
   readonly #unix: boolean;
+  /** The last address and whether it is one of them. */
+  #last = { address: "", trusted: false };
 
   /** @throws {TypeError} If an entry is not one of those that the option has. */
   constructor(list: readonly string[]) {
@@ -27,7 +30,11 @@ class TrustedProxies {
   }
 
   has(address: string): boolean {
-    return this.#addresses.has(address) || this.#unix && UNIX_PEERS.test(address);
+    if (address !== this.#last.address) {
+      const trusted = this.#addresses.has(address) || this.#unix && UNIX_PEERS.test(address);
+      this.#last = { address, trusted };
+    }
+    return this.#last.trusted;
   }
 }
 
@@ -71,10 +78,10 @@ export function isTrusted({ trustForwarded = false }: AppOptions, address: strin
  * @throws {ProtocolError} If Forwarded is malformed.
  */
 export function trustedForwarded(variables: Variables, options: AppOptions): Forwarded {
-  if (!options.trustForwarded) return {};
+  if (!options.trustForwarded) return NOTHING;
   return isTrusted(options, variables.byteString("REMOTE_ADDR") ?? "")
     ? readForwarded(variables)
-    : {};
+    : NOTHING;
 }
 
 /** Returns the client's address, with port 0 where REMOTE_PORT is none (A30). */
@@ -92,7 +99,7 @@ export function remoteAddress(variables: Variables, options: AppOptions): NetAdd
 /** Returns the client that a trusted proxy names, if any. The log of a request with a malformed Forwarded has the proxy. */
 function forwardedClient(variables: Variables, options: AppOptions): NetAddr | undefined {
   try {
-    return trustedForwarded(variables, options).client;
+    return parseNode(trustedForwarded(variables, options).client);
   } catch {
     return undefined;
   }
@@ -105,20 +112,22 @@ function forwardedClient(variables: Variables, options: AppOptions): NetAddr | u
  * @throws {ProtocolError} If Forwarded is malformed, as an open quote would swallow what the proxy has appended.
  */
 function readForwarded(variables: Variables): Forwarded {
-  const last = (name: string) =>
-    variables.byteString(name)?.replace(/^.*,/s, "").trim() || undefined;
+  const last = (name: string) => {
+    const value = variables.byteString(name);
+    return value && value.slice(value.lastIndexOf(",") + 1).trim() || undefined;
+  };
   const proto = last("HTTP_X_FORWARDED_PROTO");
   const host = last("HTTP_X_FORWARDED_HOST");
   const client = last("HTTP_X_FORWARDED_FOR");
   const text = variables.byteString("HTTP_FORWARDED");
   if (text === undefined || (proto ?? host ?? client) !== undefined) {
-    return { proto, host, client: parseNode(client) };
+    return { proto, host, client };
   }
   const element = lastElement(text);
   return {
     proto: element.get("proto"),
     host: element.get("host"),
-    client: parseNode(element.get("for")),
+    client: element.get("for"),
   };
 }
 

@@ -239,6 +239,7 @@ export const BEHAVIOURS: Behaviour[] = [
         "pathInfo",
         "protocol",
         "remoteAddr",
+        "requestId",
         "scriptName",
         "variables",
       ],
