@@ -1,7 +1,7 @@
 import { assertEquals, assertInstanceOf, assertStringIncludes, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import type { AppOptions, HandlerInfo } from "../../bridge/app.ts";
-import { mountPrefix } from "../../bridge/request.ts";
+import { mountPrefix, requestHref, requestURL } from "../../bridge/request.ts";
 import { checkRequestOptions } from "../../server/exchange.ts";
 import { Variables } from "../../wire/variables.ts";
 import { bytes, text } from "../testing/bytes.ts";
@@ -1119,4 +1119,58 @@ Deno.test("any variables result in a request or a status from 400 to 501, and po
     }),
     { numRuns: 300 },
   );
+});
+
+Deno.test("requestHref() and requestURL() return what URL makes of an ordinary request", () => {
+  const target = fc.array(
+    fc.constantFrom(
+      "/",
+      "a",
+      ".",
+      "..",
+      "%2e",
+      "%41",
+      "?",
+      ";",
+      "=",
+      "+",
+      " ",
+      "é",
+      "^",
+      "|",
+      "//",
+    ),
+    { maxLength: 8 },
+  ).map((parts) => "/" + parts.join(""));
+  const host = fc.constantFrom(
+    ...[
+      "example.org",
+      "example.org:8080",
+      "example.org:80",
+      "EXAMPLE.org",
+      "127.1",
+      "xn--a",
+      "a:443",
+    ],
+  );
+  const name = fc.option(host, { nil: undefined });
+  const proto = fc.constantFrom(undefined, "https", "HTTP");
+  fc.assert(fc.property(target, host, name, proto, (target, host, forwardedHost, proto) => {
+    const [path, query = ""] = target.split(/\?(.*)/s);
+    const variables = new Variables([
+      ["REQUEST_URI", target],
+      ["QUERY_STRING", query],
+      ["HTTP_HOST", host],
+    ]);
+    const forwarded = { host: forwardedHost, proto };
+    const scheme = proto === "https" ? "https" : "http";
+    const origin = `${scheme}://${forwardedHost ?? host}`;
+    if (!URL.canParse(origin)) return;
+    const href = requestHref(variables, forwarded);
+    // Undefined means that it must be parsed.
+    if (href !== undefined) assertEquals(href, new URL(origin + target).href);
+    const { prefix, rest } = requestURL(variables, "/a", forwarded, "fastcgi", undefined);
+    if (href !== undefined) assertEquals(prefix + rest, new URL(origin + path).pathname);
+    assertEquals(/^(?:\/(?:a|%61))?$/i.test(prefix), true, prefix);
+  }));
 });
