@@ -529,7 +529,10 @@ class HTTPInfo implements HandlerInfo {
 
   #requestURL(): ReturnType<typeof requestURL> {
     if (this.#url !== null) return this.#url;
-    const pairs = this.#variables === null ? createURLVariables(this.#request) : undefined;
+    const forwarded = this.#options.trustForwarded === true;
+    const pairs = this.#variables === null
+      ? createURLVariables(this.#request, forwarded)
+      : undefined;
     const variables = pairs === undefined ? this.variables : new Variables(pairs);
     return this.#url = requestURL(
       variables,

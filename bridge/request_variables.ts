@@ -147,16 +147,19 @@ export function writeVariables(
   for (const [name, value] of Object.entries(overrides)) write(name, toByteString(value));
 }
 
-/** The fields that may change the URL of a request. */
+/** The fields that may change the URL of a request. If one of the first two is present, the others do not. */
 const FORWARDED = ["x-forwarded-proto", "x-forwarded-host", "x-forwarded-for", "forwarded"];
 
 /**
  * Returns those of the variables that `requestURL()` and `trustedForwarded()` read for an ordinary request of
  * `Deno.serve`, which cost less than all. Returns undefined if the request is not ordinary.
+ *
+ * @param forwarded Whether what a proxy says of it is read.
  */
-export function createURLVariables({ url, headers }: Request):
-  | [name: string, value: string][]
-  | undefined {
+export function createURLVariables(
+  { url, headers }: Request,
+  forwarded: boolean,
+): [name: string, value: string][] | undefined {
   const authority = url.indexOf("://") + 3;
   const path = url.indexOf("/", authority);
   const scheme = url.slice(0, authority - 3);
@@ -169,7 +172,10 @@ export function createURLVariables({ url, headers }: Request):
     ["QUERY_STRING", query < 0 ? "" : url.slice(query + 1)],
     ["HTTP_HOST", host],
   ];
+  if (!forwarded) return variables;
+  const ordinary = variables.length;
   for (const name of FORWARDED) {
+    if (name === "x-forwarded-for" && variables.length > ordinary) break;
     const value = headers.get(name);
     if (value !== null) variables.push([fieldVariable(name)!, value]);
   }
