@@ -207,8 +207,11 @@ async function respondInTime(
   script: ScriptBody,
   options: CGIOptions,
 ): Promise<boolean> {
-  const { requestTimeout = Infinity } = options;
-  const handler = toHandler(app);
+  const { requestTimeout = Infinity, slowLog = Infinity } = options;
+  const watched = slowLog === Infinity
+    ? app
+    : (await import("./server/slow_log.ts")).openSlowLog(slowLog)!.watch(app);
+  const handler = toHandler(watched);
   if (requestTimeout === Infinity) return await respond(handler, exchange, output, options);
   const [{ Ticker, tickFor }, { expire, ResponseClock, timeoutError }] = await Promise.all([
     import("./io/ticker.ts"),

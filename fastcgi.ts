@@ -25,6 +25,7 @@ import { FastCGIConnection } from "./server/fastcgi_connection.ts";
 import type { FastCGIService } from "./server/fastcgi_request.ts";
 import { type LimitOptions, resolveLimits } from "./server/limits.ts";
 import { RunningRequests } from "./server/running_requests.ts";
+import { openSlowLog } from "./server/slow_log.ts";
 import { MAX_CONNECTIONS, type Server, type ServerOptions, startServer } from "./server/server.ts";
 import { toByteString } from "./wire/byte_string.ts";
 
@@ -112,8 +113,9 @@ export function serveFastCGI(app: App, listener: Listener, options: FastCGIOptio
   checkRequestOptions(options);
   const limits = { ...resolveLimits(options), maxRequestsPerConnection, idleTimeout };
   const log = safeLog(options.log);
+  const slowLog = openSlowLog(options.slowLog);
   const service: FastCGIService = {
-    app: typeof app === "function" ? { fetch: app } : app,
+    app: slowLog?.watch(app) ?? (typeof app === "function" ? { fetch: app } : app),
     options,
     limits,
     log,
@@ -129,11 +131,13 @@ export function serveFastCGI(app: App, listener: Listener, options: FastCGIOptio
       ["FCGI_MPXS_CONNS", "1"],
     ],
   };
-  return startServer(
+  const server = startServer(
     listener,
     { ...options, webServerAddresses },
     (duplex, overloaded) => new FastCGIConnection(service, duplex, overloaded),
   );
+  slowLog?.closeAfter(server);
+  return server;
 }
 
 /** Returns a limit as web servers read it: in digits, also where it is Infinity. */

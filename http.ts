@@ -24,6 +24,7 @@ import {
   requestURL,
 } from "./bridge/request.ts";
 import { toHandler } from "./server/respond.ts";
+import { openSlowLog } from "./server/slow_log.ts";
 import { checkHeaders, checkResponse } from "./server/response_head.ts";
 import { createURLVariables, createVariables } from "./bridge/request_variables.ts";
 import type { Addr, NetAddr, UnixAddr } from "./io/addr.ts";
@@ -164,10 +165,12 @@ export function serveHTTP(app: App, options: HTTPOptions = {}): HTTPServer<Addr>
     "Give the app to a server of HTTP, such as Bun.serve, srvx or @hono/node-server; or serve it to a web server, " +
       "by serveFastCGI() or serveSCGI() with listen()",
   );
-  const service = new Service(app, options);
+  const slowLog = openSlowLog(options.slowLog);
+  const service = new Service(slowLog?.watch(app) ?? app, options);
   const stop = new AbortController();
   const server = open(deno, options, stop.signal, (request, info) => service.serve(request, info));
   server.finished.finally(() => service.close()).catch(() => {});
+  slowLog?.closeAfter(server);
   return limitShutdown(server, stop, options.signal, options.shutdownTimeout);
 }
 

@@ -22,6 +22,7 @@ import { mainModulePath } from "./io/main_module.ts";
 import { BodyMemory } from "./server/body_memory.ts";
 import { type LimitOptions, resolveLimits } from "./server/limits.ts";
 import { toHandler } from "./server/respond.ts";
+import { openSlowLog } from "./server/slow_log.ts";
 import { RunningRequests } from "./server/running_requests.ts";
 import { SCGIConnection, type SCGIService } from "./server/scgi_connection.ts";
 import { type Server, type ServerOptions, startServer } from "./server/server.ts";
@@ -80,8 +81,9 @@ export function serveSCGI(app: App, listener: Listener, options: SCGIOptions = {
   const log = safeLog(options.log);
   const { lenient = false } = options;
   const limits = resolveLimits(options);
+  const slowLog = openSlowLog(options.slowLog);
   const service: SCGIService = {
-    handler: toHandler(app),
+    handler: toHandler(slowLog?.watch(app) ?? app),
     options,
     lenient,
     limits,
@@ -92,9 +94,11 @@ export function serveSCGI(app: App, listener: Listener, options: SCGIOptions = {
     program: mainModulePath(),
     debug: { load: () => import("./debug/debug_page.ts"), address: listener.addr },
   };
-  return startServer(
+  const server = startServer(
     listener,
     options,
     (duplex, overloaded) => new SCGIConnection(service, duplex, overloaded),
   );
+  slowLog?.closeAfter(server);
+  return server;
 }

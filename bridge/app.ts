@@ -162,6 +162,14 @@ export interface AppOptions {
    */
   requestTimeout?: number;
   /**
+   * How long a request may run until a line of the log says so, in milliseconds, from 0; Infinity for no such line. It is
+   * written by `info.log()` while the request runs, once, and says whether the app has responded. The time in which the
+   * app waits for the client counts. Code that never lets the event loop turn is not noticed meanwhile.
+   *
+   * @default Infinity
+   */
+  slowLog?: number;
+  /**
    * Whether the response to an error is a page that shows the error and the request to any client. For development only.
    *
    * @default false

@@ -126,6 +126,13 @@ export const LIMIT_OPTIONS: readonly Limit[] = [
     "respond with 503 if the app has not by then. Default: none",
   ),
   limit(
+    "slow-log",
+    "slowLog",
+    "SECONDS",
+    ALL,
+    "log a request once that still runs by then. Default: none",
+  ),
+  limit(
     "write-timeout",
     "writeTimeout",
     "SECONDS",
