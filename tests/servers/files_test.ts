@@ -202,7 +202,15 @@ for (const [name, server] of Object.entries(SERVERS)) {
 
     suite.test("passes what is no file to the app", async (host) => {
       for (
-        const target of ["/", "/cafe/x?q=1&r=2", "/_app/other.js", "/caf%C3%A9/%20x", "/wellknown/"]
+        const target of [
+          "/",
+          "/cafe/x?q=1&r=2",
+          "/_app/other.js",
+          "/caf%C3%A9/%20x",
+          "/wellknown/",
+          ...(server.index === "redirect" ? [] : ["/types"]),
+          "/types/",
+        ]
       ) {
         const { url, scriptName } = await seen(host, target);
         assertEquals(url, `http://${host}${target}`);
