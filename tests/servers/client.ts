@@ -63,9 +63,15 @@ export class Client implements Disposable {
     this.#host = host;
   }
 
-  /** @param name The Host that it sends. */
+  /**
+   * @param host A host and port, or `unix:` and a path.
+   * @param name The Host that it sends.
+   */
   static async connect(host: string, name = host): Promise<Client> {
     const [hostname, port] = host.split(":");
+    if (hostname === "unix") {
+      return new Client(await Deno.connect({ transport: "unix", path: port }), name);
+    }
     return new Client(await Deno.connect({ hostname, port: Number(port) }), name);
   }
 

@@ -22,7 +22,7 @@ function exists(path: string): boolean {
 export function testWith(
   needs: Record<string, string>,
   name: string,
-  fn: () => void | Promise<void>,
+  fn: (t: Deno.TestContext) => void | Promise<void>,
 ): void {
   const missing = Object.keys(needs).filter((program) => find(program) === undefined);
   if (missing.length === 0) return Deno.test(name, fn);
