@@ -11,7 +11,7 @@ import { deadline } from "./testing/deadline.ts";
 import { testWith } from "./testing/needs.ts";
 import { assertFits } from "./testing/page_width.ts";
 import { handDown } from "./testing/hand_down.ts";
-import { eventually } from "./servers/harness.ts";
+import { eventually, freePort } from "./servers/harness.ts";
 
 type Send = (path: string, init?: RequestInit) => Promise<Response>;
 
@@ -390,6 +390,58 @@ Deno.test("examples/authorizer.ts allows members, and rejects others", async () 
   assertEquals([allowed.status, allowed.headers.get("variable-member")], [200, "ann"]);
   assertEquals((await serveOne(authorizer, parts({}))).status, 401);
 });
+
+testWith(
+  { "redis-server": "redis-server" },
+  "examples/visits.ts has the same sessions in each process",
+  async () => {
+    const directory = await Deno.makeTempDir();
+    const port = freePort();
+    {
+      const redis = new Deno.Command("redis-server", {
+        args: `--bind 127.0.0.1 --port ${port} --dir ${directory} --requirepass secret`.split(" "),
+        stdout: "null",
+      }).spawn();
+      await using _redis = {
+        async [Symbol.asyncDispose]() {
+          redis.kill("SIGTERM");
+          await deadline(redis.status, "the end of Redis");
+        },
+      };
+      const start = (protocol: string) =>
+        startServe(
+          `${ROOT}examples/visits.ts`,
+          ["--protocol", protocol],
+          ["--allow-env", "--allow-net=127.0.0.1", "--allow-read"],
+          { env: { REDIS_URL: `redis://:secret@127.0.0.1:${port}` } },
+        );
+      await using one = start("fastcgi");
+      await using two = start("scgi");
+      const [first, second] = [await served(one) as Address, await served(two) as Address];
+      const send: Send = (path, init) =>
+        fetchFastCGI(new Request(`http://localhost${path}`, init), first);
+      const sendOther: Send = (path, init) =>
+        fetchSCGI(new Request(`https://localhost${path}`, init), second);
+      const visit = async (send: Send, method: string, cookie = "") => {
+        const response = await deadline(send("/", { method, headers: { cookie } }), "a response");
+        return { text: await response.text(), cookie: response.headers.get("set-cookie")! };
+      };
+
+      const { text, cookie } = await visit(send, "POST");
+      assertEquals(text, "Visits: 1 of 1\n");
+      assertMatch(cookie, /^session=[\da-f-]{36}; Path=\/; HttpOnly; SameSite=Lax; Max-Age=86400$/);
+      const session = cookie.split(";")[0];
+      assertEquals((await visit(sendOther, "GET", `a=b; ${session}`)).text, "Visits: 1 of 1\n");
+      const again = await visit(sendOther, "POST", session);
+      assertEquals(again.text, "Visits: 2 of 2\n");
+      assertEquals(again.cookie, `${cookie}; Secure`);
+      assertEquals((await visit(send, "POST", "session=forged")).text, "Visits: 1 of 3\n");
+      assertEquals((await visit(send, "GET", session)).text, "Visits: 2 of 3\n");
+      assertEquals(await (await send("/health")).text(), "ok\n");
+    }
+    await Deno.remove(directory, { recursive: true });
+  },
+);
 
 Deno.test("examples can be run by their first line", async () => {
   for (const { name } of Deno.readDirSync(`${ROOT}examples`)) {
