@@ -169,9 +169,10 @@ export function serveHTTP(app: App, options: HTTPOptions = {}): HTTPServer<Addr>
   const service = new Service(slowLog?.watch(app) ?? app, options);
   const stop = new AbortController();
   const server = open(deno, options, stop.signal, (request, info) => service.serve(request, info));
-  server.finished.finally(() => service.close()).catch(() => {});
-  slowLog?.closeAfter(server);
-  return limitShutdown(server, stop, options.signal, options.shutdownTimeout);
+  const limited = limitShutdown(server, stop, options.signal, options.shutdownTimeout);
+  limited.finished.finally(() => service.close()).catch(() => {});
+  slowLog?.closeAfter(limited);
+  return limited;
 }
 
 /** Listens on the options' address with `Deno.serve`. */
@@ -279,9 +280,8 @@ class Service {
     info: HTTPInfo,
   ): Promise<Response> {
     this.#pending.add(completion);
-    const response = await this.#respond(request, refusal, info, completion);
-    this.#pending.delete(completion);
-    return completion.responded(response);
+    completion.onreported = () => this.#pending.delete(completion);
+    return completion.responded(await this.#respond(request, refusal, info, completion));
   }
 
   #respond(

@@ -58,8 +58,9 @@ export interface CompletedRequest {
   /** The handler's second argument. It has no variables if they were refused. */
   readonly info: HandlerInfo;
   /**
-   * The status of the response; 499 if the client left before the head was sent. Over HTTP, this is noticed only if the app
-   * reads `request.signal`, takes more than a second, or responds with a stream.
+   * The status of the response; 499 if the client left before the head was sent, 503 if the server has stopped before
+   * that. Over HTTP, a client that leaves is noticed only if the app reads `request.signal`, takes more than a second, or
+   * responds with a stream.
    */
   readonly status: number;
   /** How many bytes of the response's body were sent. Over HTTP, its length, or how much of a stream was read. */

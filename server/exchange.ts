@@ -39,6 +39,15 @@ export interface TransportInfo {
 
 /** The status of a request whose client has left before the response, as in nginx's log. */
 export const CLIENT_CLOSED = 499;
+/** The status of a request whose server has stopped before the response. */
+export const SERVER_STOPPED = 503;
+
+/** The reason of a request's signal when its server stops before the response is complete. */
+export class ServerStopped extends DOMException {
+  constructor() {
+    super("The server shut down", "AbortError");
+  }
+}
 
 /**
  * Checks the options that requests are created with.
@@ -201,6 +210,8 @@ export class Exchange implements RequestParts {
     if (this.aborted || this.#isOver) return;
     this.aborted = true;
     this.#reason = reason;
+    const hasStatus = this.#status !== CLIENT_CLOSED;
+    if (reason instanceof ServerStopped && !hasStatus) this.#status = SERVER_STOPPED;
     if (this.trace === null) this.#abort();
     else this.trace.run(() => this.#abort());
   }

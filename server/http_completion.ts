@@ -9,7 +9,7 @@ import {
 import { Progress } from "../io/progress.ts";
 import { traceIdOf } from "../bridge/request_id.ts";
 import { ByteCount, countResponse } from "./byte_count.ts";
-import { CLIENT_CLOSED, reportCompleted } from "./exchange.ts";
+import { CLIENT_CLOSED, reportCompleted, SERVER_STOPPED } from "./exchange.ts";
 import { countRequest } from "./moved_request.ts";
 
 /**
@@ -21,6 +21,8 @@ export const LONG = 1000;
 /** A request over HTTP whose end the option `onCompleted` waits for. */
 export class HTTPCompletion {
   place = -1;
+  /** Called once its end is reported. */
+  onreported: () => void = () => {};
   /** The request as the app sees it. */
   request: Request | undefined;
   /** The request as Deno created it. */
@@ -32,6 +34,8 @@ export class HTTPCompletion {
   #received: ByteCount | undefined;
   /** Whether the app has read the body: Deno itself does so after the response. */
   #isRead = false;
+  /** Reports the end, as far as it is known. */
+  #end = () => this.#report(SERVER_STOPPED, 0);
   #startedAt = performance.now();
   #handling = new Progress();
   /** Watched: the handler has taken long, and the signal was read. */
@@ -89,16 +93,23 @@ export class HTTPCompletion {
     const bytes = this.#native.method === "HEAD" ? 0 : bodyLength(response);
     const count = bytes === undefined ? new ByteCount() : undefined;
     if (count !== undefined) count.onend = look;
-    const end = () => {
+    this.#end = () => {
       const hasNone = count?.left && count.bytes === 0;
       this.#report(hasNone ? CLIENT_CLOSED : status, bytes ?? count!.bytes);
     };
-    this.#info.completed.then(end, end);
+    this.#info.completed.then(this.#end, this.#end);
     return count === undefined ? response : countResponse(response, count);
   }
 
+  /** Reports the end as the server has stopped without it. */
+  close(): void {
+    this.#end();
+  }
+
   #report(status: number, bytes: number): void {
+    if (this.#phase === "over") return;
     this.#phase = "over";
+    this.onreported();
     const completed = {
       request: this.request,
       info: this.#info,

@@ -4,6 +4,7 @@ import type { HandlerInfo } from "../bridge/app.ts";
 import { safeLog } from "../io/log.ts";
 import { MAX_DELAY } from "../io/max_delay.ts";
 import { SHUTDOWN_TIMEOUT } from "../io/timeouts.ts";
+import { ServerStopped } from "./exchange.ts";
 import { AllowedPeers, checkExposure } from "./peers.ts";
 import { type Ticked, Ticker } from "../io/ticker.ts";
 import type { Addr } from "../io/addr.ts";
@@ -293,7 +294,7 @@ class ListeningServer implements Server, Balanced {
           `Aborted requests ${this.#shutdownTimeout} ms after shutdown(): ${size} connections were still open`,
         );
       }
-      this.#abortAll(new DOMException("The server shut down", "AbortError"));
+      this.#abortAll(new ServerStopped());
     }, Math.min(this.#shutdownTimeout, MAX_DELAY));
     await this.finished;
     clearTimeout(timer);

@@ -11,6 +11,7 @@ const DEFAULTS: Record<string, number> = {
   ...resolveLimits({}),
   maxConnections: MAX_CONNECTIONS,
   requestTimeout: Infinity,
+  slowLog: Infinity,
   shutdownTimeout: SHUTDOWN_TIMEOUT,
   maxRequestsPerConnection: 64,
   idleTimeout: 90_000,

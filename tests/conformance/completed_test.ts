@@ -458,6 +458,65 @@ for (const [chunk, status] of [["some", 200], ["", 499]] as const) {
   });
 }
 
+for (const [transport, { start, request }] of Object.entries(SERVERS)) {
+  if (transport === "HTTP") continue;
+  Deno.test(`${transport}: a request that does not end within shutdownTimeout is a 503`, async () => {
+    const ends = new Ends();
+    const begun = Promise.withResolvers<AbortSignal>();
+    const app: App = ({ signal }) => {
+      begun.resolve(signal);
+      return new Promise(() => {});
+    };
+    const options = { onCompleted: ends.onCompleted, shutdownTimeout: 1, log: () => {} };
+    const server = start(app, options);
+    using conn = await connect(server.addr);
+    await conn.write(request);
+    const signal = await deadline(begun.promise, "the handler");
+    await deadline(server[Symbol.asyncDispose](), "the server's end");
+    const { status, bytes } = await ends.only();
+    assertEquals([status, bytes], [503, 0]);
+    assertEquals([signal.reason.name, signal.reason.message], [
+      "AbortError",
+      "The server shut down",
+    ]);
+  });
+}
+
+Deno.test("HTTP: requests that do not end within shutdownTimeout have an end, too", async () => {
+  const ends: CompletedRequest[] = [];
+  const begun = Promise.withResolvers<void>();
+  const never = Promise.withResolvers<Response>();
+  const app: App = ({ url }) => {
+    if (url.endsWith("/stream")) {
+      return new Response(
+        new ReadableStream({ start: (controller) => controller.enqueue(bytes("some")) }),
+      );
+    }
+    begun.resolve();
+    return never.promise;
+  };
+  const server = serveHTTP(app, {
+    ...{ hostname, port: 0, onListen() {}, shutdownTimeout: 1 },
+    onCompleted: (completed) => ends.push(completed),
+  });
+  const conns = await Promise.all(["/stream", "/never"].map(async (path) => {
+    const conn = await connect(server.addr);
+    await conn.write(bytes(`GET ${path} HTTP/1.1\r\nHost: localhost\r\n\r\n`));
+    return conn;
+  }));
+  await deadline(conns[0].read(new Uint8Array(1000)), "the head");
+  await deadline(begun.promise, "the handler");
+  await assertRejects(() => server.shutdown());
+  await turns(2);
+  const seen = () => ends.map(({ status, bytes }) => [status, bytes]).toSorted();
+  assertEquals(seen(), [[200, 4], [503, 0]]);
+  // What comes later is nobody's.
+  for (const conn of conns) conn.close();
+  never.resolve(new Response());
+  await turns();
+  assertEquals(seen(), [[200, 4], [503, 0]]);
+});
+
 Deno.test("HTTPCompletion notices a client that leaves while its handler takes long", async () => {
   const ends = new Ends();
   const begun = Promise.withResolvers<HTTPCompletion>();
