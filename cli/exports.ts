@@ -75,13 +75,26 @@ function bridge(handler: string, parameter = "request: Request", comment = ""): 
 }
 
 /**
- * Returns whether a default export is an app.
+ * Returns the app that a module exports: as its default or, without one, as `fetch` or `handler`.
  *
  * @param started What has started the servers of the module, if it has some.
  */
-export function isApp(value: unknown, started: string[]): value is App {
-  const way = wayOf("default", value);
-  return way?.lines === AS_IT_IS && !(started.length > 0 && isServer(value as Functions));
+export function appOf(exports: Exports, started: string[]): App | undefined {
+  const { default: main, fetch, handler } = exports;
+  if (main !== undefined) {
+    const isRunning = started.length > 0 && isServer(main as Functions);
+    return isApp("default", main) && !isRunning ? main : undefined;
+  }
+  if (isApp("fetch", fetch)) return fetch;
+  // Hosts of functions call theirs with an event.
+  const isOfEvents = typeof handler === "function" &&
+    !REQUEST_PARAMETER.test(Function.prototype.toString.call(handler));
+  return !isOfEvents && isApp("handler", handler) ? handler : undefined;
+}
+
+/** Returns whether the export of a name is an app as it is. */
+function isApp(name: string, value: unknown): value is App {
+  return wayOf(name, value)?.lines === AS_IT_IS;
 }
 
 /** Returns whether an app is what srvx's serve() returns. */

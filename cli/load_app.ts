@@ -17,7 +17,7 @@ const LOADER: unique symbol = Symbol.for("@gatehouse/cgi loader");
  *
  * @param module A path or a URL.
  * @param addresses The addresses that it is to be served on.
- * @throws {UsageError} If its default export is not an app. The message says what to write.
+ * @throws {UsageError} If it exports no app. The message says what to write.
  * @throws The error that the module throws.
  */
 export async function loadApp(module: string, addresses: string[]): Promise<App> {
@@ -34,9 +34,9 @@ export async function loadApp(module: string, addresses: string[]): Promise<App>
     if (servers.failedWith(error)) exports = {};
     else throw await explainFailure(error, module, addresses);
   }
-  const { isApp, explainExports } = await import("./exports.ts");
-  const app = exports?.default;
-  if (!isApp(app, servers.started)) {
+  const { appOf, explainExports } = await import("./exports.ts");
+  const app = exports && appOf(exports, servers.started);
+  if (app === undefined) {
     if (served.refusal !== undefined) throw served.refusal;
     await servers.settle();
     throw new UsageError(explainExports(module, exports, servers.started));

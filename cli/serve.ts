@@ -43,7 +43,8 @@ export const usage: Usage = {
   name: "serve",
   operands: "MODULE",
   about:
-    `Serves the default export of MODULE: a function of a Request, or an object with a fetch method.
+    `Serves the default export of MODULE, or without one its fetch or handler: a function of a Request, or
+an object with a fetch method.
 SIGTERM and SIGINT finish the requests in progress and end it.`,
   options: [
     {

@@ -182,6 +182,25 @@ export default () => new Response();`;
   });
 });
 
+const NAMED: Record<string, string> = {
+  "fetch": `export const fetch = (_: Request) => new Response("ok");`,
+  "handler": `export function handler(_request: Request) { return new Response("ok"); }`,
+  "handler, an object": `export const handler = { fetch: () => new Response("ok") };`,
+  "fetch, and another server's handler": `export const fetch = () => new Response("ok");
+export const handler = (req: unknown, res: { end(): void }) => void [req, res.end()];`,
+};
+for (const [name, source] of Object.entries(NAMED)) {
+  Deno.test(`serve serves the app of a module that exports ${name}`, async () => {
+    await withModule("app.ts", source, async (module) => {
+      await using daemon = startServe(module);
+      await daemon.says(" on ", 1, 30_000);
+      const address = / on (127\S+)/.exec(daemon.log)![1];
+      const response = fetchFastCGI("http://localhost/", address);
+      assertEquals(await (await deadline(response, "the response")).text(), "ok");
+    });
+  });
+}
+
 /** The lines after that of the bridge. */
 const BRIDGED = [
   "export default async (request: Request) =>",
@@ -202,8 +221,14 @@ const SHAPES: Record<string, [name: string, source: string, found: string, lines
   "a named function": [
     "app.ts",
     `export const prerender = true;
-export function handler(_request: Request) { return new Response("ok"); }`,
-    "handler (a function), prerender (of type boolean)",
+export function handle(_request: Request) { return new Response("ok"); }`,
+    "handle (a function), prerender (of type boolean)",
+    [`import { handle } from "./app.ts";`, "export default handle;"],
+  ],
+  "a handler of events": [
+    "app.ts",
+    `export const handler = (_event: unknown) => new Response("ok");`,
+    "handler (a function)",
     [`import { handler } from "./app.ts";`, "export default handler;"],
   ],
   "a named app": [
