@@ -77,6 +77,7 @@ const FILES = ["--root", "/srv/www", "--immutable", "/_app/immutable", "--immuta
 
 const VARIANTS: Record<string, string[][]> = {
   nginx: [
+    [...FILES, "--protocol", "scgi", "--name", "1-app.org"],
     [...FILES, "--path", "/app", "--server-name", "a.example", "--server-name", "b.example"],
     [],
     ["--path", "/app", "--backend", "unix:/run/app.sock"],
@@ -87,12 +88,14 @@ const VARIANTS: Record<string, string[][]> = {
     ["--protocol", "scgi", "--backend", "10.0.0.5:4000", "--backend", "unix:/run/app.sock"],
   ],
   apache: [
+    [...FILES, "--protocol", "scgi", "--name", "1-app.org"],
     [...FILES, "--path", "/app", "--server-name", "a.example", "--server-name", "b.example"],
     [],
     ["--path", "/app", "--backend", "unix:/run/app.sock"],
     ["--protocol", "scgi", "--backend", "[::1]:4000"],
   ],
   lighttpd: [
+    [...FILES, "--protocol", "scgi", "--name", "1-app.org"],
     [...FILES, "--path", "/app", "--server-name", "a.example", "--server-name", "b.example"],
     [],
     ["--path", "/app", "--backend", "unix:/run/app.sock"],
