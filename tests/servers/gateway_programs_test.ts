@@ -92,6 +92,26 @@ git.test("clone, push of 20 MB, fetch", async ({ url, bare }, rig) => {
   assertEquals(new Set(heads).size, 1);
 });
 
+git.test("a repository is packed in the background after a push", async ({ url, bare }, rig) => {
+  const [repository, clone] = [bare.replace("one.git", "two.git"), `${rig.dir}/packed`];
+  await run(rig, "git", "init", "-q", "--bare", "-b", "main", repository);
+  for (const name of ["gc.autoPackLimit", "receive.unpackLimit"]) {
+    await run(rig, "git", "-C", repository, "config", name, "1");
+  }
+  await run(rig, "git", "init", "-q", "-b", "main", clone);
+  const commit = [...IDENTITY, "commit", "-q", "--allow-empty", "-m", "empty"];
+  for (let pushes = 0; pushes < 2; pushes++) {
+    await run(rig, "git", "-C", clone, ...commit);
+    await run(rig, "git", "-C", clone, "push", "-q", url.replace("one.git", "two.git"), "main");
+  }
+  // The second push had its response before Git made one pack of two.
+  const packs = () => [...Deno.readDirSync(`${repository}/objects/pack`)];
+  await eventually(
+    "there is one pack",
+    () => packs().filter(({ name }) => name.endsWith(".pack")).length === 1,
+  );
+});
+
 git.test("shallow clone, deepened", async ({ url }, rig) => {
   const clone = `${rig.dir}/shallow`;
   const count = () => run(rig, "git", "-C", clone, "rev-list", "--count", "HEAD");
