@@ -1,4 +1,4 @@
-import { dirname } from "node:path";
+import { basename, dirname } from "node:path";
 import { change, changeableAt, type Command } from "./commands.ts";
 import type { Find, Finding } from "./findings.ts";
 import {
@@ -6,6 +6,7 @@ import {
   type FirstLine,
   firstLineOf,
   insertFirstLine,
+  isOfNode,
   joinsArguments,
   parseFirstLine,
   setFirstLine,
@@ -22,6 +23,10 @@ const BOM = "\u{feff}";
 const MAX_SOURCE = 1_048_576;
 /** How many links the system follows at most. */
 const MAX_LINKS = 40;
+/** The ends of names that Node knows. */
+const NODE_END = /^\.[cm]?[jt]s$/;
+/** Matches a statement that only modules have. */
+const MODULE = /^(?:import|export)\b(?!\()/m;
 /** The maximum number of names shown of a folder. */
 const MAX_NAMES = 5;
 /** The program of scripts by the end of their name. Others have no obvious one. */
@@ -103,6 +108,12 @@ export async function examine({ script, user, env }: Examined, find: Find): Prom
   if (args?.some((arg) => /^(?:--allow-env|--allow-all|-[a-zA-Z]*[AE])/.test(arg)) === false) {
     const line = withFlag(first, "--allow-env");
     findings.push(find("allow-env", {}, [change(file, setFirstLine(file, line))]));
+  }
+  const [end] = /\.[^./]*$/.exec(file) ?? [];
+  if (isOfNode(first) && end !== undefined && !NODE_END.test(end) && MODULE.test(source)) {
+    const module = file.slice(0, -end.length) + ".mjs";
+    const commands = [["mv", file, module], ["ln", "-s", basename(module), file]];
+    findings.push(find("node-name", { end }, commands.map((command) => change(file, command))));
   }
   return { findings, file, source, first };
 }

@@ -72,6 +72,10 @@ export const FINDINGS = {
       "The first line does not have --allow-env, without which a script cannot read its request",
     advice: "Add --allow-env to the first line.",
   },
+  "node-name": {
+    what: "Node runs no module whose name ends in {end}",
+    advice: "Let the name end in .mjs or have no end, or let {script} be a link to such a file.",
+  },
   "syntax": {
     what: "Deno cannot parse a module: {error}",
     advice: "Correct the line that the error below names.",

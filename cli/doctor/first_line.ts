@@ -56,6 +56,11 @@ export function denoArguments(first: FirstLine | undefined): string[] | undefine
   return at < 0 ? undefined : command.slice(at + 1);
 }
 
+/** Returns whether Node runs the script. */
+export function isOfNode(first: FirstLine | undefined): boolean {
+  return first?.command.some((word) => /(?:^|\/)node$/.test(word)) === true;
+}
+
 /** Returns a first line with another flag of Deno's. */
 export function withFlag({ text }: FirstLine, flag: string): string {
   return splitArguments(

@@ -106,7 +106,7 @@ function judgeSilence({ find, first, source, file }: Judged): Finding {
 function judgeError(shown: Judged): Finding {
   const { find, script, stderr, source, first } = shown;
   const error = /^error: (?:Uncaught (?:\(in promise\) )?)?(.*)$/m.exec(stderr)?.[1] ??
-    stderr.split("\n")[0];
+    /^\w*Error\b.*$/m.exec(stderr)?.[0] ?? stderr.split("\n")[0];
   // V8 throws if Deno parses TypeScript as JavaScript.
   if (/^error: Uncaught SyntaxError:[^]*^ +at <anonymous> \(file:/m.test(stderr)) {
     return hasLanguage(script, source)

@@ -260,6 +260,25 @@ const BREAKS: Break[] = [
     says: "Begin it with a line",
   },
   {
+    id: "node-name",
+    make() {
+      // In place of Node, which is not installed everywhere.
+      const node = write(
+        `#!/bin/sh
+case $(readlink -f "$1") in
+  *.mjs) printf "Content-Type: text/plain\\n\\nHello" ;;
+  *) echo 'TypeError [ERR_UNKNOWN_FILE_EXTENSION]: Unknown file extension ".cgi"' >&2; exit 1 ;;
+esac
+`,
+        "node",
+      );
+      return write(`#!${node}\nimport { serve } from "@gatehouse/cgi";\n`, "app.cgi");
+    },
+    args: asSelf,
+    says: "no module whose name ends in .cgi",
+    fixed: true,
+  },
+  {
     id: "env-s",
     how: "with env",
     make: () => write(RIGHT.replace("env -S deno", "env deno")),

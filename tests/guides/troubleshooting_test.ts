@@ -116,6 +116,7 @@ cd ~/public_html/cgi-bin`);
 
 /** Findings without an entry: their own text is enough. */
 const PLAIN = [
+  "node-name",
   "missing",
   "folder",
   "foreign-link",
