@@ -192,8 +192,9 @@ export async function serveCGI(app: App, options: CGIOptions = {}): Promise<void
   const sent = refusal
     ? await refuse(refusal, exchange, output)
     : await respondInTime(app, exchange, output, body, options);
-  if (!output.closed) await body.drain();
-  if (options.env === undefined && (!sent && !output.closed || refusal === 500)) {
+  const isOpen = output.phase !== "closed";
+  if (isOpen) await body.drain();
+  if (options.env === undefined && (!sent && isOpen || refusal === 500)) {
     runtime.exitCode = 1;
   }
   if (stdin === runtime.stdin && stdout === runtime.stdout) exitWithin(exitTimeout, log);
@@ -356,12 +357,10 @@ function redirectConsole(): void {
 class ScriptOutput implements ResponseSink {
   /** Called when a write fails. */
   onclose: (reason: unknown) => void = () => {};
-  /** Whether a write has failed: the web server has closed its end of the pipe. */
-  closed = false;
+  /** "stalled": the current write waits for the web server to read. "closed": a write has failed as it has closed the pipe. */
+  phase: "open" | "stalled" | "closed" = "open";
   /** Called when a write has stalled. */
   onstall: () => void = () => {};
-  /** Whether the current write has stalled. */
-  stalled = false;
   #stdout: CGIOutput;
   #sent = 0;
 
@@ -382,7 +381,7 @@ class ScriptOutput implements ResponseSink {
     while (at < bytes.length) {
       const timer = this.#sent + bytes.length - at > PIPE
         ? setTimeout(() => {
-          this.stalled = true;
+          this.phase = "stalled";
           this.onstall();
         }, STALL)
         : undefined;
@@ -395,7 +394,7 @@ class ScriptOutput implements ResponseSink {
       } finally {
         // The first call of a timer function costs a script more than its response.
         if (timer !== undefined) clearTimeout(timer);
-        this.stalled = false;
+        if (this.phase === "stalled") this.phase = "open";
       }
     }
   }
@@ -413,7 +412,7 @@ class ScriptOutput implements ResponseSink {
   }
 
   #fail(error: unknown): unknown {
-    this.closed = true;
+    this.phase = "closed";
     this.onclose(disconnected());
     return error;
   }
@@ -426,9 +425,8 @@ class ScriptBody implements RequestBodySource {
   #output: ScriptOutput;
   #left = 0;
   #buffer: ReadBuffer | null = null;
-  /** Whether the app needs bytes. */
-  #pulled = false;
-  #draining = false;
+  /** "pulled": the app needs bytes. "draining": what comes is dropped. */
+  #phase: "resting" | "pulled" | "draining" = "resting";
   #reading: Promise<void> | null = null;
   #reads = 0;
   #maxBuffered: number;
@@ -457,7 +455,7 @@ class ScriptBody implements RequestBodySource {
 
   pull(): void {
     if (!this.body!.receiving) return;
-    this.#pulled = true;
+    if (this.#phase === "resting") this.#phase = "pulled";
     this.#read();
   }
 
@@ -468,7 +466,7 @@ class ScriptBody implements RequestBodySource {
   async drain(): Promise<void> {
     if (this.body === null || this.#left === 0) return;
     this.body.discard();
-    this.#draining = true;
+    this.#phase = "draining";
     const ended = this.#read();
     const { LINGER, LINGER_IDLE } = await import("./io/timeouts.ts");
     let before = Infinity;
@@ -495,7 +493,7 @@ class ScriptBody implements RequestBodySource {
     const body = this.body!;
     try {
       while (this.#left > 0 && this.#shouldRead(body)) {
-        this.#pulled = false;
+        if (this.#phase === "pulled") this.#phase = "resting";
         const size = Math.min(READ_SIZE, this.#left);
         this.#buffer ??= new ReadBuffer(new Uint8Array(size));
         const { bytes } = this.#buffer;
@@ -517,8 +515,8 @@ class ScriptBody implements RequestBodySource {
   }
 
   #shouldRead(body: RequestBody): boolean {
-    if (this.#draining) return true;
-    return body.receiving &&
-      (this.#pulled || this.#output.stalled && body.buffered < this.#maxBuffered);
+    if (this.#phase === "draining") return true;
+    const isAhead = this.#output.phase === "stalled" && body.buffered < this.#maxBuffered;
+    return body.receiving && (this.#phase === "pulled" || isAhead);
   }
 }
