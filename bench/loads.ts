@@ -99,7 +99,7 @@ const WARM_UP = 0.5;
 const encoded = new Map<string, RequestBytes>();
 
 function bytesOf({ protocol }: Running, spec: RequestSpec, keep: boolean): RequestBytes {
-  const key = JSON.stringify([protocol, spec.path, spec.body, keep]);
+  const key = JSON.stringify([protocol, spec.path, spec.body, spec.headers, keep]);
   let bytes = encoded.get(key);
   if (bytes === undefined) {
     encoded.set(key, bytes = encodeRequest(protocol, spec, keep, peers.SCRIPT));
@@ -266,6 +266,13 @@ function gateway(load: Omit<Steady, "app" | "expected" | "unpinned"> & { peers: 
 
 const hello = { app: "hello", spec: { path: "/hello" }, expected: "Hello, world" };
 
+/** What a proxy says of the client. */
+const PROXIED: [name: string, value: string][] = [
+  ["x-forwarded-for", "203.0.113.9"],
+  ["x-forwarded-proto", "https"],
+  ["x-forwarded-host", "www.example.org"],
+];
+
 /** All loads, in the order that they run in. */
 export const LOADS: Load[] = [
   ...[16, 1, 256].map((connections) =>
@@ -283,6 +290,25 @@ export const LOADS: Load[] = [
     title: "Hello with an access log in a file, 16 connections",
     connections: 16,
     peers: [peers.gatehouse, ...["common", "combined", "json"].map(peers.withAccessLog)],
+  }),
+  ...[peers.fastCGIOptions, peers.httpOptions].map((options, i) =>
+    steady({
+      ...hello,
+      key: i === 0 ? "options" : "options-http",
+      title: `Hello with options, through a proxy over ${
+        i === 0 ? "FastCGI" : "HTTP"
+      }, 16 connections`,
+      spec: { path: "/hello", headers: PROXIED },
+      connections: 16,
+      peers: options,
+    })
+  ),
+  steady({
+    ...hello,
+    key: "telemetry",
+    title: "Hello with telemetry, 16 connections",
+    connections: 16,
+    peers: [peers.gatehouse, peers.tracedGatehouse, peers.denoServe, peers.tracedDenoServe],
   }),
   steady({
     key: "headers",

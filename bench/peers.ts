@@ -23,6 +23,8 @@ export interface Setting {
   app: string;
   /** Whether peers on Deno print their memory usage on SIGUSR1. */
   reportMemory?: boolean;
+  /** Where a peer on Deno exports telemetry to, if it does. */
+  telemetry?: string;
   /** Whether they may use all cores. */
   unpinned?: boolean;
 }
@@ -63,13 +65,16 @@ export async function firstLine(command: string[], pattern: RegExp): Promise<str
 /** Starts a server and waits until it listens. */
 export async function startServer(
   protocol: Protocol,
-  { unpinned, reportMemory }: Setting,
+  { unpinned, reportMemory, telemetry }: Setting,
   command: (port: number) => string[],
 ): Promise<Running> {
   const port = freePort();
   const process = new Process(command(port), {
     core: unpinned ? undefined : cores?.server,
     stdout: reportMemory ? "piped" : undefined,
+    env: telemetry === undefined
+      ? undefined
+      : { OTEL_DENO: "true", OTEL_EXPORTER_OTLP_ENDPOINT: telemetry },
   });
   return { protocol, port, processes: [await process.listening(port)] };
 }
@@ -132,6 +137,47 @@ export function withAccessLog(format: string): Peer {
       ]),
   };
 }
+
+/** Creates a peer: Gatehouse with options, over FastCGI or HTTP. */
+function withOptions(protocol: "fastcgi" | "http", short: string, options: unknown): Peer {
+  return {
+    name: `Gatehouse, ${protocol === "http" ? "HTTP" : "FastCGI"}, ${short}`,
+    short,
+    start: (setting) =>
+      startServer(protocol, setting, (port) => [
+        ...denoCommand("gatehouse_options.ts", [`--allow-net=127.0.0.1:${port}`]),
+        String(port),
+        setting.app,
+        protocol,
+        JSON.stringify(options),
+      ]),
+  };
+}
+
+/** Gatehouse without options, and with those that change the URL or the client of each request. */
+const optionsOf = (protocol: "fastcgi" | "http"): Peer[] => [
+  withOptions(protocol, "no options", {}),
+  withOptions(protocol, "trustForwarded", { trustForwarded: true }),
+  withOptions(protocol, "trustForwarded: a list", { trustForwarded: ["loopback"] }),
+  withOptions(protocol, "basePath", { basePath: protocol === "http" ? "/other" : "auto" }),
+];
+export const fastCGIOptions: Peer[] = optionsOf("fastcgi");
+export const httpOptions: Peer[] = optionsOf("http");
+
+/** Creates a peer that exports telemetry to a receiver that drops it. */
+function traced(peer: Peer, receiver: string): Peer {
+  return {
+    ...peer,
+    name: `${peer.name}, telemetry`,
+    short: `${peer.short} traced`,
+    start: (setting) => peer.start({ ...setting, telemetry: receiver }),
+  };
+}
+
+/** Nothing listens there: what is exported is dropped. */
+const NO_RECEIVER = "http://127.0.0.1:9";
+export const tracedGatehouse: Peer = traced(gatehouse, NO_RECEIVER);
+export const tracedDenoServe: Peer = traced(denoServe, NO_RECEIVER);
 
 /** Creates a peer: Gatehouse in several processes. */
 export function prefork(workers: number): Peer {

@@ -59,6 +59,24 @@ const TARGETS: Target[] = [
     peer: peers.go,
     least: 1,
   },
+  ...[1, 2, 3].flatMap((i): Target[] => [
+    {
+      text: `FastCGI, ${peers.fastCGIOptions[i].short}, CPU per request: without`,
+      load: "options",
+      metric: "cpu",
+      of: peers.fastCGIOptions[i],
+      peer: peers.fastCGIOptions[0],
+      most: i === 3 ? 1.05 : 1.15,
+    },
+    {
+      text: `HTTP, ${peers.httpOptions[i].short}, CPU per request: without`,
+      load: "options-http",
+      metric: "cpu",
+      of: peers.httpOptions[i],
+      peer: peers.httpOptions[0],
+      most: 1.3,
+    },
+  ]),
   {
     text: "inherited socket, CPU per request: its own socket",
     load: "inherited",

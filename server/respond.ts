@@ -67,9 +67,10 @@ export function respond(
   sink: ResponseSink,
   options: AppOptions,
 ): Promise<boolean> {
-  return TRACED
+  if (!TRACED) return callApp(handler, exchange, sink, options);
+  return tracing === undefined
     ? respondTraced(handler, exchange, sink, options)
-    : callApp(handler, exchange, sink, options);
+    : callTraced(tracing, handler, exchange, sink, options);
 }
 
 let tracing: typeof import("./trace.ts") | undefined;
@@ -82,14 +83,23 @@ async function respondTraced(
   options: AppOptions,
 ): Promise<boolean> {
   tracing ??= await import("./trace.ts");
-  const trace = tracing.startTrace(exchange.variables);
-  if (trace === null) return await callApp(handler, exchange, sink, options);
+  return callTraced(tracing, handler, exchange, sink, options);
+}
+
+function callTraced(
+  { startTrace }: typeof import("./trace.ts"),
+  handler: Handler,
+  exchange: Exchange,
+  sink: ResponseSink,
+  options: AppOptions,
+): Promise<boolean> {
+  const trace = startTrace(exchange.variables);
+  if (trace === null) return callApp(handler, exchange, sink, options);
   exchange.trace = trace;
-  try {
-    return await trace.run(() => callApp(handler, exchange, sink, options));
-  } finally {
-    trace.end();
-  }
+  const responding = trace.run(() => callApp(handler, exchange, sink, options));
+  const end = () => trace.end();
+  responding.then(end, end);
+  return responding;
 }
 
 async function callApp(
