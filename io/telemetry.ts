@@ -7,6 +7,9 @@
 
 import { runtime } from "./runtime.ts";
 
+/** The route that the app has set on a span. */
+const NOTED = Symbol("http.route");
+
 /** The part of OpenTelemetry's `Span` that is used. */
 interface Span {
   setAttribute(name: string, value: unknown): Span;
@@ -15,6 +18,7 @@ interface Span {
   updateName(name: string): Span;
   spanContext(): { traceId: string };
   end(): void;
+  [NOTED]?: string;
 }
 
 /** The part of OpenTelemetry's `Context` that is used. */
@@ -185,7 +189,6 @@ export class RequestTrace {
   readonly #method: string;
   #span: Span | undefined;
   #context = root;
-  #route: string | undefined;
   #bodyLength: number;
   /** The attributes of the counter of active requests, once the request is counted. */
   #active: Attributes | undefined;
@@ -201,7 +204,7 @@ export class RequestTrace {
     if (version !== undefined) this.#attributes["network.protocol.version"] = version;
     const parent = api?.propagation?.extract(root, header, getter) ?? root;
     this.#span = tracer?.startSpan(method, { kind: SERVER }, parent) as Span | undefined;
-    if (this.#span !== undefined) noteRoute(this.#span, (route) => this.#route = route);
+    if (this.#span !== undefined) noteRoute(this.#span);
     this.#context = this.#span === undefined ? parent : parent.setValue(SPAN_KEY, this.#span);
   }
 
@@ -258,7 +261,8 @@ export class RequestTrace {
     if (this.#span !== undefined) this.#describeResponse(this.#span);
     this.#span?.end();
     if (sent !== undefined) this.#attributes["http.response.status_code"] = BigInt(sent);
-    if (this.#route !== undefined) this.#attributes[ROUTE] = this.#route;
+    const route = this.#span?.[NOTED];
+    if (route !== undefined) this.#attributes[ROUTE] = route;
     meters?.duration.record((performance.now() - this.#startedAt) / 1000, this.#attributes);
     meters?.received.record(this.#bodyLength, this.#attributes);
   }
@@ -387,18 +391,25 @@ function describeRequest(method: string, href: string, redactQuery: boolean) {
   };
 }
 
-/** Calls back with the route that the app sets on a span, as attributes cannot be read. */
-function noteRoute(span: Span, found: (route: string) => void): void {
-  const { setAttribute, setAttributes } = span;
-  span.setAttribute = (name, value) => {
-    if (name === ROUTE) found(String(value));
-    return setAttribute.call(span, name, value);
-  };
-  span.setAttributes = (attributes) => {
-    const route = attributes?.[ROUTE];
-    if (route !== undefined) found(String(route));
-    return setAttributes.call(span, attributes);
-  };
+/** The methods of a span that set attributes. */
+let setters: Pick<Span, "setAttribute" | "setAttributes"> | undefined;
+
+/** Keeps the route that the app sets on a span, as attributes cannot be read. */
+function noteRoute(span: Span): void {
+  setters ??= { setAttribute: span.setAttribute, setAttributes: span.setAttributes };
+  span.setAttribute = setAttribute;
+  span.setAttributes = setAttributes;
+}
+
+function setAttribute(this: Span, name: string, value: unknown): Span {
+  if (name === ROUTE) this[NOTED] = String(value);
+  return setters!.setAttribute.call(this, name, value);
+}
+
+function setAttributes(this: Span, attributes: Record<string, unknown>): Span {
+  const route = attributes?.[ROUTE];
+  if (route !== undefined) this[NOTED] = String(route);
+  return setters!.setAttributes.call(this, attributes);
 }
 
 /** Returns a query whose values are replaced. */
