@@ -15,11 +15,9 @@
  * @module
  */
 
-import { describeError } from "./io/describe.ts";
-import { printableLines } from "./io/printable.ts";
 import { Arguments, formatUsage, type Usage } from "./cli/arguments.ts";
 import { closest } from "./cli/closest.ts";
-import { Failure, UsageError } from "./cli/errors.ts";
+import { Failure, formatFailure, UsageError } from "./cli/errors.ts";
 import { VERSION } from "./cli/version.ts";
 import { logLine } from "./io/log.ts";
 
@@ -102,9 +100,7 @@ export async function main(args: string[]): Promise<number> {
   try {
     return await runCommand(args);
   } catch (error) {
-    // What a message quotes, such as a file's name or an app's error, may have been chosen by others.
-    const isExplained = error instanceof UsageError || error instanceof Failure;
-    logLine(printableLines(isExplained ? error.message : describeError(error)));
+    logLine(formatFailure(error));
     if (error instanceof UsageError) return 2;
     return error instanceof Failure ? error.exitCode : 1;
   }

@@ -4,17 +4,20 @@
  * @module
  */
 
+import type { Handler } from "../bridge/app.ts";
+import { RELOAD_PATH } from "../debug/development.ts";
 import { dirname } from "node:path";
 import { cgiGateway, fastCGIGateway } from "../gateway.ts";
 import { DEFAULT_PORTS } from "../io/address.ts";
 import { grantedVariable } from "../io/environment.ts";
 import { guardConsole, logLine, writeLine } from "../io/log.ts";
 import { onTermination } from "../process/signals.ts";
+import { isLoopback } from "../wire/ip_address.ts";
 import { readAddress } from "./address.ts";
 import { type Arguments, formatUsage, names, type Usage } from "./arguments.ts";
 import { cacheFolder } from "./cache_folder.ts";
 import { ReloadingApp } from "./dev/reloading_app.ts";
-import { type DevelopmentHandler, serveDevelopment } from "./dev/server.ts";
+import { type DevelopmentOptions, serveDevelopment } from "./dev/server.ts";
 import { staticFile } from "./dev/static_file.ts";
 import { watchSources } from "./dev/watch.ts";
 import { UsageError } from "./errors.ts";
@@ -37,9 +40,27 @@ export const usage: Usage = {
   options: [
     { name: "port", value: "N", about: "the port. Default: 8000" },
     {
+      name: "host",
+      value: "ADDR",
+      bare: "0.0.0.0",
+      about: `serve other machines of the network, too, such as a phone, on the addresses
+that are printed; --host=ADDR on one of them. They see no debug page`,
+    },
+    {
+      name: "cert",
+      value: "FILE",
+      about: "serve HTTPS with this certificate, in PEM format, and --key",
+    },
+    { name: "key", value: "FILE", about: "the key of --cert, in PEM format" },
+    {
       name: "root",
       value: "DIR",
       about: "with fastcgi: the folder of scripts, which PHP needs, and of other files",
+    },
+    {
+      name: "env-file",
+      value: "FILE",
+      about: "variables for the app, as deno run --env-file reads them",
     },
     {
       name: "app-flags",
@@ -59,10 +80,9 @@ export const usage: Usage = {
     },
   ],
   instead: {
-    ...names(
-      ["listen", "host", "hostname", "address", "bind"],
-      () => "Use --port N: dev serves this machine alone",
-    ),
+    ...names(["listen", "hostname", "address", "addr", "bind", "interface"], insteadOfListen),
+    ...names(["https", "tls", "ssl"], () => "Use --cert FILE --key FILE"),
+    ...names(["env"], (file = "FILE") => `Use --env-file ${file}`),
     ...names(
       ["reload", "watch", "hot"],
       () => "Leave it out: dev loads the app again when it changes",
@@ -78,7 +98,10 @@ export async function run(args: Arguments): Promise<number> {
   if (operand === undefined) {
     throw new UsageError(`Name what to serve, as in: dev app.ts\n\n${formatUsage(usage)}`);
   }
-  if (extra !== undefined) throw new UsageError(`One app is served: "${extra}" is one too many.`);
+  if (extra !== undefined) {
+    const address = args.has("host") ? " An address needs =, as in: --host=192.168.1.5" : "";
+    throw new UsageError(`One app is served: "${extra}" is one too many.${address}`);
+  }
   const port = args.number("port", 0) ?? DEFAULT_PORTS.http;
   if (port > 65535) throw new UsageError(`--port must be at most 65535: current value is ${port}.`);
   const address = /^fastcgi:(.+)$/s.exec(operand)?.[1];
@@ -86,35 +109,70 @@ export async function run(args: Arguments): Promise<number> {
   if (root !== undefined && address === undefined) {
     throw new UsageError("--root is for fastcgi:ADDR: name a folder itself, as in: dev cgi-bin");
   }
+  const options = { port, host: args.text("host"), tls: await readCertificate(args) };
+  const envFile = args.text("env-file");
+  if (envFile !== undefined) await readFile("env-file", envFile);
   guardConsole();
   const stop = new AbortController();
   using _ = onTermination(() => stop.abort(), { hangup: true });
-  if (address !== undefined) await serveApplication(address, root, port, stop.signal);
-  else if (await isFolder(operand)) await serveScripts(operand, port, stop.signal);
-  else await serveApp(operand, args, port, stop.signal);
+  if (address !== undefined) await serveApplication(address, root, options, stop.signal);
+  else if (await isFolder(operand)) await serveScripts(operand, options, stop.signal);
+  else await serveApp(operand, args, options, stop.signal);
   return 0;
+}
+
+/** Says what to type instead of an address to listen on. */
+function insteadOfListen(address = ""): string {
+  const [, host, port] = /^(.*?):?(\d*)$/.exec(
+    /:\d+$|^\d+$/.test(address) ? address : `${address}:`,
+  )!;
+  const isHere = host === "" || isLoopback(host.replaceAll(/[[\]]/g, ""));
+  const options = [port && `--port ${port}`, isHere ? "" : `--host=${host}`].filter(Boolean);
+  return `Use ${options.join(" ") || "--port N, and --host to serve other machines, too"}`;
+}
+
+/** Reads the files of HTTPS, if they are named. */
+async function readCertificate(args: Arguments): Promise<DevelopmentOptions["tls"]> {
+  const [cert, key] = [args.text("cert"), args.text("key")];
+  if (cert === undefined && key === undefined) return undefined;
+  if (cert === undefined || key === undefined) {
+    throw new UsageError("HTTPS needs both --cert FILE and --key FILE.");
+  }
+  return { cert: await readFile("cert", cert), key: await readFile("key", key) };
+}
+
+async function readFile(option: string, path: string): Promise<string> {
+  try {
+    return await Deno.readTextFile(path);
+  } catch (error) {
+    throw new UsageError(`Cannot read the file of --${option}: ${(error as Error).message}.`);
+  }
 }
 
 async function serveApplication(
   address: string,
   root: string | undefined,
-  port: number,
+  options: DevelopmentOptions,
   stop: AbortSignal,
 ): Promise<void> {
   readAddress(address);
   using gateway = fastCGIGateway(address, { root, mergeSlashes: true });
   stop.addEventListener("abort", () => gateway[Symbol.dispose]());
-  const handler: DevelopmentHandler = async (request, info) => {
+  const handler: Handler = async (request, info) => {
     const file = root === undefined ? undefined : await staticFile(request, root);
     return file ?? await gateway(request, info);
   };
-  await serveDevelopment(handler, port, stop);
+  await serveDevelopment(handler, options, stop);
 }
 
-async function serveScripts(root: string, port: number, stop: AbortSignal): Promise<void> {
+async function serveScripts(
+  root: string,
+  options: DevelopmentOptions,
+  stop: AbortSignal,
+): Promise<void> {
   using gateway = cgiGateway({ root, index: INDEX, mergeSlashes: true, env: environment() });
   stop.addEventListener("abort", () => gateway[Symbol.dispose]());
-  await serveDevelopment(gateway, port, stop);
+  await serveDevelopment(gateway, options, stop);
 }
 
 async function isFolder(path: string): Promise<boolean> {
@@ -136,11 +194,12 @@ function environment(): Record<string, string> {
 async function serveApp(
   module: string,
   args: Arguments,
-  port: number,
+  options: DevelopmentOptions,
   stop: AbortSignal,
 ): Promise<void> {
   await using app = new ReloadingApp(module, {
     flags: args.text("app-flags"),
+    envFile: args.text("env-file"),
     requestTimeout: args.number("request-timeout", 0),
     shutdownTimeout: args.number("shutdown-timeout", 0),
   });
@@ -156,6 +215,11 @@ async function serveApp(
   };
   using _ = watchSources(dirname(path), changed, cacheFolder(grantedVariable("HOME") ?? "/"));
   await load();
-  const handler: DevelopmentHandler = (request, info) => app.respond(request, info);
-  await serveDevelopment(handler, port, stop);
+  const handler: Handler = (request, info) => {
+    const { pathname, search } = new URL(request.url);
+    return pathname === RELOAD_PATH
+      ? app.respondToPage(search.slice(1))
+      : app.respond(request, info);
+  };
+  await serveDevelopment(handler, options, stop);
 }

@@ -23,7 +23,7 @@ import { serveSCGI } from "../scgi.ts";
 import { ACCESS_LOGS, type AccessLogFormat, openAccessLog } from "./access_log.ts";
 import { defaultAddress, formatAddress, readAddress } from "./address.ts";
 import { type Arguments, formatUsage, names, type Usage } from "./arguments.ts";
-import { Failure, UsageError } from "./errors.ts";
+import { Failure, formatFailure, UsageError } from "./errors.ts";
 import { listenFailure } from "./listen_failure.ts";
 import { LIMIT_OPTIONS, readLimits } from "./limit_options.ts";
 import { loadApp } from "./load_app.ts";
@@ -112,6 +112,10 @@ pid, message, and in what info.log writes requestId`,
     },
     { name: "redact-query", about: "hide the values in the URL's query from OpenTelemetry" },
     { name: "debug", about: "show errors to every client; for development only" },
+    {
+      name: "serve-failure",
+      about: "if the app cannot be loaded, respond with its error, as dev does",
+    },
     { name: "check", about: "load the app and end, with 0 if it can be served" },
   ],
   instead: {
@@ -143,6 +147,8 @@ interface Plan extends ListenOptions {
   addresses: string[];
   /** The format of the access log, if there is one, and its file. */
   accessLog?: { format: AccessLogFormat; path: string | undefined };
+  /** Whether an app that cannot be loaded responds with its error. */
+  servesFailure: boolean;
   options: AppOptions & FastCGIOptions;
 }
 
@@ -188,6 +194,7 @@ function readPlan(args: Arguments): Plan {
     protocol,
     addresses,
     accessLog: readAccessLog(args),
+    servesFailure: args.has("serve-failure"),
     mode: readMode(args.text("mode")),
     group: readGroup(args.text("group")),
     backlog: readBacklog(args, addresses),
@@ -323,8 +330,13 @@ function checkAddress(address: string, protocol: Protocol, allowRemote: boolean)
 /** Serves in this process. */
 async function serve(plan: Plan): Promise<void> {
   guardConsole();
-  const app = await loadApp(plan.module, plan.addresses);
-  const { accessLog } = plan;
+  const { accessLog, servesFailure } = plan;
+  let failure: App | undefined;
+  const app = await loadApp(plan.module, plan.addresses).catch((error) => {
+    if (!servesFailure) throw error;
+    logLine(formatFailure(error));
+    return failure = failedApp(error);
+  });
   await using log = accessLog && openAccessLog(accessLog.format, accessLog.path);
   plan.options.onCompleted = log?.onCompleted;
   using _ = onHangup(() => {
@@ -340,14 +352,23 @@ async function serve(plan: Plan): Promise<void> {
       throw listenFailure(error, address);
     }
   }
-  for (const { addr } of servers) {
-    logLine(`Serving ${plan.module} over ${plan.protocol} on ${formatAddress(addr)}`);
-  }
+  if (failure !== undefined) logLine("The app does not start. Correct it and save it");
+  else {for (const { addr } of servers) {
+      logLine(`Serving ${plan.module} over ${plan.protocol} on ${formatAddress(addr)}`);
+    }}
   const shutdown = async () => void await Promise.all(servers.map((server) => server.shutdown()));
   const { reportReady } = await import("../process/worker.ts");
   const finished = Promise.all(servers.map((server) => server.finished)).then(() => {});
   // Listens for signals before the supervisor may send one.
   await Promise.all([runUntilTerminated({ finished, shutdown }), reportReady(shutdown)]);
+}
+
+/** Returns an app that responds with why another one does not start. */
+function failedApp(error: unknown): App {
+  return async (request, info) => {
+    const { debugPage } = await import("../debug/debug_page.ts");
+    return await debugPage(error, request, info);
+  };
 }
 
 async function startServing(

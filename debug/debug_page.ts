@@ -4,9 +4,11 @@
  * @module
  */
 
-import type { HandlerInfo } from "../bridge/app.ts";
 import { describeValue, isError, readProperty } from "../io/describe.ts";
 import { printable, printableLines } from "../io/printable.ts";
+import { plainResponse } from "../bridge/plain_response.ts";
+import { isLoopback } from "../wire/ip_address.ts";
+import { type DebugInfo, developmentVersion, reloadScript } from "./development.ts";
 import { Redactor } from "./redact.ts";
 import { hintsFor } from "./server_hints.ts";
 import { shellCommand } from "./shell_command.ts";
@@ -59,7 +61,7 @@ const FOOTER = "The option debug shows this page. Do not set it where others can
 
 /**
  * Creates a response that shows a developer the error, its sources and the request: as HTML, or as text if the client
- * prefers it. Redacts values that look secret.
+ * prefers it. Redacts values that look secret. Through `dev`, clients on other machines get a plain 500.
  *
  * @param request The request, undefined if it is invalid.
  * @param address The address that the server listens on, if it does.
@@ -68,18 +70,24 @@ const FOOTER = "The option debug shows this page. Do not set it where others can
 export async function debugPage(
   error: unknown,
   request: Request | undefined,
-  info: HandlerInfo,
+  info: DebugInfo,
   address?: Addr,
   reader: SourceReader = ownSources,
 ): Promise<Response> {
+  const version = developmentVersion(info);
+  // dev --host lets other machines see the app, but not this.
+  if (version !== undefined && !isLoopback(info.remoteAddr.hostname)) return plainResponse(500);
   const report = await createReport(error, request, info, address, reader);
   const isHTML = prefersHTML(info.variables.get("HTTP_ACCEPT") ?? "");
-  return new Response(isHTML ? toHTML(report) : toText(report), {
+  const reload = version !== undefined && request?.method === "GET"
+    ? await reloadScript(version)
+    : { html: "", policy: "" };
+  return new Response(isHTML ? toHTML(report) + reload.html : toText(report), {
     status: 500,
     headers: {
       "content-type": `text/${isHTML ? "html" : "plain"};charset=UTF-8`,
       "cache-control": "no-store",
-      "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'",
+      "content-security-policy": `default-src 'none'; style-src 'unsafe-inline'${reload.policy}`,
       "referrer-policy": "no-referrer",
       "x-content-type-options": "nosniff",
       "x-robots-tag": "noindex",
@@ -90,7 +98,7 @@ export async function debugPage(
 async function createReport(
   error: unknown,
   request: Request | undefined,
-  info: HandlerInfo,
+  info: DebugInfo,
   address: Addr | undefined,
   reader: SourceReader,
 ): Promise<Report> {

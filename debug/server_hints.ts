@@ -1,4 +1,4 @@
-import type { HandlerInfo } from "../bridge/app.ts";
+import type { DebugInfo } from "./development.ts";
 import { quirksOf, type ServerQuirks } from "../bridge/server_quirks.ts";
 
 /**
@@ -70,7 +70,7 @@ interface Facts {
 }
 
 /** Returns the hints that apply to a request. */
-export function hintsFor({ variables, protocol }: HandlerInfo): string[] {
+export function hintsFor({ variables, protocol }: DebugInfo): string[] {
   const get = (name: string) => variables.get(name) ?? "";
   const server = get("SERVER_SOFTWARE");
   const facts = {

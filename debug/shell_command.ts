@@ -1,6 +1,6 @@
-import type { HandlerInfo } from "../bridge/app.ts";
 import { isPrintable, printable } from "../io/printable.ts";
 import { addressOf } from "../io/address.ts";
+import { type DebugInfo, developmentVersion } from "./development.ts";
 import type { Redactor } from "./redact.ts";
 import type { Addr } from "../io/addr.ts";
 
@@ -10,15 +10,12 @@ const NEEDED =
 /** Headers that curl sets by itself. */
 const OWN_HEADERS = new Set(["host", "content-length", "accept-encoding", "connection"]);
 
-/** SERVER_SOFTWARE of `dev`, behind which an app has another address after each change. */
-export const DEVELOPMENT = "Gatehouse dev";
-
 /** Returns a shell command that repeats the request, with its secrets redacted. */
 export function shellCommand(
   method: string,
   url: string,
   headers: [name: string, value: string][],
-  info: HandlerInfo,
+  info: DebugInfo,
   redactor: Redactor,
   address: Addr | undefined,
 ): string {
@@ -28,7 +25,7 @@ export function shellCommand(
   return words.join(" \\\n  ");
 }
 
-function scriptWords(info: HandlerInfo, redactor: Redactor): string[] {
+function scriptWords(info: DebugInfo, redactor: Redactor): string[] {
   const { variables } = info;
   const assignments = [...variables].filter(([name]) => /^\w+$/.test(name) && NEEDED.test(name))
     .sort(([a], [b]) => a < b ? -1 : 1)
@@ -41,12 +38,12 @@ function clientWords(
   method: string,
   url: string,
   headers: [name: string, value: string][],
-  info: HandlerInfo,
+  info: DebugInfo,
   redactor: Redactor,
   address: Addr | undefined,
 ): string[] {
-  const isHTTP = info.protocol === "http" ||
-    info.variables.get("SERVER_SOFTWARE") === DEVELOPMENT;
+  // Behind dev an app has another address after each change.
+  const isHTTP = info.protocol === "http" || developmentVersion(info) !== undefined;
   const options = headers.filter(([name]) => !OWN_HEADERS.has(name)).map(([name, value]) =>
     `-H ${shellQuote(fieldOf(name, redactor.value(name, value), isHTTP))}`
   );
@@ -68,7 +65,7 @@ function fieldOf(name: string, value: string, isCurl: boolean): string {
   return value === "" && isCurl ? `${name};` : `${name}: ${value}`;
 }
 
-function hasBody({ variables }: HandlerInfo): boolean {
+function hasBody({ variables }: DebugInfo): boolean {
   return !["", "0"].includes(variables.get("CONTENT_LENGTH") ?? "");
 }
 

@@ -22,7 +22,7 @@ async function run(port: number): Promise<void> {
   const stop = new AbortController();
   using _ = onTermination(() => stop.abort(), { hangup: true });
   await using demo = await Demo.start();
-  await serveDevelopment(demo.fetch, port, stop.signal);
+  await serveDevelopment(demo.fetch, { port }, stop.signal);
 }
 
 try {

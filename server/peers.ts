@@ -1,13 +1,6 @@
 import { grantedVariable } from "../io/environment.ts";
-import { AddressSet, canonicalIP } from "../wire/ip_address.ts";
+import { AddressSet, isLoopback } from "../wire/ip_address.ts";
 import type { Addr } from "../io/addr.ts";
-
-/** Returns whether only this machine can reach a host. */
-export function isLoopback(hostname: string): boolean {
-  const address = canonicalIP(hostname);
-  if (address === undefined) return /^localhost$/i.test(hostname);
-  return address === "::1" || address.startsWith("127.");
-}
 
 /**
  * Rejects a listener that other machines can reach, unless this is allowed.

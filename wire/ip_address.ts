@@ -28,6 +28,13 @@ function canonicalIPv4(text: string): string | undefined {
   return text;
 }
 
+/** Returns whether only this machine can reach a host. */
+export function isLoopback(hostname: string): boolean {
+  const address = canonicalIP(hostname);
+  if (address === undefined) return /^localhost$/i.test(hostname);
+  return address === "::1" || address.startsWith("127.");
+}
+
 /** Returns the bits of an IP address, as 32 or 128 digits. Returns undefined if the text is not an IP address. */
 function bitsOf(text: string): string | undefined {
   const address = canonicalIP(text);

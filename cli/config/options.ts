@@ -1,5 +1,5 @@
 import type { Endpoint } from "../../io/address.ts";
-import { isLoopback } from "../../server/peers.ts";
+import { isLoopback } from "../../wire/ip_address.ts";
 import { formatAddress } from "../address.ts";
 import type { AppConfig } from "../app_config.ts";
 import type { StaticFiles } from "./static_files.ts";

@@ -1,8 +1,11 @@
-import { DEVELOPMENT } from "../../debug/shell_command.ts";
-import { fastCGIGateway, type Gateway, type GatewayInfo } from "../../gateway.ts";
+import type { HandlerInfo } from "../../bridge/app.ts";
+import { debugPage } from "../../debug/debug_page.ts";
+import { developmentSoftware } from "../../debug/development.ts";
+import { fastCGIGateway, type Gateway } from "../../gateway.ts";
 import { logLine } from "../../io/log.ts";
 import { SHUTDOWN_TIMEOUT } from "../../io/timeouts.ts";
 import { WorkerProcess } from "../../process/worker_process.ts";
+import { Variables } from "../../wire/variables.ts";
 import { childCommand } from "../child_command.ts";
 
 /** The time that a replaced process has to accept connections that were just opened, in milliseconds. */
@@ -12,6 +15,8 @@ const RETIREMENT = 1000;
 export interface ReloadingAppOptions {
   /** Flags of the app's `deno run`, as text. @default those of this process */
   flags?: string;
+  /** A file with variables for the app. @default none */
+  envFile?: string;
   /** How long the app may take until its response begins, in seconds. @default no limit */
   requestTimeout?: number;
   /** How long a process has for the requests in progress when it is replaced or ended, in seconds. @default 10 */
@@ -31,12 +36,20 @@ export class ReloadingApp implements AsyncDisposable {
   #module: string;
   #options: ReloadingAppOptions;
   #folder = Deno.makeTempDirSync({ prefix: "gatehouse-dev-" });
-  /** The number of reloads. */
-  #count = 0;
+  /** The number of the version that was started last. Those of another `dev` are others. */
+  #count = Date.now();
+  /** Resolves when the version that was started last serves, or has failed to. */
+  #loading: Promise<unknown> = Promise.resolve();
+  /** The number of the last version of which this is known. */
+  #settled = this.#count;
+  /** Resolves when that changes. */
+  #change = Promise.withResolvers<void>();
   /** The process that starts. */
   #next: Version | undefined;
-  /** The process that gets the requests; undefined if none has started yet. */
+  /** The process that gets the requests; undefined if the last version does not run. */
   #current: Version | undefined;
+  /** Why it does not. */
+  #failure = "The app has not been started";
   #all = new Set<Version>();
   #stopped = false;
   #onUnload = () => this.#kill();
@@ -48,12 +61,11 @@ export class ReloadingApp implements AsyncDisposable {
     addEventListener("unload", this.#onUnload);
   }
 
-  /** Passes a request to the last version of the app that started. */
-  async respond(request: Request, info?: GatewayInfo): Promise<Response> {
+  /** Passes a request to the last version of the app, once it has started. */
+  async respond(request: Request, info: HandlerInfo): Promise<Response> {
+    for (let loading; loading !== this.#loading;) await (loading = this.#loading);
     const version = this.#current;
-    if (version === undefined) {
-      return new Response("500: the app does not start. The terminal says why\n", { status: 500 });
-    }
+    if (version === undefined) return await this.#showFailure(request, info);
     const response = version.gateway(request, info);
     version.pending.add(response);
     try {
@@ -63,13 +75,32 @@ export class ReloadingApp implements AsyncDisposable {
     }
   }
 
+  async #showFailure(request: Request, info: HandlerInfo): Promise<Response> {
+    const { protocol, remoteAddr } = info;
+    const software = developmentSoftware(this.#settled);
+    const variables = new Variables([...info.variables, ["SERVER_SOFTWARE", software]]);
+    const error = new Error(`${this.#failure}. The terminal says more`);
+    return await debugPage(error, request, { protocol, remoteAddr, variables });
+  }
+
+  /** Responds with 205 once the last version of the app is another than that of a page. */
+  async respondToPage(version: string): Promise<Response> {
+    while (version === String(this.#settled) && !this.#stopped) await this.#change.promise;
+    return new Response(null, { status: this.#stopped ? 503 : 205 });
+  }
+
   /**
-   * Starts the app as it is now. Requests go to the new process once it serves.
+   * Starts the app as it is now. Requests wait for it, and go to the new process once it serves.
    *
    * @returns Whether it serves; "superseded" if another call, or {@linkcode stop}, has made this one obsolete.
    */
-  async reload(): Promise<"serves" | "fails" | "superseded"> {
-    const count = ++this.#count;
+  reload(): Promise<"serves" | "fails" | "superseded"> {
+    const loading = this.#reload(++this.#count);
+    this.#loading = loading;
+    return loading;
+  }
+
+  async #reload(count: number): Promise<"serves" | "fails" | "superseded"> {
     const isObsolete = () => this.#stopped || count !== this.#count;
     // It may never start, and nobody waits for it.
     this.#next?.process.kill();
@@ -77,7 +108,7 @@ export class ReloadingApp implements AsyncDisposable {
     // Anew each time, as the app may have got a config meanwhile.
     const command = await this.#command(address);
     if (isObsolete()) return "superseded";
-    const version = this.#start(address, command);
+    const version = this.#start(count, address, command);
     this.#next = version;
     const started = await version.process.started;
     if (this.#next === version) this.#next = undefined;
@@ -85,24 +116,31 @@ export class ReloadingApp implements AsyncDisposable {
       retire(version);
       return "superseded";
     }
-    if (started === "ended") {
-      logLine(await version.process.ended);
-      return "fails";
-    }
-    if (this.#current !== undefined) retire(this.#current);
-    this.#current = version;
-    return "serves";
+    const before = this.#current;
+    this.#current = started === "ended" ? undefined : version;
+    if (started === "ended") logLine(this.#failure = await version.process.ended);
+    if (before !== undefined) retire(before);
+    this.#settle(count);
+    return started === "ended" ? "fails" : "serves";
   }
 
-  #command(address: string): Promise<string[]> {
-    const { flags, requestTimeout, shutdownTimeout } = this.#options;
-    const options = ["--listen", address, "--log", "stderr", "--debug"];
+  /** Lets the pages of other versions reload. */
+  #settle(count: number): void {
+    this.#settled = count;
+    this.#change.resolve();
+    this.#change = Promise.withResolvers();
+  }
+
+  async #command(address: string): Promise<string[]> {
+    const { flags, envFile, requestTimeout, shutdownTimeout } = this.#options;
+    const options = ["--listen", address, "--log", "stderr", "--debug", "--serve-failure"];
     if (requestTimeout !== undefined) options.push(`--request-timeout=${requestTimeout}`);
     if (shutdownTimeout !== undefined) options.push(`--shutdown-timeout=${shutdownTimeout}`);
-    return childCommand(this.#module, options, flags);
+    const [run, ...others] = await childCommand(this.#module, options, flags);
+    return [run, ...envFile === undefined ? [] : [`--env-file=${envFile}`], ...others];
   }
 
-  #start(address: `unix:${string}`, command: string[]): Version {
+  #start(number: number, address: `unix:${string}`, command: string[]): Version {
     const { shutdownTimeout = SHUTDOWN_TIMEOUT / 1000 } = this.#options;
     const process = new WorkerProcess({
       command,
@@ -110,11 +148,13 @@ export class ReloadingApp implements AsyncDisposable {
       name: "The app's process",
       shutdownTimeout: shutdownTimeout * 1000,
     });
-    const gateway = fastCGIGateway(address, { variables: { SERVER_SOFTWARE: DEVELOPMENT } });
+    const gateway = fastCGIGateway(address, {
+      variables: { SERVER_SOFTWARE: developmentSoftware(number) },
+    });
     const version: Version = { process, gateway, pending: new Set() };
     this.#all.add(version);
     process.ended.then((how) => {
-      if (version === this.#current && !this.#stopped) logLine(how);
+      if (version === this.#current && !this.#stopped) logLine(this.#failure = how);
       version.gateway[Symbol.dispose]();
       this.#all.delete(version);
       if (this.#current === version) this.#current = undefined;
@@ -125,6 +165,7 @@ export class ReloadingApp implements AsyncDisposable {
   /** Ends the processes once they have finished their requests. */
   stop(): void {
     this.#stopped = true;
+    this.#change.resolve();
     this.#next?.process.kill();
     for (const version of this.#all) retire(version);
   }

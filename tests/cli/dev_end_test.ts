@@ -1,5 +1,5 @@
 /** How `dev` and the processes of its app end. */
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { Dev, type DevOptions } from "../testing/dev.ts";
 import { deadline } from "../testing/deadline.ts";
 import { ended, interruptUntil, isAlive } from "../testing/processes.ts";
@@ -127,7 +127,7 @@ Deno.test("dev loads an app again after its Deno was replaced", async () => {
   await write(version("two"));
   await dev.says("The app does not start");
   assertStringIncludes(dev.output, "The app's process cannot be started: ");
-  assertEquals(await dev.text(), "one");
+  assertMatch(await dev.text(), /<h1>Error: The app&#39;s process cannot be started: /);
   await deno.add();
   await write(version("three"));
   await dev.becomes("three");

@@ -1,10 +1,12 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { isServed, servedHosts } from "../../cli/dev/server.ts";
 import { isSource } from "../../cli/dev/watch.ts";
 import { serveFastCGI } from "../../fastcgi.ts";
 import { runCommandLine } from "../testing/command_line.ts";
 import { Daemon, ROOT } from "../testing/daemon.ts";
 import { deadline } from "../testing/deadline.ts";
 import { Dev } from "../testing/dev.ts";
+import { testWith } from "../testing/needs.ts";
 
 async function withApp(
   text: string,
@@ -28,7 +30,8 @@ Deno.test("dev loads an app again when it is saved, and prints each request", as
   await withApp(version("one"), async (dev, write) => {
     assertEquals(await dev.text("/a?b"), "one");
     await dev.says("GET /a?b");
-    assertMatch(dev.output, /^200 GET \/a\?b \d+\.\d ms$/m);
+    await dev.says(" ms");
+    assertMatch(dev.output, /^200 GET \/a\?b 3 B \d+\.\d ms$/m);
     await write(version("two"));
     await dev.becomes("two");
     assertStringIncludes(dev.output, "app.ts has changed");
@@ -74,24 +77,71 @@ Deno.test("dev loses no request while it loads an app again", async () => {
   });
 });
 
-Deno.test("dev keeps the last version of an app if the new one does not start", async () => {
+/** Returns how the script of a debug page waits for another version of the app. */
+async function waitAsPage(dev: Dev, page: string): Promise<number> {
+  const [, path] = /fetch\("(.*?)"/.exec(page)!;
+  const [, version] = /data-version="(\d+)"/.exec(page)!;
+  const response = await deadline(fetch(`${dev.url}${path}${version}`), "the reload");
+  await response.body?.cancel();
+  return response.status;
+}
+
+Deno.test("dev shows the error of a save in the browser, not the last version's response", async () => {
   await withApp(version("one"), async (dev, write) => {
     await write("export default (");
+    await dev.says("app.ts has changed");
+    const response = await fetch(dev.url);
+    assertEquals([response.status, (await response.text()).includes("<h1>")], [500, true]);
+    const page = await dev.shows("Error: SyntaxError: ");
     await dev.says("The app does not start. Correct it and save it");
-    assertEquals(await dev.text(), "one");
+    const reload = waitAsPage(dev, page);
+    await write("export default 1;");
+    assertEquals(await reload, 205);
+    const next = await dev.shows("app.ts must export an app as its default");
+    const mended = waitAsPage(dev, next);
+    await write(version("two"));
+    assertEquals(await mended, 205);
+    await dev.becomes("two");
+    // A page of a version that is no longer there, or of a dev that was started again, does not wait.
+    assertEquals(await waitAsPage(dev, page), 205);
+  });
+});
+
+Deno.test("dev shows the error of an app that fails to start at first", async () => {
+  await withApp("throw new Error('no database');", async (dev, write) => {
+    assertStringIncludes(dev.output, "no database");
+    const response = await fetch(dev.url);
+    const page = await response.text();
+    assertEquals(response.status, 500);
+    assertStringIncludes(page, "<h1>Error: no database</h1>");
+    assertMatch(page, /<mark> *1 {2}throw new Error/);
     await write(version("two"));
     await dev.becomes("two");
   });
 });
 
-Deno.test("dev waits for an app that fails to start at first", async () => {
-  await withApp("throw new Error('no database');", async (dev, write) => {
-    assertStringIncludes(dev.output, "no database");
-    const response = await fetch(dev.url);
-    assertEquals(response.status, 500);
-    assertStringIncludes(await response.text(), "the app does not start");
+Deno.test("dev shows that the app's process has ended, and reloads the page after a save", async () => {
+  await withApp("Deno.exit(7);", async (dev, write) => {
+    const page = await dev.text();
+    assertMatch(page, /<h1>Error: The app&#39;s process \d+ ended with code 7 before it served/);
+    const reload = waitAsPage(dev, page);
     await write(version("two"));
+    assertEquals(await reload, 205);
     await dev.becomes("two");
+  });
+});
+
+Deno.test("dev prints no more than the change at a save that succeeds", async () => {
+  await withApp(version("one"), async (dev, write) => {
+    for (const name of ["two", "three"]) {
+      await write(version(name));
+      await dev.becomes(name);
+    }
+    const others = dev.output.split("\n").filter((line) => !/^(?:200 |Serving |$)/.test(line));
+    assertEquals([...new Set(others)], [
+      `Open ${dev.url.replace("127.0.0.1", "localhost")}/ in a browser. Stop with Ctrl-C.`,
+      /^.* has changed$/m.exec(dev.output)![0],
+    ]);
   });
 });
 
@@ -113,6 +163,72 @@ Deno.test("dev shows errors of the app in the browser, and serves this machine a
     const text = await deadline(new Response(conn.readable).text(), "the response");
     assertMatch(text, /^HTTP\/1\.1 421 /);
   });
+});
+
+Deno.test("dev --host serves the address that it prints, and passes on the variables of --env-file", async () => {
+  const folder = await Deno.makeTempDir();
+  await Deno.writeTextFile(
+    `${folder}/app.ts`,
+    `export default () => new Response(Deno.env.get("A"));`,
+  );
+  await Deno.writeTextFile(`${folder}/vars`, "A=from the file\n");
+  {
+    const args = [`${folder}/app.ts`, "--host=127.0.0.2", "--env-file", `${folder}/vars`];
+    await using dev = new Dev(args);
+    await dev.says("in a browser");
+    const [, url] = /^Open (http:\/\/127\.0\.0\.2:\d+\/) in a browser/m.exec(dev.output)!;
+    const response = await fetch(url);
+    assertEquals(await response.text(), "from the file");
+  }
+  await Deno.remove(folder, { recursive: true });
+});
+
+testWith({ openssl: "openssl" }, "dev --cert --key serves HTTPS", async () => {
+  const folder = await Deno.makeTempDir();
+  const [cert, key] = [`${folder}/cert.pem`, `${folder}/key.pem`];
+  const { success } = await new Deno.Command("openssl", {
+    args: [
+      ...["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"],
+      ...["-keyout", key, "-out", cert, "-subj", "/CN=localhost"],
+      ...[
+        "-addext",
+        "subjectAltName=DNS:localhost",
+        "-addext",
+        "basicConstraints=critical,CA:FALSE",
+      ],
+    ],
+    stderr: "null",
+  }).output();
+  assert(success);
+  await Deno.writeTextFile(`${folder}/app.ts`, "export default ({ url }) => new Response(url);");
+  {
+    await using dev = new Dev([`${folder}/app.ts`, "--cert", cert, "--key", key]);
+    await dev.says("in a browser");
+    const [, url] = /^Open (https:\/\/localhost:\d+\/) in a browser/m.exec(dev.output)!;
+    using client = Deno.createHttpClient({ caCerts: [await Deno.readTextFile(cert)] });
+    assertEquals(await (await fetch(`${url}a`, { client })).text(), `${url}a`);
+  }
+  await Deno.remove(folder, { recursive: true });
+});
+
+Deno.test("servedHosts() are those of the addresses that a server listens on", () => {
+  const own = () => [
+    { address: "127.0.0.1", family: "IPv4" as const },
+    { address: "192.168.1.5", family: "IPv4" as const },
+    { address: "2001:db8::5", family: "IPv6" as const },
+    { address: "fe80::1", family: "IPv6" as const },
+  ];
+  assertEquals(servedHosts(undefined, own), ["localhost"]);
+  assertEquals(servedHosts("0.0.0.0", own), ["localhost", "192.168.1.5"]);
+  assertEquals(servedHosts("[::]", own), ["localhost", "192.168.1.5", "[2001:db8::5]"]);
+  assertEquals(servedHosts("2001:db8::5", own), ["[2001:db8::5]"]);
+  const hosts = servedHosts("::", own);
+  for (const host of ["192.168.1.5", "[2001:DB8:0::5]", "localhost", "127.0.0.1", "[::1]"]) {
+    assert(isServed(host, hosts), host);
+  }
+  for (const host of ["evil.example", "192.168.1.6", "192.168.1.5.evil.example"]) {
+    assert(!isServed(host, hosts), host);
+  }
 });
 
 Deno.test("dev runs the CGI scripts of a folder", async () => {
@@ -207,7 +323,7 @@ await serveDevelopment(async (request) => {
     stop.abort();
   });
   return new Response();
-}, 0, stop.signal);
+}, { port: 0 }, stop.signal);
 Deno.exit();`,
   );
   await using program = new Daemon(["--allow-net", `${folder}/serve.ts`], { stdout: "piped" });
@@ -238,7 +354,14 @@ const MISTAKES: [args: string[], message: string][] = [
   [["/nonexistent/app.ts"], "/nonexistent/app.ts does not exist."],
   [["fastcgi:9000"], "it must be host:port or unix:/path"],
   [["app.ts", "--root", "/srv"], "--root is for fastcgi:ADDR"],
-  [["app.ts", "--listen", "[::]:80"], "Use --port N: dev serves this machine alone."],
+  [["app.ts", "--listen", "[::]:80"], "Use --port 80 --host=[::]."],
+  [["app.ts", "--listen=localhost:80"], "Use --port 80."],
+  [["app.ts", "--hostname", "10.0.0.1"], "Use --host=10.0.0.1."],
+  [["app.ts", "--listen"], "Use --port N, and --host to serve other machines, too."],
+  [["app.ts", "--host", "10.0.0.1"], "An address needs =, as in: --host=192.168.1.5"],
+  [["app.ts", "--https"], "Use --cert FILE --key FILE."],
+  [["app.ts", "--cert", "a.pem"], "HTTPS needs both --cert FILE and --key FILE."],
+  [["app.ts", "--env-file", "/nonexistent"], "Cannot read the file of --env-file: No such file"],
   [["app.ts", "--watch"], "Leave it out: dev loads the app again when it changes."],
   [["app.ts", "--port", "70000"], "--port must be at most 65535"],
 ];

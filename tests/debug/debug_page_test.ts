@@ -547,3 +547,30 @@ Deno.test("a script without debug loads neither the page nor what it needs", asy
     assertFalse([...loaded].some((url) => url.endsWith(`/${name}.ts`)), name);
   }
 });
+
+Deno.test("debugPage() through dev reloads itself, and is for this machine alone", async () => {
+  const pageFor = async (hostname: string, method = "GET") => {
+    const info = {
+      protocol: "fastcgi",
+      variables: new Variables([["SERVER_SOFTWARE", "Gatehouse dev/7"]]),
+      remoteAddr: { transport: "tcp", hostname, port: 1 },
+    } as unknown as HandlerInfo;
+    const request = new Request("http://localhost/", { method });
+    const response = await debugPage(new Error("no ink"), request, info, undefined, NO_SOURCES);
+    return { policy: response.headers.get("content-security-policy"), text: await response.text() };
+  };
+  const { policy, text } = await pageFor("127.0.0.1");
+  const [, version, script] = /<script data-version="(.*?)">([^]*?)<\/script>/.exec(text)!;
+  assertEquals(version, "7");
+  const hash = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(script));
+  const base64 = btoa(String.fromCharCode(...new Uint8Array(hash)));
+  assertEquals(
+    policy,
+    `default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-${base64}'; connect-src 'self'`,
+  );
+  // Reloading would send a form again.
+  assertNotMatch((await pageFor("127.0.0.1", "POST")).text, /<script/);
+  for (const remote of ["192.168.1.6", "2001:db8::6"]) {
+    assertEquals(await pageFor(remote), { policy: null, text: "500 Internal Server Error\n" });
+  }
+});

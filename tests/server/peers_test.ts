@@ -1,5 +1,6 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { AllowedPeers, checkExposure, isLoopback } from "../../server/peers.ts";
+import { AllowedPeers, checkExposure } from "../../server/peers.ts";
+import { isLoopback } from "../../wire/ip_address.ts";
 
 Deno.test("isLoopback() compares addresses, not texts", () => {
   for (const host of ["127.0.0.1", "127.9.9.9", "::1", "0::1", "::ffff:7f00:1", "LOCALHOST"]) {

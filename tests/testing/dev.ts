@@ -78,6 +78,17 @@ export class Dev implements AsyncDisposable {
     return await (await fetch(this.url + path, init)).text();
   }
 
+  /** Requests until the response has a text in it. Returns the response. */
+  async shows(text: string): Promise<string> {
+    const requesting = (async () => {
+      while (true) {
+        const response = await this.text();
+        if (response.includes(text)) return response;
+      }
+    })();
+    return await deadline(requesting, `the response to have "${text}": ${this.output}`);
+  }
+
   /** Requests until the response differs. */
   async becomes(text: string): Promise<void> {
     const requesting = (async () => {
