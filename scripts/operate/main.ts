@@ -44,6 +44,10 @@ const site = new Site();
 const events: Event[] = [];
 const losses: Loss[] = [];
 const faults: string[] = [];
+function fault(what: string): void {
+  console.log(`FAULT: ${what}`);
+  faults.push(what);
+}
 const counts = new Map<string, number>();
 const count = (what: string, by = 1) => counts.set(what, (counts.get(what) ?? 0) + by);
 const wait = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -166,7 +170,7 @@ async function perform(kind: Kind): Promise<void> {
   if (outcome.kind === "response" && outcome.worker !== undefined) served.set(n, outcome.worker);
   if (outcome.kind === "response" && await kind.check(outcome, sent)) return;
   if (outcome.kind === "response" && outcome.status < 500) {
-    faults.push(
+    fault(
       `a wrong response: ${outcome.status} ${text(outcome.body.slice(0, 100))}, ${sent.path}`,
     );
     return;
@@ -224,7 +228,7 @@ function sample(): void {
   );
   const [ofSupervisor, parent, nginx] = uses;
   if (ofSupervisor === undefined || parent === undefined) {
-    return void faults.push("the supervisor or its parent is gone");
+    return void fault("the supervisor or its parent is gone");
   }
   // nginx is gone for a moment when it restarts.
   if (nginx === undefined) return;
@@ -280,7 +284,7 @@ function every(ms: number, what: string, run: () => unknown, first: number = ms)
     try {
       await run();
     } catch (error) {
-      faults.push(`${what}: ${error}`);
+      fault(`${what}: ${error}`);
     }
   };
   let timer = setTimeout(() => {
@@ -354,8 +358,8 @@ function checkEffects(): void {
   for (const [id, state] of effects) {
     const times = kept.get(id) ?? 0;
     count(`POSTs: ${state === "done" ? "201" : "failed"}, with the effect ${times} times`);
-    if (times > 1) faults.push(`POST ${id} had its effect ${times} times`);
-    if (times === 0 && state === "done") faults.push(`POST ${id} had status 201 and no effect`);
+    if (times > 1) fault(`POST ${id} had its effect ${times} times`);
+    if (times === 0 && state === "done") fault(`POST ${id} had status 201 and no effect`);
   }
 }
 
@@ -367,7 +371,7 @@ function checkLog(): void {
     .reduce((sum, [, count]) => sum + count, 0);
   count("lines in the access logs", lines);
   if (lines < least || lines > most) {
-    faults.push(`the access logs have ${lines} lines: wanted ${least} to ${most}`);
+    fault(`the access logs have ${lines} lines: wanted ${least} to ${most}`);
   }
 }
 
@@ -379,7 +383,7 @@ function checkAppLog(): void {
       const n = /[?&]n=(\d+)/.exec(JSON.parse(line).url ?? "")?.[1];
       if (n !== undefined) logged.add(Number(n));
     } catch {
-      faults.push(`a line of the app's access log is no JSON: ${line.slice(0, 100)}`);
+      fault(`a line of the app's access log is no JSON: ${line.slice(0, 100)}`);
     }
   }
   const killed = new Set(events.map(({ pid }) => pid));
@@ -390,7 +394,7 @@ function checkAppLog(): void {
     "responses without such a line, as their worker was killed",
     missing.length - unexplained.length,
   );
-  if (unexplained.length > 0) faults.push(`the app's access logs lack ${unexplained.length} lines`);
+  if (unexplained.length > 0) fault(`the app's access logs lack ${unexplained.length} lines`);
 }
 
 const median = (values: number[]) => values.sort((a, b) => a - b)[values.length >> 1] ?? 0;
@@ -410,9 +414,9 @@ function checkUse(): void {
       `  ${name.padEnd(24)} ${MiB(before.rss)} and ${before.descriptors} descriptors at first, ` +
         `${MiB(after.rss)} and ${after.descriptors} at last`,
     );
-    if (after.rss - before.rss > GROWTH.rss) faults.push(`the memory of ${name} grows`);
+    if (after.rss - before.rss > GROWTH.rss) fault(`the memory of ${name} grows`);
     if (after.descriptors - before.descriptors > GROWTH.descriptors) {
-      faults.push(`the descriptors of ${name} grow`);
+      fault(`the descriptors of ${name} grow`);
     }
   };
   const sum = (uses: Use[]): Use => ({
@@ -458,11 +462,11 @@ console.log("nginx's error log:");
 for (const [name, { length }] of Map.groupBy(errors, (line) => line)) {
   console.log(`  ${String(length).padStart(8)} ${name.slice(0, 160)}`);
 }
-if (code !== 0) faults.push(`the workers' supervisor ended with ${code}`);
+if (code !== 0) fault(`the workers' supervisor ended with ${code}`);
 const lost = losses.filter((loss) => loss.counts).length;
-if (lost > 0) faults.push(`${lost} requests were lost that may be repeated`);
+if (lost > 0) fault(`${lost} requests were lost that may be repeated`);
 const unexplained = losses.filter((loss) => loss.reason === undefined).length;
-if (unexplained > 0) faults.push(`${unexplained} losses have no reason`);
+if (unexplained > 0) fault(`${unexplained} losses have no reason`);
 if (faults.length === 0) {
   Deno.removeSync(site.directory, { recursive: true });
   console.log("No faults.");

@@ -66,15 +66,16 @@ export function useOf(pid: number): Use | undefined {
 
 /** Returns the process ids of the children of a process. */
 export function childrenOf(pid: number): number[] {
-  try {
-    const threads = [...Deno.readDirSync(`/proc/${pid}/task`)].map(({ name }) => name);
-    return threads.flatMap((thread) =>
-      Deno.readTextFileSync(`/proc/${pid}/task/${thread}/children`).split(" ").filter(Boolean)
-        .map(Number)
-    );
-  } catch {
-    return [];
-  }
+  const threads = [...Deno.readDirSync(`/proc/${pid}/task`)].map(({ name }) => name);
+  return threads.flatMap((thread) => {
+    try {
+      const children = Deno.readTextFileSync(`/proc/${pid}/task/${thread}/children`);
+      return children.split(" ").filter((word) => word !== "").map(Number);
+    } catch {
+      // The thread has ended.
+      return [];
+    }
+  });
 }
 
 /** Returns how many of some processes are zombies. */
