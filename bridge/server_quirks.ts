@@ -37,6 +37,8 @@ export interface ServerQuirks {
   readonly lacksStderr?: true;
   /** FCGI_END_REQUEST is not expected before the end of the input (C13). */
   readonly needsInputEnd?: true;
+  /** FCGI_ABORT_REQUEST may follow a request at once though its response is expected (C21). */
+  readonly abortsEarly?: true;
 }
 
 /** The web servers with quirks. docs/servers.md has a table of them. */
@@ -56,6 +58,7 @@ export const SERVERS: readonly ServerQuirks[] = [
     leavesOverloaded: true,
     lacksStderr: true,
     needsInputEnd: true,
+    abortsEarly: true,
     needsLocationFirst: true,
   },
   {

@@ -311,6 +311,7 @@ export class FastCGIConnection
       }
       request.checkBody(now);
       request.checkTime(now);
+      request.checkAbort(now);
     }
     if (channel.inputEnded && this.#requests.size > 0) this.#probe();
   }

@@ -84,6 +84,9 @@ const MAX_REFUSED = 16_384;
 /** How many bytes may be pending before a log message flushes them. */
 const LOG_BUFFER = 16384;
 
+/** How long FCGI_ABORT_REQUEST waits for the response where it may be sent too soon, in milliseconds. */
+const ABORT_DELAY = 2000;
+
 /** How a request is refused: the status of the response, and the protocol status of FCGI_END_REQUEST. */
 interface Refusal {
   status: number;
@@ -128,6 +131,8 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
   #inputWhole: PromiseWithResolvers<void> | null = null;
   /** Whether FCGI_STDERR was used. */
   #logged = false;
+  /** How long FCGI_ABORT_REQUEST waits, once it has arrived. */
+  #aborting: Progress | null = null;
   /** How long the input has been dropped after the response: in total, and without a byte. */
   #drained: [Progress, Progress] | null = null;
 
@@ -451,8 +456,19 @@ export class FastCGIRequest implements ResponseSink, TransportInfo {
     });
   }
 
-  /** Aborts the request, as FCGI_ABORT_REQUEST arrived (section 5.4). */
+  /** Aborts the request, as FCGI_ABORT_REQUEST arrived (section 5.4). Where that may be too soon, it waits (rule C21). */
   abortedByPeer(): void {
+    if (this.quirks.abortsEarly && this.inputEnded) this.#aborting ??= new Progress();
+    else this.#abortNow();
+  }
+
+  /** Aborts a request whose abort has waited long enough. */
+  checkAbort(now: number): void {
+    if (this.#aborting !== null && this.#aborting.elapsed(now) > ABORT_DELAY) this.#abortNow();
+  }
+
+  #abortNow(): void {
+    if (this.#phase === "ended") return;
     this.#exchange?.abort(new DOMException("The web server aborted the request", "AbortError"));
     this.#abandon();
     this.#end(0, false);

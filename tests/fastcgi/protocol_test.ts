@@ -437,6 +437,37 @@ Deno.test("serveFastCGI() ends an aborted request soon, and keeps the connection
   );
 });
 
+Deno.test("serveFastCGI() responds to a request of HAProxy that it aborts too soon (rule C21)", async () => {
+  const started = Promise.withResolvers<Request>();
+  await serving(
+    (request) => {
+      if (request.url.endsWith("/hello")) return new Response("Hello");
+      started.resolve(request);
+      return new Promise(() => {});
+    },
+    {},
+    async ({ connect }) => {
+      const client = await connect();
+      const send = (path: string, ...rest: Uint8Array[]) => {
+        const fields = { SERVER_SOFTWARE: "HAProxy 2.6.12", REQUEST_URI: path };
+        return client.send(concat([request({ keep: true, variables: fields }), ...rest]));
+      };
+      // At once, as it does when it is reloaded.
+      await send("/hello", abortRequest(1));
+      const { status, body, complete } = await client.response();
+      assertEquals([status, text(body), complete], [200, "Hello", true]);
+      // As its client has left.
+      await send("/never", abortRequest(1));
+      const { signal } = await deadline(started.promise, "the app");
+      assertFalse(signal.aborted);
+      const end = { appStatus: 0, protocolStatus: ProtocolStatus.requestComplete };
+      assertEquals((await client.response()).end, end);
+      assert(signal.aborted);
+      assertEquals(client.records, []);
+    },
+  );
+});
+
 Deno.test("serveFastCGI() sends nothing for an aborted request whose app responds late (rule C18)", async () => {
   const gate = Promise.withResolvers<void>();
   await serving(

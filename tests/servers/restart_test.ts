@@ -1,7 +1,7 @@
 /** Back ends that restart one after the other while nginx sends them requests. */
 import { assert, assertEquals } from "@std/assert";
 
-import { Client, Witness } from "./client.ts";
+import { Client, request, Witness } from "./client.ts";
 import { configuration, eventually, type Rig, Suite, within } from "./harness.ts";
 import { handDown, keepSocket } from "../testing/hand_down.ts";
 import { suspend } from "../testing/processes.ts";
@@ -310,3 +310,39 @@ for (const over of ["TCP", "a Unix socket"]) {
     assert(replaced() >= REPLACED, `${replaced()} workers were replaced: ${workers.output}`);
   });
 }
+
+/** How often HAProxy is reloaded, and how many requests are sent between. */
+const RELOADS = 6;
+const BETWEEN = 100;
+
+const reloaded = new Suite("HAProxy", { haproxy: "haproxy" }, async (rig) => {
+  const daemon = await rig.daemon("fastcgi", "127.0.0.1:0");
+  const { port } = await rig.serve("haproxy", ["port"], ({ port }) => {
+    const site = configuration("haproxy", "--listen", `127.0.0.1:${port}`, "--backend", daemon);
+    return ["haproxy", ["-W", "-f", rig.write("haproxy.cfg", site)]];
+  });
+  return `127.0.0.1:${port}`;
+});
+
+reloaded.test("loses no request when it is reloaded", async (host, rig) => {
+  let responses = 0;
+  let stopped = false;
+  const load = Promise.all(Array.from({ length: 6 }, async () => {
+    while (!stopped) {
+      const { status, text } = await request(host, "POST", "/echo", { body: new Uint8Array([97]) });
+      assertEquals([status, text], [200, "a"]);
+      responses++;
+    }
+  }));
+  const more = () => {
+    const target = responses + BETWEEN;
+    return Promise.race([eventually(`${BETWEEN} responses`, () => responses >= target), load]);
+  };
+  for (let reload = 0; reload < RELOADS; reload++) {
+    await more();
+    rig.program("haproxy").process.kill("SIGUSR2");
+  }
+  await more();
+  stopped = true;
+  await within("the last responses", load);
+});
