@@ -7,7 +7,8 @@ const TRACEPARENT = /^(?!ff)[\da-f]{2}-(?!0{32})([\da-f]{32})-[\da-f]{16}-[\da-f
 
 /** Returns the first id that can be used, or a new one. */
 export function chooseRequestId(...ids: (string | null | undefined)[]): string {
-  return ids.find((id) => id && ID.test(id)) ?? crypto.randomUUID();
+  for (const id of ids) if (id && ID.test(id)) return id;
+  return crypto.randomUUID();
 }
 
 /** Returns the id of a request: X-Request-Id, else the UNIQUE_ID of Apache's mod_unique_id, else a new one. */
@@ -20,5 +21,5 @@ export function requestIdOf(variables: Variables): string {
 
 /** Returns the id of the trace that a traceparent header names, if it is valid. */
 export function traceIdOf(traceparent: string | null | undefined): string | undefined {
-  return TRACEPARENT.exec(traceparent ?? "")?.[1];
+  return traceparent ? TRACEPARENT.exec(traceparent)?.[1] : undefined;
 }

@@ -124,6 +124,10 @@ export class Exchange implements RequestParts {
     return this.#requestId ??= requestIdOf(this.variables);
   }
 
+  get traceId(): string | undefined {
+    return this.trace?.traceId ?? traceIdOf(this.variables.byteString("HTTP_TRACEPARENT"));
+  }
+
   get scriptName(): string {
     return decodePath(this.#requestURL().prefix);
   }
@@ -287,8 +291,7 @@ export class Exchange implements RequestParts {
       status: this.#status,
       bytes: this.#bytes,
       received: this.#body?.received ?? 0,
-      findTraceId: () =>
-        this.trace?.traceId ?? traceIdOf(this.variables.byteString("HTTP_TRACEPARENT")),
+      traced: this,
     }, this.#startedAt);
   }
 
@@ -324,8 +327,8 @@ export class Exchange implements RequestParts {
 
 /** What the transport knows of a request that has ended. */
 export interface Ended extends Omit<CompletedRequest, "started" | "duration" | "traceId"> {
-  /** Returns the id of the trace, if there is one. */
-  findTraceId(): string | undefined;
+  /** What knows the id of the trace, which few ask for. */
+  traced: Pick<CompletedRequest, "traceId">;
 }
 
 /** What the option `onCompleted` gets. */
@@ -339,7 +342,7 @@ class Completed implements CompletedRequest {
   /** When it ended, in the time of `Date.now()`. */
   readonly #endedAt = Date.now();
 
-  readonly #ended: Ended;
+  readonly #traced: Ended["traced"];
 
   constructor(ended: Ended, startedAt: number) {
     this.request = ended.request;
@@ -347,12 +350,12 @@ class Completed implements CompletedRequest {
     this.status = ended.status;
     this.bytes = ended.bytes;
     this.received = ended.received;
-    this.#ended = ended;
+    this.#traced = ended.traced;
     this.duration = performance.now() - startedAt;
   }
 
   get traceId(): string | undefined {
-    return this.#ended.findTraceId();
+    return this.#traced.traceId;
   }
 
   get started(): Date {

@@ -56,6 +56,10 @@ export class HTTPCompletion {
     this.#onCompleted = onCompleted;
   }
 
+  get traceId(): string | undefined {
+    return this.#traceId ?? traceIdOf(this.#native.headers.get("traceparent"));
+  }
+
   /** Notices a client that leaves while the handler takes long. @param now The time of a ticker. */
   check(now: number): void {
     if (this.#phase !== "handling" || this.#handling.elapsed(now) < LONG) return;
@@ -116,7 +120,7 @@ export class HTTPCompletion {
       status,
       bytes,
       received: this.#received?.bytes ?? this.#declared(status),
-      findTraceId: () => this.#traceId ?? traceIdOf(this.#native.headers.get("traceparent")),
+      traced: this,
     };
     reportCompleted(this.#onCompleted, completed, this.#startedAt);
   }

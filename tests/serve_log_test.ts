@@ -114,7 +114,7 @@ Deno.test(
     // 1 KiB a line, which fills the pipe and the queue.
     const long = `/${"x".repeat(950)}`;
     await load(serving, Array.from({ length: 1400 }, () => long));
-    await daemon.says("Drops lines of the access log");
+    await daemon.says("Dropping lines of the access log");
     assertEquals((await get("/")).status, 200);
     assertEquals((await daemon.stop()).code, 0);
     await daemon.ended;
@@ -173,6 +173,24 @@ async function filled(path: string): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
 }
+
+Deno.test("serve --access-log-file is opened again by workers that stay as a reload fails", {
+  ignore,
+}, async () => {
+  await using serving = await start(["--access-log-file=FOLDER/log", "--workers=1"]);
+  const { daemon, folder } = serving;
+  await load(serving, ["/a"]);
+  await deadline(filled(`${folder}/log`), "the line");
+  await Deno.rename(`${folder}/log`, `${folder}/log.1`);
+  await Deno.writeTextFile(`${folder}/app.ts`, "throw new Error('broken');");
+  daemon.child.kill("SIGHUP");
+  await daemon.says("Reload failed", 1, 30_000);
+  await load(serving, ["/b"]);
+  await deadline(filled(`${folder}/log`), "the line in the new file");
+  assertEquals((await daemon.stop()).code, 0);
+  assertEquals(loggedIn(Deno.readTextFileSync(`${folder}/log.1`)), ["/a"]);
+  assertEquals(loggedIn(Deno.readTextFileSync(`${folder}/log`)), ["/b"]);
+});
 
 Deno.test(
   "serve goes on with the open access log if its file cannot be opened again",
