@@ -25,6 +25,7 @@ export type {
   GatewayInfo,
   GatewayOptions,
   SCGIGatewayOptions,
+  SendFileOptions,
 } from "./gateway/options.ts";
 export type { Address } from "./io/address.ts";
 export type { Addr, NetAddr, UnixAddr, VsockAddr } from "./io/addr.ts";

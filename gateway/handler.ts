@@ -16,6 +16,7 @@ import {
   type GatewayOptions,
 } from "./options.ts";
 import type { ApplicationResponse } from "./response.ts";
+import { FileSender } from "./send_file.ts";
 import { disposed } from "./round_trip.ts";
 import { mergeSlashes, type ScriptPath } from "./script_path.ts";
 
@@ -48,12 +49,15 @@ export function createGateway(
 ): Gateway {
   const { allowedHosts } = options;
   const log = safeLog(options.log);
+  const files = options.sendFile && new FileSender(options.sendFile);
   let open = true;
   async function respond(request: Request, info: GatewayInfo | undefined): Promise<Response> {
     const response = TRACED
       ? await callTraced(call, request, info, options)
       : await call(request, info);
     if (response instanceof Response) return response;
+    // Only with the option does a response name a file.
+    if ("field" in response) return await files!.send(request, response);
     const next = redirectedRequest(request, response.location);
     return options.redirect ? await options.redirect(next, info) : await respond(next, info);
   }
@@ -122,10 +126,12 @@ export async function fetchOnce(
   request: Request | string | URL,
 ): Promise<Response> {
   const sent = request instanceof Request ? request : new Request(request);
+  const files = options.sendFile && new FileSender(options.sendFile);
   const response = TRACED
     ? await callTraced(call, sent, undefined, options)
     : await call(sent, undefined);
   if (response instanceof Response) return response;
+  if ("field" in response) return await files!.send(sent, response);
   return new Response(null, { status: 302, headers: { location: response.location } });
 }
 

@@ -23,6 +23,56 @@ export interface Gateway extends Disposable {
 /** The options of bodies that are buffered until all of them have arrived. */
 export type BufferOptions = Pick<GatewayOptions, "maxBufferedBody" | "maxBufferedTotal">;
 
+/**
+ * The files that an application may send by naming them: the option `sendFile` of the gateways.
+ *
+ * @example
+ * ```ts
+ * import { cgiGateway } from "@gatehouse/cgi/gateway";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const folder = await Deno.makeTempDir();
+ * await Deno.mkdir(`${folder}/private`);
+ * await Deno.writeTextFile(`${folder}/private/report.txt`, "the report");
+ * const script = `${folder}/report`;
+ * const text = `#!/bin/sh
+ * echo "Content-Type: text/plain"; echo "X-Accel-Redirect: /files/report.txt"; echo`;
+ * await Deno.writeTextFile(script, text, { mode: 0o755 });
+ *
+ * using gateway = cgiGateway({
+ *   script,
+ *   sendFile: {
+ *     root: `${folder}/private`,
+ *     location: "/files",
+ *     // serveFile of jsr:@std/http/file-server handles Range and If-None-Match, too.
+ *     serve: async (_request, path) => new Response((await Deno.open(path)).readable),
+ *   },
+ * });
+ * const response = await gateway(new Request("http://localhost/"));
+ * assertEquals(await response.text(), "the report");
+ * ```
+ */
+export interface SendFileOptions {
+  /**
+   * The folder of the files. No other file is sent: not by `..`, by an encoded slash, or by a link that leads out.
+   */
+  root: string;
+  /**
+   * The path by which `X-Accel-Redirect` names the folder, like a `location` of nginx that has an `alias`. `X-Sendfile`
+   * has the path of the file itself.
+   *
+   * @default "/"
+   */
+  location?: `/${string}`;
+  /**
+   * Sends a file: `serveFile` of `@std/http/file-server`, for instance. The request has the client's headers, such as
+   * Range and If-None-Match; its method is GET or HEAD.
+   *
+   * @param path The file's path, without links.
+   */
+  serve: (request: Request, path: string) => Response | Promise<Response>;
+}
+
 /** Options that all gateways share. */
 export interface GatewayOptions {
   /**
@@ -141,6 +191,16 @@ export interface GatewayOptions {
     request: Request,
     info?: GatewayInfo,
   ) => Response | Promise<Response>;
+  /**
+   * The files that the application may send by `X-Accel-Redirect` or `X-Sendfile` in its response. The client gets the
+   * file with Cache-Control, Content-Disposition, Content-Type, Expires and Set-Cookie of the application; the status and
+   * other headers are those of the file. A file that does not exist or may not be sent is a 404, and is logged.
+   *
+   * Needs `--allow-read` of the folder.
+   *
+   * @default undefined, the headers pass unchanged to a web server in front
+   */
+  sendFile?: SendFileOptions;
   /**
    * Writes errors, and the lines that the application writes to stderr.
    *

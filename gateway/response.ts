@@ -15,8 +15,18 @@ export interface LocalRedirect {
   location: string;
 }
 
+/** A file that the application names in place of a body (B24). */
+export interface NamedFile {
+  /** The field that names it, in lower case. */
+  field: "x-accel-redirect" | "x-sendfile";
+  /** Its value, a byte string. */
+  value: string;
+  /** The fields of the application that the client gets. The names are in lower case. */
+  fields: [name: string, value: string][];
+}
+
 /** The response of an application. */
-export type ApplicationResponse = Response | LocalRedirect;
+export type ApplicationResponse = Response | LocalRedirect | NamedFile;
 
 /** Options of {@linkcode ResponseReader}. */
 export interface ResponseReaderOptions {
@@ -24,6 +34,8 @@ export interface ResponseReaderOptions {
   method: string;
   /** The maximum size of the header block, in bytes. Beyond it reading fails with status 502. */
   maxHeaderBytes: number;
+  /** Whether the application may name a file in place of a body. */
+  namesFiles?: boolean;
   /** Called when the client cancels the body. */
   oncancel(reason: unknown): void;
   /** Called when the body has all of its declared bytes. The rest of the request's body need not be sent. */
@@ -38,6 +50,16 @@ export interface ResponseReaderOptions {
 const HOP_BY_HOP = new Set([...CONNECTION_FIELDS, "proxy-authenticate"]);
 /** Fields that must not have two values (RFC 3875 section 6.3). Of Content-Type the last value counts, as in web servers. */
 const UNIQUE = ["location", "content-length"];
+/** Fields that name a file (B24). */
+const FILE_FIELDS = ["x-accel-redirect", "x-sendfile"] as const;
+/** Fields of the application that the client gets with a file, as from nginx (B24). */
+const KEPT_WITH_FILE = [
+  "cache-control",
+  "content-disposition",
+  "content-type",
+  "expires",
+  "set-cookie",
+];
 /** The number of unread bytes of a body at which reading from the application pauses. */
 const HIGH_WATER = 32_768;
 /** How long {@linkcode ResponseReader.flushSoon} waits for the end of the response, in milliseconds. */
@@ -217,6 +239,11 @@ export class ResponseReader {
       );
     }
     this.#phase = "bodyless";
+    const field = this.#options.namesFiles && FILE_FIELDS.find((name) => fields.get(name) !== null);
+    if (field) {
+      const value = fields.get(field)!;
+      return this.#settle.resolve({ field, value, fields: fields.only(KEPT_WITH_FILE) });
+    }
     const chunked = head.fields.some(isChunked);
     if (chunked && (nonParsed || fields.get("content-length") === null)) {
       this.#chunks = new ChunkedDecoder();
@@ -315,7 +342,8 @@ export class ResponseReader {
   }
 }
 
-function emptyBody(): ReadableStream {
+/** Returns a body without bytes, which unlike a null body gets no Content-Length. */
+export function emptyBody(): ReadableStream {
   return new ReadableStream({ start: (controller) => controller.close() });
 }
 
@@ -356,6 +384,11 @@ class Fields {
   get(name: string): string | null {
     for (const [field, value] of this.#fields) if (field === name) return value;
     return null;
+  }
+
+  /** Returns the fields of some names. */
+  only(names: string[]): [name: string, value: string][] {
+    return this.#fields.filter(([name]) => names.includes(name));
   }
 
   /** The number of fields. */

@@ -107,6 +107,7 @@ export class RoundTrip implements Ticked {
     this.reader = new ResponseReader({
       method: request.method,
       maxHeaderBytes,
+      namesFiles: options.sendFile !== undefined,
       oncancel: (reason) => this.abort(reason),
       oncomplete: () => this.#complete(),
       // A client that has left is not a failure of the application.

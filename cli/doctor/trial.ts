@@ -186,7 +186,9 @@ class Output {
     try {
       const response = await this.#reader.response;
       if (!(response instanceof Response)) {
-        const verdict = `the response of ${response.location}, a local redirect`;
+        const verdict = "location" in response
+          ? `the response of ${response.location}, a local redirect`
+          : `the file ${response.value}`;
         return { stdout, verdict, status: undefined, error: undefined };
       }
       await this.#body;

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
-import { type LocalRedirect, ResponseReader } from "../../gateway/response.ts";
+import { type ApplicationResponse, ResponseReader } from "../../gateway/response.ts";
 import { ProtocolError } from "../../wire/protocol_error.ts";
 import { deadline } from "../testing/deadline.ts";
 
@@ -7,7 +7,7 @@ const encoder = new TextEncoder();
 const bytes = (text: string) => Uint8Array.from(text, (char) => char.charCodeAt(0));
 
 interface Read {
-  response: Promise<Response | LocalRedirect>;
+  response: Promise<ApplicationResponse>;
   reader: ResponseReader;
   log: string[];
   canceled: unknown[];
