@@ -7,7 +7,7 @@
 import type { Handler } from "../bridge/app.ts";
 import { RELOAD_PATH } from "../debug/development.ts";
 import { dirname } from "node:path";
-import { cgiGateway, fastCGIGateway } from "../gateway.ts";
+import { fastCGIGateway } from "../gateway.ts";
 import { DEFAULT_PORTS } from "../io/address.ts";
 import { grantedVariable } from "../io/environment.ts";
 import { guardConsole, logLine, writeLine } from "../io/log.ts";
@@ -18,12 +18,11 @@ import { type Arguments, formatUsage, names, type Usage } from "./arguments.ts";
 import { cacheFolder } from "./cache_folder.ts";
 import { ReloadingApp } from "./dev/reloading_app.ts";
 import { type DevelopmentOptions, serveDevelopment } from "./dev/server.ts";
+import { ScriptFolder } from "./dev/script_folder.ts";
 import { staticFile } from "./dev/static_file.ts";
 import { watchSources } from "./dev/watch.ts";
 import { UsageError } from "./errors.ts";
 
-/** Names of a folder's index script. */
-const INDEX = ["ts", "js", "cgi", "pl", "py", "php", "sh"].map((end) => `index.${end}`);
 /** Variables of this process that a script's interpreter may need. */
 const PASSED_ON = ["HOME", "DENO_DIR", "LANG"];
 
@@ -35,7 +34,7 @@ export const usage: Usage = {
 
   APP.ts        an app, over FastCGI behind Gatehouse's gateway; loads it again when a file in its folder has
                 changed, without losing a request, and shows errors in the browser
-  FOLDER        a folder of CGI scripts, run by their first lines
+  FOLDER        a folder of CGI scripts, run by their first lines, and of other files; lists what is in it
   fastcgi:ADDR  a FastCGI application; with --root such as PHP-FPM, and the pictures and style sheets of that folder`,
   options: [
     { name: "port", value: "N", about: "the port. Default: 8000" },
@@ -56,6 +55,11 @@ that are printed; --host=ADDR on one of them. They see no debug page`,
       name: "root",
       value: "DIR",
       about: "with fastcgi: the folder of scripts, which PHP needs, and of other files",
+    },
+    {
+      name: "fallback",
+      value: "PATH",
+      about: "with --root: the script for paths that name none, such as /index.php",
     },
     {
       name: "env-file",
@@ -112,11 +116,20 @@ export async function run(args: Arguments): Promise<number> {
   const options = { port, host: args.text("host"), tls: await readCertificate(args) };
   const envFile = args.text("env-file");
   if (envFile !== undefined) await readFile("env-file", envFile);
+  const fallback = args.text("fallback");
+  if (fallback !== undefined && root === undefined) {
+    throw new UsageError("--fallback is for fastcgi:ADDR with --root.");
+  }
+  if (fallback?.startsWith("/") === false) {
+    throw new UsageError(`--fallback must begin with /: current value is "${fallback}".`);
+  }
+  if (root !== undefined && !await isFolder(root)) throw new UsageError(`${root} is not a folder.`);
   guardConsole();
   const stop = new AbortController();
   using _ = onTermination(() => stop.abort(), { hangup: true });
-  if (address !== undefined) await serveApplication(address, root, options, stop.signal);
-  else if (await isFolder(operand)) await serveScripts(operand, options, stop.signal);
+  if (address !== undefined) {
+    await serveApplication(address, { root, fallback }, options, stop.signal);
+  } else if (await isFolder(operand)) await serveScripts(operand, options, stop.signal);
   else await serveApp(operand, args, options, stop.signal);
   return 0;
 }
@@ -151,12 +164,25 @@ async function readFile(option: string, path: string): Promise<string> {
 
 async function serveApplication(
   address: string,
-  root: string | undefined,
+  scripts: { root?: string; fallback?: string },
   options: DevelopmentOptions,
   stop: AbortSignal,
 ): Promise<void> {
-  readAddress(address);
-  using gateway = fastCGIGateway(address, { root, mergeSlashes: true });
+  const { root } = scripts;
+  const parsed = readAddress(address);
+  if (root === undefined) {
+    logLine("Without --root no file is named to the application: PHP and fcgiwrap need --root DIR");
+  }
+  try {
+    (await Deno.connect(parsed as Deno.ConnectOptions)).close();
+  } catch (error) {
+    logLine(`Nothing listens at ${address}: ${(error as Error).message}. Start the application`);
+  }
+  using gateway = fastCGIGateway(address, {
+    root,
+    fallback: scripts.fallback as `/${string}`,
+    mergeSlashes: true,
+  });
   stop.addEventListener("abort", () => gateway[Symbol.dispose]());
   const handler: Handler = async (request, info) => {
     const file = root === undefined ? undefined : await staticFile(request, root);
@@ -170,9 +196,9 @@ async function serveScripts(
   options: DevelopmentOptions,
   stop: AbortSignal,
 ): Promise<void> {
-  using gateway = cgiGateway({ root, index: INDEX, mergeSlashes: true, env: environment() });
-  stop.addEventListener("abort", () => gateway[Symbol.dispose]());
-  await serveDevelopment(gateway, options, stop);
+  using folder = new ScriptFolder(root, environment());
+  stop.addEventListener("abort", () => folder[Symbol.dispose]());
+  await serveDevelopment(folder.respond, options, stop);
 }
 
 async function isFolder(path: string): Promise<boolean> {

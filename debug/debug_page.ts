@@ -253,40 +253,40 @@ function toHTML(report: Report): string {
   const table = (heading: string, rows: Row[]) =>
     rows.length === 0 ? "" : `<h2>${heading}</h2>
 <table>${
-      rows.map(([name, value]) => `<tr><th>${escape(name)}<td>${escape(value)}`).join("\n")
+      rows.map(([name, value]) => `<tr><th>${escapeHTML(name)}<td>${escapeHTML(value)}`).join("\n")
     }</table>`;
   const [{ title }] = report.errors;
-  const quirks = report.quirks.map((quirk) => `<li>${escape(quirk)}`).join("\n");
+  const quirks = report.quirks.map((quirk) => `<li>${escapeHTML(quirk)}`).join("\n");
   return `<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>${escape(title)}</title>
+<title>${escapeHTML(title)}</title>
 <style>${STYLE}</style>
 ${report.errors.map(errorToHTML).join("\n")}
 <h2>Request</h2>
-<p><code>${escape(report.request)}</code></p>
+<p><code>${escapeHTML(report.request)}</code></p>
 ${quirks === "" ? "" : `<h2>Notes on this web server</h2>\n<ul>${quirks}</ul>`}
 <h2>Run it again</h2>
-<pre>${escape(report.command)}</pre>
+<pre>${escapeHTML(report.command)}</pre>
 ${table("Headers", report.headers)}
 ${table("Variables", report.variables)}
-<footer>${escape(FOOTER)}</footer>
+<footer>${escapeHTML(FOOTER)}</footer>
 `;
 }
 
 function errorToHTML({ relation, title, app, library }: ShownError): string {
   const heading = relation === ""
-    ? `<h1>${escape(title)}</h1>`
-    : `<h2><small>${escape(relation)}</small> ${escape(title)}</h2>`;
+    ? `<h1>${escapeHTML(title)}</h1>`
+    : `<h2><small>${escapeHTML(relation)}</small> ${escapeHTML(title)}</h2>`;
   const frames = app.map((frame) => {
     const excerpt = frame.excerpt.map(({ number, text, current }) => {
-      const line = escape(`${String(number).padStart(5)}  ${text}`);
+      const line = escapeHTML(`${String(number).padStart(5)}  ${text}`);
       return current ? `<mark>${line}</mark>` : `${line}\n`;
     }).join("");
-    return `<li><code>${escape(locationOf(frame))}</code>${
+    return `<li><code>${escapeHTML(locationOf(frame))}</code>${
       excerpt === "" ? "" : `<pre>${excerpt}</pre>`
     }`;
   });
-  const folded = library.map((frame) => `<li><code>${escape(locationOf(frame))}</code>`);
+  const folded = library.map((frame) => `<li><code>${escapeHTML(locationOf(frame))}</code>`);
   const count = `${library.length} ${library.length === 1 ? "frame" : "frames"} in libraries`;
   return [
     heading,
@@ -297,6 +297,7 @@ function errorToHTML({ relation, title, app, library }: ShownError): string {
   ].join("\n");
 }
 
-function escape(text: string): string {
+/** Escapes text for HTML, and what controls a terminal. */
+export function escapeHTML(text: string): string {
   return printableLines(text).replace(/[&<>"'`]/g, (char) => `&#${char.charCodeAt(0)};`);
 }

@@ -1,3 +1,4 @@
+import { dirname } from "node:path";
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { isServed, servedHosts } from "../../cli/dev/server.ts";
 import { isSource } from "../../cli/dev/watch.ts";
@@ -250,6 +251,151 @@ Deno.test("dev runs the CGI scripts of a folder", async () => {
   await Deno.remove(directory, { recursive: true });
 });
 
+/** Creates a folder of scripts, which have mode 755, and other files, by their paths. */
+async function createFolder(files: Record<string, string>): Promise<string> {
+  const folder = await Deno.makeTempDir();
+  await Deno.chmod(folder, 0o755);
+  for (const [path, text] of Object.entries(files)) {
+    await Deno.mkdir(dirname(`${folder}/${path}`), { recursive: true, mode: 0o755 });
+    const mode = text.startsWith("#!") ? 0o755 : 0o644;
+    await Deno.writeTextFile(`${folder}/${path}`, text, { mode });
+  }
+  return folder;
+}
+
+Deno.test("dev FOLDER lists scripts, folders and files, and serves files beside scripts", async () => {
+  const folder = await createFolder({
+    "a&b.sh": "#!/bin/sh\necho Content-Type: text/plain\necho\necho it runs\n",
+    "page.js": "#!/bin/sh\necho Content-Type: text/plain\necho\necho it runs, too\n",
+    "style.css": "b {}",
+    "lib.py": "secret = 1",
+    "data.sqlite": "data",
+    ".env": "SECRET=1",
+    "site/index.html": "the page",
+    "deep/er/b.wasm": "wasm",
+    ".well-known/security": "contact",
+  });
+  await Deno.symlink("/etc", `${folder}/outside`);
+  {
+    await using dev = await Dev.start(folder);
+    const listing = await dev.text("/");
+    const links = [...listing.matchAll(/<a href="(.*?)">(.*?)<\/a> <small>(.*?)</g)];
+    assertEquals(links.map(([_, ...parts]) => parts), [
+      ["./deep/", "deep/", ""],
+      ["./outside/", "outside/", ""],
+      ["./site/", "site/", ""],
+      ["./a%26b.sh", "a&#38;b.sh", "script"],
+      ["./page.js", "page.js", "script"],
+      ["./style.css", "style.css", ""],
+    ]);
+    assertEquals(await dev.text("/a%26b.sh"), "it runs\n");
+    assertEquals(await dev.text("/page.js"), "it runs, too\n");
+    assertEquals(await dev.text("/style.css"), "b {}");
+    assertEquals(await dev.text("/site/"), "the page");
+    assertEquals(await dev.text("/.well-known/security"), "contact");
+    const deep = await fetch(`${dev.url}/deep?x`);
+    assertEquals(deep.url, `${dev.url}/deep/?x`);
+    const page = await deep.text();
+    assertStringIncludes(page, `<a href="../">`);
+    assertStringIncludes(page, "No scripts are here. A script is a file that is executable");
+    const wasm = await fetch(`${dev.url}/deep/er/b.wasm`);
+    assertEquals([await wasm.text(), wasm.headers.get("content-type")], [
+      "wasm",
+      "application/wasm",
+    ]);
+    for (const path of ["/lib.py", "/data.sqlite", "/.env", "/style.css/", "/outside/", "/none"]) {
+      const response = await fetch(dev.url + path);
+      await response.body?.cancel();
+      assert([403, 404].includes(response.status), `${path}: ${response.status}`);
+    }
+  }
+  await Deno.remove(folder, { recursive: true });
+});
+
+Deno.test("dev FOLDER shows why a script fails, and leaves a script's own error page", async () => {
+  const folder = await createFolder({
+    "fails.sh": "#!/bin/sh\necho 'no <ink>' >&2\nexit 3\n",
+    "plain.py": "print(1)",
+    "crlf.sh": "#!/bin/sh\r\necho\n",
+    "own.sh":
+      "#!/bin/sh\necho a note >&2\necho Status: 500\necho Content-Type: text/plain\necho\necho own\n",
+  });
+  {
+    await using dev = await Dev.start(folder);
+    const response = await fetch(`${dev.url}/fails.sh`);
+    assertEquals(response.status, 502);
+    const page = await response.text();
+    const [, title] = /<h1>([^]*?)<\/h1>/.exec(page)!;
+    assertStringIncludes(title, "no &#60;ink&#62;");
+    assertStringIncludes(title, "Cannot ");
+    assertStringIncludes(await dev.text("/crlf.sh"), "its first line ends in CR LF</h1>");
+    const refused = await fetch(`${dev.url}/plain.py`);
+    assertEquals(refused.status, 403);
+    assertStringIncludes(await refused.text(), "plain.py is not executable</h1>");
+    assertEquals(await dev.text("/own.sh"), "own\n");
+    await dev.says("no <ink>");
+  }
+  await Deno.remove(folder, { recursive: true });
+});
+
+Deno.test("dev sends a file once, and its parts", async () => {
+  const folder = await createFolder({ "a.txt": "0123456789", "empty.txt": "" });
+  {
+    await using dev = await Dev.start(folder);
+    const get = async (headers: Record<string, string>, path = "/a.txt") => {
+      const response = await fetch(dev.url + path, { headers });
+      const { status } = response;
+      return [status, await response.text(), response.headers.get("content-range")];
+    };
+    const first = await fetch(`${dev.url}/a.txt`, { method: "HEAD" });
+    assertEquals(first.headers.get("content-length"), "10");
+    const etag = first.headers.get("etag")!;
+    assertEquals(await get({ "if-none-match": `"x", W/${etag}` }), [304, "", null]);
+    assertEquals(await get({ "if-none-match": '"x"' }), [200, "0123456789", null]);
+    assertEquals(await get({ range: "bytes=2-4" }), [206, "234", "bytes 2-4/10"]);
+    assertEquals(await get({ range: "bytes=8-" }), [206, "89", "bytes 8-9/10"]);
+    assertEquals(await get({ range: "bytes=-3" }), [206, "789", "bytes 7-9/10"]);
+    assertEquals(await get({ range: "bytes=8-99", "if-range": etag }), [206, "89", "bytes 8-9/10"]);
+    assertEquals(await get({ range: "bytes=2-4", "if-range": '"x"' }), [200, "0123456789", null]);
+    for (const range of ["bytes=10-", "bytes=-0"]) {
+      assertEquals(await get({ range }), [416, "", "bytes */10"], range);
+    }
+    for (const range of ["bytes=4-2", "bytes=0-1,3-4", "bytes=-", "lines=1-2"]) {
+      assertEquals(await get({ range }), [200, "0123456789", null], range);
+    }
+    assertEquals(await get({ range: "bytes=0-" }, "/empty.txt"), [416, "", "bytes */0"]);
+    await Deno.writeTextFile(`${folder}/a.txt`, "another text");
+    assertEquals(await get({ "if-none-match": etag }), [200, "another text", null]);
+  }
+  await Deno.remove(folder, { recursive: true });
+});
+
+Deno.test("dev says if nothing listens, and passes other paths to --fallback", async () => {
+  const folder = await createFolder({ "index.php": "<?php", "style.css": "b {}" });
+  const path = `${folder}/app.sock`;
+  const address = `fastcgi:unix:${path}`;
+  {
+    await using absent = await Dev.start(address);
+    await absent.says(`Nothing listens at unix:${path}: `);
+    await absent.says("Without --root no file is named to the application");
+    const listener = Deno.listen({ transport: "unix", path });
+    await using _server = serveFastCGI(({ url }, { variables }) => {
+      const names = ["SCRIPT_NAME", "SCRIPT_FILENAME", "REQUEST_URI"];
+      return Response.json([new URL(url).pathname, ...names.map((name) => variables.get(name))]);
+    }, listener);
+    await using dev = await Dev.start(address, "--root", folder, "--fallback", "/index.php");
+    assertEquals(await (await fetch(`${dev.url}/posts/7?x`)).json(), [
+      "/posts/7",
+      "/index.php",
+      `${folder}/index.php`,
+      "/posts/7?x",
+    ]);
+    assertEquals(await dev.text("/style.css"), "b {}");
+    assert(!dev.output.includes("Nothing listens"), dev.output);
+  }
+  await Deno.remove(folder, { recursive: true });
+});
+
 Deno.test("dev ends running CGI scripts at SIGTERM", async () => {
   const folder = await Deno.makeTempDir();
   await Deno.chmod(folder, 0o755);
@@ -354,6 +500,10 @@ const MISTAKES: [args: string[], message: string][] = [
   [["/nonexistent/app.ts"], "/nonexistent/app.ts does not exist."],
   [["fastcgi:9000"], "it must be host:port or unix:/path"],
   [["app.ts", "--root", "/srv"], "--root is for fastcgi:ADDR"],
+  [["fastcgi:[::1]:9", "--root", "/nonexistent"], "/nonexistent does not exist."],
+  [["fastcgi:[::1]:9", "--root", "/etc/passwd"], "/etc/passwd is not a folder."],
+  [["fastcgi:[::1]:9", "--fallback", "/i.php"], "--fallback is for fastcgi:ADDR with --root."],
+  [["fastcgi:[::1]:9", "--root=/", "--fallback=i.php"], "--fallback must begin with /"],
   [["app.ts", "--listen", "[::]:80"], "Use --port 80 --host=[::]."],
   [["app.ts", "--listen=localhost:80"], "Use --port 80."],
   [["app.ts", "--hostname", "10.0.0.1"], "Use --host=10.0.0.1."],
