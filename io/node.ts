@@ -235,7 +235,7 @@ class Env {
     const value = this.#process.env[name];
     const bytes = value?.includes("\ufffd") ? this.#undecodable(name) : undefined;
     if (bytes === undefined) return value;
-    throw new Error(`Cannot read variable ${name} as it must be UTF-8: "${debugFormat(bytes)}"`);
+    throw new Error(`Cannot read variable ${name} as UTF-8: "${debugFormat(bytes)}"`);
   }
 
   set(name: string, value: string): void {

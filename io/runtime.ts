@@ -238,5 +238,5 @@ export const runtime: Runtime = Deno ?? (await import("./node.ts")).nodeRuntime(
  */
 export function requireDeno(what: string, instead: string): DenoOnly {
   if (denoOnly !== undefined) return denoOnly;
-  throw new Error(`Cannot ${what} as this needs Deno: this is ${navigator.userAgent}. ${instead}`);
+  throw new Error(`Cannot ${what} without Deno: this is ${navigator.userAgent}. ${instead}`);
 }

@@ -46,7 +46,7 @@ export function createLazyRequest(parts: RequestParts): Request {
 function createReal({ request, parts }: LazyRequest): Request {
   if (request.method === parts.method) return request;
   throw new ProtocolError(
-    `Cannot create request as ${navigator.userAgent} must know its method: current value is ${parts.method}`,
+    `Cannot create request: ${navigator.userAgent} has no method ${parts.method}`,
     501,
   );
 }

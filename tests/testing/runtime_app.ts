@@ -3,6 +3,12 @@ import { serve } from "../../mod.ts";
 
 const collectGarbage = (globalThis as { gc?: () => void }).gc ?? (() => {});
 
+// A global of all runtimes. To import node:process would change how Node reads standard input.
+const { process } = globalThis as unknown as {
+  process: { memoryUsage(): { heapUsed: number } };
+};
+const memoryUsage = () => process.memoryUsage();
+
 /** Waits for a turn of the event loop. */
 const turn = () => new Promise((resolve) => setTimeout(resolve, 0));
 
@@ -31,14 +37,22 @@ await serve(async (request, info) => {
       return new Response("finished");
     case "/echo":
       return new Response(await request.bytes());
+    case "/pipe":
+      return new Response(request.body);
     case "/switch":
       return new Response(null, { status: 101 });
     case "/no-content":
       return new Response("body", { status: 204 });
+    case "/memory":
+      for (let i = 0; i < 5; i++) {
+        await turn();
+        collectGarbage();
+      }
+      return Response.json(memoryUsage().heapUsed);
     case "/variables":
       return Response.json(Object.fromEntries(info.variables));
     default:
       console.log("a line");
       return Response.json([request.method, request.url, request.body !== null]);
   }
-}, { maxBodyBytes: 1_000_000 });
+});
