@@ -104,8 +104,7 @@ export function writeVariables(
   set("SERVER_SOFTWARE", options.serverSoftware ?? "Gatehouse");
   set("REQUEST_METHOD", request.method);
   set("REQUEST_SCHEME", origin.protocol.slice(0, -1));
-  // Not from the URL's parts, which do not distinguish an empty query from none.
-  set("REQUEST_URI", url.href.replace(/^[a-z+]+:\/\/[^/?#]*/, "").replace(/#.*/s, ""));
+  set("REQUEST_URI", requestURI(url));
   set("QUERY_STRING", url.search.slice(1));
   set("SCRIPT_NAME", options.scriptName ?? "");
   set("PATH_INFO", options.pathInfo);
@@ -145,6 +144,11 @@ export function writeVariables(
   if (!hasHost) set("HTTP_HOST", origin.host);
   if (overrides === undefined) return;
   for (const [name, value] of Object.entries(overrides)) write(name, toByteString(value));
+}
+
+/** Returns REQUEST_URI. Not from the URL's parts, which do not distinguish an empty query from none. */
+export function requestURI({ href }: URL): string {
+  return href.replace(/^[a-z+]+:\/\/[^/?#]*/, "").replace(/#.*/s, "");
 }
 
 /** The fields that may change the URL of a request. If one of the first two is present, the others do not. */

@@ -443,3 +443,22 @@ for (const options of [{}, { basePath: "/app" }] as const) {
     });
   });
 }
+
+Deno.test("serveHTTP() finds a variable as it is among all", async () => {
+  const names = ["REQUEST_METHOD", "REQUEST_URI", "SERVER_PROTOCOL", "REMOTE_USER", "HTTP_HOST"];
+  const app: App = (_request, { variables }) => {
+    const found = names.map((name) => variables.get(name));
+    const all = new Map(variables);
+    return Response.json([found, names.map((name) => all.get(name))]);
+  };
+  await using server = serveHTTP(app, { hostname: "127.0.0.1", port: 0, onListen() {} });
+  for (const target of ["/", "/a%20b?c=d", "/a?", '/a"b|c', "/a/../b", "//c", "http://other/d?e"]) {
+    const conn = await Deno.connect({ hostname: "127.0.0.1", port: server.addr.port });
+    const request =
+      `POST ${target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nRemote-User: x\r\n\r\n`;
+    await conn.write(new TextEncoder().encode(request));
+    const response = await new Response(conn.readable).text();
+    const [found, all] = JSON.parse(response.slice(response.indexOf("\r\n\r\n")));
+    assertEquals(found, all, target);
+  }
+});

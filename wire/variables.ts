@@ -3,6 +3,14 @@ import { toByteString, toText } from "./byte_string.ts";
 const NONE: Readonly<Record<string, string>> = {};
 const LINE_BREAKS = ["\0", "\n", "\r"];
 
+/** How variables are created that few read. */
+export interface LazyVariables {
+  /** Returns a variable's value as a byte string, undefined if there is none, or null if only create() tells. */
+  find(name: string): string | undefined | null;
+  /** Creates all of them: names and values as byte strings. */
+  create(): Iterable<readonly [name: string, value: string]>;
+}
+
 /**
  * The meta-variables of one request, under their RFC 3875 names. Read-only.
  *
@@ -13,6 +21,7 @@ const LINE_BREAKS = ["\0", "\n", "\r"];
 export class Variables implements ReadonlyMap<string, string> {
   /** Names and values as byte strings; null until a method needs all of them. The fields below are its sources. */
   #map: Map<string, string> | null = null;
+  #lazy: LazyVariables | null = null;
   #text = "";
   #ranges: number[] = [];
   #environment: Readonly<Record<string, string>> | null = null;
@@ -33,6 +42,13 @@ export class Variables implements ReadonlyMap<string, string> {
     const variables = new Variables();
     variables.#text = text;
     variables.#ranges = ranges;
+    return variables;
+  }
+
+  /** Creates variables that are created when one is read that cannot be found by itself. */
+  static createdBy(lazy: LazyVariables): Variables {
+    const variables = new Variables();
+    variables.#lazy = lazy;
     return variables;
   }
 
@@ -60,6 +76,10 @@ export class Variables implements ReadonlyMap<string, string> {
   /** Finds a variable's value as a byte string, without collecting all variables. */
   #find(name: string): string | undefined {
     if (this.#map !== null) return this.#map.get(name);
+    if (this.#lazy !== null) {
+      const found = this.#lazy.find(name);
+      return found === null ? this.#values.get(name) : found;
+    }
     if (name === "HTTP_PROXY") return undefined;
     if (this.#environment !== null) {
       if (Object.hasOwn(this.#byteStrings, name)) return this.#byteStrings[name];
@@ -90,6 +110,7 @@ export class Variables implements ReadonlyMap<string, string> {
 
   /** Whether a value, or a name cut from a text, contains NUL, CR or LF, which `Headers` rejects. */
   get hasLineBreaks(): boolean {
+    if (this.#lazy !== null) this.#collect();
     if (this.#map === null && this.#environment === null) {
       return LINE_BREAKS.some((char) => this.#contains(char));
     }
@@ -128,6 +149,7 @@ export class Variables implements ReadonlyMap<string, string> {
    * @param prefix Only names that begin with it are included.
    */
   forEachPair(callback: (name: string, value: string) => void, prefix = ""): void {
+    if (this.#lazy !== null) this.#collect();
     if (this.#map !== null) {
       for (const [name, value] of this.#map) if (name.startsWith(prefix)) callback(name, value);
       return;
@@ -149,8 +171,14 @@ export class Variables implements ReadonlyMap<string, string> {
     }
   }
 
+  #collect(): Map<string, string> {
+    const lazy = this.#lazy;
+    this.#lazy = null;
+    return this.#map ??= collect(lazy?.create() ?? this.pairs());
+  }
+
   get #values(): Map<string, string> {
-    return this.#map ??= collect(this.pairs());
+    return this.#map ?? this.#collect();
   }
 
   /** Returns a variable's value as text: decoded if it is valid UTF-8, else its byte string. */

@@ -139,3 +139,49 @@ Deno.test("Variables.forEachPair() visits names with a prefix, however they are 
     assertEquals(seen, [["HTTP_A", "1"], ["HTTP_", ""], ["HTTP_D", "2"]], how);
   }
 });
+
+Deno.test("Variables.createdBy() creates all variables only when it must", () => {
+  let created = 0;
+  const variables = () =>
+    Variables.createdBy({
+      find: (name) => name === "A" ? "b" : name === "NONE" ? undefined : null,
+      create() {
+        created++;
+        return [["A", "b"], ["HTTP_C", "\xc3\xa9"], ["HTTP_PROXY", "x"]];
+      },
+    });
+  const some = variables();
+  assertEquals([some.get("A"), some.byteString("A"), some.has("A")], ["b", "b", true]);
+  assertEquals([some.get("NONE"), some.has("NONE")], [undefined, false]);
+  assertEquals(created, 0);
+  assertEquals([some.get("HTTP_C"), some.get("D"), some.has("HTTP_PROXY")], [
+    "é",
+    undefined,
+    false,
+  ]);
+  assertEquals([...some], [["A", "b"], ["HTTP_C", "é"]]);
+  assertEquals(created, 1);
+  assertEquals(variables().pairs(), [["A", "b"], ["HTTP_C", "\xc3\xa9"]]);
+  assertEquals([variables().size, variables().hasLineBreaks], [2, false]);
+});
+
+Deno.test("Variables that are cut from a text find what they have when all are collected", () => {
+  const pairs = [["A", "1"], ["HTTP_B", "2"], ["A", ""], ["HTTP_B", ""], ["HTTP_B", "3"]];
+  const more = [["HTTP_COOKIE", "a"], ["HTTP_COOKIE", "b"], ["HTTP_HOST", "c"], ["HTTP_HOST", "d"]];
+  const all = [...pairs, ...more, ["HTTP_PROXY", "x"], ["", "e"]] as [string, string][];
+  let text = "";
+  const ranges = all.flatMap(([name, value]) => {
+    const start = text.length;
+    text += name + value;
+    return [start, start + name.length, text.length];
+  });
+  const collected = new Variables(all);
+  for (const name of [...new Set(all.map(([name]) => name)), "C", "HTTP_", "HTTP_BC"]) {
+    const cut = Variables.cutFrom(text, ranges);
+    assertEquals(
+      [cut.get(name), cut.has(name), cut.byteString(name)],
+      [collected.get(name), collected.has(name), collected.byteString(name)],
+      name,
+    );
+  }
+});
