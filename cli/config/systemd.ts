@@ -66,6 +66,8 @@ LimitNOFILE=65536
 WorkingDirectory=${dirname(project?.path ?? app)}
 # What many packages look at.
 Environment=NODE_ENV=production
+# Without it the journal has the escape codes of Deno's colors.
+Environment=NO_COLOR=1
 ${
     options.envFile === undefined
       ? ""

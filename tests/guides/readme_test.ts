@@ -17,7 +17,7 @@ testWith({ apache2: "apache2", curl: "curl" }, "README's script works on Apache"
   const cache = `${machine.home}/cache`;
   const here = (text: string) =>
     // The test's Apache has a configuration of its own.
-    text.replace(/^sudo a2enmod .*\n/m, "").replace(/^echo 'SetEnv .*\nsudo a2enconf .*\n/m, "")
+    text.replace(/^sudo a2enmod .*\n/m, "").replace(/^printf 'SetEnv .*\nsudo a2enconf .*\n/m, "")
       .replaceAll("sudo ", "")
       .replaceAll("/var/cache/deno", cache)
       .replaceAll("/usr/lib/cgi-bin", `${machine.home}/public_html/cgi-bin`)
