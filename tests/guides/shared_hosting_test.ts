@@ -1,5 +1,6 @@
 /** docs/shared-hosting.md, run word for word on Apache, which runs scripts as another user. */
-import { assertEquals, assertStringIncludes } from "@std/assert";
+import { assertEquals, assertFalse, assertStringIncludes } from "@std/assert";
+import { eventually } from "../servers/harness.ts";
 import { testWith } from "../testing/needs.ts";
 import { type Host, startApache } from "./apache.ts";
 import { blocksOf, fileOf, Machine } from "./guide.ts";
@@ -40,7 +41,20 @@ testWith(NEEDS, "docs/shared-hosting.md works as written", async () => {
     }
   }
   await refusesOtherFiles(machine, host);
+  await logsPlainText(machine, host);
 });
+
+/** Breaks the script of cgi-bin, and looks at the error of Deno in the log. */
+async function logsPlainText(machine: Machine, host: Host): Promise<void> {
+  const path = "public_html/cgi-bin/hello.js";
+  const [firstLine] = Deno.readTextFileSync(`${machine.home}/${path}`).split("\n", 1);
+  machine.write(path, `${firstLine}\nthrow new Error("no ink");\n`, 0o755);
+  const response = await fetch(`${host.url}/cgi-bin/hello.js`);
+  await response.body?.cancel();
+  await eventually("the error is in the log", () => host.log().includes("Error: no ink"));
+  // Apache escapes control characters.
+  for (const code of ["\x1b", "\\x1b"]) assertFalse(host.log().includes(code), host.log());
+}
 
 /** Files that are not meant for browsers, whatever they are named. */
 const PRIVATE = [
