@@ -30,7 +30,7 @@ export const DIFFERENT: Record<string, string> = {
   "fastCGIGateway() responds with 502 if nothing listens, and logs it":
     "the system's error has another text",
   "serveFastCGI() sends no bytes over a Unix socket to detect whether the web server has disconnected (rule C22)":
-    "an empty write of node:net detects nothing",
+    "node:net detects this by a record",
   ...Object.fromEntries(
     [
       "an app that throws",
