@@ -32,6 +32,8 @@ const SAMPLE = 5 * SECOND;
 const MAX_CONCURRENT = 300;
 /** How long a client that cannot connect tries again, and how often, in milliseconds. */
 const RECONNECT = { limit: 30 * SECOND, delay: 50 };
+/** How many of the notes are read again. */
+const MAX_NOTES = 1000;
 /** How much more a process may take in the last quarter than in the first. */
 const GROWTH = { rss: 24 * 2 ** 20, descriptors: 4 };
 
@@ -55,9 +57,9 @@ const UPLOAD = pattern(1_500_000);
 
 /** The worker of each request that got a whole response. */
 const served = new Map<number, number>();
-/** What the client knows of each effect and note. */
+/** What the client knows of each effect, and the notes that it has written. */
 const effects = new Map<string, "done" | "unknown">();
-const notes = new Map<string, string>();
+const notes = new Set<string>();
 let number = 0;
 
 /** A kind of request: how often it comes, what is sent, and whether a response is right. */
@@ -67,6 +69,7 @@ interface Kind {
   check(response: Received, sent: Sent): boolean | Promise<boolean>;
 }
 
+const noteOf = (id: string) => `note ${id}`;
 const text = (body: Uint8Array) => new TextDecoder().decode(body);
 const idOf = ({ path }: Sent) => new URL(path, "http://localhost").searchParams.get("id")!;
 
@@ -84,23 +87,23 @@ const KINDS: Kind[] = [
   {
     weight: 12,
     create: (n) => {
-      const known = [...notes.keys()];
+      const known = [...notes];
       return { method: "GET", path: `/note?id=${known[random.below(known.length)] ?? ""}&n=${n}` };
     },
     check: ({ status, body }, sent) => {
-      const wanted = notes.get(idOf(sent));
-      return wanted === undefined ? status === 404 : status === 200 && text(body) === wanted;
+      const id = idOf(sent);
+      return id === "" ? status === 404 : status === 200 && text(body) === noteOf(id);
     },
   },
   {
     weight: 8,
     create: (n) => {
-      const body = new TextEncoder().encode(`note ${n}`);
+      const body = new TextEncoder().encode(noteOf(String(n)));
       return { method: "PUT", path: `/note?id=${n}&n=${n}`, body };
     },
     check: ({ status }, sent) => {
-      if (status === 200) notes.set(idOf(sent), text(sent.body!));
-      if (notes.size > 1000) notes.delete(notes.keys().next().value!);
+      if (status === 200) notes.add(idOf(sent));
+      if (notes.size > MAX_NOTES) notes.delete(notes.values().next().value!);
       return status === 200;
     },
   },
