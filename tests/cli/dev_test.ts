@@ -78,6 +78,26 @@ Deno.test("dev loses no request while it loads an app again", async () => {
   });
 });
 
+for (
+  const [name, env, status] of [
+    ["in color on a terminal", {}, "\x1b[32m200\x1b[0m"],
+    ["without color with NO_COLOR", { NO_COLOR: "1" }, "200"],
+  ] as const
+) {
+  testWith({ script: "bsdutils" }, `dev prints a status ${name}`, async () => {
+    const folder = await createFolder({ "a.txt": "text" });
+    const { NO_COLOR: _, ...others } = Deno.env.toObject();
+    {
+      await using dev = new Dev([folder], { env: { ...others, ...env }, terminal: true });
+      await dev.serves();
+      await dev.text("/a.txt");
+      await dev.says(" ms");
+      assertEquals(/^(.*) GET /m.exec(dev.output)?.[1], status);
+    }
+    await Deno.remove(folder, { recursive: true });
+  });
+}
+
 /** Returns how the script of a debug page waits for another version of the app. */
 async function waitAsPage(dev: Dev, page: string): Promise<number> {
   const [, path] = /fetch\("(.*?)"/.exec(page)!;

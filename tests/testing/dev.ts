@@ -1,3 +1,4 @@
+import { shellQuote } from "../../debug/shell_command.ts";
 import { importMapFlags } from "./command_line.ts";
 import { ROOT } from "./daemon.ts";
 import { deadline } from "./deadline.ts";
@@ -5,7 +6,10 @@ import { deadline } from "./deadline.ts";
 /** How to run `dev`. */
 export interface DevOptions {
   deno?: string;
+  /** Its environment. Without a terminal it has NO_COLOR, and that of this process. */
   env?: Record<string, string>;
+  /** Whether its output is a terminal. Needs the program "script". */
+  terminal?: boolean;
 }
 
 /** A running `dev` command. */
@@ -19,23 +23,19 @@ export class Dev implements AsyncDisposable {
   #read: Promise<unknown>;
 
   /** Starts it, without waiting for anything. */
-  constructor(args: string[], { deno = Deno.execPath(), env }: DevOptions = {}) {
-    this.child = new Deno.Command(deno, {
-      args: [
-        "run",
-        "--no-prompt",
-        "--allow-all",
-        ...importMapFlags(),
-        `${ROOT}cli.ts`,
-        "dev",
-        ...args,
-        "--port",
-        "0",
-      ],
+  constructor(args: string[], { deno = Deno.execPath(), env, terminal }: DevOptions = {}) {
+    const flags = ["run", "--no-prompt", "--allow-all", ...importMapFlags(), `${ROOT}cli.ts`];
+    const command = [deno, ...flags, "dev", ...args, "--port", "0"];
+    const [program, ...others] = terminal
+      ? ["script", "-qefc", `exec ${command.map(shellQuote).join(" ")}`, "/dev/null"]
+      : command;
+    this.child = new Deno.Command(program, {
+      args: others,
       stdin: "null",
       stdout: "piped",
       stderr: "piped",
-      env: { NO_COLOR: "1", ...env },
+      clearEnv: terminal,
+      env: terminal ? env : { NO_COLOR: "1", ...env },
     }).spawn();
     this.#output = [this.child.stdout, this.child.stderr].map((stream) =>
       stream.pipeThrough(new TextDecoderStream()).getReader()
