@@ -10,15 +10,18 @@ import { defaultAddress, readAddress } from "./address.ts";
 import { type Arguments, formatUsage, names, type Usage } from "./arguments.ts";
 import { closest } from "./closest.ts";
 import { apache } from "./config/apache.ts";
+import { busybox } from "./config/busybox.ts";
 import { caddy } from "./config/caddy.ts";
 import { h2o } from "./config/h2o.ts";
 import { haproxy } from "./config/haproxy.ts";
 import { htaccess } from "./config/htaccess.ts";
 import { lighttpd } from "./config/lighttpd.ts";
+import { miniHttpd } from "./config/mini_httpd.ts";
 import { nginx } from "./config/nginx.ts";
 import type { ConfigOptions, Template } from "./config/options.ts";
 import type { StaticFiles } from "./config/static_files.ts";
 import { systemd } from "./config/systemd.ts";
+import { uwsgi } from "./config/uwsgi.ts";
 import { UsageError } from "./errors.ts";
 
 /** A web server or systemd, and the features of its configuration. */
@@ -28,21 +31,33 @@ interface Target {
   scgi: boolean;
   /** Whether it balances requests over several apps. */
   several: boolean;
+  /** Whether it runs the app as a CGI script. */
+  cgi?: true;
   /** The options that it takes, of those that not all take. */
   takes: string[];
 }
 
 const SITE = ["server-name", "redirect-https"];
 const FILES = ["root", "immutable"];
+/** The options of an app that runs by itself. */
+const APP = ["backend", "protocol", "path", "workers"];
 
 const TARGETS: Record<string, Target> = {
-  nginx: { template: nginx, scgi: true, several: true, takes: [...SITE, ...FILES] },
-  apache: { template: apache, scgi: true, several: false, takes: [...SITE, ...FILES, "htaccess"] },
-  lighttpd: { template: lighttpd, scgi: true, several: true, takes: [...SITE, ...FILES] },
-  caddy: { template: caddy, scgi: false, several: true, takes: [...SITE, ...FILES] },
-  haproxy: { template: haproxy, scgi: false, several: true, takes: SITE },
-  h2o: { template: h2o, scgi: false, several: false, takes: [...SITE, ...FILES] },
-  systemd: { template: systemd, scgi: true, several: false, takes: ["env-file", "data"] },
+  nginx: { template: nginx, scgi: true, several: true, takes: [...APP, ...SITE, ...FILES] },
+  apache: {
+    template: apache,
+    scgi: true,
+    several: false,
+    takes: [...APP, ...SITE, ...FILES, "htaccess"],
+  },
+  lighttpd: { template: lighttpd, scgi: true, several: true, takes: [...APP, ...SITE, ...FILES] },
+  caddy: { template: caddy, scgi: false, several: true, takes: [...APP, ...SITE, ...FILES] },
+  haproxy: { template: haproxy, scgi: false, several: true, takes: [...APP, ...SITE] },
+  h2o: { template: h2o, scgi: false, several: false, takes: [...APP, ...SITE, ...FILES] },
+  systemd: { template: systemd, scgi: true, several: false, takes: [...APP, "env-file", "data"] },
+  busybox: { template: busybox, scgi: false, several: false, cgi: true, takes: [] },
+  mini_httpd: { template: miniHttpd, scgi: false, several: false, cgi: true, takes: [] },
+  uwsgi: { template: uwsgi, scgi: false, several: false, cgi: true, takes: [] },
 };
 const NAMES = Object.keys(TARGETS);
 /** The options that not all take. */
@@ -88,7 +103,12 @@ for scgi :4000. nginx, haproxy, lighttpd and caddy take several`,
       value: "PATH",
       about: "the path of the app, such as /app. Default: the whole site",
     },
-    { name: "app", value: "FILE", about: "the app's module. Default: /srv/app/app.ts" },
+    {
+      name: "app",
+      value: "FILE",
+      about: `the app's module. Default: /srv/app/app.ts. For busybox, mini_httpd and
+uwsgi a CGI script in a folder cgi-bin: /srv/www/cgi-bin/app.ts`,
+    },
     { name: "workers", short: "w", value: "N", about: "how many processes the app runs, or auto" },
     { name: "name", value: "NAME", about: "a name for units, upstreams and files. Default: app" },
     {
@@ -179,13 +199,18 @@ export function createConfiguration(
       }`,
     );
   }
-  const { template, scgi, several, takes } = TARGETS[name];
+  const { template, scgi, several, cgi, takes } = TARGETS[name];
   for (const option of PARTIAL) {
     if (!args.has(option) || takes.includes(option)) continue;
     const others = NAMES.filter((name) => TARGETS[name].takes.includes(option));
     throw new UsageError(`--${option} is for ${others.join(", ")}: ${name} does not take it.`);
   }
-  const options = readOptions(args, find);
+  const options = readOptions(args, find, cgi ? "/srv/www/cgi-bin/app.ts" : "/srv/app/app.ts");
+  if (cgi && !/^\/.+\/cgi-bin\/[^/]+$/.test(options.app)) {
+    throw new UsageError(
+      `--app must be a script in a folder cgi-bin of the site, as in /srv/www/cgi-bin/app.ts: current value is "${options.app}".`,
+    );
+  }
   if (options.protocol === "scgi" && !scgi) {
     throw new UsageError(`${name} does not support SCGI: use --protocol fastcgi.`);
   }
@@ -201,6 +226,7 @@ export function createConfiguration(
 function readOptions(
   args: Arguments,
   find: (app: string) => AppConfig | undefined,
+  defaultApp: string,
 ): ConfigOptions {
   const protocol = args.choice("protocol", ["fastcgi", "scgi"]) ?? "fastcgi";
   const backends = args.all("backend");
@@ -210,7 +236,7 @@ function readOptions(
   const listen = args.text("listen");
   const workers = args.text("workers");
   if (workers !== undefined && workers !== "auto") args.number("workers", 1);
-  const app = readWord(args, "app", PATH, "an absolute path without spaces") ?? "/srv/app/app.ts";
+  const app = readWord(args, "app", PATH, "an absolute path without spaces") ?? defaultApp;
   const project = find(app);
   // The app's config may name any file.
   if (project?.lock !== undefined && !PATH.test(project.lock)) {

@@ -63,6 +63,23 @@ export function allowRemote(address: Endpoint): string[] {
   return needed ? ["--allow-remote"] : [];
 }
 
+/** Returns the folder of the site that the script's folder `cgi-bin` is in, and that folder. */
+export function cgiFolder({ app }: ConfigOptions): { root: string; folder: string } {
+  const folder = app.slice(0, app.lastIndexOf("/"));
+  return { root: folder.slice(0, -"/cgi-bin".length), folder };
+}
+
+/** Returns the comment that says where the script is. */
+export function scriptLines({ app }: ConfigOptions): string {
+  return `# The app is an executable CGI script:
+#   ${app}`;
+}
+
+/** Returns where the web server listens, as an argument: a port, or a host and a port. */
+export function addressArgument({ listen }: ConfigOptions): string {
+  return listen === undefined ? "80" : formatAddress(listen);
+}
+
 /** Indents each line that is not empty. */
 export function indent(text: string, by: string): string {
   return text.replaceAll(/^(?=.)/gm, by);

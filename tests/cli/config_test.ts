@@ -272,7 +272,11 @@ Deno.test("config explains in its first lines how to start the app", async () =>
 const MISTAKES: [args: string[], message: string][] = [
   [[], "Name what to configure, as in: config nginx"],
   [["ngnix"], `There is no configuration of "ngnix". Did you mean nginx?`],
-  [["iis"], "There are nginx, apache, lighttpd, caddy, haproxy, h2o, systemd."],
+  [["iis"], "There are nginx, apache, lighttpd, caddy, haproxy, h2o, systemd, busybox"],
+  [["busybox", "-b", ":1"], "systemd: busybox does not take it."],
+  [["uwsgi", "--workers", "2"], "systemd: uwsgi does not take it."],
+  [["mini_httpd", "--app", "/srv/app/app.ts"], "--app must be a script in a folder cgi-bin"],
+  [["busybox", "--app", "/cgi-bin/app.ts"], "--app must be a script in a folder cgi-bin"],
   [["nginx", "apache"], "One configuration is printed"],
   [["caddy", "-p", "scgi"], "caddy does not support SCGI: use --protocol fastcgi."],
   [["apache", "-b", ":1", "-b", ":2"], "apache takes one --backend here"],

@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertFalse } from "@std/assert";
 import { see, type Seen } from "./behaviours.ts";
 import { Client, request } from "./client.ts";
-import { type Rig, Suite } from "./harness.ts";
+import { configuration, type Rig, Suite } from "./harness.ts";
 
 /** A small web server, and how it differs from the others. */
 interface Server {
@@ -36,10 +36,12 @@ interface Server {
 const SERVERS: Record<string, Server> = {
   "busybox httpd": {
     needs: { busybox: "busybox" },
-    command: (
-      rig,
-      port,
-    ) => ["busybox", ["httpd", "-f", "-p", `127.0.0.1:${port}`, "-h", `${rig.dir}/www`]],
+    command: (rig, port) => {
+      const text = printed("busybox", rig, port);
+      const [_, args] = /^#   busybox (httpd .*)$/m.exec(text)!;
+      const file = rig.write("httpd.conf", text);
+      return ["busybox", args.replace("/etc/httpd.conf", file).split(" ")];
+    },
     uploads: { put: 411, chunked: 411 },
   },
   CivetWeb: {
@@ -56,13 +58,10 @@ const SERVERS: Record<string, Server> = {
   },
   mini_httpd: {
     needs: { mini_httpd: "mini-httpd" },
-    command: (rig, port) => [
-      "mini_httpd",
-      [
-        ...["-D", "-h", "127.0.0.1", "-p", `${port}`, "-d", `${rig.dir}/www`],
-        ...["-c", "cgi-bin/*", "-u", "root", "-i", `${rig.dir}/mini_httpd.pid`],
-      ],
-    ],
+    command: (rig, port) => {
+      const file = rig.write("mini-httpd.conf", printed("mini_httpd", rig, port));
+      return ["mini_httpd", ["-D", "-C", file]];
+    },
     // It closes the connection before the response to a POST, and passes no body of a PUT on.
     uploads: false,
   },
@@ -106,13 +105,7 @@ server.start`,
   },
   uWSGI: {
     needs: { uwsgi: "uwsgi-core", "/usr/lib/uwsgi/plugins/cgi_plugin.so": "uwsgi-core" },
-    command: (rig, port) => [
-      "uwsgi",
-      [
-        ...["--plugin", "cgi,http", "--die-on-term", "--http-socket", `127.0.0.1:${port}`],
-        ...["--http-socket-modifier1", "9", "--cgi", `/cgi-bin=${rig.dir}/www/cgi-bin`],
-      ],
-    ],
+    command: (rig, port) => ["uwsgi", [rig.write("app.ini", printed("uwsgi", rig, port))]],
     uploads: { chunked: 411 },
   },
   Fossil: {
@@ -171,6 +164,12 @@ server.start`,
     faithful: false,
   },
 };
+
+/** Returns what `config` prints for a server that runs the rig's script. */
+function printed(name: string, rig: Rig, port: number): string {
+  const app = `${rig.dir}/www/cgi-bin/app.cgi`;
+  return configuration(name, "--listen", `127.0.0.1:${port}`, "--app", app);
+}
 
 /** A server that runs. */
 interface Running {
