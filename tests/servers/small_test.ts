@@ -38,7 +38,7 @@ const SERVERS: Record<string, Server> = {
     needs: { busybox: "busybox" },
     command: (rig, port) => {
       const text = printed("busybox", rig, port);
-      const [_, args] = /^#   busybox (httpd .*)$/m.exec(text)!;
+      const [_, args] = /^# {3}busybox (httpd .*)$/m.exec(text)!;
       const file = rig.write("httpd.conf", text);
       return ["busybox", args.replace("/etc/httpd.conf", file).split(" ")];
     },
