@@ -17,6 +17,7 @@ import {
   survivesTrial,
 } from "./doctor/findings.ts";
 import { judge, startFailure } from "./doctor/judge.ts";
+import type { NginxFinding } from "./doctor/nginx.ts";
 import { scriptNameOf, type Trial, type TrialRequest, tryScript } from "./doctor/trial.ts";
 import { User } from "./doctor/user.ts";
 import { UsageError } from "./errors.ts";
@@ -31,10 +32,11 @@ const ROOT = 0;
 /** The options of `doctor`. */
 export const usage: Usage = {
   name: "doctor",
-  operands: "SCRIPT",
+  operands: "SCRIPT | nginx",
   about:
     `Finds out why a CGI script does not respond: looks at its file, runs it as a web server does, and prints what is
-wrong, each with the line of shell that fixes it, if there is one. Ends with 0 if nothing is wrong, else with 1.`,
+wrong, each with the line of shell that fixes it, if there is one. Ends with 0 if nothing is wrong, else with 1.
+"nginx" reads nginx's configuration instead, and connects to the daemons that it names.`,
   options: [
     {
       name: "user",
@@ -61,6 +63,7 @@ DENO_DIR=/var/cache/deno. Default: PATH=${SEARCH_PATH}`,
       about: "the web server's limit of memory for scripts, such as 512m: Apache's\nRLimitMEM",
     },
     { name: "timeout", value: "SECONDS", about: "how long the script may take. Default: 10" },
+    { name: "conf", value: "FILE", about: "nginx's configuration. Default: /etc/nginx/nginx.conf" },
   ],
   example: `deno run --allow-all jsr:@gatehouse/cgi/cli doctor hello.ts
 sudo gatehouse doctor /usr/lib/cgi-bin/hello.ts --user www-data`,
@@ -75,6 +78,8 @@ export async function run(args: Arguments): Promise<number> {
   if (extra !== undefined) {
     throw new UsageError(`One script is examined: "${extra}" is one too many.`);
   }
+  if (operand === "nginx") return await runNginx(args);
+  if (args.has("conf")) throw new UsageError("--conf is for nginx: doctor nginx --conf FILE");
   const name = args.text("user");
   if (name === undefined && Deno.uid() === ROOT) {
     throw new UsageError(
@@ -121,6 +126,29 @@ export async function run(args: Arguments): Promise<number> {
   return all.length === 0 ? 0 : 1;
 }
 
+/** Examines nginx. @returns The exit code. */
+async function runNginx(args: Arguments): Promise<number> {
+  const other = ["env", "path", "query", "header", "data", "memory"].find((name) => args.has(name));
+  if (other !== undefined) {
+    throw new UsageError(
+      `--${other} is for scripts. Name a script of this name by its path: ./nginx`,
+    );
+  }
+  const { examineNginx } = await import("./doctor/nginx.ts");
+  const file = resolve(args.text("conf") ?? "/etc/nginx/nginx.conf");
+  const seconds = args.number("timeout", 1) ?? 10;
+  const { passes, findings } = await examineNginx(file, args.text("user"), seconds * 1000);
+  console.log(`${printable(file)}: ${passes} ${passes === 1 ? "address" : "addresses"}`);
+  if (passes === 0) {
+    console.log(
+      "\nNothing is passed to a daemon. What to write: gatehouse config nginx",
+    );
+    return 1;
+  }
+  print(findings);
+  return findings.length === 0 ? 0 : 1;
+}
+
 /** Returns why a script must not be run, or undefined if it may. */
 function refuseTrial(file: string, user: User, findings: Finding[]): string | undefined {
   if (findings.some(isUnstartable)) return "as the system cannot start it";
@@ -148,7 +176,7 @@ async function readRequest(args: Arguments, script: string): Promise<TrialReques
   return { request: new Request(url, { method, headers, body }), body, pathInfo };
 }
 
-function print(findings: Finding[]): void {
+function print(findings: (Finding | NginxFinding)[]): void {
   if (findings.length === 0) console.log("\nNothing is wrong.");
   for (const { id, what, line, advice } of findings) {
     console.log(`\n${what} [${id}]\n${line === undefined ? `  ${advice}` : `    ${line}`}`);

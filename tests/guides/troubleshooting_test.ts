@@ -1,6 +1,7 @@
 /** docs/troubleshooting.md: each entry's fault logs its message in Apache's log, and its line fixes the fault. */
 import { assert, assertEquals } from "@std/assert";
 import { FINDINGS } from "../../cli/doctor/findings.ts";
+import { NGINX_FINDINGS } from "../../cli/doctor/nginx.ts";
 import { eventually } from "../servers/harness.ts";
 import { ROOT } from "../testing/daemon.ts";
 import { testWith } from "../testing/needs.ts";
@@ -134,5 +135,6 @@ const PLAIN = [
 
 Deno.test("docs/troubleshooting.md has what doctor finds", () => {
   const anchors = [...PAGE.matchAll(/<a id="([\w-]+)">/g)].map(([, id]) => id);
-  assertEquals(anchors.sort(), Object.keys(FINDINGS).filter((id) => !PLAIN.includes(id)).sort());
+  const scripts = Object.keys(FINDINGS).filter((id) => !PLAIN.includes(id));
+  assertEquals(anchors.sort(), [...scripts, ...Object.keys(NGINX_FINDINGS)].sort());
 });

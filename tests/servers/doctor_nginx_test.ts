@@ -1,0 +1,237 @@
+/** `doctor nginx`: each fault is made behind a real nginx, which fails, and found; mended, nothing is found. */
+import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { main } from "../../cli.ts";
+import { NGINX_FINDINGS } from "../../cli/doctor/nginx.ts";
+import { readNginxConfig } from "../../cli/doctor/nginx_config.ts";
+import { User } from "../../cli/doctor/user.ts";
+import { testWith } from "../testing/needs.ts";
+import { Client, request } from "./client.ts";
+import { freePort, Rig } from "./harness.ts";
+import { stockParameters } from "./nginx.ts";
+
+const NGINX = { nginx: "nginx-light", "/etc/nginx/fastcgi_params": "nginx-common" };
+const USER = Deno.uid() === 0 ? "www-data" : User.find(undefined).name;
+const tested = new Set<string>();
+
+/** Runs doctor. @returns Its exit code, and what it prints. */
+async function doctor(...args: string[]): Promise<{ code: number; stdout: string; ids: string[] }> {
+  const { log } = console;
+  let stdout = "";
+  console.log = (text = "") => stdout += `${text}\n`;
+  try {
+    const code = await main(["doctor", "nginx", ...args]);
+    const ids = [...stdout.matchAll(/ \[([a-z-]+)\]$/gm)].map(([, id]) => id);
+    return { code, stdout, ids };
+  } finally {
+    console.log = log;
+  }
+}
+
+/** Writes a configuration whose server is in an included file. */
+function write(rig: Rig, name: string, blocks: string, port = 1): string {
+  rig.write("fastcgi_params", stockParameters("fastcgi_params"));
+  rig.write(
+    `sites-${name}/site.conf`,
+    `# It's a "comment" }\n${blocks.replace("PORT", `127.0.0.1:${port}`)}`,
+  );
+  const temp = ["client_body", "fastcgi", "scgi", "proxy", "uwsgi"]
+    .map((path) => `${path}_temp_path ${rig.dir}/${name}-${path};`).join("\n");
+  return rig.write(
+    `${name}.conf`,
+    `${Deno.uid() === 0 ? `user ${USER};` : ""}
+daemon off;
+pid ${rig.dir}/${name}.pid;
+events {}
+http {
+access_log off;
+log_format x '{"a": "$uri;"}';
+${temp}
+include sites-${name}/*.conf;
+}
+`,
+  );
+}
+
+/** Starts nginx with a configuration. @returns The status of its response, and its log. */
+async function ask(rig: Rig, name: string, blocks: string): Promise<[number, string]> {
+  const log = rig.logFile(`${name}.log`);
+  const { port } = await rig.serve("nginx", ["port"], ({ port }) => {
+    const file = write(rig, name, blocks, port);
+    return ["nginx", ["-e", log, "-c", file]];
+  });
+  const { status } = await request(`127.0.0.1:${port}`, "GET", "/");
+  await rig.stop(rig.program("nginx"));
+  return [status, rig.read(`${name}.log`)];
+}
+
+/** Returns a server that passes all requests on. */
+function server(pass: string, parameters = "include fastcgi_params;"): string {
+  return `server { listen PORT; location / { ${parameters} ${pass}; } }`;
+}
+
+/** Makes a fault and mends it. */
+async function check(
+  rig: Rig,
+  id: keyof typeof NGINX_FINDINGS,
+  { broken, status, log, mended, mend }: {
+    broken: string;
+    status: number;
+    log: string;
+    mended: string;
+    /** Mends what is not in the configuration. */
+    mend?: (stdout: string) => void;
+  },
+): Promise<string> {
+  tested.add(id);
+  const [seen, logged] = await ask(rig, `${id}-broken`, broken);
+  assertEquals(seen, status, logged);
+  assertStringIncludes(logged, log);
+  const before = await doctor("--conf", `${rig.dir}/${id}-broken.conf`);
+  assertEquals([before.code, before.ids], [1, [id]], before.stdout);
+  mend?.(before.stdout);
+  const [now, nothing] = await ask(rig, `${id}-mended`, mended);
+  assertEquals(now, 200, nothing);
+  const after = await doctor("--conf", `${rig.dir}/${id}-mended.conf`);
+  assertEquals([after.code, after.ids], [0, []], after.stdout);
+  return before.stdout;
+}
+
+testWith(NGINX, "doctor nginx finds a socket that does not exist", async () => {
+  await using rig = new Rig();
+  const address = await rig.daemon("fastcgi", `unix:${rig.dir}/app.sock`);
+  Deno.chmodSync(`${rig.dir}/app.sock`, 0o777);
+  const path = address.replace(/^unix:/, "");
+  const stdout = await check(rig, "no-socket", {
+    broken: `upstream app { server unix:${rig.dir}/none.sock; }\n${server("fastcgi_pass app")}`,
+    status: 502,
+    log: "failed (2: No such file or directory)",
+    mended: `upstream app { server unix:${path}; }\n${server("fastcgi_pass app")}`,
+  });
+  assertStringIncludes(stdout, `--listen unix:${rig.dir}/none.sock`);
+});
+
+testWith(NGINX, "doctor nginx finds a socket that nginx may not write to", async () => {
+  await using rig = new Rig();
+  await rig.daemon("fastcgi", `unix:${rig.dir}/app.sock`);
+  Deno.chmodSync(`${rig.dir}/app.sock`, 0o000);
+  const pass = server(`fastcgi_pass unix:${rig.dir}/app.sock`);
+  const stdout = await check(rig, "socket-denied", {
+    broken: pass,
+    status: 502,
+    log: "failed (13: Permission denied)",
+    mended: pass,
+    mend: () => Deno.chmodSync(`${rig.dir}/app.sock`, 0o777),
+  });
+  assertStringIncludes(stdout, `${USER} may not connect`);
+});
+
+testWith(NGINX, "doctor nginx finds a folder of a socket that nginx may not enter", async () => {
+  await using rig = new Rig();
+  const folder = `${rig.dir}/run`;
+  Deno.mkdirSync(folder);
+  await rig.daemon("fastcgi", `unix:${folder}/app.sock`);
+  Deno.chmodSync(`${folder}/app.sock`, 0o777);
+  Deno.chmodSync(folder, 0o600);
+  const pass = server(`fastcgi_pass unix:${folder}/app.sock`);
+  try {
+    await check(rig, "socket-denied", {
+      broken: pass,
+      status: 502,
+      log: "failed (13: Permission denied)",
+      mended: pass,
+      mend: (stdout) => {
+        const [, line] = /^ {4}(.+)$/m.exec(stdout) ?? [];
+        assert(line !== undefined, stdout);
+        assert(new Deno.Command("sh", { args: ["-c", line] }).outputSync().success, line);
+      },
+    });
+  } finally {
+    Deno.chmodSync(folder, 0o755);
+  }
+});
+
+testWith(NGINX, "doctor nginx finds that nothing listens", async () => {
+  await using rig = new Rig();
+  const address = await rig.daemon("fastcgi", "127.0.0.1:0");
+  await check(rig, "refused", {
+    broken: server(`fastcgi_pass 127.0.0.1:${freePort()}`),
+    status: 502,
+    log: "failed (111: Connection refused)",
+    mended: server(`fastcgi_pass ${address}`),
+  });
+});
+
+testWith(NGINX, "doctor nginx finds HTTP where FastCGI is meant", async () => {
+  await using rig = new Rig();
+  const options = { hostname: "127.0.0.1", port: 0, onListen() {} };
+  await using http = Deno.serve(options, () => new Response("Hello"));
+  const address = `127.0.0.1:${http.addr.port}`;
+  await check(rig, "protocol", {
+    broken: server(`fastcgi_pass ${address}`),
+    status: 502,
+    log: "upstream sent unsupported FastCGI protocol version",
+    mended: server(`proxy_pass http://${address}`),
+  });
+});
+
+testWith(NGINX, "doctor nginx finds parameters that a block does not inherit", async () => {
+  await using rig = new Rig();
+  const address = await rig.daemon("fastcgi", "127.0.0.1:0");
+  const own = "fastcgi_param HTTPS on;";
+  const location = (lines: string) =>
+    `server { listen PORT; include fastcgi_params; location / { ${lines} fastcgi_pass ${address}; } }`;
+  await check(rig, "parameters", {
+    broken: location(own),
+    status: 500,
+    log: "REQUEST_METHOD is absent",
+    mended: location(`${own} include fastcgi_params;`),
+  });
+  // Without parameters of its own, the block inherits them.
+  assertEquals((await ask(rig, "inherited", location("")))[0], 200);
+  assertEquals((await doctor("--conf", `${rig.dir}/inherited.conf`)).ids, []);
+});
+
+Deno.test("doctor nginx says what to write if nothing is passed on", async () => {
+  const file = await Deno.makeTempFile();
+  await Deno.writeTextFile(file, "events {}\nhttp { server { listen 127.0.0.1:1; } }\n");
+  try {
+    const { code, stdout } = await doctor("--conf", file);
+    assertEquals(code, 1);
+    assertStringIncludes(stdout, "gatehouse config nginx");
+  } finally {
+    await Deno.remove(file);
+  }
+});
+
+for (
+  const [name, text, message] of [
+    ["a block that does not end", "http { server {", "a directive does not end"],
+    ["a directive that does not end", "worker_processes 1", "a directive does not end"],
+    ["a brace too many", "events {} }", '"}" without "{"'],
+    ["a quote without an end", "log_format x 'a;\n", "line 1 has a quote without an end"],
+  ]
+) {
+  Deno.test(`doctor nginx reports ${name}`, async () => {
+    const file = await Deno.makeTempFile();
+    await Deno.writeTextFile(file, text);
+    try {
+      assertThrows(() => readNginxConfig(file), Error, message);
+    } finally {
+      await Deno.remove(file);
+    }
+  });
+}
+
+Deno.test("doctor nginx reports files that include themselves", async () => {
+  const file = await Deno.makeTempFile();
+  await Deno.writeTextFile(file, `include ${file};`);
+  try {
+    assertThrows(() => readNginxConfig(file), Error, "include each other more than");
+  } finally {
+    await Deno.remove(file);
+  }
+});
+
+Deno.test("doctor nginx: each kind of finding has a test", () => {
+  assertEquals(Object.keys(NGINX_FINDINGS).filter((id) => !tested.has(id)), []);
+});
