@@ -5,7 +5,7 @@ import { NGINX_FINDINGS } from "../../cli/doctor/nginx.ts";
 import { readNginxConfig } from "../../cli/doctor/nginx_config.ts";
 import { User } from "../../cli/doctor/user.ts";
 import { testWith } from "../testing/needs.ts";
-import { Client, request } from "./client.ts";
+import { request } from "./client.ts";
 import { freePort, Rig } from "./harness.ts";
 import { stockParameters } from "./nginx.ts";
 
