@@ -34,6 +34,11 @@ export const NGINX_FINDINGS = {
     what: "{pass} passes no REQUEST_METHOD, as its block has other fastcgi_param lines, or none",
     advice: "Write in the same block: include fastcgi_params;",
   },
+  "host": {
+    what:
+      "{pass} passes {value} as the host, not the browser's host and port, so that the app's URLs and its check of origins are wrong",
+    advice: "Write in the same block: {write}",
+  },
 } as const;
 
 /** A fault of nginx's configuration, or of what it connects to. Its texts have no control characters. */
@@ -45,14 +50,25 @@ export interface NginxFinding {
   advice: string;
 }
 
+/** What a block adds to a request: values by name, for each directive that does it. */
+type Additions = Record<"fastcgi_param" | "scgi_param" | "proxy_set_header", Map<string, string>>;
+
+const NOTHING: Additions = {
+  fastcgi_param: new Map(),
+  scgi_param: new Map(),
+  proxy_set_header: new Map(),
+};
+
 /** A directive that passes requests to an address. */
 interface Pass {
   /** The directive, as it is written. */
   text: string;
   name: string;
   addresses: string[];
-  /** The names of the FastCGI parameters. */
-  parameters: string[];
+  /** What it adds to each request. */
+  adds: Additions;
+  /** The ports of its server. */
+  ports: string[];
 }
 
 /**
@@ -70,13 +86,15 @@ export async function examineNginx(
   const config = readNginxConfig(file);
   const named = config.findLast(({ name }) => name === "user")?.args[0];
   const user = User.find(userName ?? named ?? "nobody");
-  const passes = [...passesOf(config, upstreamsOf(config), [])];
+  const passes = [...passesOf(config, upstreamsOf(config), NOTHING, [])];
   const findings: NginxFinding[] = [];
   for (const pass of passes) {
     const common = { pass: pass.text, user: user.name };
-    if (pass.name === "fastcgi_pass" && !pass.parameters.includes("REQUEST_METHOD")) {
+    if (pass.name === "fastcgi_pass" && !pass.adds.fastcgi_param.has("REQUEST_METHOD")) {
       findings.push(found("parameters", common));
     }
+    const host = wrongHost(pass);
+    if (host !== undefined) findings.push(found("host", { ...common, ...host }));
     for (const address of pass.addresses) {
       const finding = await examineAddress(pass, address, user, ms);
       if (finding !== undefined) findings.push(finding);
@@ -142,20 +160,62 @@ async function speaksHTTP(endpoint: ReturnType<typeof readAddress>, ms: number):
 function* passesOf(
   block: Directive[],
   upstreams: Map<string, string[]>,
-  inherited: string[],
+  inherited: Additions,
+  outerPorts: string[],
 ): Generator<Pass> {
-  // A block inherits parameters only if it has none.
-  const own = block.filter(({ name }) => name === "fastcgi_param").map(({ args }) => args[0]);
-  const parameters = own.length > 0 ? own : inherited;
+  const adds = {
+    fastcgi_param: additions(block, "fastcgi_param", inherited),
+    scgi_param: additions(block, "scgi_param", inherited),
+    proxy_set_header: additions(block, "proxy_set_header", inherited),
+  };
+  const listens = block.filter(({ name }) => name === "listen").map(({ args }) => args[0]);
+  const own = listens.map((listen) => /(?:^|:)(\d+)$/.exec(listen)?.[1] ?? "80");
+  const ports = own.length > 0 ? own : outerPorts;
   for (const { name, args, block: inner } of block) {
-    if (inner !== undefined) yield* passesOf(inner, upstreams, parameters);
+    if (inner !== undefined) yield* passesOf(inner, upstreams, adds, ports);
     if (!/^(?:fastcgi|scgi|proxy)_pass$/.test(name) || args.length !== 1) continue;
     // What a variable names is only known of a request.
     const target = args[0].replace(/^http:\/\//, "");
     if (target.includes("$") || target.startsWith("https:")) continue;
     const addresses = addressesOf(target, name, upstreams);
-    yield { text: `${name} ${args[0]}`, name, addresses, parameters };
+    yield { text: `${name} ${args[0]}`, name, addresses, adds, ports };
   }
+}
+
+/** Returns what a block adds. It inherits from the outer block only if it adds nothing itself. */
+function additions(
+  block: Directive[],
+  directive: keyof Additions,
+  inherited: Additions,
+): Map<string, string> {
+  const own = block.filter(({ name }) => name === directive);
+  return own.length === 0
+    ? inherited[directive]
+    : new Map(own.map(({ args: [name, value = ""] }) => [
+      // The names of headers have no case.
+      directive === "proxy_set_header" ? name.toLowerCase() : name,
+      value,
+    ]));
+}
+
+/** Returns what a daemon on this machine gets as the host if it is not what the browser sends, and what to write. */
+function wrongHost(
+  { name, addresses, adds, ports }: Pass,
+): { value: string; write: string } | undefined {
+  const isProxy = name === "proxy_pass";
+  const isLocal = (address: string) => /^(?:unix:|127\.|localhost:|\[::1\]:)/.test(address);
+  if (isProxy && !addresses.every(isLocal)) return undefined;
+  const value = isProxy
+    ? adds.proxy_set_header.get("host") ?? "$proxy_host"
+    : adds[name === "fastcgi_pass" ? "fastcgi_param" : "scgi_param"].get("HTTP_HOST");
+  // $host is without the port, which the usual ports do not need.
+  const hasPort = ports.some((port) => port !== "80" && port !== "443");
+  if (value !== "$proxy_host" && !(value === "$host" && hasPort)) return undefined;
+  const directive = isProxy
+    ? "proxy_set_header Host"
+    : `${name.replace("pass", "param")} HTTP_HOST`;
+  // $http_host may be another host than that of the request's target.
+  return { value, write: `${directive} ${hasPort ? "$host:$server_port" : "$host"};` };
 }
 
 function addressesOf(target: string, name: string, upstreams: Map<string, string[]>): string[] {

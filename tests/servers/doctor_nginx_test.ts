@@ -1,6 +1,13 @@
 /** `doctor nginx`: each fault is made behind a real nginx, which fails, and found; mended, nothing is found. */
-import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertNotEquals,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
 import { main } from "../../cli.ts";
+import { serveFastCGI } from "../../fastcgi.ts";
 import { NGINX_FINDINGS } from "../../cli/doctor/nginx.ts";
 import { readNginxConfig } from "../../cli/doctor/nginx_config.ts";
 import { User } from "../../cli/doctor/user.ts";
@@ -11,6 +18,8 @@ import { stockParameters } from "./nginx.ts";
 
 const NGINX = { nginx: "nginx-light", "/etc/nginx/fastcgi_params": "nginx-common" };
 const USER = Deno.uid() === 0 ? "www-data" : User.find(undefined).name;
+/** The package's file passes the host without the port. */
+const PARAMETERS = "include fastcgi_params; fastcgi_param HTTP_HOST $host:$server_port;";
 const tested = new Set<string>();
 
 /** Runs doctor. @returns Its exit code, and what it prints. */
@@ -65,7 +74,7 @@ async function ask(rig: Rig, name: string, blocks: string): Promise<[number, str
 }
 
 /** Returns a server that passes all requests on. */
-function server(pass: string, parameters = "include fastcgi_params;"): string {
+function server(pass: string, parameters = PARAMETERS): string {
   return `server { listen PORT; location / { ${parameters} ${pass}; } }`;
 }
 
@@ -170,7 +179,7 @@ testWith(NGINX, "doctor nginx finds HTTP where FastCGI is meant", async () => {
     broken: server(`fastcgi_pass ${address}`),
     status: 502,
     log: "upstream sent unsupported FastCGI protocol version",
-    mended: server(`proxy_pass http://${address}`),
+    mended: server(`proxy_pass http://${address}`, "proxy_set_header Host $host:$server_port;"),
   });
 });
 
@@ -179,17 +188,69 @@ testWith(NGINX, "doctor nginx finds parameters that a block does not inherit", a
   const address = await rig.daemon("fastcgi", "127.0.0.1:0");
   const own = "fastcgi_param HTTPS on;";
   const location = (lines: string) =>
-    `server { listen PORT; include fastcgi_params; location / { ${lines} fastcgi_pass ${address}; } }`;
+    `server { listen PORT; ${PARAMETERS} location / { ${lines} fastcgi_pass ${address}; } }`;
   await check(rig, "parameters", {
     broken: location(own),
     status: 500,
     log: "REQUEST_METHOD is absent",
-    mended: location(`${own} include fastcgi_params;`),
+    mended: location(`${own} ${PARAMETERS}`),
   });
   // Without parameters of its own, the block inherits them.
   assertEquals((await ask(rig, "inherited", location("")))[0], 200);
   assertEquals((await doctor("--conf", `${rig.dir}/inherited.conf`)).ids, []);
 });
+
+/** Returns the host that an app sees behind nginx, and the one that its client has sent. */
+async function hosts(rig: Rig, name: string, blocks: string): Promise<[string, string]> {
+  const log = rig.logFile(`${name}.log`);
+  const { port } = await rig.serve(
+    "nginx",
+    ["port"],
+    ({ port }) => ["nginx", ["-e", log, "-c", write(rig, name, blocks, port)]],
+  );
+  const sent = `127.0.0.1:${port}`;
+  const response = await fetch(`http://${sent}/`);
+  const seen = await response.text();
+  await rig.stop(rig.program("nginx"));
+  return [seen, sent];
+}
+
+const HOSTS: [name: string, protocol: "fastcgi" | "http", broken: string, mended: string][] = [
+  [
+    "a variable HTTP_HOST without the port",
+    "fastcgi",
+    "include fastcgi_params; fastcgi_param HTTP_HOST $host;",
+    "include fastcgi_params; fastcgi_param HTTP_HOST $host:$server_port;",
+  ],
+  [
+    "a header Host without the port",
+    "http",
+    "proxy_set_header HOST $host;",
+    "proxy_set_header Host $host:$server_port;",
+  ],
+  ["the daemon's own address as the host", "http", "", "proxy_set_header Host $host:$server_port;"],
+];
+for (const [name, protocol, broken, mended] of HOSTS) {
+  testWith(NGINX, `doctor nginx finds ${name}`, async () => {
+    tested.add("host");
+    await using rig = new Rig();
+    const app = (request: Request) => new Response(new URL(request.url).host);
+    const listener = { hostname: "127.0.0.1", port: 0 };
+    await using daemon = protocol === "http"
+      ? Deno.serve({ ...listener, onListen() {} }, app)
+      : serveFastCGI(app, Deno.listen(listener));
+    const { port } = daemon.addr as Deno.NetAddr;
+    const pass = protocol === "http" ? "proxy_pass http://" : "fastcgi_pass ";
+    const [seen, sent] = await hosts(rig, "broken", server(`${pass}127.0.0.1:${port}`, broken));
+    assertNotEquals(seen, sent);
+    const before = await doctor("--conf", `${rig.dir}/broken.conf`);
+    assertEquals([before.code, before.ids], [1, ["host"]], before.stdout);
+    assertStringIncludes(before.stdout, /\S+ \S+ \$host:\$server_port;/.exec(mended)![0]);
+    const after = await hosts(rig, "mended", server(`${pass}127.0.0.1:${port}`, mended));
+    assertEquals(after[0], after[1]);
+    assertEquals((await doctor("--conf", `${rig.dir}/mended.conf`)).ids, []);
+  });
+}
 
 Deno.test("doctor nginx says what to write if nothing is passed on", async () => {
   const file = await Deno.makeTempFile();
