@@ -680,7 +680,7 @@ testWith(
     const program = scripts.write(
       "front.ts",
       `import { cgiGateway } from "${gateway}";
-const gateway = cgiGateway({ script: "${scripts.root}/a.cgi", timeout: 300, log: console.log });
+const gateway = cgiGateway({ script: "${scripts.root}/a.cgi", timeout: 2000, log: console.log });
 const { status } = await gateway(new Request("http://localhost/"));
 console.log("status", status);`,
     );
