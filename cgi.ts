@@ -88,7 +88,7 @@ export interface CGIOptions extends AppOptions {
    *
    * @default undefined, lines are written to `stderr`
    */
-  log?: (message: string, info?: HandlerInfo) => void;
+  log?: (message: string) => void;
   /**
    * How many bytes the body may have, from 0. Beyond it the response is 413, unless the app handles the error. Bodies
    * stream, and web servers have limits of their own.

@@ -29,7 +29,7 @@ import { checkHeaders, checkResponse } from "./server/response_head.ts";
 import { createURLVariables, createVariables, requestURI } from "./bridge/request_variables.ts";
 import type { Addr, NetAddr, UnixAddr } from "./io/addr.ts";
 import { DEFAULT_PORTS } from "./io/address.ts";
-import { safeLog } from "./io/log.ts";
+import { type LogFunction, safeLog } from "./io/log.ts";
 import { type ListenOptions, openNamed, openUnixSocket } from "./io/listen.ts";
 import { MAX_DELAY } from "./io/max_delay.ts";
 import { type DenoOnly, type HTTPServer, requireDeno, type ServeInfo } from "./io/runtime.ts";
@@ -452,7 +452,9 @@ function nameOfPeer(addr: Addr): string {
   return "hostname" in addr ? addr.hostname : addr.transport;
 }
 
-type LoggedOptions = HTTPOptions & Required<Pick<HTTPOptions, "log">>;
+interface LoggedOptions extends HTTPOptions {
+  log: LogFunction<HandlerInfo>;
+}
 
 class HTTPInfo implements HandlerInfo {
   #request: Request;

@@ -56,13 +56,14 @@ export function logLine(line: string, source?: LogSource): void {
  * @param other The other function, which never throws.
  */
 export function safeLog<Source extends LogSource>(
-  log?: LogFunction<Source>,
+  log?: (line: string) => unknown,
   other: LogFunction<Source> = logLine,
 ): LogFunction<Source> {
   if (log === undefined) return other;
   return (line, source) => {
     try {
-      const result = log(line, source);
+      // It may be `console.error`, which would print the source, too.
+      const result = log(line);
       if (result instanceof Promise) result.catch(() => other(line, source));
     } catch {
       other(line, source);

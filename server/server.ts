@@ -1,6 +1,5 @@
 import { type Balanced, takePart } from "../io/balance.ts";
 import type { Duplex, Listener } from "../io/duplex.ts";
-import type { HandlerInfo } from "../bridge/app.ts";
 import { safeLog } from "../io/log.ts";
 import { MAX_DELAY } from "../io/max_delay.ts";
 import { SHUTDOWN_TIMEOUT } from "../io/timeouts.ts";
@@ -68,11 +67,11 @@ export interface ServerOptions {
    */
   webServerAddresses?: string[];
   /**
-   * Writes a line of the log: what `info.log()` gets, with that `info`, and errors that belong to no request.
+   * Writes a line of the log: what `info.log()` gets, and errors that belong to no request.
    *
    * @default console.error
    */
-  log?: (message: string, info?: HandlerInfo) => void;
+  log?: (message: string) => void;
 }
 
 /** One connection, as its protocol serves it. */

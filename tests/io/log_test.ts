@@ -118,3 +118,9 @@ Deno.test("pipeWriter() writes synchronously what a pipe has room for, then in o
   assertEquals(calls, ["sync", "sync", "async", "async", "async"]);
   assertEquals(written.text, lines.map((line) => `${line}\n`).join(""));
 });
+
+Deno.test("safeLog() gives the option log nothing but the line, as it may be console.log", () => {
+  const calls: unknown[][] = [];
+  safeLog((...args: unknown[]) => calls.push(args))("line", { requestId: "1" });
+  assertEquals(calls, [["line"]]);
+});
