@@ -292,8 +292,10 @@ Deno.test("no names, values, statuses or reasons of an app inject a line (rules 
         assert(allowed);
         for (const [name, value] of response.fields) {
           if (name === "Content-Length") continue;
-          // Whitespace around a value is not part of it: Headers joins "a" and "" to "a, ".
-          assertEquals(value, allowed.get(name)?.replace(/[ \t]+$/, ""));
+          // Whitespace around a value is not part of it: Headers joins "a" and "" to "a, ". Of "" and "a" it makes ", a",
+          // but "a" where it is iterated (Deno 2.9.6).
+          const values = [allowed.get(name), new Map(allowed).get(name.toLowerCase())];
+          assert(values.some((allowed) => allowed?.replace(/[ \t]+$/, "") === value), value);
         }
         assertEquals(text(response.body), "");
       },
