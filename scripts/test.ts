@@ -1,6 +1,7 @@
 /**
  * Runs the tests: first in parallel, as threads of one process, then one by one the files of which the threads would
  * disturb each other. `deno task test [FLAG...] [PATH...]` runs those of some files and folders, with flags of `deno test`.
+ * What takes long and tests what others built, such as frameworks, is run by `deno task field`.
  */
 import { existsSync, globSync, statSync } from "node:fs";
 import { relative, resolve } from "node:path";
@@ -12,6 +13,11 @@ const ALONE: Record<string, string> = {
   "tests/io/listen_test.ts": "the umask",
   "tests/io/spool_test.ts": "the umask, TMPDIR and open files",
 };
+
+/** The files that `deno task field` runs: other runtimes, frameworks and programs, small web servers, several machines. */
+const FIELD = new RegExp(
+  "^tests/(.*/)?(node|runtimes|small|(gateway_)?(compared|programs|webdav|wordpress)|frameworks|several_machines)_test",
+);
 
 /** The folders that run first: their files take the longest, as they wait for other programs. */
 const FIRST = /^tests\/(servers|guides)\/|^tests\/package_test/;
@@ -50,11 +56,14 @@ function run(args: string[]): boolean {
   }).outputSync().success;
 }
 
+const isField = Deno.args[0] === "field";
+const args = isField ? Deno.args.slice(1) : Deno.args;
 const isFlag = (argument: string, i: number) =>
-  argument.startsWith("-") || WITH_VALUE.includes(Deno.args[i - 1]);
-const flags = Deno.args.filter(isFlag);
-const paths = Deno.args.filter((argument, i) => !isFlag(argument, i));
-const files = new Set((paths.length > 0 ? paths : [`${ROOT}tests`]).flatMap(filesOf));
+  argument.startsWith("-") || WITH_VALUE.includes(args[i - 1]);
+const flags = args.filter(isFlag);
+const paths = args.filter((argument, i) => !isFlag(argument, i));
+const all = () => filesOf(`${ROOT}tests`).filter((file) => FIELD.test(file) === isField);
+const files = new Set(paths.length > 0 ? paths.flatMap(filesOf) : all());
 
 const alone = Object.keys(ALONE).filter((file) => files.delete(file));
 const parallel = [...files].sort((a, b) => Number(FIRST.test(b)) - Number(FIRST.test(a)));
