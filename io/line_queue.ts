@@ -8,8 +8,8 @@ const LOW_WATER = MAX_WAITING / 2;
 /** The length of the buffers in which lines wait, in bytes. */
 const BUFFER = 262_144;
 /**
- * The maximum length of a write to a slow output, in bytes, unless one line is longer. Other workers may write to the same
- * pipe, and a full pipe takes only so much as a whole (PIPE_BUF).
+ * The maximum length of a write to what may be a pipe, in bytes, unless one line is longer. Other workers may write to the
+ * same pipe, and one that fills takes only so much as a whole (PIPE_BUF).
  */
 const PIPE = 4096;
 /** The least time between two writes while less than {@linkcode PIPE} waits, and half of what a slow one takes, in milliseconds. */
@@ -72,8 +72,8 @@ export class LineQueue {
   #timer: ReturnType<typeof setTimeout> | undefined;
   /** How many bytes of the first part are being written. */
   #writing = 0;
-  /** The maximum length of the next write. */
-  #most = PIPE;
+  /** The maximum length of a write. */
+  #most: number;
   /** Called when nothing waits, while {@linkcode flush} waits for that. */
   #onEmpty: (() => void) | null = null;
 
@@ -81,6 +81,7 @@ export class LineQueue {
     this.#output = output;
     this.#options = options;
     this.#report = options.report ?? logLine;
+    this.#most = options.whole ? BUFFER : PIPE;
   }
 
   /** Adds a line, which has no line end. Never throws. */
@@ -136,8 +137,6 @@ export class LineQueue {
       this.#after(() => this.#after(() => this.#phase = "slow"));
       const part = this.#parts[0];
       await this.#send(part, this.#endOf(part));
-      const isSlow = this.#phase as string === "slow" && !this.#options.whole;
-      this.#most = isSlow ? PIPE : BUFFER;
       if (part.at === part.length && this.#parts[0] === part) this.#finish(part);
       this.#recover();
     } while (this.#waiting > 0 && (this.#onEmpty !== null || this.#waiting >= PIPE));
@@ -157,7 +156,7 @@ export class LineQueue {
     runtime.unrefTimer(this.#timer);
   }
 
-  /** Returns the end of the next write: that of as many lines as it may have, or of one that is longer. */
+  /** Returns the end of a write: that of as many lines as it may have, or of one that is longer. */
   #endOf({ bytes, at, length }: Part): number {
     if (length - at <= this.#most) return length;
     const last = bytes.lastIndexOf(NEWLINE, at + this.#most - 1);
@@ -275,7 +274,8 @@ export class LineQueue {
     part.at += this.#writing;
     this.#writing = 0;
     while (part.at < part.length) {
-      this.#wrote(part, this.#output.writeSync?.(part.bytes.subarray(part.at, part.length)) ?? 0);
+      const lines = part.bytes.subarray(part.at, this.#endOf(part));
+      this.#wrote(part, this.#output.writeSync?.(lines) ?? 0);
     }
   }
 
