@@ -15,7 +15,7 @@ import { HTTPCompletion, LONG } from "./server/http_completion.ts";
 import { HTTPDeadline } from "./server/http_deadline.ts";
 import { type Limited, moveRequest, withHost } from "./server/moved_request.ts";
 import { hasLeft, TRACED } from "./io/private_fields.ts";
-import { chooseRequestId } from "./bridge/request_id.ts";
+import { chooseRequestId } from "./server/request_id.ts";
 import {
   decodePath,
   decodePercent,
@@ -336,8 +336,8 @@ class Service {
         if (!deadline.isReason(error)) info.log(describeError(error));
         return plainResponse(503);
       }
-      const asked = typeof seen === "number" ? undefined : seen;
-      return await errorResponse(error, asked, info, this.#options, {
+      const passed = typeof seen === "number" ? undefined : seen;
+      return await errorResponse(error, passed, info, this.#options, {
         load: () => import("./debug/debug_page.ts"),
       });
     }

@@ -71,7 +71,7 @@ interface Place {
   generation: number;
   /** Why its worker must be replaced. */
   due?: RestartReason;
-  /** Why its last worker is gone, until another one takes its place. */
+  /** Why its last worker has ended, until another one takes its place. */
   loss?: RestartReason;
   /** The number of quick failures in a row. */
   failures: number;

@@ -18,7 +18,7 @@ import {
   requestURL,
   requireLength,
 } from "../bridge/request.ts";
-import { requestIdOf, traceIdOf } from "../bridge/request_id.ts";
+import { requestIdOf, traceIdOf } from "./request_id.ts";
 import { checkTrust, remoteAddress, trustedForwarded } from "./forwarded.ts";
 import type { RequestBody } from "./request_body.ts";
 import { readNative } from "../io/private_fields.ts";
@@ -327,7 +327,7 @@ export class Exchange implements RequestParts {
 
 /** What the transport knows of a request that has ended. */
 export interface Ended extends Omit<CompletedRequest, "started" | "duration" | "traceId"> {
-  /** What knows the id of the trace, which few ask for. */
+  /** What knows the id of the trace, which few read. */
   traced: Pick<CompletedRequest, "traceId">;
 }
 

@@ -7,7 +7,7 @@ import {
   TRACED,
 } from "../io/private_fields.ts";
 import { Progress } from "../io/progress.ts";
-import { traceIdOf } from "../bridge/request_id.ts";
+import { traceIdOf } from "./request_id.ts";
 import { ByteCount, countResponse } from "./byte_count.ts";
 import { CLIENT_CLOSED, reportCompleted, SERVER_STOPPED } from "./exchange.ts";
 import { countRequest } from "./moved_request.ts";

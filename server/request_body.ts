@@ -54,7 +54,7 @@ export class RequestBody {
   /** Counts the buffered bytes. Null if they do not count, or no longer: the app has them, or reads the whole body. */
   #memory: BodyMemory | null;
   /** The length of the buffers that count there. */
-  #held = 0;
+  #counted = 0;
 
   /**
    * @param maxBytes How many bytes the body may have.
@@ -195,13 +195,13 @@ export class RequestBody {
   /** Adds a chunk with a buffer of its own to the queue. */
   #add(chunk: Uint8Array<ArrayBuffer>): void {
     this.#chunks.push(chunk);
-    this.#hold(chunk.buffer.byteLength);
+    this.#count(chunk.buffer.byteLength);
   }
 
   /** Counts the length of buffers that are added, or removed if it is negative. */
-  #hold(bytes: number): void {
+  #count(bytes: number): void {
     if (this.#memory === null) return;
-    this.#held += bytes;
+    this.#counted += bytes;
     this.#memory.add(bytes);
   }
 
@@ -226,7 +226,7 @@ export class RequestBody {
     if (end + part.length > last.buffer.byteLength) {
       if (last.length >= MAX_COPIED) return this.#copy(part, part.length);
       this.#chunks.pop();
-      this.#hold(-last.buffer.byteLength);
+      this.#count(-last.buffer.byteLength);
       this.#copy(last, Math.max(2 * last.length, last.length + part.length));
       return this.#append(this.#chunks.at(-1)!, part);
     }
@@ -267,7 +267,7 @@ export class RequestBody {
 
   /** Stops counting the buffered bytes: the app decides whether they are kept. */
   release(): void {
-    this.#hold(-this.#held);
+    this.#count(-this.#counted);
     this.#memory = null;
   }
 
@@ -281,7 +281,7 @@ export class RequestBody {
   #drop(): void {
     this.#chunks = [];
     this.buffered = 0;
-    this.#hold(-this.#held);
+    this.#count(-this.#counted);
     this.#wake();
     this.#source.pull();
   }
@@ -312,7 +312,7 @@ export class RequestBody {
       if (chunk !== undefined) {
         delivered = chunk.length;
         this.buffered -= delivered;
-        this.#hold(-chunk.buffer.byteLength);
+        this.#count(-chunk.buffer.byteLength);
         clearAround(chunk);
         controller.enqueue(chunk);
       }
@@ -340,7 +340,7 @@ export class RequestBody {
       this.#chunks[0] = chunk.subarray(count);
     } else {
       this.#chunks.shift();
-      this.#hold(-chunk.buffer.byteLength);
+      this.#count(-chunk.buffer.byteLength);
     }
   }
 

@@ -85,14 +85,16 @@ async function sendFile(request: Request, path: string, type: string): Promise<R
     "accept-ranges": "bytes",
     etag,
   });
-  const { headers: asked } = request;
-  const tags = asked.get("if-none-match")?.split(",").map((tag) => tag.trim().replace("W/", ""));
+  const conditions = request.headers;
+  const tags = conditions.get("if-none-match")?.split(",").map((tag) =>
+    tag.trim().replace("W/", "")
+  );
   if (tags?.some((tag) => tag === etag || tag === "*")) {
     file.close();
     return new Response(null, { status: 304, headers });
   }
-  const isSame = [null, etag].includes(asked.get("if-range"));
-  const range = isSame ? rangeOf(asked.get("range"), size) : undefined;
+  const isSame = [null, etag].includes(conditions.get("if-range"));
+  const range = isSame ? rangeOf(conditions.get("range"), size) : undefined;
   if (range === "unsatisfiable") {
     file.close();
     headers.set("content-range", `bytes */${size}`);

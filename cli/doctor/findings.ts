@@ -119,7 +119,7 @@ export const FINDINGS = {
   },
   "telemetry": {
     what:
-      "The script has responded, but waits for a receiver of its telemetry that does not answer",
+      "The script has responded, but waits for a receiver of its telemetry that does not respond",
     advice: "Set OTEL_EXPORTER_OTLP_TIMEOUT=300 where OTEL_DENO is set.",
   },
   "slow": {

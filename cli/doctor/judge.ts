@@ -53,7 +53,7 @@ export function judge(shown: Judged): Finding | undefined {
   if (late === undefined && status !== undefined && status < 500) return undefined;
   const cause = judgeLog(shown);
   if (cause !== undefined) return cause;
-  if (isHeldByTelemetry(shown)) return find("telemetry", {}, limitTelemetry(shown));
+  if (waitsForTelemetry(shown)) return find("telemetry", {}, limitTelemetry(shown));
   if (late !== undefined) return find("slow", { seconds: String(seconds) });
   if (status !== undefined) return find("status", { status: String(status) });
   if (error === undefined) return undefined;
@@ -184,7 +184,7 @@ function addFlag({ file, first }: Judged, flag: string): (Command | undefined)[]
 }
 
 /** Returns whether a script has responded and does not end, as one that exports telemetry to a silent receiver. */
-function isHeldByTelemetry({ late, stdout, first }: Judged): boolean {
+function waitsForTelemetry({ late, stdout, first }: Judged): boolean {
   const { OTEL_DENO, OTEL_EXPORTER_OTLP_TIMEOUT } = first?.variables ?? {};
   return late === "script" && /\n\r?\n/.test(stdout) && OTEL_DENO !== undefined &&
     OTEL_EXPORTER_OTLP_TIMEOUT === undefined;

@@ -58,7 +58,7 @@ function makeFolder(mode = 0o755): string {
   Deno.chmodSync(folder, mode);
   return folder;
 }
-/** The port of a listener that accepts connections and never answers. */
+/** The port of a listener that accepts connections and never responds. */
 const SILENT = Deno.listen({ hostname: "127.0.0.1", port: 0 }).addr.port;
 
 /** Writes a script into a folder of its own. */

@@ -1,6 +1,13 @@
 /** A program that exports telemetry: makes the calls of telemetry_calls_test.ts by the gateway that its argument names. */
 import { serveFastCGI } from "../../fastcgi.ts";
-import { cgiGateway, fastCGIGateway, fetchCGI, fetchFastCGI, fetchSCGI } from "../../gateway.ts";
+import {
+  cgiGateway,
+  fastCGIGateway,
+  fetchCGI,
+  fetchFastCGI,
+  fetchSCGI,
+  type Gateway,
+} from "../../gateway.ts";
 import { type GatewayOptions, scgiGateway } from "../../gateway.ts";
 import { serveSCGI } from "../../scgi.ts";
 import { Application } from "../gateway/application.ts";
@@ -186,13 +193,28 @@ async function continueTraces(name: string): Promise<void> {
   console.log(JSON.stringify([alone, other]));
 }
 
-/** Starts an application that sends a part of its response, and the rest or its end when `go()` is called. */
-const PARTS: Record<string, () => Promise<{ call: Call; go(): void } & AsyncDisposable>> = {
+/** An application that sends a part of its response, and the rest or its end when `go()` is called. */
+type Parts = { call: Call; go(): void } & AsyncDisposable;
+
+function partsOf(gateway: Gateway, application: Application, go: () => void): Parts {
+  return {
+    call: (request) => gateway(request),
+    go,
+    async [Symbol.asyncDispose]() {
+      go();
+      gateway[Symbol.dispose]();
+      await application[Symbol.asyncDispose]();
+    },
+  };
+}
+
+/** Starts such an application. */
+const PARTS: Record<string, () => Promise<Parts>> = {
   async FastCGI() {
     const gate = Promise.withResolvers<void>();
     const application = new Application(async (peer) => {
-      const asked = await peer.request();
-      const path = asked?.variables.get("PATH_INFO");
+      const request = await peer.request();
+      const path = request?.variables.get("PATH_INFO");
       if (path === undefined || path === "/silent") return;
       await peer.stdout(bytes(path === "/moved" ? "Location: /there\n\n" : "X: y\n\npart"));
       if (path === "/parts" || path === "/dies") await gate.promise;
@@ -200,15 +222,7 @@ const PARTS: Record<string, () => Promise<{ call: Call; go(): void } & AsyncDisp
       await peer.end().catch(() => {});
     });
     const gateway = fastCGIGateway(application.address, { log });
-    return await Promise.resolve({
-      call: (request) => gateway(request),
-      go: gate.resolve,
-      async [Symbol.asyncDispose]() {
-        gate.resolve();
-        gateway[Symbol.dispose]();
-        await application[Symbol.asyncDispose]();
-      },
-    });
+    return await Promise.resolve(partsOf(gateway, application, gate.resolve));
   },
   async SCGI() {
     const gate = Promise.withResolvers<void>();
@@ -221,15 +235,7 @@ const PARTS: Record<string, () => Promise<{ call: Call; go(): void } & AsyncDisp
       if (path === "/parts" || path === "/dies") await gate.promise;
     });
     const gateway = scgiGateway(application.address, { log });
-    return await Promise.resolve({
-      call: (request) => gateway(request),
-      go: gate.resolve,
-      async [Symbol.asyncDispose]() {
-        gate.resolve();
-        gateway[Symbol.dispose]();
-        await application[Symbol.asyncDispose]();
-      },
-    });
+    return await Promise.resolve(partsOf(gateway, application, gate.resolve));
   },
   async CGI() {
     const { root, ...others } = await cgi();
