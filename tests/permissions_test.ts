@@ -1,4 +1,4 @@
-/** README's table of permissions: each row is run with exactly its flags, and with each of them missing. */
+/** The table of docs/permissions.md: each row is run with exactly its flags, and with each of them missing. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { fetchFastCGI } from "../gateway.ts";
 import { freePort } from "./servers/harness.ts";
@@ -133,8 +133,9 @@ async function runRow(name: string, flags: string[]): Promise<Outcome> {
 
 /** Returns the rows of the table: what each is run as, and its flags. */
 function readRows(): [name: string, flags: string[]][] {
-  const [, section] = Deno.readTextFileSync(`${ROOT}README.md`).split("\n## Permissions\n");
-  const lines = section.split("\n## ")[0].split("\n").filter((line) => line.startsWith("|"));
+  const lines = Deno.readTextFileSync(`${ROOT}docs/permissions.md`).split("\n").filter((line) =>
+    line.startsWith("|")
+  );
   return lines.slice(2).map((line) => {
     const [name, cell] = line.split("|").slice(1).map((text) => text.trim().replaceAll("`", ""));
     return [name, cell === "none" ? [] : cell.split(" ")];
@@ -143,7 +144,7 @@ function readRows(): [name: string, flags: string[]][] {
 
 const TABLE = readRows();
 
-Deno.test("README's table of permissions has the ways to run an app", () => {
+Deno.test("the table of permissions has the ways to run an app", () => {
   assertEquals(TABLE.map(([name]) => name).sort(), Object.keys(ROWS).sort());
   for (const flag of TABLE.flatMap(([, flags]) => flags)) assert(flag.startsWith("--allow-"), flag);
 });
