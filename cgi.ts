@@ -12,7 +12,7 @@
  */
 
 import type { App, AppOptions, HandlerInfo } from "./bridge/app.ts";
-import { checkNumbers } from "./bridge/check_numbers.ts";
+import { checkNumbers } from "./io/check_numbers.ts";
 import { checkRequestOptions, disconnected, Exchange } from "./server/exchange.ts";
 import { contentLength, isDecoded } from "./bridge/request.ts";
 import { serverQuirks } from "./bridge/server_quirks.ts";

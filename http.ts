@@ -5,7 +5,7 @@
  */
 
 import type { App, AppOptions, Handler, HandlerInfo, Protocol } from "./bridge/app.ts";
-import { checkNumbers } from "./bridge/check_numbers.ts";
+import { checkNumbers } from "./io/check_numbers.ts";
 import { describeError } from "./io/describe.ts";
 import { isTrusted, remoteAddress, trustedForwarded } from "./server/forwarded.ts";
 import { errorResponse } from "./server/error_response.ts";
@@ -26,7 +26,7 @@ import {
 import { toHandler } from "./server/respond.ts";
 import { openSlowLog } from "./server/slow_log.ts";
 import { checkHeaders, checkResponse } from "./server/response_head.ts";
-import { createURLVariables, createVariables, requestURI } from "./bridge/request_variables.ts";
+import { createVariables, requestURI } from "./bridge/request_variables.ts";
 import type { Addr, NetAddr, UnixAddr } from "./io/addr.ts";
 import { DEFAULT_PORTS } from "./io/address.ts";
 import { type LogFunction, safeLog } from "./io/log.ts";
@@ -35,6 +35,7 @@ import { MAX_DELAY } from "./io/max_delay.ts";
 import { type DenoOnly, type HTTPServer, requireDeno, type ServeInfo } from "./io/runtime.ts";
 import { SHUTDOWN_TIMEOUT } from "./io/timeouts.ts";
 import type { ServerOptions } from "./server/server.ts";
+import { createURLVariables } from "./server/url_variables.ts";
 import { ProtocolError } from "./wire/protocol_error.ts";
 import { Ticker, tickFor } from "./io/ticker.ts";
 import { Variables } from "./wire/variables.ts";

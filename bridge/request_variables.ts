@@ -150,38 +150,3 @@ export function writeVariables(
 export function requestURI({ href }: URL): string {
   return href.replace(/^[a-z+]+:\/\/[^/?#]*/, "").replace(/#.*/s, "");
 }
-
-/** The fields that may change the URL of a request. If one of the first two is present, the others do not. */
-const FORWARDED = ["x-forwarded-proto", "x-forwarded-host", "x-forwarded-for", "forwarded"];
-
-/**
- * Returns those of the variables that `requestURL()` and `trustedForwarded()` read for an ordinary request of
- * `Deno.serve`, which cost less than all. Returns undefined if the request is not ordinary.
- *
- * @param forwarded Whether what a proxy says of it is read.
- */
-export function createURLVariables(
-  { url, headers }: Request,
-  forwarded: boolean,
-): [name: string, value: string][] | undefined {
-  const authority = url.indexOf("://") + 3;
-  const path = url.indexOf("/", authority);
-  const scheme = url.slice(0, authority - 3);
-  const host = headers.get("host");
-  if (!/^https?$/.test(scheme) || path < 0 || url.includes("#") || host === null) return undefined;
-  const query = url.indexOf("?", path);
-  const variables: [string, string][] = [
-    ["REQUEST_SCHEME", scheme],
-    ["REQUEST_URI", url.slice(path)],
-    ["QUERY_STRING", query < 0 ? "" : url.slice(query + 1)],
-    ["HTTP_HOST", host],
-  ];
-  if (!forwarded) return variables;
-  const ordinary = variables.length;
-  for (const name of FORWARDED) {
-    if (name === "x-forwarded-for" && variables.length > ordinary) break;
-    const value = headers.get(name);
-    if (value !== null) variables.push([fieldVariable(name)!, value]);
-  }
-  return variables;
-}

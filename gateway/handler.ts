@@ -1,4 +1,4 @@
-import { checkNumbers } from "../bridge/check_numbers.ts";
+import { checkNumbers } from "../io/check_numbers.ts";
 import { describeError } from "../io/describe.ts";
 import { plainResponse } from "../bridge/plain_response.ts";
 import { isAuthority } from "../bridge/request.ts";

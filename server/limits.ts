@@ -5,7 +5,7 @@
  */
 
 import { MIN_BODY_RATE } from "../io/body_rate.ts";
-import { checkNumbers } from "../bridge/check_numbers.ts";
+import { checkNumbers } from "../io/check_numbers.ts";
 import { MAX_BUFFERED_BODY } from "./request_body.ts";
 
 /** Limits of FastCGI and SCGI servers. */

@@ -1,11 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { decodePercent } from "../../bridge/request.ts";
-import {
-  createURLVariables,
-  createVariables,
-  type VariableOptions,
-} from "../../bridge/request_variables.ts";
+import { createVariables, type VariableOptions } from "../../bridge/request_variables.ts";
 import { text } from "../testing/bytes.ts";
 import { serveOne } from "../testing/fastcgi_client.ts";
 
@@ -272,31 +268,4 @@ Deno.test("HTTP_HOST is the URL's host where Host is another one (rule A11)", ()
   for (const [url, host, seen] of cases) {
     assertEquals(create(url, { headers: { host } }).HTTP_HOST, seen, `${url} ${host}`);
   }
-});
-
-Deno.test("createURLVariables() creates some of the same variables, or none", () => {
-  const headers = {
-    host: "example.org:8080",
-    "x-forwarded-for": "203.0.113.9",
-    "x-forwarded-proto": "https",
-    "x-forwarded-host": "www.example.org",
-    forwarded: "for=unknown",
-    accept: "*/*",
-  };
-  for (const target of ["/", "/a%20b//c;d?", "/a?b=1&c=%20", "/a?b?c", "//other/a"]) {
-    const request = new Request(`http://example.org:8080${target}`, { headers });
-    const all = Object.fromEntries(createVariables(request, { pathInfo: "" }));
-    const some = createURLVariables(request, true)!;
-    for (const [name, value] of some) assertEquals([name, value], [name, all[name]]);
-    assertEquals(some.length, 6);
-    assertEquals(createURLVariables(request, false), some.slice(0, 4));
-    request.headers.delete("x-forwarded-proto");
-    assertEquals(createURLVariables(request, true)!.length, 5);
-    request.headers.delete("x-forwarded-host");
-    assertEquals(createURLVariables(request, true)!.length, 6);
-  }
-  for (const url of ["http://example.org/a#b", "http+unix://%2Ftmp%2Fsocket/a"]) {
-    assertEquals(createURLVariables(new Request(url, { headers }), true), undefined);
-  }
-  assertEquals(createURLVariables(new Request("http://example.org/"), true), undefined);
 });
