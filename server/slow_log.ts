@@ -33,8 +33,8 @@ export class SlowLog {
       const end = () => this.#running.delete(running);
       info.completed.then(end, end);
       const response = handle(request, info);
-      if (response instanceof Promise) return response.finally(() => running.hasResponse = true);
-      running.hasResponse = true;
+      if (response instanceof Promise) return response.finally(() => running.responds());
+      running.responds();
       return response;
     };
   }
@@ -54,13 +54,13 @@ export function openSlowLog(limit = Infinity): SlowLog | undefined {
 /** A request that runs. */
 class SlowRequest implements Ticked {
   place = -1;
-  hasResponse = false;
   #request: Request;
   #info: HandlerInfo;
   #limit: number;
   #startedAt = performance.now();
   #running = new Progress();
-  #isLogged = false;
+  /** Responding: the app has responded, and its response is being sent. Logged: its line is written. */
+  #phase: "handling" | "responding" | "logged" = "handling";
 
   constructor(request: Request, info: HandlerInfo, limit: number) {
     this.#request = request;
@@ -68,13 +68,20 @@ class SlowRequest implements Ticked {
     this.#limit = limit;
   }
 
+  /** Records that the app has responded. */
+  responds(): void {
+    if (this.#phase === "handling") this.#phase = "responding";
+  }
+
   check(now: number): void {
-    if (this.#isLogged || this.#running.elapsed(now) < this.#limit) return;
-    this.#isLogged = true;
+    if (this.#phase === "logged" || this.#running.elapsed(now) < this.#limit) return;
+    const why = this.#phase === "responding"
+      ? "its response is being sent"
+      : "the app has not responded";
+    this.#phase = "logged";
     const { method, url } = this.#request;
     const seconds = ((performance.now() - this.#startedAt) / 1000).toFixed(1);
-    const why = this.hasResponse ? "its response is being sent" : "the app has not responded";
-    // Without the query, which may hold secrets.
+    // Without the query, which may have secrets.
     this.#info.log(
       `Slow request ${this.#info.requestId}: ${method} ${
         new URL(url).pathname
