@@ -1,0 +1,200 @@
+import type { App, AppOptions, Handler } from "../bridge/app.ts";
+import { plainResponse } from "../bridge/plain_response.ts";
+import { isAuthority, NO_REQUEST } from "../bridge/request.ts";
+import type { Addr } from "../io/addr.ts";
+import { describeError } from "../io/describe.ts";
+import { safeLog } from "../io/log.ts";
+import { hasLeft, TRACED } from "../io/private_fields.ts";
+import type { ServeInfo } from "../io/runtime.ts";
+import { Ticker, tickFor } from "../io/ticker.ts";
+import { ProtocolError } from "../wire/protocol_error.ts";
+import type { DebugHook } from "./debug_hook.ts";
+import { errorResponse } from "./error_response.ts";
+import { CLIENT_CLOSED } from "./exchange.ts";
+import { isTrusted } from "./forwarded.ts";
+import { HTTPCompletion, LONG } from "./http_completion.ts";
+import { HTTPDeadline } from "./http_deadline.ts";
+import { HTTPInfo, type LoggedOptions, withURL } from "./http_info.ts";
+import { type Limited, withHost } from "./moved_request.ts";
+import { toHandler } from "./respond.ts";
+import { checkHeaders, checkResponse } from "./response_head.ts";
+import type { ServerOptions } from "./server.ts";
+
+/** The status of the response that `Deno.upgradeWebSocket` creates. No other response can have it. */
+const SWITCHING_PROTOCOLS = 101;
+/** Matches what may be a dot segment. `Deno.serve` leaves these in the URL, `Request` resolves them (rule A14). */
+const DOTS = /\/(?:\.|%2e)/i;
+
+/** The options of a server that its requests need, and the path of its socket if it is a Unix socket. */
+export interface HTTPServiceOptions extends AppOptions, Pick<ServerOptions, "log"> {
+  path?: string;
+}
+
+/** Serves the requests of one server over HTTP: what `Deno.serve` calls for each. */
+export class HTTPService {
+  #handler: Handler;
+  #options: LoggedOptions;
+  #debug: DebugHook;
+  /** The options for the peers that a list of `trustForwarded` includes, and for others. */
+  #trusting: LoggedOptions;
+  #distrusting: LoggedOptions;
+  /** Whether the app sees another URL than Deno. On a Unix socket, its URLs have the scheme "http+unix". */
+  #moved: boolean;
+  /** The requests whose handlers run, if their ends are reported. */
+  #pending = new Ticker<HTTPCompletion>(tickFor(LONG));
+  #requestTimeout: number;
+  /** The requests whose apps must respond in time. */
+  #limited: Ticker<HTTPDeadline>;
+  #telemetry: typeof import("../io/telemetry.ts") | undefined;
+
+  constructor(app: App, options: HTTPServiceOptions, debug: DebugHook) {
+    this.#debug = debug;
+    this.#handler = toHandler(app);
+    this.#options = { ...options, log: safeLog(options.log) };
+    this.#trusting = { ...this.#options, trustForwarded: true };
+    this.#distrusting = { ...this.#options, trustForwarded: false };
+    const { path, basePath, trustForwarded, requestTimeout = Infinity } = options;
+    this.#requestTimeout = requestTimeout;
+    this.#limited = new Ticker(tickFor(requestTimeout));
+    if (TRACED && options.onCompleted !== undefined) this.#loadTelemetry();
+    this.#moved = path !== undefined || basePath !== undefined || Boolean(trustForwarded);
+  }
+
+  async #loadTelemetry(): Promise<void> {
+    this.#telemetry = await import("../io/telemetry.ts");
+  }
+
+  close(): void {
+    this.#pending.close();
+    this.#limited.close();
+  }
+
+  serve(
+    native: Request,
+    { remoteAddr, completed }: ServeInfo,
+  ): Promise<Response> {
+    const { onCompleted } = this.#options;
+    const refusal = refusalOf(native);
+    const request = refusal === undefined ? withAddressedHost(native) : native;
+    const info = new HTTPInfo(request, remoteAddr, completed, this.#optionsFor(remoteAddr));
+    return onCompleted === undefined ? this.#respond(request, refusal, info) : this.#report(
+      new HTTPCompletion(request, info, onCompleted, this.#telemetry?.activeTraceId()),
+      request,
+      refusal,
+      info,
+    );
+  }
+
+  #optionsFor(peer: Addr): LoggedOptions {
+    const options = this.#options;
+    if (!Array.isArray(options.trustForwarded)) return options;
+    return isTrusted(options, nameOfPeer(peer)) ? this.#trusting : this.#distrusting;
+  }
+
+  async #report(
+    completion: HTTPCompletion,
+    request: Request,
+    refusal: number | undefined,
+    info: HTTPInfo,
+  ): Promise<Response> {
+    this.#pending.add(completion);
+    completion.onreported = () => this.#pending.delete(completion);
+    return completion.responded(await this.#respond(request, refusal, info, completion));
+  }
+
+  #respond(
+    request: Request,
+    refusal: number | undefined,
+    info: HTTPInfo,
+    completion?: HTTPCompletion,
+  ): Promise<Response> {
+    return this.#requestTimeout === Infinity || refusal !== undefined
+      ? this.#call(request, refusal, info, completion)
+      : this.#callInTime(request, info, completion);
+  }
+
+  async #callInTime(
+    request: Request,
+    info: HTTPInfo,
+    completion: HTTPCompletion | undefined,
+  ): Promise<Response> {
+    const deadline = new HTTPDeadline(request, this.#requestTimeout, this.#options.log);
+    this.#limited.add(deadline);
+    const response = await deadline.race(
+      this.#call(request, undefined, info, completion, deadline),
+    );
+    deadline.drain().then(() => this.#limited.delete(deadline));
+    return response;
+  }
+
+  async #call(
+    request: Request,
+    refusal: number | undefined,
+    info: HTTPInfo,
+    completion?: HTTPCompletion,
+    deadline?: HTTPDeadline,
+  ): Promise<Response> {
+    let seen: Request | number = request;
+    try {
+      seen = refusal ??
+        (this.#moved || DOTS.test(request.url)
+          ? normalize(info, deadline)
+          : deadline === undefined
+          ? request
+          : withURL(request, request.url, deadline));
+      if (typeof seen === "number") return plainResponse(seen);
+      if (completion !== undefined) seen = completion.requested(seen);
+      const response = await this.#handler(seen, info);
+      if (response?.status !== SWITCHING_PROTOCOLS) checkResponse(response);
+      checkHeaders(response);
+      return response;
+    } catch (error) {
+      if (hasLeft(request)) return new Response(null, { status: CLIENT_CLOSED });
+      if (deadline?.isOver) {
+        if (!deadline.isReason(error)) info.log(describeError(error));
+        return plainResponse(503);
+      }
+      const passed = typeof seen === "number" ? undefined : seen;
+      return await errorResponse(error, passed, info, this.#options, this.#debug);
+    }
+  }
+}
+
+/** Returns the request with the URL that the app sees, or the status to refuse it with. */
+function normalize(info: HTTPInfo, limited: Limited | undefined): Request | number {
+  try {
+    return HTTPInfo.normalize(info, limited);
+  } catch (error) {
+    if (!(error instanceof ProtocolError)) throw error;
+    info.log(error.message);
+    return error.status;
+  }
+}
+
+/** Returns the status to refuse a request with, or undefined. */
+function refusalOf({ method, headers, url }: Request): number | undefined {
+  if (NO_REQUEST.test(method)) return 501;
+  const host = headers.get("host");
+  // Deno.serve puts any Host into the URL: "x/y?" would change its path.
+  if (host && !isAuthority(host)) return 400;
+  const addressed = addressedHost(url);
+  return addressed !== undefined && addressed !== host && !isAuthority(addressed) ? 400 : undefined;
+}
+
+function withAddressedHost(request: Request): Request {
+  const host = request.headers.get("host");
+  const addressed = addressedHost(request.url);
+  return host && addressed !== undefined && addressed !== host
+    ? withHost(request, addressed)
+    : request;
+}
+
+/** Returns the authority of a URL as the client wrote it, which an absolute target has set; undefined on a Unix socket. */
+function addressedHost(url: string): string | undefined {
+  return /^https?:\/\/([^/?#]*)/.exec(url)?.[1];
+}
+
+/** Returns a peer as REMOTE_ADDR names it, one on a Unix socket as HAProxy does: "unix". */
+function nameOfPeer(addr: Addr): string {
+  return "hostname" in addr ? addr.hostname : addr.transport;
+}
