@@ -24,7 +24,7 @@ export interface HandlerInfo {
   /** The protocol that the request arrived over. */
   readonly protocol: Protocol;
   /**
-   * The meta-variables as received, under their RFC 3875 names, without `HTTP_PROXY`. REMOTE_USER and AUTH_TYPE prove
+   * The meta-variables as received, under their RFC 3875 names, without `HTTP_PROXY` and `AUTH_PASSWORD`. REMOTE_USER and AUTH_TYPE prove
    * something only if the web server authenticates: some copy them from an unverified header.
    */
   readonly variables: ReadonlyMap<string, string>;

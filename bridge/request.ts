@@ -89,7 +89,7 @@ export function isDecoded(variables: Variables): boolean {
 }
 
 /**
- * Rejects a body that the web server does not pass on as the client sent it, as it has no length (A22).
+ * Rejects a body that the web server does not pass on to a script as the client sent it, as it has no length (A22).
  *
  * @throws {ProtocolError} With status 411.
  */

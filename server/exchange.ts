@@ -172,7 +172,8 @@ export class Exchange implements RequestParts {
   request(): Request {
     const { variables } = this;
     this.method = requestMethod(variables);
-    requireLength(variables, this.method);
+    // FastCGI and SCGI frame the body themselves.
+    if (this.protocol === "cgi") requireLength(variables, this.method);
     const plain = this.#options.basePath === undefined
       ? requestHref(variables, trustedForwarded(variables, this.#options))
       : undefined;

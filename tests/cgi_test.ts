@@ -220,6 +220,46 @@ Deno.test("serveCGI() rejects variables that make no request, and logs why (rule
   }
 });
 
+Deno.test("serveCGI() rejects a body that the web server loses without a length (rule A22)", async () => {
+  const busybox = "busybox httpd/1.35.0";
+  const python = "SimpleHTTP/0.6 Python/3.11.2";
+  const cases: [software: string, request: Record<string, string>, status: number][] = [
+    [busybox, { HTTP_TRANSFER_ENCODING: "chunked" }, 411],
+    [busybox, { HTTP_TRANSFER_ENCODING: "gzip, Chunked" }, 411],
+    [busybox, { REQUEST_METHOD: "PUT", HTTP_CONTENT_LENGTH: "5" }, 411],
+    [busybox, { REQUEST_METHOD: "PUT", HTTP_CONTENT_LENGTH: "x" }, 411],
+    [busybox, { REQUEST_METHOD: "PUT", HTTP_CONTENT_LENGTH: "0" }, 200],
+    [busybox, { REQUEST_METHOD: "DELETE", HTTP_TRANSFER_ENCODING: "chunked" }, 411],
+    [busybox, { HTTP_TRANSFER_ENCODING: "chunked", CONTENT_LENGTH: "5" }, 411],
+    [busybox, { CONTENT_LENGTH: "5" }, 200],
+    [busybox, {}, 200],
+    [busybox, { REQUEST_METHOD: "GET", HTTP_TRANSFER_ENCODING: "chunked" }, 200],
+    ["uWSGI/2.0.21-debian", { HTTP_TRANSFER_ENCODING: "chunked" }, 411],
+    ["uWSGI/2.0.21-debian", { HTTP_TRANSFER_ENCODING: "chunked", CONTENT_LENGTH: "5" }, 411],
+    ["uWSGI/2.0.21-debian", {}, 200],
+    [python, {}, 411],
+    [python, { REQUEST_METHOD: "PATCH" }, 411],
+    [python, { CONTENT_LENGTH: "5" }, 200],
+    [python, { CONTENT_LENGTH: "0" }, 200],
+    [python, { REQUEST_METHOD: "DELETE" }, 200],
+    ["fossil version 2.21 [3c53b6364e]", {}, 411],
+    ["mini_httpd/1.30 26Oct2018", {}, 411],
+    ["Yaws/2.1.1", {}, 411],
+    ["CivetWeb/1.15", { HTTP_TRANSFER_ENCODING: "chunked" }, 200],
+    ["nginx/1.22.1", { HTTP_TRANSFER_ENCODING: "chunked" }, 200],
+    ["nginx/1.22.1", { HTTP_TRANSFER_ENCODING: "chunked", CONTENT_LENGTH: "5" }, 200],
+    ["nginx/1.22.1", { REQUEST_METHOD: "PUT", HTTP_CONTENT_LENGTH: "5" }, 200],
+    ["", { HTTP_TRANSFER_ENCODING: "chunked" }, 200],
+  ];
+  for (const [SERVER_SOFTWARE, request, expected] of cases) {
+    const variables = env("", { REQUEST_METHOD: "POST", SERVER_SOFTWARE, ...request });
+    const length = Number(request.CONTENT_LENGTH ?? "5");
+    const read = async (request: Request) => new Response(await request.text());
+    const { status } = await run(read, variables, bytes("12345".slice(0, length)));
+    assertEquals(status, expected, JSON.stringify(variables));
+  }
+});
+
 Deno.test("serveCGI() writes head and small body at once, and a stream chunk by chunk (rules B15, B16)", async () => {
   const writes: string[] = [];
   const stdout = {

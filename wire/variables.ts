@@ -16,7 +16,7 @@ export interface LazyVariables {
  *
  * Values of a repeated `HTTP_*` name are joined, as header fields are. Of any other repeated name, and of `HTTP_HOST`,
  * the last value counts (rule A26): with `include fastcgi_params` and then a `fastcgi_param` of the same name nginx
- * sends both. The map never has `HTTP_PROXY` (httpoxy, rule A27).
+ * sends both. The map never has `HTTP_PROXY` (httpoxy, rule A27) and `AUTH_PASSWORD` (rule A29).
  */
 export class Variables implements ReadonlyMap<string, string> {
   /** Names and values as byte strings; null until a method needs all of them. The fields below are its sources. */
@@ -80,7 +80,7 @@ export class Variables implements ReadonlyMap<string, string> {
       const found = this.#lazy.find(name);
       return found === null ? this.#values.get(name) : found;
     }
-    if (name === "HTTP_PROXY") return undefined;
+    if (isDropped(name)) return undefined;
     if (this.#environment !== null) {
       if (Object.hasOwn(this.#byteStrings, name)) return this.#byteStrings[name];
       if (!Object.hasOwn(this.#environment, name)) return undefined;
@@ -143,7 +143,7 @@ export class Variables implements ReadonlyMap<string, string> {
 
   /**
    * Calls a function with each name and value, as byte strings, in the order received. For variables cut from a text,
-   * repeated names and `HTTP_PROXY` are included as received, until another method builds the map.
+   * repeated names and those that are dropped are included as received, until another method builds the map.
    *
    * @param callback The function.
    * @param prefix Only names that begin with it are included.
@@ -155,7 +155,7 @@ export class Variables implements ReadonlyMap<string, string> {
       return;
     }
     for (const [name, value] of Object.entries(this.#environment ?? {})) {
-      if (name.startsWith(prefix) && name !== "HTTP_PROXY") callback(name, toByteString(value));
+      if (name.startsWith(prefix) && !isDropped(name)) callback(name, toByteString(value));
     }
     for (const [name, value] of Object.entries(this.#byteStrings)) {
       if (name.startsWith(prefix)) callback(name, value);
@@ -226,6 +226,11 @@ export class Variables implements ReadonlyMap<string, string> {
   }
 }
 
+/** Returns whether an app must not find a variable: a client's proxy setting (A27), the password of its user (A29). */
+function isDropped(name: string): boolean {
+  return name === "HTTP_PROXY" || name === "AUTH_PASSWORD";
+}
+
 /** Returns whether the values of a repeated name are joined. */
 function joins(name: string): boolean {
   return name.startsWith("HTTP_") && name !== "HTTP_HOST";
@@ -234,7 +239,7 @@ function joins(name: string): boolean {
 function collect(pairs: Iterable<readonly [name: string, value: string]>): Map<string, string> {
   const map = new Map<string, string>();
   for (const [name, value] of pairs) {
-    if (name === "HTTP_PROXY") continue;
+    if (isDropped(name)) continue;
     const previous = joins(name) ? map.get(name) : undefined;
     map.set(name, previous === undefined ? value : join(name, previous, value));
   }

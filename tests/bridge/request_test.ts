@@ -985,51 +985,10 @@ Deno.test("request.body: it is FCGI_STDIN, with a length or without (rules A19, 
   assertEquals(await get("", ""), ["", null]);
 });
 
-Deno.test("request.body: one that the web server loses without a length is rejected (rule A22)", async () => {
-  const busybox = "busybox httpd/1.35.0";
-  const python = "SimpleHTTP/0.6 Python/3.11.2";
-  const cases: [software: string, request: Record<string, string>, status: number][] = [
-    [busybox, { HTTP_TRANSFER_ENCODING: "chunked" }, 411],
-    [busybox, { HTTP_TRANSFER_ENCODING: "gzip, Chunked" }, 411],
-    [busybox, { REQUEST_METHOD: "PUT", HTTP_CONTENT_LENGTH: "5" }, 411],
-    [busybox, { REQUEST_METHOD: "PUT", HTTP_CONTENT_LENGTH: "x" }, 411],
-    [busybox, { REQUEST_METHOD: "PUT", HTTP_CONTENT_LENGTH: "0" }, 200],
-    [busybox, { REQUEST_METHOD: "DELETE", HTTP_TRANSFER_ENCODING: "chunked" }, 411],
-    [busybox, { HTTP_TRANSFER_ENCODING: "chunked", CONTENT_LENGTH: "5" }, 411],
-    [busybox, { CONTENT_LENGTH: "5" }, 200],
-    [busybox, {}, 200],
-    [busybox, { REQUEST_METHOD: "GET", HTTP_TRANSFER_ENCODING: "chunked" }, 200],
-    ["uWSGI/2.0.21-debian", { HTTP_TRANSFER_ENCODING: "chunked" }, 411],
-    ["uWSGI/2.0.21-debian", { HTTP_TRANSFER_ENCODING: "chunked", CONTENT_LENGTH: "5" }, 411],
-    ["uWSGI/2.0.21-debian", {}, 200],
-    [python, {}, 411],
-    [python, { REQUEST_METHOD: "PATCH" }, 411],
-    [python, { CONTENT_LENGTH: "5" }, 200],
-    [python, { CONTENT_LENGTH: "0" }, 200],
-    [python, { REQUEST_METHOD: "DELETE" }, 200],
-    ["fossil version 2.21 [3c53b6364e]", {}, 411],
-    ["mini_httpd/1.30 26Oct2018", {}, 411],
-    ["Yaws/2.1.1", {}, 411],
-    ["CivetWeb/1.15", { HTTP_TRANSFER_ENCODING: "chunked" }, 200],
-    ["nginx/1.22.1", { HTTP_TRANSFER_ENCODING: "chunked" }, 200],
-    ["nginx/1.22.1", { HTTP_TRANSFER_ENCODING: "chunked", CONTENT_LENGTH: "5" }, 200],
-    ["nginx/1.22.1", { REQUEST_METHOD: "PUT", HTTP_CONTENT_LENGTH: "5" }, 200],
-    ["", { HTTP_TRANSFER_ENCODING: "chunked" }, 200],
-  ];
-  for (const [SERVER_SOFTWARE, request, expected] of cases) {
-    const variables = { REQUEST_METHOD: "POST", CONTENT_LENGTH: "", SERVER_SOFTWARE, ...request };
-    const length = Number(request.CONTENT_LENGTH ?? "5");
-    const status = await seen(
-      variables,
-      async (request) => {
-        await request.text();
-        return 200;
-      },
-      {},
-      bytes("12345".slice(0, length)),
-    );
-    assertEquals(status, expected, JSON.stringify(variables));
-  }
+Deno.test("request.body: FCGI_STDIN is the body also if its web server loses those of scripts (rules A21, A22)", async () => {
+  const variables = { REQUEST_METHOD: "POST", CONTENT_LENGTH: "", SERVER_SOFTWARE: "Yaws/2.1.1" };
+  const text = await seen(variables, (request) => request.text(), {}, bytes("12345"));
+  assertEquals(text, "12345");
 });
 
 Deno.test("request.body: one that ends early fails, and the response is 400 (rule A21)", async () => {

@@ -32,6 +32,22 @@ Deno.test("Variables drops HTTP_PROXY (rule A27)", () => {
   assertEquals([...variables], []);
 });
 
+Deno.test("Variables drops AUTH_PASSWORD, however they are stored (rule A29)", () => {
+  const pairs: [string, string][] = [["AUTH_PASSWORD", "secret"], ["AUTH_USER", "ann"]];
+  const encoded = new ByteBuffer();
+  for (const [name, value] of pairs) encodePair(encoded, name, value);
+  const all = [
+    new Variables(pairs),
+    Variables.lookUpIn(Object.fromEntries(pairs)),
+    decodeVariables(decodeByteString(encoded.bytes.subarray(0, encoded.length)), 10),
+  ];
+  for (const variables of all) {
+    assertEquals(variables.byteString("AUTH_PASSWORD"), undefined);
+    assertEquals(variables.get("AUTH_PASSWORD"), undefined);
+    assertEquals([...variables], [["AUTH_USER", "ann"]]);
+  }
+});
+
 Deno.test("Variables distinguishes empty from absent, except in byteString() (rule A4)", () => {
   const variables = new Variables([["CONTENT_LENGTH", ""]]);
   assertEquals(variables.has("CONTENT_LENGTH"), true);
