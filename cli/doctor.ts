@@ -17,7 +17,7 @@ import {
   survivesTrial,
 } from "./doctor/findings.ts";
 import { judge, startFailure } from "./doctor/judge.ts";
-import type { NginxFinding } from "./doctor/nginx.ts";
+import type { FindingOf } from "./doctor/finding.ts";
 import { scriptNameOf, type Trial, type TrialRequest, tryScript } from "./doctor/trial.ts";
 import { User } from "./doctor/user.ts";
 import { UsageError } from "./errors.ts";
@@ -176,7 +176,7 @@ async function readRequest(args: Arguments, script: string): Promise<TrialReques
   return { request: new Request(url, { method, headers, body }), body, pathInfo };
 }
 
-function print(findings: (Finding | NginxFinding)[]): void {
+function print(findings: FindingOf[]): void {
   if (findings.length === 0) console.log("\nNothing is wrong.");
   for (const { id, what, line, advice } of findings) {
     console.log(`\n${what} [${id}]\n${line === undefined ? `  ${advice}` : `    ${line}`}`);

@@ -1,6 +1,13 @@
 import type { Endpoint } from "../../io/address.ts";
 import { formatAddress } from "../address.ts";
-import { certificate, type ConfigOptions, httpsOrigin, indent, startLines } from "./options.ts";
+import {
+  certificate,
+  type ConfigOptions,
+  type Groups,
+  httpsOrigin,
+  indent,
+  startLines,
+} from "./options.ts";
 import {
   escape,
   IMMUTABLE,
@@ -9,6 +16,9 @@ import {
   neverFiles,
   type StaticFiles,
 } from "./static_files.ts";
+
+/** The groups that connect to the app. */
+const GROUPS: Groups = { debian: "www-data", fedora: "apache" };
 
 /** A site for Apache. */
 export function apache(options: ConfigOptions): string {
@@ -22,8 +32,10 @@ export function apache(options: ConfigOptions): string {
   ];
   return `# /etc/apache2/sites-available/${name}.conf. To check and load it:
 #   a2enmod ${modules.join(" ")} && a2ensite ${name} && apachectl -t && apachectl graceful
-# The app:
-${startLines(options)}
+# On Fedora: /etc/httpd/conf.d/${name}.conf, and ${
+    https ? "dnf install mod_ssl && " : ""
+  }apachectl -t && systemctl reload httpd
+${startLines(options, GROUPS)}
 
 ${https ? `${redirect(options)}\n` : ""}${
     listen === undefined ? "" : `Listen ${host}\n`

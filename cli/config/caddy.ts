@@ -1,6 +1,6 @@
 import type { Endpoint } from "../../io/address.ts";
 import { formatAddress } from "../address.ts";
-import { type ConfigOptions, indent, startLines } from "./options.ts";
+import { type ConfigOptions, type Groups, indent, startLines } from "./options.ts";
 import {
   HIDDEN_BELOW,
   IMMUTABLE,
@@ -10,12 +10,17 @@ import {
   type StaticFiles,
 } from "./static_files.ts";
 
+/** The groups that connect to the app. */
+const GROUPS: Groups = { debian: "caddy", fedora: "caddy" };
+
 /** A Caddyfile. */
 export function caddy(options: ConfigOptions): string {
   const { path, backends, files } = options;
   const proxy = `reverse_proxy ${backends.map(upstream).join(" ")} {
 ${backends.length > 1 ? "  lb_policy least_conn\n" : ""}  # Pass on at once what the app streams.
   flush_interval -1
+  # Programs take HTTP_PROXY for their own proxy.
+  header_up -Proxy
   transport fastcgi {
 ${path === "" ? "" : `    env SCRIPT_NAME ${path}\n`}    # Log the app's errors, from Caddy 2.7 on.
     capture_stderr
@@ -27,8 +32,7 @@ ${path === "" ? "" : `    env SCRIPT_NAME ${path}\n`}    # Log the app's errors,
     : `redir ${path} ${path}/\nhandle_path ${path}/* {\n${indent(handled, "  ")}\n}`;
   return `# /etc/caddy/Caddyfile. To check and load it:
 #   caddy validate --config /etc/caddy/Caddyfile && systemctl reload caddy
-# The app:
-${startLines(options)}
+${startLines(options, GROUPS)}
 
 {
   servers {

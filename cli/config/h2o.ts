@@ -1,6 +1,16 @@
 import type { Endpoint } from "../../io/address.ts";
-import { certificate, type ConfigOptions, httpsOrigin, indent, startLines } from "./options.ts";
+import {
+  certificate,
+  type ConfigOptions,
+  type Groups,
+  httpsOrigin,
+  indent,
+  startLines,
+} from "./options.ts";
 import { NEVER_FILES, neverFiles, type StaticFiles } from "./static_files.ts";
+
+/** The groups that connect to the app. */
+const GROUPS: Groups = { debian: "www-data", fedora: "nobody" };
 
 /** A configuration of h2o. */
 export function h2o(options: ConfigOptions): string {
@@ -14,10 +24,9 @@ ${Object.entries(paths).map(([path, text]) => `  ${path}:\n${indent(text, "    "
   const names = serverNames.length > 0 ? serverNames : ["default"];
   const hosts = names.map((name) => `${name}:\n${indent(site, "  ")}`).join("\n");
   return `# /etc/h2o/h2o.conf. To check and load it: h2o -m test -c /etc/h2o/h2o.conf && systemctl reload h2o
-# The app:
-${startLines(options)}
+${startLines(options, GROUPS)}
 
-# The user that connects to the app, if it listens on a Unix socket.
+# The user that connects to the app, if it listens on a Unix socket. On Fedora: nobody
 user: www-data
 hosts:
 ${indent(hosts, "  ")}

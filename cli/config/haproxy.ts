@@ -1,6 +1,16 @@
 import type { Endpoint } from "../../io/address.ts";
 import { formatAddress } from "../address.ts";
-import { certificate, type ConfigOptions, httpsOrigin, indent, startLines } from "./options.ts";
+import {
+  certificate,
+  type ConfigOptions,
+  type Groups,
+  httpsOrigin,
+  indent,
+  startLines,
+} from "./options.ts";
+
+/** The groups that connect to the app. */
+const GROUPS: Groups = { debian: "haproxy", fedora: "haproxy" };
 
 /** How requests are spread. */
 const BALANCED = `  # The back end with the fewest connections is next; another, if it fails.
@@ -25,8 +35,7 @@ export function haproxy(options: ConfigOptions): string {
   );
   return `# /etc/haproxy/haproxy.cfg. To check and load it:
 #   haproxy -c -f /etc/haproxy/haproxy.cfg && systemctl reload haproxy
-# The app:
-${startLines(options)}
+${startLines(options, GROUPS)}
 
 global
   log stderr format raw daemon

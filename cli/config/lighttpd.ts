@@ -1,7 +1,17 @@
 import type { Endpoint } from "../../io/address.ts";
 import { formatAddress } from "../address.ts";
-import { certificate, type ConfigOptions, httpsOrigin, indent, startLines } from "./options.ts";
+import {
+  certificate,
+  type ConfigOptions,
+  type Groups,
+  httpsOrigin,
+  indent,
+  startLines,
+} from "./options.ts";
 import { escape, NEVER_FILES, neverFiles, type StaticFiles } from "./static_files.ts";
+
+/** The groups that connect to the app. */
+const GROUPS: Groups = { debian: "www-data", fedora: "lighttpd" };
 
 /** A site for lighttpd. */
 export function lighttpd(options: ConfigOptions): string {
@@ -35,8 +45,8 @@ ${protocol}.server = (
   ];
   return `# /etc/lighttpd/conf-enabled/50-${name}.conf. To check and load it:
 #   lighttpd -tt -f /etc/lighttpd/lighttpd.conf && systemctl reload lighttpd
-# The app:
-${startLines(options)}
+# On Fedora: /etc/lighttpd/conf.d/${name}.conf, which a line of lighttpd.conf must name: include "conf.d/${name}.conf"
+${startLines(options, GROUPS)}
 
 server.modules += ( ${modules.map((module) => `"mod_${module}"`).join(", ")} )
 ${https ? redirect(options) : ""}${site}

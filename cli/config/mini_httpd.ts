@@ -13,6 +13,7 @@ ${scriptLines(options)}
 # It passes on five header fields of a request, and no body of a PUT.
 
 ${address}
+# Debian's user for web servers. On Fedora: nobody
 user=www-data
 # The option names the folder of the site: it does not change the root of the process.
 nochroot

@@ -1,7 +1,17 @@
 import type { Endpoint } from "../../io/address.ts";
 import { formatAddress } from "../address.ts";
-import { certificate, type ConfigOptions, httpsOrigin, indent, startLines } from "./options.ts";
+import {
+  certificate,
+  type ConfigOptions,
+  type Groups,
+  httpsOrigin,
+  indent,
+  startLines,
+} from "./options.ts";
 import { escape, IMMUTABLE, immutableFiles, NEVER_FILES, neverFiles } from "./static_files.ts";
+
+/** The groups that connect to the app. */
+const GROUPS: Groups = { debian: "www-data", fedora: "nginx" };
 
 /** How many idle connections are kept. */
 const KEPT = 8;
@@ -26,8 +36,7 @@ export function nginx(options: ConfigOptions): string {
   const kept = protocol === "fastcgi" ? KEPT : 0;
   const immutable = options.files && immutableFiles(options.files);
   return `# /etc/nginx/conf.d/${name}.conf. To check and load it: nginx -t && nginx -s reload
-# The app:
-${startLines(options)}
+${startLines(options, GROUPS)}
 
 upstream ${name} {
 ${backends.length > 1 ? several(backends) : one(backends[0], kept)}${
@@ -35,10 +44,7 @@ ${backends.length > 1 ? several(backends) : one(backends[0], kept)}${
   }}
 
 # The client's host with the port that it sent. $host has no port, and $http_host may be another host than the target's.
-map "$host|$http_host" $host_of_${id} {
-  "~*^([^|]+)\\|\\1(?<port_of_${id}>:\\d+)$" $host$port_of_${id};
-  default $host;
-}
+${hostMap(id)}
 ${
     immutable === undefined ? "" : `
 # How long a client keeps a file, by its path in the folder.
@@ -59,6 +65,14 @@ ${
 
 ${indent(options.files === undefined ? app(options) : filesFirst(options), "  ")}}
 `;
+}
+
+/** The host that a client has sent, with its port, as a variable $host_of_ID. */
+export function hostMap(id: string): string {
+  return `map "$host|$http_host" $host_of_${id} {
+  "~*^([^|]+)\\|\\1(?<port_of_${id}>:\\d+)$" $host$port_of_${id};
+  default $host;
+}`;
 }
 
 /** Returns a name for variables, which have no dash or dot. */
@@ -133,6 +147,8 @@ function app(options: ConfigOptions, named?: string): string {
   ${protocol}_param SCRIPT_NAME "${path}";
   ${protocol}_param PATH_INFO ${pathInfo};
   ${protocol}_param HTTP_HOST $host_of_${idOf(options)};
+  # Programs take this variable for their own proxy, and a client could set it by a header.
+  ${protocol}_param HTTP_PROXY "";
 ${
     indent((protocol === "fastcgi" ? BUFFERED : STREAMED) + repeat(options), "  ")
   }  ${protocol}_pass ${name};

@@ -39,18 +39,30 @@ export interface ConfigOptions {
 /** Creates a configuration. */
 export type Template = (options: ConfigOptions) => string;
 
+/** The groups of the web server on Debian and on Fedora. */
+export interface Groups {
+  debian: string;
+  fedora: string;
+}
+
 /** Returns the comment of all templates that says how to start each app. */
-export function startLines(options: ConfigOptions): string {
-  return options.backends.map((backend) => `#   ${startCommand(options, backend)}`).join("\n");
+export function startLines(options: ConfigOptions, { debian, fedora }: Groups): string {
+  const hasSocket = options.backends.some(({ transport }) => transport === "unix");
+  const other = hasSocket && fedora !== debian ? ` On Fedora with --group ${fedora}:` : "";
+  return [
+    `# The app${other === "" ? ":" : `.${other}`}`,
+    ...options.backends.map((backend) => `#   ${startCommand(options, backend, debian)}`),
+  ].join("\n");
 }
 
 function startCommand(
   { app, protocol, path, workers }: ConfigOptions,
   backend: Endpoint,
+  group: string,
 ): string {
   return [
     `gatehouse serve ${app} --protocol ${protocol} --listen ${formatAddress(backend)}`,
-    ...(backend.transport === "unix" ? ["--group www-data"] : []),
+    ...(backend.transport === "unix" ? [`--group ${group}`] : []),
     ...(path === "" ? [] : [`--base-path ${path}`]),
     ...(workers === undefined ? [] : [`--workers ${workers}`]),
     ...allowRemote(backend),

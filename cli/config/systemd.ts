@@ -47,7 +47,7 @@ Description=The socket of ${app}
 ListenStream=${socket.transport === "unix" ? socket.path : formatAddress(socket)}
 ${
     socket.transport === "unix"
-      ? "# The web server's group may connect.\nSocketGroup=www-data\nSocketMode=0660\n"
+      ? "# The web server's group may connect. On Fedora: apache, nginx or lighttpd\nSocketGroup=www-data\nSocketMode=0660\n"
       : "NoDelay=yes\n"
   }
 [Install]

@@ -20,6 +20,7 @@ cgi = /cgi-bin=${folder}
 master = true
 processes = 8
 die-on-term = true
+; On Fedora: uwsgi, whose package uwsgi-plugin-cgi has the plugin.
 uid = www-data
 gid = www-data
 `;

@@ -4,16 +4,8 @@
  * @module
  */
 
-import { printable } from "../../io/printable.ts";
 import { type Command, formatLine } from "./commands.ts";
-
-/** One kind of finding. */
-interface FindingKind {
-  /** The fault. */
-  what: string;
-  /** What to do if no commands fix it. */
-  advice: string;
-}
+import { createFinding, type FindingKind, type FindingOf } from "./finding.ts";
 
 /** All kinds of findings, in the order of the checks. */
 export const FINDINGS = {
@@ -158,17 +150,8 @@ export const FINDINGS = {
 /** The name of a kind of finding. */
 export type FindingId = keyof typeof FINDINGS;
 
-/** A fault of a script. Its texts have no control characters. */
-export interface Finding {
-  /** Its kind. */
-  id: FindingId;
-  /** The fault. */
-  what: string;
-  /** The line of shell that fixes it, if there is one. */
-  line: string | undefined;
-  /** What to do if there is no line. */
-  advice: string;
-}
+/** A fault of a script. */
+export type Finding = FindingOf<FindingId>;
 
 /** Findings with which a script starts nevertheless. They do not explain a failed trial. */
 const HARMLESS: FindingId[] = ["writable", "allow-env"];
@@ -205,17 +188,9 @@ export type Find = (
  */
 export function findingsOf(common: Record<string, string>): Find {
   return (id, values = {}, commands = []) => {
-    const all = { ...common, ...values };
-    const fill = (text: string) =>
-      printable(text.replaceAll(/\{(\w+)\}/g, (braces, name: string) => all[name] ?? braces));
-    const { what, advice } = FINDINGS[id];
     const safe = commands.filter((command) => command !== undefined);
     const isFixed = safe.length > 0 && safe.length === commands.length;
-    return {
-      id,
-      what: fill(what),
-      advice: fill(advice),
-      line: isFixed ? formatLine(safe) : undefined,
-    };
+    const line = isFixed ? formatLine(safe) : undefined;
+    return createFinding(FINDINGS, id, { ...common, ...values }, line);
   };
 }

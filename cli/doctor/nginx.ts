@@ -4,31 +4,24 @@
  * @module
  */
 
-import { printable } from "../../io/printable.ts";
-import { readAddress } from "../address.ts";
-import { fetchValues } from "../fetch_values.ts";
-import { change, formatLine } from "./commands.ts";
+import { dirname } from "node:path";
+import { hostMap } from "../config/nginx.ts";
+import {
+  type Connecting,
+  CONNECTION_FINDINGS,
+  examineAddress,
+  type Protocol,
+} from "./connection.ts";
+import { createFinding, type FindingOf } from "./finding.ts";
 import { type Directive, readNginxConfig } from "./nginx_config.ts";
-import { stat, User } from "./user.ts";
+import { User } from "./user.ts";
 
 /** All kinds of findings. Words in braces are replaced. */
 export const NGINX_FINDINGS = {
-  "no-socket": {
-    what: "{pass} names a socket that does not exist",
-    advice:
-      "Start the daemon with --listen {address}, or name its socket. fcgiwrap's: systemctl enable --now fcgiwrap.socket",
-  },
-  "socket-denied": {
-    what: "{user} may not connect to the socket that {pass} names: it may not {right} {path}",
-    advice: "Start the daemon with --group and the group of {user}.",
-  },
-  "refused": {
-    what: "Nothing listens where {pass} connects",
-    advice: "Start the daemon with --listen {address}, or name the address that it listens on.",
-  },
-  "protocol": {
-    what: "{pass} speaks FastCGI, but what listens there speaks HTTP",
-    advice: "Start the daemon with --protocol fastcgi, or write: proxy_pass http://{address};",
+  ...CONNECTION_FINDINGS,
+  "include": {
+    what: "{include} includes nothing: its [ has no end, and so stands for itself",
+    advice: "Write the ] that is missing. See which files there are: ls {folder}",
   },
   "parameters": {
     what: "{pass} passes no REQUEST_METHOD, as its block has other fastcgi_param lines, or none",
@@ -37,18 +30,12 @@ export const NGINX_FINDINGS = {
   "host": {
     what:
       "{pass} passes {value} as the host, not the browser's host and port, so that the app's URLs and its check of origins are wrong",
-    advice: "Write in the same block: {write}",
+    advice: "Write in the block http: {map} And in the same block: {write}",
   },
 } as const;
 
-/** A fault of nginx's configuration, or of what it connects to. Its texts have no control characters. */
-export interface NginxFinding {
-  id: keyof typeof NGINX_FINDINGS;
-  what: string;
-  /** The line of shell that fixes it, if there is one. */
-  line: string | undefined;
-  advice: string;
-}
+/** A fault of nginx's configuration, or of what it connects to. */
+export type NginxFinding = FindingOf<keyof typeof NGINX_FINDINGS>;
 
 /** What a block adds to a request: values by name, for each directive that does it. */
 type Additions = Record<"fastcgi_param" | "scgi_param" | "proxy_set_header", Map<string, string>>;
@@ -60,9 +47,7 @@ const NOTHING: Additions = {
 };
 
 /** A directive that passes requests to an address. */
-interface Pass {
-  /** The directive, as it is written. */
-  text: string;
+interface Pass extends Connecting {
   name: string;
   addresses: string[];
   /** What it adds to each request. */
@@ -87,14 +72,21 @@ export async function examineNginx(
   const named = config.findLast(({ name }) => name === "user")?.args[0];
   const user = User.find(userName ?? named ?? "nobody");
   const passes = [...passesOf(config, upstreamsOf(config), NOTHING, [])];
-  const findings: NginxFinding[] = [];
+  const findings: NginxFinding[] = [...emptyIncludes(config)].map((include) =>
+    createFinding(NGINX_FINDINGS, "include", {
+      include: `include ${include}`,
+      folder: dirname(include),
+    })
+  );
   for (const pass of passes) {
     const common = { pass: pass.text, user: user.name };
     if (pass.name === "fastcgi_pass" && !pass.adds.fastcgi_param.has("REQUEST_METHOD")) {
-      findings.push(found("parameters", common));
+      findings.push(createFinding(NGINX_FINDINGS, "parameters", common));
     }
     const host = wrongHost(pass);
-    if (host !== undefined) findings.push(found("host", { ...common, ...host }));
+    if (host !== undefined) {
+      findings.push(createFinding(NGINX_FINDINGS, "host", { ...common, ...host }));
+    }
     for (const address of pass.addresses) {
       const finding = await examineAddress(pass, address, user, ms);
       if (finding !== undefined) findings.push(finding);
@@ -108,53 +100,23 @@ export async function examineNginx(
   };
 }
 
-async function examineAddress(
-  { text, name }: Pass,
-  address: string,
-  user: User,
-  ms: number,
-): Promise<NginxFinding | undefined> {
-  const common = { pass: text, user: user.name, address };
-  const path = /^unix:(.*)$/s.exec(address)?.[1];
-  if (path !== undefined) {
-    const folder = user.blockedAt(path);
-    if (folder !== undefined) {
-      const command = change(folder, ["chmod", `${user.classOf(folder)}+x`, folder]);
-      const line = command && formatLine([command]);
-      return found("socket-denied", { ...common, right: "enter", path: folder }, line);
-    }
-    if (stat(path) === undefined) return found("no-socket", common);
-    if (!user.canWrite(path)) {
-      return found("socket-denied", { ...common, right: "write to", path });
-    }
+/** Yields the patterns that include nothing as a bracket in them has no end. */
+function* emptyIncludes(block: Directive[]): Generator<string> {
+  for (const { name, args, block: inner } of block) {
+    if (name === "include" && /\[[^\]]*$/.test(args[0])) yield args[0];
+    if (inner !== undefined) yield* emptyIncludes(inner);
   }
-  const endpoint = readAddress(address);
-  try {
-    const connection = await ("path" in endpoint
-      ? Deno.connect({ transport: "unix", path: endpoint.path })
-      : Deno.connect(endpoint));
-    connection.close();
-  } catch (error) {
-    if (error instanceof Deno.errors.ConnectionRefused) return found("refused", common);
-    // This user may have fewer rights than nginx.
-    if (error instanceof Deno.errors.PermissionDenied) return undefined;
-    throw error;
-  }
-  return name === "fastcgi_pass" && await speaksHTTP(endpoint, ms)
-    ? found("protocol", common)
-    : undefined;
 }
 
-/** Returns whether a server takes the record of a FastCGI client for a bad HTTP request. */
-async function speaksHTTP(endpoint: ReturnType<typeof readAddress>, ms: number): Promise<boolean> {
-  try {
-    await fetchValues(endpoint, ms);
-    return false;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotCapable) throw error;
-    // Not every application tells its values. The version in a record from HTTP is the letter H.
-    return /\bHTTP\b|\bversion 72\b|current value is 72\b/.test((error as Error).message);
-  }
+const PROTOCOLS: Record<string, Protocol> = {
+  fastcgi_pass: "fastcgi",
+  scgi_pass: "scgi",
+  proxy_pass: "http",
+};
+
+/** Returns the directive that speaks a protocol. */
+function passTo(protocol: Protocol, address: string): string {
+  return `${protocol === "http" ? "proxy_pass http://" : `${protocol}_pass `}${address};`;
 }
 
 function* passesOf(
@@ -178,7 +140,8 @@ function* passesOf(
     const target = args[0].replace(/^http:\/\//, "");
     if (target.includes("$") || target.startsWith("https:")) continue;
     const addresses = addressesOf(target, name, upstreams);
-    yield { text: `${name} ${args[0]}`, name, addresses, adds, ports };
+    const text = `${name} ${args[0]}`;
+    yield { text, name, protocol: PROTOCOLS[name], write: passTo, addresses, adds, ports };
   }
 }
 
@@ -201,7 +164,7 @@ function additions(
 /** Returns what a daemon on this machine gets as the host if it is not what the browser sends, and what to write. */
 function wrongHost(
   { name, addresses, adds, ports }: Pass,
-): { value: string; write: string } | undefined {
+): { value: string; map: string; write: string } | undefined {
   const isProxy = name === "proxy_pass";
   const isLocal = (address: string) => /^(?:unix:|127\.|localhost:|\[::1\]:)/.test(address);
   if (isProxy && !addresses.every(isLocal)) return undefined;
@@ -214,8 +177,11 @@ function wrongHost(
   const directive = isProxy
     ? "proxy_set_header Host"
     : `${name.replace("pass", "param")} HTTP_HOST`;
-  // $http_host may be another host than that of the request's target.
-  return { value, write: `${directive} ${hasPort ? "$host:$server_port" : "$host"};` };
+  return {
+    value,
+    map: hostMap("app").replaceAll(/\s+/g, " "),
+    write: `${directive} $host_of_app;`,
+  };
 }
 
 function addressesOf(target: string, name: string, upstreams: Map<string, string[]>): string[] {
@@ -238,15 +204,4 @@ function upstreamsOf(config: Directive[]): Map<string, string[]> {
         .map(({ args }) => args[0]),
     ]),
   );
-}
-
-function found(
-  id: keyof typeof NGINX_FINDINGS,
-  values: Record<string, string>,
-  line?: string,
-): NginxFinding {
-  const fill = (text: string) =>
-    printable(text.replaceAll(/\{(\w+)\}/g, (braces, name: string) => values[name] ?? braces));
-  const { what, advice } = NGINX_FINDINGS[id];
-  return { id, what: fill(what), advice: fill(advice), line };
 }

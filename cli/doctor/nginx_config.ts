@@ -6,6 +6,7 @@
 
 import { dirname, resolve } from "node:path";
 import { Failure } from "../errors.ts";
+import { expand, hasWildcard } from "./glob.ts";
 
 /** A directive of nginx. */
 export interface Directive {
@@ -22,7 +23,7 @@ const TOKEN =
   /\s+|#[^\n]*|([;{}])|"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|((?:\$\{|[^\s;{}\\"'#]|\\.)(?:\$\{[^}]*\}|[^\s;{\\]|\\.)*)/gsy;
 
 /**
- * Reads a configuration with the files that it includes.
+ * Reads a configuration with the files that it includes. An `include` whose wildcards match no file stays as it is.
  *
  * @throws {Failure} If a file cannot be read or is no configuration.
  */
@@ -56,9 +57,10 @@ function readFile(file: string, root: string, depth: number): Directive[] {
       if (text === "{") {
         directives.push({ name, args, block: readBlock(true) });
       } else if (name === "include" && args.length === 1) {
-        for (const path of expand(resolve(root, args[0]))) {
-          directives.push(...readFile(path, root, depth + 1));
-        }
+        const pattern = resolve(root, args[0]);
+        const files = hasWildcard(pattern) ? expand(pattern) : [pattern];
+        for (const path of files) directives.push(...readFile(path, root, depth + 1));
+        if (files.length === 0) directives.push({ name, args });
       } else {
         directives.push({ name, args });
       }
@@ -95,32 +97,5 @@ function read(file: string): string {
   } catch (error) {
     if (error instanceof Deno.errors.NotCapable) throw error;
     throw new Failure(`Cannot read ${file}: ${(error as Error).message}`, { cause: error });
-  }
-}
-
-/** Returns the files that a path with wildcards names; a path without them is returned as it is. */
-function expand(path: string): string[] {
-  if (!/[*?[]/.test(path)) return [path];
-  const [, ...names] = path.split("/");
-  let found = [""];
-  for (const name of names) {
-    found = /[*?[]/.test(name)
-      ? found.flatMap((folder) => list(folder || "/", name).map((name) => `${folder}/${name}`))
-      : found.map((folder) => `${folder}/${name}`);
-  }
-  return found;
-}
-
-function list(folder: string, pattern: string): string[] {
-  const source = pattern.replaceAll(/[.+^${}()|\\]/g, "\\$&")
-    .replaceAll("*", ".*").replaceAll("?", ".").replaceAll("[!", "[^");
-  // Wildcards match no hidden file.
-  const matches = new RegExp(`^(?!\\.)${source}$`, "s");
-  try {
-    return [...Deno.readDirSync(folder)].map(({ name }) => name)
-      .filter((name) => matches.test(name)).sort();
-  } catch (error) {
-    if (error instanceof Deno.errors.NotCapable) throw error;
-    return [];
   }
 }

@@ -262,12 +262,29 @@ Deno.test("config explains in its first lines how to start the app", async () =>
   );
   assertStringIncludes(
     text,
-    `# The app:
+    `# The app. On Fedora with --group nginx:
 #   gatehouse serve /srv/shop/main.ts --protocol fastcgi --listen 10.0.0.5:9000 --base-path /app --workers 4 --allow-remote
 #   gatehouse serve /srv/shop/main.ts --protocol fastcgi --listen unix:/run/b.sock --group www-data --base-path /app --workers 4
 `,
   );
 });
+
+for (
+  const [name, ...names] of [
+    ["nginx", "/etc/nginx/conf.d/app.conf", "On Fedora with --group nginx"],
+    ["apache", "/etc/httpd/conf.d/app.conf", "reload httpd", "On Fedora with --group apache"],
+    ["lighttpd", "/etc/lighttpd/conf.d/app.conf", "On Fedora with --group lighttpd"],
+    ["caddy", "--group caddy"],
+    ["haproxy", "--group haproxy"],
+    ["h2o", "On Fedora: nobody", "On Fedora with --group nobody"],
+    ["systemd", "On Fedora: apache, nginx or lighttpd"],
+  ]
+) {
+  Deno.test(`config ${name} names Fedora's paths and groups beside Debian's`, async () => {
+    const text = await config(name, "--backend", "unix:/run/app.sock");
+    for (const name of names) assertStringIncludes(text, name);
+  });
+}
 
 const MISTAKES: [args: string[], message: string][] = [
   [[], "Name what to configure, as in: config nginx"],

@@ -183,6 +183,58 @@ testWith(NGINX, "doctor nginx finds HTTP where FastCGI is meant", async () => {
   });
 });
 
+testWith(NGINX, "doctor nginx finds FastCGI where HTTP is meant", async () => {
+  await using rig = new Rig();
+  const address = await rig.daemon("fastcgi", "127.0.0.1:0");
+  const stdout = await check(rig, "protocol", {
+    broken: server(`proxy_pass http://${address}`, "proxy_set_header Host $host:$server_port;"),
+    status: 400,
+    log: "",
+    mended: server(`fastcgi_pass ${address}`),
+  });
+  assertStringIncludes(stdout, `fastcgi_pass ${address};`);
+});
+
+testWith(
+  NGINX,
+  "doctor nginx finds SCGI where FastCGI is meant, and FastCGI where SCGI is",
+  async () => {
+    await using rig = new Rig();
+    const scgi = await rig.daemon("scgi", "127.0.0.1:0");
+    const fastcgi = await rig.daemon("fastcgi", "127.0.0.1:0");
+    const own = "include scgi_params; scgi_param HTTP_HOST $host:$server_port;";
+    rig.write("scgi_params", stockParameters("scgi_params"));
+    await check(rig, "protocol", {
+      broken: server(`fastcgi_pass ${scgi}`),
+      status: 502,
+      log: "upstream sent unsupported FastCGI protocol version",
+      mended: server(`scgi_pass ${scgi}`, own),
+    });
+    await check(rig, "protocol", {
+      broken: server(`scgi_pass ${fastcgi}`, own),
+      status: 502,
+      log: "upstream prematurely closed connection",
+      mended: server(`fastcgi_pass ${fastcgi}`),
+    });
+  },
+);
+
+testWith(NGINX, "doctor nginx finds an include whose bracket has no end", async () => {
+  await using rig = new Rig();
+  const address = await rig.daemon("fastcgi", "127.0.0.1:0");
+  rig.write("apps/app1.inc", `location / { ${PARAMETERS} fastcgi_pass ${address}; }`);
+  const block = (include: string) =>
+    `server { listen PORT; root ${rig.dir}/none; include ${rig.dir}/apps/${include}; }
+server { listen 127.0.0.1:${freePort()}; location / { ${PARAMETERS} fastcgi_pass ${address}; } }`;
+  const stdout = await check(rig, "include", {
+    broken: block("app[0-9.inc"),
+    status: 404,
+    log: "No such file or directory",
+    mended: block("app[0-9].inc"),
+  });
+  assertStringIncludes(stdout, `${rig.dir}/apps/app[0-9.inc includes nothing`);
+});
+
 testWith(NGINX, "doctor nginx finds parameters that a block does not inherit", async () => {
   await using rig = new Rig();
   const address = await rig.daemon("fastcgi", "127.0.0.1:0");
@@ -201,36 +253,36 @@ testWith(NGINX, "doctor nginx finds parameters that a block does not inherit", a
 });
 
 /** Returns the host that an app sees behind nginx, and the one that its client has sent. */
-async function hosts(rig: Rig, name: string, blocks: string): Promise<[string, string]> {
+async function hosts(
+  rig: Rig,
+  name: string,
+  blocks: string,
+  host?: string,
+): Promise<[string, string]> {
   const log = rig.logFile(`${name}.log`);
   const { port } = await rig.serve(
     "nginx",
     ["port"],
     ({ port }) => ["nginx", ["-e", log, "-c", write(rig, name, blocks, port)]],
   );
-  const sent = `127.0.0.1:${port}`;
-  const response = await fetch(`http://${sent}/`);
-  const seen = await response.text();
+  const address = `127.0.0.1:${port}`;
+  const sent = host ?? address;
+  const { text: seen } = await request(address, "GET", "/", { name: sent });
   await rig.stop(rig.program("nginx"));
   return [seen, sent];
 }
 
-const HOSTS: [name: string, protocol: "fastcgi" | "http", broken: string, mended: string][] = [
+const HOSTS: [name: string, protocol: "fastcgi" | "http", broken: string, own: string][] = [
   [
     "a variable HTTP_HOST without the port",
     "fastcgi",
     "include fastcgi_params; fastcgi_param HTTP_HOST $host;",
-    "include fastcgi_params; fastcgi_param HTTP_HOST $host:$server_port;",
+    "include fastcgi_params; ",
   ],
-  [
-    "a header Host without the port",
-    "http",
-    "proxy_set_header HOST $host;",
-    "proxy_set_header Host $host:$server_port;",
-  ],
-  ["the daemon's own address as the host", "http", "", "proxy_set_header Host $host:$server_port;"],
+  ["a header Host without the port", "http", "proxy_set_header HOST $host;", ""],
+  ["the daemon's own address as the host", "http", "", ""],
 ];
-for (const [name, protocol, broken, mended] of HOSTS) {
+for (const [name, protocol, broken, own] of HOSTS) {
   testWith(NGINX, `doctor nginx finds ${name}`, async () => {
     tested.add("host");
     await using rig = new Rig();
@@ -245,10 +297,15 @@ for (const [name, protocol, broken, mended] of HOSTS) {
     assertNotEquals(seen, sent);
     const before = await doctor("--conf", `${rig.dir}/broken.conf`);
     assertEquals([before.code, before.ids], [1, ["host"]], before.stdout);
-    assertStringIncludes(before.stdout, /\S+ \S+ \$host:\$server_port;/.exec(mended)![0]);
-    const after = await hosts(rig, "mended", server(`${pass}127.0.0.1:${port}`, mended));
+    // What doctor says is written.
+    const [, map, line] = /block http: (.*) And in the same block: (.*)$/m.exec(before.stdout)!;
+    const mended = `${map}\n${server(`${pass}127.0.0.1:${port}`, own + line)}`;
+    const after = await hosts(rig, "mended", mended);
     assertEquals(after[0], after[1]);
     assertEquals((await doctor("--conf", `${rig.dir}/mended.conf`)).ids, []);
+    // A mapped port: nginx does not listen on the one that the client has sent.
+    const mapped = await hosts(rig, "mapped", mended, "localhost:18080");
+    assertEquals(mapped, ["localhost:18080", "localhost:18080"]);
   });
 }
 
