@@ -47,7 +47,14 @@ export class FileSender {
     const reads = method === "GET" || method === "HEAD"
       ? request
       : new Request(url, { method: "GET", headers, signal });
-    const served = await this.#serve(reads, path);
+    let served = await this.#serve(reads, path);
+    if (served.status === 206 && isOther(served, headers.get("if-range"))) {
+      // serveFile of @std/http 1.1.3 ignores If-Range: the client would join parts of two versions.
+      await served.body?.cancel();
+      const whole = new Request(reads);
+      whole.headers.delete("range");
+      served = await this.#serve(whole, path);
+    }
     const { status, statusText } = served;
     const kept = new Headers(served.headers);
     const replaced = new Set<string>();
@@ -99,6 +106,12 @@ export class FileSender {
     if (!runtime.statSync(file).isFile) throw refuse(`${file} is not a regular file`);
     return file;
   }
+}
+
+/** Returns whether If-Range names another version of a file than a response has (RFC 9110 section 13.1.5). */
+function isOther({ headers }: Response, ifRange: string | null): boolean {
+  return ifRange !== null && ifRange !== headers.get("etag") &&
+    ifRange !== headers.get("last-modified");
 }
 
 /** Returns a path without links, or undefined if nothing is there. */

@@ -93,8 +93,8 @@ async function sendFile(request: Request, path: string, type: string): Promise<R
     file.close();
     return new Response(null, { status: 304, headers });
   }
-  const isSame = [null, etag].includes(conditions.get("if-range"));
-  const range = isSame ? rangeOf(conditions.get("range"), size) : undefined;
+  const hasRange = request.method === "GET" && [null, etag].includes(conditions.get("if-range"));
+  const range = hasRange ? rangeOf(conditions.get("range"), size) : undefined;
   if (range === "unsatisfiable") {
     file.close();
     headers.set("content-range", `bytes */${size}`);

@@ -369,6 +369,12 @@ Deno.test("dev sends a file once, and its parts", async () => {
     };
     const first = await fetch(`${dev.url}/a.txt`, { method: "HEAD" });
     assertEquals(first.headers.get("content-length"), "10");
+    // Only GET has ranges (RFC 9110 section 14.2).
+    const part = await fetch(`${dev.url}/a.txt`, {
+      method: "HEAD",
+      headers: { range: "bytes=2-4" },
+    });
+    assertEquals([part.status, part.headers.get("content-length")], [200, "10"]);
     const etag = first.headers.get("etag")!;
     assertEquals(await get({ "if-none-match": `"x", W/${etag}` }), [304, "", null]);
     assertEquals(await get({ "if-none-match": '"x"' }), [200, "0123456789", null]);

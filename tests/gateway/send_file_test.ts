@@ -172,6 +172,33 @@ Deno.test("sendFile: a range, a file that the client has, and a range that there
   ]);
 });
 
+Deno.test("sendFile: If-Range with another version gets all of the file", async () => {
+  using files = new Files();
+  let served = 0;
+  const serve = (request: Request, path: string) => {
+    served++;
+    return serveFile(request, path);
+  };
+  await using app = await Naming.start(
+    "X-Accel-Redirect: /file\r\n\r\n",
+    files.option({ serve }),
+  );
+  for (
+    const [ifRange, status, calls] of [
+      [ETAG, 206, 1],
+      ['"another"', 200, 2],
+      [`W/${ETAG}`, 200, 2],
+      ["Thu, 01 Jan 1970 00:00:00 GMT", 200, 2],
+    ] as const
+  ) {
+    served = 0;
+    const headers = { range: "bytes=2-4", "if-range": ifRange };
+    const response = await app.ask({ headers });
+    const body = status === 206 ? "234" : CONTENT;
+    assertEquals([response.status, await response.text(), served], [status, body, calls], ifRange);
+  }
+});
+
 Deno.test("sendFile: HEAD has the headers of GET and no body; other methods get the file", async () => {
   using files = new Files();
   await using app = await Naming.start("X-Accel-Redirect: /file\r\n\r\n", files.option());
