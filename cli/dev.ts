@@ -74,7 +74,7 @@ that are printed; --host=ADDR on one of them. They see no debug page`,
     {
       name: "request-timeout",
       value: "SECONDS",
-      about: "respond with 503 if the app has not by then. Default: none",
+      about: "respond with 503 if the app has not by then; 0 for never. Default: none",
     },
     {
       name: "shutdown-timeout",

@@ -18,6 +18,9 @@ interface Limit extends Option {
   protocols: readonly string[];
 }
 
+/** The options whose 0 does not mean Infinity: not to wait, and a minimum that is none. */
+const ZEROS = ["shutdown-timeout", "min-body-rate"];
+
 const FASTCGI = ["fastcgi"];
 const BOTH = ["fastcgi", "scgi"];
 const ALL = ["fastcgi", "scgi", "http"];
@@ -39,7 +42,7 @@ export const LIMIT_OPTIONS: readonly Limit[] = [
     "shutdownTimeout",
     "SECONDS",
     ALL,
-    "how long to wait for requests at the end. Default: 10",
+    "how long to wait for requests at the end; 0 not at all. Default: 10",
   ),
   limit(
     "max-body",
@@ -157,8 +160,14 @@ export function readLimits(args: Arguments, protocol: string): Pick<FastCGIOptio
       const hint = protocol === "http" ? ": for http set it in the web server" : "";
       throw new UsageError(`--${name} is for ${protocols.join(" and ")}${hint}.`);
     }
-    if (value === "SIZE") limits[limit] = args.bytes(name);
-    else limits[limit] = args.number(name, 0)! * (value === "SECONDS" ? 1000 : 1);
+    const given = value === "SIZE" ? args.bytes(name)! : args.number(name, 0)!;
+    const isLimit = given > 0 || !ZEROS.includes(name);
+    limits[limit] = isLimit ? limitOf(given, value) : 0;
   }
   return limits;
+}
+
+/** Returns the limit that a number of an option means: 0 is none. */
+export function limitOf(given: number, value: Limit["value"]): number {
+  return (given || Infinity) * (value === "SECONDS" ? 1000 : 1);
 }

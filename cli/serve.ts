@@ -44,7 +44,7 @@ export const usage: Usage = {
   operands: "MODULE",
   about:
     `Serves the default export of MODULE, or without one its fetch or handler: a function of a Request, or
-an object with a fetch method.
+an object with a fetch method. As the value of a limit or a timeout, 0 means none.
 SIGTERM and SIGINT finish the requests in progress and end it.`,
   options: [
     {

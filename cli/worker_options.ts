@@ -1,6 +1,7 @@
 import type { PreforkOptions } from "../prefork.ts";
 import type { Arguments, Option } from "./arguments.ts";
 import { UsageError } from "./errors.ts";
+import { limitOf } from "./limit_options.ts";
 
 /** The options of `serve` that concern its workers, except for their number. */
 export const WORKER_OPTIONS: Option[] = [
@@ -12,8 +13,7 @@ export const WORKER_OPTIONS: Option[] = [
   {
     name: "worker-timeout",
     value: "SECONDS",
-    about: `kill and replace a worker that blocks its event loop for so long;
-0 for never. Default: 60`,
+    about: "kill and replace a worker that blocks its event loop for so long.\nDefault: 60",
   },
   {
     name: "start-timeout",
@@ -45,14 +45,10 @@ export function readWorkerOptions(args: Arguments, workers: number | undefined):
   if (workers === undefined && name !== undefined) {
     throw new UsageError(`--${name} is for workers: add --workers 1 or more.`);
   }
-  const seconds = (name: string, least: number) => {
-    const value = args.number(name, least);
-    return value === undefined ? undefined : value * 1000;
-  };
   return {
-    workerTimeout: seconds("worker-timeout", 0) ?? 60_000,
-    startTimeout: seconds("start-timeout", 1),
-    maxRequests: args.number("max-requests", 1),
-    maxMemory: args.bytes("max-memory"),
+    workerTimeout: limitOf(args.number("worker-timeout", 0) ?? 60, "SECONDS"),
+    startTimeout: limitOf(args.number("start-timeout", 0) ?? 60, "SECONDS"),
+    maxRequests: limitOf(args.number("max-requests", 0) ?? 0, "N"),
+    maxMemory: limitOf(args.bytes("max-memory") ?? 0, "SIZE"),
   };
 }

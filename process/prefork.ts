@@ -31,6 +31,7 @@ import {
   SERVING,
   supervise,
   type SupervisorOptions,
+  TOO_LARGE,
 } from "./supervisor.ts";
 import type { Addr } from "../io/addr.ts";
 import { requireDeno, runtime } from "../io/runtime.ts";
@@ -166,6 +167,13 @@ export async function prefork(options: PreforkOptions): Promise<void> {
   if (code === NO_WORKER) {
     throw new NoWorkerError(
       "Cannot start the workers: all ended before one served. See their output for the reason",
+    );
+  }
+  if (code === TOO_LARGE) {
+    throw new NoWorkerError(
+      `Cannot start the workers: a new one takes more memory than its limit, ${
+        Math.ceil(options.maxMemory! / 2 ** 20)
+      } MiB. Raise the limit`,
     );
   }
   if (code !== 0) {

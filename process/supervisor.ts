@@ -39,6 +39,8 @@ export const SERVING = "serving";
 export type Order = "SIGTERM" | "SIGHUP" | "SIGKILL";
 /** The exit code of a supervisor of which no worker starts. */
 export const NO_WORKER = 3;
+/** The same if the last of them has ended as it takes more than `maxMemory`. */
+export const TOO_LARGE = 4;
 /** The exit code of a supervisor that has killed its workers: that of a program that SIGINT ends. */
 export const KILLED = 130;
 
@@ -172,12 +174,14 @@ export class Supervisor {
     this.stop();
   }
 
-  #finish(): void {
+  /** @param last The worker that has ended last, if it has just done so. */
+  #finish(last?: WorkerProcess): void {
     if (this.#running.size > 0) return;
+    const none = last?.fault === undefined ? NO_WORKER : TOO_LARGE;
     const codes = {
-      starting: NO_WORKER,
+      starting: none,
       serving: 0,
-      failed: NO_WORKER,
+      failed: none,
       stopping: 0,
       killing: KILLED,
     };
@@ -281,7 +285,7 @@ export class Supervisor {
       place.loss ??= worker.fault === undefined ? "crash" : "max_memory";
     }
     if (this.#phase === "starting") logLine(how);
-    if (this.#phase !== "serving") this.#finish();
+    if (this.#phase !== "serving") this.#finish(worker);
     else if (wasCurrent && place.successor !== undefined) logLine(how);
     else if (wasCurrent) {
       this.#forgetRetry(place);
@@ -296,7 +300,7 @@ export class Supervisor {
     if (isLast && worker.fault !== undefined) {
       logLine(how);
       this.#phase = "failed";
-      return this.#finish();
+      return this.#finish(worker);
     }
     const delay = Math.min(this.#backOff(place, worker), isLast ? LAST_BACKOFF : Infinity);
     logLine(`${how}: replaced in ${delay} ms`);

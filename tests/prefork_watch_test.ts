@@ -100,7 +100,10 @@ Deno.test("prefork() fails if a new worker exceeds maxMemory at once", async () 
     fleet.daemon.log,
     /^Worker \d+ was stopped as it must take at most 1 MiB of memory: it takes \d+ MiB$/m,
   );
-  assertStringIncludes(fleet.daemon.log, "Cannot start the workers: all ended before one served");
+  assertStringIncludes(
+    fleet.daemon.log,
+    "Cannot start the workers: a new one takes more memory than its limit, 1 MiB. Raise the limit",
+  );
 });
 
 Deno.test("prefork() keeps its workers at SIGHUP if a new one hangs", async () => {

@@ -74,9 +74,7 @@ for (const workers of [[], ["--workers", "1"]]) {
 const MISTAKES: [string[], string][] = [
   [["--worker-timeout", "5"], "--worker-timeout is for workers: add --workers 1 or more."],
   [["--max-memory", "1g"], "--max-memory is for workers"],
-  [["--workers", "1", "--max-requests", "0"], "--max-requests must be a number from 1"],
   [["--workers", "1", "--max-memory", "much"], "--max-memory must be a number of bytes"],
-  [["--workers", "1", "--start-timeout", "0"], "--start-timeout must be a number from 1"],
   [["--listen", "fd:3", "--workers", "1", "--backlog", "9"], "for one of systemd set Backlog="],
   [["--listen", "unix:/tmp/a", "--backlog", "9"], "--backlog of a Unix socket needs --workers"],
 ];

@@ -10,7 +10,7 @@ import childProcess from "node:child_process";
 import { EventEmitter } from "node:events";
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
-import { NO_WORKER, Supervisor } from "../../process/supervisor.ts";
+import { NO_WORKER, Supervisor, TOO_LARGE } from "../../process/supervisor.ts";
 import { modelRuns } from "../testing/model_runs.ts";
 import { VirtualTime } from "../testing/virtual_time.ts";
 
@@ -283,7 +283,8 @@ async function run(scenario: Scenario): Promise<void> {
   clearInterval(watch);
   assertEquals(system.faults, []);
   assert(code !== undefined, `it runs on ${time.now - stop} ms after SIGTERM`);
-  assert(code === 0 || code === NO_WORKER && !hasServed, `exit code ${code}`);
+  const isNone = code === NO_WORKER || code === TOO_LARGE;
+  assert(code === 0 || isNone && !hasServed, `exit code ${code}`);
   assertEquals(system.children.filter(({ phase }) => phase !== "ended").length, 0);
 }
 
