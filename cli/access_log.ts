@@ -57,7 +57,7 @@ export function openAccessLog(format: AccessLogFormat, path?: string): OpenAcces
   const output: LineOutput = file ?? Deno.stdout;
   const queue = new LineQueue(output, {
     name: "the access log",
-    whole: file !== undefined,
+    whole: file?.takesWhole,
     formatDropped: (count) => formatDropped(format, count),
   });
   const flushing = flushAtEnd(queue);

@@ -20,6 +20,11 @@ export class LogFile implements LineOutput, Disposable {
     return runtime.openSync(this.#path, { append: true, create: true, mode: MODE });
   }
 
+  /** Whether a write of any length is taken as a whole, as a regular file does, but not a pipe or `/dev/stdout`. */
+  get takesWhole(): boolean {
+    return this.#file.statSync().isFile;
+  }
+
   write(bytes: Uint8Array): Promise<number> {
     return this.#file.write(bytes);
   }

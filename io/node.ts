@@ -366,6 +366,10 @@ class File {
     return count;
   }
 
+  statSync(): ReturnType<typeof fileInfo> {
+    return fileInfo(this.#fs.fstatSync(this.#fd));
+  }
+
   seek(offset: number): Promise<number> {
     this.#at = offset;
     return Promise.resolve(offset);

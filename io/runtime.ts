@@ -159,6 +159,7 @@ export interface RuntimeFile extends Disposable {
   readSync(buffer: Uint8Array): number | null;
   write(bytes: Uint8Array): Promise<number>;
   writeSync(bytes: Uint8Array): number;
+  statSync(): RuntimeFileInfo;
   seek(offset: number, whence: number): Promise<number>;
   close(): void;
 }

@@ -174,6 +174,34 @@ async function filled(path: string): Promise<void> {
   }
 }
 
+Deno.test(
+  "serve --access-log-file tears no line of two workers that share a named pipe",
+  { ignore },
+  async () => {
+    const folder = await Deno.makeTempDir();
+    const path = `${folder}/pipe`;
+    await new Deno.Command("mkfifo", { args: [path] }).output();
+    // Also for writing, as opening it would wait for a writer.
+    const pipe = await Deno.open(path, { read: true, write: true });
+    {
+      await using serving = await start([`--access-log-file=${path}`, "--workers=2"]);
+      // More than the pipe has room for, so that both workers wait to write.
+      const paths = pathsOf(400).map((path) => path + "x".repeat(900));
+      await load(serving, paths);
+      let log = "";
+      const read = async () => {
+        for await (const text of pipe.readable.pipeThrough(new TextDecoderStream())) {
+          log += text;
+          if (log.match(/\n/g)?.length === paths.length) return;
+        }
+      };
+      await deadline(read(), "all lines");
+      assertEquals(loggedIn(log).toSorted(), paths.toSorted());
+    }
+    await Deno.remove(folder, { recursive: true });
+  },
+);
+
 Deno.test("serve --access-log-file is opened again by workers that stay as a reload fails", {
   ignore,
 }, async () => {
