@@ -121,9 +121,16 @@ async function runCommand([name, ...rest]: string[]): Promise<number> {
     return 0;
   }
   const command = await load(helps ? rest[0] : name);
-  if (helps || asksForHelp(rest)) {
+  const options = optionsOf(rest);
+  if (helps || options.includes("--help") || options.includes("-h")) {
     console.log(formatUsage(command.usage));
     return 0;
+  }
+  // What is wrong with other options is a message of the daemon, too.
+  const at = options.indexOf("--log-format");
+  if (options.includes("--log-format=json") || at >= 0 && options[at + 1] === "json") {
+    const { setLogFormat } = await import("./io/daemon_log.ts");
+    setLogFormat("json");
   }
   try {
     return await command.run(Arguments.parse(command.usage, rest));
@@ -133,9 +140,10 @@ async function runCommand([name, ...rest]: string[]): Promise<number> {
   }
 }
 
-function asksForHelp(args: string[]): boolean {
+/** Returns the arguments that may be options. */
+function optionsOf(args: string[]): string[] {
   const end = args.indexOf("--");
-  return args.slice(0, end < 0 ? undefined : end).some((arg) => arg === "--help" || arg === "-h");
+  return args.slice(0, end < 0 ? undefined : end);
 }
 
 async function load(name: string): Promise<Command> {

@@ -17,12 +17,17 @@ function formatJSON(message: string, source?: LogSource): string {
   });
 }
 
+/** Sets the format of the messages of this process. */
+export function setLogFormat(format: LogFormat): void {
+  formatLog(format === "json" ? formatJSON : (message) => message);
+}
+
 /**
  * Sets the format of the messages of this process, and writes them without blocking until the result is disposed of:
  * serving must not stop while nobody reads stderr.
  */
 export function openDaemonLog(format: LogFormat): AsyncDisposable {
-  if (format === "json") formatLog(formatJSON);
+  setLogFormat(format);
   const formatOne = format === "json" ? formatJSON : (message: string) => message;
   const queue = new LineQueue(runtime.stderr, {
     name: "this log",

@@ -272,6 +272,24 @@ function objectsIn(
   return log.trim().split("\n").map((line) => JSON.parse(line));
 }
 
+Deno.test("serve --log-format json also says what is wrong with the arguments", async () => {
+  const mistakes: [args: string[], message: string][] = [
+    [["app.ts", "--log-format", "json", "--lissten=1"], "There is no option --lissten."],
+    [["app.ts", "--log-format=json", "--mode=x"], "--mode must be octal"],
+    [["app.ts", "--max-memory", "1g", "--log-format=json"], "--max-memory is for workers"],
+    [["--log-format=json"], "Name the app's module"],
+    [["missing.ts", "--log-format=json"], "missing.ts"],
+  ];
+  for (const [args, message] of mistakes) {
+    const { stderr } = await runCommandLine(["serve", ...args], ["--allow-read", "--allow-net"]);
+    const [line, ...others] = objectsIn(stderr);
+    assertEquals(others, []);
+    assertStringIncludes(line.message, message);
+  }
+  const { stderr } = await runCommandLine(["serve", "--mode=x", "--", "--log-format=json"], []);
+  assertEquals(stderr.startsWith("{"), false);
+});
+
 Deno.test(
   "serve --log-format json writes one object a line, by workers and their supervisor alike",
   { ignore },
