@@ -2,14 +2,14 @@
  * The command line: serves an app, and helps to set up and check its web server.
  *
  * ```sh
- * deno run --allow-read --allow-net=127.0.0.1:9000 jsr:@gatehouse/cgi/cli \
+ * deno run --allow-read --allow-net=127.0.0.1:9000 jsr:@gatehouse/cgi@0.3/cli \
  *   serve app.ts --protocol fastcgi --listen 127.0.0.1:9000
  * ```
  *
  * To install it as `gatehouse`:
  *
  * ```sh
- * deno install --global --allow-all --name gatehouse jsr:@gatehouse/cgi/cli
+ * deno install --global --allow-all --name gatehouse jsr:@gatehouse/cgi@0.3/cli
  * ```
  *
  * @module
@@ -18,7 +18,7 @@
 import { Arguments, formatUsage, type Usage } from "./cli/arguments.ts";
 import { closest } from "./cli/closest.ts";
 import { Failure, formatFailure, UsageError } from "./cli/errors.ts";
-import { VERSION } from "./cli/version.ts";
+import { SPECIFIER, VERSION } from "./cli/version.ts";
 import { logLine } from "./io/log.ts";
 
 /** The module of a command. */
@@ -76,11 +76,11 @@ Exit codes: 0, 1 if a command fails, 2 if its arguments are wrong, 3 if no worke
 
 Example:
 
-  deno run --allow-read --allow-net=127.0.0.1:9000 jsr:@gatehouse/cgi/cli serve app.ts
+  deno run --allow-read --allow-net=127.0.0.1:9000 ${SPECIFIER} serve app.ts
 
 To install it as gatehouse:
 
-  deno install --global --allow-all --name gatehouse jsr:@gatehouse/cgi/cli`;
+  deno install --global --allow-all --name gatehouse ${SPECIFIER}`;
 
 /**
  * Runs the command line.

@@ -1,6 +1,6 @@
 /**
  * Finds the config of an app. Deno itself looks for it beside a main module that is a file only, and the main module
- * of `deno run jsr:@gatehouse/cgi/cli serve app.ts` is not one.
+ * of `deno run jsr:@gatehouse/cgi@0.3/cli serve app.ts` is not one.
  *
  * @module
  */

@@ -23,6 +23,7 @@ import type { StaticFiles } from "./config/static_files.ts";
 import { systemd } from "./config/systemd.ts";
 import { uwsgi } from "./config/uwsgi.ts";
 import { UsageError } from "./errors.ts";
+import { SPECIFIER } from "./version.ts";
 
 /** A web server or systemd, and the features of its configuration. */
 interface Target {
@@ -154,9 +155,9 @@ logs`,
     ...names(["host", "domain", "hostname"], (name = "NAME") => `Use --server-name ${name}`),
     ...names(["https", "tls", "ssl"], () => "Use --redirect-https and --server-name"),
   },
-  example: `deno run jsr:@gatehouse/cgi/cli config nginx --backend unix:/run/app.sock --path /app
-deno run jsr:@gatehouse/cgi/cli config haproxy --backend 10.0.0.5:9000 --backend 10.0.0.6:9000
-deno run jsr:@gatehouse/cgi/cli config caddy --root /srv/app/build/client --immutable /_app/immutable`,
+  example: `deno run ${SPECIFIER} config nginx --backend unix:/run/app.sock --path /app
+deno run ${SPECIFIER} config haproxy --backend 10.0.0.5:9000 --backend 10.0.0.6:9000
+deno run ${SPECIFIER} config caddy --root /srv/app/build/client --immutable /_app/immutable`,
 };
 
 /** Prints the configuration. @returns The exit code. */

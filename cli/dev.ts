@@ -22,6 +22,7 @@ import { ScriptFolder } from "./dev/script_folder.ts";
 import { staticFile } from "./dev/static_file.ts";
 import { watchSources } from "./dev/watch.ts";
 import { UsageError } from "./errors.ts";
+import { SPECIFIER } from "./version.ts";
 
 /** Variables of this process that a script's interpreter may need. */
 const PASSED_ON = ["HOME", "DENO_DIR", "LANG"];
@@ -92,8 +93,8 @@ that are printed; --host=ADDR on one of them. They see no debug page`,
       () => "Leave it out: dev loads the app again when it changes",
     ),
   },
-  example: `deno run --allow-all jsr:@gatehouse/cgi/cli dev app.ts
-deno run --allow-all jsr:@gatehouse/cgi/cli dev fastcgi:unix:/run/php/php-fpm.sock --root /srv/www`,
+  example: `deno run --allow-all ${SPECIFIER} dev app.ts
+deno run --allow-all ${SPECIFIER} dev fastcgi:unix:/run/php/php-fpm.sock --root /srv/www`,
 };
 
 /** Serves until a signal arrives. @returns The exit code. */

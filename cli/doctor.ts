@@ -22,6 +22,7 @@ import { scriptNameOf, type Trial, type TrialRequest, tryScript } from "./doctor
 import { User } from "./doctor/user.ts";
 import { UsageError } from "./errors.ts";
 import { DATA, HEADER, readData, readHeaders, split } from "./request_options.ts";
+import { SPECIFIER } from "./version.ts";
 
 /** The PATH of scripts under most web servers. */
 const SEARCH_PATH = "/usr/local/bin:/usr/bin:/bin";
@@ -65,7 +66,7 @@ DENO_DIR=/var/cache/deno. Default: PATH=${SEARCH_PATH}`,
     { name: "timeout", value: "SECONDS", about: "how long the script may take. Default: 10" },
     { name: "conf", value: "FILE", about: "nginx's configuration. Default: /etc/nginx/nginx.conf" },
   ],
-  example: `deno run --allow-all jsr:@gatehouse/cgi/cli doctor hello.ts
+  example: `deno run --allow-all ${SPECIFIER} doctor hello.ts
 sudo gatehouse doctor /usr/lib/cgi-bin/hello.ts --user www-data`,
 };
 

@@ -15,6 +15,7 @@ import { readAddress } from "./address.ts";
 import { type Arguments, formatUsage, names, type Usage } from "./arguments.ts";
 import { Failure, UsageError } from "./errors.ts";
 import { DATA, HEADER, readData, readHeaders, split } from "./request_options.ts";
+import { SPECIFIER } from "./version.ts";
 
 /** The options of `fetch`. */
 export const usage: Usage = {
@@ -48,7 +49,7 @@ checks expect.`,
     },
     {
       name: "values",
-      about: "print the limits that a FastCGI application tells (FCGI_GET_VALUES) instead",
+      about: "print the limits of a FastCGI application (FCGI_GET_VALUES) instead",
     },
     { name: "timeout", value: "SECONDS", about: "how long to wait for the next byte. Default: 60" },
   ],
@@ -58,8 +59,7 @@ checks expect.`,
     ...names(["scgi"], () => "Use --protocol scgi"),
     ...names(["var", "env", "param"], (value = "NAME=VALUE") => `Use --variable ${value}`),
   },
-  example:
-    `deno run --allow-net=127.0.0.1:9000 jsr:@gatehouse/cgi/cli fetch 127.0.0.1:9000 /users?id=7 -i`,
+  example: `deno run --allow-net=127.0.0.1:9000 ${SPECIFIER} fetch 127.0.0.1:9000 /users?id=7 -i`,
 };
 
 /** Sends the request. @returns The exit code. */
@@ -121,14 +121,21 @@ export async function run(args: Arguments): Promise<number> {
   return 1;
 }
 
+/** The options that apply with --values. */
+const VALUES_OPTIONS = ["values", "protocol", "timeout"];
+
 /** Prints the limits of a FastCGI application. @returns The exit code. */
 async function printValues(args: Arguments, address: string): Promise<number> {
   const { operands } = args;
   if (operands.length > 1) {
     throw new UsageError(`--values takes no path: "${operands[1]}" is one too many.`);
   }
+  const other = usage.options.find(({ name }) => !VALUES_OPTIONS.includes(name) && args.has(name));
+  if (other !== undefined) {
+    throw new UsageError(`--values sends no request: leave out --${other.name}.`);
+  }
   if (args.choice("protocol", ["fastcgi", "scgi"]) === "scgi") {
-    throw new UsageError("--values is for fastcgi: scgi has no limits to tell.");
+    throw new UsageError("--values is for fastcgi: scgi cannot name limits.");
   }
   const endpoint = readAddress(address);
   const { fetchValues } = await import("./fetch_values.ts");

@@ -28,6 +28,7 @@ import { listenFailure } from "./listen_failure.ts";
 import { LIMIT_OPTIONS, readLimits } from "./limit_options.ts";
 import { loadApp } from "./load_app.ts";
 import { readWorkerOptions, WORKER_OPTIONS } from "./worker_options.ts";
+import { SPECIFIER } from "./version.ts";
 
 const PROTOCOLS = ["fastcgi", "scgi", "http"] as const;
 type Protocol = typeof PROTOCOLS[number];
@@ -136,7 +137,7 @@ pid, message, and in what info.log writes requestId`,
       () => "Use dev, which loads the app again when it changes, as in: dev app.ts",
     ),
   },
-  example: `deno run --allow-read --allow-net=127.0.0.1:9000 jsr:@gatehouse/cgi/cli \\
+  example: `deno run --allow-read --allow-net=127.0.0.1:9000 ${SPECIFIER} \\
   serve app.ts --protocol fastcgi --listen 127.0.0.1:9000`,
 };
 

@@ -53,7 +53,7 @@ function clientWords(
   if (isHTTP) return ["curl -g -i", ...options, shellQuote(redactor.text(url))];
   const protocol = info.protocol === "scgi" ? " -p scgi" : "";
   return [
-    `deno run --allow-net --allow-read --allow-write jsr:@gatehouse/cgi/cli fetch${protocol} -i`,
+    `deno run --allow-net --allow-read --allow-write jsr:@gatehouse/cgi@0.3/cli fetch${protocol} -i`,
     ...options,
     `${shellQuote(addressText(address))} ${shellQuote(redactor.text(pathOf(url)))}`,
   ];

@@ -124,7 +124,7 @@ const DENIED: [args: string[], flags: string[], message: string][] = [
   [
     ["dev", HELLO],
     [],
-    `Deno denies read access to "${HELLO}". Type --allow-read=${HELLO} after "deno run", as in:\n\n  deno run --allow-all jsr:@gatehouse/cgi/cli dev app.ts`,
+    `Deno denies read access to "${HELLO}". Type --allow-read=${HELLO} after "deno run", as in:\n\n  deno run --allow-all jsr:@gatehouse/cgi@0.3/cli dev app.ts`,
   ],
   [
     ["dev", `${ROOT}examples`],
@@ -134,7 +134,7 @@ const DENIED: [args: string[], flags: string[], message: string][] = [
   [
     ["doctor", HELLO],
     [],
-    `after "deno run", as in:\n\n  deno run --allow-all jsr:@gatehouse/cgi/cli doctor`,
+    `after "deno run", as in:\n\n  deno run --allow-all jsr:@gatehouse/cgi@0.3/cli doctor`,
   ],
 ];
 for (const [args, flags, message] of DENIED) {

@@ -1,6 +1,7 @@
 /** The documentation refers to what exists: links, rules and files. */
 import { assert, assertEquals } from "@std/assert";
 import { existsSync, globSync } from "node:fs";
+import config from "../deno.json" with { type: "json" };
 import { ROOT } from "./testing/daemon.ts";
 
 const read = (path: string) => Deno.readTextFileSync(ROOT + path);
@@ -51,6 +52,18 @@ for (const path of PAGES) {
     assertEquals(broken, []);
   });
 }
+
+Deno.test("each specifier of the package names this minor version", () => {
+  const [major, minor] = config.version.split(".");
+  const pinned = `jsr:${config.name}@${major}.${minor}`;
+  const wrong = find("**/*.md", "**/*.ts").filter((path) => !/^tests\/|^CHANGELOG/.test(path))
+    .flatMap((path) => {
+      const specifiers = read(path).match(/jsr:@gatehouse\/cgi(?:@[\d.]*\d)?(?=[/\s"'`])/g) ?? [];
+      return specifiers.filter((specifier) => specifier !== pinned)
+        .map((specifier) => `${path}: ${specifier}`);
+    });
+  assertEquals(wrong, []);
+});
 
 /** Returns the numbers of the rules that a text cites, such as "rules C8 and C16" or "(rules A1 to A3)". */
 function citedRules(text: string): string[] {

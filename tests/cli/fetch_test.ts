@@ -348,6 +348,9 @@ const MISTAKES: [args: string[], message: string][] = [
   [["127.0.0.1:9000", "/", "/"], "One path is fetched"],
   [["127.0.0.1:9000", "/", "--values"], '--values takes no path: "/" is one too many.'],
   [["127.0.0.1:9000", "--values", "-p", "scgi"], "--values is for fastcgi"],
+  ...["-i", "-XPUT", "-Ha: b", "-da", "--root=/", "--variable=A=b"].map((
+    option,
+  ): [string[], string] => [["127.0.0.1:9000", "--values", option], "leave out --"]),
   [["9000"], `current value is "9000". Did you mean 127.0.0.1:9000?`],
   [["http://127.0.0.1:9000/a"], "Did you mean 127.0.0.1:9000 /a?"],
   [["127.0.0.1:9000", "--method", "PUT"], "There is no option --method. Use --request PUT."],
