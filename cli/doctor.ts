@@ -17,7 +17,8 @@ import {
   survivesTrial,
 } from "./doctor/findings.ts";
 import { judge, startFailure } from "./doctor/judge.ts";
-import type { FindingOf } from "./doctor/finding.ts";
+import { printFindings } from "./doctor/finding.ts";
+import { isServer, runServer } from "./doctor/servers.ts";
 import { scriptNameOf, type Trial, type TrialRequest, tryScript } from "./doctor/trial.ts";
 import { User } from "./doctor/user.ts";
 import { UsageError } from "./errors.ts";
@@ -33,11 +34,11 @@ const ROOT = 0;
 /** The options of `doctor`. */
 export const usage: Usage = {
   name: "doctor",
-  operands: "SCRIPT | nginx",
+  operands: "SCRIPT | nginx|apache|lighttpd",
   about:
     `Finds out why a CGI script does not respond: looks at its file, runs it as a web server does, and prints what is
 wrong, each with the line of shell that fixes it, if there is one. Ends with 0 if nothing is wrong, else with 1.
-"nginx" reads nginx's configuration instead, and connects to the daemons that it names.`,
+The name of a web server instead makes it read that server's configuration, and connect to the daemons that it names.`,
   options: [
     {
       name: "user",
@@ -64,7 +65,16 @@ DENO_DIR=/var/cache/deno. Default: PATH=${SEARCH_PATH}`,
       about: "the web server's limit of memory for scripts, such as 512m: Apache's\nRLimitMEM",
     },
     { name: "timeout", value: "SECONDS", about: "how long the script may take. Default: 10" },
-    { name: "conf", value: "FILE", about: "nginx's configuration. Default: /etc/nginx/nginx.conf" },
+    {
+      name: "conf",
+      value: "FILE",
+      about: "the web server's configuration. Default: that of Debian or Fedora",
+    },
+    {
+      name: "script",
+      value: "FILE",
+      about: "with a web server: find out why it does not run this script",
+    },
   ],
   example: `deno run --allow-all ${SPECIFIER} doctor hello.ts
 sudo gatehouse doctor /usr/lib/cgi-bin/hello.ts --user www-data`,
@@ -79,8 +89,11 @@ export async function run(args: Arguments): Promise<number> {
   if (extra !== undefined) {
     throw new UsageError(`One script is examined: "${extra}" is one too many.`);
   }
-  if (operand === "nginx") return await runNginx(args);
-  if (args.has("conf")) throw new UsageError("--conf is for nginx: doctor nginx --conf FILE");
+  if (isServer(operand)) return await runServer(operand, args);
+  const other = ["conf", "script"].find((name) => args.has(name));
+  if (other !== undefined) {
+    throw new UsageError(`--${other} is for a web server: doctor nginx --${other} FILE`);
+  }
   const name = args.text("user");
   if (name === undefined && Deno.uid() === ROOT) {
     throw new UsageError(
@@ -110,7 +123,7 @@ export async function run(args: Arguments): Promise<number> {
   const { file } = known;
   const refusal = file === undefined ? "" : refuseTrial(file, user, findings);
   if (file === undefined || refusal !== undefined) {
-    print(findings);
+    printFindings(findings);
     if (refusal) console.log(`\nNot tried, ${printable(refusal)}`);
     return findings.length === 0 ? 0 : 1;
   }
@@ -122,32 +135,9 @@ export async function run(args: Arguments): Promise<number> {
     : findings.some(preventsStart) || findings.some(({ id }) => id === cause.id)
     ? findings
     : [...findings, cause];
-  print(all);
+  printFindings(all);
   printTrial(trial);
   return all.length === 0 ? 0 : 1;
-}
-
-/** Examines nginx. @returns The exit code. */
-async function runNginx(args: Arguments): Promise<number> {
-  const other = ["env", "path", "query", "header", "data", "memory"].find((name) => args.has(name));
-  if (other !== undefined) {
-    throw new UsageError(
-      `--${other} is for scripts. Name a script of this name by its path: ./nginx`,
-    );
-  }
-  const { examineNginx } = await import("./doctor/nginx.ts");
-  const file = resolve(args.text("conf") ?? "/etc/nginx/nginx.conf");
-  const seconds = args.number("timeout", 1) ?? 10;
-  const { passes, findings } = await examineNginx(file, args.text("user"), seconds * 1000);
-  console.log(`${printable(file)}: ${passes} ${passes === 1 ? "address" : "addresses"}`);
-  if (passes === 0) {
-    console.log(
-      "\nNothing is passed to a daemon. What to write: gatehouse config nginx",
-    );
-    return 1;
-  }
-  print(findings);
-  return findings.length === 0 ? 0 : 1;
 }
 
 /** Returns why a script must not be run, or undefined if it may. */
@@ -175,13 +165,6 @@ async function readRequest(args: Arguments, script: string): Promise<TrialReques
   url.search = args.text("query") ?? "";
   const method = body === undefined ? "GET" : "POST";
   return { request: new Request(url, { method, headers, body }), body, pathInfo };
-}
-
-function print(findings: FindingOf[]): void {
-  if (findings.length === 0) console.log("\nNothing is wrong.");
-  for (const { id, what, line, advice } of findings) {
-    console.log(`\n${what} [${id}]\n${line === undefined ? `  ${advice}` : `    ${line}`}`);
-  }
 }
 
 function printTrial(trial: Trial): void {

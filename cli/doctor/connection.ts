@@ -182,3 +182,23 @@ async function tryHead(
     return undefined;
   }
 }
+
+/** Examines the addresses of all directives. Several may name one daemon: it is asked once for each protocol. */
+export async function examineAddresses(
+  passes: (Connecting & { addresses: string[] })[],
+  user: User,
+  ms: number,
+): Promise<ConnectionFinding[]> {
+  const seen = new Set<string>();
+  const findings: ConnectionFinding[] = [];
+  for (const pass of passes) {
+    for (const address of pass.addresses) {
+      const key = `${pass.protocol} ${address}`;
+      if (seen.has(key)) continue;
+      seen.add(key);
+      const finding = await examineAddress(pass, address, user, ms);
+      if (finding !== undefined) findings.push(finding);
+    }
+  }
+  return findings;
+}

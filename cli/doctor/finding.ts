@@ -44,3 +44,11 @@ export function createFinding<Id extends string>(
   const { what, advice } = kinds[id];
   return { id, what: fill(what), advice: fill(advice), line };
 }
+
+/** Prints findings. */
+export function printFindings(findings: FindingOf[]): void {
+  if (findings.length === 0) console.log("\nNothing is wrong.");
+  for (const { id, what, line, advice } of findings) {
+    console.log(`\n${what} [${id}]\n${line === undefined ? `  ${advice}` : `    ${line}`}`);
+  }
+}

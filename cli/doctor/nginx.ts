@@ -9,11 +9,12 @@ import { hostMap } from "../config/nginx.ts";
 import {
   type Connecting,
   CONNECTION_FINDINGS,
-  examineAddress,
+  examineAddresses,
   type Protocol,
 } from "./connection.ts";
 import { createFinding, type FindingOf } from "./finding.ts";
 import { type Directive, readNginxConfig } from "./nginx_config.ts";
+import type { Examined, Report } from "./servers.ts";
 import { User } from "./user.ts";
 
 /** All kinds of findings. Words in braces are replaced. */
@@ -56,48 +57,42 @@ interface Pass extends Connecting {
   ports: string[];
 }
 
-/**
- * Finds faults between nginx and the daemons that its configuration names.
- *
- * @param file The configuration.
- * @param userName The user of nginx, if the configuration does not say it.
- * @param ms How long a daemon may take to respond, in milliseconds.
- */
-export async function examineNginx(
-  file: string,
-  userName: string | undefined,
-  ms: number,
-): Promise<{ passes: number; findings: NginxFinding[] }> {
+/** Finds faults between nginx and the daemons that its configuration names. */
+export async function examineNginx({ file, userName, ms }: Examined): Promise<Report> {
   const config = readNginxConfig(file);
   const named = config.findLast(({ name }) => name === "user")?.args[0];
   const user = User.find(userName ?? named ?? "nobody");
   const passes = [...passesOf(config, upstreamsOf(config), NOTHING, [])];
-  const findings: NginxFinding[] = [...emptyIncludes(config)].map((include) =>
-    createFinding(NGINX_FINDINGS, "include", {
-      include: `include ${include}`,
-      folder: dirname(include),
-    })
-  );
-  for (const pass of passes) {
-    const common = { pass: pass.text, user: user.name };
-    if (pass.name === "fastcgi_pass" && !pass.adds.fastcgi_param.has("REQUEST_METHOD")) {
-      findings.push(createFinding(NGINX_FINDINGS, "parameters", common));
-    }
-    const host = wrongHost(pass);
-    if (host !== undefined) {
-      findings.push(createFinding(NGINX_FINDINGS, "host", { ...common, ...host }));
-    }
-    for (const address of pass.addresses) {
-      const finding = await examineAddress(pass, address, user, ms);
-      if (finding !== undefined) findings.push(finding);
-    }
-  }
-  // Several locations may name one daemon.
+  const findings = [
+    ...[...emptyIncludes(config)].map((include) =>
+      createFinding(NGINX_FINDINGS, "include", {
+        include: `include ${include}`,
+        folder: dirname(include),
+      })
+    ),
+    ...passes.flatMap(examinePass),
+    ...await examineAddresses(passes, user, ms),
+  ];
+  // Several locations may say the same.
   const texts = findings.map(({ what }) => what);
   return {
+    user,
     passes: passes.length,
     findings: findings.filter(({ what }, i) => texts.indexOf(what) === i),
   };
+}
+
+function examinePass(pass: Pass): NginxFinding[] {
+  const findings: NginxFinding[] = [];
+  const common = { pass: pass.text };
+  if (pass.name === "fastcgi_pass" && !pass.adds.fastcgi_param.has("REQUEST_METHOD")) {
+    findings.push(createFinding(NGINX_FINDINGS, "parameters", common));
+  }
+  const host = wrongHost(pass);
+  if (host !== undefined) {
+    findings.push(createFinding(NGINX_FINDINGS, "host", { ...common, ...host }));
+  }
+  return findings;
 }
 
 /** Yields the patterns that include nothing as a bracket in them has no end. */

@@ -1,5 +1,7 @@
 /** docs/troubleshooting.md: each entry's fault logs its message in Apache's log, and its line fixes the fault. */
 import { assert, assertEquals } from "@std/assert";
+import { APACHE_FINDINGS } from "../../cli/doctor/apache.ts";
+import { APACHE_SCRIPT_FINDINGS } from "../../cli/doctor/apache_script.ts";
 import { FINDINGS } from "../../cli/doctor/findings.ts";
 import { NGINX_FINDINGS } from "../../cli/doctor/nginx.ts";
 import { eventually } from "../servers/harness.ts";
@@ -136,5 +138,6 @@ const PLAIN = [
 Deno.test("docs/troubleshooting.md has what doctor finds", () => {
   const anchors = [...PAGE.matchAll(/<a id="([\w-]+)">/g)].map(([, id]) => id);
   const scripts = Object.keys(FINDINGS).filter((id) => !PLAIN.includes(id));
-  assertEquals(anchors.sort(), [...scripts, ...Object.keys(NGINX_FINDINGS)].sort());
+  const servers = [NGINX_FINDINGS, APACHE_FINDINGS, APACHE_SCRIPT_FINDINGS].flatMap(Object.keys);
+  assertEquals(anchors.sort(), [...new Set([...scripts, ...servers])].sort());
 });

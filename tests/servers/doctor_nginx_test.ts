@@ -6,13 +6,13 @@ import {
   assertStringIncludes,
   assertThrows,
 } from "@std/assert";
-import { main } from "../../cli.ts";
 import { serveFastCGI } from "../../fastcgi.ts";
 import { NGINX_FINDINGS } from "../../cli/doctor/nginx.ts";
 import { readNginxConfig } from "../../cli/doctor/nginx_config.ts";
 import { User } from "../../cli/doctor/user.ts";
 import { testWith } from "../testing/needs.ts";
 import { request } from "./client.ts";
+import { doctor as run } from "./doctor.ts";
 import { freePort, Rig } from "./harness.ts";
 import { stockParameters } from "./nginx.ts";
 
@@ -22,19 +22,8 @@ const USER = Deno.uid() === 0 ? "www-data" : User.find(undefined).name;
 const PARAMETERS = "include fastcgi_params; fastcgi_param HTTP_HOST $host:$server_port;";
 const tested = new Set<string>();
 
-/** Runs doctor. @returns Its exit code, and what it prints. */
-async function doctor(...args: string[]): Promise<{ code: number; stdout: string; ids: string[] }> {
-  const { log } = console;
-  let stdout = "";
-  console.log = (text = "") => stdout += `${text}\n`;
-  try {
-    const code = await main(["doctor", "nginx", ...args]);
-    const ids = [...stdout.matchAll(/ \[([a-z-]+)\]$/gm)].map(([, id]) => id);
-    return { code, stdout, ids };
-  } finally {
-    console.log = log;
-  }
-}
+/** Runs doctor for nginx. */
+const doctor = (...args: string[]) => run("nginx", ...args);
 
 /** Writes a configuration whose server is in an included file. */
 function write(rig: Rig, name: string, blocks: string, port = 1): string {

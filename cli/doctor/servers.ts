@@ -1,0 +1,111 @@
+/**
+ * `doctor nginx` and its like: reads the configuration of a web server, and connects to the daemons that it names.
+ *
+ * @module
+ */
+
+import { resolve } from "node:path";
+import { shellQuote } from "../../debug/shell_command.ts";
+import { printable } from "../../io/printable.ts";
+import type { Arguments } from "../arguments.ts";
+import { Failure, UsageError } from "../errors.ts";
+import { type FindingOf, printFindings } from "./finding.ts";
+import { stat, type User } from "./user.ts";
+
+/** What is examined of a web server. */
+export interface Examined {
+  /** Its configuration. */
+  file: string;
+  /** Its user, if the configuration does not say it. */
+  userName: string | undefined;
+  /** The script that it does not run; undefined to examine the daemons. */
+  script: string | undefined;
+  /** How long a daemon may take to respond, in milliseconds. */
+  ms: number;
+}
+
+/** What was found. */
+export interface Report {
+  /** The user of the web server. */
+  user: User;
+  /** How many directives pass requests to a daemon. */
+  passes: number;
+  findings: FindingOf[];
+}
+
+/** A web server whose configuration can be read. */
+interface Server {
+  /** Where its configuration is: on Debian, on Fedora. */
+  files: string[];
+  examine(examined: Examined): Promise<Report>;
+}
+
+/** The web servers by their names on the command line. */
+const SERVERS: Record<string, Server> = {
+  nginx: {
+    files: ["/etc/nginx/nginx.conf"],
+    examine: async (examined) => await (await import("./nginx.ts")).examineNginx(examined),
+  },
+  apache: {
+    files: ["/etc/apache2/apache2.conf", "/etc/httpd/conf/httpd.conf"],
+    examine: async (examined) => await (await import("./apache.ts")).examineApache(examined),
+  },
+};
+
+/** The options that are for scripts. */
+const SCRIPT_OPTIONS = ["env", "path", "query", "header", "data", "memory"];
+
+/** Returns whether an operand names a web server. */
+export function isServer(operand: string): boolean {
+  return Object.hasOwn(SERVERS, operand);
+}
+
+/** Returns the configuration of a web server on this machine. */
+function configurationOf(name: string, conf: string | undefined): string {
+  if (conf !== undefined) return resolve(conf);
+  const { files } = SERVERS[name];
+  const file = files.find((file) => stat(file) !== undefined);
+  if (file !== undefined) return file;
+  throw new Failure(
+    `Cannot find the configuration of ${name}: there is no ${
+      files.join(" or ")
+    }. Name it: --conf FILE`,
+  );
+}
+
+/** Examines a web server. @returns The exit code. */
+export async function runServer(name: string, args: Arguments): Promise<number> {
+  const other = SCRIPT_OPTIONS.find((option) => args.has(option));
+  if (other !== undefined) {
+    throw new UsageError(
+      `--${other} is for scripts. Name a script of this name by its path: ./${name}`,
+    );
+  }
+  const file = configurationOf(name, args.text("conf"));
+  const path = args.text("script");
+  const script = path === undefined ? undefined : resolve(path);
+  if (script !== undefined && stat(script)?.isFile !== true) {
+    throw new UsageError(`--script must be a file: there is none at ${script}`);
+  }
+  const ms = (args.number("timeout", 1) ?? 10) * 1000;
+  const examined = { file, userName: args.text("user"), script, ms };
+  const { user, passes, findings } = await SERVERS[name].examine(examined);
+  if (script !== undefined) {
+    console.log(`${printable(script)}, by ${printable(file)}`);
+    printFindings(findings);
+    if (findings.length > 0) return 1;
+    console.log(
+      `${name} runs it. To examine the script: gatehouse doctor ${
+        printable(shellQuote(script))
+      } --user ${user.name}`,
+    );
+    return 0;
+  }
+  console.log(`${printable(file)}: ${passes} ${passes === 1 ? "address" : "addresses"}`);
+  if (passes === 0 && findings.length === 0) {
+    console.log(`\nNothing is passed to a daemon. What to write: gatehouse config ${name}`);
+    return 1;
+  }
+  printFindings(findings);
+  return findings.length === 0 ? 0 : 1;
+}
