@@ -18,7 +18,7 @@ import {
   type Protocol,
 } from "./connection.ts";
 import { createFinding, type FindingOf } from "./finding.ts";
-import type { Examined, Report } from "./servers.ts";
+import type { Examined, Report } from "./report.ts";
 import { User } from "./user.ts";
 
 /** All kinds of findings. Words in braces are replaced. */

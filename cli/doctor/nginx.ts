@@ -14,7 +14,7 @@ import {
 } from "./connection.ts";
 import { createFinding, type FindingOf } from "./finding.ts";
 import { type Directive, readNginxConfig } from "./nginx_config.ts";
-import type { Examined, Report } from "./servers.ts";
+import type { Examined, Report } from "./report.ts";
 import { User } from "./user.ts";
 
 /** All kinds of findings. Words in braces are replaced. */

@@ -9,29 +9,9 @@ import { shellQuote } from "../../debug/shell_command.ts";
 import { printable } from "../../io/printable.ts";
 import type { Arguments } from "../arguments.ts";
 import { Failure, UsageError } from "../errors.ts";
-import { type FindingOf, printFindings } from "./finding.ts";
-import { stat, type User } from "./user.ts";
-
-/** What is examined of a web server. */
-export interface Examined {
-  /** Its configuration. */
-  file: string;
-  /** Its user, if the configuration does not say it. */
-  userName: string | undefined;
-  /** The script that it does not run; undefined to examine the daemons. */
-  script: string | undefined;
-  /** How long a daemon may take to respond, in milliseconds. */
-  ms: number;
-}
-
-/** What was found. */
-export interface Report {
-  /** The user of the web server. */
-  user: User;
-  /** How many directives pass requests to a daemon. */
-  passes: number;
-  findings: FindingOf[];
-}
+import { printFindings } from "./finding.ts";
+import type { Examined, Report } from "./report.ts";
+import { stat } from "./user.ts";
 
 /** A web server whose configuration can be read. */
 interface Server {
