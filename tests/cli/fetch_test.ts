@@ -3,7 +3,7 @@ import type { App } from "../../bridge/app.ts";
 import { serveFastCGI } from "../../fastcgi.ts";
 import { serveHTTP } from "../../http.ts";
 import { serveSCGI } from "../../scgi.ts";
-import { PHP_FPM } from "../servers/php.ts";
+import { fpmConfig, PHP_FPM } from "../servers/php.ts";
 import { bytes } from "../testing/bytes.ts";
 import { runCommandLine, served, startServe } from "../testing/command_line.ts";
 import { Program, ROOT } from "../testing/daemon.ts";
@@ -302,19 +302,8 @@ testWith(
     const folder = await Deno.makeTempDir();
     await Deno.chmod(folder, 0o755);
     const socket = `${folder}/fpm.sock`;
-    const user = Deno.uid() === 0 ? "user = www-data\ngroup = www-data\n" : "";
-    await Deno.writeTextFile(
-      `${folder}/fpm.conf`,
-      `[global]
-error_log = /dev/stderr
-daemonize = no
-[www]
-${user}listen = ${socket}
-pm = static
-pm.max_children = 1
-ping.path = /ping
-`,
-    );
+    const pool = { listen: socket, children: 1, lines: "ping.path = /ping" };
+    await Deno.writeTextFile(`${folder}/fpm.conf`, fpmConfig("/dev/stderr", pool));
     await using fpm = new Program(PHP_FPM, { args: ["-y", `${folder}/fpm.conf`] });
     await fpm.says("ready to handle connections");
     const run = (...args: string[]) =>

@@ -1,6 +1,6 @@
 /** docs/old-programs.md, run word for word. */
 import { assertEquals } from "@std/assert";
-import { PHP_FPM } from "../servers/php.ts";
+import { fpmConfig, PHP_FPM } from "../servers/php.ts";
 import { eventually, freePort, Program as Server } from "../servers/harness.ts";
 import { Program } from "../testing/daemon.ts";
 import { testWith } from "../testing/needs.ts";
@@ -64,19 +64,8 @@ function expected(next: Block | undefined): string {
 }
 
 async function startPHP(machine: Machine): Promise<AsyncDisposable> {
-  const root = Deno.uid() === 0;
-  const config = machine.write(
-    "fpm.conf",
-    `[global]
-error_log = ${machine.home}/fpm.log
-daemonize = no
-[www]
-listen = ${machine.home}/php.sock
-${root ? "user = www-data\ngroup = www-data\nlisten.mode = 0666" : ""}
-pm = static
-pm.max_children = 1
-`,
-  );
+  const pool = { listen: `${machine.home}/php.sock`, children: 1 };
+  const config = machine.write("fpm.conf", fpmConfig(`${machine.home}/fpm.log`, pool));
   const server = new Server("PHP-FPM", PHP_FPM, {
     args: ["--nodaemonize", "--fpm-config", config],
   });

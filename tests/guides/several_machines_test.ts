@@ -2,6 +2,7 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { Client } from "../servers/client.ts";
 import { eventually, Program, type Rig, within } from "../servers/harness.ts";
+import { Load } from "../servers/load.ts";
 import { nginxCommand } from "../servers/nginx.ts";
 import { ROOT } from "../testing/daemon.ts";
 import { Network, testInNetwork } from "../testing/network.ts";
@@ -72,40 +73,17 @@ class Visitor {
   }
 }
 
-/** Visitors who send requests until they are stopped. */
-class Load {
-  responses = 0;
-  /** The requests that failed, by their method. */
-  readonly failures = { GET: [] as (number | "lost")[], POST: [] as (number | "lost")[] };
-  #stopped = false;
-  #done: Promise<unknown>;
+/** The requests that failed, by their method. */
+type Failures = Record<"GET" | "POST", (number | "lost")[]>;
 
-  constructor(visitors: Visitor[]) {
-    this.#done = Promise.all(visitors.map(async (visitor) => {
-      while (!this.#stopped) {
-        for (const method of ["GET", "POST"] as const) {
-          const status = await visitor.send(method);
-          if (status === 200) this.responses++;
-          else this.failures[method].push(status);
-        }
-      }
-    }));
-    // stop() reports the error.
-    this.#done.catch(() => {});
-  }
-
-  /** Waits for a number of further responses. */
-  async more(count: number): Promise<void> {
-    const target = this.responses + count;
-    await Promise.race([
-      eventually(`${count} more responses`, () => this.responses >= target),
-      this.#done,
-    ]);
-  }
-
-  async stop(): Promise<void> {
-    this.#stopped = true;
-    await within("the last responses", this.#done, 30_000);
+/** Sends requests of a visitor until the load is stopped. */
+async function visit(load: Load, visitor: Visitor, failures: Failures): Promise<void> {
+  while (!load.stopped) {
+    for (const method of ["GET", "POST"] as const) {
+      const status = await visitor.send(method);
+      if (status === 200) load.responses++;
+      else failures[method].push(status);
+    }
   }
 }
 
@@ -408,13 +386,16 @@ for (const balancer of Object.keys(BALANCERS)) {
     async (t) => {
       await using site = await Site.start(balancer);
       const visitors = Array.from({ length: VISITORS }, () => new Visitor(site.host));
-      const under = async (use: (load: Load) => Promise<void>): Promise<Load["failures"]> => {
-        const load = new Load(visitors);
+      const under = async (use: (load: Load) => Promise<void>): Promise<Failures> => {
+        const failures: Failures = { GET: [], POST: [] };
+        const load = new Load(
+          visitors.map((visitor) => (load) => visit(load, visitor, failures)),
+        );
         await load.more(50);
         await use(load);
         await load.more(100);
         await load.stop();
-        return load.failures;
+        return failures;
       };
 
       await t.step("only the web server's machine is served", async () => {

@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { fastCGIGateway } from "../../gateway.ts";
 import { eventually, type Program, type Rig, Suite, within } from "./harness.ts";
-import { PHP_FPM } from "./php.ts";
+import { PHP_FPM, startFPM } from "./php.ts";
 
 const WIKI = "/usr/share/dokuwiki";
 const TYPES: Record<string, string> = {
@@ -75,24 +75,13 @@ async function configure(rig: Rig): Promise<void> {
     "prepend.php",
     `<?php define('DOKU_MAIN_CONF', '${conf}/'); define('DOKU_CONF', '${conf}/');`,
   );
-  const root = Deno.uid() === 0;
-  if (root) run("chown", "-R", "www-data", conf, data);
-  const config = rig.write(
-    "fpm.conf",
-    `[global]
-error_log = ${rig.logFile("fpm.log")}
-daemonize = no
-[wiki]
-listen = ${rig.dir}/fpm.sock
-${root ? "user = www-data\ngroup = www-data\nlisten.mode = 0666" : ""}
-pm = static
-pm.max_children = 3
-php_admin_value[session.save_path] = ${rig.dir}/cache
-php_admin_value[auto_prepend_file] = ${prepend}
-`,
-  );
-  rig.spawn("PHP-FPM", PHP_FPM, ["--nodaemonize", "--fpm-config", config]);
-  await eventually("PHP-FPM is ready", () => rig.read("fpm.log").includes("ready to handle"));
+  if (Deno.uid() === 0) run("chown", "-R", "www-data", conf, data);
+  await startFPM(rig, {
+    listen: `${rig.dir}/fpm.sock`,
+    children: 3,
+    lines: `php_admin_value[session.save_path] = ${rig.dir}/cache
+php_admin_value[auto_prepend_file] = ${prepend}`,
+  });
 }
 
 /** Serves a static file; returns undefined for a path that needs PHP. */

@@ -5,7 +5,7 @@ import { cgiGateway, fastCGIGateway, fetchFastCGI, type Gateway } from "../../ga
 import { Client, request } from "./client.ts";
 import { serve } from "./gateway_server.ts";
 import { eventually, freePort, type Rig, Suite, within } from "./harness.ts";
-import { PHP_FPM } from "./php.ts";
+import { PHP_FPM, startFPM } from "./php.ts";
 
 const MEGABYTE = 1_048_576;
 
@@ -57,7 +57,7 @@ const php = new Suite("gateway: PHP", {
   for (const folder of ["www", "www/sub", "www/upload"]) {
     Deno.chmodSync(`${rig.dir}/${folder}`, 0o755);
   }
-  const port = await startFPM(rig);
+  const port = await startPools(rig);
   const log: string[] = [];
   const options = { root: `${rig.dir}/www`, log: (line: string) => void log.push(line) };
   const tcp = `127.0.0.1:${port}`;
@@ -84,31 +84,17 @@ const php = new Suite("gateway: PHP", {
 });
 
 /** Starts PHP-FPM with one process per pool, where a kept connection must not block another. */
-async function startFPM(rig: Rig): Promise<number> {
+async function startPools(rig: Rig): Promise<number> {
   const port = freePort();
-  const pool = (name: string, listen: string) =>
-    `[${name}]
-listen = ${listen}
-${Deno.uid() === 0 ? "user = www-data\ngroup = www-data\nlisten.mode = 0666" : ""}
-pm = static
-pm.max_children = 1
-catch_workers_output = yes
+  const lines = `catch_workers_output = yes
 php_admin_value[session.save_path] = ${rig.dir}/cache
 php_admin_value[upload_max_filesize] = 200M
 php_admin_value[post_max_size] = 200M
 php_admin_value[display_errors] = 0
 php_admin_value[log_errors] = 1
-php_admin_value[opcache.enable] = 0
-`;
-  const config = rig.write(
-    "fpm.conf",
-    `[global]
-error_log = ${rig.logFile("fpm.log")}
-daemonize = no
-${pool("tcp", `127.0.0.1:${port}`)}${pool("unix", `${rig.dir}/fpm.sock`)}`,
-  );
-  rig.spawn("PHP-FPM", PHP_FPM, ["--nodaemonize", "--fpm-config", config]);
-  await eventually("PHP-FPM is ready", () => rig.read("fpm.log").includes("ready to handle"));
+php_admin_value[opcache.enable] = 0`;
+  const listens = [`127.0.0.1:${port}`, `${rig.dir}/fpm.sock`];
+  await startFPM(rig, ...listens.map((listen) => ({ listen, children: 1, lines })));
   return port;
 }
 

@@ -3,9 +3,9 @@ import { assertEquals, assertStringIncludes } from "@std/assert";
 import { fastCGIGateway } from "../../gateway.ts";
 import { request } from "./client.ts";
 import { serve } from "./gateway_server.ts";
-import { eventually, type Rig, Suite } from "./harness.ts";
+import { type Rig, Suite } from "./harness.ts";
 import { nginxCommand } from "./nginx.ts";
-import { PHP_FPM } from "./php.ts";
+import { PHP_FPM, startFPM } from "./php.ts";
 
 /** Each server has a folder of its own, so that both begin with none. */
 const SCRIPT = `<?php
@@ -104,20 +104,7 @@ const dav = new Suite("gateway: sabre/dav", {
     Deno.chmodSync(rig.write(`www/data-${name}.locks`, ""), 0o666);
   }
   const socket = `${rig.dir}/fpm.sock`;
-  const config = rig.write(
-    "fpm.conf",
-    `[global]
-error_log = ${rig.logFile("fpm.log")}
-daemonize = no
-[www]
-listen = ${socket}
-${Deno.uid() === 0 ? "user = www-data\ngroup = www-data\nlisten.mode = 0666" : ""}
-pm = static
-pm.max_children = 2
-`,
-  );
-  rig.spawn("PHP-FPM", PHP_FPM, ["--nodaemonize", "--fpm-config", config]);
-  await eventually("PHP-FPM is ready", () => rig.read("fpm.log").includes("ready to handle"));
+  await startFPM(rig, { listen: socket, children: 2 });
   const root = `${rig.dir}/www`;
   const { port } = await rig.serve("nginx", ["port"], ({ port }) =>
     nginxCommand(rig, [`

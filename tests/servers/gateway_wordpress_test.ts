@@ -5,7 +5,7 @@ import { request } from "./client.ts";
 import { serve } from "./gateway_server.ts";
 import { eventually, type Rig, Suite, within } from "./harness.ts";
 import { nginxCommand } from "./nginx.ts";
-import { PHP_FPM } from "./php.ts";
+import { PHP_FPM, startFPM } from "./php.ts";
 
 const WORDPRESS = "/usr/share/wordpress";
 const PASSWORD = "a password of the test";
@@ -71,22 +71,6 @@ async function startDatabase(rig: Rig): Promise<void> {
   await run("mariadb", [`--socket=${socket}`, "-uroot", "-e", "CREATE DATABASE wordpress"]);
 }
 
-async function startPHP(rig: Rig): Promise<string> {
-  const socket = `${rig.dir}/fpm.sock`;
-  const text = `[global]
-error_log = ${rig.logFile("fpm.log")}
-daemonize = no
-[www]
-listen = ${socket}
-${Deno.uid() === 0 ? "user = www-data\ngroup = www-data\nlisten.mode = 0666" : ""}
-pm = static
-pm.max_children = 4
-`;
-  rig.spawn("PHP-FPM", PHP_FPM, ["--nodaemonize", "--fpm-config", rig.write("fpm.conf", text)]);
-  await eventually("PHP-FPM is ready", () => rig.read("fpm.log").includes("ready to handle"));
-  return socket;
-}
-
 /** Installing it and its database is too much for CI. */
 const heavy = Deno.env.get("GATEHOUSE_PROGRAMS") === "1";
 
@@ -105,7 +89,8 @@ const wordpress = new Suite("gateway: WordPress", {
   rig.write("www/wp-content/themes/test/style.css", "/* Theme Name: test */");
   rig.write("www/wp-content/themes/test/index.php", THEME);
   await startDatabase(rig);
-  const socket = await startPHP(rig);
+  const socket = `${rig.dir}/fpm.sock`;
+  await startFPM(rig, { listen: socket, children: 4 });
   const { port } = await rig.serve("nginx", ["port"], ({ port }) =>
     nginxCommand(rig, [`
 server {

@@ -5,6 +5,7 @@ import { Client, request, Witness } from "./client.ts";
 import { configuration, eventually, type Rig, Suite, within } from "./harness.ts";
 import { handDown, keepSocket } from "../testing/hand_down.ts";
 import { suspend } from "../testing/processes.ts";
+import { Load } from "./load.ts";
 import { nginxCommand } from "./nginx.ts";
 import { startWorkers } from "./workers.ts";
 
@@ -31,54 +32,38 @@ const balanced = new Suite(
   },
 );
 
-/** Sends requests until it is stopped, and checks every byte of every response. */
-class Load {
-  responses = 0;
-  #host: string;
-  #length: number;
-  #stopped = false;
-  #done: Promise<unknown>;
+/**
+ * Starts clients that check every byte of every response.
+ *
+ * @param length How many bytes each body has.
+ */
+function startLoad(host: string, clients: number, length: number): Load {
+  return new Load(
+    Array.from({ length: clients }, (_, i) => (load) => sendBodies(load, host, i, length)),
+  );
+}
 
-  /** @param length How many bytes each body has. */
-  constructor(host: string, clients: number, length: number) {
-    this.#host = host;
-    this.#length = length;
-    this.#done = Promise.all(Array.from({ length: clients }, (_, i) => this.#work(i)));
-    // stop() reports the error.
-    this.#done.catch(() => {});
-  }
-
-  async #work(number: number): Promise<void> {
-    let client = await Client.connect(this.#host);
-    for (let round = 0; !this.#stopped; round++) {
-      const body = new Uint8Array(this.#length).fill(number * 16 + round % 16);
-      await client.sendHead("POST", "/echo", [["Content-Length", String(body.length)]]);
-      await client.send(body);
-      const response = await client.readResponse();
-      assertEquals([response.status, response.body.length], [200, body.length]);
-      assert(response.body.every((byte) => byte === body[0]));
-      this.responses++;
-      // nginx closes a connection after some requests.
-      if (response.head.get("connection") !== "close") continue;
-      client[Symbol.dispose]();
-      client = await Client.connect(this.#host);
-    }
+async function sendBodies(
+  load: Load,
+  host: string,
+  number: number,
+  length: number,
+): Promise<void> {
+  let client = await Client.connect(host);
+  for (let round = 0; !load.stopped; round++) {
+    const body = new Uint8Array(length).fill(number * 16 + round % 16);
+    await client.sendHead("POST", "/echo", [["Content-Length", String(body.length)]]);
+    await client.send(body);
+    const response = await client.readResponse();
+    assertEquals([response.status, response.body.length], [200, body.length]);
+    assert(response.body.every((byte) => byte === body[0]));
+    load.responses++;
+    // nginx closes a connection after some requests.
+    if (response.head.get("connection") !== "close") continue;
     client[Symbol.dispose]();
+    client = await Client.connect(host);
   }
-
-  /** Waits for a number of further responses. */
-  async more(count: number): Promise<void> {
-    const target = this.responses + count;
-    await Promise.race([
-      eventually(`${count} more responses`, () => this.responses >= target),
-      this.#done,
-    ]);
-  }
-
-  async stop(): Promise<void> {
-    this.#stopped = true;
-    await within("the last responses", this.#done);
-  }
+  client[Symbol.dispose]();
 }
 
 /** Starts streamed responses; the function that it returns ends them and returns their bodies. */
@@ -116,7 +101,7 @@ balanced.test("restart under load without losing a byte", async ({ host, daemons
     const before = rig.daemonAt(address);
     // Without load, nginx gives each back end the same number.
     const endStreams = await openStreams(host, 4);
-    const load = new Load(host, 4, 100_000);
+    const load = startLoad(host, 4, 100_000);
     await load.more(20);
     before.process.kill("SIGTERM");
     await eventually("the daemon closes its listener", () => isRefused(address));
@@ -162,7 +147,7 @@ for (const over of ["TCP", "a Unix socket"]) {
   fleet.test("SIGHUP loses no request", async ({ host, workers }) => {
     const begun = () => workers.output.split("begins").length - 1;
     await eventually("both workers begin", () => begun() === 2);
-    const load = new Load(host, 10, 100);
+    const load = startLoad(host, 10, 100);
     for (let reload = 1; reload <= 3; reload++) {
       await load.more(100);
       workers.process.kill("SIGHUP");
@@ -192,7 +177,7 @@ for (const over of ["TCP", "a Unix socket"]) {
   sockets.test("SIGTERM loses no request", async ({ host, start }) => {
     let daemon = await start();
     try {
-      const load = new Load(host, 10, 100);
+      const load = startLoad(host, 10, 100);
       for (let restart = 1; restart <= 3; restart++) {
         await load.more(100);
         assertEquals(await daemon.stop(), 0, daemon.log);

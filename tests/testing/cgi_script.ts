@@ -1,7 +1,7 @@
 import { Buffer } from "@std/io/buffer";
 import type { App } from "../../bridge/app.ts";
 import { type CGIOptions, serveCGI } from "../../cgi.ts";
-import { type ParsedResponse, parseResponse } from "./response.ts";
+import { type ParsedResponse, parseOutput, parseResponse } from "./response.ts";
 import { text } from "./bytes.ts";
 import { deadline } from "./deadline.ts";
 
@@ -93,15 +93,6 @@ export async function runScript(
     "the script's end",
     30_000,
   );
-  const response = stdout.length > 0 ? parseResponse(stdout) : NO_RESPONSE;
+  const response = parseOutput(stdout);
   return { ...response, code, stdout, stderr: new TextDecoder().decode(stderr) };
 }
-
-const NO_RESPONSE: ParsedResponse = {
-  status: undefined,
-  reason: "",
-  fields: [],
-  headers: new Headers(),
-  body: new Uint8Array(),
-  head: "",
-};

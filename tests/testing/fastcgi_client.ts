@@ -1,6 +1,6 @@
 import { type FastCGIOptions, serveFastCGI } from "../../fastcgi.ts";
 import type { App } from "../../bridge/app.ts";
-import { type ParsedResponse, parseResponse } from "./response.ts";
+import { type ParsedResponse, parseOutput } from "./response.ts";
 import { concat, text } from "./bytes.ts";
 import { ClientEnd } from "./client_end.ts";
 import { deadline } from "./deadline.ts";
@@ -123,7 +123,7 @@ export class FastCGIClient extends ClientEnd {
     const stdout = contents(Type.stdout);
     const end = last?.type === Type.endRequest ? readEndRequest(last.content) : null;
     return {
-      ...(stdout.length > 0 ? parseResponse(stdout) : NOTHING),
+      ...parseOutput(stdout),
       stderr: text(contents(Type.stderr)),
       end,
       complete: mine.some(({ type, content }) => type === Type.stdout && content.length === 0),
@@ -135,15 +135,6 @@ export class FastCGIClient extends ClientEnd {
     while (await this.next("the end of the connection") !== null);
   }
 }
-
-const NOTHING: ParsedResponse = {
-  status: undefined,
-  reason: "",
-  fields: [],
-  headers: new Headers(),
-  body: new Uint8Array(),
-  head: "",
-};
 
 /** Serves one request over an in-memory connection. The response's stderr includes what the server logs. */
 export async function serveOne(

@@ -27,3 +27,18 @@ export function parseResponse(raw: Uint8Array): ParsedResponse {
     head: text(raw.subarray(0, raw.length - done.rest.length)),
   };
 }
+
+/** What a client has that got no byte of a response. */
+const NO_RESPONSE: ParsedResponse = {
+  status: undefined,
+  reason: "",
+  fields: [],
+  headers: new Headers(),
+  body: new Uint8Array(),
+  head: "",
+};
+
+/** Parses a CGI response, which may be absent. */
+export function parseOutput(output: Uint8Array): ParsedResponse {
+  return output.length > 0 ? parseResponse(output) : NO_RESPONSE;
+}
