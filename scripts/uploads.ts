@@ -83,13 +83,8 @@ async function others(path: string, stop: AbortSignal, counted: (served: boolean
   return longest;
 }
 
-async function measure(): Promise<boolean> {
-  const args = parseArgs(Deno.args, { string: ["uploads", "size", "total"] });
-  const count = Number(args.uploads ?? 200);
-  const size = Number(args.size ?? 64) * MIB;
-  const total = Number(args.total ?? 256) * MIB || Infinity;
-  const directory = await Deno.makeTempDir();
-  const path = `${directory}/socket`;
+/** Starts the server in a process of its own. */
+async function startServer(path: string, total: number): Promise<Deno.ChildProcess> {
   const child = new Deno.Command(Deno.execPath(), {
     args: [
       "run",
@@ -97,11 +92,25 @@ async function measure(): Promise<boolean> {
       "--no-config",
       "--allow-all",
       `--import-map=${Deno.env.get("GATEHOUSE_IMPORT_MAP")}`,
-    ]
-      .concat(import.meta.filename!, "--serve", path, String(total)),
+      import.meta.filename!,
+      "--serve",
+      path,
+      String(total),
+    ],
     stdout: "piped",
   }).spawn();
   await deadline(child.stdout.getReader().read(), "the server");
+  return child;
+}
+
+async function measure(): Promise<boolean> {
+  const args = parseArgs(Deno.args, { string: ["uploads", "size", "total"] });
+  const count = Number(args.uploads ?? 200);
+  const size = Number(args.size ?? 64) * MIB;
+  const total = Number(args.total ?? 256) * MIB || Infinity;
+  const directory = await Deno.makeTempDir();
+  const path = `${directory}/socket`;
+  const child = await startServer(path, total);
   const counts = { served: 0, failed: 0, sent: 0 };
   const stop = new AbortController();
   const small = others(path, stop.signal, (served) => counts[served ? "served" : "failed"]++);
