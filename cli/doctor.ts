@@ -16,8 +16,9 @@ import {
   preventsStart,
   survivesTrial,
 } from "./doctor/findings.ts";
+import { findCompiling } from "./doctor/compiled.ts";
 import { judge, startFailure } from "./doctor/judge.ts";
-import { printFindings } from "./doctor/finding.ts";
+import { printFinding, printFindings } from "./doctor/finding.ts";
 import { isServer, runServer } from "./doctor/servers.ts";
 import { scriptNameOf, type Trial, type TrialRequest, tryScript } from "./doctor/trial.ts";
 import { User } from "./doctor/user.ts";
@@ -38,6 +39,7 @@ export const usage: Usage = {
   about:
     `Finds out why a CGI script does not respond: looks at its file, runs it as a web server does, and prints what is
 wrong, each with the line of shell that fixes it, if there is one. Ends with 0 if nothing is wrong, else with 1.
+Runs a script that responds to a GET a few more times, to find out whether Deno compiles it at each start.
 The name of a web server instead makes it read that server's configuration, and connect to the daemons that it names.`,
   options: [
     {
@@ -128,7 +130,8 @@ export async function run(args: Arguments): Promise<number> {
     return findings.length === 0 ? 0 : 1;
   }
   const trial = await tryScript(options);
-  const cause = judge({ ...options, ...known, ...trial, file, find });
+  const shown = { ...options, ...known, ...trial, file, find };
+  const cause = judge(shown);
   const all = cause === undefined
     // It starts, whatever its mode says.
     ? findings.filter(survivesTrial)
@@ -136,6 +139,11 @@ export async function run(args: Arguments): Promise<number> {
     ? findings
     : [...findings, cause];
   printFindings(all);
+  // A request that changes something is not repeated.
+  if (all.length === 0 && request.body === undefined) {
+    const slow = await findCompiling(shown);
+    if (slow !== undefined) printFinding(slow);
+  }
   printTrial(trial);
   return all.length === 0 ? 0 : 1;
 }

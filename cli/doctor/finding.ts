@@ -48,7 +48,10 @@ export function createFinding<Id extends string>(
 /** Prints findings. */
 export function printFindings(findings: FindingOf[]): void {
   if (findings.length === 0) console.log("\nNothing is wrong.");
-  for (const { id, what, line, advice } of findings) {
-    console.log(`\n${what} [${id}]\n${line === undefined ? `  ${advice}` : `    ${line}`}`);
-  }
+  findings.forEach(printFinding);
+}
+
+/** Prints a finding. */
+export function printFinding({ id, what, line, advice }: FindingOf): void {
+  console.log(`\n${what} [${id}]\n${line === undefined ? `  ${advice}` : `    ${line}`}`);
 }

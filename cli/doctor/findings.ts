@@ -145,6 +145,11 @@ export const FINDINGS = {
     what: "The app responds with {status}",
     advice: "Correct what the log below says.",
   },
+  "compiles": {
+    what:
+      "Each start compiles again: Deno's cache, {path}, has no compiled code of {script}, and {user} may not write it.{gain}",
+    advice: "Let the owner of {script} run it twice with a DENO_DIR that {user} may read.",
+  },
 } as const satisfies Record<string, FindingKind>;
 
 /** The name of a kind of finding. */

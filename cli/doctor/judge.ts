@@ -25,7 +25,8 @@ import { stat, type User } from "./user.ts";
 
 /** The module that has serve(). */
 const MODULE = SPECIFIER.replace(/\/cli$/, "");
-const CACHE = "/var/cache/deno";
+/** The cache of scripts whose web server names none. */
+export const CACHE = "/var/cache/deno";
 const OUT_OF_MEMORY =
   /Fatal process out of memory|Failed to reserve|memory allocation of \d+ bytes failed|Cannot allocate memory/;
 
@@ -127,11 +128,10 @@ function judgeError(shown: Judged): Finding {
 }
 
 /** Finds out why an import could not be downloaded. */
-function judgeDownload({ find, first, file, user, env }: Judged, error: string): Finding {
-  // A script that others may change does not choose what root makes.
-  const isTrusted = changeableAt(file) === undefined;
-  const configured = (isTrusted ? first!.variables.DENO_DIR : undefined) ?? env.DENO_DIR;
-  const cache = configured ?? `${user.home}/.cache/deno`;
+function judgeDownload(shown: Judged, error: string): Finding {
+  const { find, first, file, user, env } = shown;
+  const configured = configuredCache(shown);
+  const cache = configured ?? defaultCache(user);
   const deno = denoOf(first!, env.PATH);
   // What the web server's configuration sets may say where packages come from.
   const variables = Object.entries({ ...env, ...first!.variables })
@@ -161,8 +161,23 @@ function judgeDownload({ find, first, file, user, env }: Judged, error: string):
   return find("deno-dir", { path: cache, error, name }, commands);
 }
 
+/** Returns the folder that is configured for Deno's cache. A script that others may change does not choose what root makes. */
+export function configuredCache({ first, file, env }: Judged): string | undefined {
+  const isTrusted = changeableAt(file) === undefined;
+  return (isTrusted ? first?.variables.DENO_DIR : undefined) ?? env.DENO_DIR;
+}
+
+function defaultCache(user: User): string {
+  return `${user.home}/.cache/deno`;
+}
+
+/** Returns the folder of Deno's cache as a script's user has it. */
+export function cacheOf({ first, env, user }: Judged): string {
+  return first?.variables.DENO_DIR ?? env.DENO_DIR ?? defaultCache(user);
+}
+
 /** Returns whether a folder is the user's, or root can make it for the user. */
-function mayBeMade(folder: string, user: User): boolean {
+export function mayBeMade(folder: string, user: User): boolean {
   if (user.canWrite(folder)) return true;
   return stat(folder) === undefined && stat(dirname(folder))?.isDirectory === true &&
     user.blockedAt(folder) === undefined;

@@ -27,6 +27,8 @@ export interface TrialRequest {
 export interface TrialOptions extends TrialRequest {
   /** The absolute path of the script. */
   script: string;
+  /** What runs the script. @default the script itself, whose first line names its program */
+  command?: string[];
   /** The user that runs it. */
   user: User;
   /** Its environment besides the request. */
@@ -102,7 +104,7 @@ export async function tryScript(options: TrialOptions): Promise<Trial> {
 }
 
 /** Returns the command that runs a script as a user, with a limit of memory. */
-function commandOf({ script, user, memory }: TrialOptions): string[] {
+function commandOf({ script, user, memory, command: own = [script] }: TrialOptions): string[] {
   const command: string[] = [];
   if (memory !== undefined) {
     // As Apache's RLimitMEM sets it: the script may raise it.
@@ -115,7 +117,7 @@ function commandOf({ script, user, memory }: TrialOptions): string[] {
     // setpriv itself may run any file: it still has the rights of root.
     command.push(program("nice"), "-n", "0");
   }
-  return [...command, script];
+  return [...command, ...own];
 }
 
 /** Returns the path of a program of util-linux or coreutils. */

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { main } from "../../cli.ts";
+import { dirname } from "node:path";
 import { shellQuote } from "../../debug/shell_command.ts";
 import { type FindingId, FINDINGS } from "../../cli/doctor/findings.ts";
 import { importMapFlags, runCommandLine } from "../testing/command_line.ts";
@@ -584,8 +585,8 @@ for (const { id, how = "", make, args = USUAL, says, fixed, root } of BREAKS) {
 
 Deno.test("doctor has a test of each finding", () => {
   const tested = new Set<string>(BREAKS.map(({ id }) => id));
-  // It has a test of its own below.
-  tested.add("deno-dir");
+  // They have tests of their own below.
+  tested.add("deno-dir").add("compiles");
   assertEquals(Object.keys(FINDINGS).filter((id) => !tested.has(id)), []);
 });
 
@@ -605,18 +606,6 @@ Deno.test("doctor shows several findings at once", async () => {
   assertEquals(ids, ["run-bit", "allow-env"]);
   assertMatch(stdout, /^The script cannot be started: .*: Permission denied$/m);
 });
-
-for (const name of ["hello.ts", "hello.js"]) {
-  Deno.test({
-    name: `doctor finds nothing wrong with ${name} for whose user there is no cache`,
-    ignore: !isRoot,
-    async fn() {
-      const args = [...asNobody, ...PATH, "--env", "DENO_DIR=/root/cache"];
-      const { code, ids, stdout } = await doctor(write(BARE, name), ...args);
-      assertEquals([code, ids], [0, []], stdout);
-    },
-  });
-}
 
 Deno.test("doctor finds nothing wrong with what does no harm", async () => {
   const scripts = [
@@ -702,6 +691,130 @@ for (
   });
 }
 
+const GAIN = /\. A start takes \d+ ms, and with compiled code \d+ ms\. \[compiles\]$/m;
+for (
+  const [how, first, env, name] of [
+    ["", BARE, [], "hello.ts"],
+    [" and is JavaScript", BARE, [], "hello.js"],
+    [
+      " and has a folder that is configured",
+      BARE,
+      ["--env", "DENO_DIR=/var/cache/mine"],
+      "hello.ts",
+    ],
+    [" and has a folder of root", BARE, ["--env", "DENO_DIR=/root/cache"], "hello.ts"],
+    [" and names a folder", BARE.replace("-S ", "-S DENO_DIR=/var/cache/mine "), [], "hello.ts"],
+  ] as const
+) {
+  inSandbox(
+    `doctor finds that each start compiles a script that responds${how}`,
+    async (sandbox) => {
+      const script = write(first, name);
+      const args = [...asNobody, ...PATH, "--env", "NO_COLOR=1", ...env];
+      const found = await doctorIn(sandbox, Deno.execPath(), script, args);
+      assertEquals([found.code, found.ids], [0, ["compiles"]], found.stdout);
+      assertStringIncludes(found.stdout, "\nNothing is wrong.\n\nEach start compiles again: ");
+      assertMatch(found.stdout, GAIN);
+      await fixIn(sandbox, Deno.execPath(), found, script, args);
+    },
+  );
+}
+
+/** The cache that a web server's configuration names. */
+const COMPILED = ["--env", "DENO_DIR=/var/cache/deno", "--env", "NO_COLOR=1"];
+for (
+  const [what, change] of [
+    ["script", (script: string) => Deno.writeTextFileSync(script, "// New\n", { append: true })],
+    ["version of Deno", async (_script: string, sandbox: Sandbox) => {
+      const set = `import { DatabaseSync } from "node:sqlite";
+for (const name of ["v8_code_cache_v2", "dep_analysis_cache_v2"]) {
+  const { changes } = new DatabaseSync("/var/cache/deno/" + name).prepare("update info set value = '2.0.0' where key = 'CLI_VERSION'").run();
+  if (changes !== 1) throw new Error(name);
+}`;
+      const { code, output } = await sandbox.run(Deno.execPath(), ["eval", set]);
+      assertEquals(code, 0, output);
+    }],
+    ["file beside the cache's, as it is gone", async (_script: string, sandbox: Sandbox) => {
+      await sandbox.run("rm", ["/var/cache/deno/v8_code_cache_v2-shm"]);
+    }],
+  ] as const
+) {
+  inSandbox(`doctor finds that each start compiles with another ${what}`, async (sandbox) => {
+    const script = write(BARE);
+    const args = [...asNobody, ...PATH, ...COMPILED];
+    const empty = await doctorIn(sandbox, Deno.execPath(), script, args);
+    await fixIn(sandbox, Deno.execPath(), empty, script, args);
+    await change(script, sandbox);
+    // The script responds all the same.
+    const found = await doctorIn(sandbox, Deno.execPath(), script, args);
+    assertEquals([found.code, found.ids], [0, ["compiles"]], found.stdout);
+    assertEquals(found.lines[0].includes("install"), false, found.lines[0]);
+    await fixIn(sandbox, Deno.execPath(), found, script, args);
+  });
+}
+
+inSandbox("doctor makes no folder as root that the owner of a script chooses", async (sandbox) => {
+  const first = BARE.replace("-S ", "-S DENO_DIR=/var/cache/theirs ").replace(
+    "run",
+    "run --ext=ts",
+  );
+  const args = ["--user", "daemon", ...PATH, "--env", "NO_COLOR=1"];
+  const found = await doctorIn(sandbox, Deno.execPath(), writeForeign(first), args);
+  assertEquals([found.ids, found.lines], [["compiles"], []], found.stdout);
+});
+
+inSandbox("doctor lets the owner of a script fill the cache", async (sandbox) => {
+  const script = writeForeign(BARE.replace("run", "run --ext=ts"));
+  const args = ["--user", "daemon", ...PATH, ...COMPILED];
+  const found = await doctorIn(sandbox, Deno.execPath(), script, args);
+  assertEquals(found.ids, ["compiles"], found.stdout);
+  assertStringIncludes(found.lines[0], "runuser -u nobody -- env ");
+  await fixIn(sandbox, Deno.execPath(), found, script, args);
+});
+
+for (
+  const [how, make] of [
+    ["that others may change", () => {
+      const script = write(BARE);
+      // The folder's group may replace the script.
+      Deno.chownSync(dirname(script), 0, NOBODY);
+      Deno.chmodSync(dirname(script), 0o775);
+      return script;
+    }],
+    ["that imports a file", () => {
+      const script = write(BARE.replace("\n", '\nimport "./other.ts";\n'));
+      Deno.writeTextFileSync(`${dirname(script)}/other.ts`, "");
+      return script;
+    }],
+  ] as const
+) {
+  inSandbox(`doctor never lets root fill the cache by running a script ${how}`, async (sandbox) => {
+    const args = ["--user", "daemon", ...PATH, ...COMPILED];
+    const { code, ids, lines, advice, stdout } = await doctorIn(
+      sandbox,
+      Deno.execPath(),
+      make(),
+      args,
+    );
+    assertEquals([code, ids, lines, advice.length], [0, ["compiles"], [], 1], stdout);
+  });
+}
+
+Deno.test({
+  name: "doctor does not repeat a POST to see whether its start compiles",
+  ignore: !isRoot,
+  async fn() {
+    const folder = makeFolder(0o777);
+    const script = write(
+      BARE.replace("--allow-env", `--allow-env --allow-write=${folder}`) +
+        `Deno.writeTextFileSync("${folder}/runs", ".", { append: true });\n`,
+    );
+    const { ids, stdout } = await doctor(script, ...asNobody, ...PATH, "--data", "a=b");
+    assertEquals(ids, [], stdout);
+    assertEquals(Deno.readTextFileSync(`${folder}/runs`), ".");
+  },
+});
+
 Deno.test({
   name: "doctor copies a program that only root may run to where all may",
   ignore: !Sandbox.isPossible(),
@@ -711,10 +824,11 @@ Deno.test({
     Deno.linkSync(`${bin}/deno`, deno);
     const installed = ["/usr/bin/deno", "/bin/deno"].filter(exists).map(Deno.realPathSync);
     await using sandbox = new Sandbox([...new Set(installed)]);
+    const cache = ["--env", `DENO_DIR=${makeFolder(0o777)}`];
     const cases = [
-      ["/usr/bin/env -S deno", ["--env", `PATH=${home}:/usr/local/bin`]],
-      ["/usr/bin/env -S deno", ["--env", `PATH=${home}`]],
-      [`/usr/bin/env -S ${deno}`, []],
+      ["/usr/bin/env -S deno", [...cache, "--env", `PATH=${home}:/usr/local/bin`]],
+      ["/usr/bin/env -S deno", [...cache, "--env", `PATH=${home}`]],
+      [`/usr/bin/env -S ${deno}`, cache],
     ] as const;
     for (const [line, args] of cases) {
       const script = ownedBy(NOBODY, write(BARE.replace("/usr/bin/env -S deno", line)));
