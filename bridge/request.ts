@@ -442,16 +442,17 @@ function fieldName(variable: string): string | null {
 }
 
 /**
- * Creates the headers of a request (A23 to A28).
- *
- * @throws {ProtocolError} If a value has NUL, CR or LF.
+ * Returns the header fields of a request as byte strings (A23 to A28). The names are tokens in lower case, and may repeat.
  */
-export function requestHeaders(variables: Variables, options: AppOptions): Headers {
-  const headers = new Headers();
+export function requestFields(
+  variables: Variables,
+  options: AppOptions,
+): [name: string, value: string][] {
+  const fields: [name: string, value: string][] = [];
   let host: string | undefined;
   let cookie: string | undefined;
   const append = (name: string, value: string | undefined) => {
-    if (value !== undefined) appendHeader(headers, name, value);
+    if (value !== undefined) fields.push([name, value]);
   };
   const { inventsEmpty } = serverQuirks(variables);
   variables.forEachPair((variable, value) => {
@@ -460,29 +461,19 @@ export function requestHeaders(variables: Variables, options: AppOptions): Heade
     // Headers joins repeated values with commas, which would be wrong for these two (A26).
     if (name === "host") host = value;
     else if (name === "cookie") cookie = cookie === undefined ? value : `${cookie}; ${value}`;
-    else if (name !== null) appendHeader(headers, name, value);
+    else if (name !== null) fields.push([name, value]);
   }, "HTTP_");
   append("host", targetAuthority(variables) ?? host);
   append("cookie", cookie);
   append("content-type", contentType(variables));
   const length = contentLength(variables);
   if (length !== undefined && !isFiller(length, variables)) {
-    headers.append("content-length", String(length));
+    append("content-length", String(length));
   }
   if (options.redirectAuthorization && !variables.byteString("HTTP_AUTHORIZATION")) {
     append("authorization", variables.byteString("REDIRECT_HTTP_AUTHORIZATION"));
   }
-  return headers;
-}
-
-function appendHeader(headers: Headers, name: string, value: string): void {
-  try {
-    headers.append(name, value);
-  } catch {
-    throw new ProtocolError(
-      `Cannot create request: the value of header "${name}" has NUL, CR or LF`,
-    );
-  }
+  return fields;
 }
 
 /** Returns whether a length of 0 is a filler: SCGI requires one on GET and HEAD too, and lighttpd sends it (A23). */

@@ -11,13 +11,14 @@ import type { DebugHook } from "./debug_hook.ts";
 import { createLazyRequest, type RequestParts } from "./lazy_request.ts";
 import {
   decodePath,
-  requestHeaders,
+  requestFields,
   requestHref,
   requestMethod,
   type RequestURL,
   requestURL,
   requireLength,
 } from "../bridge/request.ts";
+import { createHeaders } from "./request_headers.ts";
 import { requestIdOf, traceIdOf } from "./request_id.ts";
 import { checkTrust, remoteAddress, trustedForwarded } from "./forwarded.ts";
 import type { RequestBody } from "./request_body.ts";
@@ -185,7 +186,8 @@ export class Exchange implements RequestParts {
   }
 
   createHeaders(): Headers {
-    return requestHeaders(this.variables, this.#options);
+    const { variables } = this;
+    return createHeaders(requestFields(variables, this.#options), variables.hasLineBreaks);
   }
 
   get body(): ReadableStream<Uint8Array<ArrayBuffer>> | null {

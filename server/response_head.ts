@@ -7,7 +7,7 @@
 import { checkValue, CONNECTION_FIELDS, encodeHead } from "../wire/cgi.ts";
 import { cancelSoon } from "../io/cancel_soon.ts";
 import { describeValue } from "../io/describe.ts";
-import { bufferedResponse, isBodyDecoded, readNative } from "../io/private_fields.ts";
+import { bufferedResponse, fieldList, isBodyDecoded, readNative } from "../io/private_fields.ts";
 import type { Exchange } from "./exchange.ts";
 import { serverQuirks } from "../bridge/server_quirks.ts";
 
@@ -161,16 +161,67 @@ export function declaredLength(response: Response): number | undefined {
   return text !== null && DIGITS.test(text) && !isBodyDecoded(response) ? Number(text) : undefined;
 }
 
+/** What a field is, by its name. */
+interface FieldKind {
+  /** The name in lower case. */
+  name: string;
+  /** The name as servers need it. */
+  sent: string;
+  /** Whether it is removed. */
+  dropped: boolean;
+}
+
+/** A cache of {@linkcode fieldKind}: apps use few names. */
+const kinds = new Map<string, FieldKind>();
+const MAX_KINDS = 256;
+
+/** Returns what a field is. @param name In lower case. */
+function fieldKind(name: string): FieldKind {
+  let kind = kinds.get(name);
+  if (kind === undefined) {
+    kind = { name, sent: sentName(name), dropped: DROPPED.has(name) };
+    // Bounds the cache: an app may pass on names that clients choose.
+    if (kinds.size >= MAX_KINDS) kinds.clear();
+    kinds.set(name, kind);
+  }
+  return kind;
+}
+
 /**
- * Returns a field's name as servers need it: in `Headers` it is in lower case. Yaws recognizes those of CGI in their own
- * spelling only (B7), and mod_fcgid does not change those of an authorizer (C28).
+ * Returns a field's name as servers need it. Yaws recognizes those of CGI in their own spelling only (B7), and mod_fcgid
+ * does not change those of an authorizer (C28).
  */
-function fieldName(name: string): string {
+function sentName(name: string): string {
   if (name === "content-type") return "Content-Type";
   if (name === "location") return "Location";
   return name.startsWith("variable-")
     ? "Variable-" + name.slice("variable-".length).toUpperCase()
     : name;
+}
+
+/** Up to this many fields, comparing each with each is faster than sorting them. */
+const FEW = 64;
+
+/**
+ * Returns the fields of headers, of which those of one name are joined, but for cookies. They are in the order in which
+ * the app has added them, as sorting costs more than the rest; many are sorted.
+ */
+function fieldsOf(headers: Headers): [kind: FieldKind, value: string][] {
+  const list = fieldList(headers);
+  const fields: [kind: FieldKind, value: string][] = [];
+  if (list === undefined || list.length > FEW) {
+    headers.forEach((value, name) => fields.push([fieldKind(name), value]));
+    return fields;
+  }
+  for (const [given, value] of list) {
+    const kind = fieldKind(given.toLowerCase());
+    const same = kind.name === "set-cookie"
+      ? undefined
+      : fields.find(([{ name }]) => name === kind.name);
+    if (same === undefined) fields.push([kind, value]);
+    else same[1] = same[1] === "" ? value : `${same[1]}, ${value}`;
+  }
+  return fields;
 }
 
 /**
@@ -193,20 +244,20 @@ export function encodeResponseHead(
   let hasLocation = false;
   let length: string | undefined;
   let decoded = false;
-  readNative(response, "headers").forEach((value, name) => {
-    if (DROPPED.has(name)) return;
+  for (const [{ name, sent, dropped }, value] of fieldsOf(readNative(response, "headers"))) {
+    if (dropped) continue;
     if (name === "content-encoding" && isBodyDecoded(response)) {
       decoded = true;
-      return;
+      continue;
     }
     if (name === "content-length") {
       length = value;
-      return;
+      continue;
     }
     if (name === "content-type") hasType = true;
     else if (name === "location") hasLocation = true;
-    fields.push([fieldName(name), value]);
-  });
+    fields.push([sent, value]);
+  }
   if (decoded) length = undefined;
   const redirects = hasLocation && status >= 300 && status < 400;
   if (hasBody && !hasType && !redirects) fields.push(["Content-Type", typeOf(body)]);

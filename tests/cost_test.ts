@@ -2,7 +2,7 @@
 import { Redactor } from "../debug/redact.ts";
 import { AssertionError } from "@std/assert";
 import { LineLog } from "../io/line_log.ts";
-import { mountPrefix, requestHeaders, requestHref, requestURL } from "../bridge/request.ts";
+import { mountPrefix, requestFields, requestHref, requestURL } from "../bridge/request.ts";
 import { remoteAddress, trustedForwarded } from "../server/forwarded.ts";
 import { ResponseReader } from "../gateway/response.ts";
 import { decodeTarget, fileNames, hasBadName, splitScript } from "../gateway/script_path.ts";
@@ -147,7 +147,7 @@ const COSTS: Record<string, (length: number) => () => unknown> = {
     const variables = new Variables(
       Array.from({ length: n / 16 }, () => ["HTTP_COOKIE", "a=b"] as const),
     );
-    return () => requestHeaders(variables, {});
+    return () => requestFields(variables, {});
   },
   "a gateway's path": (n) => () => decodeTarget("/..%2f.".repeat(n / 7)),
   "a gateway's names": (n) => () => [...fileNames("/%41".repeat(n / 4))],

@@ -92,6 +92,19 @@ export function reasonPhrase(status: number): string {
   return REASONS[status] ?? "Unassigned";
 }
 
+/** Names that are tokens, as far as they were checked. */
+const tokens = new Set<string>();
+const MAX_TOKENS = 256;
+
+function isToken(name: string): boolean {
+  if (tokens.has(name)) return true;
+  if (!TOKEN.test(name)) return false;
+  // Bounds the cache: names may be long, or chosen by clients.
+  if (tokens.size >= MAX_TOKENS) tokens.clear();
+  tokens.add(name);
+  return true;
+}
+
 /**
  * Encodes a header block as a byte string, with CRLF line ends and the empty line. `Status` is always present, since
  * servers differ on what its absence means (rule B1).
@@ -113,7 +126,7 @@ export function encodeHead(
   let location = "";
   let head = `Status: ${status} ${phrase}\r\n`;
   for (const [name, value] of fields) {
-    if (!TOKEN.test(name)) {
+    if (!isToken(name)) {
       throw new TypeError(
         `Cannot encode header as its name must be a token: current value is ${
           JSON.stringify(name)
@@ -121,7 +134,7 @@ export function encodeHead(
       );
     }
     checkValue(name, value);
-    if (first === "Location" && name.toLowerCase() === "location") {
+    if (first === "Location" && name.length === 8 && name.toLowerCase() === "location") {
       location += `${name}: ${value}\r\n`;
     } else head += `${name}: ${value}\r\n`;
   }
@@ -247,7 +260,7 @@ function decodeHead(block: string): ResponseHead {
         502,
       );
     }
-    if (!TOKEN.test(name)) {
+    if (!isToken(name)) {
       head.dropped.push(line);
       continue;
     }

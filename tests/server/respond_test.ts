@@ -54,10 +54,10 @@ Deno.test("the head begins with Status, also 200, and every line ends in CRLF (r
   const response = await serveOne(() =>
     new Response("Hello", { headers: { "x-a": "1", "content-type": "text/plain" } })
   );
-  assertEquals(
-    response.head,
-    "Status: 200 OK\r\nContent-Type: text/plain\r\nx-a: 1\r\nContent-Length: 5\r\n\r\n",
-  );
+  const [status, ...lines] = response.head.split("\r\n");
+  assertEquals(status, "Status: 200 OK");
+  assertEquals(lines.slice(-3), ["Content-Length: 5", "", ""]);
+  assertEquals(lines.slice(0, -3).toSorted(), ["Content-Type: text/plain", "x-a: 1"]);
   assertEquals(text(response.body), "Hello");
 });
 
@@ -99,9 +99,9 @@ Deno.test("a Location with status 200 is sent, and a warning logged (rule B5)", 
 Deno.test("CGI fields are spelled as RFC 3875 spells them (rule B7)", async () => {
   // Yaws does not find a length in lower case, and sends it beside its chunks.
   const names = async (response: Response) =>
-    (await serveOne(() => response)).fields.map(([name]) => name);
-  assertEquals(await names(new Response("short")), ["Content-Type", "Content-Length"]);
-  assertEquals(await names(new Response(bytes("bytes"))), ["Content-Type", "Content-Length"]);
+    (await serveOne(() => response)).fields.map(([name]) => name).toSorted();
+  assertEquals(await names(new Response("short")), ["Content-Length", "Content-Type"]);
+  assertEquals(await names(new Response(bytes("bytes"))), ["Content-Length", "Content-Type"]);
   assertEquals(
     await names(
       new Response("x".repeat(5000), {
@@ -109,7 +109,7 @@ Deno.test("CGI fields are spelled as RFC 3875 spells them (rule B7)", async () =
         headers: { location: "/", "content-length": "9", "x-a": "1" },
       }),
     ),
-    ["Location", "Content-Type", "x-a", "Content-Length"],
+    ["Content-Length", "Content-Type", "Location", "x-a"],
   );
 });
 
