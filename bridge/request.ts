@@ -255,7 +255,9 @@ export function mountPrefix(
   const script = trimSlashes(scriptName(variables).name);
   if (script === "") return "";
   const info = variables.byteString("PATH_INFO");
-  const prefix = encodedPrefix(path, script);
+  const prefix = serverQuirks(variables).dropsContext === true
+    ? contextPrefix(path, script, info ?? "")
+    : encodedPrefix(path, script);
   if (prefix === undefined) return "";
   const rest = path.slice(prefix.length);
   if (rest !== "" && !decodePercent(rest).startsWith("/")) return "";
@@ -278,6 +280,17 @@ export function mountPrefix(
 function repeatsScript(rest: string, info: string, script: string, variables: Variables): boolean {
   return info.startsWith(`${script}/`) && serverQuirks(variables).repeatsScript === true &&
     samePath(rest, info.slice(script.length));
+}
+
+/** Returns the path before PATH_INFO if it ends with SCRIPT_NAME, which lacks the path of a context. */
+function contextPrefix(path: string, script: string, info: string): string | undefined {
+  for (let at = 0; at !== -1; at = path.indexOf("/", at + 1)) {
+    const prefix = encodedPrefix(path.slice(at), script);
+    if (prefix === undefined) continue;
+    const end = at + prefix.length;
+    if (samePath(path.slice(end), info)) return path.slice(0, end);
+  }
+  return undefined;
 }
 
 /** Removes slashes at the end. A regular expression would take quadratic time. */

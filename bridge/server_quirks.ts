@@ -14,6 +14,8 @@ export interface ServerQuirks {
   readonly inventsType?: true;
   /** The type is in HTTP_CONTENT_TYPE only (A25). */
   readonly hidesType?: true;
+  /** SCRIPT_NAME lacks the beginning of the path, at which the server has a context (A17). */
+  readonly dropsContext?: true;
   /** SCRIPT_NAME ends with the query (A13). */
   readonly addsQuery?: true;
   /** A Location after Status makes the response a 302 (B1). */
@@ -80,6 +82,7 @@ export const SERVERS: readonly ServerQuirks[] = [
   },
   { software: "sthttpd/", version: "source", showsStderr: true },
   { software: "thttpd/", version: "source", showsStderr: true },
+  { software: "TOMCAT", version: "10.1.60", dropsContext: true, needsLength: "hidden" },
   { software: "uWSGI/", version: "2.0.21", needsLength: "announced" },
   { software: "Yaws/", version: "2.1.1", needsLength: "hidden" },
 ];

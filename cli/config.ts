@@ -21,6 +21,7 @@ import { nginx } from "./config/nginx.ts";
 import type { ConfigOptions, Template } from "./config/options.ts";
 import type { StaticFiles } from "./config/static_files.ts";
 import { systemd } from "./config/systemd.ts";
+import { tomcat } from "./config/tomcat.ts";
 import { uwsgi } from "./config/uwsgi.ts";
 import { UsageError } from "./errors.ts";
 import { SPECIFIER } from "./version.ts";
@@ -58,6 +59,7 @@ const TARGETS: Record<string, Target> = {
   systemd: { template: systemd, scgi: true, several: false, takes: [...APP, "env-file", "data"] },
   busybox: { template: busybox, scgi: false, several: false, cgi: true, takes: [] },
   mini_httpd: { template: miniHttpd, scgi: false, several: false, cgi: true, takes: [] },
+  tomcat: { template: tomcat, scgi: false, several: false, cgi: true, takes: [] },
   uwsgi: { template: uwsgi, scgi: false, several: false, cgi: true, takes: [] },
 };
 const NAMES = Object.keys(TARGETS);
@@ -107,8 +109,8 @@ for scgi :4000. nginx, haproxy, lighttpd and caddy take several`,
     {
       name: "app",
       value: "FILE",
-      about: `the app's module. Default: /srv/app/app.ts. For busybox, mini_httpd and
-uwsgi a CGI script in a folder cgi-bin: /srv/www/cgi-bin/app.ts`,
+      about: `the app's module. Default: /srv/app/app.ts. For busybox, mini_httpd,
+tomcat and uwsgi a CGI script in a folder cgi-bin: /srv/www/cgi-bin/app.ts`,
     },
     { name: "workers", short: "w", value: "N", about: "how many processes the app runs, or auto" },
     { name: "name", value: "NAME", about: "a name for units, upstreams and files. Default: app" },

@@ -76,7 +76,7 @@ export function allowRemote(address: Endpoint): string[] {
 }
 
 /** Returns the folder of the site that the script's folder `cgi-bin` is in, and that folder. */
-export function cgiFolder({ app }: ConfigOptions): { root: string; folder: string } {
+export function cgiFolder({ app }: Pick<ConfigOptions, "app">): { root: string; folder: string } {
   const folder = app.slice(0, app.lastIndexOf("/"));
   return { root: folder.slice(0, -"/cgi-bin".length), folder };
 }

@@ -594,6 +594,24 @@ Deno.test("mountPrefix() finds no mount prefix if the program is no file (rule A
   }
 });
 
+Deno.test("info.scriptName has the path of the context that Tomcat leaves out of SCRIPT_NAME (rule A17)", async () => {
+  const split = (REQUEST_URI: string, PATH_INFO: string, SERVER_SOFTWARE = "TOMCAT") =>
+    seen(
+      { REQUEST_URI, PATH_INFO, SERVER_SOFTWARE, SCRIPT_NAME: "/cgi-bin/a.ts" },
+      (_, info) => [info.scriptName, info.pathInfo],
+    );
+  const script = "/cgi-bin/a.ts";
+  assertEquals(await split(`${script}/x`, "/x"), [script, "/x"]);
+  assertEquals(await split(`/site${script}/x%20y`, "/x y"), [`/site${script}`, "/x y"]);
+  assertEquals(await split(`/a/b${script}${script}/`, `${script}/`), [
+    `/a/b${script}`,
+    `${script}/`,
+  ]);
+  assertEquals(await split(`/site${script}/x`, "/y"), ["", `/site${script}/x`]);
+  assertEquals(await split(`/site/${script.slice(2)}`, "/y"), ["", `/site/${script.slice(2)}`]);
+  assertEquals(await split(`/site${script}/x`, "/x", "nginx/1.22.1"), ["", `/site${script}/x`]);
+});
+
 Deno.test("info.scriptName of a CGI script needs no PATH_INFO (rules A17, A18)", async () => {
   const split = async (env: Record<string, string>) => {
     let split;
