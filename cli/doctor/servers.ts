@@ -30,6 +30,10 @@ const SERVERS: Record<string, Server> = {
     files: ["/etc/apache2/apache2.conf", "/etc/httpd/conf/httpd.conf"],
     examine: async (examined) => await (await import("./apache.ts")).examineApache(examined),
   },
+  lighttpd: {
+    files: ["/etc/lighttpd/lighttpd.conf"],
+    examine: async (examined) => await (await import("./lighttpd.ts")).examineLighttpd(examined),
+  },
 };
 
 /** The options that are for scripts. */

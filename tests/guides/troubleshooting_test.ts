@@ -3,7 +3,9 @@ import { assert, assertEquals } from "@std/assert";
 import { APACHE_FINDINGS } from "../../cli/doctor/apache.ts";
 import { APACHE_SCRIPT_FINDINGS } from "../../cli/doctor/apache_script.ts";
 import { FINDINGS } from "../../cli/doctor/findings.ts";
+import { LIGHTTPD_FINDINGS } from "../../cli/doctor/lighttpd.ts";
 import { NGINX_FINDINGS } from "../../cli/doctor/nginx.ts";
+import { NGINX_SCRIPT_FINDINGS } from "../../cli/doctor/nginx_script.ts";
 import { eventually } from "../servers/harness.ts";
 import { ROOT } from "../testing/daemon.ts";
 import { testWith } from "../testing/needs.ts";
@@ -138,6 +140,12 @@ const PLAIN = [
 Deno.test("docs/troubleshooting.md has what doctor finds", () => {
   const anchors = [...PAGE.matchAll(/<a id="([\w-]+)">/g)].map(([, id]) => id);
   const scripts = Object.keys(FINDINGS).filter((id) => !PLAIN.includes(id));
-  const servers = [NGINX_FINDINGS, APACHE_FINDINGS, APACHE_SCRIPT_FINDINGS].flatMap(Object.keys);
+  const servers = [
+    NGINX_FINDINGS,
+    NGINX_SCRIPT_FINDINGS,
+    APACHE_FINDINGS,
+    APACHE_SCRIPT_FINDINGS,
+    LIGHTTPD_FINDINGS,
+  ].flatMap(Object.keys);
   assertEquals(anchors.sort(), [...new Set([...scripts, ...servers])].sort());
 });

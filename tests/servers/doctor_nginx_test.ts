@@ -9,11 +9,12 @@ import {
 import { serveFastCGI } from "../../fastcgi.ts";
 import { NGINX_FINDINGS } from "../../cli/doctor/nginx.ts";
 import { readNginxConfig } from "../../cli/doctor/nginx_config.ts";
-import { User } from "../../cli/doctor/user.ts";
+import { NGINX_SCRIPT_FINDINGS } from "../../cli/doctor/nginx_script.ts";
+import { stat, User } from "../../cli/doctor/user.ts";
 import { testWith } from "../testing/needs.ts";
 import { request } from "./client.ts";
 import { doctor as run } from "./doctor.ts";
-import { freePort, Rig } from "./harness.ts";
+import { eventually, freePort, Rig } from "./harness.ts";
 import { stockParameters } from "./nginx.ts";
 
 const NGINX = { nginx: "nginx-light", "/etc/nginx/fastcgi_params": "nginx-common" };
@@ -51,13 +52,18 @@ include sites-${name}/*.conf;
 }
 
 /** Starts nginx with a configuration. @returns The status of its response, and its log. */
-async function ask(rig: Rig, name: string, blocks: string): Promise<[number, string]> {
+async function ask(
+  rig: Rig,
+  name: string,
+  blocks: string,
+  path = "/",
+): Promise<[number, string]> {
   const log = rig.logFile(`${name}.log`);
   const { port } = await rig.serve("nginx", ["port"], ({ port }) => {
     const file = write(rig, name, blocks, port);
     return ["nginx", ["-e", log, "-c", file]];
   });
-  const { status } = await request(`127.0.0.1:${port}`, "GET", "/");
+  const { status } = await request(`127.0.0.1:${port}`, "GET", path);
   await rig.stop(rig.program("nginx"));
   return [status, rig.read(`${name}.log`)];
 }
@@ -298,6 +304,111 @@ for (const [name, protocol, broken, own] of HOSTS) {
   });
 }
 
+const SCRIPTS = { ...NGINX, fcgiwrap: "fcgiwrap" };
+
+/** Writes a script, and starts fcgiwrap. @returns The script and fcgiwrap's socket. */
+async function scripts(rig: Rig): Promise<{ script: string; socket: string }> {
+  const script = rig.write(
+    "lib/cgi-bin/hello.cgi",
+    "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\nHello'\n",
+  );
+  Deno.chmodSync(script, 0o755);
+  const socket = `${rig.dir}/fcgiwrap.socket`;
+  rig.spawn("fcgiwrap", "fcgiwrap", ["-s", `unix:${socket}`]);
+  await eventually("fcgiwrap listens", () => stat(socket) !== undefined);
+  Deno.chmodSync(socket, 0o777);
+  return { script, socket };
+}
+
+/** Makes a fault that keeps a script from running, and mends it. */
+async function checkScript(
+  rig: Rig,
+  id: keyof typeof NGINX_FINDINGS | keyof typeof NGINX_SCRIPT_FINDINGS,
+  script: string,
+  { broken, status, mended }: {
+    broken: string;
+    status: number;
+    mended: (stdout: string) => string;
+  },
+): Promise<void> {
+  tested.add(id);
+  const site = (lines: string) => `server { listen PORT; root ${rig.dir}/www;\n${lines}\n}`;
+  const args = (name: string) => ["--conf", `${rig.dir}/${name}.conf`, "--script", script];
+  const [seen, log] = await ask(rig, "broken", site(broken), "/cgi-bin/hello.cgi");
+  assertEquals(seen, status, log);
+  const before = await doctor(...args("broken"));
+  assertEquals([before.code, before.ids], [1, [id]], before.stdout);
+  const [now, nothing] = await ask(
+    rig,
+    "mended",
+    site(mended(before.stdout)),
+    "/cgi-bin/hello.cgi",
+  );
+  assertEquals(now, 200, nothing);
+  const after = await doctor(...args("mended"));
+  assertEquals([after.code, after.ids], [0, []], after.stdout);
+}
+
+/** Returns what a finding says to write, with the socket of this test, and the host that the app needs. */
+function said(stdout: string, socket: string): string {
+  const [, lines] = /Write in the (?:block server|same block): (.*)$/m.exec(stdout)!;
+  return lines.replace("include fastcgi_params;", PARAMETERS)
+    .replace(/unix:\S+;/, `unix:${socket};`);
+}
+
+testWith(SCRIPTS, "doctor nginx finds that no location leads to a script", async () => {
+  await using rig = new Rig();
+  const { script, socket } = await scripts(rig);
+  await checkScript(rig, "no-alias", script, {
+    broken: `location /scripts/ { ${PARAMETERS} fastcgi_pass unix:${socket}; }`,
+    status: 404,
+    mended: (stdout) => said(stdout, socket),
+  });
+});
+
+testWith(SCRIPTS, "doctor nginx finds a location that sends the script", async () => {
+  await using rig = new Rig();
+  const { script, socket } = await scripts(rig);
+  await checkScript(rig, "no-handler", script, {
+    broken: `location /cgi-bin/ { root ${rig.dir}/lib; }`,
+    status: 200,
+    mended: (stdout) => said(stdout, socket),
+  });
+});
+
+testWith(SCRIPTS, "doctor nginx finds another file than the script, by an alias, too", async () => {
+  await using rig = new Rig();
+  const { script, socket } = await scripts(rig);
+  for (
+    const [folder, name] of [
+      [`root ${rig.dir}/lib;`, "/srv$fastcgi_script_name"],
+      // The path of the URL is in both.
+      [`alias ${rig.dir}/lib/cgi-bin/;`, "$document_root$fastcgi_script_name"],
+    ]
+  ) {
+    const location = (line: string) =>
+      `location /cgi-bin/ { ${folder} ${PARAMETERS} ${line} fastcgi_pass unix:${socket}; }`;
+    await checkScript(rig, "script-filename", script, {
+      broken: location(`fastcgi_param SCRIPT_FILENAME ${name};`),
+      status: 403,
+      mended: (stdout) => location(said(stdout, socket)),
+    });
+  }
+});
+
+testWith(SCRIPTS, "doctor nginx finds that fcgiwrap does not run", async () => {
+  await using rig = new Rig();
+  const { script, socket } = await scripts(rig);
+  const location = (socket: string) =>
+    `location ~ ^(?<script>/cgi-bin/[^/]+)(?<rest>/.*)?$ { ${PARAMETERS}
+      fastcgi_param SCRIPT_FILENAME ${rig.dir}/lib$script; fastcgi_pass unix:${socket}; }`;
+  await checkScript(rig, "no-socket", script, {
+    broken: location(`${rig.dir}/none.socket`),
+    status: 502,
+    mended: () => location(socket),
+  });
+});
+
 Deno.test("doctor nginx says what to write if nothing is passed on", async () => {
   const file = await Deno.makeTempFile();
   await Deno.writeTextFile(file, "events {}\nhttp { server { listen 127.0.0.1:1; } }\n");
@@ -340,5 +451,6 @@ Deno.test("doctor nginx reports files that include themselves", async () => {
 });
 
 Deno.test("doctor nginx: each kind of finding has a test", () => {
-  assertEquals(Object.keys(NGINX_FINDINGS).filter((id) => !tested.has(id)), []);
+  const ids = [...Object.keys(NGINX_FINDINGS), ...Object.keys(NGINX_SCRIPT_FINDINGS)];
+  assertEquals(ids.filter((id) => !tested.has(id)), []);
 });
