@@ -16,6 +16,14 @@ const LOOPING = `${Deno.env.get("OPERATE_DIRECTORY")}/looping`;
 
 const leaked: Uint8Array[] = [];
 let database: DatabaseSync | undefined;
+let begun: Deno.FsFile | undefined;
+
+/** Records which worker has begun a request. */
+function begin(number: string): void {
+  const path = `${Deno.env.get("OPERATE_DIRECTORY")}/begun.log`;
+  begun ??= Deno.openSync(path, { append: true, create: true });
+  begun.writeSync(new TextEncoder().encode(`${number} ${Deno.pid}\n`));
+}
 
 function open(): DatabaseSync {
   const opened = new DatabaseSync(`${Deno.env.get("OPERATE_DIRECTORY")}/data.sqlite`);
@@ -42,6 +50,8 @@ function respond(body: BodyInit, status = 200): Response {
 const app: Handler = async (request) => {
   const { pathname, searchParams } = new URL(request.url);
   const id = searchParams.get("id") ?? "";
+  const number = searchParams.get("n");
+  if (number !== null) begin(number);
   database ??= open();
   switch (`${request.method} ${pathname}`) {
     case "GET /hello":

@@ -56,6 +56,43 @@ export function lossOf(entry: Entry, events: Event[]): Loss {
   };
 }
 
+/** How often nginx has tried a request, as its log says: the status of each try, and its time in milliseconds. */
+export interface Tries {
+  statuses: string;
+  times: number[];
+}
+
+/** Reads them from a line of the log. */
+export function triesOf(line: string): Tries | undefined {
+  const [, statuses, times] = /tries=(.*) times=(.*)$/.exec(line) ?? [];
+  if (times === undefined) return undefined;
+  return { statuses, times: times.split(", ").map((time) => Number(time) * 1000) };
+}
+
+/**
+ * Returns what ended each try of a lost request: the event that was nearest to its end.
+ *
+ * @param begun The processes of the workers that have begun it.
+ */
+export function account(
+  { entry }: Loss,
+  { times }: Tries,
+  begun: number[],
+  events: Event[],
+): string {
+  let end = entry.begin;
+  const ends = times.map((time) => {
+    end += time;
+    const from = (event: Event) => Math.abs(event.from - end);
+    const [event] = events.filter((event) => from(event) < NEAR).sort((a, b) => from(a) - from(b));
+    const how = event === undefined ? "NOT EXPLAINED" : `${REASONS[event.kind]} (${event.pid})`;
+    return `${Math.round(time)} ms, ${how}`;
+  });
+  return `tried ${times.length} times: ${ends.join("; ")}; begun by ${
+    begun.join(" and ") || "none"
+  }`;
+}
+
 function explains({ kind, pid, from, to }: Event, { outcome, begin, end }: Entry): boolean {
   // A response that has begun names its worker.
   if (outcome.kind === "cut" && outcome.worker !== undefined) {

@@ -12,7 +12,16 @@ import { Random } from "../../tests/fuzz/bytes.ts";
 import { pattern } from "../../tests/testing/bytes.ts";
 import { CHUNKS } from "./app.ts";
 import { type Outcome, type Received, send, type Sent } from "./client.ts";
-import { describe, type Entry, type Event, isIdempotent, type Loss, lossOf } from "./ledger.ts";
+import {
+  account,
+  describe,
+  type Entry,
+  type Event,
+  isIdempotent,
+  type Loss,
+  lossOf,
+  triesOf,
+} from "./ledger.ts";
 import { type Use, useOf, zombies } from "./processes.ts";
 import { MAX_MEMORY, Site } from "./site.ts";
 
@@ -457,6 +466,27 @@ console.log(`Losses: ${losses.length}`);
 for (const [name, { length }] of [...grouped].sort()) {
   console.log(`  ${String(length).padStart(8)} ${name}`);
 }
+/** Says of each lost request which workers it met, and how they ended. */
+function explainLost(): void {
+  const lost = losses.filter(({ counts }) => counts);
+  if (lost.length === 0) return;
+  const begun = site.begun();
+  const lines = site.readLog("access");
+  for (const loss of lost) {
+    const { path } = loss.entry.sent;
+    const line = lines.find((line) => line.split(" ")[1] === path);
+    const tries = line === undefined ? undefined : triesOf(line);
+    const n = Number(new URL(path, "http://localhost").searchParams.get("n"));
+    console.log(
+      `           ${path}: ${
+        tries === undefined
+          ? "not in nginx's log"
+          : account(loss, tries, begun.get(n) ?? [], events)
+      }`,
+    );
+  }
+}
+explainLost();
 const errors = site.readLog("error").filter((line) => !line.includes("meant to fail"))
   .map((line) =>
     line.replace(/^\S+ \S+ (\[\w+\]) \S+ (\*\d+ )?/, "$1 ").replace(/, client: .*/, "")

@@ -64,7 +64,9 @@ pid ${directory}/nginx.pid;
 error_log ${directory}/error.log warn;
 events {}
 http {
-access_log ${directory}/access.log;
+# With the time that each try took.
+log_format tries '$request $status tries=$upstream_status times=$upstream_response_time';
+access_log ${directory}/access.log tries;
 client_body_temp_path ${directory}/nginx-body;
 fastcgi_temp_path ${directory}/nginx-fastcgi;
 ${
@@ -145,6 +147,19 @@ ${createConfiguration(Arguments.parse(usage, args))}
     return files.flatMap((file) =>
       Deno.readTextFileSync(`${this.directory}/${file}`).split("\n").filter((line) => line !== "")
     );
+  }
+
+  /** Returns the processes of the workers that have begun each request, by its number. */
+  begun(): Map<number, number[]> {
+    const begun = new Map<number, number[]>();
+    for (const line of Deno.readTextFileSync(`${this.directory}/begun.log`).split("\n")) {
+      const [number, pid] = line.split(" ").map(Number);
+      if (pid === undefined) continue;
+      const pids = begun.get(number);
+      if (pids === undefined) begun.set(number, [pid]);
+      else pids.push(pid);
+    }
+    return begun;
   }
 
   /** Stops all. @returns The exit code of the workers' supervisor. */
