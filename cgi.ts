@@ -254,7 +254,7 @@ function exitWithin(timeout: number, log: (message: string) => void): void {
       `Exited the script ${timeout} ms after its response: something kept it alive, ` +
         "such as a timer or a connection. Stop it, or set exitTimeout",
     );
-    runtime.exit();
+    import("./process/exit.ts").then(({ exit }) => exit());
   });
 }
 

@@ -20,6 +20,7 @@ import { closest } from "./cli/closest.ts";
 import { Failure, formatFailure, UsageError } from "./cli/errors.ts";
 import { SPECIFIER, VERSION } from "./cli/version.ts";
 import { logLine } from "./io/log.ts";
+import { exit } from "./process/exit.ts";
 
 /** The module of a command. */
 interface Command {
@@ -165,4 +166,4 @@ function similarCommand(name: string): string | undefined {
 }
 
 // Without a code, Deno.exitCode applies: a worker that lost its supervisor sets it.
-if (import.meta.main) Deno.exit(await main(Deno.args) || undefined);
+if (import.meta.main) exit(await main(Deno.args) || undefined);

@@ -13,6 +13,7 @@ import { fstatSync } from "node:fs";
 import { createServer } from "node:net";
 import { parseAddress } from "../io/address.ts";
 import { EXEC_PATH } from "./exec_path.ts";
+import { exit } from "./exit.ts";
 import {
   applyOwnership,
   checkBacklog,
@@ -163,7 +164,7 @@ export async function prefork(options: PreforkOptions): Promise<void> {
   } finally {
     socket.remove();
   }
-  if (code === KILLED) runtime.exit(KILLED);
+  if (code === KILLED) await exit(KILLED);
   if (code === NO_WORKER) {
     throw new NoWorkerError(
       "Cannot start the workers: all ended before one served. See their output for the reason",
@@ -254,7 +255,7 @@ async function runSupervisor(
   let limit: ReturnType<typeof setTimeout> | undefined;
   const force = () => {
     send("SIGKILL");
-    limit ??= setTimeout(() => runtime.exit(KILLED), KILL_LIMIT);
+    limit ??= setTimeout(() => exit(KILLED), KILL_LIMIT);
   };
   using _ = onTermination(() => send("SIGTERM"), { force });
   const wasTerminal = runtime.stdin.isTerminal();

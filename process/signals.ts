@@ -1,3 +1,4 @@
+import { exit } from "./exit.ts";
 import { thisProcess } from "./node_process.ts";
 import { denoOnly, runtime, type RuntimeSignal } from "../io/runtime.ts";
 
@@ -34,7 +35,7 @@ export interface TerminationOptions {
  */
 export function onTermination(
   stop: () => void,
-  { force = () => runtime.exit(INTERRUPTED), hangup = false }: TerminationOptions = {},
+  { force = () => exit(INTERRUPTED), hangup = false }: TerminationOptions = {},
 ): Disposable {
   let stopped = false;
   let interrupted = Infinity;
@@ -75,7 +76,7 @@ export function endWhileStarting(): void {
   if (runtime.pid !== 1) return;
   const codes = { SIGTERM: TERMINATED, SIGINT: INTERRUPTED };
   const listeners = Object.entries(codes).map(([signal, code]) =>
-    [signal as RuntimeSignal, () => runtime.exit(code)] as const
+    [signal as RuntimeSignal, () => exit(code)] as const
   );
   for (const [signal, exit] of listeners) runtime.addSignalListener(signal, exit);
   starting = {

@@ -130,6 +130,8 @@ export class WorkerProcess {
 
   #end(how: string): void {
     clearTimeout(this.#timer);
+    // Deno 2.9.6 keeps the channel of a process that ended with messages unread, and its descriptor.
+    if (this.#child?.connected) this.#child.disconnect();
     this.phase = "ended";
     this.#started.resolve("ended");
     this.#ended.resolve(how);

@@ -15,6 +15,11 @@ const GROUPS: Groups = { debian: "www-data", fedora: "nginx" };
 
 /** How many idle connections are kept. */
 const KEPT = 8;
+/**
+ * How old a request may be that is sent again: for one back end less than the default of --worker-timeout, for several
+ * more than nginx waits for the first.
+ */
+const LATE = { one: "30s", several: "90s" };
 /** How FastCGI streams: with buffers, as the lack of an end shows only with them. */
 const BUFFERED =
   `# Keep connections for the next request. With this nginx also passes on at once what the app streams, and a
@@ -185,10 +190,14 @@ ${protocol}_connect_timeout 1s;
 # next. Not a POST or PATCH, whose effect could double.
 ${protocol}_next_upstream error timeout;
 ${protocol}_next_upstream_tries ${backends.length + 1};
+# Not after ${LATE.several}: a request that loops would take a worker of each.
+${protocol}_next_upstream_timeout ${LATE.several};
 `
     : `# If a worker ends before it responds, send the request to another, once. Not a POST or PATCH, whose effect
 # could double.
 ${protocol}_next_upstream error;
 ${protocol}_next_upstream_tries 2;
+# Not after ${LATE.one}: a request that loops until its worker is killed would take another.
+${protocol}_next_upstream_timeout ${LATE.one};
 `;
 }

@@ -1,0 +1,46 @@
+import { assertEquals } from "@std/assert";
+import { ROOT } from "../testing/daemon.ts";
+import { deadline } from "../testing/deadline.ts";
+
+/** A program that exits, and in which that hangs if it is told to. */
+const PROGRAM = `
+import { exit } from "${ROOT}process/exit.ts";
+const [hangs, limit] = Deno.args;
+addEventListener("unload", () => {
+  console.log("unloads");
+  if (hangs === "hangs") Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
+});
+setInterval(() => {}, 1000);
+exit(7, Number(limit));
+`;
+
+/** Runs it without permissions. */
+async function run(env: Record<string, string>, ...args: string[]): Promise<Deno.CommandOutput> {
+  const program = await Deno.makeTempFile({ suffix: ".ts" });
+  await Deno.writeTextFile(program, PROGRAM);
+  const output = new Deno.Command(Deno.execPath(), {
+    args: ["run", "--no-prompt", "--no-config", program, ...args],
+    env: { OTEL_EXPORTER_OTLP_PROTOCOL: "console", ...env },
+  }).output();
+  try {
+    return await deadline(output, "the end of the program", 60_000);
+  } finally {
+    await Deno.remove(program);
+  }
+}
+
+for (const traced of ["true", "false"]) {
+  Deno.test(`exit() exits with its code, with OTEL_DENO=${traced}`, async () => {
+    const { code, signal, stdout } = await run({ OTEL_DENO: traced }, "ends", "60000");
+    assertEquals([code, signal, new TextDecoder().decode(stdout)], [7, null, "unloads\n"]);
+  });
+}
+
+Deno.test({
+  name: "exit() kills a process with telemetry whose exit hangs",
+  ignore: Deno.build.os === "windows",
+  async fn() {
+    const { signal, stdout } = await run({ OTEL_DENO: "true" }, "hangs", "500");
+    assertEquals([signal, new TextDecoder().decode(stdout)], ["SIGKILL", "unloads\n"]);
+  },
+});
