@@ -55,8 +55,8 @@ export interface ServeOptions extends CGIOptions, FastCGIOptions, HTTPOptions {}
  *
  * Needs `--allow-env` as a CGI script, `--allow-net` for HTTP.
  *
- * @param app A handler, or an object with `fetch`. If the module exports such an object as its default, Deno asks in the
- * log of each CGI request whether you meant `deno serve`: export `app.fetch`.
+ * @param app A handler, or an object with `fetch`. If the module exports such an object as its default, Deno writes a
+ * hint about `deno serve` to the log of each CGI request: export `app.fetch`.
  * @returns Resolves when the script has responded, or the server has stopped.
  *
  * @example

@@ -19,7 +19,7 @@ type Kind = "fastcgi" | "php" | "scgi" | "cgi";
 const phpFour = phpFPM(4);
 const SOURCES = `${PEERS}/gateway`;
 
-/** Builds the application, or finds it; tells how to start it, if it is a server. */
+/** Builds or finds the application. Returns how to start it, if it is a server. */
 async function prepareApplication(kind: Kind, directory: string): Promise<void> {
   if (kind === "php") return void await phpFour.prepare?.(directory);
   const compiler = need("gcc libc6-dev", "cc", "gcc", "clang");
@@ -44,7 +44,7 @@ async function startApplication(kind: Kind, setting: Setting, directory: string)
 interface Front {
   name: string;
   short: string;
-  /** Finds or builds what it needs. Tells its name and version. */
+  /** Finds or builds the parts that it needs. Returns its name and version. */
   prepare?(directory: string): Promise<string>;
   /** @param application The port of the application, or the CGI program. */
   command(kind: Kind, port: number, application: string, directory: string): string[];

@@ -70,7 +70,7 @@ export class Generator {
     return new Generator([`${directory}/load`], `${directory}/start`, directory);
   }
 
-  /** Sends requests, and returns what was measured. */
+  /** Sends requests, and returns the measurements. */
   async run(run: Run): Promise<Report> {
     return JSON.parse(await output(pinned(cores?.load, await this.#arguments(run, false))));
   }

@@ -315,7 +315,7 @@ export const LOADS: Load[] = [
     title: "20 header fields and 3 cookies each way, 16 connections",
     app: "headers",
     spec: { path: "/headers", headers: MANY_HEADERS },
-    expected: "X-Answer-19",
+    expected: "X-Field-19",
     connections: 16,
   }),
   steady({
@@ -495,7 +495,7 @@ export const LOADS: Load[] = [
   },
   {
     key: "idle",
-    title: "10,000 idle connections, of which each has had an answer",
+    title: "10,000 idle connections, each after one response",
     absolute: true,
     setting: { app: "hello", reportMemory: true },
     peers: [peers.gatehouse, peers.denoServe, peers.ceiling],

@@ -133,7 +133,7 @@ export interface AppOptions {
    *
    * A list has IP addresses, ranges such as `10.0.0.0/8`, whose other bits must be 0, `"loopback"` for 127.0.0.0/8 and
    * ::1, and `"unix"` for a proxy that connects over a Unix socket. It is compared with REMOTE_ADDR, over HTTP with the
-   * peer. A proxy must set or drop all of these headers, as any client can send them. `true` trusts whoever sends them:
+   * peer. A proxy must set or drop all of these headers, as any client can send them. `true` trusts every sender:
    * set it only if no client can reach the web server past the proxy.
    *
    * @default false

@@ -1,7 +1,7 @@
 import { resolve } from "node:path";
 import { grantedVariable } from "../io/environment.ts";
 
-/** Returns the path of the folder in which Deno caches modules. Asks for no permission. */
+/** Returns the path of the folder in which Deno caches modules. Requests no permission. */
 export function cacheFolder(home: string): string {
   const caches = Deno.build.os === "darwin" ? "Library/Caches" : ".cache";
   return resolve(

@@ -7,7 +7,7 @@ import { decodePairs, encodeValues, RecordDecoder, RecordType } from "../wire/fa
 const NAMES = ["FCGI_MAX_CONNS", "FCGI_MAX_REQS", "FCGI_MPXS_CONNS"];
 
 /**
- * Asks a FastCGI application for its limits, by FCGI_GET_VALUES.
+ * Gets the limits of a FastCGI application, by FCGI_GET_VALUES.
  *
  * @param timeout How long this may take, in milliseconds.
  * @returns The names that it knows, and their values, as byte strings.

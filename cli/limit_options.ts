@@ -18,7 +18,7 @@ interface Limit extends Option {
   protocols: readonly string[];
 }
 
-/** The options whose 0 does not mean Infinity: not to wait, and a minimum that is none. */
+/** The options for which 0 is not Infinity: how long to wait, and a minimum. */
 const ZEROS = ["shutdown-timeout", "min-body-rate"];
 
 const FASTCGI = ["fastcgi"];

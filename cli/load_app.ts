@@ -61,7 +61,7 @@ function refuseServe(module: string): Disposable & { refusal?: UsageError } {
     },
   };
   global[LOADER] = (app) => {
-    // With an object as default, Deno asks in the log of each CGI request whether "deno serve" was meant.
+    // With an object as default, Deno writes a hint about "deno serve" to the log of each CGI request.
     const exported = Object.hasOwn(app, "fetch") ? "app.fetch" : "app";
     throw state.refusal ??= new UsageError(
       `${module} calls serve() itself, so this command cannot serve its app. Instead of serve(app), write:

@@ -7,7 +7,7 @@ const NAMES = ["serve", "listen", "listenTls"] as const;
 const INTERVAL = 250;
 /** How many looks a module has to load once it listens, and to listen at all. */
 const LOOKS = 8;
-/** The time that a server of Node has to listen after it was told to, in milliseconds. */
+/** How long a server of Node may take to listen after `listen()`, in milliseconds. */
 const DELAY = 100;
 
 type Opener = (...args: unknown[]) => { addr?: Deno.Addr };
@@ -83,7 +83,7 @@ export class OwnServers implements Disposable {
     }
   }
 
-  /** Waits for a server of Node that was told to listen: it does so a little later. */
+  /** Waits for a server of Node after `listen()`: it listens a little later. */
   async settle(): Promise<void> {
     const end = performance.now() + DELAY;
     while (this.started.length === 0 && performance.now() < end) {

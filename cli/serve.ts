@@ -36,7 +36,7 @@ type Protocol = typeof PROTOCOLS[number];
 /** Destinations of the app's errors, and the `log` option of the server for each. */
 const LOGS = { server: "server", stderr: "log", both: "both" } as const;
 
-/** The value of --trust-forwarded for whoever sends the headers. */
+/** The value of --trust-forwarded that trusts every sender of the headers. */
 const ANY = "any";
 
 /** The options of `serve`. */

@@ -47,7 +47,7 @@ async function receive(
   { path, part }: Upload,
 ): Promise<number | undefined> {
   using file = await Deno.open(part, { write: true, create: true });
-  // The system gives up the lock of a process that ends. Another upload may have ended between open and lock.
+  // The system releases the lock of a process that ends. Another upload may have ended between open and lock.
   if (!await file.tryLock(true) || !await isSame(file, part)) return undefined;
   await file.truncate();
   const reader = body.getReader({ mode: "byob" });

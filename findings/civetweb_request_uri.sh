@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # CivetWeb gives CGI scripts a REQUEST_URI that is percent-decoded and has no query, so that "/a%3Fb" and "/a?b" cannot be
-# told apart from it. SERVER_NAME is "mydomain.com" whatever the client asked for. Of two Cookie fields a script gets the last.
+# distinguished from it. SERVER_NAME is "mydomain.com" whatever the client requested. Of two Cookie fields a script gets the last.
 . "$(dirname "$0")/common.sh"
 
 debian civetweb=1.15+dfsg-4 libcivetweb1=1.15+dfsg-4

@@ -68,7 +68,7 @@ await() {
   exit 2
 }
 
-# Compares what was seen with what this finding says: expect WHAT SEEN SAID
+# Compares the result with the one that this finding states: expect WHAT SEEN SAID
 expect() {
   printf '%-50s %s\n' "$1:" "$2"
   [ "$2" = "$3" ] && return

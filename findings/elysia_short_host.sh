@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Elysia answers 404 to every path if the authority of the URL has fewer than four characters, as the names of containers
+# Elysia responds with 404 to every path if the authority of the URL has fewer than four characters, as the names of containers
 # have ("http://web/", "http://db/"): it looks for the path's slash from the eleventh character on.
 . "$(dirname "$0")/common.sh"
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# uwsgi's CGI plugin answers 302 when a script writes Location before "Status: 303 See Other": Location sets the status and
+# uwsgi's CGI plugin responds with 302 when a script writes Location before "Status: 303 See Other": Location sets the status and
 # a later Status does not change it. With Status first, 303 and 201 arrive. RFC 3875, section 6.3, has no order.
 . "$(dirname "$0")/common.sh"
 

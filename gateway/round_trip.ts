@@ -273,7 +273,7 @@ export class RoundTrip implements Ticked {
     }
   }
 
-  /** Returns the next chunk of the body: what was received before the application was called, then what arrives. */
+  /** Returns the next chunk of the body: first the part that was received before the call, then chunks as they arrive. */
   async #next(): Promise<Uint8Array<ArrayBuffer> | null> {
     const buffered = this.#buffered.shift();
     if (buffered !== undefined) return buffered;
@@ -298,7 +298,7 @@ export class RoundTrip implements Ticked {
   }
 
   /**
-   * Sends the body: what was received, and the rest as it arrives from the client.
+   * Sends the body: the part that was received, then the rest as it arrives from the client.
    *
    * @param write Writes a chunk; rejects when the application has stopped reading.
    * @returns Whether the whole body was sent: an application may respond without reading it.

@@ -65,7 +65,7 @@ export class LineQueue {
   #phase: "idle" | "writing" | "slow" | "resting" = "idle";
   /** Full: lines are dropped. Failing: the last write has failed. */
   #trouble: "none" | "full" | "failing" = "none";
-  /** How many dropped lines the log does not tell of yet, and how many stderr does not. */
+  /** How many dropped lines neither the log nor stderr has reported yet. */
   #dropped = 0;
   #unreported = 0;
   #silentUntil = 0;

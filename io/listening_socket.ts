@@ -22,12 +22,12 @@ export interface ListeningSocket {
   close(): void;
 }
 
-/** The variable that tells a worker how many connections may wait at the socket that it shares. */
+/** The variable that gives a worker the backlog of the socket that it shares. */
 export const BACKLOG_VARIABLE = "GATEHOUSE_BACKLOG";
 
 /**
  * The number of connections that may wait at an inherited socket. Opening it can set it anew, so it must not be less than
- * whoever opened it has asked for: systemd asks for the maximum, to which the system reduces 2^30.
+ * that with which it was opened: systemd sets 2^30, which the system reduces to its maximum.
  */
 export function inheritedBacklog(): number {
   return Number(grantedVariable(BACKLOG_VARIABLE)) || MAX_BACKLOG;

@@ -35,7 +35,7 @@ export function divertLog(write: typeof writer): typeof writer {
 }
 
 /**
- * Writes a line to the log of this process, which is stderr. Never throws: the disk may be full and the terminal gone,
+ * Writes a line to the log of this process, which is stderr. Never throws: the disk may be full and the terminal closed,
  * and serving must not depend on them.
  */
 export function logLine(line: string, source?: LogSource): void {

@@ -219,7 +219,7 @@ class Output {
   }
 }
 
-/** The environment. Node decodes values that are not UTF-8 as such: here they are told apart, as Deno does. */
+/** The environment. Node decodes values that are not UTF-8, too: here they are recognized, as by Deno. */
 class Env {
   readonly #process: Process;
   readonly #fs: typeof FS;

@@ -158,7 +158,7 @@ export class NodeConnection implements Duplex {
   readonly remoteAddr: Addr;
   readonly ignoresEmptyWrites = true;
   #socket: Socket;
-  /** What was read and not taken. One chunk may arrive while nobody reads: to pause for each would cost more. */
+  /** A chunk that no read has taken yet. One may arrive while nobody reads: to pause for each would cost more. */
   #chunks: Uint8Array[] = [];
   #ended = false;
   #error: Error | null = null;

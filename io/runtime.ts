@@ -86,7 +86,7 @@ export interface RuntimeConn {
   readonly remoteAddr: Addr;
 }
 
-/** The names of the errors that are told apart. */
+/** The names of the errors that callers distinguish. */
 export type RuntimeError =
   | "AddrInUse"
   | "ConnectionRefused"

@@ -191,7 +191,7 @@ class MemoryStore implements Store {
   }
 }
 
-/** Opens a new file without a name. Returns undefined if that fails or would ask for a permission. */
+/** Opens a new file without a name. Returns undefined if that fails or would prompt for a permission. */
 function openUnnamed(folder: string): RuntimeFile | undefined {
   const path = `${folder}/gatehouse-${crypto.randomUUID()}`;
   for (const name of ["read", "write"] as const) {
@@ -212,7 +212,7 @@ function openUnnamed(folder: string): RuntimeFile | undefined {
   }
 }
 
-/** Returns the folder for temporary files, without asking for a permission. */
+/** Returns the folder for temporary files. Does not prompt for a permission. */
 function temporaryFolder(): string {
   const variable = runtime.build.os === "windows" ? "TEMP" : "TMPDIR";
   return grantedVariable(variable) || "/tmp";

@@ -16,7 +16,7 @@ export interface Ticked extends Member {
 }
 
 /**
- * Checks the deadlines of many objects with one timer, which does not keep the process alive by itself unless asked to.
+ * Checks the deadlines of many objects with one timer, which does not keep the process alive by itself unless an option says so.
  * A timer for each object would cost more than the rest of a small request, and so would reading the clock.
  *
  * Its clock stands still while the process does: a stop, a suspended machine or a long synchronous task counts as a

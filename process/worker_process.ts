@@ -32,7 +32,7 @@ export interface WorkerProcessOptions {
 
 /** A process that serves an app and reports to this one when it does. */
 export class WorkerProcess {
-  /** "stopping": it was told to end. */
+  /** "stopping": it got SIGTERM. */
   phase: "starting" | "serving" | "stopping" | "ended" = "starting";
   /** The limit that it exceeded when it started, such as "it must …": why it is stopped although it serves. */
   fault: string | undefined;
@@ -137,7 +137,7 @@ export class WorkerProcess {
     this.#ended.resolve(how);
   }
 
-  /** Tells it to finish its requests and end, by SIGTERM. Kills it a second after its shutdown timeout. */
+  /** Lets it finish its requests and end, by SIGTERM. Kills it a second after its shutdown timeout. */
   stop(): void {
     if (this.phase === "stopping" || this.phase === "ended") return;
     this.phase = "stopping";

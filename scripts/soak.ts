@@ -113,8 +113,8 @@ interface Site {
   random: Random;
 }
 
-function expect(what: string, holds: boolean): void {
-  if (!holds) wrong.push(what);
+function expect(what: string, isTrue: boolean): void {
+  if (!isTrue) wrong.push(what);
 }
 
 const connect = async ({ port }: Site) =>

@@ -32,7 +32,7 @@ const HTTP_REFUSAL =
   "400 Bad Request: this address speaks FastCGI, not HTTP\n";
 /** The id of all of nginx's requests. */
 const NGINX_ID = 1;
-/** How long nginx may take to close a connection that it was asked to close, in milliseconds. */
+/** How long nginx may take to close a connection at the server's request, in milliseconds. */
 const LEAVE = 5000;
 
 /** One connection: passes received records on to its requests, and sends theirs. */
@@ -223,7 +223,7 @@ export class FastCGIConnection
   }
 
   /**
-   * Asks nginx to close a kept connection, by an empty FCGI_STDERR record: it closes an idle connection on which bytes
+   * Makes nginx close a kept connection, by an empty FCGI_STDERR record: it closes an idle connection on which bytes
    * arrive. Where it has just sent a request, the record is the beginning of the response and means nothing, so that
    * no request is lost (rule C31).
    */
@@ -358,7 +358,7 @@ export class FastCGIConnection
     return this.#channel.closed;
   }
 
-  /** The status tells HAProxy that this was the last request (rule C31). */
+  /** HAProxy does not use the connection again after this status (rule C31). */
   get status(): number {
     const last = this.#quirks.leavesOverloaded && this.#phase !== "open" && this.alone;
     return last ? ProtocolStatus.overloaded : ProtocolStatus.requestComplete;

@@ -112,7 +112,7 @@ Deno.test("deno doc --html builds a page for each export", async () => {
   await Deno.remove(directory, { recursive: true });
 });
 
-Deno.test("each row of the threats in SECURITY.md is held by tests that cite its rule", async () => {
+Deno.test("each row of the threats in SECURITY.md has tests that cite its rule", async () => {
   const page = await Deno.readTextFile(`${ROOT}SECURITY.md`);
   const rows = [...page.matchAll(/^\| .+ \| ([A-F]\d+) +\| (`.+`) +\|$/gm)];
   assert(rows.length >= 16);

@@ -214,7 +214,7 @@ Deno.test("serveCGI() rejects variables that make no request, and logs why (rule
     [{ CONTENT_LENGTH: "+5" }, 400, "CONTENT_LENGTH must be a whole number"],
   ];
   for (const [others, status, message] of cases) {
-    const response = await run(() => new Response("asked"), env("", others));
+    const response = await run(() => new Response("called"), env("", others));
     assertEquals(response.status, status);
     assertStringIncludes(response.stderr, message);
   }
@@ -380,14 +380,14 @@ Deno.test("serveCGI() aborts the signal when a write to stdout fails (rule B22)"
 Deno.test("serveCGI() buffers no more than maxBufferedBody while stdout blocks (rule B20)", async () => {
   const body = pattern(1_000_000);
   const stdin = new Counted(body);
-  const held = Promise.withResolvers<void>();
+  const buffered = Promise.withResolvers<void>();
   const gate = Promise.withResolvers<void>();
   const stdout = new Buffer();
   const served = serveCGI((request) => new Response(request.body), {
     env: env("", post(body)),
     stdin: {
       read(buffer) {
-        if (stdin.count >= 300_000) held.resolve();
+        if (stdin.count >= 300_000) buffered.resolve();
         return stdin.read(buffer);
       },
     },
@@ -399,9 +399,9 @@ Deno.test("serveCGI() buffers no more than maxBufferedBody while stdout blocks (
     },
     maxBufferedBody: 400_000,
   });
-  await deadline(held.promise, "the body to be read on");
+  await deadline(buffered.promise, "the body to be read on");
   for (let i = 0; i < 20; i++) await new Promise((resolve) => setTimeout(resolve, 0));
-  // What is held, what the app has taken, and a read.
+  // The buffered part, the part that the app has taken, and a read.
   assertLess(stdin.count, 400_000 + 3 * 65536);
   gate.resolve();
   await deadline(served, "the script's end");

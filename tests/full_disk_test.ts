@@ -1,4 +1,4 @@
-/** Programs whose log cannot be written, as its disk is full or its reader gone: they serve all the same. */
+/** Programs whose log cannot be written, as its disk is full or its reader has ended: they serve all the same. */
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { fetchFastCGI, fetchSCGI } from "../gateway.ts";
 import { importMapFlags, runCommandLine } from "./testing/command_line.ts";

@@ -324,7 +324,7 @@ Deno.test("serveHTTP() calls onError, and responds with 500 if that fails", asyn
   }
 });
 
-Deno.test("serveHTTP() shows the debug page if asked to, without secrets (rule F6)", async () => {
+Deno.test("serveHTTP() shows the debug page with the option debug, without secrets (rule F6)", async () => {
   const app = () => {
     throw new Error("<broken>");
   };
@@ -389,9 +389,9 @@ Deno.test("serveHTTP() streams both ways at once", async () => {
   await serving((request) => new Response(request.body), {}, async (url) => {
     const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
     const writer = writable.getWriter();
-    const asked = get(url, { method: "POST", body: readable });
+    const responding = get(url, { method: "POST", body: readable });
     await writer.write(new TextEncoder().encode("one"));
-    const reader = (await asked).body!.pipeThrough(new TextDecoderStream()).getReader();
+    const reader = (await responding).body!.pipeThrough(new TextDecoderStream()).getReader();
     assertEquals((await deadline(reader.read(), "the first part")).value, "one");
     await writer.write(new TextEncoder().encode("two"));
     assertEquals((await deadline(reader.read(), "the second part")).value, "two");

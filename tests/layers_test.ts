@@ -174,7 +174,7 @@ const SEAM: Record<string, string[]> = {
   "process/process_tree.ts": ["Deno"],
 };
 
-Deno.test("what asks the runtime lives in io/ and process/, behind one seam", () => {
+Deno.test("only io/ and process/ use the runtime, behind one seam", () => {
   const found = sourcesIn().filter((path) => path !== "cli.ts" && layerOf(path) !== "cli")
     .map((path) => [path, runtimeGlobalsIn(Deno.readTextFileSync(new URL(path, root)))] as const)
     .filter(([, names]) => names.length > 0);

@@ -108,7 +108,7 @@ Deno.test("prefork() finishes requests although its processes get several signal
   // As a terminal does: to all processes of the program.
   Deno.kill(-program, "SIGINT");
   await ended(pids.find((other) => other !== pid)!);
-  // The program has told the supervisor, and that the worker.
+  // The program has sent it to the supervisor, and that to the worker.
   Deno.kill(pid, "SIGINT");
   Deno.kill(pid, "SIGTERM");
   Deno.kill(program, "SIGTERM");

@@ -263,8 +263,8 @@ listener.close();
 const tcp = await listen("127.0.0.1:0");
 await listen("127.0.0.1:" + tcp.addr.port).catch((error) => refused += error.message + error.code);
 tcp.close();
-const gone = await stat(path).then(() => false, () => true);
-console.log(JSON.stringify({ addr: listener.addr, mode: (mode & 0o777).toString(8), refused, gone }));
+const removed = await stat(path).then(() => false, () => true);
+console.log(JSON.stringify({ addr: listener.addr, mode: (mode & 0o777).toString(8), refused, removed }));
 `;
 
 testOn("listen() gives a socket its mode, and removes it", async (runtime) => {
@@ -273,7 +273,7 @@ testOn("listen() gives a socket its mode, and removes it", async (runtime) => {
   await using program = new RuntimeDaemon(runtime, [`${folder}/listener.ts`, `${folder}/app.sock`]);
   const said = await program.listening as unknown as Record<string, unknown>;
   assertEquals(said.addr, { transport: "unix", path: `${folder}/app.sock` });
-  assertEquals([said.mode, said.gone], ["600", true]);
+  assertEquals([said.mode, said.removed], ["600", true]);
   assertStringIncludes(String(said.refused), "listens there. Stop it");
   assertStringIncludes(String(said.refused), "Cannot listen on 127.0.0.1:");
   assertStringIncludes(String(said.refused), "EADDRINUSE");

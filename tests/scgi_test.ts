@@ -120,12 +120,12 @@ const BAD: Record<string, [raw: string, status: number, message: string]> = {
 
 for (const [name, [raw, status, message]] of Object.entries(BAD)) {
   Deno.test(`serveSCGI() rejects ${name} and closes (rules D1, D2)`, async () => {
-    let asked = false;
-    await serving(() => (asked = true, new Response()), {}, async ({ connect, logged }) => {
+    let called = false;
+    await serving(() => (called = true, new Response()), {}, async ({ connect, logged }) => {
       const client = await connect();
       await client.send(bytes(raw));
       const response = await client.response();
-      assertEquals([response.status, asked, logged.length], [status, false, 1]);
+      assertEquals([response.status, called, logged.length], [status, false, 1]);
       assertStringIncludes(logged[0], message);
     });
   });

@@ -100,7 +100,12 @@ for (const end of ["SIGTERM", "Deno.exit()", "process.exit()", "an error", "a re
       assertEquals(code, end === "SIGTERM" ? 0 : end.endsWith("exit()") ? 3 : 1);
       const logged = loggedIn(await deadline(output, "the log"));
       const expected = end === "SIGTERM" ? paths : [...paths, "/end"];
-      assertEquals(logged.toSorted(), expected.toSorted());
+      await daemon.ended;
+      // On a machine that is busy for 20 ms the pipe passes for one that nobody reads, also if it takes the last write.
+      const lost = Number(/Dropped (\d+) lines of the access log/.exec(daemon.log)?.[1] ?? 0);
+      assert(logged.length + lost >= expected.length, `${logged.length}, ${daemon.log}`);
+      assertEquals(new Set(logged).size, logged.length);
+      assertEquals(logged.filter((path) => !expected.includes(path)), []);
     },
   );
 }
@@ -122,7 +127,7 @@ Deno.test(
     const { length } = loggedIn(
       (await new Response(daemon.child.stdout).text()).replace(/[^\n]*$/, ""),
     );
-    // The pipe has what was written last, but perhaps not all of it.
+    // The pipe has the last writes, but perhaps not all of them.
     assert(length + lost >= 1401 && length > 0 && lost > 1000, `${length} lines, ${lost} lost`);
   },
 );

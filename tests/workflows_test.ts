@@ -74,7 +74,7 @@ testWith({ bash: "bash" }, "a tag is published only if it names the version", as
 
 testWith({ bash: "bash" }, "a tag is published only if CI has passed for its commit", async () => {
   const folder = await Deno.makeTempDir();
-  // Prints the number of runs that GitHub's program would, if it is asked for the right ones.
+  // Prints the number of runs that GitHub's program would, for the right query.
   const gh = `#!/bin/sh
 case "$2" in
   repos/a/b/actions/workflows/ci.yml/runs\\?head_sha=cafe*status=success*) echo "$RUNS" ;;

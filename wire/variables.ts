@@ -5,7 +5,7 @@ const LINE_BREAKS = ["\0", "\n", "\r"];
 
 /** How variables are created that few read. */
 export interface LazyVariables {
-  /** Returns a variable's value as a byte string, undefined if there is none, or null if only create() tells. */
+  /** Returns a variable's value as a byte string, undefined if there is none, or null if only create() knows it. */
   find(name: string): string | undefined | null;
   /** Creates all of them: names and values as byte strings. */
   create(): Iterable<readonly [name: string, value: string]>;

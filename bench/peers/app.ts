@@ -29,7 +29,7 @@ export const apps: Record<string, App> = {
     let length = 0;
     request.headers.forEach((value, name) => length += name.length + value.length);
     const headers = new Headers({ "content-type": "text/plain" });
-    for (let i = 1; i <= 19; i++) headers.set(`x-answer-${i}`, `the value of header ${i}`);
+    for (let i = 1; i <= 19; i++) headers.set(`x-field-${i}`, `the value of header ${i}`);
     for (let i = 1; i <= 3; i++) headers.append("set-cookie", `c${i}=0123456789abcdef; Path=/`);
     return new Response(`${length > 900}`, { headers });
   },

@@ -88,7 +88,7 @@ ${app}`;
     `${never}# How long clients keep a file.\nexpires: 365 days\n${files(folder)}`,
   ]);
   return {
-    [path || "/"]: `${NEVER_FILES} h2o answers\n# them with 404.\n${never}${files("")}`,
+    [path || "/"]: `${NEVER_FILES} h2o\n# responds with 404.\n${never}${files("")}`,
     ...Object.fromEntries(kept),
   };
 }

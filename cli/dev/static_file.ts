@@ -30,7 +30,7 @@ const TYPES: Record<string, string> = {
   woff: "font/woff",
   woff2: "font/woff2",
 };
-/** The folder of files that others ask for by name, often without an extension (RFC 8615). */
+/** The folder of files whose names a standard sets, often without an extension (RFC 8615). */
 const WELL_KNOWN = ".well-known";
 
 /** Returns the media type of a file that is served. */

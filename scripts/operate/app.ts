@@ -93,7 +93,7 @@ const app: Handler = async (request) => {
       leaked.push(new Uint8Array(LEAK).fill(1));
       return respond(`${leaked.length}\n`);
     case "POST /loop":
-      // Tells which worker must end by --worker-timeout.
+      // Names the worker that must end by --worker-timeout.
       Deno.writeTextFileSync(LOOPING, String(Deno.pid));
       for (;;);
     default:

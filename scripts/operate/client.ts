@@ -1,4 +1,4 @@
-/** A client that opens a connection for each request, and tells in which way it failed. */
+/** A client that opens a connection for each request, and returns how it failed. */
 import { deadline } from "../../tests/testing/deadline.ts";
 
 /** How long a request may take, in milliseconds: longer than nginx waits for an application. */

@@ -240,9 +240,9 @@ function sample(): void {
   );
   const [ofSupervisor, parent, nginx] = uses;
   if (ofSupervisor === undefined || parent === undefined) {
-    return void fault("the supervisor or its parent is gone");
+    return void fault("the supervisor or its parent has ended");
   }
-  // nginx is gone for a moment when it restarts.
+  // nginx does not run for a moment when it restarts.
   if (nginx === undefined) return;
   const found = workers.map(useOf).filter((use) => use !== undefined);
   samples.push({
@@ -359,7 +359,7 @@ await Promise.all(pending);
 const code = await site.stop();
 readSupervisor();
 
-/** Checks the effects that the app has kept against what the client was told. */
+/** Compares the effects that the app has stored with the responses that the client got. */
 function checkEffects(): void {
   using database = new DatabaseSync(`${site.directory}/data.sqlite`);
   const rows = database.prepare("SELECT id, count FROM effects").all() as {

@@ -368,7 +368,7 @@ Deno.test("a script whose client has left before the response ends with 499", as
   await assertRejects(() => completed!);
 });
 
-Deno.test("a client that leaves during the response ends with its status and what was sent", async () => {
+Deno.test("a client that leaves during the response ends with its status and the bytes that were sent", async () => {
   const ends = new Ends();
   const app = () =>
     new Response(
@@ -634,7 +634,7 @@ for (const [transport, { start, request }] of Object.entries(LATE)) {
   });
 }
 
-Deno.test("a client that asks for nothing leaves no end", async () => {
+Deno.test("a client that sends no request leaves no end", async () => {
   const ends = new Ends();
   await serving(() => new Response(), { onCompleted: ends.onCompleted }, async ({ connect }) => {
     (await connect()).close();

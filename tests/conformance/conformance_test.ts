@@ -8,7 +8,7 @@ import { REQUEST_CHECKS } from "./request_checks.ts";
 import { type ClientRequest, overDenoServe, TRANSPORTS } from "./transports.ts";
 
 for (const [name, start] of Object.entries(TRANSPORTS)) {
-  Deno.test(`every behaviour holds over ${name} (rule B23)`, async (t) => {
+  Deno.test(`every behaviour is the same over ${name} (rule B23)`, async (t) => {
     using _ = silence();
     await checkAll(t, start);
   });

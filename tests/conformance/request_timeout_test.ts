@@ -1,4 +1,4 @@
-/** With `requestTimeout`, an app that takes too long is answered for with 503, over every transport. */
+/** With `requestTimeout`, an app that takes too long gets its client a 503, over every transport. */
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import type { App, CompletedRequest } from "../../bridge/app.ts";
 import { type CGIInput, serveCGI } from "../../cgi.ts";
@@ -118,7 +118,7 @@ for (const [transport, start] of Object.entries(IN_PROCESS)) {
     assertStringIncludes(recorded.logged[2], "the database is away");
   });
 
-  Deno.test(`${transport}: requestTimeout holds for onError, too`, async () => {
+  Deno.test(`${transport}: requestTimeout applies to onError, too`, async () => {
     const cancelled = Promise.withResolvers<void>();
     await using over = start(() => {
       throw new Error("expected");

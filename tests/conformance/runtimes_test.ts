@@ -32,7 +32,7 @@ function behavioursOn({ name }: OtherRuntime): Behaviour[] {
 }
 
 for (const protocol of ["CGI", "FastCGI", "SCGI"]) {
-  testOn(`every behaviour holds over ${protocol} (rule B23)`, async (runtime, t) => {
+  testOn(`every behaviour is the same over ${protocol} (rule B23)`, async (runtime, t) => {
     await checkAll(t, transportsOn(runtime)[protocol], behavioursOn(runtime));
   });
 }

@@ -287,13 +287,13 @@ for (const exitTimeout of ["1000", "0"]) {
   });
 }
 
-/** Receivers that never answer: their backlog, and what takes the connections. */
+/** Receivers that never respond: their backlog, and their accepted connections. */
 const SILENT: Record<string, [number, (listener: Deno.TcpListener) => Promise<Deno.Conn[]>]> = {
   "that accepts connections": [511, async (listener) => {
-    const held: Deno.Conn[] = [];
-    for await (const conn of listener) held.push(conn);
-    assert(held.length > 0);
-    return held;
+    const accepted: Deno.Conn[] = [];
+    for await (const conn of listener) accepted.push(conn);
+    assert(accepted.length > 0);
+    return accepted;
   }],
   // Two connections fill its queue, and the system drops the packets of others.
   "whose packets are dropped": [

@@ -291,8 +291,8 @@ async function repeat(): Promise<void> {
   await using application = new Application(async (peer) => {
     const first = connections++ === 0;
     for (let left = first ? 1 : Infinity; left > 0; left--) {
-      const asked = await peer.request();
-      if (asked === undefined) return;
+      const request = await peer.request();
+      if (request === undefined) return;
       await peer.stdout(bytes("X: y\n\nok"));
       await peer.end();
     }

@@ -513,9 +513,9 @@ Deno.test("after the headers the page is not sent, and the log has the error", a
         controller.error(new Error("too late"));
       },
     }, { highWaterMark: 0 });
-  const answer = await serveOne(() => new Response(body()), {}, { debug: true });
-  assertEquals([answer.status, text(answer.body), answer.complete], [200, "begun", false]);
-  assertStringIncludes(answer.stderr, "Error: too late");
+  const response = await serveOne(() => new Response(body()), {}, { debug: true });
+  assertEquals([response.status, text(response.body), response.complete], [200, "begun", false]);
+  assertStringIncludes(response.stderr, "Error: too late");
 });
 
 Deno.test("a script without debug loads neither the page nor what it needs", async () => {

@@ -163,7 +163,7 @@ for (const over of MEDIA) {
         const down = server.shutdown();
         // nginx closes an idle connection when it comes. One that has just sent a request reads on.
         for (let round = 0; round < 2; round++) {
-          const record = await client.next("the record that asks for the close");
+          const record = await client.next("the record that makes nginx close");
           assertEquals(record, { type: RecordType.stderr, id: 1, content: new Uint8Array() });
           client.records.pop();
           await client.send(fromNginx());
@@ -178,7 +178,7 @@ for (const over of MEDIA) {
   });
 }
 
-Deno.test("shutdown() asks nginx to close in the write that ends a response (rule C31)", async () => {
+Deno.test("shutdown() makes nginx close with the write that ends a response (rule C31)", async () => {
   const gate = Promise.withResolvers<void>();
   const started = Promise.withResolvers<void>();
   const app: App = async () => {
@@ -264,12 +264,12 @@ Deno.test("shutdown() closes a connection that nginx does not close (rule C31)",
   });
 });
 
-Deno.test("serveFastCGI() asks nginx to close a connection after idleTimeout (rule C31)", async () => {
+Deno.test("serveFastCGI() makes nginx close a connection after idleTimeout (rule C31)", async () => {
   await serving(hello, { idleTimeout: 1 }, async ({ connect }) => {
     const client = await connect();
     await client.send(fromNginx());
     assertEquals((await client.response()).status, 200);
-    const record = await client.next("the record that asks for the close");
+    const record = await client.next("the record that makes nginx close");
     assertEquals(record, { type: RecordType.stderr, id: 1, content: new Uint8Array() });
     await client.send(fromNginx());
     assertEquals((await client.response()).status, 200);

@@ -317,12 +317,12 @@ Deno.test("maxConnections: responses at the limit, 503 above it (rules C19, F8)"
 
 Deno.test("variablesTimeout closes a new connection on which no request comes, and no kept connection (rule F9)", async () => {
   await serving(hello, { variablesTimeout: 1 }, async ({ connect, logged }) => {
-    const [silent, inquiring, kept] = [await connect(), await connect(), await connect()];
-    await inquiring.send(getValues("FCGI_MAX_CONNS"));
+    const [silent, querying, kept] = [await connect(), await connect(), await connect()];
+    await querying.send(getValues("FCGI_MAX_CONNS"));
     await kept.send(request({ keep: true }));
     assertEquals((await kept.response()).status, 200);
     await silent.end();
-    await inquiring.end();
+    await querying.end();
     assertFalse(kept.ended);
     await kept.send(request({ keep: true, id: 2 }));
     assertEquals((await kept.response(2)).status, 200);
@@ -373,7 +373,7 @@ Deno.test("requestTimeout ends one request of a connection, and no other (rule F
   });
 });
 
-Deno.test("requestTimeout holds for an authorizer and a filter, but not for the web server (rules C27, C29)", async () => {
+Deno.test("requestTimeout applies to an authorizer and a filter, but not for the web server (rules C27, C29)", async () => {
   const cancelled = Promise.withResolvers<void>();
   const called = Promise.withResolvers<void>();
   const late = ({ signal }: Request) =>

@@ -29,12 +29,12 @@ export const FRONTS: Record<string, Start> = {
   async "fastCGIGateway()"(responses, options) {
     const application = new Application(async (peer) => {
       while (true) {
-        const asked = await peer.request();
-        if (asked === undefined) return;
-        const all = bytes(responses[Number(asked.variables.get("QUERY_STRING"))]);
+        const request = await peer.request();
+        if (request === undefined) return;
+        const all = bytes(responses[Number(request.variables.get("QUERY_STRING"))]);
         // The gateway may have closed the connection.
         await peer.stdout(all).then(() => peer.end()).catch(() => {});
-        if (!asked.keep) return;
+        if (!request.keep) return;
       }
     });
     const gateway = fastCGIGateway(application.address, options);

@@ -31,7 +31,7 @@ const RESPONSES: Record<string, [response: string, outcome: Outcome]> = {
   "a blank before the colon": ["Content-Type : text/plain\n\n", 502],
   "a blank before the colon of a length": [`${HEAD}Content-Length : 2\n\nhello`, [200, "hello"]],
   "an empty name": [`${HEAD}: 1\n\n`, [200, ""]],
-  "a comment that hides what was printed before": [`<!--: spam\n${HEAD}\nhello`, [200, "hello"]],
+  "a comment that hides earlier output": [`<!--: spam\n${HEAD}\nhello`, [200, "hello"]],
   "a name with a blank and a CR in its value": [`${HEAD}A B: 1\rSet-Cookie: b=1\n\n`, 502],
   "a colon in a folded line": [`${HEAD}X: a\n B: c\n\n`, 502],
   "a byte order mark": [`\xef\xbb\xbf${HEAD}\n`, 502],

@@ -128,7 +128,7 @@ class Naming implements AsyncDisposable {
     return new Naming(await FRONTS["fastCGIGateway()"]([response], options), log);
   }
 
-  ask(init: RequestInit = {}): Promise<Response> {
+  fetch(init: RequestInit = {}): Promise<Response> {
     return this.#front.gateway(new Request(`${origin}?0`, init));
   }
 
@@ -144,8 +144,8 @@ Deno.test("sendFile: a range, a file that the client has, and a range that there
     `${head}\r\nX-Accel-Redirect: /file\r\n\r\n`,
     files.option(),
   );
-  const ask = async (headers: HeadersInit) => {
-    const response = await app.ask({ headers });
+  const send = async (headers: HeadersInit) => {
+    const response = await app.fetch({ headers });
     const get = (name: string) => response.headers.get(name);
     return [
       response.status,
@@ -158,11 +158,11 @@ Deno.test("sendFile: a range, a file that the client has, and a range that there
   };
   const own = "text/x-own";
   assertEquals(
-    await ask({ range: "bytes=2-4" }),
+    await send({ range: "bytes=2-4" }),
     [206, "234", own, "bytes 2-4/10", "private", "a=1"],
   );
-  assertEquals(await ask({ "if-none-match": ETAG }), [304, "", null, null, "private", "a=1"]);
-  assertEquals(await ask({ range: "bytes=20-21" }), [
+  assertEquals(await send({ "if-none-match": ETAG }), [304, "", null, null, "private", "a=1"]);
+  assertEquals(await send({ range: "bytes=20-21" }), [
     416,
     "out of range",
     "text/plain",
@@ -193,7 +193,7 @@ Deno.test("sendFile: If-Range with another version gets all of the file", async 
   ) {
     served = 0;
     const headers = { range: "bytes=2-4", "if-range": ifRange };
-    const response = await app.ask({ headers });
+    const response = await app.fetch({ headers });
     const body = status === 206 ? "234" : CONTENT;
     assertEquals([response.status, await response.text(), served], [status, body, calls], ifRange);
   }
@@ -202,13 +202,13 @@ Deno.test("sendFile: If-Range with another version gets all of the file", async 
 Deno.test("sendFile: HEAD has the headers of GET and no body; other methods get the file", async () => {
   using files = new Files();
   await using app = await Naming.start("X-Accel-Redirect: /file\r\n\r\n", files.option());
-  const head = await app.ask({ method: "HEAD" });
+  const head = await app.fetch({ method: "HEAD" });
   assertEquals([head.status, head.headers.get("content-length"), await head.text()], [
     200,
     "10",
     "",
   ]);
-  const post = await app.ask({ method: "POST", body: "form" });
+  const post = await app.fetch({ method: "POST", body: "form" });
   assertEquals([post.status, await post.text()], [200, CONTENT]);
 });
 
@@ -216,7 +216,7 @@ Deno.test("sendFile: an empty Content-Type leaves the file's", async () => {
   using files = new Files();
   const text = "Content-Type:\r\nX-Accel-Redirect: /file\r\n\r\n";
   await using app = await Naming.start(text, files.option());
-  const response = await app.ask();
+  const response = await app.fetch();
   assertEquals(response.headers.get("content-type"), "application/octet-stream");
   await response.body?.cancel();
 });
@@ -294,7 +294,7 @@ for (
       using files = new Files();
       const text = `Set-Cookie: a=1\r\n${field}: ${value.replace("DIR", files.dir)}\r\n\r\n`;
       await using app = await Naming.start(text, files.option({ location: "/files" }));
-      const response = await app.ask();
+      const response = await app.fetch();
       const body = await response.text();
       if (sent) return assertEquals([response.status, body, app.log], [200, CONTENT, []]);
       assertEquals([response.status, body], [404, "404 Not Found\n"]);
@@ -315,16 +315,16 @@ Deno.test("sendFile: the folder may be a link, and the path is without links", a
     "X-Accel-Redirect: /inside\r\n\r\n",
     { root: `${files.dir}/link/`, serve },
   );
-  assertEquals((await app.ask()).status, 200);
+  assertEquals((await app.fetch()).status, 200);
   assertEquals(paths, [`${files.root}/file`]);
 });
 
 Deno.test("sendFile: an error of the function is 500 and logged", async () => {
   using files = new Files();
-  const serve = () => Promise.reject(new Error("the disk is gone"));
+  const serve = () => Promise.reject(new Error("the disk has failed"));
   await using app = await Naming.start("X-Accel-Redirect: /file\r\n\r\n", files.option({ serve }));
-  assertEquals((await app.ask()).status, 500);
-  assertMatch(app.log.join("\n"), /the disk is gone/);
+  assertEquals((await app.fetch()).status, 500);
+  assertMatch(app.log.join("\n"), /the disk has failed/);
 });
 
 Deno.test("sendFile: a script goes on after it has named the file", async () => {

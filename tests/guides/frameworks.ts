@@ -38,7 +38,7 @@ function commandsOf(blocks: Block[], info: string): string {
   return found[0].text;
 }
 
-/** What was seen of a framework. */
+/** The result of a framework. */
 export interface Result {
   /** The time of its installation and build, in seconds. */
   build: number;

@@ -27,7 +27,7 @@ const block = (info: string) => BLOCKS.find((block) => block.info === info)?.tex
 class Visitor {
   #host: string;
   #cookie = "";
-  /** How many visits were counted, by what the client was told. */
+  /** How many visits were counted, by the responses that the client got. */
   #visits = 0;
   /** How many more may have been counted, by POSTs that failed. */
   #unknown = 0;
@@ -48,7 +48,7 @@ class Visitor {
         return status;
       }
       this.#cookie = /session=[^;]+/.exec(head.get("set-cookie")!)![0];
-      this.#told(method, Number(/^(?:Visits|Count): (\d+)/.exec(text)![1]));
+      this.#counted(method, Number(/^(?:Visits|Count): (\d+)/.exec(text)![1]));
       return status;
     } catch (error) {
       if (!/connection|closed|reset/i.test((error as Error).message)) throw error;
@@ -62,7 +62,7 @@ class Visitor {
   }
 
   /** Compares a count with what is known: each POST counts once, and one that failed at most once. */
-  #told(method: string, visits: number): void {
+  #counted(method: string, visits: number): void {
     const least = this.#visits + (method === "POST" ? 1 : 0);
     assert(
       visits >= least && visits <= least + this.#unknown,

@@ -278,7 +278,7 @@ Deno.test("ConnectionPool does not reuse an idle connection that is older than m
   assertEquals(rig.pool.reuse(), undefined);
 });
 
-/** Makes connections older than `maxWait`, and than what was served since. */
+/** Makes connections older than `maxWait`, and than the last request. */
 function age(...pairs: Pair[]): void {
   for (const { ours } of pairs) Object.assign(ours, { openedAt: ours.openedAt - 60_000 });
 }

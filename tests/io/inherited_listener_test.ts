@@ -94,7 +94,7 @@ for (const [way, native] of Object.entries(ways)) {
 
     if (medium === "Unix") {
       test(
-        "tells by an empty write whether the peer has closed (rule C22)",
+        "detects by an empty write whether the peer has closed (rule C22)",
         async (socket, listener) => {
           const conn = await connect(socket);
           const accepted = await accept(listener);
@@ -123,7 +123,7 @@ for (const [way, native] of Object.entries(ways)) {
       assertEquals(await readAll(client), 100_000);
     });
 
-    test("fails writes when the peer has gone", async (socket, listener) => {
+    test("fails writes when the peer has closed", async (socket, listener) => {
       const client = await connect(socket);
       const connection = await accept(listener);
       client.close();

@@ -8,7 +8,7 @@ const MIB = 1_048_576;
 
 /** An output whose writes end when a test says so. */
 class Output {
-  /** What was written, one part for each write. */
+  /** The bytes of each write. */
   readonly written: Uint8Array[] = [];
   /** Whether writes end at once. */
   open = true;
@@ -54,9 +54,9 @@ function queueTo(output: Output, options: Partial<LineQueueOptions> = {}): [Line
 }
 
 /** Waits for something that an output or a queue does after a pause. */
-async function until(holds: () => boolean, label: string): Promise<void> {
+async function until(isTrue: () => boolean, label: string): Promise<void> {
   const waiting = async () => {
-    while (!holds()) await new Promise((resolve) => setTimeout(resolve, 1));
+    while (!isTrue()) await new Promise((resolve) => setTimeout(resolve, 1));
   };
   await deadline(waiting(), label);
 }

@@ -138,10 +138,10 @@ Deno.test("bufferedResponse() consumes nothing: the body can still be read", asy
 });
 
 Deno.test("bufferedResponse() returns the content type", () => {
-  const tells = Object.entries(BUFFERED)
+  const buffered = Object.entries(BUFFERED)
     .filter(([, make]) => bufferedResponse(make())?.contentType !== undefined)
     .map(([name]) => name);
-  assertEquals(tells, [
+  assertEquals(buffered, [
     "a text",
     "a text, not ASCII",
     "no text",

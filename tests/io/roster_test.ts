@@ -9,7 +9,7 @@ interface Named extends Member {
 const named = (name: number): Named => ({ name, place: -1 });
 const names = (roster: Roster<Named>) => [...roster].map(({ name }) => name).sort((a, b) => a - b);
 
-Deno.test("Roster holds what a Set holds, in any order of additions and removals", () => {
+Deno.test("Roster has the same members as a Set, in any order of additions and removals", () => {
   fc.assert(fc.property(fc.array(fc.nat(20)), (toggled) => {
     const members = Array.from({ length: 21 }, (_, name) => named(name));
     const roster = new Roster<Named>();

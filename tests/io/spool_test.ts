@@ -29,7 +29,7 @@ function inFilesAndMemory(name: string, run: () => Promise<void>): void {
   Deno.test({ name: `Spool ${name}, in memory`, permissions: WITHOUT_WRITE, fn: run });
 }
 
-inFilesAndMemory("returns what was written", async () => {
+inFilesAndMemory("returns the bytes that were written", async () => {
   const spool = new Spool(OPTIONS);
   const [one, two] = [spool.create(), spool.create()];
   const buffer = bytes("first ");
@@ -150,12 +150,12 @@ Deno.test({
 
 for (const name of ["read", "write"] as const) {
   Deno.test({
-    name: `Spool asks for no permission to ${name}`,
+    name: `Spool prompts for no permission to ${name}`,
     permissions: { read: name === "write", write: name === "read", env: true },
     fn() {
       const open = Deno.openSync;
       Deno.openSync = () => {
-        throw new Error("With this call Deno would ask the user");
+        throw new Error("With this call Deno would prompt");
       };
       try {
         new Spool(OPTIONS).create().close();

@@ -1,7 +1,7 @@
 /**
  * A model of the FastCGI gateway and an application of few processes, each of which serves one connection at a time: in a
  * time that is simulated, processes die and are slow to accept, a balancer distributes the connections, and other clients
- * wait for the same processes. No request may be lost, be sent twice, or wait for a process that an idle connection holds.
+ * wait for the same processes. No request may be lost, be sent twice, or wait for a process that an idle connection occupies.
  *
  * It assumes of an application that it accepts connections in the order of their opening, that a process serves a
  * connection until one side closes it, and that a dying process closes its connection.
@@ -154,7 +154,7 @@ class Application {
   /** The requests that arrived, and those whose process died. */
   readonly served: string[] = [];
   readonly killed: string[] = [];
-  /** The longest time for which an idle connection held a process that the first client of a queue waited for. */
+  /** The longest time for which an idle connection occupied a process that the first client of a queue waited for. */
   longest = { own: 0, other: 0 };
   #connections = 0;
 

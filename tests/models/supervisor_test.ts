@@ -54,7 +54,7 @@ const MIB = 2 ** 20;
 class Child extends EventEmitter {
   readonly pid: number;
   phase: "starting" | "serving" | "blocked" | "draining" | "ended" = "starting";
-  /** Whether it was told to end. */
+  /** Whether it got SIGTERM. */
   isDoomed = false;
   /** The number of reloads before it started. */
   readonly generation: number;
@@ -153,7 +153,7 @@ class System implements Disposable {
     error: console.error,
   };
   readonly log: string[] = [];
-  /** What was not as it must be, with the time. The supervisor would catch an error. */
+  /** The faults, with the time of each. The supervisor would catch an error. */
   readonly faults: string[] = [];
 
   constructor(scenario: Scenario, time: VirtualTime) {
@@ -215,7 +215,7 @@ class System implements Disposable {
       other !== child && (other.serves || other.phase === "blocked" && !other.isDoomed)
     );
     if (child.serves && this.phase === "serving") {
-      this.#expect(others.length > 0, "the last worker that serves was told to end");
+      this.#expect(others.length > 0, "the last worker that serves was stopped");
     }
     child.signal(signal);
     this.check();

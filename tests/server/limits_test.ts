@@ -11,7 +11,7 @@ import { turns } from "../testing/serving.ts";
 const hello: App = () => new Response("Hello");
 const echo: App = async (request) => new Response(await request.bytes());
 
-/** Sends a request to a server with these options. Returns its status, and what was logged. */
+/** Sends a request to a server with these options. Returns its status, and the lines of the log. */
 async function outcome(
   daemon: Daemon,
   app: App,

@@ -42,7 +42,7 @@ function fill(sizes: number[], bufferSize: number, body: RequestBody): Uint8Arra
 
 const sizes = fc.array(fc.integer({ min: 1, max: 65_000 }), { maxLength: 12 });
 
-Deno.test("RequestBody returns what was pushed, taken or copied, in chunks that share no buffer", async () => {
+Deno.test("RequestBody returns the bytes that were pushed, taken or copied, in chunks that share no buffer", async () => {
   await fc.assert(
     fc.asyncProperty(sizes, async (sizes) => {
       const body = new RequestBody(source);

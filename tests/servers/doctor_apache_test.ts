@@ -50,7 +50,7 @@ function script(rig: Rig, name: string): string {
 }
 
 /** Starts Apache with a configuration. @returns The status and text of its response, and its log. */
-async function ask(
+async function visit(
   rig: Rig,
   text: string,
   path: string,
@@ -101,7 +101,7 @@ async function check(
   },
 ): Promise<void> {
   tested.add(id);
-  const broken = await ask(rig, config, path);
+  const broken = await visit(rig, config, path);
   assertEquals(broken.status, status, broken.log);
   assert(!broken.text.startsWith("Hello Basic"), broken.text);
   assertStringIncludes(broken.log, log ?? "");
@@ -110,7 +110,7 @@ async function check(
   assertEquals([before.code, before.ids], [1, [id]], before.stdout);
   assertStringIncludes(before.stdout, says ?? "");
   const mended = mend?.(before) ?? mendAs(before, config);
-  const after = await ask(rig, mended, path);
+  const after = await visit(rig, mended, path);
   assertEquals([after.status, after.text.slice(0, 5)], [200, "Hello"], after.log + after.text);
   const healthy = await doctor("apache", ...conf);
   assertEquals([healthy.code, healthy.ids], [0, []], healthy.stdout);
@@ -369,7 +369,7 @@ async function checkDaemon(
 ): Promise<void> {
   tested.add(id);
   const { config, status, log, says, mended } = options;
-  const broken = await ask(rig, config, "/");
+  const broken = await visit(rig, config, "/");
   assertEquals(broken.status, status, broken.log);
   assertStringIncludes(broken.log, log ?? "");
   const conf = ["apache", "--conf", `${rig.dir}/apache2.conf`];
@@ -377,7 +377,7 @@ async function checkDaemon(
   assertEquals([before.code, before.ids], [1, [id]], before.stdout);
   assertStringIncludes(before.stdout, says ?? "");
   mend?.(before);
-  const after = await ask(rig, mended ?? (mend ? config : mendAs(before, config)), "/");
+  const after = await visit(rig, mended ?? (mend ? config : mendAs(before, config)), "/");
   assertEquals(after.status, 200, after.log);
   const healthy = await doctor(...conf);
   assertEquals([healthy.code, healthy.ids], [0, []], healthy.stdout);
@@ -441,7 +441,7 @@ testWith(PROXY, "doctor apache finds that Authorization is not passed on", async
   const config = `${PROXIES}\nProxyPass /app fcgi://${address}/app`;
   tested.add("authorization");
   const seen = async (config: string) => {
-    const { text } = await ask(rig, config, "/app/see");
+    const { text } = await visit(rig, config, "/app/see");
     return JSON.parse(text).headers.authorization;
   };
   assertEquals(await seen(config), undefined);

@@ -52,7 +52,7 @@ include sites-${name}/*.conf;
 }
 
 /** Starts nginx with a configuration. @returns The status of its response, and its log. */
-async function ask(
+async function visit(
   rig: Rig,
   name: string,
   blocks: string,
@@ -87,13 +87,13 @@ async function check(
   },
 ): Promise<string> {
   tested.add(id);
-  const [seen, logged] = await ask(rig, `${id}-broken`, broken);
+  const [seen, logged] = await visit(rig, `${id}-broken`, broken);
   assertEquals(seen, status, logged);
   assertStringIncludes(logged, log);
   const before = await doctor("--conf", `${rig.dir}/${id}-broken.conf`);
   assertEquals([before.code, before.ids], [1, [id]], before.stdout);
   mend?.(before.stdout);
-  const [now, nothing] = await ask(rig, `${id}-mended`, mended);
+  const [now, nothing] = await visit(rig, `${id}-mended`, mended);
   assertEquals(now, 200, nothing);
   const after = await doctor("--conf", `${rig.dir}/${id}-mended.conf`);
   assertEquals([after.code, after.ids], [0, []], after.stdout);
@@ -243,7 +243,7 @@ testWith(NGINX, "doctor nginx finds parameters that a block does not inherit", a
     mended: location(`${own} ${PARAMETERS}`),
   });
   // Without parameters of its own, the block inherits them.
-  assertEquals((await ask(rig, "inherited", location("")))[0], 200);
+  assertEquals((await visit(rig, "inherited", location("")))[0], 200);
   assertEquals((await doctor("--conf", `${rig.dir}/inherited.conf`)).ids, []);
 });
 
@@ -334,11 +334,11 @@ async function checkScript(
   tested.add(id);
   const site = (lines: string) => `server { listen PORT; root ${rig.dir}/www;\n${lines}\n}`;
   const args = (name: string) => ["--conf", `${rig.dir}/${name}.conf`, "--script", script];
-  const [seen, log] = await ask(rig, "broken", site(broken), "/cgi-bin/hello.cgi");
+  const [seen, log] = await visit(rig, "broken", site(broken), "/cgi-bin/hello.cgi");
   assertEquals(seen, status, log);
   const before = await doctor(...args("broken"));
   assertEquals([before.code, before.ids], [1, [id]], before.stdout);
-  const [now, nothing] = await ask(
+  const [now, nothing] = await visit(
     rig,
     "mended",
     site(mended(before.stdout)),

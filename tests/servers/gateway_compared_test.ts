@@ -35,7 +35,7 @@ interface Program {
   needs: Record<string, string>;
   prepare(rig: Rig): Prepared | Promise<Prepared>;
   sent: Sent[];
-  /** A text that the response to the first request has, to be sure that it is what was meant. */
+  /** A text that the first response must have, as proof that it is the right one. */
   shows: string;
   /** What differs from one response to the next. */
   varies?: RegExp;

@@ -27,7 +27,7 @@ export async function within<T>(label: string, promise: Promise<T>, ms = DEADLIN
   }
 }
 
-/** Polls until a condition holds that nothing signals, such as a line in another program's log. */
+/** Polls until a condition is true that nothing signals, such as a line in another program's log. */
 export async function eventually(label: string, condition: () => boolean | Promise<boolean>) {
   const end = performance.now() + DEADLINE;
   while (!await condition()) {

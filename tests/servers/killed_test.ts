@@ -119,7 +119,7 @@ for (const [server, protocol, needs, repeated, command] of SERVERS) {
         await ended(Number(killed));
       }
       await eventually(
-        "a new worker or the other begins what was repeated",
+        "a new worker or the other begins the repeated requests",
         () => {
           const again = repeated.flatMap((method) => begun(workers, method));
           return again.filter(([, pid]) => pid !== killed).length === repeated.length * REQUESTS;

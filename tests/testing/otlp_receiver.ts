@@ -91,7 +91,7 @@ export class OTLPReceiver implements AsyncDisposable {
     return exportingTo(this.#server.addr.port);
   }
 
-  /** Waits until what was exported has a property. */
+  /** Waits until the exported data has a property. */
   async until(has: () => boolean): Promise<void> {
     while (!has()) await this.#arrived.promise;
   }

@@ -1,6 +1,6 @@
 /**
  * Request smuggling: requests whose end is ambiguous, and a second request that may be taken for part of the first or
- * for one of its own. Whatever a web server makes of them, the app must see what was responded to, and nothing else.
+ * for one of its own. Whatever a web server makes of them, the app must see the requests that got responses, and no others.
  */
 import { assert, assertEquals } from "@std/assert";
 import type { App } from "../../bridge/app.ts";
@@ -196,7 +196,7 @@ async function exchange(port: number, raw: string): Promise<string> {
  * @param port Where it listens.
  * @param observer The app behind it.
  * @param allowed What the web server does by itself, by the name of the case: bodies that it passes on all the same.
- * @returns What was wrong, by the name of the case.
+ * @returns The faults, by the name of the case.
  */
 export async function smuggle(
   port: number,
