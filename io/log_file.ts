@@ -22,7 +22,12 @@ export class LogFile implements LineOutput, Disposable {
 
   /** Whether a write of any length is taken as a whole, as a regular file does, but not a pipe or `/dev/stdout`. */
   get takesWhole(): boolean {
-    return this.#file.statSync().isFile;
+    try {
+      return this.#file.statSync().isFile;
+    } catch {
+      // Deno denies it to a program that may write the file, but not read it.
+      return false;
+    }
   }
 
   write(bytes: Uint8Array): Promise<number> {

@@ -1,6 +1,7 @@
 /** The access log of `serve`: nothing blocks it, nothing is lost at any end, and its file is rotated under load. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { fetchFastCGI } from "../gateway.ts";
+import { LogFile } from "../io/log_file.ts";
 import { concat } from "./testing/bytes.ts";
 import { importMapFlags, runCommandLine, served, startServe } from "./testing/command_line.ts";
 import { type Daemon, ROOT } from "./testing/daemon.ts";
@@ -410,3 +411,16 @@ for (const format of ["text", "json"]) {
     await Deno.remove(folder, { recursive: true });
   });
 }
+
+Deno.test("an access log needs no permission to read its file", {
+  ignore,
+  permissions: { read: false, write: true },
+}, () => {
+  const path = Deno.makeTempFileSync();
+  try {
+    using file = new LogFile(path);
+    assertEquals([file.takesWhole, file.writeSync(new Uint8Array(3))], [false, 3]);
+  } finally {
+    Deno.removeSync(path);
+  }
+});
