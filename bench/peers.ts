@@ -101,7 +101,10 @@ function denoPeer(name: string, short: string, protocol: Protocol, file: string)
       startServer(protocol, setting, (port) => [
         ...denoCommand(
           file,
-          [`--allow-net=127.0.0.1:${port}`],
+          [
+            `--allow-net=127.0.0.1:${port}`,
+            ...(setting.app === "file" ? ["--allow-read", "--allow-write"] : []),
+          ],
           setting.reportMemory ? ["--v8-flags=--expose-gc"] : [],
         ),
         String(port),
@@ -117,7 +120,7 @@ export const ceiling: Peer = denoPeer("Deno.Conn, bare", "Deno.Conn", "fastcgi",
 export const naive: Peer = denoPeer("naive responder", "naive", "fastcgi", "naive.ts");
 
 /** Creates a peer: Gatehouse with an access log, in a file. */
-export function withAccessLog(format: string): Peer {
+function withAccessLog(format: string): Peer {
   const name = `Gatehouse, access log: ${format}`;
   let path = "";
   return {
@@ -129,7 +132,11 @@ export function withAccessLog(format: string): Peer {
     },
     start: (setting) =>
       startServer("fastcgi", setting, (port) => [
-        ...denoCommand("gatehouse.ts", [`--allow-net=127.0.0.1:${port}`, `--allow-write=${path}`]),
+        ...denoCommand("gatehouse.ts", [
+          `--allow-net=127.0.0.1:${port}`,
+          `--allow-read=${path}`,
+          `--allow-write=${path}`,
+        ]),
         String(port),
         setting.app,
         format,
@@ -138,8 +145,12 @@ export function withAccessLog(format: string): Peer {
   };
 }
 
+export const commonAccessLog: Peer = withAccessLog("common");
+export const combinedAccessLog: Peer = withAccessLog("combined");
+export const jsonAccessLog: Peer = withAccessLog("json");
+
 /** Creates a peer: Gatehouse with options, over FastCGI or HTTP. */
-function withOptions(protocol: "fastcgi" | "http", short: string, options: unknown): Peer {
+export function withOptions(protocol: "fastcgi" | "http", short: string, options: unknown): Peer {
   return {
     name: `Gatehouse, ${protocol === "http" ? "HTTP" : "FastCGI"}, ${short}`,
     short,
@@ -297,7 +308,7 @@ export const nodeFastCGI: Peer = builtPeer("node-fastcgi", "node-fastcgi", async
 });
 
 /** Creates a peer: nginx in front of another, on the same core. */
-function throughNginx(peer: Peer, name: string, short: string): Peer {
+export function throughNginx(peer: Peer, name: string, short: string): Peer {
   let nginx = "";
   let directory = "";
   return {
@@ -375,6 +386,11 @@ export const nginxGatehouse: Peer = throughNginx(
 export const nginxDeno: Peer = throughNginx(denoServe, "Deno.serve (proxy_pass)", "Deno.serve");
 export const nginxCeiling: Peer = throughNginx(ceiling, "Deno.Conn, bare (fastcgi_pass)", "bare");
 export const nginxGo: Peer = throughNginx(go, "Go (fastcgi_pass)", "Go");
+export const nginxWorkers: Peer = throughNginx(
+  twoWorkers,
+  "Gatehouse, 2 workers (fastcgi_pass)",
+  "2 workers",
+);
 export const nginxPHP: Peer = throughNginx(phpOne, "PHP-FPM (fastcgi_pass)", "PHP-FPM");
 
 function cgiScript(

@@ -19,10 +19,10 @@ const ROWS: [key: string, title: string][] = [
   ["headers", "20 header fields, 3 cookies"],
   ["echo", "POST 1 KiB, echo"],
   ["post", "POST 1 MiB, into a buffer"],
-  ["post-chunks", "POST 1 MiB, in chunks"],
+  ["post-chunks", "POST 1 MiB, by for await"],
   ["new", "a connection each"],
   ["up", "POST 1 GiB, into a buffer"],
-  ["up-chunks", "POST 1 GiB, in chunks"],
+  ["up-chunks", "POST 1 GiB, by for await"],
   ["down", "GET 1 GiB"],
 ];
 

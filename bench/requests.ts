@@ -22,6 +22,8 @@ export interface RequestSpec {
   headers?: [name: string, value: string][];
   /** The length of the body in bytes. */
   body?: number;
+  /** Whether the body is a form with one file of that length. */
+  form?: boolean;
 }
 
 /** A request as bytes: `body` is sent `times` times between `head` and `tail`. */
@@ -62,6 +64,21 @@ export const MANY_HEADERS: [name: string, value: string][] = [
   ),
 ];
 
+const BOUNDARY = "----------------------------bench";
+const FORM_BEGIN =
+  `--${BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="a.bin"\r\nContent-Type: application/octet-stream\r\n\r\n`;
+const FORM_END = `\r\n--${BOUNDARY}--\r\n`;
+
+/** Returns the length and the type of a body. */
+function bodyOf({ body = 0, form }: RequestSpec): { length: number; type: string } {
+  return form
+    ? {
+      length: FORM_BEGIN.length + body + FORM_END.length,
+      type: `multipart/form-data; boundary=${BOUNDARY}`,
+    }
+    : { length: body, type: "application/octet-stream" };
+}
+
 function fieldsOf(spec: RequestSpec): [name: string, value: string][] {
   return [...new Map([...BROWSER, ...(spec.headers ?? [])])];
 }
@@ -71,13 +88,14 @@ export function variablesOf(
   spec: RequestSpec,
   script = "/srv/app",
 ): [name: string, value: string][] {
-  const { path, body = 0 } = spec;
+  const { path } = spec;
+  const { length, type } = bodyOf(spec);
   const [name, query = ""] = path.split("?");
   return [
-    ["CONTENT_LENGTH", body > 0 ? String(body) : ""],
+    ["CONTENT_LENGTH", length > 0 ? String(length) : ""],
     ["QUERY_STRING", query],
-    ["REQUEST_METHOD", body > 0 ? "POST" : "GET"],
-    ["CONTENT_TYPE", body > 0 ? "application/octet-stream" : ""],
+    ["REQUEST_METHOD", length > 0 ? "POST" : "GET"],
+    ["CONTENT_TYPE", length > 0 ? type : ""],
     ["SCRIPT_FILENAME", script],
     ["SCRIPT_NAME", name],
     ["REQUEST_URI", path],
@@ -112,9 +130,14 @@ export function encodeRequest(
   keep: boolean,
   script?: string,
 ): RequestBytes {
-  const length = spec.body ?? 0;
-  const block = new Uint8Array(Math.min(length, BLOCK)).fill(0x78);
-  const times = Math.max(length / BLOCK, 1);
+  const { length } = bodyOf(spec);
+  const block = new Uint8Array(spec.form ? length : Math.min(length, BLOCK)).fill(0x78);
+  if (spec.form) {
+    const encoder = new TextEncoder();
+    encoder.encodeInto(FORM_BEGIN, block);
+    encoder.encodeInto(FORM_END, block.subarray(length - FORM_END.length));
+  }
+  const times = spec.form ? 1 : Math.max(length / BLOCK, 1);
   switch (protocol) {
     case "fastcgi":
       return { times, ...encodeFastCGI(variablesOf(spec, script), block, keep) };
@@ -156,10 +179,11 @@ function encodeFastCGI(
 }
 
 function encodeHTTPHead(spec: RequestSpec, keep: boolean): Uint8Array {
-  const { path, body = 0 } = spec;
-  let head = `${body > 0 ? "POST" : "GET"} ${path} HTTP/1.1\r\n`;
+  const { path } = spec;
+  const { length, type } = bodyOf(spec);
+  let head = `${length > 0 ? "POST" : "GET"} ${path} HTTP/1.1\r\n`;
   for (const [name, value] of fieldsOf(spec)) head += `${name}: ${value}\r\n`;
-  if (body > 0) head += `content-type: application/octet-stream\r\ncontent-length: ${body}\r\n`;
+  if (length > 0) head += `content-type: ${type}\r\ncontent-length: ${length}\r\n`;
   if (!keep) head += "connection: close\r\n";
   return new TextEncoder().encode(head + "\r\n");
 }

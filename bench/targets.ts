@@ -1,5 +1,6 @@
 /** The performance targets of Gatehouse: ratios within one run, and limits. */
 
+import * as deployed from "./deployed.ts";
 import * as gateways from "./gateways.ts";
 import type { Metric } from "./loads.ts";
 import * as peers from "./peers.ts";
@@ -15,6 +16,8 @@ interface Target {
   peer?: peers.Peer;
   /** The peer whose metric is subtracted, if the target is a difference. */
   beyond?: peers.Peer;
+  /** The peer whose metric is subtracted from that of `peer`, if the target is a ratio of differences. */
+  peerBeyond?: peers.Peer;
   /** What is divided by instead: another metric of its own. */
   over?: Metric;
   least?: number;
@@ -23,7 +26,7 @@ interface Target {
 }
 
 const TARGETS: Target[] = [
-  { text: "hello, requests: Go", load: "hello-16", metric: "rate", peer: peers.go, least: 3 },
+  { text: "hello, requests: Go", load: "hello-16", metric: "rate", peer: peers.go, least: 5 },
   {
     text: "hello, requests: PHP-FPM",
     load: "hello-16",
@@ -36,7 +39,21 @@ const TARGETS: Target[] = [
     load: "hello-16",
     metric: "rate",
     peer: peers.denoServe,
-    least: 0.6,
+    least: 0.8,
+  },
+  {
+    text: "256 connections, requests: Deno.serve",
+    load: "hello-256",
+    metric: "rate",
+    peer: peers.denoServe,
+    least: 0.75,
+  },
+  {
+    text: "the same, 99%",
+    load: "hello-256",
+    metric: "p99",
+    peer: peers.denoServe,
+    most: 2,
   },
   {
     text: "one connection, latency: Go",
@@ -46,18 +63,62 @@ const TARGETS: Target[] = [
     most: 1.15,
   },
   {
-    text: "POST 1 MiB, throughput: Go",
+    text: "20 header fields, requests: Deno.serve",
+    load: "headers",
+    metric: "rate",
+    peer: peers.denoServe,
+    least: 0.85,
+  },
+  { text: "the same: Go", load: "headers", metric: "rate", peer: peers.go, least: 2 },
+  {
+    text: "POST 1 MiB into a buffer, throughput: Go",
     load: "post",
     metric: "throughput",
     peer: peers.go,
-    least: 1,
+    least: 1.3,
   },
   {
-    text: "the same, in chunks: Go",
+    text: "POST 1 MiB by for await, throughput: Go",
     load: "post-chunks",
     metric: "throughput",
     peer: peers.go,
+    least: 0.8,
+  },
+  {
+    text: "the same: Deno.serve",
+    load: "post-chunks",
+    metric: "throughput",
+    peer: peers.denoServe,
     least: 1,
+  },
+  {
+    text: "POST 1 MiB piped to a file, throughput: Deno.serve",
+    load: "file",
+    metric: "throughput",
+    peer: peers.denoServe,
+    least: 0.5,
+  },
+  {
+    text: "a form with a file of 1 MiB, CPU: Deno.serve",
+    load: "form",
+    metric: "cpu",
+    peer: peers.denoServe,
+    most: 1,
+  },
+  {
+    text: "a form with a file of 64 MiB, memory: Deno.serve",
+    load: "up-form",
+    metric: "memory",
+    peer: peers.denoServe,
+    most: 1,
+  },
+  {
+    text: "access log in JSON, µs of CPU a line",
+    load: "access-log",
+    metric: "cpu",
+    of: peers.jsonAccessLog,
+    beyond: peers.gatehouse,
+    most: 3,
   },
   ...[1, 2, 3].flatMap((i): Target[] => [
     {
@@ -77,6 +138,24 @@ const TARGETS: Target[] = [
       most: 1.3,
     },
   ]),
+  {
+    text: "serveHTTP() without options, CPU per request: Deno.serve",
+    load: "hono",
+    metric: "cpu",
+    of: deployed.honoHTTP,
+    peer: deployed.honoDeno,
+    most: 1.05,
+  },
+  {
+    text: "telemetry, CPU that it adds: Deno.serve",
+    load: "telemetry",
+    metric: "cpu",
+    of: peers.tracedGatehouse,
+    beyond: peers.gatehouse,
+    peer: peers.tracedDenoServe,
+    peerBeyond: peers.denoServe,
+    most: 1,
+  },
   {
     text: "inherited socket, CPU per request: its own socket",
     load: "inherited",
@@ -98,8 +177,22 @@ const TARGETS: Target[] = [
     peer: peers.gatehouse,
     least: 1.8,
   },
-  { text: "1 GiB up, MiB above idle", load: "up", metric: "memory", most: 48 },
-  { text: "the same, in chunks", load: "up-chunks", metric: "memory", most: 48 },
+  {
+    text: "the same through nginx, 4 clients",
+    load: "workers-nginx",
+    metric: "rate",
+    peer: peers.nginxGatehouse,
+    least: 1.6,
+  },
+  {
+    text: "all options, 2 workers, nginx, requests: deno serve --parallel",
+    load: "deployed",
+    metric: "rate",
+    peer: deployed.deployedDeno,
+    least: 0.9,
+  },
+  { text: "1 GiB up, MiB above idle", load: "up", metric: "memory", most: 16 },
+  { text: "the same by for await", load: "up-chunks", metric: "memory", most: 80 },
   { text: "1 GiB down, MiB above idle", load: "down", metric: "memory", most: 48 },
   {
     text: "idle connection, KiB of JS heap beyond a bare one",
@@ -242,8 +335,13 @@ function byProcessorTime({ peer, metric }: Target, result: Result): string {
   return advantage(result, peer, "cpu")?.median.toFixed(2) ?? "";
 }
 
-function valueOf({ of, peer, beyond, over, metric }: Target, result: Result) {
+function valueOf({ of, peer, beyond, peerBeyond, over, metric }: Target, result: Result) {
   const own = of ?? result.load.peers[0];
+  if (peer !== undefined && beyond !== undefined && peerBeyond !== undefined) {
+    const added = difference(result, own, beyond, metric);
+    const peerAdded = difference(result, peer, peerBeyond, metric);
+    return spreadOf(added.map((value, round) => value / (peerAdded[round] ?? NaN)));
+  }
   if (peer !== undefined) return ratio(result, peer, metric, own);
   if (over !== undefined) {
     return spreadOf(
@@ -256,4 +354,16 @@ function valueOf({ of, peer, beyond, over, metric }: Target, result: Result) {
   return base === undefined || samples === undefined
     ? undefined
     : spreadOf(samples.map((sample) => sample[metric]! - base));
+}
+
+/** Returns what a peer's metric has beyond that of another in the same round. */
+function difference(
+  { samples }: Result,
+  of: peers.Peer,
+  beyond: peers.Peer,
+  metric: Metric,
+): number[] {
+  const base = samples.get(beyond) ?? [];
+  return (samples.get(of) ?? [])
+    .map((sample, round) => (sample[metric] ?? NaN) - (base[round]?.[metric] ?? NaN));
 }

@@ -52,11 +52,25 @@ export const apps: Record<string, App> = {
 
   async chunks(request) {
     let length = 0;
-    const reader = request.body!.getReader();
-    for (let part = await reader.read(); !part.done; part = await reader.read()) {
-      length += part.value.length;
-    }
+    for await (const chunk of request.body!) length += chunk.length;
     return new Response(`${length}`);
+  },
+
+  /** Writes the body to a file. */
+  async file(request) {
+    const path = await Deno.makeTempFile({ prefix: "gatehouse-bench-upload-" });
+    try {
+      const file = await Deno.open(path, { write: true });
+      await request.body!.pipeTo(file.writable);
+      return new Response(`${(await Deno.stat(path)).size}`);
+    } finally {
+      await Deno.remove(path);
+    }
+  },
+
+  async form(request) {
+    const file = (await request.formData()).get("file") as File;
+    return new Response(`${file.size}`);
   },
 
   download(request) {
@@ -83,6 +97,13 @@ export const apps: Record<string, App> = {
     return new Response(stream, { headers: { "content-type": "text/event-stream" } });
   },
 };
+
+/** Returns an app by its name. That of Hono is in a file of its own, which few loads need. */
+export async function appOf(name: string): Promise<App> {
+  if (name !== "hono") return apps[name];
+  const { default: { fetch } } = await import("./hono.ts");
+  return (request) => fetch(request);
+}
 
 /** On SIGUSR1 prints the memory usage after a garbage collection. Needs `--v8-flags=--expose-gc`. */
 export function reportMemory(): void {

@@ -1,6 +1,6 @@
 /** Deno's own HTTP server, to compare FastCGI with. */
-import { apps, reportMemory } from "./app.ts";
+import { appOf, reportMemory } from "./app.ts";
 
 const [port, load] = Deno.args;
-Deno.serve({ hostname: "127.0.0.1", port: Number(port), onListen() {} }, apps[load]);
+Deno.serve({ hostname: "127.0.0.1", port: Number(port), onListen() {} }, await appOf(load));
 reportMemory();
