@@ -31,7 +31,7 @@ async function runElsewhere(
     const { Command } = requireDeno("look at processes", "");
     const child = new Command(EXEC_PATH, {
       args: ["eval", "--no-config", `(${program})(${pid})`],
-      // It has nothing to export, and Deno.exit() hangs while metrics are collected (seen on Deno 2.9.6).
+      // It has nothing to export, and Deno.exit() may not return with telemetry (seen on Deno 2.9.6).
       env: { OTEL_DENO: "false" },
       stdin: "null",
       stdout: "null",

@@ -434,6 +434,6 @@ export async function supervise(
 
 if (import.meta.main) {
   const code = await supervise(JSON.parse(runtime.args[0]), () => thisProcess().send?.(SERVING));
-  // Not by exit(), which hangs while metrics are collected (seen on Deno 2.9.6).
+  // Not by exit(), which may not return with telemetry (seen on Deno 2.9.6).
   if (code !== 0) runtime.exitCode = code;
 }
