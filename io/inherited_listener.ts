@@ -1,3 +1,4 @@
+import type * as Net from "node:net";
 import type { Duplex, Listener } from "./duplex.ts";
 import { inheritedBacklog, type ListeningSocket } from "./listening_socket.ts";
 import { logLine } from "./log.ts";
@@ -69,17 +70,16 @@ export class InheritedListener implements Listener {
    * Listens by node:net.
    *
    * @param listen Lets a socket listen.
+   * @param net What creates its servers.
    */
   static async openNode(
     listen: (socket: NodeSocket) => Promise<void>,
+    net: typeof Net | Promise<typeof Net> = import("node:net"),
   ): Promise<InheritedListener> {
-    const [net, { NodeSocket }] = await Promise.all([
-      import("node:net"),
-      import("./node_socket.ts"),
-    ]);
+    const [found, { NodeSocket }] = await Promise.all([net, import("./node_socket.ts")]);
     const listener = new InheritedListener();
     const socket = new NodeSocket(
-      net,
+      found,
       () => listener.#arrived(),
       (error) => listener.#break(error),
     );
