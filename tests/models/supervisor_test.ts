@@ -10,7 +10,7 @@ import childProcess from "node:child_process";
 import { EventEmitter } from "node:events";
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
-import { NO_WORKER, Supervisor, TOO_LARGE } from "../../process/supervisor.ts";
+import { KILLED, NO_WORKER, Supervisor, TOO_LARGE } from "../../process/supervisor.ts";
 import { modelRuns } from "../testing/model_runs.ts";
 import { VirtualTime } from "../testing/virtual_time.ts";
 
@@ -40,6 +40,8 @@ interface Scenario {
   upgrade: { at: number; takes: number } | null;
   /** When SIGTERM arrives. */
   stop: number;
+  /** After how many milliseconds more the workers must be killed, as after a second Ctrl-C; or that it is not so. */
+  force: number | null;
 }
 
 const SHUTDOWN = 1000;
@@ -247,7 +249,7 @@ class System implements Disposable {
 async function run(scenario: Scenario): Promise<void> {
   using time = new VirtualTime();
   using system = new System(scenario, time);
-  const { workers, workerTimeout, maxRequests, maxMemory, reloads, stop } = scenario;
+  const { workers, workerTimeout, maxRequests, maxMemory, reloads, stop, force } = scenario;
   let hasServed = false;
   const supervisor = new Supervisor({
     workers,
@@ -276,15 +278,17 @@ async function run(scenario: Scenario): Promise<void> {
     system.phase = "stopping";
     supervisor.stop();
   });
+  if (force !== null) time.at(stop + force, () => supervisor.kill());
   const ended = supervisor.run();
   let code: number | undefined;
   ended.then((found) => code = found);
-  await time.run(stop + SHUTDOWN + KILL + 2000, ended);
+  await time.run(stop + Math.min(force ?? Infinity, SHUTDOWN) + KILL + 2000, ended);
   clearInterval(watch);
   assertEquals(system.faults, []);
   assert(code !== undefined, `it runs on ${time.now - stop} ms after SIGTERM`);
   const isNone = code === NO_WORKER || code === TOO_LARGE;
-  assert(code === 0 || isNone && !hasServed, `exit code ${code}`);
+  const isForced = code === KILLED && force !== null;
+  assert(code === 0 || isForced || isNone && !hasServed, `exit code ${code}`);
   assertEquals(system.children.filter(({ phase }) => phase !== "ended").length, 0);
 }
 
@@ -320,6 +324,7 @@ const SCENARIOS: fc.Arbitrary<Scenario> = fc.record({
     fc.record({ at: fc.integer({ min: 0, max: 30_000 }), takes: fc.constantFrom(100, 5000) }),
   ),
   stop: fc.constantFrom(100, 5000, 40_000, 130_000),
+  force: fc.option(fc.constantFrom(0, 10, 500, 3000)),
 });
 
 Deno.test("Supervisor keeps a worker that serves, and ends, whatever the workers do", async () => {
