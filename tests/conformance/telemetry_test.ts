@@ -246,7 +246,7 @@ for (const transport of ["Deno.serve", "FastCGI", "SCGI"]) {
   });
 }
 
-for (const transport of ["Deno.serve", "FastCGI", "SCGI"]) {
+for (const transport of ["Deno.serve", "CGI", "FastCGI", "SCGI"]) {
   Deno.test(`${transport}: the span is active when a client leaves during the response`, async () => {
     const receiver = await exported("cancelled", transport);
     const names = described(receiver).map(({ name, parent }) => [name, parent]);
@@ -257,6 +257,41 @@ for (const transport of ["Deno.serve", "FastCGI", "SCGI"]) {
     ]);
   });
 }
+
+Deno.test("FastCGI: requests in the other roles have spans and metrics, too", async () => {
+  const receiver = await exported("roles", "FastCGI");
+  const spans = described(receiver);
+  const names = spans.map(({ name, parent }) => [name, parent]);
+  assertEquals(names, [
+    ["GET", ""],
+    ["authorize", "GET /authorized"],
+    ["after a turn", "GET /authorized"],
+    ["GET", ""],
+    ["authorize", "GET /thrown"],
+    ["after a turn", "GET /thrown"],
+    ["GET", ""],
+    ["filter", "GET /filtered"],
+  ]);
+  const server = spans.filter(({ kind }) => kind === SERVER);
+  assertEquals(
+    server.map(({ status, attributes }) => [
+      status.code,
+      attributes["http.response.status_code"].stringValue,
+      attributes["url.full"].stringValue,
+    ]),
+    [
+      [0, "403", "http://example.org:8080/authorized"],
+      [2, "500", "http://example.org:8080/thrown"],
+      [0, "206", "http://example.org:8080/filtered"],
+    ],
+  );
+  const statuses = pointsOf(receiver, "http.server.request.duration").map((point) =>
+    attributesOf(point)["http.response.status_code"].intValue
+  );
+  assertEquals(statuses.toSorted(), ["206", "403", "500"]);
+  const active = pointsOf(receiver, "http.server.active_requests");
+  assertEquals(active.map(({ asInt, asDouble }) => Number(asInt ?? asDouble)), [0]);
+});
 
 const script = {
   GATEWAY_INTERFACE: "CGI/1.1",

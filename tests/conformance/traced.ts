@@ -1,11 +1,14 @@
 /** A program that exports telemetry: serves the requests of telemetry_test.ts over the transport that its argument names. */
-import type { AppOptions } from "../../bridge/app.ts";
+import type { AppOptions, FilterInfo } from "../../bridge/app.ts";
+import { serveCGI } from "../../cgi.ts";
 import { serveFastCGI } from "../../fastcgi.ts";
 import { serveSCGI } from "../../scgi.ts";
+import { RecordType, Role } from "../../wire/fastcgi.ts";
 import { encodeSCGIHeaders } from "../../wire/scgi.ts";
 import { bytes } from "../testing/bytes.ts";
 import { deadline } from "../testing/deadline.ts";
-import { request as fastCGIRequest } from "../testing/fastcgi_client.ts";
+import { FastCGIClient, request as fastCGIRequest } from "../testing/fastcgi_client.ts";
+import { stream as fileStream, streamEnd } from "../testing/fastcgi_records.ts";
 import { type ClientRequest, IN_PROCESS, overDenoServe } from "./transports.ts";
 
 const { contextManager, tracerProvider } = Deno.telemetry;
@@ -215,6 +218,58 @@ async function leave(transport: string, target: string): Promise<void> {
   await turn();
 }
 
+/** Runs a script whose client leaves once the response has begun. */
+async function leaveScript(target: string): Promise<void> {
+  let written = 0;
+  const write = (bytes: Uint8Array) => {
+    if (written++ > 0) throw new Deno.errors.BrokenPipe("Broken pipe");
+    return bytes.length;
+  };
+  await serveCGI(handler, {
+    env: { ...usual, SERVER_NAME: "example.org", REQUEST_URI: target, PATH_INFO: target },
+    stdin: { read: () => Promise.resolve(null) },
+    stdout: { writeSync: write, write: async (bytes) => await write(bytes) },
+    stderr: { write: (bytes) => Promise.resolve(bytes.length) },
+  });
+  await deadline(late.promise, "the end of the body");
+}
+
+/** Sends requests in FastCGI's other roles, and one in a role that throws. */
+async function sendRoles(): Promise<void> {
+  const app = {
+    fetch: handler,
+    async authorize(request: Request) {
+      mark("authorize");
+      await turn();
+      mark("after a turn");
+      if (request.url.endsWith("/thrown")) throw new Error("the secret");
+      return new Response("no", { status: 403 });
+    },
+    async filter(request: Request, info: FilterInfo) {
+      await request.text();
+      await new Response(info.data).text();
+      mark("filter");
+      return new Response("filtered", { status: 206 });
+    },
+  };
+  const path = `${Deno.makeTempDirSync()}/socket`;
+  const listener = Deno.listen({ transport: "unix", path });
+  await using _server = serveFastCGI(app, listener, { log() {} });
+  using client = new FastCGIClient(await Deno.connect({ transport: "unix", path }));
+  const { authorizer, filter } = Role;
+  for (const target of ["/authorized", "/thrown"]) {
+    const variables = { ...usual, REQUEST_URI: target };
+    await client.send(fastCGIRequest({ role: authorizer, keep: true, variables }));
+    await client.response();
+  }
+  const file = { FCGI_DATA_LENGTH: "4", FCGI_DATA_LAST_MOD: "1700000000" };
+  const variables = { ...usual, ...file, REQUEST_URI: "/filtered" };
+  await client.send(fastCGIRequest({ role: filter, keep: true, variables }));
+  await client.send(fileStream(RecordType.data, 1, bytes("file")), streamEnd(RecordType.data, 1));
+  await client.response();
+  await turn();
+}
+
 const [what, transport] = Deno.args;
 console.error = () => {};
 if (what === "all") await sendAll(transport);
@@ -223,4 +278,6 @@ if (what === "redacted") await sendAll(transport, { redactQuery: true });
 if (what === "mounted") await sendAll(transport, { basePath: "/nested" });
 if (what === "invalid") await sendInvalid(transport);
 if (what === "expired") await expire(transport);
-if (what === "left" || what === "cancelled") await leave(transport, `/${what}`);
+if (what === "roles") await sendRoles();
+if (what === "cancelled" && transport === "CGI") await leaveScript(`/${what}`);
+else if (what === "left" || what === "cancelled") await leave(transport, `/${what}`);
