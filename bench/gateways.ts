@@ -84,6 +84,31 @@ const gatehouse: Front = {
   ],
 };
 
+/** What Deno alone costs: no gateway on it can be faster. */
+const command: Front = {
+  name: "Deno.Command, bare",
+  short: "Deno.Command",
+  command: (_kind, port, target) => [
+    ...denoCommand("gateway/command.ts", ["--allow-net", "--allow-run"]),
+    String(port),
+    target,
+  ],
+};
+
+/** The same with the program that starts a process group, so that the children of a script can be killed. */
+const commandGroup: Front = {
+  name: "Deno.Command, setsid",
+  short: "setsid",
+  prepare() {
+    need("util-linux", "setsid");
+    return Promise.resolve("");
+  },
+  command: (kind, port, target, directory) => [
+    ...command.command(kind, port, target, directory),
+    need("util-linux", "setsid"),
+  ],
+};
+
 /** Keeps its connections, to show what it costs that others are served in turn. */
 const keeping: Front = {
   name: "Gatehouse, connections kept",
@@ -265,5 +290,7 @@ export const scgi: Peer = before("scgi", gatehouse);
 export const scgiNginx: Peer = before("scgi", nginx);
 export const scgiLighttpd: Peer = before("scgi", lighttpd);
 export const cgi: Peer = before("cgi", gatehouse);
+export const cgiCommand: Peer = before("cgi", command);
+export const cgiCommandGroup: Peer = before("cgi", commandGroup);
 export const cgiGo: Peer = before("cgi", go);
 export const cgiLighttpd: Peer = before("cgi", lighttpd);

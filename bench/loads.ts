@@ -519,7 +519,13 @@ export const LOADS: Load[] = [
     title: "Gateways, a CGI program in C, 4 connections",
     spec: hello.spec,
     connections: 4,
-    peers: [gateways.cgi, gateways.cgiGo, gateways.cgiLighttpd],
+    peers: [
+      gateways.cgi,
+      gateways.cgiGo,
+      gateways.cgiLighttpd,
+      gateways.cgiCommand,
+      gateways.cgiCommandGroup,
+    ],
   }),
   large(
     "gateway-up",
