@@ -87,15 +87,16 @@ export class ApplicationConnections {
   /**
    * Opens a connection for a round trip.
    *
+   * @param mayWait Whether it may be one that has carried a request, where a new one would have to wait.
    * @returns The connection, or undefined if the round trip was aborted meanwhile.
    * @throws {ProtocolError} If connecting fails: 503 if too many are open or wait, 504 if it takes too long, else 502.
    */
-  async connect(roundTrip: RoundTrip): Promise<Connection | undefined> {
+  async connect(roundTrip: RoundTrip, mayWait = false): Promise<Connection | undefined> {
     if (roundTrip.over) return undefined;
     try {
-      const connection = await this.#pool.connect();
+      const connection = await this.#pool.connect(mayWait);
       if (!roundTrip.over) return connection;
-      this.release(connection, false);
+      this.release(connection, connection.uses > 1);
       return undefined;
     } catch (error) {
       if (roundTrip.over) return undefined;

@@ -178,14 +178,16 @@ class Application {
       const roundTrip = new RoundTrip(request, info, options, this.#ticker, trace);
       try {
         if (part !== "none") await roundTrip.receive(part, this.#spool);
-        const connection = fresh || roundTrip.over ? undefined : this.#connections.reuse();
-        const client = await this.#send(roundTrip, connection, url, found, repeatable);
-        if (client === undefined) return await roundTrip.response;
+        const reused = fresh || roundTrip.over ? undefined : this.#connections.reuse();
+        const connection = reused ?? await this.#connections.connect(roundTrip, !fresh);
+        if (connection === undefined) return await roundTrip.response;
+        const isKept = connection.uses > 1;
+        const client = this.#send(roundTrip, connection, url, found, repeatable);
         try {
           return await roundTrip.response;
         } catch (error) {
           // The application closed the connection while it was idle, before it read the request.
-          if (connection === undefined || !client.lost) throw error;
+          if (!isKept || !client.lost) throw error;
           await client.released;
         }
       } catch (error) {
@@ -195,16 +197,14 @@ class Application {
     }
   }
 
-  /** Starts to send a request. Returns undefined if it was aborted meanwhile. */
-  async #send(
+  /** Starts to send a request. */
+  #send(
     roundTrip: RoundTrip,
-    reused: Connection | undefined,
+    connection: Connection,
     url: URL,
     found: FoundScript,
     repeatable: boolean,
-  ): Promise<FastCGIClient | undefined> {
-    const connection = reused ?? await this.#connections.connect(roundTrip);
-    if (connection === undefined) return undefined;
+  ): FastCGIClient {
     const client = new FastCGIClient(
       roundTrip,
       connection,

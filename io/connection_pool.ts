@@ -30,6 +30,8 @@ const SMALL_READ = 4096;
 const LARGE_READ = 32_768;
 /** How long a new connection may wait for a process that an idle connection occupies, in milliseconds. */
 export const CONTENTION_MS = 2;
+/** How long a request waits for a connection that is in use where a new one would wait, too, in milliseconds. */
+const WAIT_MS = 10;
 /** How long it may wait if it seems to have a process, and how long others are then used, in milliseconds. */
 const CROWDED_MS = 100;
 
@@ -130,6 +132,14 @@ export class PooledConnection implements Member {
  */
 type Phase = "calm" | "contended" | "crowded";
 
+/** A request that waits for a connection. */
+interface Waiter<Connection extends PooledConnection> {
+  share: PoolShare<Connection>;
+  since: number;
+  /** Gives it a connection, or lets it open one. */
+  resolve(connection: Connection | undefined): void;
+}
+
 /**
  * The connections to one address. Idle ones are kept for the next request. The one released last is reused first, so that
  * those beyond the current concurrency reach `idleTimeout` and close.
@@ -140,6 +150,9 @@ type Phase = "calm" | "contended" | "crowded";
  * are accepted in the order in which they were opened, so that a response over one shows that those before it have a
  * process as well. Neither is certain after a restart or behind a balancer: when one has waited for long, the others are
  * used for a short time only.
+ *
+ * Once it is known how many connections the application serves at once, a request waits for one of them instead of opening
+ * another that would wait: in turn, and for a few milliseconds, as the application may serve more by then.
  *
  * Whether other clients of the application wait cannot be seen. They are accepted in the same order, so that a response
  * over a new connection shows that nobody waits who came before it. From time to time one is therefore replaced.
@@ -156,6 +169,11 @@ export class ConnectionPool<Connection extends PooledConnection> {
   #accepted = 0;
   /** The number of connections that the application has been seen to serve at once. */
   #served = 0;
+  /** The number of connections beyond which one has been seen to wait. */
+  #limit = Infinity;
+  /** In the order in which they came. */
+  #waiters: Waiter<Connection>[] = [];
+  #waking: ReturnType<typeof setTimeout> | undefined;
   /** When the last connection was opened that has been served: nobody waits since before. */
   #servedSince = -Infinity;
   /** When a connection was last closed so that another may show this. */
@@ -203,6 +221,29 @@ export class ConnectionPool<Connection extends PooledConnection> {
     return connection;
   }
 
+  /**
+   * Waits for a connection that has carried a request, if a new one would wait for a process.
+   *
+   * @returns Undefined if one must be opened.
+   */
+  wait(share: PoolShare<Connection>): Promise<Connection | undefined> | undefined {
+    if (share.options.maxIdle === 0 || this.#count < this.#limit) return undefined;
+    const { promise, resolve } = Promise.withResolvers<Connection | undefined>();
+    this.#waiters.push({ share, since: performance.now(), resolve });
+    this.#waking ??= setTimeout(() => this.#wake(), WAIT_MS);
+    return promise;
+  }
+
+  /** Lets the requests open a connection that have waited for long. */
+  #wake(): void {
+    const now = performance.now();
+    while (this.#waiters.length > 0 && this.#waiters[0].since <= now - WAIT_MS) {
+      this.#waiters.shift()!.resolve(undefined);
+    }
+    const [next] = this.#waiters;
+    this.#waking = next && setTimeout(() => this.#wake(), next.since + WAIT_MS - now);
+  }
+
   /** Opens a connection. Connecting is not aborted when the client disconnects: `Deno.connect` could leak the socket. */
   async connect(share: PoolShare<Connection>): Promise<Connection> {
     const { connectTimeout } = share.options;
@@ -231,7 +272,15 @@ export class ConnectionPool<Connection extends PooledConnection> {
     if (connection.hasRead) {
       this.#servedSince = Math.max(this.#servedSince, connection.openedAt);
     }
+    // One beyond the limit waits for the process of this one.
+    if (this.#count > this.#limit) return this.#drop(connection);
     if (this.#isOld(connection, share, now)) return this.#drop(connection);
+    const waiter = this.#waiters.shift();
+    if (waiter !== undefined) {
+      connection.share = waiter.share;
+      connection.uses++;
+      return waiter.resolve(connection);
+    }
     if (this.#idle.length >= share.options.maxIdle || !this.#hasRoom(share)) {
       return this.#drop(connection);
     }
@@ -241,6 +290,9 @@ export class ConnectionPool<Connection extends PooledConnection> {
 
   /** Closes the connections that a share uses or used last. */
   close(share: PoolShare<Connection>): void {
+    const left = this.#waiters.filter((waiter) => waiter.share === share);
+    this.#waiters = this.#waiters.filter((waiter) => waiter.share !== share);
+    for (const { resolve } of left) resolve(undefined);
     for (const connection of this.#open) {
       if (connection.share === share) this.#drop(connection);
     }
@@ -303,6 +355,8 @@ export class ConnectionPool<Connection extends PooledConnection> {
     this.#served = isLong ? served : Math.max(this.#served, served);
     if (this.#count > this.#served && waiting <= now - CONTENTION_MS) this.#phase = "contended";
     else this.#phase = isLong ? "crowded" : "calm";
+    if (this.#phase === "contended") this.#limit = Math.max(this.#served, 1);
+    else if (this.#served > this.#limit) this.#limit = this.#served;
     for (const connection of [...this.#idle]) {
       if (this.#isOld(connection, connection.share!, now)) this.#drop(connection);
     }
@@ -315,8 +369,9 @@ export class ConnectionPool<Connection extends PooledConnection> {
     connection.watch(() => {
       if (!this.#idle.includes(connection)) return;
       this.#drop(connection);
-      // The application may have restarted with fewer processes.
+      // The application may have restarted with another number of processes.
       this.#served = 0;
+      this.#limit = Infinity;
     });
     connection.idle(true);
   }
@@ -343,6 +398,7 @@ export class ConnectionPool<Connection extends PooledConnection> {
     if (at >= 0) this.#idle.splice(at, 1);
     this.#open.delete(connection);
     connection.close();
+    if (this.#count < this.#limit) this.#waiters.shift()?.resolve(undefined);
   }
 }
 
@@ -380,9 +436,10 @@ export class PoolShare<Connection extends PooledConnection> implements Ticked {
   /**
    * Opens a connection.
    *
+   * @param mayWait Whether it may be one that has carried a request, where a new one would have to wait.
    * @throws {PoolFullError} If the maximum number is in use.
    */
-  async connect(): Promise<Connection> {
+  async connect(mayWait = false): Promise<Connection> {
     const { maxConnections } = this.options;
     if (this.used >= maxConnections) {
       throw new PoolFullError(
@@ -391,7 +448,8 @@ export class PoolShare<Connection extends PooledConnection> implements Ticked {
     }
     this.used++;
     try {
-      return await this.#pool.connect(this);
+      const waiting = mayWait ? this.#pool.wait(this) : undefined;
+      return await waiting ?? await this.#pool.connect(this);
     } catch (error) {
       this.used--;
       throw error;

@@ -159,6 +159,8 @@ export class Application implements AsyncDisposable {
 
   async #accept(serve: (peer: Peer, number: number) => Promise<void>): Promise<void> {
     for await (const conn of this.#listener) {
+      // It writes a response in several parts.
+      conn.setNoDelay();
       const peer = new Peer(conn);
       this.#peers.push(peer);
       this.#running.push(

@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { fastCGIGateway, type FastCGIGatewayOptions, fetchFastCGI } from "../../gateway.ts";
 import { serveFastCGI } from "../../fastcgi.ts";
+import { CONTENTION_MS } from "../../io/connection_pool.ts";
 import { ProtocolError } from "../../wire/protocol_error.ts";
 import { bytes, concat } from "../testing/bytes.ts";
 import { deadline } from "../testing/deadline.ts";
@@ -205,6 +206,40 @@ Deno.test("fastCGIGateway() closes an idle connection that occupies the applicat
     return await (await gateway.fetch(`/${i}`, { method })).text();
   }));
   assertEquals(bodies, methods.map((_, i) => `/${i}`));
+});
+
+Deno.test("fastCGIGateway() repeats a request that waited for a connection which the application closed", async () => {
+  const waits = Promise.withResolvers<void>();
+  let closes = 0;
+  const serve = inTurn(async (peer) => {
+    for (let uses = 1;; uses++) {
+      const request = await peer.request();
+      if (request === undefined) return;
+      const path = request.variables.get("REQUEST_URI")!;
+      if (path === "/first") await waits.promise;
+      if (path === "/b" && uses > 1) return void closes++;
+      await peer.response(OK + path);
+    }
+  });
+  const opened = Promise.withResolvers<void>();
+  await using application = new Application((peer, number) => {
+    if (number === 2) opened.resolve();
+    return serve(peer);
+  });
+  using gateway = gatewayTo(application.address);
+  const fetchAll = async (paths: string[]) => {
+    const responses = await Promise.all(paths.map((path) => gateway.fetch(path)));
+    assertEquals(await Promise.all(responses.map((response) => response.text())), paths);
+  };
+  const first = fetchAll(["/first", "/second"]);
+  await opened.promise;
+  // The gateway sees that the second connection waits for the process of the first.
+  await new Promise((resolve) => setTimeout(resolve, 4 * CONTENTION_MS));
+  waits.resolve();
+  await first;
+  // "/b" waits for the connection of "/a". If it waits for long, it has one of its own.
+  await fetchAll(["/a", "/b"]);
+  assert(closes <= 1);
 });
 
 Deno.test("fastCGIGateway() shares its connections with other gateways to the address", async () => {

@@ -74,9 +74,14 @@ class Rig implements Disposable {
   /** Opens a new connection. */
   async connect(pool = this.pool): Promise<Pair> {
     const ours = await deadline(pool.connect(), "the connection");
-    const theirs = await deadline(this.#listener.accept(), "the application's accept");
-    this.#accepted.push(theirs);
-    return { ours, theirs };
+    return { ours, theirs: await deadline(this.accept(), "the application's accept") };
+  }
+
+  /** Accepts the next connection. */
+  async accept(): Promise<Deno.Conn> {
+    const conn = await this.#listener.accept();
+    this.#accepted.push(conn);
+    return conn;
   }
 
   /** Opens a new connection, which the application keeps open and has sent bytes over. */
@@ -245,6 +250,103 @@ Deno.test("ConnectionPool learns nothing from a connection that the application 
   await learned();
   await rig.connect();
   await seesClose(second);
+});
+
+/** Lets a pool learn that the application serves one connection at once. Returns that one. */
+async function learnOne(rig: Rig): Promise<Pair> {
+  const first = await rig.connectAndRead();
+  const second = await rig.connect();
+  second.ours.keeps = true;
+  await learned();
+  rig.pool.release(first.ours, true);
+  await seesClose(first);
+  await send(second);
+  return second;
+}
+
+Deno.test("PoolShare.connect() waits in turn for a connection, once a new one has waited for a process", async () => {
+  using rig = new Rig();
+  const only = await learnOne(rig);
+  const order: number[] = [];
+  const waiting = [1, 2, 3].map((i) =>
+    rig.pool.connect(true).then((connection) => {
+      order.push(i);
+      return connection;
+    })
+  );
+  for (const one of waiting) {
+    rig.pool.release(only.ours, true);
+    assertEquals(await deadline(one, "the connection"), only.ours);
+  }
+  assertEquals(order, [1, 2, 3]);
+  assertEquals(only.ours.uses, 4);
+  rig.pool.release(only.ours, true);
+  assertEquals(rig.pool.reuse(), only.ours);
+});
+
+Deno.test("PoolShare.connect() opens a connection after a moment, as the application may serve more by now", async () => {
+  using rig = new Rig();
+  const first = await learnOne(rig);
+  const [second, theirs] = await Promise.all([
+    deadline(rig.pool.connect(true), "the connection"),
+    deadline(rig.accept(), "the application's accept"),
+  ]);
+  assertEquals(second.uses, 1);
+  second.keeps = true;
+  await send({ ours: second, theirs });
+  await learned();
+  // Both are kept, and a third request waits again.
+  rig.pool.release(first.ours, true);
+  assertEquals(rig.pool.reuse(), first.ours);
+  const third = rig.pool.connect(true);
+  rig.pool.release(second, true);
+  assertEquals(await deadline(third, "the connection"), second);
+});
+
+Deno.test("PoolShare.connect() opens a connection as soon as another has closed", async () => {
+  using rig = new Rig();
+  const only = await learnOne(rig);
+  const waiting = rig.pool.connect(true);
+  rig.pool.release(only.ours, false);
+  await deadline(rig.accept(), "the application's accept");
+  assertEquals((await deadline(waiting, "the connection")).uses, 1);
+});
+
+Deno.test("ConnectionPool closes a connection for a request that cannot wait for it", async () => {
+  using rig = new Rig();
+  const only = await learnOne(rig);
+  const waiting = rig.pool.connect(true);
+  // A POST is sent over a connection of its own.
+  const post = await rig.connect();
+  rig.pool.release(only.ours, true);
+  await seesClose(only);
+  post.ours.keeps = true;
+  await send(post);
+  rig.pool.release(post.ours, true);
+  assertEquals(await deadline(waiting, "the connection"), post.ours);
+});
+
+Deno.test("PoolShare.connect() waits for no connection if the share keeps none", async () => {
+  using rig = new Rig();
+  const share = rig.share({ maxIdle: 0 });
+  await learnOne(rig);
+  const connecting = share.connect(true);
+  await deadline(rig.accept(), "the application's accept");
+  assertEquals((await deadline(connecting, "the connection")).uses, 1);
+});
+
+Deno.test("PoolShare.close() ends the wait of its requests only", async () => {
+  using rig = new Rig();
+  const other = rig.share();
+  const only = await learnOne(rig);
+  const waiting = other.connect(true);
+  const next = rig.pool.connect(true);
+  other.close();
+  await deadline(rig.accept(), "the application's accept");
+  assertEquals((await deadline(waiting, "the connection")).uses, 1);
+  other.release(await waiting, true);
+  rig.pool.release(only.ours, true);
+  assertEquals(await deadline(next, "the connection"), only.ours);
 });
 
 for (const limit of ["idleTimeout", "maxAge"] as const) {
