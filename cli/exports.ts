@@ -38,7 +38,7 @@ interface Way {
 }
 
 const AS_IT_IS = (value: string) => [`export default ${value};`];
-/** A bridge from Node's handlers that streams, and tells if Express has no route. */
+/** A bridge from Node's handlers that streams, and reports a path for which Express has no route. */
 const BRIDGE = "@universal-middleware/express";
 const BRIDGE_VERSION = "0.6";
 /** Folders that a build writes, and empties first. */
@@ -86,7 +86,7 @@ export function appOf(exports: Exports, started: string[]): App | undefined {
     return isApp("default", main) && !isRunning ? main : undefined;
   }
   if (isApp("fetch", fetch)) return fetch;
-  // Hosts of functions call theirs with an event.
+  // Platforms for functions call theirs with an event.
   const isOfEvents = typeof handler === "function" &&
     !REQUEST_PARAMETER.test(Function.prototype.toString.call(handler));
   return !isOfEvents && isApp("handler", handler) ? handler : undefined;
@@ -105,7 +105,7 @@ function isServer({ fetch, close, ready }: Functions): boolean {
 /**
  * Explains what a module exports, and which lines make an app of it.
  *
- * @param exports What it exports; undefined if it never ended to load.
+ * @param exports Its exports; undefined if it never finished loading.
  * @param started What has started its servers.
  */
 export function explainExports(
@@ -154,7 +154,7 @@ function saved(module: string, lines: string[]): string {
 function linesFor(module: string, exports: Exports): string[] | undefined {
   const from = importedAs(module);
   if (["entry", "routes", "assets"].every((name) => name in exports)) {
-    // What React Router builds for a server.
+    // The server build of React Router.
     return [
       `import { createRequestHandler } from "react-router";`,
       `import * as build from ${from};`,
@@ -319,7 +319,7 @@ function linesForSvelteKit(module: string): string[] | undefined {
     ];
 }
 
-/** Returns whether there is a file, as far as this process may look. */
+/** Returns whether a file exists that this process may see. */
 function isFile(path: string): boolean {
   if (Deno.permissions.querySync({ name: "read", path }).state !== "granted") return false;
   try {

@@ -218,7 +218,7 @@ async function print(response: Response, withHead: boolean): Promise<void> {
   }
 }
 
-/** Explains the end of a connection without a response: a FastCGI application does not tell what it does not know. */
+/** Explains a connection that closed without a response, as a FastCGI application closes one that speaks SCGI. */
 function explainSCGI({ message }: Error, address: string): string | undefined {
   if (!/it is empty, without a header block|did not send all of it/.test(message)) return undefined;
   return `Cannot fetch from ${address} as it must be an SCGI application: it closed the connection without a response. Try --protocol fastcgi, or curl if it is an HTTP server`;

@@ -87,7 +87,7 @@ async function explainFailure(
   const { explainDeniedImport } = await import("./denied.ts");
   const explained = explainDeniedImport(error, module) ??
     await explainUnresolved(error, module, addresses);
-  // What the app itself is denied is shown with its place in the app.
+  // If Deno denies access to the app itself, the stack shows where.
   const isDenied = error instanceof Deno.errors.NotCapable;
   return explained ?? (isDenied ? new Failure(describeError(error), { cause: error }) : error);
 }

@@ -3,9 +3,9 @@ import { formatAddress } from "./address.ts";
 
 /** The functions of Deno that open a listening socket. */
 const NAMES = ["serve", "listen", "listenTls"] as const;
-/** The time between two looks, in milliseconds. */
+/** The time between two checks, in milliseconds. */
 const INTERVAL = 250;
-/** How many looks a module has to load once it listens, and to listen at all. */
+/** How many checks a module has to load once it listens, and to listen at all. */
 const LOOKS = 8;
 /** How long a server of Node may take to listen after `listen()`, in milliseconds. */
 const DELAY = 100;
@@ -57,7 +57,7 @@ export class OwnServers implements Disposable {
   /**
    * Waits until a module is loaded.
    *
-   * @returns false if it has not been, a while after it began to listen: it waits for the end of its server.
+   * @returns false if it has not loaded a while after it began to listen: it awaits the end of its server.
    */
   async hasLoaded(loading: Promise<unknown>): Promise<boolean> {
     const { promise: stuck, resolve } = Promise.withResolvers<boolean>();
@@ -66,7 +66,7 @@ export class OwnServers implements Disposable {
     const look = () => {
       looks[this.started.length > 0 ? "listening" : "idle"]++;
       if (looks.listening > LOOKS) resolve(false);
-      // Not for ever: if nothing else is to come, Deno ends a module that waits.
+      // Not forever: Deno ends a module that waits while nothing else is pending.
       else if (looks.idle < LOOKS) timer = setTimeout(look, INTERVAL);
     };
     timer = setTimeout(look, INTERVAL);

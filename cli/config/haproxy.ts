@@ -12,7 +12,7 @@ import {
 /** The groups that connect to the app. */
 const GROUPS: Groups = { debian: "haproxy", fedora: "haproxy" };
 
-/** How requests are spread. */
+/** How requests are balanced. */
 const BALANCED = `  # The back end with the fewest connections is next; another, if it fails.
   balance leastconn
   option redispatch 1

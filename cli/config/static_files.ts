@@ -15,7 +15,7 @@ export interface StaticFiles {
 /** The comment on {@linkcode neverFiles}. */
 export const NEVER_FILES =
   `# Never files: names that begin with a dot, but for /.well-known/, and sources, databases, backups and logs. If yours
-# are meant for browsers, take their ending out.`;
+# are meant for browsers, remove their extension here.`;
 
 const SOURCES = "[cm]?ts|tsx|jsx|vue|svelte|astro|php|py|rb|pl|sh|sql";
 const LEFT = "db|sqlite3?|log|bak|orig|old|swp";
@@ -28,8 +28,8 @@ export const NEVER_ENDS =
 export const HIDDEN_BELOW = ".+/\\.";
 
 /**
- * Returns a regular expression, for PCRE and Ruby, for the paths in a folder that are never files. Use it without regard
- * to case.
+ * Returns a regular expression, for PCRE and Ruby, for the paths in a folder that are never files. Match it without
+ * regard to case.
  *
  * @param path The path that the folder is mounted at; "" for the whole site.
  * @param rest The name of a group that matches the path after that; undefined for none.

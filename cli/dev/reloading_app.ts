@@ -36,11 +36,11 @@ export class ReloadingApp implements AsyncDisposable {
   #module: string;
   #options: ReloadingAppOptions;
   #folder = Deno.makeTempDirSync({ prefix: "gatehouse-dev-" });
-  /** The number of the version that was started last. Those of another `dev` are others. */
+  /** The number of the last version. Another `dev` has other numbers. */
   #count = Date.now();
-  /** Resolves when the version that was started last serves, or has failed to. */
+  /** Resolves when the last version serves, or has failed to. */
   #loading: Promise<unknown> = Promise.resolve();
-  /** The number of the last version of which this is known. */
+  /** The number of the last version that serves or has failed to. */
   #settled = this.#count;
   /** Resolves when that changes. */
   #change = Promise.withResolvers<void>();
@@ -105,7 +105,7 @@ export class ReloadingApp implements AsyncDisposable {
     // It may never start, and nobody waits for it.
     this.#next?.process.kill();
     const address = `unix:${this.#folder}/${count}.sock` as const;
-    // Anew each time, as the app may have got a config meanwhile.
+    // Each time, as the app may have a config by now.
     const command = await this.#command(address);
     if (isObsolete()) return "superseded";
     const version = this.#start(count, address, command);
@@ -188,7 +188,7 @@ export class ReloadingApp implements AsyncDisposable {
   }
 }
 
-/** Ends a process once it has all requests that were sent to it; it finishes them. */
+/** Ends a process once it has received all its requests, which it finishes. */
 async function retire({ process, pending }: Version): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
   const timer = setTimeout(resolve, RETIREMENT);

@@ -45,7 +45,7 @@ interface Pass extends Connecting {
 }
 
 const SCHEMES: Record<string, Protocol> = { fcgi: "fastcgi", scgi: "scgi", http: "http" };
-/** What gives an app the header in another way. */
+/** Other directives that pass the header to an app. */
 const OTHER_WAYS = /\bHTTP_AUTHORIZATION\b/;
 
 /** Finds faults between Apache and the daemons that its configuration names, or why it does not run a script. */

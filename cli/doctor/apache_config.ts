@@ -18,7 +18,7 @@ export interface Directive {
   block?: Directive[];
 }
 
-/** A configuration, without the parts whose conditions do not hold. */
+/** A configuration, without the sections whose conditions are false. */
 export interface ApacheConfig {
   directives: Directive[];
   /** The folder that relative paths begin at. */
@@ -31,7 +31,7 @@ export interface ApacheConfig {
 
 /** How deep files may include each other. */
 const MAX_DEPTH = 20;
-/** Sections that hold directives for some requests; what others hold is not read. */
+/** Sections with directives for some requests. Other sections are not read. */
 const SECTIONS = new Set(
   "virtualhost directory directorymatch files filesmatch location locationmatch proxy proxymatch requireall requireany requirenone limit limitexcept"
     .split(" "),
@@ -42,7 +42,7 @@ const MODULE_FILES: Record<string, string> = {
   "worker.c": "mpm_worker_module",
   "prefork.c": "mpm_prefork_module",
 };
-/** Sections that are read if a condition holds. */
+/** Sections that are read if a condition is true. */
 const CONDITIONS = ["ifmodule", "ifdefine", "iffile", "ifversion", "ifdirective", "ifsection"];
 
 /**
@@ -120,7 +120,7 @@ class Reader {
       this.#open.push({
         name,
         directives: isCondition ? here : directives,
-        isRead: isCondition ? isRead && this.#holds(name, args[0] ?? "") : SECTIONS.has(name),
+        isRead: isCondition ? isRead && this.#isTrue(name, args[0] ?? "") : SECTIONS.has(name),
       });
       if (!isCondition && isRead) here.push({ name, args, block: directives });
       return;
@@ -144,9 +144,9 @@ class Reader {
     }
   }
 
-  #holds(name: string, arg: string): boolean {
+  #isTrue(name: string, arg: string): boolean {
     const [, not, value] = /^(!?)(.*)$/s.exec(arg)!;
-    const holds = name === "ifmodule"
+    const isTrue = name === "ifmodule"
       ? this.modules.has(moduleOf(value))
       : name === "ifdefine"
       ? this.#defines.has(value)
@@ -154,7 +154,7 @@ class Reader {
       ? stat(resolve(this.root, value)) !== undefined
       // Which version it is, only Apache knows.
       : true;
-    return name === "ifversion" || holds !== (not === "!");
+    return name === "ifversion" || isTrue !== (not === "!");
   }
 
   #expand(text: string): string {

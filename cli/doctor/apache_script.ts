@@ -46,7 +46,7 @@ export const APACHE_SCRIPT_FINDINGS = {
 /** A reason why Apache does not run a script. */
 export type ApacheScriptFinding = FindingOf<keyof typeof APACHE_SCRIPT_FINDINGS>;
 
-/** How a site comes to a script. */
+/** How a site maps a URL to a script. */
 interface Route {
   /** The path of the URL. */
   path: string;
@@ -54,7 +54,7 @@ interface Route {
   isScriptAlias: boolean;
 }
 
-/** What holds for a script, from all sections. */
+/** The settings for a script, from all sections. */
 interface Settings {
   exec: boolean;
   handler: string | undefined;
@@ -174,7 +174,7 @@ function loading(
   return [values, uncomment && formatLine([uncomment])];
 }
 
-/** Returns how a request comes to a script. */
+/** Returns how requests reach a script. */
 function routeTo(script: string, directives: Directive[]): Route | undefined {
   for (const { name, args } of directives) {
     if (!/^(?:script)?alias(?:match)?$/.test(name) || args.length < 2) continue;

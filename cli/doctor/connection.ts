@@ -137,7 +137,7 @@ export async function spokenAt(
   return undefined;
 }
 
-/** Asks for the limits of a FastCGI application, which not every one tells. */
+/** Requests the limits of a FastCGI application. Not every one responds. */
 async function tryValues(endpoint: Endpoint, ms: number): Promise<Protocol | undefined> {
   try {
     await fetchValues(endpoint, ms);
@@ -183,7 +183,7 @@ async function tryHead(
   }
 }
 
-/** Examines the addresses of all directives. Several may name one daemon: it is asked once for each protocol. */
+/** Examines the addresses of all directives. Several may name one daemon: it is tried once for each protocol. */
 export async function examineAddresses(
   passes: (Connecting & { addresses: string[] })[],
   user: User,

@@ -136,7 +136,7 @@ function examineModes(script: string, file: string, user: User, find: Find): Fin
   if (blocked.length === 0 && !user.canRun(file)) {
     const mode = (stat(file)?.mode ?? 0) & 0o777;
     const shift = { u: 6, g: 3, o: 0 }[user.classOf(file)];
-    // Whoever may read it may run it.
+    // A user who may read it may run it.
     const right = mode | (mode & 0o444) >> 2 | 0o1 << shift;
     findings.push(find("run-bit", {}, [change(file, ["chmod", right.toString(8), file])]));
   }

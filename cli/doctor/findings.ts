@@ -47,8 +47,7 @@ export const FINDINGS = {
     advice: "Begin it with a line such as #!/usr/bin/python3.",
   },
   "env-s": {
-    what:
-      "The system passes what follows the program in the first line as one argument, not as several",
+    what: "The system passes all that follows the program in the first line as one argument",
     advice: "Begin the line with #!/usr/bin/env -S.",
   },
   "interpreter": {
@@ -60,8 +59,7 @@ export const FINDINGS = {
     advice: "Install {program} for all users, and name it by its path in the first line.",
   },
   "allow-env": {
-    what:
-      "The first line does not have --allow-env, without which a script cannot read its request",
+    what: "The first line lacks --allow-env, which a script needs to read its request",
     advice: "Add --allow-env to the first line.",
   },
   "node-name": {
@@ -77,7 +75,7 @@ export const FINDINGS = {
     advice: "Add --ext=ts to the first line.",
   },
   "deno-dir": {
-    what: "{user} may not write Deno's cache, {path}, where the script's imports belong: {error}",
+    what: "{user} may not write Deno's cache, {path}, which needs the script's imports: {error}",
     advice: "Bundle the script into one file: deno bundle --output bundle.js {name}",
   },
   "import": {
@@ -116,15 +114,15 @@ export const FINDINGS = {
   },
   "slow": {
     what: "The script does not end within {seconds} seconds",
-    advice: "Let the app return a Response, and look for what waits forever.",
+    advice: "Return a Response, and look for a promise that never settles.",
   },
   "left-open": {
     what:
-      "The script ends, but leaves a process that holds its output, for whose end web servers wait",
+      "The script ends, but a process that it has started keeps its output open, and web servers wait for that",
     advice: "Start that process with an output of its own, as in: job >/dev/null 2>&1 &",
   },
   "printed": {
-    what: "The script prints {text} before the response, which takes it for a header",
+    what: "The script prints {text} before the response, where web servers expect a header",
     advice: "Print it to stderr, which is the web server's log.",
   },
   "no-serve": {
@@ -138,12 +136,12 @@ export const FINDINGS = {
       "Print a header such as Content-Type: text/plain, an empty line, and the body of the response.",
   },
   "invalid": {
-    what: "What the script prints is no CGI response: {error}",
+    what: "The output of the script is not a CGI response: {error}",
     advice: "Print a header such as Content-Type: text/plain and an empty line before the body.",
   },
   "status": {
     what: "The app responds with {status}",
-    advice: "Correct what the log below says.",
+    advice: "Correct the error that the log below shows.",
   },
   "compiles": {
     what:

@@ -217,7 +217,7 @@ function raiseLimit({ file, first }: Judged): (Command | undefined)[] {
   return [change(file, setFirstLine(file, line))];
 }
 
-/** Returns the command that sends what a script prints to its log. */
+/** Returns the command that redirects the prints of a script to its log. */
 function redirectPrints({ source, file }: Judged): (Command | undefined)[] {
   return source.includes("console.log(")
     ? [change(file, ["sed", "-i", "s/console\\.log(/console.error(/g", file])]

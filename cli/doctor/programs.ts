@@ -10,7 +10,7 @@ import { asUser, change, changeableAt, type Command } from "./commands.ts";
 import { denoArguments, type FirstLine, setFirstLine, withProgram } from "./first_line.ts";
 import { stat, type User } from "./user.ts";
 
-/** Programs that run scripts. A name that is none of them may be one of them misspelt. */
+/** Programs that run scripts. Another name may be a misspelling of one of them. */
 const KNOWN = "bash bun deno env lua node perl php php-cgi python python3 ruby sh tclsh".split(" ");
 /** The folder that is on the PATH of most web servers. */
 const LOCAL = "/usr/local/bin";
@@ -37,7 +37,7 @@ export function denoOf(first: FirstLine, path: string): string {
   return (named?.startsWith("/") ? named : search("deno", path)) ?? Deno.execPath();
 }
 
-/** Returns the commands that make up for a program that is not there or that the user may not run. */
+/** Returns the commands that provide a program that is missing or that the user may not run. */
 export function replaceProgram(needs: Needs): (Command | undefined)[] {
   const { file, first, user, path } = needs;
   const [given] = first.command;
@@ -66,7 +66,7 @@ export function replaceProgram(needs: Needs): (Command | undefined)[] {
     );
     return installed === programOf(first, path) ? open : [...open, ...use(installed)];
   }
-  // A copy of what others may change would be theirs to choose.
+  // If others may change the file, they choose what is copied.
   if (name !== "deno" || changeableAt(real) !== undefined) return [];
   const copy = `${LOCAL}/${name}`;
   const install = asUser(0, ["install", "-m", "755", real, copy]);
@@ -87,7 +87,7 @@ export function denoFor(needs: Omit<Needs, "first">): string {
   return candidates("deno", path).find((program) => mayUse(program, needs)) ?? "deno";
 }
 
-/** Files with a program's name that may be what is meant. */
+/** Files with a program's name that the first line may mean. */
 function candidates(name: string, path: string): string[] {
   const folders = [...path.split(":"), LOCAL, "/usr/bin", "/bin"];
   const files = folders.filter((folder) => folder.startsWith("/")).map((dir) => `${dir}/${name}`);

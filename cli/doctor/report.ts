@@ -1,5 +1,5 @@
 /**
- * What is asked about a web server, and the answer.
+ * What doctor examines of a web server, and the result.
  *
  * @module
  */
@@ -19,7 +19,7 @@ export interface Examined {
   ms: number;
 }
 
-/** What was found. */
+/** The result. */
 export interface Report {
   /** The user of the web server. */
   user: User;

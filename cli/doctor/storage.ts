@@ -64,7 +64,7 @@ export function findDenied(shown: Shown): Finding | undefined {
 /** Returns the command that gives a folder to the user, or undefined if more than the data would be given. */
 function grantFolder(folder: string, data: string, shown: Shown): Command | undefined {
   const { user, file } = shown;
-  // Who may write to the folder of a script may replace it.
+  // A user who may write to the folder of a script may replace it.
   if (file.startsWith(`${folder}/`)) return undefined;
   if (stat(folder) !== undefined) {
     return holdsOnly(folder, data) ? giveTo(shown, folder) : undefined;
@@ -79,7 +79,7 @@ function giveTo({ user, file }: Shown, path: string): Command | undefined {
   return isSafe(path, file) ? asUser(0, ["chown", user.name, path]) : undefined;
 }
 
-/** Returns whether root may give a file away: otherwise a script, or who may replace the file, would choose which one. */
+/** Returns whether root may change the owner of a file: otherwise a script, or a user who may replace the file, would choose the file. */
 function isSafe(path: string, script: string): boolean {
   return changeableAt(script) === undefined && !isReplaceable(path);
 }

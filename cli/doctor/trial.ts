@@ -19,7 +19,7 @@ export interface TrialRequest {
   request: Request;
   /** The body of `request`. */
   body: Uint8Array<ArrayBuffer> | undefined;
-  /** What follows the script's name in the path. */
+  /** The path after the script's name. */
   pathInfo: string;
 }
 
@@ -44,11 +44,11 @@ export interface Trial {
   /** How it ended, such as "exit code 0". */
   end: string;
   success: boolean;
-  /** Whether it took too long: "script", or "child" if a process that the script left holds its output open. */
+  /** Whether it took too long: "script", or "child" if a process that the script has started keeps its output open. */
   late: "script" | "child" | undefined;
-  /** The beginning of what it printed. */
+  /** The beginning of its output. */
   stdout: string;
-  /** The beginning and the end of what it logged. */
+  /** The beginning and the end of its log. */
   stderr: string;
   /** The response that a web server makes of the output. */
   verdict: string;
