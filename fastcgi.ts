@@ -57,7 +57,7 @@ export interface FastCGIOptions extends AppOptions, LimitOptions, ServerOptions 
    */
   maxRequestsPerConnection?: number;
   /**
-   * How long a connection stays open after a request, in milliseconds, from 0; Infinity for ever. It must exceed the
+   * How long a connection stays open after a request, in milliseconds, from 0; Infinity for no limit. It must exceed the
    * web server's own timeout, so that no request meets a connection that closes. Before the first request
    * `variablesTimeout` applies, too.
    *

@@ -385,7 +385,7 @@ export function nativeSignal(request: Request): AbortSignal {
  * Returns whether the client of a request from `Deno.serve` has left, as far as Deno knows: it looks once the signal was
  * read. Does not read a signal that nothing else has read, as each response then aborts it, which costs more than the
  * rest of a small request. Reads a private field for that; reads the signal if the field is missing or, in a sample, does
- * not hold it. Seen on Deno 2.9.6.
+ * not have it. Seen on Deno 2.9.6.
  */
 export function hasLeft(request: Request): boolean {
   if (signalKey === undefined) signalKey = findSignalKey();

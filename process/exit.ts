@@ -5,7 +5,7 @@ import { runtime } from "../io/runtime.ts";
 const LIMIT = 30_000;
 
 /**
- * Exits this process. With OTEL_DENO, `Deno.exit()` of 2.9.6 may wait for ever: for a collection of metrics that waits for
+ * Exits this process. With OTEL_DENO, `Deno.exit()` of 2.9.6 may wait forever: for a collection of metrics that waits for
  * this thread. Another thread then kills the process.
  *
  * @param code The exit code. @default that of the process

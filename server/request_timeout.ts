@@ -36,7 +36,7 @@ export function timeoutError(timeout: number): DOMException {
   );
 }
 
-/** Describes the same for the log. @param url The URL of the request: its query may hold secrets. */
+/** Describes the same for the log. @param url The URL of the request: its query may have secrets. */
 export function describeTimeout({ message }: DOMException, method: string, url: string): string {
   return `Responded with 503 to ${method} ${new URL(url).pathname}. ${message}`;
 }

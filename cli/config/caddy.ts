@@ -37,7 +37,7 @@ ${startLines(options, GROUPS)}
 {
   servers {
     timeouts {
-      # How long the header of a request may take; without it, for ever.
+      # How long the header of a request may take; without it, forever.
       read_header 10s
     }
   }

@@ -91,7 +91,7 @@ export const FINDINGS = {
     advice: "Add {flag} to the first line.",
   },
   "listens": {
-    what: "The script listens on a port, but a web server runs it anew for each request",
+    what: "The script listens on a port, but a web server starts it for each request",
     advice: "Pass its handler to serve() of {module}.",
   },
   "storage": {

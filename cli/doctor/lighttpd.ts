@@ -144,15 +144,15 @@ function examineScript(
   }
   const path = pathOf(script, settings, modules);
   if (path === undefined) return find("no-alias");
-  const holding = settings.filter(({ conditions }) =>
-    conditions.every((condition) => mayHold(condition, path))
+  const applying = settings.filter(({ conditions }) =>
+    conditions.every((condition) => mayBeTrue(condition, path))
   );
   const denied = modules.has("mod_access")
-    ? lastOf(holding, "url.access-deny").map(([, end]) => String(end))
+    ? lastOf(applying, "url.access-deny").map(([, end]) => String(end))
       .find((end) => end !== "" && path.toLowerCase().endsWith(end.toLowerCase()))
     : undefined;
   if (denied !== undefined) return find("not-granted", { end: denied, path });
-  const isAssigned = lastOf(holding, "cgi.assign").some(([end = ""]) => script.endsWith(end));
+  const isAssigned = lastOf(applying, "cgi.assign").some(([end = ""]) => script.endsWith(end));
   return isAssigned ? [] : find("no-handler", { path: path.slice(0, -basename(path).length) });
 }
 
@@ -174,14 +174,14 @@ function pathOf(script: string, settings: Setting[], modules: Set<string>): stri
     for (const [key, folder] of aliases) {
       if (!script.startsWith(folder)) continue;
       const path = key + script.slice(folder.length);
-      if (conditions.every((condition) => mayHold(condition, path))) return path;
+      if (conditions.every((condition) => mayBeTrue(condition, path))) return path;
     }
   }
   return undefined;
 }
 
-/** Returns whether a condition holds for a path, or may hold for something that only a request has. */
-function mayHold({ what, operator, value }: Condition, path: string): boolean {
+/** Returns whether a condition is true for a path, or may be true for a request. */
+function mayBeTrue({ what, operator, value }: Condition, path: string): boolean {
   if (what !== "HTTP.url") return true;
   switch (operator) {
     case "==":

@@ -86,7 +86,7 @@ class Reader {
       if (token.kind === "field" || token.text === "else") {
         const condition = token.kind === "field" ? this.#readCondition(token) : this.#readElse();
         this.#expect("{");
-        // What an else follows did not hold; this is not followed up.
+        // That the condition before an else is false is not considered.
         this.#readBlock(condition ? [...conditions, condition] : conditions, depth, true);
       } else if (token.text === "global") {
         this.#expect("{");

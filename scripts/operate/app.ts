@@ -9,7 +9,7 @@ import type { Handler } from "../../mod.ts";
 export const CHUNKS = 20;
 const CHUNK_DELAY = 10;
 const CHUNK = "0123456789".repeat(100);
-/** How much a request of `/leak` takes for ever, in bytes. */
+/** How much memory a request of `/leak` leaks, in bytes. */
 const LEAK = 2 ** 21;
 /** The file with the process id of the worker that loops. */
 const LOOPING = `${Deno.env.get("OPERATE_DIRECTORY")}/looping`;
