@@ -65,6 +65,10 @@ export class Peer {
   }
 
   #take({ type, id, content }: Received): void {
+    // Not every library knows these (rule C3).
+    if (id === 0) {
+      throw new Error(`The gateway must send no management record: one of type ${type}`);
+    }
     const { received } = this;
     if (type === Type.beginRequest) {
       received.id = id;

@@ -2,6 +2,7 @@
  * Programs of Debian behind a gateway, compared with the same program behind Apache (CGI) or nginx (FastCGI, SCGI).
  * `deno task programs` also runs those that take more than CI installs.
  */
+import { existsSync } from "node:fs";
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { cgiGateway, fastCGIGateway, type Gateway, scgiGateway } from "../../gateway.ts";
 import { apacheConfig, MODULES } from "./apache.ts";
@@ -27,6 +28,10 @@ interface Prepared {
   script?: string;
   /** The address of a FastCGI or SCGI application. */
   address?: string;
+  /** Starts the application, which must have ended. */
+  startAgain?(): Promise<void>;
+  /** What the application is called. */
+  name?: string;
   env?: Record<string, string>;
 }
 
@@ -101,6 +106,7 @@ class Parts
     @file = file
   end
   def each
+    File.write(@file + ".begun", "")
     yield "first\\n"
     2000.times { break if File.exist?(@file); sleep 0.01 }
     yield "second\\n"
@@ -175,23 +181,36 @@ async function listens(path: string): Promise<void> {
   Deno.chmodSync(path, 0o777);
 }
 
-async function rack(rig: Rig): Promise<Prepared> {
-  const socket = `${rig.dir}/rack.sock`;
-  const end = `require "fcgi"\nRack::Handler::FastCGI.run app, File: "${socket}"\n`;
-  rig.spawn("Rack", "ruby", [rig.write("app.rb", RACK + end)]);
-  await listens(socket);
-  return { address: `unix:${socket}` };
+/** Starts an application on a Unix socket. */
+async function application(
+  rig: Rig,
+  socket: string,
+  name: string,
+  command: string,
+  args: string[],
+): Promise<Prepared> {
+  const startAgain = async () => {
+    await Deno.remove(socket).catch(() => {});
+    rig.spawn(name, command, args);
+    await listens(socket);
+  };
+  await startAgain();
+  return { address: `unix:${socket}`, startAgain, name };
 }
 
-async function uwsgi(rig: Rig, protocol: "fastcgi" | "scgi"): Promise<Prepared> {
+function rack(rig: Rig): Promise<Prepared> {
+  const socket = `${rig.dir}/rack.sock`;
+  const end = `require "fcgi"\nRack::Handler::FastCGI.run app, File: "${socket}"\n`;
+  return application(rig, socket, "Rack", "ruby", [rig.write("app.rb", RACK + end)]);
+}
+
+function uwsgi(rig: Rig, protocol: "fastcgi" | "scgi"): Promise<Prepared> {
   rig.write("app.py", PYTHON_APP);
   const socket = `${rig.dir}/uwsgi.sock`;
-  rig.spawn("uWSGI", "uwsgi", [
+  return application(rig, socket, "uWSGI", "uwsgi", [
     ...["--plugin", "python3", "--chdir", rig.dir, "--module", "app", "--processes", "2"],
     ...["--die-on-term", `--${protocol}-socket`, socket, "--chmod-socket=666"],
   ]);
-  await listens(socket);
-  return { address: `unix:${socket}` };
 }
 
 const PROGRAMS: Record<string, Program> = {
@@ -430,6 +449,7 @@ interface Both {
   gateway: string;
   server: string;
   log: string[];
+  prepared: Prepared;
 }
 
 const BASE = "/program";
@@ -478,7 +498,7 @@ async function start(program: Program, rig: Rig): Promise<Both> {
   const port = transport === "cgi"
     ? await apache(rig, prepared)
     : await nginx(rig, transport, address);
-  return { gateway: serve(gateway), server: `127.0.0.1:${port}`, log: lines };
+  return { gateway: serve(gateway), server: `127.0.0.1:${port}`, log: lines, prepared };
 }
 
 /** Returns of a response what must be equal. */
@@ -521,19 +541,67 @@ for (const [name, program] of Object.entries(PROGRAMS)) {
     });
   }
 
-  if (program.sent !== APP_SENT || program.buffers) continue;
-  suite.test("streams", async ({ gateway }, rig) => {
-    using client = await Client.connect(gateway);
-    const file = `${rig.dir}/go-on-${crypto.randomUUID()}`;
-    await client.sendHead("GET", `${BASE}/stream?${file}`);
-    const head = await within("the head", client.readHead());
-    let text = "";
-    for await (const part of client.readParts(head)) {
-      text += new TextDecoder().decode(part);
-      if (text === "first\n") Deno.writeTextFileSync(file, "");
-    }
-    assertEquals(text, "first\nsecond\n");
-    // The application waits for the file for 20 seconds.
-    assert(Deno.statSync(file).isFile);
-  });
+  if (program.sent === APP_SENT && !program.buffers) {
+    suite.test("streams", async ({ gateway }, rig) => {
+      using client = await Client.connect(gateway);
+      const file = `${rig.dir}/go-on-${crypto.randomUUID()}`;
+      await client.sendHead("GET", `${BASE}/stream?${file}`);
+      const head = await within("the head", client.readHead());
+      let text = "";
+      for await (const part of client.readParts(head)) {
+        text += new TextDecoder().decode(part);
+        if (text === "first\n") Deno.writeTextFileSync(file, "");
+      }
+      assertEquals(text, "first\nsecond\n");
+      // The application waits for the file for 20 seconds.
+      assert(Deno.statSync(file).isFile);
+    });
+  }
+
+  // The last test, as it leaves no application behind.
+  if (program.transport !== "cgi") {
+    suite.test(
+      "a restart between requests loses none, and one during a request shows",
+      async (both, rig) => {
+        const { gateway, prepared: { name, startAgain } } = both;
+        const stop = () => {
+          const program = rig.program(name!);
+          // On SIGTERM uWSGI waits for its requests.
+          Deno.kill(-program.process.pid, "SIGKILL");
+          return rig.stop(program);
+        };
+        const status = async () => (await request(gateway, "GET", `${BASE}/`)).status;
+        assertEquals(await status(), 200);
+        // The gateway may still have an idle connection.
+        await stop();
+        await startAgain!();
+        assertEquals(await status(), 200);
+        await stop();
+        assertEquals(await status(), 502);
+        await startAgain!();
+        using client = await Client.connect(gateway);
+        const file = `${rig.dir}/never-${crypto.randomUUID()}`;
+        await client.sendHead("GET", `${BASE}/stream?${file}`);
+        if (program.buffers) {
+          await eventually("the request has begun", () => existsSync(`${file}.begun`));
+          await stop();
+          assertEquals((await client.readResponse()).status, 502);
+        } else {
+          const head = await within("the head", client.readHead());
+          const parts = client.readParts(head);
+          const { value } = await within("the first part", parts.next());
+          assertEquals(new TextDecoder().decode(value!), "first\n");
+          await stop();
+          const { bytes, outcome } = await client.readCut(head, parts);
+          assertEquals(bytes.length, 0);
+          // The end of an SCGI response is that of its connection.
+          assertEquals(outcome, program.transport === "scgi" ? "whole" : "error");
+        }
+        await startAgain!();
+        assertEquals(await status(), 200);
+        // uWSGI may not yet take SIGTERM.
+        await stop();
+      },
+    );
+  }
 }

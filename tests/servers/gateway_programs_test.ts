@@ -1,9 +1,10 @@
 /** Programs that people put behind a web server: Git, gitweb, cgit, Fossil, MapServer and CGI::Fast. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { cgiGateway, fastCGIGateway, type Gateway, scgiGateway } from "../../gateway.ts";
-import { text } from "../testing/bytes.ts";
-import { FastCGIClient, request } from "../testing/fastcgi_client.ts";
-import { Client } from "./client.ts";
+import { concat, text } from "../testing/bytes.ts";
+import { FastCGIClient, request as requestRecords } from "../testing/fastcgi_client.ts";
+import { firstRecord, Type } from "../testing/fastcgi_records.ts";
+import { Client, request } from "./client.ts";
 import { serve } from "./gateway_server.ts";
 import { eventually, freePort, type Rig, Suite, within } from "./harness.ts";
 
@@ -251,6 +252,24 @@ for (const way of ["cgi", "root", "fastcgi"] as const) {
   });
 }
 
+const NAGIOS = "/usr/lib/cgi-bin/nagios4/status.cgi";
+
+const nagios = new Suite("gateway: Nagios", { [NAGIOS]: "nagios4-cgi" }, (rig) => {
+  const log: string[] = [];
+  // A configuration that nobody can read.
+  const env = { NAGIOS_CGI_CONFIG: `${rig.dir}/none.cfg` };
+  const url = serveOrigin(cgiGateway({ script: NAGIOS, env, log: (line) => log.push(line) }));
+  return Promise.resolve({ url, log });
+});
+
+nagios.test("its page of an error has status 200, and its exit code is logged once", async ({ url, log }) => {
+  for (let i = 0; i < 2; i++) assertStringIncludes(await get(`${url}/`), "<html>");
+  const ended = `${NAGIOS} ended with exit code 1 after its response (logged once)`;
+  await eventually("the exit code is logged", () => log.length > 0);
+  await get(`${url}/`);
+  assertEquals(log, [ended]);
+});
+
 const MOJOLICIOUS = `#!/usr/bin/perl
 use Mojolicious::Lite -signatures;
 app->log->level("fatal");
@@ -298,6 +317,62 @@ const perl = new Suite("gateway: CGI::Fast", {
   return { url: serveOrigin(fastCGIGateway(`unix:${socket}`, { log: () => {} })), socket };
 });
 
+/** Passes connections on to an application, and keeps the bytes that its gateway sends. */
+class Relay implements Disposable {
+  readonly address: string;
+  /** The bytes of each connection. */
+  readonly sent: Uint8Array[][] = [];
+  readonly #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+
+  constructor(path: string) {
+    this.address = `127.0.0.1:${this.#listener.addr.port}`;
+    this.#run(path);
+  }
+
+  async #run(path: string): Promise<void> {
+    for await (const client of this.#listener) {
+      const parts: Uint8Array[] = [];
+      this.sent.push(parts);
+      const keep = new TransformStream<Uint8Array, Uint8Array>({
+        transform(part, controller) {
+          parts.push(part.slice());
+          controller.enqueue(part);
+        },
+      });
+      const server = await Deno.connect({ transport: "unix", path });
+      client.readable.pipeThrough(keep).pipeTo(server.writable).catch(() => {});
+      server.readable.pipeTo(client.writable).catch(() => {});
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#listener.close();
+  }
+}
+
+perl.test(
+  "no management record is sent, which libraries need not know (rule C3)",
+  async ({ socket }, rig) => {
+    const relay = rig.use(new Relay(socket));
+    const host = serve(fastCGIGateway(relay.address as "127.0.0.1:0", { log: () => {} }));
+    assertEquals(await get(`http://${host}/a?name=x`), "GET /a x");
+    assertEquals((await request(host, "HEAD", "/b")).text, "");
+    const body = new TextEncoder().encode("name=Ann");
+    const fields = [["Content-Type", "application/x-www-form-urlencoded"]];
+    assertEquals((await request(host, "POST", "/c", { body, fields })).text, "POST /c Ann");
+    await Promise.all(Array.from({ length: 8 }, (_, i) => get(`http://${host}/${i}`)));
+    const types = new Set<number>();
+    for (const parts of relay.sent) {
+      let bytes: Uint8Array = concat(parts);
+      for (let first; (first = firstRecord(bytes)) !== undefined; bytes = first.rest) {
+        assert(first.record.id !== 0, `type ${first.record.type}`);
+        types.add(first.record.type);
+      }
+    }
+    assertEquals([...types].sort(), [Type.beginRequest, Type.params, Type.stdin]);
+  },
+);
+
 perl.test("reads a form that is sent in chunks", async ({ url }) => {
   using client = await Client.connect(new URL(url).host);
   await client.sendHead("POST", "/form", [
@@ -313,7 +388,7 @@ perl.test("another client of its one process does not wait for a kept connection
   assertEquals(await get(`${url}/a`), "GET /a none");
   // As nginx or a gateway of another process: it knows nothing of this gateway's connections.
   using other = new FastCGIClient(await Deno.connect({ transport: "unix", path: socket }));
-  await other.send(request({ variables: { PATH_INFO: "/b" } }));
+  await other.send(requestRecords({ variables: { PATH_INFO: "/b" } }));
   assertMatch(text((await within("its response", other.response(), 5000)).body), /^GET \/b/);
 });
 
