@@ -153,6 +153,12 @@ export async function connectNode(endpoint: Endpoint, signal?: AbortSignal): Pro
   return new NodeConnection(socket);
 }
 
+interface PendingRead {
+  buffer: Uint8Array;
+  resolve(count: number | null): void;
+  reject(error: Error): void;
+}
+
 /** A node:net socket with the shape of `Deno.Conn`. */
 export class NodeConnection implements Duplex {
   readonly remoteAddr: Addr;
@@ -162,7 +168,8 @@ export class NodeConnection implements Duplex {
   #chunks: Uint8Array[] = [];
   #ended = false;
   #error: Error | null = null;
-  #waiting: PromiseWithResolvers<void> | null = null;
+  /** The read that is pending. */
+  #reading: PendingRead | null = null;
 
   constructor(socket: Socket) {
     this.#socket = socket;
@@ -187,13 +194,16 @@ export class NodeConnection implements Duplex {
     });
   }
 
-  async read(buffer: Uint8Array): Promise<number | null> {
-    while (this.#chunks.length === 0) {
-      if (this.#error !== null) throw this.#error;
-      if (this.#ended) return null;
-      if (this.#socket.isPaused()) this.#socket.resume();
-      await (this.#waiting = Promise.withResolvers()).promise;
-    }
+  // Neither this nor write() is an async function, which would create more promises for each request.
+  read(buffer: Uint8Array): Promise<number | null> {
+    if (this.#chunks.length > 0) return Promise.resolve(this.#take(buffer));
+    if (this.#error !== null) return Promise.reject(this.#error);
+    if (this.#ended) return Promise.resolve(null);
+    if (this.#socket.isPaused()) this.#socket.resume();
+    return new Promise((resolve, reject) => this.#reading = { buffer, resolve, reject });
+  }
+
+  #take(buffer: Uint8Array): number {
     const [chunk] = this.#chunks;
     const part = chunk.subarray(0, buffer.length);
     buffer.set(part);
@@ -203,9 +213,14 @@ export class NodeConnection implements Duplex {
   }
 
   write(bytes: Uint8Array): Promise<number> {
-    return new Promise((resolve, reject) => {
-      this.#socket.write(bytes, (error) => error ? reject(error) : resolve(bytes.length));
-    });
+    const socket = this.#socket;
+    let settle: ((error?: Error | null) => void) | undefined;
+    socket.write(bytes, (error) => settle?.(error));
+    // The system has taken them already, as it does unless the peer is slow.
+    if (socket.writableLength === 0 && socket.writable) return Promise.resolve(bytes.length);
+    return new Promise((resolve, reject) =>
+      settle = (error) => error ? reject(error) : resolve(bytes.length)
+    );
   }
 
   closeWrite(): Promise<void> {
@@ -214,7 +229,6 @@ export class NodeConnection implements Duplex {
 
   close(): void {
     this.#socket.destroy();
-    this.#wake();
   }
 
   ref(): void {
@@ -230,7 +244,11 @@ export class NodeConnection implements Duplex {
   }
 
   #wake(): void {
-    this.#waiting?.resolve();
-    this.#waiting = null;
+    const reading = this.#reading;
+    if (reading === null) return;
+    this.#reading = null;
+    if (this.#chunks.length > 0) reading.resolve(this.#take(reading.buffer));
+    else if (this.#error !== null) reading.reject(this.#error);
+    else reading.resolve(null);
   }
 }
