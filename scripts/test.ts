@@ -16,7 +16,7 @@ const ALONE: Record<string, string> = {
 
 /** The files that `deno task field` runs: other runtimes, frameworks and programs, small web servers, several machines. */
 const FIELD = new RegExp(
-  "^tests/(.*/)?(node|runtimes|small|yaws|(gateway_)?(compared|programs|webdav|wordpress)|frameworks|several_machines)_test",
+  "^tests/(.*/)?(node|npm|runtimes|small|yaws|(gateway_)?(compared|programs|webdav|wordpress)|frameworks|several_machines)_test",
 );
 
 /** The folders that run first: their files take the longest, as they wait for other programs. */
