@@ -3,7 +3,7 @@ import { assertEquals, assertStringIncludes } from "@std/assert";
 import { fetchFastCGI, fetchSCGI } from "../gateway.ts";
 import { importMapFlags, runCommandLine } from "./testing/command_line.ts";
 import { ROOT } from "./testing/daemon.ts";
-import { deadline } from "./testing/deadline.ts";
+import { deadline, eventually } from "./testing/deadline.ts";
 import { parseResponse } from "./testing/response.ts";
 import { text } from "./testing/bytes.ts";
 
@@ -84,21 +84,12 @@ async function start(
     send: (path) =>
       SENDERS[protocol](new Request(`http://localhost${path}`), socket).catch(() => {}),
     async get(path) {
-      const responding = (async () => {
-        while (true) {
-          try {
-            const response = await SENDERS[protocol](
-              new Request(`http://localhost${path}`),
-              socket,
-            );
-            await response.body?.cancel();
-            return [response.status, response.headers.get("x-pid")] as [number, string | null];
-          } catch {
-            await new Promise((resolve) => setTimeout(resolve, 20));
-          }
-        }
-      })();
-      return await deadline(responding, `a response to ${path}`, 30_000);
+      const request = async (): Promise<[number, string | null]> => {
+        const response = await SENDERS[protocol](new Request(`http://localhost${path}`), socket);
+        await response.body?.cancel();
+        return [response.status, response.headers.get("x-pid")];
+      };
+      return await eventually(`a response to ${path}`, () => request().catch(() => null));
     },
     async [Symbol.asyncDispose]() {
       await stop();

@@ -2,7 +2,7 @@
 import { assertEquals, assertNotEquals } from "@std/assert";
 import { fetchFastCGI } from "../gateway.ts";
 import { Daemon, ROOT } from "./testing/daemon.ts";
-import { deadline } from "./testing/deadline.ts";
+import { deadline, eventually } from "./testing/deadline.ts";
 import { ended, isAlive } from "./testing/processes.ts";
 
 /** A worker that loads as long as a file is there. */
@@ -62,16 +62,13 @@ const living = (daemon: Daemon) => pidsOf(daemon, "loads").filter(isAlive);
 
 /** Waits until two workers are there that are no others than these. */
 async function settled(daemon: Daemon, before: number[]): Promise<number[]> {
-  const check = async () => {
-    while (true) {
-      const pids = living(daemon);
-      const serving = pidsOf(daemon, "serves");
-      const fresh = pids.length === 2 && pids.every((pid) => !before.includes(pid));
-      if (fresh && pids.every((pid) => serving.includes(pid))) return pids;
-      await new Promise((resolve) => setTimeout(resolve, 10));
-    }
+  const check = () => {
+    const pids = living(daemon);
+    const serving = pidsOf(daemon, "serves");
+    const fresh = pids.length === 2 && pids.every((pid) => !before.includes(pid));
+    return fresh && pids.every((pid) => serving.includes(pid)) && pids;
   };
-  return await deadline(check(), `two new workers instead of ${before}: ${daemon.log}`);
+  return await eventually(`two new workers instead of ${before}`, check);
 }
 
 for (const victims of [[0], [1], [0, 1]]) {

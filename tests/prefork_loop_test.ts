@@ -3,7 +3,7 @@ import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { fetchFastCGI } from "../gateway.ts";
 import { importMapFlags } from "./testing/command_line.ts";
 import { ROOT } from "./testing/daemon.ts";
-import { deadline } from "./testing/deadline.ts";
+import { deadline, eventually } from "./testing/deadline.ts";
 import { loop, slowRequest, startFleet, workers } from "./testing/fleet.ts";
 import { handDown } from "./testing/hand_down.ts";
 import { ended, interruptUntil, isAlive } from "./testing/processes.ts";
@@ -51,14 +51,10 @@ await serve((request, info) => {
   await Deno.writeTextFile(script, `#!/bin/sh\necho $$ > "$0.pid"\nsleep 1000\n`, { mode: 0o755 });
   const address = fleet.address as "unix:";
   fetchFastCGI("http://localhost/", address, { log: () => {} }).catch(() => {});
-  const started = async () => {
-    while (true) {
-      const text = await Deno.readTextFile(`${script}.pid`).catch(() => "");
-      if (text.endsWith("\n")) return Number(text);
-      await new Promise((resolve) => setTimeout(resolve, 10));
-    }
-  };
-  const pid = await deadline(started(), `the script to start: ${fleet.daemon.log}`);
+  const pid = await eventually("the script to start", async () => {
+    const text = await Deno.readTextFile(`${script}.pid`).catch(() => "");
+    return text.endsWith("\n") && Number(text);
+  });
   await loop(fleet);
   assert(isAlive(pid));
   await fleet.daemon.stop();

@@ -5,7 +5,7 @@ import { LogFile } from "../io/log_file.ts";
 import { concat } from "./testing/bytes.ts";
 import { importMapFlags, runCommandLine, served, startServe } from "./testing/command_line.ts";
 import { type Daemon, ROOT } from "./testing/daemon.ts";
-import { deadline } from "./testing/deadline.ts";
+import { deadline, eventually } from "./testing/deadline.ts";
 
 const ignore = Deno.build.os === "windows";
 
@@ -175,9 +175,8 @@ for (const workers of [0, 2]) {
 
 /** Waits until a file has something. */
 async function filled(path: string): Promise<void> {
-  while (!await Deno.stat(path).then(({ size }) => size > 0, () => false)) {
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
+  const hasText = () => Deno.stat(path).then(({ size }) => size > 0, () => false);
+  await eventually(`text in ${path}`, hasText);
 }
 
 Deno.test(

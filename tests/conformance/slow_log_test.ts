@@ -1,9 +1,10 @@
 /** With `slowLog`, a request that takes long is logged while it runs, over every transport. */
 import { assertEquals, assertMatch } from "@std/assert";
-import type { App } from "../../bridge/app.ts";
+import type { App, Handler } from "../../bridge/app.ts";
 import { serveFastCGI } from "../../fastcgi.ts";
 import { Role } from "../../wire/fastcgi.ts";
 import { bytes, text } from "../testing/bytes.ts";
+import { StoppedClock } from "../testing/clock.ts";
 import { deadline } from "../testing/deadline.ts";
 import { FastCGIClient, request as requestBytes } from "../testing/fastcgi_client.ts";
 import { silence } from "../testing/silence.ts";
@@ -15,37 +16,50 @@ const get: ClientRequest = {
   headers: [["X-Request-Id", "id-1"]],
 };
 
-/** An app that responds, or ends its stream, once its slowness was logged. */
+/** Another request, whose line is logged after that of an earlier one would be. */
+const later: ClientRequest = {
+  method: "GET",
+  target: "/later",
+  headers: [["X-Request-Id", "id-2"]],
+};
+
+/** Options, and a wait until slowness was logged. */
 class Slow implements Options {
   readonly slowLog = 20;
   readonly logged: string[] = [];
-  readonly said = Promise.withResolvers<void>();
+  #said = Promise.withResolvers<void>();
 
   readonly log = (message: string): void => {
     this.logged.push(message);
-    this.said.resolve();
+    this.#said.resolve();
+    this.#said = Promise.withResolvers();
   };
 
-  get until(): Promise<void> {
-    return deadline(this.said.promise, "the line");
+  /** Waits until the slowness of a request was logged. */
+  async said(id = "id-1"): Promise<void> {
+    while (!this.logged.some((line) => line.startsWith(`Slow request ${id}`))) {
+      await deadline(this.#said.promise, `the line of ${id}`);
+    }
   }
 }
 
 const LINE = /^Slow request id-1: GET \/a%0Ab has run for \d+\.\d s, and (.*)$/;
+const LATER = /^Slow request id-2: GET \/later has run for/;
 
 for (const [transport, start] of Object.entries(IN_PROCESS)) {
   Deno.test(`${transport}: slowLog logs a request whose app has not responded, once`, async () => {
     const slow = new Slow();
     await using over = start(async () => {
-      await slow.until;
-      // Some more ticks.
-      await new Promise((resolve) => setTimeout(resolve, 60));
+      await slow.said("id-2");
       return new Response("done");
     }, { ...slow, log: slow.log });
-    assertEquals(text((await over.send(get)).body), "done");
-    assertEquals(slow.logged.length, 1, slow.logged.join("\n"));
-    assertMatch(slow.logged[0], LINE);
-    assertEquals(LINE.exec(slow.logged[0])![1], "the app has not responded");
+    const first = over.send(get);
+    await slow.said();
+    const second = over.send(later);
+    for (const { body } of await Promise.all([first, second])) assertEquals(text(body), "done");
+    assertEquals(slow.logged.length, 2, slow.logged.join("\n"));
+    assertEquals(LINE.exec(slow.logged[0])?.[1], "the app has not responded");
+    assertMatch(slow.logged[1], LATER);
   });
 
   Deno.test(`${transport}: slowLog logs a request whose response is being sent`, async () => {
@@ -54,7 +68,7 @@ for (const [transport, start] of Object.entries(IN_PROCESS)) {
       new Response(
         new ReadableStream({
           async pull(controller) {
-            await slow.until;
+            await slow.said();
             controller.enqueue(bytes("done"));
             controller.close();
           },
@@ -67,21 +81,38 @@ for (const [transport, start] of Object.entries(IN_PROCESS)) {
 
   Deno.test(`${transport}: slowLog logs nothing of requests that end before, nor of those that fail`, async () => {
     using _ = silence();
-    const slow = new Slow();
-    const apps: App[] = [
+    const apps: Handler[] = [
       () => new Response("sync"),
       () => Promise.resolve(new Response("async")),
-      { fetch: () => Promise.reject(new Error("broken")) },
+      () => Promise.reject(new Error("broken")),
       () => {
         throw new Error("broken");
       },
     ];
     for (const app of apps) {
-      await using over = start(app, { ...slow, log: slow.log });
+      const slow = new Slow();
+      // Until the later request runs, so that a busy machine makes no request slow.
+      using clock = new StoppedClock();
+      let completed: Promise<void>;
+      const respondLate = async () => {
+        await completed.catch(() => {});
+        const passing = setInterval(() => clock.advance(1), 1);
+        await slow.said("id-2");
+        clearInterval(passing);
+        return new Response("late");
+      };
+      const fetch: Handler = (request, info) => {
+        if (info.requestId === "id-2") return respondLate();
+        completed = info.completed;
+        return app(request, info);
+      };
+      await using over = start({ fetch }, { ...slow, log: slow.log });
       await over.send(get);
-      await new Promise((resolve) => setTimeout(resolve, 60));
+      assertEquals(text((await over.send(later)).body), "late");
+      const lines = slow.logged.filter((line) => line.startsWith("Slow"));
+      assertEquals(lines.length, 1, lines.join("\n"));
+      assertMatch(lines[0], LATER);
     }
-    assertEquals(slow.logged.filter((line) => line.startsWith("Slow")), []);
   });
 }
 
@@ -90,7 +121,7 @@ Deno.test("slowLog logs requests in the role of an authorizer, too", async () =>
   const app: App = {
     fetch: () => new Response(),
     async authorize() {
-      await slow.until;
+      await slow.said("");
       return new Response("no", { status: 403 });
     },
   };

@@ -6,9 +6,10 @@ import {
   assertStringIncludes,
   assertThrows,
 } from "@std/assert";
+import { existsSync } from "node:fs";
 import { cgiGateway, type CGIGatewayOptions, fetchCGI } from "../../gateway.ts";
 import { Daemon, ROOT } from "../testing/daemon.ts";
-import { deadline } from "../testing/deadline.ts";
+import { deadline, eventually } from "../testing/deadline.ts";
 import { testWith } from "../testing/needs.ts";
 
 const HELLO = `echo "Content-Type: text/plain"; echo; `;
@@ -53,15 +54,6 @@ class Scripts implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await Deno.remove(this.root, { recursive: true });
-  }
-}
-
-/** Polls until a condition is true that has no event. */
-async function eventually(label: string, condition: () => boolean): Promise<void> {
-  const last = performance.now() + 15_000;
-  while (!condition()) {
-    if (performance.now() > last) throw new Error(`Waited for ${label}`);
-    await new Promise((resolve) => setTimeout(resolve, 10));
   }
 }
 
@@ -860,10 +852,5 @@ Deno.test("cgiGateway()'s processes end when the program exits", async () => {
   const daemon = new Daemon(["--allow-all", program]);
   await daemon.says("runs");
   assertEquals((await daemon.stop()).code, 7);
-  const end = (async () => {
-    while (!await Deno.stat(ended).catch(() => null)) {
-      await new Promise((resolve) => setTimeout(resolve, 10));
-    }
-  })();
-  await deadline(end, "the end of the script");
+  await eventually("the end of the script", () => existsSync(ended));
 });

@@ -1,5 +1,5 @@
 /** Bodies that are received before the application is called: slow clients occupy none of its processes. */
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assertEquals, assertStringIncludes } from "@std/assert";
 import {
   cgiGateway,
   fastCGIGateway,
@@ -7,7 +7,7 @@ import {
   type GatewayOptions,
   scgiGateway,
 } from "../../gateway.ts";
-import { deadline } from "../testing/deadline.ts";
+import { deadline, eventually } from "../testing/deadline.ts";
 import { Application, type Peer } from "./application.ts";
 import { readSCGI } from "./fronts.ts";
 
@@ -290,11 +290,7 @@ const BUFFERING: Record<string, (options: Options) => Front> = {
 
 /** Resolves when the application has got a request. */
 async function called(front: Front): Promise<void> {
-  const last = performance.now() + 15_000;
-  while (front.requests() === 0) {
-    assert(performance.now() < last, "Waited for the application's request");
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
+  await eventually("the application's request", () => front.requests() > 0);
 }
 
 for (const [name, start] of Object.entries(BUFFERING)) {

@@ -4,7 +4,7 @@ import { fetchFastCGI } from "../../gateway.ts";
 import { type ParsedResponse, parseResponse } from "../testing/response.ts";
 import { bytes, text } from "../testing/bytes.ts";
 import { Program } from "../testing/daemon.ts";
-import { deadline } from "../testing/deadline.ts";
+import { deadline, eventually } from "../testing/deadline.ts";
 import { blocksOf, fileOf, Machine, SYSTEM_PATH } from "./guide.ts";
 
 const BLOCKS = blocksOf("from-python.md");
@@ -203,19 +203,11 @@ async function serving(
     env: machine.env(),
   });
   const respond = async () => {
-    while (true) {
-      try {
-        const response = await call(`127.0.0.1:${free}`);
-        return `${response.status} ${
-          response.headers.get("content-type")?.toLowerCase()
-        } ${await response
-          .text()}`.replace("; ", ";");
-      } catch {
-        await new Promise((resolve) => setTimeout(resolve, 20));
-      }
-    }
+    const response = await call(`127.0.0.1:${free}`);
+    const type = response.headers.get("content-type")?.toLowerCase().replace("; ", ";");
+    return `${response.status} ${type} ${await response.text()}`;
   };
-  return await deadline(respond(), file, START);
+  return await eventually(file, () => respond().catch(() => ""));
 }
 
 /** Returns a port that was just free. */

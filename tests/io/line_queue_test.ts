@@ -1,8 +1,9 @@
 import { assert, assertEquals } from "@std/assert";
 import { LineQueue, type LineQueueOptions } from "../../io/line_queue.ts";
 import { concat, text } from "../testing/bytes.ts";
-import { deadline } from "../testing/deadline.ts";
+import { deadline, eventually } from "../testing/deadline.ts";
 import { turns } from "../testing/serving.ts";
+import { VirtualTime } from "../testing/virtual_time.ts";
 
 const MIB = 1_048_576;
 
@@ -53,14 +54,6 @@ function queueTo(output: Output, options: Partial<LineQueueOptions> = {}): [Line
   return [queue, reports];
 }
 
-/** Waits for something that an output or a queue does after a pause. */
-async function until(isTrue: () => boolean, label: string): Promise<void> {
-  const waiting = async () => {
-    while (!isTrue()) await new Promise((resolve) => setTimeout(resolve, 1));
-  };
-  await deadline(waiting(), label);
-}
-
 const numbered = (count: number, width = 6) =>
   Array.from({ length: count }, (_, i) => String(i).padStart(width, "0"));
 
@@ -86,7 +79,7 @@ Deno.test("LineQueue writes a line by itself, without another one and without fl
   for (const line of ["a", "b", "c"]) {
     queue.write(line);
     queue.write(line);
-    await until(() => output.lines.at(-2) === line, "the lines");
+    await eventually("the lines", () => output.lines.at(-2) === line);
   }
   assertEquals(output.lines, ["a", "a", "b", "b", "c", "c"]);
 });
@@ -109,7 +102,7 @@ Deno.test("LineQueue drops and counts lines while its output is blocked, and say
   for (const line of lines) queue.write(line);
   assertEquals(reports, ["Dropping lines of the log: its output does not take them"]);
   output.release();
-  await until(() => output.lines.length > 1, "what waited");
+  await eventually("what waited", () => output.lines.length > 1);
   await queue.flush();
   const kept = output.lines.slice(0, -1);
   assertEquals(kept, lines.slice(0, kept.length));
@@ -148,11 +141,11 @@ Deno.test("LineQueue goes on after writes have failed, and says how many lines t
   const [queue, reports] = queueTo(output);
   queue.write("lost");
   queue.write("lost, too");
-  await until(() => reports.length > 0, "a report");
+  await eventually("a report", () => reports.length > 0);
   await turns(30);
   output.takes = Infinity;
   queue.write("kept");
-  await until(() => output.lines.includes("kept"), "a line");
+  await eventually("a line", () => output.lines.includes("kept"));
   await queue.flush();
   assertEquals(
     reports[0],
@@ -174,7 +167,7 @@ Deno.test("LineQueue completes a line that a failed write has torn", async () =>
   output.open = false;
   for (const line of ["first", "second", "third", "fourth"]) queue.write(line);
   output.release();
-  await until(() => output.lines.length > 3, "the rest of the line");
+  await eventually("the rest of the line", () => output.lines.length > 3);
   queue.write("fifth");
   await queue.flush();
   assertEquals(output.lines, ["first", "second", "third", "# 1", "fifth"]);
@@ -213,8 +206,9 @@ Deno.test("LineQueue.flushSync() does not wait for a blocked output, and reports
   const output = new Output();
   output.open = false;
   const [queue, reports] = queueTo(output);
+  using time = new VirtualTime();
   for (const line of numbered(3)) queue.write(line);
-  await new Promise((resolve) => setTimeout(resolve, 100));
+  await time.run(100);
   queue.flushSync();
   assertEquals(output.lines, []);
   assertEquals(reports, [

@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { Supervisor } from "../../process/supervisor.ts";
-import { deadline } from "../testing/deadline.ts";
+import { deadline, eventually } from "../testing/deadline.ts";
 
 /** A worker that leaves a file, then waits to report while "hold" exists, and ends at SIGTERM. */
 const WORKER = `
@@ -24,10 +24,7 @@ class Directory implements AsyncDisposable {
 
   /** Waits until so many workers were started. */
   async started(count: number): Promise<void> {
-    const check = async () => {
-      while (this.count < count) await new Promise((resolve) => setTimeout(resolve, 10));
-    };
-    await deadline(check(), `${count} workers to be started: ${this.count}`);
+    await eventually(`${count} workers to be started`, () => this.count >= count);
   }
 
   get count(): number {

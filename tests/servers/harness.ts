@@ -4,36 +4,16 @@
 import { assert } from "@std/assert";
 import { Arguments } from "../../cli/arguments.ts";
 import { createConfiguration, usage } from "../../cli/config.ts";
+import { deadline, eventually, LateError } from "../testing/deadline.ts";
 import { find, testWith } from "../testing/needs.ts";
 
-const DEADLINE = 10_000;
-const POLL = 20;
 const ROOT = new URL("../..", import.meta.url).pathname;
 
-/** The error of {@linkcode within}. */
-export class LateError extends Error {}
+export { eventually, LateError };
 
-/** Waits for a promise; throws an error with the label after `ms` milliseconds. */
-export async function within<T>(label: string, promise: Promise<T>, ms = DEADLINE): Promise<T> {
-  const timeout = Promise.withResolvers<never>();
-  const timer = setTimeout(
-    () => timeout.reject(new LateError(`${label}: not within ${ms} ms`)),
-    ms,
-  );
-  try {
-    return await Promise.race([promise, timeout.promise]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
-/** Polls until a condition is true that nothing signals, such as a line in another program's log. */
-export async function eventually(label: string, condition: () => boolean | Promise<boolean>) {
-  const end = performance.now() + DEADLINE;
-  while (!await condition()) {
-    if (performance.now() > end) throw new Error(`${label}: not within ${DEADLINE} ms`);
-    await new Promise((resolve) => setTimeout(resolve, POLL));
-  }
+/** Waits for a promise, as {@linkcode deadline} does, where the label reads better first. */
+export function within<T>(label: string, promise: PromiseLike<T>, ms?: number): Promise<T> {
+  return deadline(promise, label, ms);
 }
 
 /** Returns a port that was free a moment ago. */

@@ -27,6 +27,24 @@ export class JumpingClock implements Disposable {
   }
 }
 
+/** Stops the clock of this process, while timers run on: a busy machine makes nothing late. Disposing sets it back. */
+export class StoppedClock implements Disposable {
+  #original = performance.now;
+  #now = performance.now();
+
+  constructor() {
+    performance.now = () => this.#now;
+  }
+
+  advance(ms: number): void {
+    this.#now += ms;
+  }
+
+  [Symbol.dispose](): void {
+    performance.now = this.#original;
+  }
+}
+
 /** Keeps the event loop from turning, as when this process is stopped. */
 export function standStill(ms: number): void {
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);

@@ -1,4 +1,5 @@
 /** Machines in network namespaces, each connected to the first by a cable of its own. */
+import { eventually } from "./deadline.ts";
 import { find, testWith } from "./needs.ts";
 
 /** What the namespaces need. */
@@ -65,7 +66,8 @@ export class Network implements AsyncDisposable {
     const holder = new Deno.Command(find(command)!, { args, stdin: "null" }).spawn();
     this.#holders.push(holder);
     // nsenter and unshare become the program that they run.
-    while (await nameOf(holder.pid) !== "sleep\n") await new Promise((go) => setTimeout(go, 10));
+    const isHeld = async () => await nameOf(holder.pid) === "sleep\n";
+    await eventually(`machine ${machine}`, isHeld);
     this.#run(machine, "ip link set lo up");
     if (machine === 1) return;
     this.#run(1, `ip link add name m${machine} type veth peer name m1 netns ${holder.pid}`);

@@ -1,4 +1,4 @@
-import { deadline } from "./deadline.ts";
+import { deadline, eventually } from "./deadline.ts";
 
 /** Returns whether a process runs. */
 export function isAlive(pid: number): boolean {
@@ -12,10 +12,7 @@ export function isAlive(pid: number): boolean {
 
 /** Waits until a process has ended. */
 export async function ended(pid: number): Promise<void> {
-  const check = async () => {
-    while (isAlive(pid)) await new Promise((resolve) => setTimeout(resolve, 10));
-  };
-  await deadline(check(), `the end of process ${pid}`);
+  await eventually(`the end of process ${pid}`, () => !isAlive(pid));
 }
 
 /** Sends SIGINT again and again until a promise is settled. */
