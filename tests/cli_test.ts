@@ -1,6 +1,12 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { fetchFastCGI, fetchSCGI } from "../gateway.ts";
-import { importMapFlags, runCommandLine, served, startServe } from "./testing/command_line.ts";
+import {
+  callCommandLine,
+  importMapFlags,
+  runCommandLine,
+  served,
+  startServe,
+} from "./testing/command_line.ts";
 import { ROOT } from "./testing/daemon.ts";
 import { deadline } from "./testing/deadline.ts";
 import { handDown, type HandedDown } from "./testing/hand_down.ts";
@@ -98,7 +104,7 @@ const MISTAKES: [args: string[], message: string][] = [
 ];
 for (const [args, message] of MISTAKES) {
   Deno.test(`cli explains how to correct: ${args.slice(2).join(" ") || args.join(" ").slice(0, 20)}`, async () => {
-    const { code, stderr } = await run(...args);
+    const { code, stderr } = await callCommandLine(...args);
     assertStringIncludes(stderr, message);
     assertEquals(code, 2);
   });

@@ -1,5 +1,4 @@
 import { assertEquals, assertFalse, assertMatch, assertStringIncludes } from "@std/assert";
-import { Demo } from "../scripts/demo_app.ts";
 import {
   exampleCard,
   EXAMPLES,
@@ -14,14 +13,60 @@ import { deadline } from "./testing/deadline.ts";
 import { testWith } from "./testing/needs.ts";
 import { assertFits } from "./testing/page_width.ts";
 
-const ORIGIN = "http://localhost:8000";
 const CANARY = "from-the-shell";
 
-Deno.test("the demonstration runs each example over each transport, and its links work", async () => {
-  Deno.env.set("GATEHOUSE_CANARY", CANARY);
-  await using demo = await deadline(Demo.start(), "the demonstration to start", 60_000);
-  Deno.env.delete("GATEHOUSE_CANARY");
-  const get = (path: string) => deadline(demo.fetch(new Request(ORIGIN + path)), path);
+/** Runs the demo. */
+function demo(port: number): Deno.ChildProcess {
+  return new Deno.Command(Deno.execPath(), {
+    args: [
+      "run",
+      "--no-prompt",
+      "--allow-all",
+      ...importMapFlags(),
+      `${ROOT}scripts/demo.ts`,
+      "--port",
+      String(port),
+    ],
+    stdin: "null",
+    stdout: "piped",
+    stderr: "piped",
+    env: { NO_COLOR: "1", GATEHOUSE_CANARY: CANARY },
+  }).spawn();
+}
+
+/** A demo that serves. */
+class Serving {
+  readonly #child = demo(0);
+  readonly #stdout = this.#child.stdout.pipeThrough(new TextDecoderStream()).getReader();
+
+  /** Starts it, and waits until it serves. @returns Its origin. */
+  async start(): Promise<string> {
+    let output = "";
+    while (!output.includes("in a browser")) {
+      const { value = "", done } = await deadline(
+        this.#stdout.read(),
+        `the demo: ${output}`,
+        60_000,
+      );
+      output += value;
+      if (done) throw new Error(output + await new Response(this.#child.stderr).text());
+    }
+    return `http://localhost:${/Open http:\/\/localhost:(\d+)\//.exec(output)![1]}`;
+  }
+
+  /** Stops it. @returns Its exit code. */
+  async stop(): Promise<number> {
+    this.#child.kill("SIGTERM");
+    await this.#stdout.cancel();
+    await this.#child.stderr.cancel();
+    return (await deadline(this.#child.status, "the demo to end")).code;
+  }
+}
+
+Deno.test("the demonstration runs each example over each transport, its links work, and it ends at SIGTERM", async () => {
+  const serving = new Serving();
+  const origin = await serving.start();
+  const get = (path: string) => deadline(fetch(origin + path, { redirect: "manual" }), path);
 
   const response = await get("/");
   assertEquals(response.headers.get("content-type"), "text/html; charset=utf-8");
@@ -52,8 +97,11 @@ Deno.test("the demonstration runs each example over each transport, and its link
     assertFalse(shown.includes(CANARY));
   }
   for (const path of ["/none", "/cgi/", "/cgi/none.ts", "/http/../cli.ts"]) {
-    assertEquals((await get(path)).status, 404, path);
+    const { status, body } = await get(path);
+    await body?.cancel();
+    assertEquals(status, 404, path);
   }
+  assertEquals(await serving.stop(), 0);
 });
 
 Deno.test("the page shows a failure in place of a time, escaped", () => {
@@ -80,42 +128,6 @@ for (const width of [360, 1200]) {
     await assertFits(pageHead() + first + others.join("") + pageEnd(), width);
   });
 }
-
-/** Runs the demo. */
-function demo(port: number): Deno.ChildProcess {
-  return new Deno.Command(Deno.execPath(), {
-    args: [
-      "run",
-      "--no-prompt",
-      "--allow-all",
-      ...importMapFlags(),
-      `${ROOT}scripts/demo.ts`,
-      "--port",
-      String(port),
-    ],
-    stdin: "null",
-    stdout: "piped",
-    stderr: "piped",
-    env: { NO_COLOR: "1" },
-  }).spawn();
-}
-
-Deno.test("the demo listens where --port says, and ends at SIGTERM", async () => {
-  const child = demo(0);
-  const reader = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
-  let output = "";
-  while (!output.includes("in a browser")) {
-    const { value = "", done } = await deadline(reader.read(), `the demo: ${output}`, 60_000);
-    output += value;
-    if (done) throw new Error(output + await new Response(child.stderr).text());
-  }
-  const [, port] = /Open http:\/\/localhost:(\d+)\//.exec(output)!;
-  assertStringIncludes(await (await fetch(`http://localhost:${port}/`)).text(), "<title>");
-  child.kill("SIGTERM");
-  await reader.cancel();
-  await child.stderr.cancel();
-  assertEquals((await deadline(child.status, "the demo to end")).code, 0);
-});
 
 Deno.test("the demo says what to do if its port is in use", async () => {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });

@@ -104,6 +104,8 @@ class Machine implements AsyncDisposable {
 const REGISTRY = new Registry();
 /** A cache that has this package. */
 const CACHE = await fillCache();
+/** The command line, installed with it. The tests share it, as it would be installed the same each time. */
+const INSTALLED = `${dirname(CACHE)}/.deno/bin/gatehouse`;
 
 /** Fills a cache, as most machines would do the same again. @returns Its folder, which is removed at the end. */
 async function fillCache(): Promise<string> {
@@ -111,11 +113,15 @@ async function fillCache(): Promise<string> {
   addEventListener("unload", () => Deno.removeSync(folder, { recursive: true }));
   const command = "deno run -A jsr:@gatehouse/cgi@0.3/cli";
   Deno.writeTextFileSync(`${folder}/app.ts`, "export default () => new Response();");
-  for (const args of ["serve app.ts --check", "serve app.ts --check --workers 1", "help dev"]) {
+  // Other users run what is installed.
+  Deno.chmodSync(folder, 0o755);
+  const commands = ["serve app.ts --check", "serve app.ts --check --workers 1", "help dev"]
+    .map((args) => `${command} ${args}`);
+  for (const line of [...commands, await installation()]) {
     const { success, stderr } = await new Deno.Command("/bin/sh", {
-      args: ["-c", `exec ${command} ${args}`],
+      args: ["-c", `exec ${line}`],
       cwd: folder,
-      env: REGISTRY.env(folder),
+      env: { ...REGISTRY.env(folder), HOME: folder },
       stdin: "null",
     }).output();
     assert(success, text(stderr));
@@ -206,19 +212,19 @@ Deno.test("README's command line serves hello.ts with workers", async () => {
   assertEquals((await program.stop()).code, 0);
 });
 
-/** Installs the command line as its documentation says. @returns The path of the command. */
-async function install(machine: Machine): Promise<string> {
-  const line = /^ \* (deno install .*)$/m.exec(await Deno.readTextFile(`${ROOT}cli.ts`))![1];
-  const { code, stderr } = await machine.run(line);
-  assertEquals(code, 0, stderr);
-  return `${machine.directory}/.deno/bin/gatehouse`;
+/** The line that installs the command line, as its documentation has it. */
+async function installation(): Promise<string> {
+  return /^ \* (deno install .*)$/m.exec(await Deno.readTextFile(`${ROOT}cli.ts`))![1];
 }
 
 Deno.test("deno install installs the command line", async () => {
   await using machine = new Machine();
-  const installed = await install(machine);
+  const { code, stderr } = await machine.run(await installation());
+  assertEquals(code, 0, stderr);
   const run = async (args: string) => {
-    const { code, stdout, stderr } = await machine.run(`${installed} ${args}`);
+    const { code, stdout, stderr } = await machine.run(
+      `${machine.directory}/.deno/bin/gatehouse ${args}`,
+    );
     assertEquals(code, 0, stderr);
     return stdout;
   };
@@ -309,9 +315,9 @@ const PROJECTS: Record<string, Project> = {
 const LOCK = `{ "version": "5" }`;
 
 /** Commands that start children, each from another folder than the app's. */
-const PARENTS: [name: string, line: (installed: string) => string][] = [
-  ["deno run", () => "deno run -A jsr:@gatehouse/cgi@0.3/cli"],
-  ["an installed command", (installed) => installed],
+const PARENTS: [name: string, line: string][] = [
+  ["deno run", "deno run -A jsr:@gatehouse/cgi@0.3/cli"],
+  ["an installed command", INSTALLED],
 ];
 
 for (const [project, { files, app, text }] of Object.entries(PROJECTS)) {
@@ -322,10 +328,9 @@ for (const [project, { files, app, text }] of Object.entries(PROJECTS)) {
       "elsewhere/deno.json": `{ "imports": { "greet": "./x.ts" } }`,
       "site/deno.lock": LOCK,
     });
-    const installed = await install(machine);
     const elsewhere = `${machine.directory}/elsewhere`;
     for (const [name, line] of PARENTS) {
-      const serve = `${line(installed)} serve ../${app} --workers 1 --listen 127.0.0.1:0`;
+      const serve = `${line} serve ../${app} --workers 1 --listen 127.0.0.1:0`;
       const check = await machine.run(`${serve} --check`, elsewhere);
       assertEquals([check.code, check.stdout], [0, `../${app} is an app\n`], name + check.stderr);
       await using workers = machine.start(serve, elsewhere);
@@ -333,7 +338,7 @@ for (const [project, { files, app, text }] of Object.entries(PROJECTS)) {
       const address = / on (127\S+)/.exec(workers.log)![1];
       assertEquals(await textOf(fetchFastCGI("http://localhost/", address)), text, name);
       await using dev = machine.start(
-        `${line(installed)} dev ${machine.directory}/${app} --port 0 >&2`,
+        `${line} dev ${machine.directory}/${app} --port 0 >&2`,
         elsewhere,
       );
       await dev.says("Open http://", 1, START);
@@ -385,7 +390,6 @@ for (const [project, { files, app, text }] of Object.entries(PROJECTS)) {
   Deno.test(`serve without workers finds ${project} in its folder, else prints the line to type`, async () => {
     await using machine = new Machine();
     machine.write({ ...files, "elsewhere/a": "" });
-    const installed = await install(machine);
     const path = `${machine.directory}/${app}`;
     const own = path.slice(0, path.lastIndexOf("/"));
     const elsewhere = `${machine.directory}/elsewhere`;
@@ -393,7 +397,7 @@ for (const [project, { files, app, text }] of Object.entries(PROJECTS)) {
 
     const here = await machine.run(`${run} serve ${path} --check`, own);
     assertEquals([here.code, here.stdout], [0, `${path} is an app\n`], here.stderr);
-    for (const [line, cwd] of [[run, elsewhere], [installed, elsewhere], [installed, own]]) {
+    for (const [line, cwd] of [[run, elsewhere], [INSTALLED, elsewhere], [INSTALLED, own]]) {
       const check = await machine.run(`${line} serve ${path} --check`, cwd);
       assertEquals(check.code, 1, line);
       assert(!check.stderr.includes("deno add"), check.stderr);
@@ -443,9 +447,8 @@ for (const [project, { files, app, text }] of Object.entries(PROJECTS)) {
       async () => {
         await using machine = new Machine();
         machine.write({ ...files, "site/deno.lock": LOCK, "cache/app/a": "" });
-        const installed = await install(machine);
         const path = `${machine.directory}/${app}`;
-        const units = await machine.run(`${installed} config systemd --app ${path}${workers}`);
+        const units = await machine.run(`${INSTALLED} config systemd --app ${path}${workers}`);
         assertEquals(units.code, 0, units.stderr);
         const value = (name: string) =>
           [...units.stdout.matchAll(new RegExp(`^${name}=(.*)$`, "gm"))].map(([, value]) =>

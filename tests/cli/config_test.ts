@@ -2,13 +2,13 @@ import { assertEquals, assertStringIncludes } from "@std/assert";
 import { fetchFastCGI } from "../../gateway.ts";
 import { SPECIFIER } from "../../cli/version.ts";
 import { PAGE, writeConfigurations } from "../../scripts/docs.ts";
-import { importMapFlags, runCommandLine } from "../testing/command_line.ts";
+import { callCommandLine, importMapFlags, runCommandLine } from "../testing/command_line.ts";
 import { Program, ROOT } from "../testing/daemon.ts";
 import { deadline } from "../testing/deadline.ts";
 import { find, testWith } from "../testing/needs.ts";
 
 async function config(...args: string[]): Promise<string> {
-  const { code, stdout, stderr } = await runCommandLine(["config", ...args]);
+  const { code, stdout, stderr } = await callCommandLine("config", ...args);
   assertEquals([code, stderr], [0, ""]);
   return stdout;
 }
@@ -226,7 +226,9 @@ for (const workers of [[], ["--workers", "2"]]) {
     `config ${["systemd", ...workers].join(" ")} runs under systemd-socket-activate`,
     async () => {
       const app = `${ROOT}examples/hello.ts`;
-      const units = unitsOf(await config("systemd", "--app", app, ...workers));
+      // In a process of its own, as the unit has the flags of the command line's.
+      const { stdout } = await runCommandLine(["config", "systemd", "--app", app, ...workers]);
+      const units = unitsOf(stdout);
       const [, line] = /^ExecStart=(.*)$/m.exec(units["app.service"])!;
       // examples/hello.ts imports mod.ts, which is outside of its folder.
       const words = line.replace(`${ROOT}examples`, ROOT).split(" ")
@@ -328,7 +330,7 @@ const MISTAKES: [args: string[], message: string][] = [
 ];
 for (const [args, message] of MISTAKES) {
   Deno.test(`config explains how to correct: ${args.join(" ")}`, async () => {
-    const { code, stderr } = await runCommandLine(["config", ...args]);
+    const { code, stderr } = await callCommandLine("config", ...args);
     assertStringIncludes(stderr, message);
     assertEquals(code, 2);
   });

@@ -3,7 +3,7 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import { isServed, servedHosts } from "../../cli/dev/server.ts";
 import { isSource } from "../../cli/dev/watch.ts";
 import { serveFastCGI } from "../../fastcgi.ts";
-import { runCommandLine } from "../testing/command_line.ts";
+import { callCommandLine, runCommandLine, served } from "../testing/command_line.ts";
 import { Daemon, ROOT } from "../testing/daemon.ts";
 import { deadline } from "../testing/deadline.ts";
 import { Dev } from "../testing/dev.ts";
@@ -543,7 +543,7 @@ const MISTAKES: [args: string[], message: string][] = [
 ];
 for (const [args, message] of MISTAKES) {
   Deno.test(`dev explains how to correct: ${args.join(" ")}`, async () => {
-    const { code, stderr } = await runCommandLine(["dev", ...args], ["--allow-all"]);
+    const { code, stderr } = await callCommandLine("dev", ...args);
     assertStringIncludes(stderr, message);
     assertEquals(code, 2);
   });

@@ -1,9 +1,8 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { main } from "../../cli.ts";
 import { dirname } from "node:path";
 import { shellQuote } from "../../debug/shell_command.ts";
 import { type FindingId, FINDINGS } from "../../cli/doctor/findings.ts";
-import { importMapFlags, runCommandLine } from "../testing/command_line.ts";
+import { callCommandLine, importMapFlags, runCommandLine } from "../testing/command_line.ts";
 import { ROOT } from "../testing/daemon.ts";
 import { testWith } from "../testing/needs.ts";
 import { exportingTo } from "../testing/otlp_receiver.ts";
@@ -88,19 +87,9 @@ function parse(code: number, stdout: string): Diagnosis {
 
 /** Runs doctor. @returns Its exit code, its output and its findings. */
 async function doctor(script: string, ...args: string[]): Promise<Diagnosis> {
-  const { log, error } = console;
-  let stdout = "";
-  let stderr = "";
-  console.log = (text = "") => stdout += `${text}\n`;
-  console.error = (text = "") => stderr += `${text}\n`;
-  try {
-    const code = await main(["doctor", script, ...args]);
-    assertEquals(stderr, "");
-    return parse(code, stdout);
-  } finally {
-    console.log = log;
-    console.error = error;
-  }
+  const { code, stdout, stderr } = await callCommandLine("doctor", script, ...args);
+  assertEquals(stderr, "");
+  return parse(code, stdout);
 }
 
 async function runLine(line: string): Promise<void> {
@@ -1164,7 +1153,7 @@ const MISTAKES: [args: string[], message: string][] = [
 ];
 for (const [args, message] of MISTAKES) {
   Deno.test(`doctor explains how to correct: ${args.join(" ")}`, async () => {
-    const { code, stderr } = await runCommandLine(["doctor", ...args], ["--allow-all"]);
+    const { code, stderr } = await callCommandLine("doctor", ...args);
     assertStringIncludes(stderr, message);
     assertEquals(code, 2);
   });

@@ -5,7 +5,7 @@ import { serveHTTP } from "../../http.ts";
 import { serveSCGI } from "../../scgi.ts";
 import { fpmConfig, PHP_FPM } from "../servers/php.ts";
 import { bytes } from "../testing/bytes.ts";
-import { runCommandLine, served, startServe } from "../testing/command_line.ts";
+import { callCommandLine, runCommandLine, served, startServe } from "../testing/command_line.ts";
 import { Program, ROOT } from "../testing/daemon.ts";
 import { record, Type } from "../testing/fastcgi_records.ts";
 import { testWith } from "../testing/needs.ts";
@@ -350,7 +350,7 @@ const MISTAKES: [args: string[], message: string][] = [
 ];
 for (const [args, message] of MISTAKES) {
   Deno.test(`fetch explains how to correct: ${args.slice(1).join(" ") || args.join(" ")}`, async () => {
-    const { code, stderr } = await runCommandLine(["fetch", ...args]);
+    const { code, stderr } = await callCommandLine("fetch", ...args);
     assertStringIncludes(stderr, message);
     assertEquals(code, 2);
   });

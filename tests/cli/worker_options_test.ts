@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { fetchFastCGI } from "../../gateway.ts";
-import { importMapFlags, runCommandLine, startServe } from "../testing/command_line.ts";
+import { callCommandLine, startServe } from "../testing/command_line.ts";
 import type { Daemon } from "../testing/daemon.ts";
 import { deadline } from "../testing/deadline.ts";
 import { testWith } from "../testing/needs.ts";
@@ -80,8 +80,7 @@ const MISTAKES: [string[], string][] = [
 ];
 for (const [args, message] of MISTAKES) {
   Deno.test(`serve explains how to correct: ${args.join(" ")}`, async () => {
-    const flags = ["--allow-all", ...importMapFlags()];
-    const { code, stderr } = await runCommandLine(["serve", "app.ts", ...args], flags);
+    const { code, stderr } = await callCommandLine("serve", "app.ts", ...args);
     assertStringIncludes(stderr, message);
     assertEquals(code, 2);
   });

@@ -1,6 +1,7 @@
 /** An HTTP/1.1 client that shows what is on the wire, and may stop or disconnect at any point. */
-import { assert } from "@std/assert";
+import { assert, AssertionError } from "@std/assert";
 import { connect as connectHTTP2 } from "node:http2";
+import { concat } from "../testing/bytes.ts";
 import { LateError, within } from "./harness.ts";
 
 const encoder = new TextEncoder();
@@ -94,16 +95,7 @@ export class Client implements Disposable {
   }
 
   async readHead(): Promise<Head> {
-    let text = "";
-    while (!text.endsWith("\r\n\r\n")) {
-      const byte = await this.#take(1);
-      assert(
-        byte,
-        `the response head must be complete: the connection ended after ${JSON.stringify(text)}`,
-      );
-      text += String.fromCharCode(byte[0]);
-    }
-    const head = new Head(text.slice(0, -4));
+    const head = new Head(await this.#readTo("\r\n\r\n", "the response head"));
     return head.status === 100 ? await this.readHead() : head;
   }
 
@@ -167,24 +159,37 @@ export class Client implements Disposable {
     }
   }
 
-  async #readLine(): Promise<string> {
-    let line = "";
-    while (!line.endsWith("\r\n")) {
-      const byte = await this.#take(1);
-      assert(byte, "a chunk must be complete: the connection ended");
-      line += String.fromCharCode(byte[0]);
+  #readLine(): Promise<string> {
+    return this.#readTo("\r\n", "a chunk");
+  }
+
+  /** Reads to an end, and returns what is before it. */
+  async #readTo(end: string, what: string): Promise<string> {
+    let text = "";
+    for (let scanned = 0;; scanned++) {
+      if (scanned === this.#buffered.length && !await this.#read()) {
+        throw new AssertionError(
+          `${what} must be complete: the connection ended after ${JSON.stringify(text)}`,
+        );
+      }
+      text += String.fromCharCode(this.#buffered[scanned]);
+      if (!text.endsWith(end)) continue;
+      this.#buffered = this.#buffered.subarray(scanned + 1);
+      return text.slice(0, -end.length);
     }
-    return line.slice(0, -2);
+  }
+
+  /** Reads more into the buffer. @returns Whether there was more. */
+  async #read(): Promise<boolean> {
+    const buffer = new Uint8Array(65536);
+    const count = await within("a read from the server", this.#conn.read(buffer));
+    if (count !== null) this.#buffered = concat([this.#buffered, buffer.subarray(0, count)]);
+    return count !== null;
   }
 
   /** Reads up to `max` bytes; returns null at the end of the connection. */
   async #take(max: number): Promise<Uint8Array | null> {
-    if (this.#buffered.length === 0) {
-      const buffer = new Uint8Array(65536);
-      const count = await within("a read from the server", this.#conn.read(buffer));
-      if (count === null) return null;
-      this.#buffered = buffer.subarray(0, count);
-    }
+    if (this.#buffered.length === 0 && !await this.#read()) return null;
     const part = this.#buffered.slice(0, max);
     this.#buffered = this.#buffered.subarray(part.length);
     return part;

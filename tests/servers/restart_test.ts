@@ -251,7 +251,7 @@ for (const [server, needs, command] of KEEPING) {
 }
 
 /** After how many requests a worker is replaced, how many are at least, and how many requests that takes. */
-const MAX_REQUESTS = 250;
+const MAX_REQUESTS = 500;
 const REPLACED = 10;
 /** Over both kinds of sockets 20,000. */
 const MIN_SENT = 10_000;

@@ -1,3 +1,4 @@
+import { main } from "../../cli.ts";
 import { Daemon, ROOT } from "./daemon.ts";
 
 /** How the command line ended, and what it printed. */
@@ -11,6 +12,25 @@ export interface Ended {
 export function importMapFlags(): string[] {
   const importMap = Deno.env.get("GATEHOUSE_IMPORT_MAP");
   return importMap ? [`--import-map=${importMap}`] : [];
+}
+
+/**
+ * Calls the command line in this process, with its permissions, where no process of its own is needed: to start one
+ * takes longer than all that the command does. It has the console until it ends.
+ */
+export async function callCommandLine(...args: string[]): Promise<Ended> {
+  const { log, error } = console;
+  let stdout = "";
+  let stderr = "";
+  console.log = (text = "") => stdout += `${text}\n`;
+  console.error = (text = "") => stderr += `${text}\n`;
+  try {
+    const code = await main(args);
+    return { code, stdout, stderr };
+  } finally {
+    console.log = log;
+    console.error = error;
+  }
 }
 
 /**
