@@ -3,7 +3,7 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import { isServed, servedHosts } from "../../cli/dev/server.ts";
 import { isSource } from "../../cli/dev/watch.ts";
 import { serveFastCGI } from "../../fastcgi.ts";
-import { callCommandLine, runCommandLine, served } from "../testing/command_line.ts";
+import { callCommandLine, runCommandLine } from "../testing/command_line.ts";
 import { Daemon, ROOT } from "../testing/daemon.ts";
 import { deadline } from "../testing/deadline.ts";
 import { Dev } from "../testing/dev.ts";

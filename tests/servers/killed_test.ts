@@ -12,15 +12,13 @@ const REQUESTS = 6;
 /** How many connections are idle meanwhile, if the server keeps them: as many as it may. */
 const IDLE = 8;
 
-/** Logs each request but those of /idle with its worker. They wait until there is a file "go". */
+/** Logs each request with its worker, and waits until there is a file: "idle" for those of /idle, "go" for others. */
 const APP = `
 export default async ({ method, url }) => {
-  if (new URL(url).pathname === "/idle") {
-    await new Promise((resolve) => setTimeout(resolve, 100));
-    return new Response("idle");
-  }
-  console.error("begins " + method + " " + new URL(url).search + " in " + Deno.pid + ".");
-  while (!await Deno.stat(import.meta.dirname + "/go").catch(() => null)) {
+  const { pathname, search } = new URL(url);
+  const isIdle = pathname === "/idle";
+  console.error(isIdle ? "idle" : "begins " + method + " " + search + " in " + Deno.pid + ".");
+  while (!await Deno.stat(import.meta.dirname + (isIdle ? "/idle" : "/go")).catch(() => null)) {
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
   return new Response(String(Deno.pid));
@@ -109,7 +107,10 @@ for (const [server, protocol, needs, repeated, command] of SERVERS) {
         "all requests are in progress",
         () => inProgress().length === methods.length * REQUESTS,
       );
-      await Promise.all(Array.from({ length: IDLE }, () => request(host, "GET", "/idle")));
+      const idle = Array.from({ length: IDLE }, () => request(host, "GET", "/idle"));
+      await workers.says("idle\n", IDLE);
+      rig.write("app/idle", "");
+      await Promise.all(idle);
       const [[, killed]] = begun(workers, "POST");
       const lost = begun(workers, "POST").filter(([, pid]) => pid === killed);
       {
