@@ -152,7 +152,7 @@ function open(
   deno: DenoOnly,
   options: HTTPOptions,
   signal: AbortSignal,
-  handler: (request: Request, info: ServeInfo) => Promise<Response>,
+  handler: (request: Request, info: ServeInfo) => Response | Promise<Response>,
 ): HTTPServer<Addr> {
   const {
     onError: _onError,

@@ -224,15 +224,31 @@ function linesOf(stream: ReadableStream<Uint8Array<ArrayBuffer>>): ReadableStrea
 }
 
 async function processorTime(pid: number): Promise<number> {
-  if (LINUX) {
-    const stat = Deno.readTextFileSync(`/proc/${pid}/stat`);
-    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-    return (Number(fields[11]) + Number(fields[12])) / TICKS * 1e6;
-  }
+  if (LINUX) return threadTime(pid) ?? tickTime(pid);
   // [[dd-]hh:]mm:ss[.ff]
   const [seconds, minutes, hours = 0, days = 0] = (await ps(pid, "time")).split(/[:-]/)
     .reverse().map(Number);
   return (((days * 24 + hours) * 60 + minutes) * 60 + seconds) * 1e6;
+}
+
+/** Returns the time of all threads that run, to the nanosecond, or undefined if the kernel does not count it. */
+function threadTime(pid: number): number | undefined {
+  let sum = 0;
+  try {
+    for (const { name } of Deno.readDirSync(`/proc/${pid}/task`)) {
+      const [nanoseconds] = Deno.readTextFileSync(`/proc/${pid}/task/${name}/schedstat`).split(" ");
+      sum += Number(nanoseconds);
+    }
+  } catch {
+    return undefined;
+  }
+  return sum / 1000;
+}
+
+function tickTime(pid: number): number {
+  const stat = Deno.readTextFileSync(`/proc/${pid}/stat`);
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  return (Number(fields[11]) + Number(fields[12])) / TICKS * 1e6;
 }
 
 async function ps(pid: number, column: string): Promise<string> {

@@ -119,8 +119,14 @@ function isSecure(variables: Variables, { proto }: Forwarded): boolean {
 
 /** Returns whether a Host field is a host with an optional port, and cannot change the rest of a URL. */
 export function isAuthority(host: string): boolean {
-  return AUTHORITY.test(host) && URL.canParse(`http://${host}/`);
+  if (host === lastAuthority) return true;
+  const isValid = AUTHORITY.test(host) && URL.canParse(`http://${host}/`);
+  if (isValid) lastAuthority = host;
+  return isValid;
 }
+
+/** The last valid authority: the next request usually has the same. */
+let lastAuthority = "";
 
 /** Returns the authority of an absolute target and what follows it, or null if the target is not absolute (A11). */
 function splitAbsolute(uri: string): { authority: string; rest: string } | null {

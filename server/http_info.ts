@@ -3,6 +3,8 @@ import { decodePath, decodePercent, isAuthority, requestURL } from "../bridge/re
 import { createVariables, requestURI } from "../bridge/request_variables.ts";
 import type { Addr, NetAddr } from "../io/addr.ts";
 import type { LogFunction } from "../io/log.ts";
+import { requestField } from "../io/private_fields.ts";
+import type { ServeInfo } from "../io/runtime.ts";
 import { Variables } from "../wire/variables.ts";
 import { remoteAddress, trustedForwarded } from "./forwarded.ts";
 import { type Limited, moveRequest } from "./moved_request.ts";
@@ -20,8 +22,8 @@ export interface LoggedOptions extends AppOptions {
 /** What an app gets as `info` over HTTP. */
 export class HTTPInfo implements HandlerInfo {
   #request: Request;
-  #remoteAddr: Addr;
-  #completed: Promise<void>;
+  /** Of `Deno.serve`, whose getters cost as much as the rest of a small request. */
+  #native: ServeInfo;
   #options: LoggedOptions;
   #variables: Variables | null = null;
   #url: ReturnType<typeof requestURL> | null = null;
@@ -30,13 +32,11 @@ export class HTTPInfo implements HandlerInfo {
 
   constructor(
     request: Request,
-    remoteAddr: Addr,
-    completed: Promise<void>,
+    native: ServeInfo,
     options: LoggedOptions,
   ) {
     this.#request = request;
-    this.#remoteAddr = remoteAddr;
-    this.#completed = completed;
+    this.#native = native;
     this.#options = options;
   }
 
@@ -45,13 +45,17 @@ export class HTTPInfo implements HandlerInfo {
   }
 
   get completed(): Promise<void> {
-    return this.#completed;
+    return this.#native.completed;
   }
 
   get remoteAddr(): NetAddr {
     if (this.#options.trustForwarded) return remoteAddress(this.variables, this.#options);
-    const peer = this.#remoteAddr;
+    const peer = this.#peer;
     return peer.transport === "tcp" ? peer : { transport: "tcp", hostname: "", port: 0 };
+  }
+
+  get #peer(): Addr {
+    return this.#native.remoteAddr;
   }
 
   get variables(): Variables {
@@ -78,18 +82,27 @@ export class HTTPInfo implements HandlerInfo {
   }
 
   #createVariables(): [name: string, value: string][] {
-    const length = this.#request.headers.get("content-length");
+    const length = requestField(this.#request, "content-length");
     const url = parseURL(this.#request);
     return createVariables(this.#request, {
       url,
       pathInfo: decodePercent(url.pathname),
       contentLength: length === null ? undefined : Number(length),
-      remoteAddr: this.#remoteAddr,
+      remoteAddr: this.#peer,
     });
   }
 
   get requestId(): string {
-    return this.#requestId ??= chooseRequestId(this.#request.headers.get("x-request-id"));
+    return this.#requestId ??= chooseRequestId(this.#givenId());
+  }
+
+  #givenId(): string | null {
+    try {
+      return requestField(this.#request, "x-request-id");
+    } catch {
+      // The response was sent, and Deno has forgotten the request. An app may log all the same.
+      return null;
+    }
   }
 
   get scriptName(): string {
@@ -133,7 +146,7 @@ export class HTTPInfo implements HandlerInfo {
 
 /** Returns the request with another URL, and if its app must respond in time, with another signal and body. */
 export function withURL(request: Request, href: string, limited: Limited | undefined): Request {
-  if (!WEBSOCKET.test(request.headers.get("upgrade") ?? "")) {
+  if (!WEBSOCKET.test(requestField(request, "upgrade") ?? "")) {
     return moveRequest(request, href, limited);
   }
   // Deno does not upgrade a copy.
@@ -146,8 +159,9 @@ export function withURL(request: Request, href: string, limited: Limited | undef
 }
 
 /** Returns the URL of a request, with another host where that is invalid: Deno.serve puts any into the URL. */
-function parseURL({ url, headers }: Request): URL {
-  const host = headers.get("host");
+function parseURL(request: Request): URL {
+  const { url } = request;
+  const host = requestField(request, "host");
   const named = host && !isAuthority(host) ? url.replace(`//${host}`, "//localhost") : url;
   return URL.parse(named) ?? new URL("http://localhost/");
 }

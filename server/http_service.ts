@@ -4,7 +4,7 @@ import { isAuthority, NO_REQUEST } from "../bridge/request.ts";
 import type { Addr } from "../io/addr.ts";
 import { describeError } from "../io/describe.ts";
 import { safeLog } from "../io/log.ts";
-import { hasLeft, TRACED } from "../io/private_fields.ts";
+import { bufferedResponse, hasLeft, requestField, TRACED } from "../io/private_fields.ts";
 import type { ServeInfo } from "../io/runtime.ts";
 import { Ticker, tickFor } from "../io/ticker.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
@@ -69,26 +69,28 @@ export class HTTPService {
     this.#limited.close();
   }
 
-  serve(
-    native: Request,
-    { remoteAddr, completed }: ServeInfo,
-  ): Promise<Response> {
+  /** Responds to a request. Not async, as the response of an app that does not wait costs less without a promise. */
+  serve(native: Request, info: ServeInfo): Response | Promise<Response> {
     const { onCompleted } = this.#options;
-    const refusal = refusalOf(native);
-    const request = refusal === undefined ? withAddressedHost(native) : native;
-    const info = new HTTPInfo(request, remoteAddr, completed, this.#optionsFor(remoteAddr));
-    return onCompleted === undefined ? this.#respond(request, refusal, info) : this.#report(
-      new HTTPCompletion(request, info, onCompleted, this.#telemetry?.activeTraceId()),
-      request,
-      refusal,
-      info,
-    );
+    const host = requestField(native, "host");
+    const refusal = refusalOf(native, host);
+    const request = refusal === undefined ? withAddressedHost(native, host) : native;
+    if (onCompleted === undefined) {
+      return this.#respond(request, refusal, new HTTPInfo(request, info, this.#optionsFor(info)));
+    }
+    // Read now, as Deno knows neither once the response is sent.
+    const { remoteAddr, completed } = info;
+    const kept = { remoteAddr, completed };
+    const own = new HTTPInfo(request, kept, this.#optionsFor(kept));
+    const traceId = this.#telemetry?.activeTraceId();
+    const completion = new HTTPCompletion(request, own, onCompleted, traceId);
+    return this.#report(completion, request, refusal, own);
   }
 
-  #optionsFor(peer: Addr): LoggedOptions {
+  #optionsFor(info: ServeInfo): LoggedOptions {
     const options = this.#options;
     if (!Array.isArray(options.trustForwarded)) return options;
-    return isTrusted(options, nameOfPeer(peer)) ? this.#trusting : this.#distrusting;
+    return isTrusted(options, nameOfPeer(info.remoteAddr)) ? this.#trusting : this.#distrusting;
   }
 
   async #report(
@@ -107,7 +109,7 @@ export class HTTPService {
     refusal: number | undefined,
     info: HTTPInfo,
     completion?: HTTPCompletion,
-  ): Promise<Response> {
+  ): Response | Promise<Response> {
     return this.#requestTimeout === Infinity || refusal !== undefined
       ? this.#call(request, refusal, info, completion)
       : this.#callInTime(request, info, completion);
@@ -120,44 +122,65 @@ export class HTTPService {
   ): Promise<Response> {
     const deadline = new HTTPDeadline(request, this.#requestTimeout, this.#options.log);
     this.#limited.add(deadline);
-    const response = await deadline.race(
-      this.#call(request, undefined, info, completion, deadline),
-    );
+    const responding = this.#call(request, undefined, info, completion, deadline);
+    const response = await deadline.race(Promise.resolve(responding));
     deadline.drain().then(() => this.#limited.delete(deadline));
     return response;
   }
 
-  async #call(
+  #call(
     request: Request,
     refusal: number | undefined,
     info: HTTPInfo,
     completion?: HTTPCompletion,
     deadline?: HTTPDeadline,
-  ): Promise<Response> {
-    let seen: Request | number = request;
+  ): Response | Promise<Response> {
+    let seen: Request | undefined;
+    const fail = (error: unknown) => this.#fail(error, request, seen, info, deadline);
     try {
-      seen = refusal ??
+      const normal = refusal ??
         (this.#moved || DOTS.test(request.url)
           ? normalize(info, deadline)
           : deadline === undefined
           ? request
           : withURL(request, request.url, deadline));
-      if (typeof seen === "number") return plainResponse(seen);
-      if (completion !== undefined) seen = completion.requested(seen);
-      const response = await this.#handler(seen, info);
-      if (response?.status !== SWITCHING_PROTOCOLS) checkResponse(response);
-      checkHeaders(response);
-      return response;
+      if (typeof normal === "number") return plainResponse(normal);
+      seen = completion === undefined ? normal : completion.requested(normal);
+      const response = this.#handler(seen, info);
+      // An app without types may return anything.
+      return response instanceof Response
+        ? checked(response)
+        : Promise.resolve(response).then(checked).catch(fail);
     } catch (error) {
-      if (hasLeft(request)) return new Response(null, { status: CLIENT_CLOSED });
-      if (deadline?.isOver) {
-        if (!deadline.isReason(error)) info.log(describeError(error));
-        return plainResponse(503);
-      }
-      const passed = typeof seen === "number" ? undefined : seen;
-      return await errorResponse(error, passed, info, this.#options, this.#debug);
+      return fail(error);
     }
   }
+
+  /** Creates the response if the app throws, or returns what cannot be sent. */
+  async #fail(
+    error: unknown,
+    request: Request,
+    seen: Request | undefined,
+    info: HTTPInfo,
+    deadline: HTTPDeadline | undefined,
+  ): Promise<Response> {
+    if (hasLeft(request)) return new Response(null, { status: CLIENT_CLOSED });
+    if (deadline?.isOver) {
+      if (!deadline.isReason(error)) info.log(describeError(error));
+      return plainResponse(503);
+    }
+    return await errorResponse(error, seen, info, this.#options, this.#debug);
+  }
+}
+
+/** Returns a response that can be sent. */
+function checked(response: Response): Response {
+  // A response that is in memory has a status, and was not read: both cost more to ask.
+  const isChecked = bufferedResponse(response) !== undefined ||
+    response?.status === SWITCHING_PROTOCOLS;
+  if (!isChecked) checkResponse(response);
+  checkHeaders(response);
+  return response;
 }
 
 /** Returns the request with the URL that the app sees, or the status to refuse it with. */
@@ -172,26 +195,27 @@ function normalize(info: HTTPInfo, limited: Limited | undefined): Request | numb
 }
 
 /** Returns the status to refuse a request with, or undefined. */
-function refusalOf({ method, headers, url }: Request): number | undefined {
+function refusalOf({ method, url }: Request, host: string | null): number | undefined {
   if (NO_REQUEST.test(method)) return 501;
-  const host = headers.get("host");
   // Deno.serve puts any Host into the URL: "x/y?" would change its path.
   if (host && !isAuthority(host)) return 400;
-  const addressed = addressedHost(url);
-  return addressed !== undefined && addressed !== host && !isAuthority(addressed) ? 400 : undefined;
+  const addressed = addressedHost(url, host);
+  return addressed !== undefined && !isAuthority(addressed) ? 400 : undefined;
 }
 
-function withAddressedHost(request: Request): Request {
-  const host = request.headers.get("host");
-  const addressed = addressedHost(request.url);
-  return host && addressed !== undefined && addressed !== host
-    ? withHost(request, addressed)
-    : request;
+function withAddressedHost(request: Request, host: string | null): Request {
+  const addressed = host ? addressedHost(request.url, host) : undefined;
+  return addressed === undefined ? request : withHost(request, addressed);
 }
 
-/** Returns the authority of a URL as the client wrote it, which an absolute target has set; undefined on a Unix socket. */
-function addressedHost(url: string): string | undefined {
-  return /^https?:\/\/([^/?#]*)/.exec(url)?.[1];
+/**
+ * Returns the authority of a URL as the client wrote it, which an absolute target has set; undefined if it is that of Host,
+ * and on a Unix socket.
+ */
+function addressedHost(url: string, host: string | null): string | undefined {
+  if (host !== null && url.startsWith(`http://${host}/`)) return undefined;
+  const addressed = /^https?:\/\/([^/?#]*)/.exec(url)?.[1];
+  return addressed === host ? undefined : addressed;
 }
 
 /** Returns a peer as REMOTE_ADDR names it, one on a Unix socket as HAProxy does: "unix". */

@@ -1,3 +1,5 @@
+import { requestField } from "../io/private_fields.ts";
+
 /** The fields that may change the URL of a request. If one of the first two is present, the others do not. */
 const FORWARDED: ReadonlyArray<[field: string, variable: string]> = [
   ["x-forwarded-proto", "HTTP_X_FORWARDED_PROTO"],
@@ -13,13 +15,14 @@ const FORWARDED: ReadonlyArray<[field: string, variable: string]> = [
  * @param forwarded Whether what a proxy says of it is read.
  */
 export function createURLVariables(
-  { url, headers }: Request,
+  request: Request,
   forwarded: boolean,
 ): [name: string, value: string][] | undefined {
+  const { url } = request;
   const authority = url.indexOf("://") + 3;
   const path = url.indexOf("/", authority);
   const scheme = url.slice(0, authority - 3);
-  const host = headers.get("host");
+  const host = requestField(request, "host");
   if (!/^https?$/.test(scheme) || path < 0 || url.includes("#") || host === null) return undefined;
   const query = url.indexOf("?", path);
   const variables: [string, string][] = [
@@ -32,7 +35,7 @@ export function createURLVariables(
   const ordinary = variables.length;
   for (const [field, variable] of FORWARDED) {
     if (field === "x-forwarded-for" && variables.length > ordinary) break;
-    const value = headers.get(field);
+    const value = requestField(request, field);
     if (value !== null) variables.push([variable, value]);
   }
   return variables;

@@ -2,6 +2,7 @@ import {
   assert,
   assertEquals,
   assertFalse,
+  assertMatch,
   assertRejects,
   assertStringIncludes,
   assertThrows,
@@ -461,4 +462,66 @@ Deno.test("serveHTTP() finds a variable as it is among all", async () => {
     const [found, all] = JSON.parse(response.slice(response.indexOf("\r\n\r\n")));
     assertEquals(found, all, target);
   }
+});
+
+Deno.test("serveHTTP() logs a line and knows an id of a request whose response was sent", async () => {
+  const ended = Promise.withResolvers<string>();
+  const logged = Promise.withResolvers<string>();
+  const app: App = (_request, info) => {
+    info.completed.then(() =>
+      setTimeout(() => {
+        try {
+          info.log("still working");
+          ended.resolve(info.requestId);
+        } catch (error) {
+          ended.reject(error);
+        }
+      }, 0)
+    );
+    return new Response("sent");
+  };
+  await using server = serveHTTP(app, {
+    hostname: "127.0.0.1",
+    port: 0,
+    onListen() {},
+    log: logged.resolve,
+  });
+  const response = await fetch(`http://127.0.0.1:${server.addr.port}/`);
+  assertEquals(await response.text(), "sent");
+  assertEquals(await deadline(logged.promise, "the line"), "still working");
+  assertMatch(await deadline(ended.promise, "the id"), /^[\w-]{8,}$/);
+});
+
+Deno.test("serveHTTP() takes what an app returns or throws, at once and later", async () => {
+  const returned: Record<string, () => unknown> = {
+    "/response": () => new Response("a"),
+    "/promise": () => Promise.resolve(new Response("a")),
+    "/thenable": () => ({
+      then: (resolve: (response: Response) => void) => resolve(new Response("a")),
+    }),
+    "/nothing": () => undefined,
+    "/later-nothing": () => Promise.resolve(null),
+    "/throws": () => {
+      throw new Error("broken");
+    },
+    "/rejects": () => Promise.reject(new Error("broken")),
+    "/read": () => {
+      const response = new Response("a");
+      response.text();
+      return response;
+    },
+    "/control": () => new Response("a", { headers: { "x-a": "\x01" } }),
+  };
+  const app = (request: Request) => returned[new URL(request.url).pathname]() as Response;
+  await using server = serveHTTP(app, { hostname: "127.0.0.1", port: 0, onListen() {}, log() {} });
+  const statuses = [];
+  for (const path of Object.keys(returned)) {
+    const response = await fetch(`http://127.0.0.1:${server.addr.port}${path}`);
+    statuses.push([path, response.status]);
+    await response.body?.cancel();
+  }
+  assertEquals(
+    statuses,
+    Object.keys(returned).map((path, i) => [path, i < 3 ? 200 : 500]),
+  );
 });

@@ -5,6 +5,7 @@ import {
   hasLeft,
   markSent,
   nativeSignal,
+  requestField,
   TESTED_VERSIONS,
 } from "../../io/private_fields.ts";
 import { serveOne } from "../testing/fastcgi_client.ts";
@@ -299,4 +300,61 @@ Deno.test("fieldList() returns undefined where Deno has no such field, or anothe
     }
     assertEquals(module.fieldList(new Headers({ a: "b" })), undefined, name);
   }
+});
+
+/** Sends header lines to a server, and returns what its handler returns. */
+async function served(lines: string, handle: (request: Request) => unknown): Promise<unknown> {
+  await using server = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    (request) => Response.json(handle(request)),
+  );
+  const conn = await Deno.connect({ hostname: "127.0.0.1", port: server.addr.port });
+  await conn.write(bytes(`GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n${lines}\r\n`));
+  const text = await deadline(new Response(conn.readable).text(), "the response");
+  return JSON.parse(text.slice(text.indexOf("\r\n\r\n")));
+}
+
+const NAMES = ["host", "x-a", "x-b", "x-c", "x-none"];
+
+/** Returns the fields before and after the headers were read, and as these have them. */
+function lookUp(requestField: Module["requestField"], request: Request) {
+  const before = NAMES.map((name) => requestField(request, name));
+  const expected = NAMES.map((name) => request.headers.get(name));
+  return [before, expected, NAMES.map((name) => requestField(request, name))];
+}
+
+Deno.test("requestField() returns what headers.get() returns, and reads no headers", async () => {
+  const lines = "X-A: 1\r\nX-A: 2\r\nx-b: \r\nX-C: caf\xe9\r\n";
+  const [before, expected, after] = await served(
+    lines,
+    (request) => lookUp(requestField, request),
+  ) as [
+    unknown,
+    unknown,
+    unknown,
+  ];
+  assertEquals(expected, ["a", "1, 2", "", "caf\xe9", null]);
+  assertEquals([before, after], [expected, expected]);
+  assertEquals(lookUp(requestField, new Request("http://a", { headers: { "x-a": "1" } }))[0], [
+    null,
+    "1",
+    null,
+    null,
+    null,
+  ]);
+});
+
+Deno.test("requestField() reads the headers where Deno has no such fields", async () => {
+  const url = "../../io/private_fields.ts?no-request-fields";
+  const without: Module = await import(url);
+  const { getOwnPropertySymbols } = Object;
+  const found = await served("X-A: 1\r\n", (request) => {
+    Object.getOwnPropertySymbols = () => [];
+    try {
+      return without.requestField(request, "x-a");
+    } finally {
+      Object.getOwnPropertySymbols = getOwnPropertySymbols;
+    }
+  });
+  assertEquals(found, "1");
 });
