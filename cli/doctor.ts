@@ -20,7 +20,13 @@ import { findCompiling } from "./doctor/compiled.ts";
 import { judge, startFailure } from "./doctor/judge.ts";
 import { printFinding, printFindings } from "./doctor/finding.ts";
 import { isServer, runServer } from "./doctor/servers.ts";
-import { scriptNameOf, type Trial, type TrialRequest, tryScript } from "./doctor/trial.ts";
+import {
+  scriptNameOf,
+  type Trial,
+  type TrialOptions,
+  type TrialRequest,
+  tryScript,
+} from "./doctor/trial.ts";
 import { User } from "./doctor/user.ts";
 import { UsageError } from "./errors.ts";
 import { DATA, HEADER, readData, readHeaders, split } from "./request_options.ts";
@@ -104,21 +110,27 @@ export async function run(args: Arguments): Promise<number> {
       } --user www-data`,
     );
   }
-  const script = resolve(operand);
-  const user = User.find(name);
+  return await examineScript(await readOptions(args, resolve(operand), User.find(name)));
+}
+
+async function readOptions(args: Arguments, script: string, user: User): Promise<TrialOptions> {
   const env = {
     PATH: SEARCH_PATH,
     ...Object.fromEntries(args.all("env").map((text) => split(text, "=", "env"))),
   };
-  const request = await readRequest(args, script);
-  const options = {
+  return {
     script,
     user,
     env,
-    ...request,
+    ...await readRequest(args, script),
     seconds: args.number("timeout", 1) ?? 10,
     memory: args.bytes("memory"),
   };
+}
+
+/** Prints the faults of a script. @returns The exit code. */
+async function examineScript(options: TrialOptions): Promise<number> {
+  const { script, user, body } = options;
   const find = findingsOf({ script, user: user.name });
   const { findings, ...known } = await examine(options, find);
   console.log(`${printable(script)}, run by ${user.name}`);
@@ -140,7 +152,7 @@ export async function run(args: Arguments): Promise<number> {
     : [...findings, cause];
   printFindings(all);
   // A request that changes something is not repeated.
-  if (all.length === 0 && request.body === undefined) {
+  if (all.length === 0 && body === undefined) {
     const slow = await findCompiling(shown);
     if (slow !== undefined) printFinding(slow);
   }
