@@ -41,12 +41,14 @@ const ROOT = 0;
 /** The options of `doctor`. */
 export const usage: Usage = {
   name: "doctor",
-  operands: "SCRIPT | nginx|apache|lighttpd",
+  operands: "SCRIPT | nginx|apache|lighttpd | URL",
   about:
     `Finds out why a CGI script does not respond: looks at its file, runs it as a web server does, and prints what is
 wrong, each with the line of shell that fixes it, if there is one. Ends with 0 if nothing is wrong, else with 1.
 Runs a script that responds to a GET a few more times, to find out whether Deno compiles it at each start.
-The name of a web server instead makes it read that server's configuration, and connect to the daemons that it names.`,
+With the name of a web server it reads that server's configuration, and connects to the daemons that it names. With a URL of this
+machine, such as http://localhost/, it asks the web server and the daemons; with --listen it takes the place of the
+daemon for some seconds, and finds what the web server passes on to it.`,
   options: [
     {
       name: "user",
@@ -72,7 +74,11 @@ DENO_DIR=/var/cache/deno. Default: PATH=${SEARCH_PATH}`,
       value: "SIZE",
       about: "the web server's limit of memory for scripts, such as 512m: Apache's\nRLimitMEM",
     },
-    { name: "timeout", value: "SECONDS", about: "how long the script may take. Default: 10" },
+    {
+      name: "timeout",
+      value: "SECONDS",
+      about: "how long the script, or an app, may take to respond. Default: 10",
+    },
     {
       name: "conf",
       value: "FILE",
@@ -82,6 +88,24 @@ DENO_DIR=/var/cache/deno. Default: PATH=${SEARCH_PATH}`,
       name: "script",
       value: "FILE",
       about: "with a web server: find out why it does not run this script",
+    },
+    {
+      name: "listen",
+      short: "l",
+      value: "ADDR",
+      about: `with a URL: where the daemon listens, host:port or unix:/path. Stop it
+before: visitors get 503 meanwhile`,
+    },
+    {
+      name: "protocol",
+      short: "p",
+      value: "P",
+      about: "with --listen: fastcgi (default), scgi or http",
+    },
+    {
+      name: "upload",
+      value: "SIZE",
+      about: "with --listen: the largest upload that the app takes. Default: 10m",
     },
   ],
   example: `deno run --allow-all ${SPECIFIER} doctor hello.ts
@@ -96,6 +120,14 @@ export async function run(args: Arguments): Promise<number> {
   }
   if (extra !== undefined) {
     throw new UsageError(`One script is examined: "${extra}" is one too many.`);
+  }
+  if (/^https?:/i.test(operand)) {
+    const { runSite } = await import("./doctor/site.ts");
+    return await runSite(operand, args);
+  }
+  const site = ["listen", "protocol", "upload"].find((name) => args.has(name));
+  if (site !== undefined) {
+    throw new UsageError(`--${site} is for a site: doctor http://localhost/ --listen ADDR`);
   }
   if (isServer(operand)) return await runServer(operand, args);
   const other = ["conf", "script"].find((name) => args.has(name));

@@ -12,6 +12,7 @@ import {
 } from "./apache_config.ts";
 import { examineApacheScript } from "./apache_script.ts";
 import {
+  addressesOf,
   type Connecting,
   CONNECTION_FINDINGS,
   examineAddresses,
@@ -54,7 +55,7 @@ export async function examineApache({ file, userName, script, ms }: Examined): P
   const named = config.directives.findLast(({ name }) => name === "user")?.args[0];
   const user = User.find(userName ?? named ?? "nobody");
   if (script !== undefined) {
-    return { user, passes: 0, findings: examineApacheScript(script, config) };
+    return { user, passes: 0, addresses: [], findings: examineApacheScript(script, config) };
   }
   const balancers = balancersOf(config.directives);
   const passes = [...passesOf(config.directives, "/", balancers)];
@@ -62,7 +63,7 @@ export async function examineApache({ file, userName, script, ms }: Examined): P
     ...passes.flatMap((pass) => examinePass(pass, config)),
     ...await examineAddresses(passes, user, ms),
   ];
-  return { user, passes: passes.length, findings };
+  return { user, passes: passes.length, addresses: addressesOf(passes), findings };
 }
 
 function examinePass(pass: Pass, config: ApacheConfig): ApacheFinding[] {

@@ -183,22 +183,32 @@ async function tryHead(
   }
 }
 
-/** Examines the addresses of all directives. Several may name one daemon: it is tried once for each protocol. */
+/** A directive with all its addresses. */
+interface Pass extends Connecting {
+  addresses: string[];
+}
+
+/** Returns each address of some directives once for each protocol, as several may name one daemon. */
+export function addressesOf(
+  passes: Pass[],
+): { pass: Connecting; protocol: Protocol; address: string }[] {
+  const all = passes.flatMap((pass) =>
+    pass.addresses.map((address) => ({ pass, protocol: pass.protocol, address }))
+  );
+  const keys = all.map(({ protocol, address }) => `${protocol} ${address}`);
+  return all.filter((_, i) => keys.indexOf(keys[i]) === i);
+}
+
+/** Examines the addresses of all directives. */
 export async function examineAddresses(
-  passes: (Connecting & { addresses: string[] })[],
+  passes: Pass[],
   user: User,
   ms: number,
 ): Promise<ConnectionFinding[]> {
-  const seen = new Set<string>();
   const findings: ConnectionFinding[] = [];
-  for (const pass of passes) {
-    for (const address of pass.addresses) {
-      const key = `${pass.protocol} ${address}`;
-      if (seen.has(key)) continue;
-      seen.add(key);
-      const finding = await examineAddress(pass, address, user, ms);
-      if (finding !== undefined) findings.push(finding);
-    }
+  for (const { pass, address } of addressesOf(passes)) {
+    const finding = await examineAddress(pass, address, user, ms);
+    if (finding !== undefined) findings.push(finding);
   }
   return findings;
 }

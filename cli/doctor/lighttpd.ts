@@ -6,6 +6,7 @@
 
 import { basename, dirname, join } from "node:path";
 import {
+  addressesOf,
   type Connecting,
   CONNECTION_FINDINGS,
   examineAddresses,
@@ -62,7 +63,12 @@ export async function examineLighttpd({ file, userName, script, ms }: Examined):
   const user = User.find(userName ?? (typeof named === "string" ? named : undefined));
   const modules = modulesOf(settings);
   if (script !== undefined) {
-    return { user, passes: 0, findings: examineScript(script, file, settings, modules) };
+    return {
+      user,
+      passes: 0,
+      addresses: [],
+      findings: examineScript(script, file, settings, modules),
+    };
   }
   const passes = settings.flatMap(passesOf);
   const missing = DAEMONS.filter(([name, module]) =>
@@ -74,7 +80,7 @@ export async function examineLighttpd({ file, userName, script, ms }: Examined):
     ),
     ...await examineAddresses(passes, user, ms),
   ];
-  return { user, passes: passes.length, findings };
+  return { user, passes: passes.length, addresses: addressesOf(passes), findings };
 }
 
 function modulesOf(settings: Setting[]): Set<string> {

@@ -6,7 +6,7 @@
 
 import { dirname } from "node:path";
 import { hostMap } from "../config/nginx.ts";
-import { CONNECTION_FINDINGS, examineAddresses } from "./connection.ts";
+import { addressesOf, CONNECTION_FINDINGS, examineAddresses } from "./connection.ts";
 import { createFinding, type FindingOf } from "./finding.ts";
 import { type Directive, readNginxConfig } from "./nginx_config.ts";
 import { type Pass, passesIn } from "./nginx_passes.ts";
@@ -46,7 +46,7 @@ export async function examineNginx({ file, userName, script, ms }: Examined): Pr
     const more = pass === undefined
       ? []
       : [...examinePass(pass), ...await examineAddresses([pass], user, ms)];
-    return { user, passes: 0, findings: [...findings, ...more] };
+    return { user, passes: 0, addresses: [], findings: [...findings, ...more] };
   }
   const findings = [
     ...[...emptyIncludes(config)].map((include) =>
@@ -63,6 +63,7 @@ export async function examineNginx({ file, userName, script, ms }: Examined): Pr
   return {
     user,
     passes: passes.length,
+    addresses: addressesOf(passes),
     findings: findings.filter(({ what }, i) => texts.indexOf(what) === i),
   };
 }

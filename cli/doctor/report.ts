@@ -4,6 +4,7 @@
  * @module
  */
 
+import type { Protocol } from "./connection.ts";
 import type { FindingOf } from "./finding.ts";
 import type { User } from "./user.ts";
 
@@ -25,5 +26,7 @@ export interface Report {
   user: User;
   /** How many directives pass requests to a daemon. */
   passes: number;
+  /** The addresses of the daemons, each once. */
+  addresses: { protocol: Protocol; address: string }[];
   findings: FindingOf[];
 }

@@ -57,6 +57,24 @@ function configurationOf(name: string, conf: string | undefined): string {
   );
 }
 
+/** Returns whether the configuration of a web server can be read. */
+export function hasConfiguration(name: string, args: Arguments): boolean {
+  return isServer(name) &&
+    (args.has("conf") || SERVERS[name].files.some((file) => stat(file) !== undefined));
+}
+
+/** Examines a web server. */
+export async function examineServer(
+  name: string,
+  args: Arguments,
+  script?: string,
+): Promise<{ file: string; report: Report }> {
+  const file = configurationOf(name, args.text("conf"));
+  const ms = (args.number("timeout", 1) ?? 10) * 1000;
+  const examined = { file, userName: args.text("user"), script, ms };
+  return { file, report: await SERVERS[name].examine(examined) };
+}
+
 /** Examines a web server. @returns The exit code. */
 export async function runServer(name: string, args: Arguments): Promise<number> {
   const other = SCRIPT_OPTIONS.find((option) => args.has(option));
@@ -65,15 +83,12 @@ export async function runServer(name: string, args: Arguments): Promise<number> 
       `--${other} is for scripts. Name a script of this name by its path: ./${name}`,
     );
   }
-  const file = configurationOf(name, args.text("conf"));
   const path = args.text("script");
   const script = path === undefined ? undefined : resolve(path);
   if (script !== undefined && stat(script)?.isFile !== true) {
     throw new UsageError(`--script must be a file: there is none at ${script}`);
   }
-  const ms = (args.number("timeout", 1) ?? 10) * 1000;
-  const examined = { file, userName: args.text("user"), script, ms };
-  const { user, passes, findings } = await SERVERS[name].examine(examined);
+  const { file, report: { user, passes, findings } } = await examineServer(name, args, script);
   if (script !== undefined) {
     console.log(`${printable(script)}, by ${printable(file)}`);
     printFindings(findings);

@@ -1,0 +1,343 @@
+/**
+ * `doctor http://localhost/`: behind each web server it finds nothing with what `config` prints, and each fault that is made
+ * in the real server, which what it says to write mends.
+ */
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { SITE_FINDINGS } from "../../cli/doctor/site.ts";
+import { User } from "../../cli/doctor/user.ts";
+import { testWith } from "../testing/needs.ts";
+import { MODULES } from "./apache.ts";
+import { caddyCommand, caddyOptions, caddySite } from "./caddy.ts";
+import { type Diagnosis, doctor } from "./doctor.ts";
+import { configuration, freePort, Rig } from "./harness.ts";
+import { nginxCommand } from "./nginx.ts";
+
+const NEEDS: Record<string, Record<string, string>> = {
+  nginx: { nginx: "nginx-light", "/etc/nginx/fastcgi_params": "nginx-common" },
+  apache: { apache2: "apache2", [`${MODULES}/mod_proxy_fcgi.so`]: "apache2-bin" },
+  lighttpd: { lighttpd: "lighttpd" },
+  caddy: { caddy: "caddy" },
+  haproxy: { haproxy: "haproxy" },
+  h2o: { h2o: "h2o" },
+};
+const tested = new Set<string>();
+
+/** What a web server is configured with, for a port. */
+type Config = (port: number) => string;
+
+/** Writes a site, and returns the command line that serves it. */
+const COMMANDS: Record<string, (rig: Rig, site: string, port: number) => [string, string[]]> = {
+  nginx: (rig, site) => nginxCommand(rig, [site]),
+  apache: (rig, site) => {
+    const modules =
+      "mpm_event authz_core alias mime headers proxy proxy_fcgi proxy_scgi proxy_http rewrite";
+    const load = modules.split(" ")
+      .map((name) => `LoadModule ${name}_module ${MODULES}/mod_${name}.so`).join("\n");
+    const user = Deno.uid() === 0 ? "User www-data\nGroup www-data" : "";
+    const file = rig.write(
+      "apache.conf",
+      `ServerName localhost\nServerRoot ${rig.dir}\nDefaultRuntimeDir ${rig.dir}
+PidFile ${rig.dir}/apache.pid\nErrorLog ${rig.logFile("error.log")}
+${user}\n${load}\nTypesConfig /dev/null\n${site}`,
+    );
+    return ["apache2", ["-DFOREGROUND", "-f", file]];
+  },
+  lighttpd: (rig, site, port) => {
+    const file = rig.write(
+      "lighttpd.conf",
+      `server.bind = "127.0.0.1"\nserver.port = ${port}
+server.document-root = "${rig.dir}/www"\n${site}`,
+    );
+    return ["lighttpd", ["-D", "-f", file]];
+  },
+  caddy: (rig, site) => caddyCommand(rig, [site]),
+  haproxy: (rig, site) => ["haproxy", ["-db", "-f", rig.write("haproxy.cfg", site)]],
+  h2o: (rig, site) => {
+    const own = Deno.uid() === 0 ? site : site.replace(/^user: .*$/m, "");
+    const file = rig.write("h2o.yaml", `error-log: ${rig.logFile("error.log")}\n${own}`);
+    return ["h2o", ["-m", "worker", "-c", file]];
+  },
+};
+
+/** Runs doctor with a site, in place of its daemon. */
+async function examine(
+  rig: Rig,
+  server: string,
+  config: Config,
+  backend: string,
+  ...args: string[]
+): Promise<Diagnosis> {
+  const { port } = await rig.serve(server, ["port"], ({ port }) => {
+    return COMMANDS[server](rig, config(port), port);
+  }, server === "caddy" ? caddyOptions(rig) : {});
+  try {
+    return await doctor(
+      ...[`http://127.0.0.1:${port}/caf%C3%A9/x?id=7`, "--listen", backend],
+      ...["--upload", "2m", ...args.includes("--timeout") ? [] : ["--timeout", "1"], ...args],
+    );
+  } finally {
+    await rig.stop(rig.program(server));
+  }
+}
+
+/** A configuration as `config` prints it. */
+function printed(server: string, backend: string, ...args: string[]): Config {
+  return (port) => {
+    const all = ["--backend", backend, ...args];
+    // lighttpd listens on the port by itself.
+    if (server !== "lighttpd") all.push("--listen", `127.0.0.1:${port}`);
+    return server === "caddy" ? caddySite(...all) : configuration(server, ...all);
+  };
+}
+
+for (
+  const [server, ...args] of [
+    ["nginx"],
+    ["nginx", "--protocol", "scgi"],
+    ["apache"],
+    ["apache", "--protocol", "scgi"],
+    ["lighttpd"],
+    ["lighttpd", "--protocol", "scgi"],
+    ["caddy"],
+    ["haproxy"],
+    ["h2o"],
+  ]
+) {
+  const name = [server, ...args].join(" ");
+  testWith(NEEDS[server], `doctor finds nothing behind config ${name}`, async () => {
+    await using rig = new Rig();
+    const backend = `127.0.0.1:${freePort()}`;
+    const { code, stdout } = await examine(
+      ...[rig, server, printed(server, backend, ...args), backend, ...args] as const,
+    );
+    assertEquals(code, 0, stdout);
+    assertStringIncludes(stdout, "Nothing is wrong.");
+  });
+}
+
+testWith(NEEDS.nginx, "doctor finds nothing behind nginx over a Unix socket", async () => {
+  await using rig = new Rig();
+  const backend = `unix:${rig.dir}/app.sock`;
+  const { code, stdout } = await examine(rig, "nginx", printed("nginx", backend), backend);
+  assertEquals(code, 0, stdout);
+});
+
+/** nginx's lines for each protocol, of which a test leaves one out. */
+function nginxSite(
+  protocol: "fastcgi" | "scgi" | "http",
+  backend: string,
+  { without = [], lines = "", http = "", server = "" }: {
+    without?: string[];
+    /** Further lines in the location, the block http and the block server. */
+    lines?: string;
+    http?: string;
+    server?: string;
+  },
+): Config {
+  const all: Record<string, string> = protocol === "http"
+    ? { host: "proxy_set_header Host $http_host;", buffering: "proxy_buffering off;" }
+    : {
+      params: `include ${protocol}_params;`,
+      host: `${protocol}_param HTTP_HOST $http_host;`,
+      httpoxy: `${protocol}_param HTTP_PROXY "";`,
+      buffering: protocol === "fastcgi" ? "fastcgi_keep_conn on;" : "scgi_buffering off;",
+    };
+  const pass = protocol === "http" ? "proxy_pass http://" : `${protocol}_pass `;
+  const own = Object.entries(all).filter(([name]) => !without.includes(name))
+    .map(([, line]) => line);
+  const size = without.includes("body-limit") ? "" : "client_max_body_size 20m;";
+  return (port) =>
+    `${http}
+server { listen 127.0.0.1:${port}; ${size} ${server}
+location / { ${own.join("\n")}\n${lines}\n${pass}${backend}; } }`;
+}
+
+/** Returns what a finding says to write for nginx, by the block that it belongs to. */
+function forNginx({ stdout }: Diagnosis): { lines?: string; http?: string; server?: string } {
+  const [, http, more] =
+    /Write in the block http: (.*) And where the app is: (.*)$/m.exec(stdout) ?? [];
+  if (http !== undefined) return { http, lines: more };
+  const [, server] = /Write in the block server: (.*)$/m.exec(stdout) ?? [];
+  if (server !== undefined) return { server };
+  const [, lines] = /Write where the app is: (.*)$/m.exec(stdout) ?? [];
+  assert(lines !== undefined, stdout);
+  return { lines };
+}
+
+const NGINX: [
+  id: keyof typeof SITE_FINDINGS,
+  protocol: "fastcgi" | "scgi" | "http",
+  broken: { without?: string[]; lines?: string },
+][] = [
+  ["host", "fastcgi", { without: ["host"] }],
+  ["host", "scgi", { without: ["host"], lines: "scgi_param HTTP_HOST $host;" }],
+  ["host", "http", { without: ["host"] }],
+  ["script-name", "fastcgi", { lines: "fastcgi_param PATH_INFO $document_uri;" }],
+  ["httpoxy", "fastcgi", { without: ["httpoxy"] }],
+  ["httpoxy", "scgi", { without: ["httpoxy"] }],
+  ["buffering", "fastcgi", { without: ["buffering"] }],
+  ["buffering", "scgi", { without: ["buffering"] }],
+  ["buffering", "http", { without: ["buffering"] }],
+  ["body-limit", "fastcgi", { without: ["body-limit"] }],
+  ["app-timeout", "fastcgi", { lines: "fastcgi_read_timeout 200ms;" }],
+  ["app-timeout", "http", { lines: "proxy_read_timeout 200ms;" }],
+];
+for (const [id, protocol, broken] of NGINX) {
+  testWith(NEEDS.nginx, `doctor finds ${id} behind nginx over ${protocol}`, async () => {
+    tested.add(id);
+    await using rig = new Rig();
+    const backend = `127.0.0.1:${freePort()}`;
+    const options = ["--protocol", protocol];
+    const site = nginxSite(protocol, backend, broken);
+    const before = await examine(rig, "nginx", site, backend, ...options);
+    assertEquals([before.code, before.ids], [1, [id]], before.stdout);
+    const mend = forNginx(before);
+    // A directive is written once.
+    const lines = id === "app-timeout" || broken.lines?.includes("PATH_INFO")
+      ? mend.lines
+      : `${broken.lines ?? ""}\n${mend.lines ?? ""}`;
+    const mended = nginxSite(protocol, backend, { ...broken, ...mend, lines });
+    const after = await examine(rig, "nginx", mended, backend, ...options);
+    assertEquals([after.code, after.ids], [0, []], after.stdout);
+  });
+}
+
+testWith(NEEDS.nginx, "doctor finds Authorization that nginx drops", async () => {
+  await using rig = new Rig();
+  const backend = `127.0.0.1:${freePort()}`;
+  const site = nginxSite("fastcgi", backend, { lines: 'fastcgi_param HTTP_AUTHORIZATION "";' });
+  const { code, ids, stdout } = await examine(rig, "nginx", site, backend);
+  assertEquals([code, ids], [1, ["authorization"]], stdout);
+  assertStringIncludes(stdout, "Remove the line that sets HTTP_AUTHORIZATION");
+});
+
+testWith(NEEDS.nginx, "doctor finds another protocol, and a site that does not ask", async () => {
+  await using rig = new Rig();
+  const backend = `127.0.0.1:${freePort()}`;
+  for (const [spoken, meant] of [["http", "fastcgi"], ["fastcgi", "scgi"], ["scgi", "http"]]) {
+    tested.add("protocol");
+    const site = nginxSite(spoken as "http", backend, {});
+    const { code, ids, stdout } = await examine(
+      ...[rig, "nginx", site, backend, "--protocol", meant] as const,
+    );
+    assertEquals([code, ids], [1, ["protocol"]], stdout);
+    assertStringIncludes(stdout, `with --protocol ${spoken}`);
+  }
+  tested.add("not-passed");
+  const elsewhere = nginxSite("fastcgi", `127.0.0.1:${freePort()}`, {});
+  const { code, ids, stdout } = await examine(rig, "nginx", elsewhere, backend);
+  assertEquals([code, ids], [1, ["not-passed"]], stdout);
+  assertMatch(stdout, /nginx\/\S+ responds to .* with 502 Bad Gateway without asking 127\.0\.0\.1/);
+});
+
+/** Faults of other servers: what is replaced in the printed configuration, and what mends it. */
+const OTHERS: [
+  server: string,
+  id: keyof typeof SITE_FINDINGS,
+  from: RegExp,
+  to: string,
+  mend: (config: string, line: string) => string,
+][] = [
+  ["apache", "authorization", /CGIPassAuth On/, "", (config, line) => {
+    const section = line.replace("> ", ">\n").replace(" <", "\n<");
+    return config.replace("</VirtualHost>", `${section}\n$&`);
+  }],
+  ["apache", "buffering", / flushpackets=on/, "", (config, line) => {
+    return config.replace(/ProxyPass .*$/m, `$& ${line}`);
+  }],
+  ["apache", "app-timeout", /$/, "Timeout 1\n", (config, line) => `${config}\n${line}\n`],
+  ["lighttpd", "buffering", /server.stream-response-body = 2/, "", (config, line) => {
+    return `${line}\n${config}`;
+  }],
+  ["lighttpd", "body-limit", /^/, "server.max-request-size = 1\n", (config, line) => {
+    return config.replace(/server.max-request-size = .*/, line);
+  }],
+  ["caddy", "httpoxy", /header_up -Proxy/, "", (config, line) => {
+    return config.replace(/reverse_proxy .*$/m, `$&\n${line}`);
+  }],
+  ["caddy", "app-timeout", /transport fastcgi \{/, "$&\nread_timeout 200ms", (config, line) => {
+    return config.replace(/read_timeout .*/, line);
+  }],
+  ["haproxy", "authorization", /pass-header Authorization/, "", (config, line) => {
+    return `${config}\n  ${line}\n`;
+  }],
+  // It holds each part back for the 200 ms of MSG_MORE.
+  ["haproxy", "app-timeout", /timeout server .*/, "timeout server 700ms", (config, line) => {
+    return config.replace(/timeout server .*/, line);
+  }],
+  ["h2o", "body-limit", /^/, "limit-request-body: 1000\n", (config, line) => {
+    return config.replace(/limit-request-body: .*/, line);
+  }],
+  ["h2o", "app-timeout", /^/, "fastcgi.timeout.io: 200\n", (config, line) => {
+    return config.replace(/fastcgi.timeout.io: .*/, line);
+  }],
+];
+for (const [server, id, from, to, mend] of OTHERS) {
+  testWith(NEEDS[server], `doctor finds ${id} behind ${server}`, async () => {
+    tested.add(id);
+    await using rig = new Rig();
+    const backend = `127.0.0.1:${freePort()}`;
+    const config = printed(server, backend);
+    const broken: Config = (port) => config(port).replace(from, to);
+    // A timeout of Apache is at least a second.
+    const args = server === "apache" && id === "app-timeout" ? ["--timeout", "3"] : [];
+    const before = await examine(rig, server, broken, backend, ...args);
+    assertEquals([before.code, before.ids], [1, [id]], before.stdout);
+    const [, line] = /^ {2}(?:Write|Add to)[^:]*: (.*?)(?:, on three lines)?$/m
+      .exec(before.stdout) ?? [];
+    assert(line !== undefined, before.stdout);
+    const after = await examine(rig, server, (port) => mend(broken(port), line), backend, ...args);
+    assertEquals([after.code, after.ids], [0, []], after.stdout);
+  });
+}
+
+testWith(NEEDS.nginx, "doctor asks a site and its daemon", async () => {
+  await using rig = new Rig();
+  const user = Deno.uid() === 0 ? "root" : User.find(undefined).name;
+  const running = await rig.daemon("fastcgi", "127.0.0.1:0");
+  const gone = `127.0.0.1:${freePort()}`;
+  const start = async (backend: string) => {
+    const { port } = await rig.serve("nginx", ["port"], ({ port }) => {
+      return COMMANDS.nginx(rig, printed("nginx", backend)(port), port);
+    });
+    return `http://127.0.0.1:${port}/`;
+  };
+  const args = ["--conf", `${rig.dir}/nginx.conf`, "--user", user];
+  const healthy = await doctor(await start(running), ...args);
+  assertEquals(healthy.code, 0, healthy.stdout);
+  assertMatch(healthy.stdout, /: 200, by nginx/);
+  assertStringIncludes(healthy.stdout, `${running}, over FastCGI: 200`);
+  await rig.stop(rig.program("nginx"));
+  const broken = await doctor(await start(gone), ...args);
+  assertEquals([broken.code, broken.ids], [1, ["refused"]], broken.stdout);
+  assertMatch(broken.stdout, /: 502, by nginx/);
+  await rig.stop(rig.program("nginx"));
+  tested.add("unreachable");
+  const none = await doctor(`http://127.0.0.1:${freePort()}/`);
+  assertEquals([none.code, none.ids], [1, ["unreachable"]], none.stdout);
+  tested.add("server-error");
+  await using server = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    () => new Response("", { status: 503 }),
+  );
+  const failing = await doctor(`http://127.0.0.1:${server.addr.port}/`);
+  assertEquals([failing.code, failing.ids], [1, ["server-error"]], failing.stdout);
+});
+
+Deno.test("doctor does not take the place of a daemon that runs", async () => {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const address = `127.0.0.1:${listener.addr.port}`;
+  const { error } = console;
+  let stderr = "";
+  console.error = (text) => stderr += text;
+  try {
+    assertEquals((await doctor("http://127.0.0.1:1/", "--listen", address)).code, 1);
+  } finally {
+    console.error = error;
+  }
+  assertStringIncludes(stderr, `Cannot listen on ${address}: it is in use. Stop the daemon`);
+});
+
+Deno.test("doctor of sites: each kind of finding has a test", () => {
+  assertEquals(Object.keys(SITE_FINDINGS).filter((id) => !tested.has(id)), []);
+});
