@@ -27,7 +27,7 @@ export const SITE_FINDINGS = {
       "See its error log. What the app receives, doctor finds in place of the daemon: stop it, and add --listen ADDR",
   },
   "not-passed": {
-    what: "{server} responds to {url} with {status} without asking {address}",
+    what: "{server} responds to {url} with {status}, and sends no request to {address}",
     advice: "Compare its configuration with --listen, and see its error log.",
   },
   "protocol": {
@@ -73,8 +73,8 @@ const OTHER_OPTIONS = ["env", "path", "query", "header", "data", "memory", "scri
 const MAX_HOLD = 5000;
 /** The largest upload that is tried by default, in bytes. */
 const UPLOAD = 10 * 1024 * 1024;
-/** How many daemons are asked. */
-const MAX_ASKED = 5;
+/** How many daemons get the request. */
+const MAX_DAEMONS = 5;
 const PROTOCOLS = ["fastcgi", "scgi", "http"] as const;
 
 /** Examines a site. @returns The exit code. */
@@ -104,9 +104,9 @@ function readURL(text: string): URL {
   return url;
 }
 
-/** Asks the web server and the daemons that it has. */
+/** Requests a URL of the web server, and of the daemons behind it. */
 async function examineRunning(url: URL, ms: number, args: Arguments): Promise<number> {
-  const response = await ask(url, ms);
+  const response = await tryFetch(url, ms);
   if (typeof response === "string") {
     const values = { url: url.href, error: response };
     printFindings([createFinding(SITE_FINDINGS, "unreachable", values)]);
@@ -123,8 +123,8 @@ async function examineRunning(url: URL, ms: number, args: Arguments): Promise<nu
     const { passes, addresses } = report;
     console.log(`${printable(file)}: ${passes} ${passes === 1 ? "address" : "addresses"}`);
     findings.push(...report.findings);
-    for (const { protocol, address } of addresses.slice(0, MAX_ASKED)) {
-      const own = await askDaemon(url, protocol, address, ms);
+    for (const { protocol, address } of addresses.slice(0, MAX_DAEMONS)) {
+      const own = await requestDaemon(url, protocol, address, ms);
       console.log(`${printable(address)}, over ${PROTOCOL_NAMES[protocol]}: ${printable(own)}`);
     }
   }
@@ -137,7 +137,7 @@ async function examineRunning(url: URL, ms: number, args: Arguments): Promise<nu
 }
 
 /** Requests a URL. @returns The response, or why there is none. */
-async function ask(
+async function tryFetch(
   url: URL,
   ms: number,
   init: RequestInit & { client?: Deno.HttpClient } = {},
@@ -152,7 +152,7 @@ async function ask(
 }
 
 /** Returns what a daemon itself responds, or why it does not. */
-async function askDaemon(
+async function requestDaemon(
   url: URL,
   protocol: Protocol,
   address: string,
@@ -161,7 +161,7 @@ async function askDaemon(
   try {
     const signal = AbortSignal.timeout(ms);
     const response = protocol === "http"
-      ? await askHTTP(url, address, signal)
+      ? await requestHTTP(url, address, signal)
       : await (protocol === "fastcgi" ? fetchFastCGI : fetchSCGI)(
         new Request(url, { signal }),
         address,
@@ -174,7 +174,7 @@ async function askDaemon(
   }
 }
 
-async function askHTTP(url: URL, address: string, signal: AbortSignal): Promise<Response> {
+async function requestHTTP(url: URL, address: string, signal: AbortSignal): Promise<Response> {
   const endpoint = readAddress(address);
   const own = new URL(url);
   own.protocol = "http:";
@@ -226,7 +226,7 @@ export async function examineInPlace(
   using client = Deno.createHttpClient({ poolMaxIdlePerHost: 0 });
   const request = (name: string, init: RequestInit = {}, headers: Record<string, string> = {}) => {
     const all = { ...headers, [PROBE]: `${token} ${name}` };
-    return ask(url, 2 * ms + MAX_HOLD, { ...init, headers: all, client });
+    return tryFetch(url, 2 * ms + MAX_HOLD, { ...init, headers: all, client });
   };
 
   const secret = btoa(`doctor:${token}`);

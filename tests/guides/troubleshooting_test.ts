@@ -122,6 +122,7 @@ cd ~/public_html/cgi-bin`);
 
 /** Findings without an entry: their own text is enough. */
 const PLAIN = [
+  "compiles",
   "node-name",
   "missing",
   "folder",

@@ -211,7 +211,7 @@ testWith(NEEDS.nginx, "doctor finds Authorization that nginx drops", async () =>
   assertStringIncludes(stdout, "Remove the line that sets HTTP_AUTHORIZATION");
 });
 
-testWith(NEEDS.nginx, "doctor finds another protocol, and a site that does not ask", async () => {
+testWith(NEEDS.nginx, "doctor finds another protocol, and a site without requests", async () => {
   await using rig = new Rig();
   const backend = `127.0.0.1:${freePort()}`;
   for (const [spoken, meant] of [["http", "fastcgi"], ["fastcgi", "scgi"], ["scgi", "http"]]) {
@@ -227,7 +227,10 @@ testWith(NEEDS.nginx, "doctor finds another protocol, and a site that does not a
   const elsewhere = nginxSite("fastcgi", `127.0.0.1:${freePort()}`, {});
   const { code, ids, stdout } = await examine(rig, "nginx", elsewhere, backend);
   assertEquals([code, ids], [1, ["not-passed"]], stdout);
-  assertMatch(stdout, /nginx\/\S+ responds to .* with 502 Bad Gateway without asking 127\.0\.0\.1/);
+  assertMatch(
+    stdout,
+    /nginx\/\S+ responds to .* with 502 Bad Gateway, and sends no request to 127\.0\.0\.1/,
+  );
 });
 
 /** Faults of other servers: what is replaced in the printed configuration, and what mends it. */
@@ -291,7 +294,7 @@ for (const [server, id, from, to, mend] of OTHERS) {
   });
 }
 
-testWith(NEEDS.nginx, "doctor asks a site and its daemon", async () => {
+testWith(NEEDS.nginx, "doctor requests a site and its daemon", async () => {
   await using rig = new Rig();
   const user = Deno.uid() === 0 ? "root" : User.find(undefined).name;
   const running = await rig.daemon("fastcgi", "127.0.0.1:0");
