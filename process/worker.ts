@@ -13,7 +13,7 @@ export interface Report {
   begun: number;
   /** Its resident memory, in bytes. */
   rss: number;
-  /** Whether a debugger can stop it. Not known without `--allow-sys=inspector`. */
+  /** Whether a debugger can stop it. One that SIGUSR1 opens is not known without `--allow-sys`. */
   inspected: boolean;
 }
 

@@ -8,7 +8,7 @@ import {
 } from "@std/assert";
 import { prefork, type PreforkOptions } from "../prefork.ts";
 import { deadline } from "./testing/deadline.ts";
-import { type Fleet, loop, request, startFleet, workers } from "./testing/fleet.ts";
+import { type Fleet, loop, request, startFleet, WORKER, workers } from "./testing/fleet.ts";
 import { ended } from "./testing/processes.ts";
 
 Deno.test("prefork() kills a worker that blocks its event loop, and replaces it at once", async () => {
@@ -40,6 +40,29 @@ Deno.test("prefork() does not kill a worker that is stopped by a signal", async 
   Deno.kill(Number(stopped), "SIGCONT");
   await serves(fleet, stopped);
 });
+
+for (
+  const [how, inspected] of [
+    ["by its flags", { flags: "--allow-read --allow-write --allow-env --inspect=127.0.0.1:0" }],
+    ["while it runs", {
+      flags: "--allow-read --allow-write --allow-env --allow-sys --allow-net=127.0.0.1:0",
+      worker: `import inspector from "node:inspector";\ninspector.open(0, "127.0.0.1");\n${WORKER}`,
+    }],
+  ] as const
+) {
+  Deno.test(`prefork() does not kill a worker that is under an inspector ${how}`, async () => {
+    const options = { workers: 1, workerTimeout: 1000 };
+    await using fleet = await startFleet("unix", { ...inspected, options });
+    const [pid] = await workers(fleet, 1);
+    assertEquals(String(await loop(fleet)), pid);
+    // One that loops later is killed.
+    await using other = await startFleet("unix", { options });
+    await other.daemon.says(`Worker ${await loop(other)} is killed`);
+    assertEquals(fleet.daemon.log.includes(`Worker ${pid}`), false, fleet.daemon.log);
+    fleet.daemon.child.kill("SIGTERM");
+    Deno.kill(Number(pid), "SIGKILL");
+  });
+}
 
 Deno.test("prefork() does not kill a worker that is busy with short requests", async () => {
   await using fleet = await startFleet("unix", { options: { workerTimeout: 1000 } });

@@ -107,8 +107,8 @@ export async function startFleet(transport: string, given: FleetOptions = {}): P
 }
 
 async function addressOf(daemon: Daemon): Promise<string> {
-  await daemon.says("listening");
-  const addr = JSON.parse(/listening (.*)/.exec(daemon.log)![1]);
+  await daemon.says("listening {");
+  const addr = JSON.parse(/listening (\{.*)/.exec(daemon.log)![1]);
   return addr.path ? `unix:${addr.path}` : `${addr.hostname}:${addr.port}`;
 }
 
