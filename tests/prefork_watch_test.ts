@@ -9,7 +9,7 @@ import {
 import { prefork, type PreforkOptions } from "../prefork.ts";
 import { deadline } from "./testing/deadline.ts";
 import { type Fleet, loop, request, startFleet, WORKER, workers } from "./testing/fleet.ts";
-import { ended } from "./testing/processes.ts";
+import { ended, suspend } from "./testing/processes.ts";
 
 Deno.test("prefork() kills a worker that blocks its event loop, and replaces it at once", async () => {
   await using fleet = await startFleet("unix", { options: { workers: 1, workerTimeout: 1000 } });
@@ -39,6 +39,32 @@ Deno.test("prefork() does not kill a worker that is stopped by a signal", async 
   assertEquals(fleet.daemon.log.includes(`Worker ${stopped}`), false, fleet.daemon.log);
   Deno.kill(Number(stopped), "SIGCONT");
   await serves(fleet, stopped);
+});
+
+/** Returns the process id of a process's parent. */
+async function parentOf(pid: string): Promise<number> {
+  const { stdout } = await new Deno.Command("cat", { args: [`/proc/${pid}/stat`] }).output();
+  return Number(/\) \w (\d+)/.exec(new TextDecoder().decode(stdout))![1]);
+}
+
+Deno.test({
+  name: "prefork() does not kill a worker after all of its processes were suspended",
+  ignore: Deno.build.os !== "linux",
+  async fn() {
+    const options = { workers: 1, workerTimeout: 1000 };
+    await using fleet = await startFleet("unix", { options });
+    await using other = await startFleet("unix", { options });
+    const [pid] = await workers(fleet, 1);
+    {
+      using _supervisor = await suspend({ pid: await parentOf(pid) });
+      using _worker = await suspend({ pid: Number(pid) });
+      // That takes longer than the timeout.
+      await other.daemon.says(`Worker ${await loop(other)} is killed`);
+    }
+    await serves(fleet, pid);
+    await other.daemon.says(`Worker ${await loop(other)} is killed`);
+    assertEquals(fleet.daemon.log.includes(`Worker ${pid}`), false, fleet.daemon.log);
+  },
 });
 
 for (
