@@ -290,13 +290,10 @@ function repeatsScript(rest: string, info: string, script: string, variables: Va
 
 /** Returns the path before PATH_INFO if it ends with SCRIPT_NAME, which lacks the path of a context. */
 function contextPrefix(path: string, script: string, info: string): string | undefined {
-  for (let at = 0; at !== -1; at = path.indexOf("/", at + 1)) {
-    const prefix = encodedPrefix(path.slice(at), script);
-    if (prefix === undefined) continue;
-    const end = at + prefix.length;
-    if (samePath(path.slice(end), info)) return path.slice(0, end);
-  }
-  return undefined;
+  const decoded = decodePercent(path);
+  const end = script + info;
+  if (!decoded.endsWith(end)) return undefined;
+  return encodedPrefix(path, decoded.slice(0, decoded.length - info.length));
 }
 
 /** Removes slashes at the end. A regular expression would take quadratic time. */

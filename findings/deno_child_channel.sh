@@ -32,11 +32,13 @@ await lose();
 const before = descriptors();
 disconnected = 0;
 for (let i = 0; i < 10; i++) await lose();
-console.log(`${disconnected} disconnected, ${descriptors() - before} descriptors more`);
+// The runtime may hold one or two of its own at the moment.
+const more = descriptors() - before;
+console.log(`${disconnected} disconnected, ${more < 10 ? more : "10 or more"} descriptors more`);
 process.exit();
 JS
 deno --version | sed -n 1p
 node --version
-expect "Deno, of 10 children" "$(deno run --quiet --allow-all "$work/parent.mjs")" "0 disconnected, 10 descriptors more"
+expect "Deno, of 10 children" "$(deno run --quiet --allow-all "$work/parent.mjs")" "0 disconnected, 10 or more descriptors more"
 expect "Node, of 10 children" "$(node "$work/parent.mjs")" "10 disconnected, 0 descriptors more"
 conclude
