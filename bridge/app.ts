@@ -128,8 +128,8 @@ export interface AppOptions {
   basePath?: "auto" | "" | `/${string}`;
   /**
    * The proxies in front of the web server from which to take scheme, host and client address: the last values of
-   * `X-Forwarded-Proto`, `-Host` and `-For`, or where none of these is present of `Forwarded` (RFC 7239). An
-   * `X-Forwarded-For` that ends in no address leaves that of the proxy.
+   * `X-Forwarded-Proto`, `-Host` and `-For`, or where none of these is present of `Forwarded` (RFC 7239). If
+   * `X-Forwarded-For` does not end in an address, the client is the proxy.
    *
    * A list has IP addresses, ranges such as `10.0.0.0/8`, whose other bits must be 0, `"loopback"` for 127.0.0.0/8 and
    * ::1, and `"unix"` for a proxy that connects over a Unix socket. It is compared with REMOTE_ADDR, over HTTP with the

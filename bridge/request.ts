@@ -19,7 +19,7 @@ const AUTHORITY = /^(?:[\w.~!$&'()*+,;=%-]+|\[[0-9a-f:.]+\])(?::\d{0,5})?$/i;
 /** Methods whose requests usually have a body. */
 const HAS_BODY = /^P(?:OST|UT|ATCH)$/i;
 /**
- * Header fields that no `HTTP_*` variable stands for: those of the connection (A23), those that have variables of
+ * Header fields without an `HTTP_*` variable: those of the connection (A23), those that have variables of
  * their own (A25), and `Proxy` (A27).
  */
 export const NO_VARIABLE: ReadonlySet<string> = new Set([

@@ -1,6 +1,6 @@
 import type { Variables } from "../wire/variables.ts";
 
-/** What a web server does that its other variables do not show: only its name does. */
+/** What a web server does that only its name shows, and no other variable. */
 export interface ServerQuirks {
   /** How SERVER_SOFTWARE begins. */
   readonly software: string;

@@ -16,7 +16,7 @@ import { runtime } from "../io/runtime.ts";
 
 /** How long other clients of the application may have to wait by default, in milliseconds. */
 const MAX_WAIT = 100;
-/** How long a connection is used by default while no client seems to wait, in milliseconds. A balancer can hide those that do. */
+/** How long a connection is used by default while no client seems to wait, in milliseconds. A balancer can hide clients that wait. */
 const MAX_AGE = 1000;
 
 /** Limits of {@linkcode ApplicationConnections}. */
@@ -87,7 +87,7 @@ export class ApplicationConnections {
   /**
    * Opens a connection for a round trip.
    *
-   * @param mayWait Whether it may be one that has carried a request, where a new one would have to wait.
+   * @param mayWait Whether it may be a used connection where a new one would have to wait.
    * @returns The connection, or undefined if the round trip was aborted meanwhile.
    * @throws {ProtocolError} If connecting fails: 503 if too many are open or wait, 504 if it takes too long, else 502.
    */

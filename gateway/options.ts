@@ -1,5 +1,5 @@
 /**
- * What a gateway is, and its options.
+ * The type of gateways, and their options.
  *
  * @module
  */

@@ -100,7 +100,7 @@ export class FileSender {
     const root = realPath(this.#root)?.replace(/\/*$/, "/");
     if (root === undefined) throw refuse(`the folder ${this.#root} does not exist`);
     const file = realPath(path);
-    // To the application a file elsewhere looks like one that does not exist.
+    // Each is a 404, so that an application cannot find out which files exist elsewhere.
     if (file === undefined) throw refuse(`${path} does not exist`);
     if (!file.startsWith(root)) throw refuse(`${file} is not in ${root}`);
     if (!runtime.statSync(file).isFile) throw refuse(`${file} is not a regular file`);

@@ -25,7 +25,7 @@ export interface ChannelHandler {
   failed(error: unknown): void;
 }
 
-/** The error of a channel whose peer has stopped reading: unlike one that has left, it deserves a line in the log. */
+/** The error of a channel whose peer has stopped reading. It is logged, unlike that of a peer that has closed. */
 export class StallError extends Error {}
 
 /** Large enough for most requests, small enough for idle connections. */
@@ -188,8 +188,8 @@ export class Channel {
   }
 
   /**
-   * Resolves when bytes that have already arrived are read: turns of the event loop complete the pending read. Each
-   * caller has turns of its own, so that no other's work lies between the read and what the caller does.
+   * Resolves when bytes that have already arrived are read: turns of the event loop complete the pending read. Callers
+   * take turns, so that no other code runs between the read and the caller.
    */
   polled(): Promise<void> {
     return poll = poll.then(async () => {

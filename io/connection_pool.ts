@@ -18,7 +18,7 @@ export interface PoolOptions {
   maxAge: number;
   /**
    * How long other clients may have to wait for a process, in milliseconds. Connections close in turn unless a new one
-   * has been served since: those that waited before it are then served, too.
+   * has been served since then: those that waited before it are served, too.
    */
   maxWait: number;
   /** How long connecting may take, in milliseconds. */
@@ -171,10 +171,10 @@ export class ConnectionPool<Connection extends PooledConnection> {
   #served = 0;
   /** The number of connections beyond which one has been seen to wait. */
   #limit = Infinity;
-  /** In the order in which they came. */
+  /** In the order of their arrival. */
   #waiters: Waiter<Connection>[] = [];
   #waking: ReturnType<typeof setTimeout> | undefined;
-  /** When the last connection was opened that has been served: nobody waits since before. */
+  /** When the last connection was opened that has been served: no older one waits. */
   #servedSince = -Infinity;
   /** When a connection was last closed so that another may show this. */
   #replacedAt = -Infinity;
@@ -436,7 +436,7 @@ export class PoolShare<Connection extends PooledConnection> implements Ticked {
   /**
    * Opens a connection.
    *
-   * @param mayWait Whether it may be one that has carried a request, where a new one would have to wait.
+   * @param mayWait Whether it may be a used connection where a new one would have to wait.
    * @throws {PoolFullError} If the maximum number is in use.
    */
   async connect(mayWait = false): Promise<Connection> {

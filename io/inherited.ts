@@ -49,7 +49,7 @@ export async function inheritedListener(options: InheritedListenerOptions = {}):
 /**
  * Listens on standard input if it is a listening socket, as when a web server spawns a FastCGI application. Otherwise
  * returns whether it is a stream (a pipe or a connection), as the body of a CGI request is. Only an attempt to listen
- * distinguishes a listening socket from a connection, and that of node:net closes a connection.
+ * distinguishes a listening socket from a connection, and node:net closes a connection when it tries.
  */
 export async function openStandardInput(): Promise<Listener | "stream" | "other"> {
   const { fstatSync } = await import("node:fs");

@@ -190,7 +190,7 @@ export class LineQueue {
     this.#waiting -= count;
   }
 
-  /** Drops the lines of a write that has failed. Of one that is torn, the next write begins with the rest. */
+  /** Drops the lines of a write that has failed. If a line is torn, the next write begins with its rest. */
   #failed(part: Part, end: number, { message }: Error): void {
     const { bytes, at } = part;
     if (this.#trouble !== "failing") {

@@ -8,7 +8,7 @@ import { type DenoOnly, denoOnly, runtime, type RuntimeFileInfo } from "./runtim
 /** Options of {@linkcode listen}. */
 export interface ListenOptions {
   /**
-   * The mode of a Unix socket's file, an integer from 0: who may write may connect.
+   * The mode of a Unix socket's file, an integer from 0: a user who may write to it may connect.
    *
    * @default 0o660
    */

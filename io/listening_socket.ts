@@ -26,8 +26,8 @@ export interface ListeningSocket {
 export const BACKLOG_VARIABLE = "GATEHOUSE_BACKLOG";
 
 /**
- * The number of connections that may wait at an inherited socket. Opening it can set it again, so it must not be less than
- * that with which it was opened: systemd sets 2^30, which the system reduces to its maximum.
+ * The number of connections that may wait at an inherited socket. Opening it can set it again, so it must be at least
+ * the one that it was opened with: systemd sets 2^30, which the system reduces to its maximum.
  */
 export function inheritedBacklog(): number {
   return Number(grantedVariable(BACKLOG_VARIABLE)) || MAX_BACKLOG;

@@ -38,7 +38,7 @@ export class LogFile implements LineOutput, Disposable {
     return this.#file.writeSync(bytes);
   }
 
-  /** Opens the file again. Never throws: where that fails, the lines go on into the one that is open. */
+  /** Opens the file again. Never throws: if that fails, lines still go to the open file. */
   reopen(): void {
     const before = this.#file;
     try {
@@ -47,7 +47,7 @@ export class LogFile implements LineOutput, Disposable {
       return logLine(
         `Cannot open ${this.#path} again: ${
           (error as Error).message
-        }. Lines go on into the file that was open. ` +
+        }. Lines still go to the file that was open. ` +
           "Let this user create the file, then send SIGHUP again",
       );
     }

@@ -1,6 +1,6 @@
 /**
- * The undocumented parts of the runtime that Gatehouse reads: each with its reason, the version that it was seen on, how
- * it is checked, and what is done without it.
+ * The undocumented parts of the runtime that Gatehouse reads: each with its reason, the version that it was seen on, its
+ * check, and its fallback.
  *
  * @module
  */
@@ -462,8 +462,8 @@ export function setGuard(headers: Headers, guard: "immutable" | "request"): bool
 let fieldsKey: symbol | null | undefined;
 
 /**
- * Returns the names and values of headers, neither sorted nor joined, and with names as they were given. What is added to
- * them is added to the headers, unchecked. Reads a private field, as `append()` and `forEach()` cost more than the rest of
+ * Returns the names and values of headers, neither sorted nor joined, and with names as they were given. A pair that is
+ * added to the list is added to the headers, unchecked. Reads a private field, as `append()` and `forEach()` cost more than the rest of
  * a request with many fields. Returns undefined if the field is missing or, in a sample, does not do this; and for
  * headers that do not have all of their fields yet. Seen on Deno 2.9.6.
  */

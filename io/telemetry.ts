@@ -213,13 +213,13 @@ export class RequestTrace {
     return this.#span?.spanContext().traceId;
   }
 
-  /** Calls a function in whose context, and in that of all it starts, the span is the active one. */
+  /** Calls a function with the span as the active one, also in all that the function starts. */
   run<T>(call: () => T): T {
     return contextManager.with(this.#context, call, undefined);
   }
 
   /**
-   * Records what the app gets.
+   * Records the request as the app gets it.
    *
    * @param href The URL that the client has requested.
    */
@@ -267,7 +267,7 @@ export class RequestTrace {
     meters?.received.record(this.#bodyLength, this.#attributes);
   }
 
-  /** Sets each attribute once: Deno exports one that is set again twice. */
+  /** Sets each attribute once: Deno exports an attribute twice if it is set again. */
   #describeResponse(span: Span): void {
     if (this.#active === undefined) {
       span.setAttribute("http.request.method", this.#attributes["http.request.method"]);
@@ -350,7 +350,7 @@ export class CallTrace {
     } else if (status >= 400) {
       span.setStatus({ code: ERROR, message: this.#response!.statusText });
     }
-    // Each attribute once, as Deno exports one that is set again twice.
+    // Each attribute once, as Deno exports an attribute twice if it is set again.
     span.setAttributes({
       ...(status > 0 ? { "http.response.status_code": String(status) } : {}),
       ...(status >= 400 ? { "error.type": String(status) } : {}),

@@ -37,7 +37,7 @@ function onUnload(): void {
 export class ProcessGroup {
   /** Resolves when the process itself has ended, whether or not its children have. */
   readonly status: Promise<CommandStatus>;
-  /** Resolves when all that was written to stderr has been logged, which may be after `status`. */
+  /** Resolves when all of stderr has been logged, which may be after `status`. */
   readonly logged: Promise<void>;
   /** The standard output of the process. */
   readonly stdout: StreamReader;

@@ -37,7 +37,7 @@ export interface SupervisorOptions {
 export const SERVING = "serving";
 /** The messages that a supervisor's process obeys. They stand for the signals of these names. */
 export type Order = "SIGTERM" | "SIGHUP" | "SIGKILL";
-/** The exit code of a supervisor of which no worker starts. */
+/** The exit code of a supervisor if no worker starts. */
 export const NO_WORKER = 3;
 /** The same if the last of them has ended as it takes more than `maxMemory`. */
 export const TOO_LARGE = 4;

@@ -21,7 +21,7 @@ class TrustedProxies {
   /** The last address and whether it is one of them. */
   #last = { address: "", trusted: false };
 
-  /** @throws {TypeError} If an entry is not one of those that the option has. */
+  /** @throws {TypeError} If an entry is invalid. */
   constructor(list: readonly string[]) {
     this.#unix = list.includes("unix");
     const addresses = list.filter((entry) => entry !== "unix")
@@ -58,7 +58,7 @@ function readList(list: readonly string[]): TrustedProxies {
 /**
  * Checks the option `trustForwarded`.
  *
- * @throws {TypeError} If it is neither a boolean nor a list of what it may have.
+ * @throws {TypeError} If it is neither a boolean nor a valid list.
  */
 export function checkTrust({ trustForwarded = false }: AppOptions): void {
   if (Array.isArray(trustForwarded)) readList(trustForwarded);

@@ -72,7 +72,7 @@ export class HTTPDeadline implements Ticked, Limited {
   }
 
   /**
-   * Drops the rest of a body of which the app has read a part, as the connection would else stay as it is. Resolves at
+   * Drops the rest of a body that the app has read in part: otherwise the connection would stay open. Resolves at
    * the end of the body; at once if there is nothing to do.
    */
   async drain(): Promise<void> {

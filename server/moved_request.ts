@@ -2,7 +2,7 @@ import type { ByteCount } from "./byte_count.ts";
 import { createLazyRequest, type RequestParts } from "./lazy_request.ts";
 import { nativeSignal, setGuard } from "../io/private_fields.ts";
 
-/** What a request of `Deno.serve` has in place of its own, where its app must respond in time. */
+/** The signal and the body of a request of `Deno.serve` whose app must respond in time. */
 export interface Limited {
   readonly signal: AbortSignal;
   /** Returns the body, whose reads fail once the time is over. */

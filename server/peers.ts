@@ -11,7 +11,7 @@ import type { Addr } from "../io/addr.ts";
  */
 export function checkExposure(addr: Addr, allowed: boolean, option: string): void {
   if (allowed || addr.transport === "unix") return;
-  // Who can connect to another kind of address, such as that of a virtual machine, is not known.
+  // It is unknown who can connect to another kind of address, such as that of a virtual machine.
   const hostname = "hostname" in addr ? addr.hostname : undefined;
   if (hostname !== undefined && isLoopback(hostname)) return;
   throw new Error(

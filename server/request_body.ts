@@ -32,7 +32,7 @@ export class RequestBody {
   /** The error that it failed with. */
   error: unknown;
   /**
-   * Complete: the app gets what is buffered, then the end. Failed: the same, then the error. Discarded: the app will not
+   * Complete: the app gets the buffered bytes, then the end. Failed: the same, then the error. Discarded: the app will not
    * read it, and received bytes are dropped.
    */
   #phase: "receiving" | "complete" | "failed" | "discarded" = "receiving";

@@ -161,7 +161,7 @@ export function declaredLength(response: Response): number | undefined {
   return text !== null && DIGITS.test(text) && !isBodyDecoded(response) ? Number(text) : undefined;
 }
 
-/** What a field is, by its name. */
+/** How a field of a name is sent. */
 interface FieldKind {
   /** The name in lower case. */
   name: string;
@@ -175,7 +175,7 @@ interface FieldKind {
 const kinds = new Map<string, FieldKind>();
 const MAX_KINDS = 256;
 
-/** Returns what a field is. @param name In lower case. */
+/** Returns how a field is sent. @param name In lower case. */
 function fieldKind(name: string): FieldKind {
   let kind = kinds.get(name);
   if (kind === undefined) {
@@ -203,7 +203,7 @@ function sentName(name: string): string {
 const FEW = 64;
 
 /**
- * Returns the fields of headers, of which those of one name are joined, but for cookies. They are in the order in which
+ * Returns the fields of headers. Those of one name are joined, except for cookies. They are in the order in which
  * the app has added them, as sorting costs more than the rest; many are sorted.
  */
 function fieldsOf(headers: Headers): [kind: FieldKind, value: string][] {

@@ -12,7 +12,7 @@ const FORWARDED: ReadonlyArray<[field: string, variable: string]> = [
  * Returns those of the variables that `requestURL()` and `trustedForwarded()` read for an ordinary request of
  * `Deno.serve`, which cost less than all. Returns undefined if the request is not ordinary.
  *
- * @param forwarded Whether what a proxy says of it is read.
+ * @param forwarded Whether the fields of proxies are read.
  */
 export function createURLVariables(
   request: Request,
