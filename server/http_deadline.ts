@@ -72,7 +72,7 @@ export class HTTPDeadline implements Ticked, Limited {
   }
 
   /**
-   * Drops the rest of a body that the app has read in part: otherwise the connection would stay open. Resolves at
+   * Drops the rest of a body that the app has read in part: otherwise the connection would hang. Resolves at
    * the end of the body; at once if there is nothing to do.
    */
   async drain(): Promise<void> {
