@@ -24,7 +24,9 @@ export type Metric =
   | "buffers"
   | "resident"
   | "wall"
-  | "processor";
+  | "processor"
+  | "processes"
+  | "shared";
 
 /** One measurement of one peer. */
 export type Sample = Partial<Record<Metric, number>>;
@@ -46,6 +48,8 @@ export const METRICS: Record<Metric, { label: string; more?: boolean; digits?: n
   resident: { label: "resident, KiB each", digits: 1 },
   wall: { label: "ms", digits: 1 },
   processor: { label: "CPU, ms", digits: 1 },
+  processes: { label: "processes" },
+  shared: { label: "PSS of all, MiB", digits: 1 },
 };
 
 /** How long and how often to measure. */
@@ -274,6 +278,43 @@ function gateway(load: Omit<Steady, "app" | "expected" | "unpinned"> & { peers: 
   return steady({ ...load, app: "hello", expected: "Hello, world", unpinned: true, metrics });
 }
 
+/** Creates a load of CGI scripts. */
+function scripts(key: string, title: string, peers: Peer[]): Load {
+  const run = async ({ command, env, user }: Running, prefix: string[]) => {
+    const id = String(user);
+    const as = user === undefined
+      ? []
+      : ["setpriv", `--reuid=${id}`, `--regid=${id}`, "--clear-groups"];
+    return await output([...as, ...prefix, ...command!], { env });
+  };
+  return {
+    key,
+    title,
+    turns: 5,
+    setting: { app: "hello" },
+    peers,
+    metrics: ["wall", "processor"],
+    async check(running) {
+      const text = await run(running, []);
+      if (!text.endsWith("Hello, world") && !text.endsWith("Hello, world\n")) {
+        throw new Error(
+          `Cannot measure as the script must print "Hello, world": it prints ${
+            JSON.stringify(text.slice(0, 200))
+          }`,
+        );
+      }
+    },
+    async measure(running, { generator: { starter } }) {
+      const text = await run(running, pinned(cores?.server, [starter, String(STARTS)]));
+      const runs = text.trim().split("\n").map((line) => line.split(" ").map(Number));
+      return {
+        wall: median(runs.map(([wall]) => wall)),
+        processor: median(runs.map(([_, cpu]) => cpu)),
+      };
+    },
+  };
+}
+
 const hello = { app: "hello", spec: { path: "/hello" }, expected: "Hello, world" };
 
 /** What a proxy says of the client. */
@@ -466,6 +507,37 @@ export const LOADS: Load[] = [
     unpinned: true,
     peers: [deployed.deployedServe, deployed.deployedDeno],
   }),
+  steady({
+    key: "workers-compute-new",
+    title: "A millisecond of computing, a new connection for each request, 16 at once",
+    app: "compute",
+    spec: { path: "/compute" },
+    expected: "computed",
+    connections: 16,
+    keep: false,
+    unpinned: true,
+    peers: [peers.twoWorkers, peers.gatehouse],
+  }),
+  {
+    key: "memory",
+    title: "Memory of workers, with shared pages divided by those who share them (PSS)",
+    absolute: true,
+    setting: { app: "hello", unpinned: true },
+    peers: [peers.twoWorkers, peers.twoWorkersInherited, peers.oneWorker, peers.gatehouse],
+    metrics: ["shared", "processes"],
+    fresh: true,
+    async measure(running, { generator, seconds }) {
+      await generator.run({
+        protocol: running.protocol,
+        port: running.port,
+        request: bytesOf(running, hello.spec, true),
+        connections: 16,
+        seconds,
+      });
+      const { processes, bytes } = await running.processes[0].sharedMemory();
+      return { processes, shared: bytes / MIB };
+    },
+  },
   large("up", "POST 1 GiB in one request, read into one buffer", "upload", upload),
   large("up-chunks", "POST 1 GiB in one request, read by `for await`", "chunks", upload),
   large("up-file", "POST 1 GiB in one request, piped to a file", "file", upload, ON_DENO),
@@ -604,47 +676,25 @@ export const LOADS: Load[] = [
       };
     },
   },
-  {
-    key: "cgi",
-    title: "A CGI script that says hello, from its start to its end",
-    turns: 5,
-    setting: { app: "hello" },
-    peers: [
-      peers.cgiGatehouse,
-      peers.cgiGatehouseOnly,
-      peers.cgiBundled,
-      peers.cgiOnlyBundled,
-      peers.cgiBare,
-      peers.cgiWebAPI,
-      peers.cgiPython,
-      peers.cgiPerl,
-      peers.cgiPerlModule,
-      peers.cgiPHP,
-      peers.cgiNode,
-    ],
-    metrics: ["wall", "processor"],
-    async check({ command, env }) {
-      const text = await output(command!, { env });
-      if (!text.endsWith("Hello, world") && !text.endsWith("Hello, world\n")) {
-        throw new Error(
-          `Cannot measure as the script must print "Hello, world": it prints ${
-            JSON.stringify(text.slice(0, 200))
-          }`,
-        );
-      }
-    },
-    async measure({ command, env }, { generator: { starter } }) {
-      const text = await output(
-        pinned(cores?.server, [starter, String(STARTS), ...command!]),
-        { env },
-      );
-      const runs = text.trim().split("\n").map((line) => line.split(" ").map(Number));
-      return {
-        wall: median(runs.map(([wall]) => wall)),
-        processor: median(runs.map(([_, cpu]) => cpu)),
-      };
-    },
-  },
+  scripts("cgi", "A CGI script that says hello, from its start to its end", [
+    peers.cgiGatehouse,
+    peers.cgiGatehouseOnly,
+    peers.cgiBundled,
+    peers.cgiOnlyBundled,
+    peers.cgiFloor,
+    peers.cgiBare,
+    peers.cgiWebAPI,
+    peers.cgiPython,
+    peers.cgiPerl,
+    peers.cgiPerlModule,
+    peers.cgiPHP,
+    peers.cgiNode,
+  ]),
+  scripts(
+    "cgi-deployed",
+    "The same with serveCGI(), run by a user who may write nothing",
+    peers.cgiDeployed,
+  ),
 ];
 
 /** Returns the median. */

@@ -15,6 +15,8 @@ export interface Running {
   behind?: Process[];
   command?: string[];
   env?: Record<string, string>;
+  /** The number of the user who runs the script, if it is not the one who runs this. */
+  user?: number;
 }
 
 /** How a load starts its peers. */
@@ -190,20 +192,26 @@ const NO_RECEIVER = "http://127.0.0.1:9";
 export const tracedGatehouse: Peer = traced(gatehouse, NO_RECEIVER);
 export const tracedDenoServe: Peer = traced(denoServe, NO_RECEIVER);
 
-/** Creates a peer: Gatehouse in several processes. */
-export function prefork(workers: number): Peer {
-  const name = `Gatehouse, ${workers} ${workers === 1 ? "worker" : "workers"}`;
+/** Creates a peer: Gatehouse in several processes. @param inherited Whether they share a socket that another program opens. */
+export function prefork(workers: number, inherited = false): Peer {
+  const short = `Gatehouse, ${workers} ${workers === 1 ? "worker" : "workers"}`;
+  const name = inherited ? `${short}, socket of spawn-fcgi` : short;
   return {
     name,
     short: name,
+    prepare() {
+      if (inherited) need("spawn-fcgi", "spawn-fcgi");
+      return Promise.resolve();
+    },
     start: (setting) =>
       startServer("fastcgi", setting, (port) => [
+        ...inherited ? ["spawn-fcgi", "-n", "-a", "127.0.0.1", "-p", String(port), "--"] : [],
         ...denoCommand("gatehouse_prefork.ts", [
           `--allow-net=127.0.0.1:${port}`,
           "--allow-run",
           "--allow-env",
         ]),
-        String(port),
+        inherited ? "fd:0" : `127.0.0.1:${port}`,
         setting.app,
         String(workers),
       ]),
@@ -213,6 +221,7 @@ export function prefork(workers: number): Peer {
 /** Serves the socket that it inherits. */
 export const oneWorker: Peer = prefork(1);
 export const twoWorkers: Peer = prefork(2);
+export const twoWorkersInherited: Peer = prefork(2, true);
 
 /** A program that was found or built. */
 interface Built {
@@ -430,15 +439,21 @@ export const cgiGatehouseOnly: Peer = denoScript(
   "serveCGI()",
   "gatehouse_cgi.ts",
 );
+/** Bundles a script. @param target A file, or the folder of several. */
+async function bundle(target: string, file: string, flags: string[] = []): Promise<void> {
+  const command = [Deno.execPath(), "bundle", "--quiet", "--no-config", ...flags];
+  const option = target.endsWith(".js") ? "--output" : "--outdir";
+  try {
+    await output([...command, option, target, `${PEERS}/cgi/${file}`]);
+  } catch {
+    throw new Unavailable("deno bundle cannot get esbuild from npm");
+  }
+}
+
 function bundledScript(name: string, short: string, file: string): Peer {
   return cgiScript(name, short, async (directory) => {
     const script = `${directory}/${file.replace(".ts", ".js")}`;
-    const bundle = [Deno.execPath(), "bundle", "--quiet", "--no-config", "--output", script];
-    try {
-      await output([...bundle, `${PEERS}/cgi/${file}`]);
-    } catch {
-      throw new Unavailable("deno bundle cannot get esbuild from npm");
-    }
+    await bundle(script, file);
     return denoCommand(script, ["--allow-env"]);
   });
 }
@@ -453,8 +468,66 @@ export const cgiOnlyBundled: Peer = bundledScript(
   "serveCGI(), bundled",
   "gatehouse_cgi.ts",
 );
+export const cgiFloor: Peer = denoScript("`deno run`, new Response", "floor", "response.ts");
 export const cgiBare: Peer = denoScript("bare `deno run`", "deno run", "bare.ts");
 export const cgiWebAPI: Peer = denoScript("`deno run`, Request and Response", "web", "web_api.ts");
+/** How a script is bundled for a web server. */
+const BUNDLES: [name: string, flags: string[]][] = [
+  ["bundled", []],
+  ["--minify", ["--minify"]],
+  ["--code-splitting", ["--code-splitting"]],
+  ["--sourcemap=inline", ["--sourcemap=inline"]],
+];
+
+/**
+ * Scripts as a web server's user runs them, who has no cache that it may write: without one, and with one that its owner
+ * has filled.
+ */
+export const cgiDeployed: Peer[] = [true, false].flatMap((cached) => [
+  ...BUNDLES.map(([name, flags]) => deployed(name, flags, cached)),
+  ...cached ? [deployed("not bundled", undefined, cached)] : [],
+]);
+
+function deployed(kind: string, flags: string[] | undefined, cached: boolean): Peer {
+  const name = `${kind}, ${cached ? "a read-only cache" : "no cache"}`;
+  const peer = cgiScript(name, name, async (directory) => {
+    if (Deno.uid() !== 0) throw new Unavailable("not root, which alone can run it as another user");
+    await Deno.chmod(directory, 0o755);
+    const folder = `${directory}/deployed-${kind.replaceAll(/\W+/g, "-")}-${cached}`;
+    await Deno.mkdir(folder);
+    const split = flags?.includes("--code-splitting") === true;
+    const script = flags === undefined
+      ? `${PEERS}/cgi/gatehouse_cgi.ts`
+      : split
+      ? `${folder}/gatehouse_cgi.js`
+      : `${folder}/hello.js`;
+    if (flags !== undefined) await bundle(split ? folder : script, "gatehouse_cgi.ts", flags);
+    const cache = `${folder}/cache`;
+    const run = denoCommand(script, ["--allow-env"]);
+    if (cached) await fill(cache, run);
+    return ["env", `DENO_DIR=${cached ? cache : "/nonexistent"}`, ...run];
+  });
+  return {
+    ...peer,
+    start: async (setting) => ({ ...await peer.start(setting), user: NOBODY }),
+  };
+}
+
+/** The number of the user who runs scripts and may write nothing. */
+const NOBODY = 65534;
+
+/** Fills a cache of compiled code as README does. */
+async function fill(cache: string, run: string[]): Promise<void> {
+  const env = { DENO_DIR: cache, GATEWAY_INTERFACE: "CGI/1.1", REQUEST_METHOD: "GET" };
+  for (let i = 0; i < 2; i++) await output(run, { env });
+  for await (const { name } of Deno.readDir(cache)) {
+    if (!/_v\d+$/.test(name)) continue;
+    for (const end of ["-shm", "-wal"]) {
+      (await Deno.open(`${cache}/${name}${end}`, { append: true, create: true })).close();
+    }
+  }
+}
+
 export const cgiNode: Peer = cgiScript(
   "Node.js",
   "Node.js",

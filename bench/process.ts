@@ -173,6 +173,18 @@ export class Process {
     return await this.#sum("VmRSS", "rss");
   }
 
+  /** Returns the memory of the process and its children, in bytes, with shared pages divided by those who share them. */
+  async sharedMemory(): Promise<{ processes: number; bytes: number }> {
+    const members = await this.#members();
+    const bytes = LINUX
+      ? members.reduce((sum, pid) => {
+        const text = Deno.readTextFileSync(`/proc/${pid}/smaps_rollup`);
+        return sum + Number(/^Pss:\s+(\d+)/m.exec(text)![1]) * 1024;
+      }, 0)
+      : NaN;
+    return { processes: members.length, bytes };
+  }
+
   /** Returns the peak memory since {@linkcode forgetPeak}, in bytes, or NaN on systems other than Linux. */
   async peak(): Promise<number> {
     return LINUX ? await this.#sum("VmHWM", "rss") : NaN;

@@ -1,9 +1,9 @@
 /** Gatehouse over FastCGI in several processes. */
 import { prefork } from "../../prefork.ts";
 
-const [port, load, workers] = Deno.args;
+const [address, load, workers] = Deno.args;
 await prefork({
-  listen: `127.0.0.1:${port}`,
+  listen: address,
   workers: Number(workers),
   command: [
     "run",
