@@ -76,6 +76,7 @@ const prefork = new Suite("Apache", {
 const site = (port: number, differences: Partial<Site> = {}): Site => ({
   host: `127.0.0.1:${port}`,
   chunked: "streamed",
+  cookies: "a=1, b=2",
   ...differences,
 });
 const cgi = { base: "/cgi-bin/app.ts", protocol: "cgi", disconnect: "killed" } as const;

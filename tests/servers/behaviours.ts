@@ -25,6 +25,8 @@ export interface Site {
   pipes?: "perhaps";
   /** Whether Authorization reaches the app (rule A28). */
   authorization?: boolean;
+  /** How two Cookie fields, of `a=1` and `b=2`, reach the app. @default "a=1; b=2" */
+  cookies?: string;
   /** What happens to the app when the client disconnects during the response (rules B22, C21). */
   disconnect?: "aborted" | "killed";
   /** What the client sees of a truncated response: an error, a whole body, or an error page after it (rule B17). */
@@ -301,6 +303,11 @@ const BEHAVIOURS: Record<string, (site: Given, rig: Rig) => Promise<void>> = {
     ]);
     assertEquals(headers.authorization, site.authorization === false ? undefined : "Basic dTpw");
     assertEquals(variables.REMOTE_ADDR, "127.0.0.1");
+  },
+
+  "two Cookie fields reach the app": async (site) => {
+    const { headers } = await see(site, "/headers", [["Cookie", "a=1"], ["Cookie", "b=2"]]);
+    assertEquals(headers.cookie, site.cookies ?? "a=1; b=2");
   },
 
   "an error is logged and not shown": async (site, rig) => {

@@ -33,6 +33,7 @@ async function minorVersion(): Promise<number> {
 
 const site = (port: number, minor: number, differences: Partial<Site> = {}): Site => ({
   host: `127.0.0.1:${port}`,
+  cookies: "a=1, b=2",
   leaksStatus: true,
   truncated: "whole",
   // capture_stderr has no effect before 2.7.

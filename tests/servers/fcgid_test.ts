@@ -47,7 +47,11 @@ FcgidProcessTableFile ${rig.dir}/fcgid_shm
   });
 });
 
-const site = (port: number): Site => ({ host: `127.0.0.1:${port}`, base: "/app/app.fcgi" });
+const site = (port: number): Site => ({
+  host: `127.0.0.1:${port}`,
+  base: "/app/app.fcgi",
+  cookies: "a=1, b=2",
+});
 
 behaviours(fcgid, "AddHandler", ({ list }) => ({ ...site(list), truncated: "page" }));
 

@@ -56,6 +56,7 @@ ${Deno.uid() === 0 ? config : config.replace(/^user: .*$/m, "")}
 const site = (port: number, differences: Partial<Site> = {}): Site => ({
   host: `127.0.0.1:${port}`,
   dots: "/d/y//z",
+  cookies: "a=1;b=2",
   closesAfterHead: true,
   truncated: "whole",
   ...differences,

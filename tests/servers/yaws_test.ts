@@ -28,6 +28,7 @@ const yaws = new Suite("Yaws", { yaws: "yaws" }, async (rig) => {
 const site = (port: number, differences: Partial<Site> = {}): Site => ({
   host: `127.0.0.1:${port}`,
   chunked: "streamed",
+  cookies: "a=1;b=2",
   emptyType: "text/html",
   encodesFields: true,
   log,
