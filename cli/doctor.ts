@@ -19,6 +19,7 @@ import {
 import { findCompiling } from "./doctor/compiled.ts";
 import { judge, startFailure } from "./doctor/judge.ts";
 import { printFinding, printFindings } from "./doctor/finding.ts";
+import { examineScriptLabels } from "./doctor/selinux.ts";
 import { isServer, runServer } from "./doctor/servers.ts";
 import {
   scriptNameOf,
@@ -167,11 +168,16 @@ async function examineScript(options: TrialOptions): Promise<number> {
   const { findings, ...known } = await examine(options, find);
   console.log(`${printable(script)}, run by ${user.name}`);
   const { file } = known;
+  // What this user runs itself is none of a web server's.
+  const labels = file === undefined || user.uid === Deno.uid()
+    ? []
+    : examineScriptLabels(file, known.first);
   const refusal = file === undefined ? "" : refuseTrial(file, user, findings);
   if (file === undefined || refusal !== undefined) {
-    printFindings(findings);
+    const all = [...findings, ...labels];
+    printFindings(all);
     if (refusal) console.log(`\nNot tried, ${printable(refusal)}`);
-    return findings.length === 0 ? 0 : 1;
+    return all.length === 0 ? 0 : 1;
   }
   const trial = await tryScript(options);
   const shown = { ...options, ...known, ...trial, file, find };
@@ -182,14 +188,14 @@ async function examineScript(options: TrialOptions): Promise<number> {
     : findings.some(preventsStart) || findings.some(({ id }) => id === cause.id)
     ? findings
     : [...findings, cause];
-  printFindings(all);
+  printFindings([...all, ...labels]);
   // A request that changes something is not repeated.
   if (all.length === 0 && body === undefined) {
     const slow = await findCompiling(shown);
     if (slow !== undefined) printFinding(slow);
   }
   printTrial(trial);
-  return all.length === 0 ? 0 : 1;
+  return all.length + labels.length === 0 ? 0 : 1;
 }
 
 /** Returns why a script must not be run, or undefined if it may. */

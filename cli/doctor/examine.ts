@@ -187,7 +187,7 @@ function addFirstLine(
 }
 
 /** Reads the beginning of a script, as a sparse file may be larger than the memory; undefined if this user may not. */
-async function readStart(file: string): Promise<string | undefined> {
+export async function readStart(file: string): Promise<string | undefined> {
   const bytes = new Uint8Array(MAX_SOURCE);
   let length = 0;
   try {

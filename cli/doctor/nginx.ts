@@ -46,7 +46,8 @@ export async function examineNginx({ file, userName, script, ms }: Examined): Pr
     const more = pass === undefined
       ? []
       : [...examinePass(pass), ...await examineAddresses([pass], user, ms)];
-    return { user, passes: 0, addresses: [], findings: [...findings, ...more] };
+    const addresses = pass === undefined ? [] : addressesOf([pass]);
+    return { user, passes: 0, addresses, findings: [...findings, ...more] };
   }
   const findings = [
     ...[...emptyIncludes(config)].map((include) =>

@@ -9,8 +9,12 @@ import { shellQuote } from "../../debug/shell_command.ts";
 import { printable } from "../../io/printable.ts";
 import type { Arguments } from "../arguments.ts";
 import { Failure, UsageError } from "../errors.ts";
+import { readStart } from "./examine.ts";
 import { printFindings } from "./finding.ts";
+import { parseFirstLine } from "./first_line.ts";
+import { realPath } from "./programs.ts";
 import type { Examined, Report } from "./report.ts";
+import { examineConnections, examineScriptLabels } from "./selinux.ts";
 import { stat } from "./user.ts";
 
 /** A web server whose configuration can be read. */
@@ -72,7 +76,17 @@ export async function examineServer(
   const file = configurationOf(name, args.text("conf"));
   const ms = (args.number("timeout", 1) ?? 10) * 1000;
   const examined = { file, userName: args.text("user"), script, ms };
-  return { file, report: await SERVERS[name].examine(examined) };
+  const report = await SERVERS[name].examine(examined);
+  // fcgiwrap, which runs scripts for nginx, is a daemon.
+  const labels = script === undefined || name === "nginx"
+    ? []
+    : examineScriptLabels(realPath(script), parseFirstLine(await readFirstLine(script)));
+  const findings = [...report.findings, ...labels, ...examineConnections(report.addresses)];
+  return { file, report: { ...report, findings } };
+}
+
+async function readFirstLine(script: string): Promise<string> {
+  return (await readStart(script))?.split("\n", 1)[0] ?? "";
 }
 
 /** Examines a web server. @returns The exit code. */

@@ -6,6 +6,7 @@ import { FINDINGS } from "../../cli/doctor/findings.ts";
 import { LIGHTTPD_FINDINGS } from "../../cli/doctor/lighttpd.ts";
 import { NGINX_FINDINGS } from "../../cli/doctor/nginx.ts";
 import { NGINX_SCRIPT_FINDINGS } from "../../cli/doctor/nginx_script.ts";
+import { SELINUX_FINDINGS } from "../../cli/doctor/selinux.ts";
 import { SITE_FINDINGS } from "../../cli/doctor/site.ts";
 import { eventually } from "../servers/harness.ts";
 import { ROOT } from "../testing/daemon.ts";
@@ -149,6 +150,7 @@ Deno.test("docs/troubleshooting.md has what doctor finds", () => {
     APACHE_SCRIPT_FINDINGS,
     LIGHTTPD_FINDINGS,
     SITE_FINDINGS,
+    SELINUX_FINDINGS,
   ].flatMap(Object.keys);
   assertEquals(anchors.sort(), [...new Set([...scripts, ...servers])].sort());
 });
