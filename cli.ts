@@ -20,6 +20,7 @@ import { closest } from "./cli/closest.ts";
 import { Failure, formatFailure, UsageError } from "./cli/errors.ts";
 import { SPECIFIER, VERSION } from "./cli/version.ts";
 import { logLine } from "./io/log.ts";
+import { requireDeno } from "./io/runtime.ts";
 import { exit } from "./process/exit.ts";
 
 /** The module of a command. */
@@ -165,5 +166,11 @@ function similarCommand(name: string): string | undefined {
   return closest(name, name.startsWith("-") ? options : COMMANDS.map(({ name }) => name));
 }
 
-// Without a code, Deno.exitCode applies: a worker that lost its supervisor sets it.
-if (import.meta.main) exit(await main(Deno.args) || undefined);
+if (import.meta.main) {
+  requireDeno(
+    "run this command line",
+    "Install Deno, https://deno.com; to serve an app here, call serve() or serveFastCGI() in a file and run that",
+  );
+  // Without a code, Deno.exitCode applies: a worker that lost its supervisor sets it.
+  exit(await main(Deno.args) || undefined);
+}

@@ -1,30 +1,82 @@
 /**
  * Sends many requests to a FastCGI server, directly and through a gateway, among clients that disconnect, close one
- * side, never read, send garbage or are slow: `deno task soak [--requests N] [--seed N]`. In the end every handler must
- * be settled, and descriptors, timers and the heap back where they were.
+ * side, never read, send garbage or are slow: `deno task soak [--requests N] [--seed N] [--runtime node|bun]`. In the end
+ * every handler must be settled, and descriptors, timers and the heap back where they were. On another runtime the server
+ * is a process of its own, and its resident memory is printed.
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { serveFastCGI } from "../fastcgi.ts";
-import { fastCGIGateway, type Gateway } from "../gateway.ts";
+import { fastCGIGateway, fetchFastCGI, type Gateway } from "../gateway.ts";
 import { Random } from "../tests/fuzz/bytes.ts";
 import { concat, pattern } from "../tests/testing/bytes.ts";
 import { deadline } from "../tests/testing/deadline.ts";
 import { FastCGIClient, request, variables } from "../tests/testing/fastcgi_client.ts";
 import { beginRequest, params, stdin, stdinEnd } from "../tests/testing/fastcgi_records.ts";
+import { app, handlers, type State, turn, waiting } from "./soak_app.ts";
 
 /** How many clients there are at once. */
 const CLIENTS = 32;
 /** How many requests are sent before the base is measured. */
 const WARM_UP = 5000;
+/** How many lines of output there are while requests are sent. */
+const REPORTS = 10;
 /** How much more memory may be in use than at the base, in bytes. */
 const HEAP_TOLERANCE = 8_000_000;
-const LARGE = 300_000;
 const SMALL_BODY = pattern(5000);
 const LARGE_BODY = pattern(200_000);
 
-const args = parseArgs(Deno.args, { string: ["requests", "seed"] });
+const args = parseArgs(Deno.args, { string: ["requests", "seed", "runtime"] });
 const requests = Number(args.requests ?? 100_000);
 const seed = Number(args.seed ?? 1);
+
+/** A server on another runtime. */
+class OtherServer {
+  readonly port: number;
+  readonly #child: Deno.ChildProcess;
+
+  private constructor(child: Deno.ChildProcess, port: number) {
+    this.#child = child;
+    this.port = port;
+  }
+
+  static async start(runtime: string): Promise<OtherServer> {
+    const flags = runtime === "node" ? ["--expose-gc"] : [];
+    const child = new Deno.Command(runtime, {
+      args: [...flags, new URL("soak_app.ts", import.meta.url).pathname],
+      stdin: "null",
+      stdout: "piped",
+    }).spawn();
+    const { value = "" } = await child.stdout.pipeThrough(new TextDecoderStream()).getReader()
+      .read();
+    return new OtherServer(child, JSON.parse(value).port);
+  }
+
+  /** Returns its state, after a garbage collection if wanted. */
+  async state(collect = false): Promise<State> {
+    const path = collect ? "/state?gc" : "/state";
+    const response = await fetchFastCGI(url(path), `127.0.0.1:${this.port}`, { log() {} });
+    return await response.json();
+  }
+
+  /** Waits until it has no more descriptors than before, and all handlers have settled. */
+  async quiet(descriptors: number): Promise<void> {
+    const wait = async () => {
+      while (true) {
+        const state = await this.state();
+        if (state.descriptors <= descriptors && state.started === state.settled) return;
+        await new Promise((resolve) => setTimeout(resolve, 100));
+      }
+    };
+    await deadline(wait(), "the end of all requests", 60_000).catch(({ message }) =>
+      wrong.push(message)
+    );
+  }
+
+  async stop(): Promise<void> {
+    this.#child.kill("SIGKILL");
+    await this.#child.status;
+  }
+}
 
 /** The timers that neither have fired nor were cleared. */
 const timers = new Set<unknown>();
@@ -55,56 +107,11 @@ function countTimers(): void {
   });
 }
 
-/** Called when the app gets the request with a number. */
-const waiting = new Map<string, () => void>();
 let waits = 0;
 
-const turn = () => new Promise((resolve) => setTimeout(resolve, 0));
-
-const handlers = { started: 0, settled: 0 };
 const wrong: string[] = [];
 /** How many requests of the current round have begun; 0 between rounds. */
 let begun = 0;
-
-async function app(request: Request): Promise<Response> {
-  handlers.started++;
-  try {
-    const { pathname, search } = new URL(request.url);
-    switch (pathname) {
-      case "/echo":
-        return new Response(await request.bytes());
-      case "/pipe":
-        return new Response(request.body);
-      case "/large":
-        return new Response(new Uint8Array(LARGE));
-      case "/stream": {
-        let left = 5;
-        return new Response(
-          new ReadableStream({
-            async pull(controller) {
-              await turn();
-              if (left-- === 0) controller.close();
-              else controller.enqueue(new Uint8Array(1000));
-            },
-          }),
-        );
-      }
-      case "/throws":
-        throw new Error("thrown");
-      case "/wait":
-        waiting.get(search.slice(1))?.();
-        waiting.delete(search.slice(1));
-        if (!request.signal.aborted) {
-          await new Promise((resolve) => request.signal.addEventListener("abort", resolve));
-        }
-        return new Response("aborted");
-      default:
-        return new Response("ok");
-    }
-  } finally {
-    handlers.settled++;
-  }
-}
 
 /** What the requests of a round go to. */
 interface Site {
@@ -156,7 +163,8 @@ const KINDS: Record<string, [weight: number, run: (site: Site) => Promise<void>]
     const path = `/wait?${waits++}`;
     const response = gateway(new Request(url(path), { signal: controller.signal }));
     // Not before: Deno.connect (2.9.6) leaves its socket open if its signal aborts just as it connects.
-    await arrived.promise;
+    if (other === undefined) await arrived.promise;
+    else for (let i = 0; i < 3; i++) await turn();
     controller.abort();
     await (await response).body?.cancel();
   }],
@@ -215,20 +223,22 @@ const KINDS: Record<string, [weight: number, run: (site: Site) => Promise<void>]
 const BAG = Object.entries(KINDS).flatMap(([name, [weight]]) => Array<string>(weight).fill(name));
 
 /** Sends so many requests, then stops server and gateway. */
-async function round(count: number, report: (sent: number) => void): Promise<Map<string, number>> {
+async function round(
+  count: number,
+  report: (sent: number) => void | Promise<void>,
+): Promise<Map<string, number>> {
   const random = new Random(seed);
   const sent = new Map<string, number>();
   const log = () => {};
-  const server = serveFastCGI(app, Deno.listen({ hostname: "127.0.0.1", port: 0 }), {
-    log,
-    logTo: "log",
-  });
-  const { port } = server.addr as Deno.NetAddr;
+  const server = other === undefined
+    ? serveFastCGI(app, Deno.listen({ hostname: "127.0.0.1", port: 0 }), { log, logTo: "log" })
+    : undefined;
+  const port = other?.port ?? (server!.addr as Deno.NetAddr).port;
   const gateway = fastCGIGateway(`127.0.0.1:${port}`, { log });
   begun = 0;
   const client = async () => {
     while (begun < count) {
-      if (++begun % 20_000 === 0) report(begun);
+      if (++begun % Math.ceil(count / REPORTS) === 0) await report(begun);
       const name = random.pick(BAG);
       sent.set(name, (sent.get(name) ?? 0) + 1);
       try {
@@ -243,7 +253,8 @@ async function round(count: number, report: (sent: number) => void): Promise<Map
   };
   await Promise.all(Array.from({ length: CLIENTS }, client));
   gateway[Symbol.dispose]();
-  await deadline(server.shutdown(), "the server's end", 60_000);
+  if (server !== undefined) await deadline(server.shutdown(), "the server's end", 60_000);
+  await other?.quiet(idle!.descriptors);
   begun = 0;
   return sent;
 }
@@ -261,6 +272,7 @@ function countDescriptors(): number {
 }
 
 async function measure(): Promise<Measures> {
+  if (other !== undefined) return { timers: 0, ...await other.state(true) };
   const { gc } = globalThis as { gc?: () => void };
   for (let i = 0; i < 5; i++) {
     await turn();
@@ -280,17 +292,23 @@ addEventListener("unhandledrejection", (event) => {
   event.preventDefault();
   wrong.push(`an unhandled rejection: ${event.reason}`);
 });
+const other = args.runtime === undefined ? undefined : await OtherServer.start(args.runtime);
+const idle = await other?.state();
 await round(Math.min(WARM_UP, requests), () => {});
 const base = await measure();
 const start = performance.now();
 let peak = 0;
-const sent = await round(requests, (count) => {
-  const { rss } = Deno.memoryUsage();
+const sent = await round(requests, async (count) => {
+  const rss = (await other?.state())?.resident ?? Deno.memoryUsage().rss;
   peak = Math.max(peak, rss);
   console.log(`${count} requests, ${Math.round(rss / 1e6)} MB resident, ${wrong.length} failures`);
 });
 const seconds = (performance.now() - start) / 1000;
 const end = await measure();
+if (other !== undefined) {
+  Object.assign(handlers, await other.state());
+  await other.stop();
+}
 
 for (const [name, count] of [...sent].sort()) console.log(`  ${name.padEnd(32)} ${count}`);
 console.log(`${requests} requests in ${seconds.toFixed(1)} s, seed ${seed}`);

@@ -85,6 +85,26 @@ console.log(JSON.stringify(listener.addr));
   assertEquals([response.status, await response.text()], [200, "text"], program.log);
 });
 
+testOn("the command line says that it needs Deno", async (runtime) => {
+  const folder = await installed();
+  // What arguments are parsed with, which npm installs as a dependency.
+  const library = `${folder}/node_modules/@std/cli`;
+  await Deno.mkdir(library, { recursive: true });
+  await Deno.writeTextFile(`${library}/index.js`, "export function parseArgs() {}\n");
+  await Deno.writeTextFile(
+    `${library}/package.json`,
+    JSON.stringify({ type: "module", exports: { "./parse-args": "./index.js" } }),
+  );
+  const [program, ...flags] = runtime.command;
+  const { success, stderr } = await new Deno.Command(program, {
+    args: [...flags, `${folder}/node_modules/${config.name}/cli.js`, "serve", "app.ts"],
+    env: { NO_COLOR: "1" },
+  }).output();
+  assertEquals(success, false);
+  assertStringIncludes(text(stderr), "Cannot run this command line without Deno: this is");
+  assertStringIncludes(text(stderr), "Install Deno");
+});
+
 Deno.test("the package of npm has types, which need none of Deno's", async () => {
   const path = await write("app.ts", APP);
   const folder = path.slice(0, path.lastIndexOf("/"));

@@ -251,6 +251,25 @@ testOn("a module may not be named .cgi", async (runtime) => {
   assert(/extension|outside a module/.test(stderr), stderr);
 }, "Node");
 
+testOn("a script that is compiled to a program serves CGI", async ({ path }) => {
+  const folder = await Deno.makeTempDir();
+  const program = `${folder}/app.cgi`;
+  const flags = ["--compile", "--bytecode", "--format=esm", `--outfile=${program}`];
+  const { success, stderr } = await new Deno.Command(path, {
+    args: ["build", ROOT + APP, ...flags],
+    cwd: folder,
+  }).output();
+  assert(success, text(stderr));
+  const outcome = await runScript(
+    new URL(`file://${program}`),
+    { ...CGI, REQUEST_METHOD: "POST", REQUEST_URI: "/echo", CONTENT_LENGTH: "4" },
+    bytes("body"),
+    { program: ["env"] },
+  );
+  assertEquals([outcome.status, text(outcome.body)], [200, "body"], outcome.stderr);
+  await Deno.remove(folder, { recursive: true });
+}, "Bun");
+
 const LISTENER = `
 import { stat } from "node:fs/promises";
 import { listen } from "${ROOT}fastcgi.ts";
