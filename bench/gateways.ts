@@ -84,7 +84,7 @@ const gatehouse: Front = {
   ],
 };
 
-/** What Deno alone costs: no gateway on it can be faster. */
+/** What Deno alone costs for CGI: no gateway on it can be faster. */
 const command: Front = {
   name: "Deno.Command, bare",
   short: "Deno.Command",
@@ -95,7 +95,18 @@ const command: Front = {
   ],
 };
 
-/** The same with the program that starts a process group, so that the children of a script can be killed. */
+/** The same for FastCGI. */
+const conn: Front = {
+  name: "Deno.serve and Deno.Conn, bare",
+  short: "Deno.Conn",
+  command: (_kind, port, target) => [
+    ...denoCommand("gateway/conn.ts", ["--allow-net"]),
+    String(port),
+    target,
+  ],
+};
+
+/** What Deno.Command costs with the program that starts a process group, so that the children of a script can be killed. */
 const commandGroup: Front = {
   name: "Deno.Command, setsid",
   short: "setsid",
@@ -283,6 +294,7 @@ export const fastCGIKept: Peer = before("fastcgi", keeping);
 export const fastCGINginx: Peer = before("fastcgi", nginx);
 export const fastCGICaddy: Peer = before("fastcgi", caddy);
 export const fastCGILighttpd: Peer = before("fastcgi", lighttpd);
+export const fastCGIConn: Peer = before("fastcgi", conn);
 export const php: Peer = before("php", gatehouse);
 export const phpNginx: Peer = before("php", nginx);
 export const phpCaddy: Peer = before("php", caddy);

@@ -569,6 +569,7 @@ export const LOADS: Load[] = [
         gateways.fastCGINginx,
         gateways.fastCGICaddy,
         gateways.fastCGILighttpd,
+        gateways.fastCGIConn,
       ],
     })
   ),
