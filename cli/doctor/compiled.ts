@@ -91,7 +91,7 @@ async function time(options: TrialOptions): Promise<number> {
 function fillCache(shown: Judged): (Command | undefined)[] {
   const { file, source, first, env, user } = shown;
   const owner = stat(file)?.uid ?? ROOT;
-  // Whoever may change what is run may do what its owner may, and the compiled code is of that owner.
+  // A user who may change the program has all rights of its owner, who compiles it.
   if (changeableAt(file, owner) !== undefined) return [];
   if (owner === ROOT && LOCAL_IMPORT.test(source)) return [];
   const programs = first!.searched ? env.PATH.split(":") : first!.command.slice(0, 1);

@@ -723,7 +723,7 @@ for (const name of ["v8_code_cache_v2", "dep_analysis_cache_v2"]) {
       const { code, output } = await sandbox.run(Deno.execPath(), ["eval", set]);
       assertEquals(code, 0, output);
     }],
-    ["file beside the cache's, as it is gone", async (_script: string, sandbox: Sandbox) => {
+    ["file beside the cache, which is missing", async (_script: string, sandbox: Sandbox) => {
       await sandbox.run("rm", ["/var/cache/deno/v8_code_cache_v2-shm"]);
     }],
   ] as const

@@ -2,7 +2,7 @@ import { assertEquals } from "@std/assert";
 import { ROOT } from "../testing/daemon.ts";
 import { deadline } from "../testing/deadline.ts";
 
-/** A program that exits, and in which that hangs if it is told to. */
+/** A program that exits, and may hang while it does. */
 const PROGRAM = `
 import { exit } from "${ROOT}process/exit.ts";
 const [hangs, limit] = Deno.args;

@@ -1,6 +1,6 @@
-/** How long a test waits for what must happen, in milliseconds. Less than a server lingers, which it must be told from. */
+/** How long a test waits for what must happen, in milliseconds. Less than a server lingers, so that a test can distinguish the two. */
 const LIMIT = 25_000;
-/** The time between two looks at what nothing signals, in milliseconds. */
+/** The time between two polls, in milliseconds. */
 const POLL = 10;
 
 /** The error of {@linkcode deadline}. */
@@ -24,8 +24,8 @@ export async function eventually<T>(
 ): Promise<Exclude<NonNullable<T>, false | 0 | "">> {
   const end = performance.now() + LIMIT;
   for (;;) {
-    const held = await condition();
-    if (held) return held as Exclude<NonNullable<T>, false | 0 | "">;
+    const result = await condition();
+    if (result) return result as Exclude<NonNullable<T>, false | 0 | "">;
     if (performance.now() > end) throw new LateError(`Waited ${LIMIT} ms for ${label}`);
     await new Promise((resolve) => setTimeout(resolve, POLL));
   }

@@ -66,8 +66,8 @@ export class Network implements AsyncDisposable {
     const holder = new Deno.Command(find(command)!, { args, stdin: "null" }).spawn();
     this.#holders.push(holder);
     // nsenter and unshare become the program that they run.
-    const isHeld = async () => await nameOf(holder.pid) === "sleep\n";
-    await eventually(`machine ${machine}`, isHeld);
+    const isReady = async () => await nameOf(holder.pid) === "sleep\n";
+    await eventually(`machine ${machine}`, isReady);
     this.#run(machine, "ip link set lo up");
     if (machine === 1) return;
     this.#run(1, `ip link add name m${machine} type veth peer name m1 netns ${holder.pid}`);
