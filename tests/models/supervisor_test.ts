@@ -219,6 +219,10 @@ class System implements Disposable {
     if (child.serves && this.phase === "serving") {
       this.#expect(others.length > 0, "the last worker that serves was stopped");
     }
+    if (signal === "SIGTERM" && this.phase === "serving") {
+      const away = this.children.filter(({ phase }) => phase === "draining");
+      this.#expect(away.length === 0, "a worker was replaced while another finished its requests");
+    }
     child.signal(signal);
     this.check();
   }
