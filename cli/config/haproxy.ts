@@ -20,8 +20,11 @@ const BALANCED = `  # The back end with the fewest connections is next; another,
 
 /** When a request is sent again. */
 function repeat(several: boolean): string {
-  return `  # If the app ends before it responds, send the request again. Not a POST or PATCH, whose effect could double.
-  retry-on conn-failure empty-response${several ? " response-timeout" : ""}
+  const times = several ? "" : ", once";
+  return `  # If the app ends before it responds, send the request again${times}. Not a POST or PATCH, whose effect could double.
+${several ? "" : "  retries 1\n"}  retry-on conn-failure empty-response${
+    several ? " response-timeout" : ""
+  }
   http-request disable-l7-retry unless { method GET HEAD OPTIONS PUT DELETE }
 `;
 }
