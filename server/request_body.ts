@@ -1,7 +1,6 @@
 import type { ReadBuffer } from "../io/read_buffer.ts";
 import type { BodyMemory } from "./body_memory.ts";
 import { isDisturbed } from "../io/private_fields.ts";
-import { concat } from "../wire/byte_string.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
 
 /** The transport that receives a body. */
@@ -19,6 +18,8 @@ const AUTO_ALLOCATED = 1;
 export const MAX_BUFFERED_BODY = 67_108_864;
 /** The length from which a body takes the buffer of received bytes. Shorter ones are copied. */
 const MIN_TAKEN = 16_384;
+/** The length of a body from which its chunks are freed at once, which takes time. */
+const MIN_FREED = 4_194_304;
 /** The length of a chunk up to which further bytes are appended to it. */
 const MAX_COPIED = 65_536;
 
@@ -146,7 +147,7 @@ export class RequestBody {
     const error = this.#failure();
     if (error !== undefined) throw error;
     const [first] = parts;
-    return parts.length === 1 && first.length === first.buffer.byteLength ? first : concat(parts);
+    return parts.length === 1 && first.length === first.buffer.byteLength ? first : join(parts);
   }
 
   /**
@@ -367,6 +368,19 @@ function clearAround({ buffer, byteOffset, length }: Uint8Array): void {
   if (length < buffer.byteLength) {
     new Uint8Array(buffer).fill(0, 0, byteOffset).fill(0, byteOffset + length);
   }
+}
+
+/** Joins chunks. Frees those of a long body at once, which would else be in memory twice until a garbage collection. */
+function join(chunks: Uint8Array<ArrayBuffer>[]): Uint8Array<ArrayBuffer> {
+  const whole = new Uint8Array(chunks.reduce((length, chunk) => length + chunk.length, 0));
+  const isLong = whole.length >= MIN_FREED;
+  let at = 0;
+  for (const chunk of chunks) {
+    whole.set(chunk, at);
+    at += chunk.length;
+    if (isLong) chunk.buffer.transfer(0);
+  }
+  return whole;
 }
 
 function dropped(): Error {

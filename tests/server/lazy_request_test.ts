@@ -51,6 +51,10 @@ const USES: Record<string, (request: Request) => unknown> = {
   "arrayBuffer()": async (request) => (await request.arrayBuffer()).byteLength,
   "blob()": async (request) => (await request.blob()).type,
   "formData()": async (request) => [...await request.formData()],
+  "formData(), which reads the body": async (request) => {
+    await request.formData();
+    return [request.bodyUsed, await request.text().catch((error) => error.name)];
+  },
   "json() of what is no JSON": (request) => request.json().catch((error) => error.name),
   "reading twice": async (request) => {
     await request.text();
@@ -309,5 +313,57 @@ Deno.test("createLazyRequest() rejects reads if its body fails", async () => {
   };
   for (const method of ["text", "bytes", "json", "arrayBuffer"] as const) {
     await assertRejects(() => createLazyRequest(collected)[method](), Error, "cut off");
+  }
+});
+
+/** Reads a form by a lazy and by an eager request. */
+async function readForms(type: string | null, form: Uint8Array<ArrayBuffer>): Promise<unknown[]> {
+  const headers: HeadersInit = type === null ? {} : { "content-type": type };
+  const body = new RequestBody({ pull: () => {} });
+  body.declare(form.length);
+  const parts = { ...createParts(), createHeaders: () => new Headers(headers) };
+  parts.collectBody = () => body.collect();
+  const lazy = createLazyRequest(parts).formData();
+  for (let at = 0; at < form.length; at += 65_536) {
+    const read = new ReadBuffer(form.slice(at, at + 65_536));
+    body.push(read.bytes, read);
+  }
+  body.end();
+  const eager = new Request(parts.url, { method: "POST", headers, body: form }).formData();
+  return await Promise.all([lazy, eager].map(async (reading) => {
+    try {
+      const entries = [...await reading] as [string, File | string][];
+      return await Promise.all(
+        entries.map(async ([name, value]) =>
+          typeof value === "string"
+            ? [name, value]
+            : [name, value.name, value.type, value.size, new Uint8Array(await value.arrayBuffer())]
+        ),
+      );
+    } catch (error) {
+      return (error as Error).name;
+    }
+  }));
+}
+
+Deno.test("formData() of a request returns what a Request does: fields, and files of each size", async () => {
+  for (const size of [0, 10, 100_000, 5_000_000]) {
+    const form = new FormData();
+    form.set("file", new File([new Uint8Array(size).fill(0xe9)], "a.bin", { type: "x/y" }));
+    form.append("a", "é\r\n");
+    form.append("a", "");
+    const response = new Response(form);
+    const [lazy, eager] = await readForms(
+      response.headers.get("content-type"),
+      await response.bytes(),
+    );
+    assertEquals(lazy, eager);
+  }
+});
+
+Deno.test("formData() of a request rejects as a Request does: no type, another one, no boundary", async () => {
+  for (const type of [null, "text/plain", "multipart/form-data"]) {
+    const [lazy, eager] = await readForms(type, bytes("--b\r\nno form"));
+    assertEquals([lazy, eager], ["TypeError", "TypeError"], String(type));
   }
 });
