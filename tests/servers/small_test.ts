@@ -15,11 +15,12 @@ interface Server {
   /** Whether it splits the path below the script. @default true */
   splits?: boolean;
   /**
-   * The status of a PUT and of a chunked upload; false where the server refuses all PUT, or uploads altogether.
+   * The status of a POST, a PUT and a chunked upload; false where the server refuses a PUT before the script runs, or closes
+   * the connection before the response to an upload.
    *
    * @default 200
    */
-  uploads?: { put?: number | false; chunked?: number } | false;
+  uploads?: { post?: number; put?: number | false; chunked?: number } | false;
   /**
    * The statuses that a client gets of 303 and 201 with a Location; false if it follows the Location itself.
    *
@@ -34,6 +35,8 @@ interface Server {
   path?: string;
   /** How the app sees the fields of `FIELDS`: Authorization, a repeated field, a repeated Cookie, and text. */
   fields: [authorization?: string, repeated?: string, cookies?: string, text?: string];
+  /** Paths below the script that it does not run the script for, each with its status. */
+  refuses?: Record<string, number>;
   /** Whether it sends a page of its own in place of an error that the script responds with. */
   replacesErrors?: true;
   /** Whether it takes more than CI installs: `deno task programs` runs it. */
@@ -60,6 +63,7 @@ const SERVERS: Record<string, Server> = {
       return ["busybox", args.replace("/etc/httpd.conf", file).split(" ")];
     },
     uploads: { put: 411, chunked: 411 },
+    refuses: { "/a%2Fb": 404 },
   },
   CivetWeb: {
     fields: [BASIC, "2", "b=2", TEXT],
@@ -71,8 +75,8 @@ const SERVERS: Record<string, Server> = {
         ...["-cgi_pattern", "**.cgi$"],
       ],
     ],
-    // By default.
-    uploads: { put: false },
+    // Unless a file of passwords for PUT is set.
+    uploads: { put: 401 },
   },
   mini_httpd: {
     fields: [, , "b=2"],
@@ -94,7 +98,7 @@ const SERVERS: Record<string, Server> = {
       ...["-F", "-4", "-i", "127.0.0.1", "-p", `${port}`, "-r", `${rig.dir}/www`],
       ...["-x", "/cgi-bin"],
     ]],
-    uploads: false,
+    uploads: { post: 501, put: 501, chunked: 501 },
   },
   "Python's http.server": {
     fields: [, , "a=1, b=2"],
@@ -122,7 +126,7 @@ server.mount("/cgi-bin/app.cgi", WEBrick::HTTPServlet::CGIHandler, "${rig.dir}/w
 server.start`,
       ],
     ],
-    uploads: { put: false },
+    uploads: { put: 405 },
     location: [303, 302],
   },
   uWSGI: {
@@ -143,8 +147,9 @@ server.start`,
       ],
     ],
     base: "/ext/app.cgi",
+    refuses: { "/a%20b": 404 },
     splits: false,
-    uploads: { put: false, chunked: 411 },
+    uploads: { put: 501, chunked: 411 },
     location: [302, 302],
     // It puts text into a page of its own.
     faithful: false,
@@ -202,6 +207,7 @@ server.start`,
       ]];
     },
     base: "/site/cgi-bin/app.cgi",
+    refuses: { "/a%2Fb": 400 },
     uploads: { put: 500, chunked: 411 },
     replacesErrors: true,
   },
@@ -296,6 +302,22 @@ for (const [name, server] of Object.entries(SERVERS)) {
     });
   }
 
+  for (const [path, status] of Object.entries(server.refuses ?? {})) {
+    suite.test(`it responds to ${path} itself`, async ({ host, base }) => {
+      assertEquals((await request(host, "GET", base + path)).status, status);
+    });
+  }
+
+  if (name === "Fossil") {
+    suite.test("it runs no script whose name begins with json", async ({ host }, rig) => {
+      rig.script("www/cgi-bin/json.cgi");
+      rig.script("www/cgi-bin/other.cgi");
+      const status = async (script: string) =>
+        (await request(host, "GET", `/ext/${script}?route=/nothing`)).status;
+      assertEquals([await status("other.cgi"), await status("json.cgi")], [204, 404]);
+    });
+  }
+
   suite.test("only headers of the client reach the app", async ({ see }) => {
     // Some pass on only a few that they know.
     const { headers } = await see("", [["User-Agent", "test"]]);
@@ -344,9 +366,9 @@ for (const [name, server] of Object.entries(SERVERS)) {
   });
 
   if (server.uploads === false) continue;
-  const { put = 200, chunked = 200 } = server.uploads ?? {};
+  const { post = 200, put = 200, chunked = 200 } = server.uploads ?? {};
 
-  for (const [method, status] of Object.entries({ POST: 200, PUT: put })) {
+  for (const [method, status] of Object.entries({ POST: post, PUT: put })) {
     if (status === false) continue;
     suite.test(`the body of a ${method} arrives whole or not at all`, async ({ upload }) => {
       const body = status === 200 ? BODY : "12345";
