@@ -11,7 +11,7 @@ import type { Endpoint } from "../../io/address.ts";
 import type { Duplex } from "../../io/duplex.ts";
 import { Ticker, tickFor } from "../../io/ticker.ts";
 import { bytes, text } from "../testing/bytes.ts";
-import { JumpingClock, standStill } from "../testing/clock.ts";
+import { JumpingClock, standStill, StoppedClock } from "../testing/clock.ts";
 import { deadline } from "../testing/deadline.ts";
 import { connected } from "../testing/duplex.ts";
 
@@ -48,8 +48,9 @@ function poolOf(
   return new ConnectionPool(endpoint, create).share({ ...DEFAULTS, ...options }, ticker);
 }
 
-/** A pool, and the application at its address. */
+/** A pool, and the application at its address. Its clock stands still, so that a busy machine makes nothing wait for long. */
 class Rig implements Disposable {
+  readonly clock = new StoppedClock();
   /** The first share. */
   readonly pool: PoolShare<PooledConnection>;
   #pool: ConnectionPool<PooledConnection>;
@@ -92,7 +93,14 @@ class Rig implements Disposable {
     return pair;
   }
 
+  /** Resolves when the pool has counted what the application serves: its timer began earlier than this one. */
+  learned(): Promise<void> {
+    this.clock.advance(CONTENTION_MS);
+    return new Promise((resolve) => setTimeout(resolve, CONTENTION_MS));
+  }
+
   [Symbol.dispose](): void {
+    this.clock[Symbol.dispose]();
     for (const share of this.#shares) share.close();
     this.#ticker.close();
     this.#listener.close();
@@ -108,11 +116,6 @@ async function send({ ours, theirs }: Pair): Promise<void> {
 /** Waits until the pool has closed a connection. */
 async function seesClose({ theirs }: Pair): Promise<void> {
   assertEquals(await deadline(theirs.read(new Uint8Array(1)), "the connection's close"), null);
-}
-
-/** Resolves when the pool has counted what the application serves: its timer began earlier than this one. */
-function learned(): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, CONTENTION_MS));
 }
 
 /** Resolves when the pool closes a connection by itself. */
@@ -175,6 +178,7 @@ Deno.test("ConnectionPool closes an idle connection while another waits for its 
   const first = await rig.connectAndRead();
   const waiting = await rig.connect();
   rig.pool.release(first.ours, true);
+  rig.clock.advance(CONTENTION_MS);
   // PHP-FPM has a process for each connection: this one's may now serve the second request.
   await seesClose(first);
   await send(waiting);
@@ -186,7 +190,7 @@ Deno.test("ConnectionPool keeps no connection while another has waited for long"
   using rig = new Rig();
   const first = await rig.connectAndRead();
   await rig.connect();
-  await learned();
+  await rig.learned();
   rig.pool.release(first.ours, true);
   assertEquals(rig.pool.reuse(), undefined);
   await seesClose(first);
@@ -196,7 +200,7 @@ Deno.test("ConnectionPool keeps a connection while another waits, if the applica
   using rig = new Rig();
   const [first, second] = [await rig.connectAndRead(), await rig.connectAndRead()];
   rig.pool.release(second.ours, true);
-  await learned();
+  await rig.learned();
   rig.pool.release(rig.pool.reuse()!, false);
   await rig.connect();
   rig.pool.release(first.ours, true);
@@ -209,7 +213,7 @@ Deno.test("ConnectionPool keeps a connection while a slow response is awaited on
   // Connections are accepted in turn, so that the first one is served.
   const second = await rig.connectAndRead();
   rig.pool.release(second.ours, true);
-  await learned();
+  await rig.learned();
   assertEquals(rig.pool.reuse(), second.ours);
 });
 
@@ -217,13 +221,14 @@ Deno.test("ConnectionPool closes a connection for one that waits though the appl
   using rig = new Rig();
   const before = [await rig.connectAndRead(), await rig.connectAndRead()];
   rig.pool.release(before[1].ours, true);
-  await learned();
+  await rig.learned();
   rig.pool.release(rig.pool.reuse()!, false);
   rig.pool.release(before[0].ours, false);
   // It has restarted with one process, or its other one serves another client.
   const first = await rig.connectAndRead();
   await rig.connect();
   rig.pool.release(first.ours, true);
+  rig.clock.run();
   await seesClose(first);
 });
 
@@ -236,6 +241,7 @@ Deno.test("ConnectionPool closes a connection for one that waits behind a balanc
   rig.pool.release(first.ours, true);
   assertEquals(rig.pool.reuse(), first.ours);
   rig.pool.release(third.ours, true);
+  rig.clock.run();
   await seesClose(third);
   // The first one is released only now.
   rig.pool.release(first.ours, true);
@@ -247,8 +253,9 @@ Deno.test("ConnectionPool learns nothing from a connection that the application 
   const [first, second] = [await rig.connectAndRead(), await rig.connectAndRead()];
   first.ours.keeps = false;
   rig.pool.release(second.ours, true);
-  await learned();
+  await rig.learned();
   await rig.connect();
+  rig.clock.advance(CONTENTION_MS);
   await seesClose(second);
 });
 
@@ -257,7 +264,7 @@ async function learnOne(rig: Rig): Promise<Pair> {
   const first = await rig.connectAndRead();
   const second = await rig.connect();
   second.ours.keeps = true;
-  await learned();
+  await rig.learned();
   rig.pool.release(first.ours, true);
   await seesClose(first);
   await send(second);
@@ -287,14 +294,16 @@ Deno.test("PoolShare.connect() waits in turn for a connection, once a new one ha
 Deno.test("PoolShare.connect() opens a connection after a moment, as the application may serve more by now", async () => {
   using rig = new Rig();
   const first = await learnOne(rig);
+  const connecting = rig.pool.connect(true);
+  rig.clock.advance(10);
   const [second, theirs] = await Promise.all([
-    deadline(rig.pool.connect(true), "the connection"),
+    deadline(connecting, "the connection"),
     deadline(rig.accept(), "the application's accept"),
   ]);
   assertEquals(second.uses, 1);
   second.keeps = true;
   await send({ ours: second, theirs });
-  await learned();
+  await rig.learned();
   // Both are kept, and a third request waits again.
   rig.pool.release(first.ours, true);
   assertEquals(rig.pool.reuse(), first.ours);
@@ -355,6 +364,7 @@ for (const limit of ["idleTimeout", "maxAge"] as const) {
     const pair = await rig.connectAndRead();
     const closed = closing(pair);
     rig.pool.release(pair.ours, true);
+    rig.clock.run();
     await closed;
     await seesClose(pair);
     await rig.connect();
@@ -408,7 +418,7 @@ Deno.test("ConnectionPool closes connections in turn while no new one is served"
     await seesClose(pair);
     // It waits for the process, as others do.
     await rig.connect();
-    await learned();
+    await rig.learned();
   }
 });
 
@@ -416,16 +426,9 @@ Deno.test("ConnectionPool closes one connection at a time for others that may wa
   using rig = new Rig({ maxAge: Infinity });
   const [first, second] = [await rig.connectAndRead(), await rig.connectAndRead()];
   age(first, second);
-  const { now } = performance;
-  const frozen = performance.now();
-  performance.now = () => frozen;
-  try {
-    rig.pool.release(first.ours, true);
-    rig.pool.release(second.ours, true);
-    assertEquals(rig.pool.reuse(), second.ours);
-  } finally {
-    performance.now = now;
-  }
+  rig.pool.release(first.ours, true);
+  rig.pool.release(second.ours, true);
+  assertEquals(rig.pool.reuse(), second.ours);
   await seesClose(first);
 });
 
@@ -571,7 +574,7 @@ Deno.test("PoolShare.connect() closes an idle connection of another share for a 
   const other = rig.share({ maxIdle: 0 });
   const idle = await rig.connectAndRead();
   rig.pool.release(idle.ours, true);
-  await learned();
+  await rig.learned();
   // The application has been seen to serve one connection at once.
   await rig.connect(other);
   await seesClose(idle);
@@ -581,7 +584,7 @@ Deno.test("PoolShare.connect() closes a connection of another share that is rele
   using rig = new Rig();
   const first = await rig.connectAndRead();
   await rig.connect(rig.share({ maxIdle: 0 }));
-  await learned();
+  await rig.learned();
   rig.pool.release(first.ours, true);
   await seesClose(first);
 });
@@ -638,6 +641,7 @@ Deno.test("ConnectionPool closes each idle connection after the time of its shar
   rig.pool.release(long.ours, true);
   const closed = closing(short);
   brief.release(short.ours, true);
+  rig.clock.run();
   await closed;
   assertEquals(rig.pool.reuse(), long.ours);
 });
@@ -686,7 +690,7 @@ Deno.test("PooledConnection reads the bytes received while it was watched", asyn
 Deno.test("ConnectionPool reads what has arrived while the machine was suspended before it observes", async () => {
   using rig = new Rig({ maxAge: Infinity, maxWait: Infinity });
   const [idle, other] = [await rig.connectAndRead(), await rig.connectAndRead()];
-  await learned();
+  await rig.learned();
   // The application serves two at once.
   rig.pool.release(other.ours, false);
   rig.pool.release(idle.ours, true);
@@ -697,7 +701,7 @@ Deno.test("ConnectionPool reads what has arrived while the machine was suspended
   clock.jump();
   standStill(20 * CONTENTION_MS);
   await deadline(Promise.all([read, written]), "the bytes");
-  await learned();
-  await learned();
+  await rig.learned();
+  await rig.learned();
   assertEquals(rig.pool.reuse(), idle.ours);
 });

@@ -40,6 +40,12 @@ export class StoppedClock implements Disposable {
     this.#now += ms;
   }
 
+  /** Lets it run from where it stands. */
+  run(): void {
+    const offset = this.#now - this.#original.call(performance);
+    performance.now = () => this.#original.call(performance) + offset;
+  }
+
   [Symbol.dispose](): void {
     performance.now = this.#original;
   }
