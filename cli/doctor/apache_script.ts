@@ -23,7 +23,7 @@ export const APACHE_SCRIPT_FINDINGS = {
   },
   "no-alias": {
     what: "No ScriptAlias, Alias or DocumentRoot of Apache leads to {script}",
-    advice: "Write: ScriptAlias /cgi-bin/ {folder}/",
+    advice: "Write: ScriptAlias {url} {folder}/",
   },
   "not-granted": {
     what: "Apache lets no client request {script}: {rule}",
@@ -130,7 +130,13 @@ function examineSite(
   if (handler === "cgi-script" && !names.some((name) => config.modules.has(`${name}_module`))) {
     return find("cgi-module", ...loading(names, config));
   }
-  if (route === undefined || settings === undefined) return find("no-alias");
+  if (route === undefined || settings === undefined) {
+    // Of two aliases of a path the first counts.
+    const isTaken = directives.some(({ name, args }) =>
+      /alias$/.test(name) && /^\/cgi-bin\b/.test(args[0] ?? "")
+    );
+    return find("no-alias", { url: isTaken ? `/${basename(folder)}/` : "/cgi-bin/" });
+  }
   const denied = settings.denied;
   const runs = route.isScriptAlias || settings.handler === handler && settings.exec;
   const files = refusals(script, directives, config);

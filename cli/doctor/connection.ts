@@ -22,7 +22,7 @@ export const CONNECTION_FINDINGS = {
   },
   "socket-denied": {
     what: "{user} may not connect to the socket that {pass} names: it may not {right} {path}",
-    advice: "Start the daemon with --group and the group of {user}.",
+    advice: "Start the daemon with --group {group}",
   },
   "refused": {
     what: "Nothing listens where {pass} connects",
@@ -85,7 +85,7 @@ export async function examineAddress(
   user: User,
   ms: number,
 ): Promise<ConnectionFinding | undefined> {
-  const common = { pass: text, user: user.name, address };
+  const common = { pass: text, user: user.name, group: user.groupName, address };
   const endpoint = readAddress(address);
   if (endpoint.transport === "unix") {
     const { path } = endpoint;

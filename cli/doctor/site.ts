@@ -11,6 +11,7 @@ import { readAddress } from "../address.ts";
 import { UsageError } from "../errors.ts";
 import { type Protocol, PROTOCOL_NAMES } from "./connection.ts";
 import { createFinding, type FindingOf, printFindings } from "./finding.ts";
+import type { Report } from "./report.ts";
 import { examineServer, hasConfiguration } from "./servers.ts";
 import { adviceFor, type AdviceId, type Circumstances, serverNamed } from "./site_advice.ts";
 import { PROBE, type Probe, protocolOf, type Seen, StandIn } from "./stand_in.ts";
@@ -71,6 +72,8 @@ type SiteFinding = FindingOf<keyof typeof SITE_FINDINGS>;
 const OTHER_OPTIONS = ["env", "path", "query", "header", "data", "memory", "script"];
 /** How long a part of a response may be held back, in milliseconds. */
 const MAX_HOLD = 5000;
+/** How much longer than the app a response may take, in milliseconds. */
+const MARGIN = 30_000;
 /** The largest upload that is tried by default, in bytes. */
 const UPLOAD = 10 * 1024 * 1024;
 /** How many daemons get the request. */
@@ -118,9 +121,11 @@ async function examineRunning(url: URL, ms: number, args: Arguments): Promise<nu
   console.log(`${printable(url.href)}: ${status}, by ${printable(software)}`);
   const name = serverNamed(software);
   const findings: FindingOf[] = [];
+  let addresses: Report["addresses"] = [];
   if (name !== undefined && hasConfiguration(name, args)) {
     const { file, report } = await examineServer(name, args);
-    const { passes, addresses } = report;
+    const { passes } = report;
+    addresses = report.addresses;
     console.log(`${printable(file)}: ${passes} ${passes === 1 ? "address" : "addresses"}`);
     findings.push(...report.findings);
     for (const { protocol, address } of addresses.slice(0, MAX_DAEMONS)) {
@@ -133,7 +138,17 @@ async function examineRunning(url: URL, ms: number, args: Arguments): Promise<nu
     findings.push(createFinding(SITE_FINDINGS, "server-error", values));
   }
   printFindings(findings);
-  return findings.length === 0 ? 0 : 1;
+  if (findings.length > 0) return 1;
+  const [daemon] = addresses;
+  const option = daemon === undefined
+    ? " ADDR"
+    : ` ${daemon.address}${daemon.protocol === "fastcgi" ? "" : ` --protocol ${daemon.protocol}`}`;
+  console.log(
+    `What reaches the app, doctor finds in place of the daemon: stop that, and add --listen${
+      printable(option)
+    }`,
+  );
+  return 0;
 }
 
 /** Requests a URL. @returns The response, or why there is none. */
@@ -210,7 +225,7 @@ export async function examineInPlace(
       seen = what;
       return new Response("seen");
     },
-    stream: () => new Response(held(begun.promise, Math.min(ms, MAX_HOLD), over.signal)),
+    stream: () => new Response(held(begun.promise, MAX_HOLD, over.signal)),
     async upload(request) {
       let length = 0;
       for await (const chunk of request.body ?? []) length += chunk.length;
@@ -226,7 +241,7 @@ export async function examineInPlace(
   using client = Deno.createHttpClient({ poolMaxIdlePerHost: 0 });
   const request = (name: string, init: RequestInit = {}, headers: Record<string, string> = {}) => {
     const all = { ...headers, [PROBE]: `${token} ${name}` };
-    return tryFetch(url, 2 * ms + MAX_HOLD, { ...init, headers: all, client });
+    return tryFetch(url, ms + MARGIN, { ...init, headers: all, client });
   };
 
   const secret = btoa(`doctor:${token}`);

@@ -51,11 +51,13 @@ export class StandIn implements AsyncDisposable {
         const headers = { "retry-after": "10" };
         return new Response("The site is being examined.\n", { status: 503, headers });
       }
-      const { headers } = request;
+      // Copies, as they are read when the request has ended. Over HTTP there are no variables to compare.
+      const headers = new Headers(request.headers);
+      const variables = protocol === "http" ? undefined : new Map(info.variables);
       return await probe(request, {
         url: new URL(request.url),
         headers,
-        variables: info.variables,
+        variables,
       });
     };
     const recorded = record(listener, this.beginnings);

@@ -48,6 +48,12 @@ export class User {
     return readTable("/etc/passwd").find((line) => line[2] === String(uid))?.[0];
   }
 
+  /** The name of its group, or the number of one without a name. */
+  get groupName(): string {
+    const gid = String(this.gid);
+    return readTable("/etc/group").find((line) => line[2] === gid)?.[0] ?? gid;
+  }
+
   /** Returns whether the user may read a file and search its folders. */
   canRead(path: string): boolean {
     return this.blockedAt(path) === undefined && this.#may(path, READ);

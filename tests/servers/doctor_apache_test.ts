@@ -253,6 +253,13 @@ testScript("a script that no URL leads to", "no-alias", {
   status: 404,
 });
 
+testScript("a script that no URL leads to, where /cgi-bin/ is another folder", "no-alias", {
+  file: "elsewhere/hello.cgi",
+  path: "/elsewhere/hello.cgi",
+  config: (dir) => `${CGI}\n${docroot(dir)}\nScriptAlias /cgi-bin/ ${dir}/www/`,
+  status: 404,
+});
+
 testScript("a folder that is not granted", "not-granted", {
   path: "/cgi-bin/hello.cgi",
   config: (dir) =>

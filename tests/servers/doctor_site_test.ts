@@ -20,6 +20,8 @@ const NEEDS: Record<string, Record<string, string>> = {
   haproxy: { haproxy: "haproxy" },
   h2o: { h2o: "h2o" },
 };
+/** The app may take longer than the timeouts of these tests. */
+const LONGER = ["--timeout", "4"];
 const tested = new Set<string>();
 
 /** What a web server is configured with, for a port. */
@@ -179,15 +181,15 @@ const NGINX: [
   ["buffering", "scgi", { without: ["buffering"] }],
   ["buffering", "http", { without: ["buffering"] }],
   ["body-limit", "fastcgi", { without: ["body-limit"] }],
-  ["app-timeout", "fastcgi", { lines: "fastcgi_read_timeout 200ms;" }],
-  ["app-timeout", "http", { lines: "proxy_read_timeout 200ms;" }],
+  ["app-timeout", "fastcgi", { lines: "fastcgi_read_timeout 2s;" }],
+  ["app-timeout", "http", { lines: "proxy_read_timeout 2s;" }],
 ];
 for (const [id, protocol, broken] of NGINX) {
   testWith(NEEDS.nginx, `doctor finds ${id} behind nginx over ${protocol}`, async () => {
     tested.add(id);
     await using rig = new Rig();
     const backend = `127.0.0.1:${freePort()}`;
-    const options = ["--protocol", protocol];
+    const options = ["--protocol", protocol, ...id === "app-timeout" ? LONGER : []];
     const site = nginxSite(protocol, backend, broken);
     const before = await examine(rig, "nginx", site, backend, ...options);
     assertEquals([before.code, before.ids], [1, [id]], before.stdout);
@@ -248,7 +250,7 @@ const OTHERS: [
   ["apache", "buffering", / flushpackets=on/, "", (config, line) => {
     return config.replace(/ProxyPass .*$/m, `$& ${line}`);
   }],
-  ["apache", "app-timeout", /$/, "Timeout 1\n", (config, line) => `${config}\n${line}\n`],
+  ["apache", "app-timeout", /$/, "Timeout 2\n", (config, line) => `${config}\n${line}\n`],
   ["lighttpd", "buffering", /server.stream-response-body = 2/, "", (config, line) => {
     return `${line}\n${config}`;
   }],
@@ -258,20 +260,19 @@ const OTHERS: [
   ["caddy", "httpoxy", /header_up -Proxy/, "", (config, line) => {
     return config.replace(/reverse_proxy .*$/m, `$&\n${line}`);
   }],
-  ["caddy", "app-timeout", /transport fastcgi \{/, "$&\nread_timeout 200ms", (config, line) => {
+  ["caddy", "app-timeout", /transport fastcgi \{/, "$&\nread_timeout 2s", (config, line) => {
     return config.replace(/read_timeout .*/, line);
   }],
   ["haproxy", "authorization", /pass-header Authorization/, "", (config, line) => {
     return `${config}\n  ${line}\n`;
   }],
-  // It holds each part back for the 200 ms of MSG_MORE.
-  ["haproxy", "app-timeout", /timeout server .*/, "timeout server 700ms", (config, line) => {
+  ["haproxy", "app-timeout", /timeout server .*/, "timeout server 2s", (config, line) => {
     return config.replace(/timeout server .*/, line);
   }],
   ["h2o", "body-limit", /^/, "limit-request-body: 1000\n", (config, line) => {
     return config.replace(/limit-request-body: .*/, line);
   }],
-  ["h2o", "app-timeout", /^/, "fastcgi.timeout.io: 200\n", (config, line) => {
+  ["h2o", "app-timeout", /^/, "fastcgi.timeout.io: 2000\n", (config, line) => {
     return config.replace(/fastcgi.timeout.io: .*/, line);
   }],
 ];
@@ -282,8 +283,7 @@ for (const [server, id, from, to, mend] of OTHERS) {
     const backend = `127.0.0.1:${freePort()}`;
     const config = printed(server, backend);
     const broken: Config = (port) => config(port).replace(from, to);
-    // A timeout of Apache is at least a second.
-    const args = server === "apache" && id === "app-timeout" ? ["--timeout", "3"] : [];
+    const args = id === "app-timeout" ? LONGER : [];
     const before = await examine(rig, server, broken, backend, ...args);
     assertEquals([before.code, before.ids], [1, [id]], before.stdout);
     const [, line] = /^ {2}(?:Write|Add to)[^:]*: (.*?)(?:, on three lines)?$/m
@@ -310,6 +310,7 @@ testWith(NEEDS.nginx, "doctor requests a site and its daemon", async () => {
   assertEquals(healthy.code, 0, healthy.stdout);
   assertMatch(healthy.stdout, /: 200, by nginx/);
   assertStringIncludes(healthy.stdout, `${running}, over FastCGI: 200`);
+  assertStringIncludes(healthy.stdout, `stop that, and add --listen ${running}\n`);
   await rig.stop(rig.program("nginx"));
   const broken = await doctor(await start(gone), ...args);
   assertEquals([broken.code, broken.ids], [1, ["refused"]], broken.stdout);
