@@ -61,7 +61,7 @@ behaviours(
   LACKS,
 );
 
-yaws.test("the password of a request is no variable of the app", async ({ site: port }) => {
+yaws.test("the password of a request is no variable of the app (rule A29)", async ({ site: port }) => {
   const fields = [["Authorization", `Basic ${btoa("ann:open sesame")}`]];
   const { text } = await request(`127.0.0.1:${port}`, "GET", "/who", { fields });
   const { variables } = JSON.parse(text);
