@@ -173,6 +173,7 @@ export class ConnectionPool<Connection extends PooledConnection> {
   #limit = Infinity;
   /** In the order of their arrival. */
   #waiters: Waiter<Connection>[] = [];
+  #patience: number;
   #waking: ReturnType<typeof setTimeout> | undefined;
   /** When the last connection was opened that has been served: no older one waits. */
   #servedSince = -Infinity;
@@ -187,9 +188,14 @@ export class ConnectionPool<Connection extends PooledConnection> {
 
   /**
    * @param create Wraps the bytes of a new connection.
+   * @param patience How long a request waits for a connection in use where a new one would wait, too, in milliseconds.
    * @throws {TypeError} If the endpoint's port is 0.
    */
-  constructor(endpoint: Endpoint, create: (duplex: Duplex) => Connection) {
+  constructor(
+    endpoint: Endpoint,
+    create: (duplex: Duplex) => Connection,
+    patience: number = WAIT_MS,
+  ) {
     if (endpoint.transport === "tcp" && endpoint.port === 0) {
       throw new TypeError(
         `Cannot connect as the port must be from 1 to 65535: current address is "${
@@ -199,6 +205,7 @@ export class ConnectionPool<Connection extends PooledConnection> {
     }
     this.#endpoint = endpoint;
     this.#create = create;
+    this.#patience = patience;
   }
 
   /** Creates a share of the pool. @param ticker Enforces `connectTimeout`. */
@@ -230,18 +237,18 @@ export class ConnectionPool<Connection extends PooledConnection> {
     if (share.options.maxIdle === 0 || this.#count < this.#limit) return undefined;
     const { promise, resolve } = Promise.withResolvers<Connection | undefined>();
     this.#waiters.push({ share, since: performance.now(), resolve });
-    this.#waking ??= setTimeout(() => this.#wake(), WAIT_MS);
+    this.#waking ??= setTimeout(() => this.#wake(), this.#patience);
     return promise;
   }
 
   /** Lets the requests open a connection that have waited for long. */
   #wake(): void {
     const now = performance.now();
-    while (this.#waiters.length > 0 && this.#waiters[0].since <= now - WAIT_MS) {
+    while (this.#waiters.length > 0 && this.#waiters[0].since <= now - this.#patience) {
       this.#waiters.shift()!.resolve(undefined);
     }
     const [next] = this.#waiters;
-    this.#waking = next && setTimeout(() => this.#wake(), next.since + WAIT_MS - now);
+    this.#waking = next && setTimeout(() => this.#wake(), next.since + this.#patience - now);
   }
 
   /** Opens a connection. Connecting is not aborted when the client disconnects: `Deno.connect` could leak the socket. */
@@ -342,21 +349,26 @@ export class ConnectionPool<Connection extends PooledConnection> {
     // When the oldest connection without a byte was opened, and the oldest that may not have been accepted.
     let unread = Infinity;
     let waiting = Infinity;
+    let accepted = 0;
     let served = 0;
     for (const { hasRead, number, openedAt } of this.#open) {
       if (hasRead) this.#accepted = Math.max(this.#accepted, number);
       else unread = Math.min(unread, openedAt);
     }
     for (const { keeps, number, openedAt } of this.#open) {
-      if (number > this.#accepted) waiting = Math.min(waiting, openedAt);
-      else if (keeps) served++;
+      if (number > this.#accepted) {
+        waiting = Math.min(waiting, openedAt);
+      } else {
+        accepted++;
+        if (keeps) served++;
+      }
     }
     const isLong = unread <= now - CROWDED_MS;
     this.#served = isLong ? served : Math.max(this.#served, served);
     if (this.#count > this.#served && waiting <= now - CONTENTION_MS) this.#phase = "contended";
     else this.#phase = isLong ? "crowded" : "calm";
-    if (this.#phase === "contended") this.#limit = Math.max(this.#served, 1);
-    else if (this.#served > this.#limit) this.#limit = this.#served;
+    const known = this.#phase === "contended" ? this.#served : this.#limit;
+    this.#limit = Math.max(accepted, known, 1);
     for (const connection of [...this.#idle]) {
       if (this.#isOld(connection, connection.share!, now)) this.#drop(connection);
     }

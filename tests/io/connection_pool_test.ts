@@ -59,9 +59,10 @@ class Rig implements Disposable {
   #accepted: Deno.Conn[] = [];
   #ticker = new Ticker(tickFor(DEFAULTS.connectTimeout));
 
-  constructor(options: Partial<PoolOptions> = {}) {
+  /** @param patience How long a request waits for a connection in use. */
+  constructor(options: Partial<PoolOptions> = {}, patience?: number) {
     const { hostname, port } = this.#listener.addr;
-    this.#pool = new ConnectionPool({ transport: "tcp", hostname, port }, create);
+    this.#pool = new ConnectionPool({ transport: "tcp", hostname, port }, create, patience);
     this.pool = this.share(options);
   }
 
@@ -259,6 +260,9 @@ Deno.test("ConnectionPool learns nothing from a connection that the application 
   await seesClose(second);
 });
 
+/** Longer than any test waits for a connection. */
+const LONG = 60_000;
+
 /** Lets a pool learn that the application serves one connection at once. Returns that one. */
 async function learnOne(rig: Rig): Promise<Pair> {
   const first = await rig.connectAndRead();
@@ -272,7 +276,7 @@ async function learnOne(rig: Rig): Promise<Pair> {
 }
 
 Deno.test("PoolShare.connect() waits in turn for a connection, once a new one has waited for a process", async () => {
-  using rig = new Rig();
+  using rig = new Rig({}, LONG);
   const only = await learnOne(rig);
   const order: number[] = [];
   const waiting = [1, 2, 3].map((i) =>
@@ -313,7 +317,7 @@ Deno.test("PoolShare.connect() opens a connection after a moment, as the applica
 });
 
 Deno.test("PoolShare.connect() opens a connection as soon as another has closed", async () => {
-  using rig = new Rig();
+  using rig = new Rig({}, LONG);
   const only = await learnOne(rig);
   const waiting = rig.pool.connect(true);
   rig.pool.release(only.ours, false);
@@ -322,7 +326,7 @@ Deno.test("PoolShare.connect() opens a connection as soon as another has closed"
 });
 
 Deno.test("ConnectionPool closes a connection for a request that cannot wait for it", async () => {
-  using rig = new Rig();
+  using rig = new Rig({}, LONG);
   const only = await learnOne(rig);
   const waiting = rig.pool.connect(true);
   // A POST is sent over a connection of its own.
@@ -336,7 +340,7 @@ Deno.test("ConnectionPool closes a connection for a request that cannot wait for
 });
 
 Deno.test("PoolShare.connect() waits for no connection if the share keeps none", async () => {
-  using rig = new Rig();
+  using rig = new Rig({}, LONG);
   const share = rig.share({ maxIdle: 0 });
   await learnOne(rig);
   const connecting = share.connect(true);
@@ -345,7 +349,7 @@ Deno.test("PoolShare.connect() waits for no connection if the share keeps none",
 });
 
 Deno.test("PoolShare.close() ends the wait of its requests only", async () => {
-  using rig = new Rig();
+  using rig = new Rig({}, LONG);
   const other = rig.share();
   const only = await learnOne(rig);
   const waiting = other.connect(true);
