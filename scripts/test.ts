@@ -4,7 +4,7 @@
  * `deno test`. What takes long and tests what others built, such as frameworks, is run by `deno task field`.
  */
 import { existsSync, globSync, statSync } from "node:fs";
-import { relative, resolve } from "node:path";
+import { basename, dirname, relative, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
 /** The files that run one by one, each with what it shares with other threads. */
@@ -18,23 +18,14 @@ const FIELD = new RegExp(
   "^tests/(.*/)?(node|npm|runtimes|small|yaws|(gateway_)?(compared|programs|webdav|wordpress)|frameworks|several_machines)_test",
 );
 
-/** The files that run first, as they take the longest: a long one that began last would end alone. */
-const FIRST = [
-  "tests/package_test.ts",
-  "tests/servers/",
-  "tests/cli/doctor_test.ts",
-  "tests/cli/dev_test.ts",
-  "tests/examples_test.ts",
-  "tests/io/inherited_burst_test.ts",
-  "tests/guides/",
-  "tests/cli_test.ts",
-  "tests/prefork",
-  "tests/cli/",
-  "tests/conformance/",
-];
+/**
+ * Files that take long, in the order in which they start. Deno keeps it within a folder only, and runs deeper folders first:
+ * so those directly in tests/, the longest among them, run in a process of their own.
+ */
+const FIRST = ["package", "examples", "demo", "prefork", "cli", "serve_log", "restart", "doctor"];
 
-/** More than the processors, as the tests also wait. */
-const THREADS = String(Math.max(6, 2 * navigator.hardwareConcurrency));
+/** How many threads, more than there are processors, as the tests also wait. A third is for the files directly in tests/. */
+const THREADS = Math.max(6, 2 * navigator.hardwareConcurrency);
 
 /** The flags whose value may be the next argument. */
 const WITH_VALUE = ["--filter", "--junit-path", "--reporter", "--config", "-c", "--ext", "--cert"];
@@ -55,21 +46,31 @@ function filesOf(path: string): string[] {
 }
 
 /** Starts to run files. `deno task check` has checked their types. */
-function start(args: string[], output: "inherit" | "piped"): Deno.ChildProcess {
+function start(files: string[], threads: number, output: "inherit" | "piped"): Deno.ChildProcess {
   const importMap = `--import-map=${Deno.env.get("GATEHOUSE_IMPORT_MAP")}`;
+  const parallel = threads > 1 && files.length > 1 ? ["--parallel"] : [];
   return new Deno.Command(Deno.execPath(), {
-    args: ["test", "--no-check", "--no-prompt", importMap, ...PERMISSIONS, ...args],
+    args: [
+      "test",
+      "--no-check",
+      "--no-prompt",
+      importMap,
+      ...PERMISSIONS,
+      ...parallel,
+      ...flags,
+      ...files,
+    ],
     cwd: ROOT,
-    env: { DENO_JOBS: Deno.env.get("DENO_JOBS") ?? THREADS },
+    env: { DENO_JOBS: Deno.env.get("DENO_JOBS") ?? String(threads) },
     stdin: output === "inherit" ? "inherit" : "null",
     stdout: output,
     stderr: output,
   }).spawn();
 }
 
-/** Returns the place of a file in the order of {@linkcode FIRST}. */
+/** Returns the place of a file in the order in which they start. */
 function rank(file: string): number {
-  const at = FIRST.findIndex((start) => file.startsWith(start));
+  const at = FIRST.findIndex((name) => basename(file).startsWith(name));
   return at < 0 ? FIRST.length : at;
 }
 
@@ -84,20 +85,26 @@ const files = new Set(paths.length > 0 ? paths.flatMap(filesOf) : all());
 
 const alone = Object.keys(ALONE).filter((file) => files.delete(file));
 const parallel = [...files].sort((a, b) => rank(a) - rank(b));
+const near = parallel.filter((file) => dirname(file) === "tests");
+const deep = parallel.filter((file) => !near.includes(file));
+const share = near.length > 0 && deep.length > 0 ? Math.ceil(THREADS / 3) : 0;
 
-const runs: string[][] = [];
-if (parallel.length > 0) {
-  runs.push([...parallel.length > 1 ? ["--parallel"] : [], ...flags, ...parallel]);
-}
-if (alone.length > 0) runs.push([...flags, ...alone]);
-const [first, second] = runs.map((args, i) => start(args, i === 0 ? "inherit" : "piped"));
-// It is printed at the end, as what two runs print at once is hard to read.
-const output = second?.output();
+const runs = [
+  { files: deep, threads: THREADS - share },
+  { files: near, threads: share || THREADS },
+  { files: alone, threads: 1 },
+].filter(({ files }) => files.length > 0);
+const [first, ...others] = runs.map(({ files, threads }, i) =>
+  start(files, threads, i === 0 ? "inherit" : "piped")
+);
+// They are printed at the end, as what several print at once is hard to read.
+const outputs = others.map((run) => run.output());
+const decoder = new TextDecoder();
 let success = (await first.status).success;
-if (output !== undefined) {
+for (const output of outputs) {
   const { stdout, stderr, ...status } = await output;
-  Deno.stdout.writeSync(stdout);
-  Deno.stderr.writeSync(stderr);
+  console.log(decoder.decode(stdout));
+  console.error(decoder.decode(stderr));
   success = success && status.success;
 }
 if (!success) Deno.exitCode = 1;

@@ -1,9 +1,12 @@
 /** Hostile applications: what they write becomes an error, a truncated body, or nothing worse than they may say (rule F1). */
 import { assert, assertEquals } from "@std/assert";
+import { existsSync } from "node:fs";
 import { cgiGateway, fastCGIGateway, scgiGateway } from "../../gateway.ts";
 import { text } from "../testing/bytes.ts";
-import { deadline } from "../testing/deadline.ts";
+import { StoppedClock } from "../testing/clock.ts";
+import { deadline, eventually } from "../testing/deadline.ts";
 import { beginRequest, endRequest, getValues, record, Type } from "../testing/fastcgi_records.ts";
+import { turns } from "../testing/serving.ts";
 import { Application, type Peer } from "./application.ts";
 import { FRONTS, readSCGI } from "./fronts.ts";
 
@@ -242,19 +245,25 @@ Deno.test("gateways end a response that does not go on", async () => {
   const root = await Deno.makeTempDir();
   try {
     for (const [name, [written, outcome]] of Object.entries(TIMES)) {
+      let wrote: boolean;
       await using fastcgi = new Application(async (peer) => {
         await peer.request();
         if (written !== "") await peer.stdout(written);
+        wrote = true;
         await hang(peer);
       });
       await using scgi = new Application(async (peer) => {
         await readSCGI(peer);
         await peer.write(new TextEncoder().encode(written));
+        wrote = true;
         await hang(peer);
       });
       const script = `${root}/script`;
       await Deno.writeTextFile(`${root}/written`, written);
-      await Deno.writeTextFile(script, `#!/bin/sh\ncat ${root}/written\nsleep 100\n`);
+      await Deno.writeTextFile(
+        script,
+        `#!/bin/sh\ncat ${root}/written\n: > ${root}/wrote\nsleep 100\n`,
+      );
       await Deno.chmod(script, 0o755);
       using toFastCGI = fastCGIGateway(fastcgi.address, options);
       using toSCGI = scgiGateway(scgi.address, options);
@@ -264,9 +273,16 @@ Deno.test("gateways end a response that does not go on", async () => {
           { hostname: "127.0.0.1", port: 0, onListen() {} },
           gateway,
         );
-        const got = await get(`http://127.0.0.1:${server.addr.port}/`);
-        check(name, got, outcome);
+        // The time begins when all was written, however long a busy machine takes for that.
+        using clock = new StoppedClock();
+        wrote = false;
+        const getting = get(`http://127.0.0.1:${server.addr.port}/`);
+        await eventually("the application's bytes", () => wrote || existsSync(`${root}/wrote`));
+        await turns();
+        clock.run();
+        check(name, await getting, outcome);
       }
+      await Deno.remove(`${root}/wrote`);
     }
   } finally {
     await Deno.remove(root, { recursive: true });
