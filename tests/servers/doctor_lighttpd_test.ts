@@ -251,6 +251,6 @@ testWith(
   },
 );
 
-Deno.test("doctor lighttpd: each kind of finding has a test", () => {
+testWith(LIGHTTPD, "doctor lighttpd: each kind of finding has a test", () => {
   assertEquals(Object.keys(LIGHTTPD_FINDINGS).filter((id) => !tested.has(id)), []);
 });

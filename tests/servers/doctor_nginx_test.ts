@@ -450,7 +450,7 @@ Deno.test("doctor nginx reports files that include themselves", async () => {
   }
 });
 
-Deno.test("doctor nginx: each kind of finding has a test", () => {
+testWith(SCRIPTS, "doctor nginx: each kind of finding has a test", () => {
   const ids = [...Object.keys(NGINX_FINDINGS), ...Object.keys(NGINX_SCRIPT_FINDINGS)];
   assertEquals(ids.filter((id) => !tested.has(id)), []);
 });

@@ -294,28 +294,32 @@ for (const [server, id, from, to, mend] of OTHERS) {
   });
 }
 
-testWith(NEEDS.nginx, "doctor requests a site and its daemon", async () => {
-  await using rig = new Rig();
-  const user = Deno.uid() === 0 ? "root" : User.find(undefined).name;
-  const running = await rig.daemon("fastcgi", "127.0.0.1:0");
-  const gone = `127.0.0.1:${freePort()}`;
-  const start = async (backend: string) => {
-    const { port } = await rig.serve("nginx", ["port"], ({ port }) => {
-      return COMMANDS.nginx(rig, printed("nginx", backend)(port), port);
-    });
-    return `http://127.0.0.1:${port}/`;
-  };
-  const args = ["--conf", `${rig.dir}/nginx.conf`, "--user", user];
-  const healthy = await doctor(await start(running), ...args);
-  assertEquals(healthy.code, 0, healthy.stdout);
-  assertMatch(healthy.stdout, /: 200, by nginx/);
-  assertStringIncludes(healthy.stdout, `${running}, over FastCGI: 200`);
-  assertStringIncludes(healthy.stdout, `stop that, and add --listen ${running}\n`);
-  await rig.stop(rig.program("nginx"));
-  const broken = await doctor(await start(gone), ...args);
-  assertEquals([broken.code, broken.ids], [1, ["refused"]], broken.stdout);
-  assertMatch(broken.stdout, /: 502, by nginx/);
-  await rig.stop(rig.program("nginx"));
+for (const server of ["nginx", "apache", "lighttpd"]) {
+  testWith(NEEDS[server], `doctor requests a site and its daemon behind ${server}`, async () => {
+    await using rig = new Rig();
+    const user = Deno.uid() === 0 ? "www-data" : User.find(undefined).name;
+    const running = await rig.daemon("fastcgi", "127.0.0.1:0");
+    const examineSite = async (backend: string) => {
+      const { port } = await rig.serve(server, ["port"], ({ port }) => {
+        return COMMANDS[server](rig, printed(server, backend)(port), port);
+      });
+      const file = `${rig.dir}/${server}.conf`;
+      const found = await doctor(`http://127.0.0.1:${port}/`, "--conf", file, "--user", user);
+      await rig.stop(rig.program(server));
+      return found;
+    };
+    const healthy = await examineSite(running);
+    assertEquals(healthy.code, 0, healthy.stdout);
+    assertMatch(healthy.stdout, new RegExp(`: 200, by ${server}`, "i"));
+    assertStringIncludes(healthy.stdout, `${running}, over FastCGI: 200`);
+    assertStringIncludes(healthy.stdout, `stop that, and add --listen ${running}\n`);
+    const broken = await examineSite(`127.0.0.1:${freePort()}`);
+    assertEquals([broken.code, broken.ids], [1, ["refused"]], broken.stdout);
+    assertMatch(broken.stdout, new RegExp(`: 50[23], by ${server}`, "i"));
+  });
+}
+
+Deno.test("doctor finds that nothing responds, or an error without a reason", async () => {
   tested.add("unreachable");
   const none = await doctor(`http://127.0.0.1:${freePort()}/`);
   assertEquals([none.code, none.ids], [1, ["unreachable"]], none.stdout);
@@ -342,6 +346,10 @@ Deno.test("doctor does not take the place of a daemon that runs", async () => {
   assertStringIncludes(stderr, `Cannot listen on ${address}: it is in use. Stop the daemon`);
 });
 
-Deno.test("doctor of sites: each kind of finding has a test", () => {
-  assertEquals(Object.keys(SITE_FINDINGS).filter((id) => !tested.has(id)), []);
-});
+testWith(
+  Object.assign({}, ...Object.values(NEEDS)),
+  "doctor of sites: each kind of finding has a test",
+  () => {
+    assertEquals(Object.keys(SITE_FINDINGS).filter((id) => !tested.has(id)), []);
+  },
+);
