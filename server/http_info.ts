@@ -1,5 +1,11 @@
 import type { AppOptions, HandlerInfo, Protocol } from "../bridge/app.ts";
-import { decodePath, decodePercent, isAuthority, requestURL } from "../bridge/request.ts";
+import {
+  decodePath,
+  decodePercent,
+  isAuthority,
+  requestHref,
+  requestURL,
+} from "../bridge/request.ts";
 import { createVariables, requestURI } from "../bridge/request_variables.ts";
 import type { Addr, NetAddr } from "../io/addr.ts";
 import type { LogFunction } from "../io/log.ts";
@@ -122,18 +128,28 @@ export class HTTPInfo implements HandlerInfo {
    * reads its properties.
    */
   static normalize(info: HTTPInfo, limited: Limited | undefined): Request {
-    const { href } = info.#requestURL();
-    const request = info.#request;
-    return withURL(request, href, limited);
+    return withURL(info.#request, info.#href(), limited);
   }
 
-  #requestURL(): ReturnType<typeof requestURL> {
-    if (this.#url !== null) return this.#url;
+  #href(): string {
+    if (this.#options.basePath !== undefined) return this.#requestURL().href;
+    const variables = this.#urlVariables();
+    return requestHref(variables, trustedForwarded(variables, this.#options)) ??
+      this.#requestURL().href;
+  }
+
+  /** Returns the variables that the URL depends on, which cost less than all. */
+  #urlVariables(): Variables {
     const forwarded = this.#options.trustForwarded === true;
     const pairs = this.#variables === null
       ? createURLVariables(this.#request, forwarded)
       : undefined;
-    const variables = pairs === undefined ? this.variables : new Variables(pairs);
+    return pairs === undefined ? this.variables : new Variables(pairs);
+  }
+
+  #requestURL(): ReturnType<typeof requestURL> {
+    if (this.#url !== null) return this.#url;
+    const variables = this.#urlVariables();
     return this.#url = requestURL(
       variables,
       this.#options.basePath,
