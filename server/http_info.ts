@@ -28,6 +28,7 @@ export interface LoggedOptions extends AppOptions {
 /** What an app gets as `info` over HTTP. */
 export class HTTPInfo implements HandlerInfo {
   #request: Request;
+  #host: string | null;
   /** Of `Deno.serve`, whose getters cost as much as the rest of a small request. */
   #native: ServeInfo;
   #options: LoggedOptions;
@@ -36,12 +37,15 @@ export class HTTPInfo implements HandlerInfo {
   #requestId: string | undefined;
   #log: ((message: string) => void) | null = null;
 
+  /** @param host The Host of the request. */
   constructor(
     request: Request,
+    host: string | null,
     native: ServeInfo,
     options: LoggedOptions,
   ) {
     this.#request = request;
+    this.#host = host;
     this.#native = native;
     this.#options = options;
   }
@@ -77,7 +81,7 @@ export class HTTPInfo implements HandlerInfo {
       case "REQUEST_METHOD":
         return this.#request.method;
       case "REQUEST_URI":
-        return requestURI(parseURL(this.#request));
+        return requestURI(parseURL(this.#request, this.#host));
       case "SERVER_PROTOCOL":
         return "HTTP/1.1";
       case "REMOTE_USER":
@@ -89,7 +93,7 @@ export class HTTPInfo implements HandlerInfo {
 
   #createVariables(): [name: string, value: string][] {
     const length = requestField(this.#request, "content-length");
-    const url = parseURL(this.#request);
+    const url = parseURL(this.#request, this.#host);
     return createVariables(this.#request, {
       url,
       pathInfo: decodePercent(url.pathname),
@@ -142,7 +146,7 @@ export class HTTPInfo implements HandlerInfo {
   #urlVariables(): Variables {
     const forwarded = this.#options.trustForwarded === true;
     const pairs = this.#variables === null
-      ? createURLVariables(this.#request, forwarded)
+      ? createURLVariables(this.#request, this.#host, forwarded)
       : undefined;
     return pairs === undefined ? this.variables : new Variables(pairs);
   }
@@ -175,9 +179,7 @@ export function withURL(request: Request, href: string, limited: Limited | undef
 }
 
 /** Returns the URL of a request, with another host where that is invalid: Deno.serve puts any into the URL. */
-function parseURL(request: Request): URL {
-  const { url } = request;
-  const host = requestField(request, "host");
+function parseURL({ url }: Request, host: string | null): URL {
   const named = host && !isAuthority(host) ? url.replace(`//${host}`, "//localhost") : url;
   return URL.parse(named) ?? new URL("http://localhost/");
 }

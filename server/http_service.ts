@@ -72,16 +72,19 @@ export class HTTPService {
   /** Responds to a request. Not async, as the response of an app that does not wait costs less without a promise. */
   serve(native: Request, info: ServeInfo): Response | Promise<Response> {
     const { onCompleted } = this.#options;
-    const host = requestField(native, "host");
-    const refusal = refusalOf(native, host);
-    const request = refusal === undefined ? withAddressedHost(native, host) : native;
+    const given = requestField(native, "host");
+    const refusal = refusalOf(native, given);
+    const addressed = refusal === undefined && given ? addressedHost(native.url, given) : undefined;
+    const request = addressed === undefined ? native : withHost(native, addressed);
+    const host = addressed ?? given;
     if (onCompleted === undefined) {
-      return this.#respond(request, refusal, new HTTPInfo(request, info, this.#optionsFor(info)));
+      const own = new HTTPInfo(request, host, info, this.#optionsFor(info));
+      return this.#respond(request, refusal, own);
     }
     // Read now, as Deno knows neither once the response is sent.
     const { remoteAddr, completed } = info;
     const kept = { remoteAddr, completed };
-    const own = new HTTPInfo(request, kept, this.#optionsFor(kept));
+    const own = new HTTPInfo(request, host, kept, this.#optionsFor(kept));
     const traceId = this.#telemetry?.activeTraceId();
     const completion = new HTTPCompletion(request, own, onCompleted, traceId);
     return this.#report(completion, request, refusal, own);
@@ -201,11 +204,6 @@ function refusalOf({ method, url }: Request, host: string | null): number | unde
   if (host && !isAuthority(host)) return 400;
   const addressed = addressedHost(url, host);
   return addressed !== undefined && !isAuthority(addressed) ? 400 : undefined;
-}
-
-function withAddressedHost(request: Request, host: string | null): Request {
-  const addressed = host ? addressedHost(request.url, host) : undefined;
-  return addressed === undefined ? request : withHost(request, addressed);
 }
 
 /**

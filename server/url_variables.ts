@@ -12,17 +12,18 @@ const FORWARDED: ReadonlyArray<[field: string, variable: string]> = [
  * Returns those of the variables that `requestURL()` and `trustedForwarded()` read for an ordinary request of
  * `Deno.serve`, which cost less than all. Returns undefined if the request is not ordinary.
  *
+ * @param host The Host of the request.
  * @param forwarded Whether the fields of proxies are read.
  */
 export function createURLVariables(
   request: Request,
+  host: string | null,
   forwarded: boolean,
 ): [name: string, value: string][] | undefined {
   const { url } = request;
   const authority = url.indexOf("://") + 3;
   const path = url.indexOf("/", authority);
   const scheme = url.slice(0, authority - 3);
-  const host = requestField(request, "host");
   if (!/^https?$/.test(scheme) || path < 0 || url.includes("#") || host === null) return undefined;
   const query = url.indexOf("?", path);
   const variables: [string, string][] = [
