@@ -527,12 +527,13 @@ export const LOADS: Load[] = [
     metrics: ["shared", "processes"],
     fresh: true,
     async measure(running, { generator, seconds }) {
+      await checkResponse(running, hello.spec, hello.expected);
       await generator.run({
         protocol: running.protocol,
         port: running.port,
         request: bytesOf(running, hello.spec, true),
         connections: 16,
-        seconds,
+        seconds: Math.max(seconds, WARM_UP),
       });
       const { processes, bytes } = await running.processes[0].sharedMemory();
       return { processes, shared: bytes / MIB };

@@ -3,6 +3,8 @@
 const LINUX = Deno.build.os === "linux";
 const START_TIMEOUT = 20_000;
 const POLL = 20;
+/** How long no process may have been added for their number to be final, in milliseconds. */
+const SETTLED = 1000;
 /** Ticks of /proc/PID/stat per second, on all usual Linux systems. */
 const TICKS = 100;
 
@@ -173,9 +175,17 @@ export class Process {
     return await this.#sum("VmRSS", "rss");
   }
 
-  /** Returns the memory of the process and its children, in bytes, with shared pages divided by those who share them. */
+  /**
+   * Returns the memory of the process and its children, in bytes, with shared pages divided by those who share them. Waits
+   * until it starts no more of them.
+   */
   async sharedMemory(): Promise<{ processes: number; bytes: number }> {
-    const members = await this.#members();
+    let members: number[] = [];
+    for (let before = 0; members.length === 0 || members.length !== before;) {
+      before = members.length;
+      await new Promise((resolve) => setTimeout(resolve, SETTLED));
+      members = await familyOf(this.pid);
+    }
     const bytes = LINUX
       ? members.reduce((sum, pid) => {
         const text = Deno.readTextFileSync(`/proc/${pid}/smaps_rollup`);
