@@ -47,9 +47,9 @@ export const usage: Usage = {
     `Finds out why a CGI script does not respond: looks at its file, runs it as a web server does, and prints what is
 wrong, each with the line of shell that fixes it, if there is one. Ends with 0 if nothing is wrong, else with 1.
 Runs a script that responds to a GET a few more times, to find out whether Deno compiles it at each start.
-With the name of a web server it reads that server's configuration, and connects to the daemons that it names. With a URL of this
-machine, such as http://localhost/, it sends a request to the web server and the daemons; with --listen it takes the place of the
-daemon for some seconds, and finds what the web server passes on to it.`,
+With the name of a web server it reads that server's configuration, and connects to the daemons that it names.
+With a URL of this machine, such as http://localhost/, it sends a request to the web server and the daemons; with
+--listen it takes the place of the daemon for some seconds, and finds what the web server passes on to it.`,
   options: [
     {
       name: "user",

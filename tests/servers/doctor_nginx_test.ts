@@ -127,6 +127,7 @@ testWith(NGINX, "doctor nginx finds a socket that nginx may not write to", async
     mend: () => Deno.chmodSync(`${rig.dir}/app.sock`, 0o777),
   });
   assertStringIncludes(stdout, `${USER} may not connect`);
+  assertStringIncludes(stdout, `--group ${User.find(USER).groupName}\n`);
 });
 
 testWith(NGINX, "doctor nginx finds a folder of a socket that nginx may not enter", async () => {
