@@ -23,6 +23,7 @@ const TESTS = [
   ...["lifecycle", "limits", "model", "protocol", "roles"]
     .map((name) => `tests/fastcgi/${name}_test.ts`),
   "tests/scgi_test.ts",
+  "tests/leak_test.ts",
   ...["channel", "connection_pool", "progress", "roster", "ticker"]
     .map((name) => `tests/io/${name}_test.ts`),
   ...["fastcgi", "response", "scgi", "timeout"].map((name) => `tests/gateway/${name}_test.ts`),

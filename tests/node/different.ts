@@ -31,6 +31,7 @@ export const DIFFERENT: Record<string, string> = {
     "the system's error has another text",
   "serveFastCGI() sends no bytes over a Unix socket to detect whether the web server has disconnected (rule C22)":
     "node:net detects this by a record",
+  "no byte of one request is in a buffer of another, through cgiGateway()": "it needs Deno",
   ...Object.fromEntries(
     [
       "an app that throws",
