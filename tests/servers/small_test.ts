@@ -3,7 +3,7 @@ import { assert, assertEquals, assertFalse, assertStringIncludes } from "@std/as
 import { toByteString } from "../../wire/byte_string.ts";
 import { see, type Seen } from "./behaviours.ts";
 import { Client, request } from "./client.ts";
-import { configuration, type Rig, Suite } from "./harness.ts";
+import { configuration, type Rig, snippet, Suite } from "./harness.ts";
 
 /** A small web server, and how it differs from the others. */
 interface Server {
@@ -68,13 +68,7 @@ const SERVERS: Record<string, Server> = {
   CivetWeb: {
     fields: [BASIC, "2", "b=2", TEXT],
     needs: { civetweb: "civetweb" },
-    command: (rig, port) => [
-      "civetweb",
-      [
-        ...["-listening_ports", `127.0.0.1:${port}`, "-document_root", `${rig.dir}/www`],
-        ...["-cgi_pattern", "**.cgi$"],
-      ],
-    ],
+    command: (rig, port) => shown("civetweb", rig, { "0.0.0.0:80": `127.0.0.1:${port}` }),
     // Unless a file of passwords for PUT is set.
     uploads: { put: 401 },
   },
@@ -91,22 +85,14 @@ const SERVERS: Record<string, Server> = {
   webfs: {
     fields: [BASIC, "2", "b=2", TEXT],
     needs: { webfsd: "webfs" },
-    command: (
-      rig,
-      port,
-    ) => ["webfsd", [
-      ...["-F", "-4", "-i", "127.0.0.1", "-p", `${port}`, "-r", `${rig.dir}/www`],
-      ...["-x", "/cgi-bin"],
-    ]],
+    command: (rig, port) => shown("webfsd", rig, { "-p 80": `-p ${port}` }),
     uploads: { post: 501, put: 501, chunked: 501 },
   },
   "Python's http.server": {
     fields: [, , "a=1, b=2"],
     needs: { "/usr/bin/python3": "python3" },
-    command: (rig, port) => [
-      "/usr/bin/python3",
-      ["-m", "http.server", "--cgi", "-b", "127.0.0.1", "-d", `${rig.dir}/www`, `${port}`],
-    ],
+    command: (rig, port) =>
+      shown("python3", rig, { python3: "/usr/bin/python3", "www 80": `www ${port}` }),
     // It decodes the path before it looks for the query.
     path: "/a%25b%20c",
     uploads: { put: false, chunked: 411 },
@@ -115,17 +101,14 @@ const SERVERS: Record<string, Server> = {
   WEBrick: {
     fields: [BASIC, "1, 2", "a=1, b=2", TEXT],
     needs: { ruby: "ruby", "/usr/share/doc/ruby-webrick/copyright": "ruby-webrick" },
-    command: (rig, port) => [
-      "ruby",
-      [
-        "-e",
-        `require "webrick"
-server = WEBrick::HTTPServer.new(BindAddress: "127.0.0.1", Port: ${port})
-trap("TERM") { server.shutdown }
-server.mount("/cgi-bin/app.cgi", WEBrick::HTTPServlet::CGIHandler, "${rig.dir}/www/cgi-bin/app.cgi")
-server.start`,
-      ],
-    ],
+    command: (rig, port) => {
+      const program = snippet("ruby", "webrick", {
+        "0.0.0.0": "127.0.0.1",
+        "Port: 80": `Port: ${port}`,
+        "/srv/www": `${rig.dir}/www`,
+      });
+      return ["ruby", ["-e", program]];
+    },
     uploads: { put: 405 },
     location: [303, 302],
   },
@@ -138,14 +121,15 @@ server.start`,
   Fossil: {
     fields: [, , "a=1"],
     needs: { fossil: "fossil" },
-    command: (rig, port) => [
-      "sh",
-      [
-        "-c",
-        `fossil new -A root ${rig.dir}/a.fossil && exec fossil server --nojail --localhost --port ${port} ` +
-        `--extroot ${rig.dir}/www/cgi-bin ${rig.dir}/a.fossil`,
-      ],
-    ],
+    command: (rig, port) => {
+      const replace = {
+        "--port 80": `--nojail --localhost --port ${port}`,
+        "/srv/site.fossil": `${rig.dir}/site.fossil`,
+      };
+      const [command, args] = shown("fossil", rig, replace);
+      const line = [command, ...args].join(" ");
+      return ["sh", ["-c", `fossil new -A root ${rig.dir}/site.fossil && exec ${line}`]];
+    },
     base: "/ext/app.cgi",
     refuses: { "/a%20b": 404 },
     splits: false,
@@ -214,16 +198,14 @@ server.start`,
   inets: {
     fields: [BASIC, "2", "b=2", toByteString(TEXT)],
     needs: { erl: "erlang-base", "/usr/share/doc/erlang-inets/copyright": "erlang-inets" },
-    command: (rig, port) => [
-      "erl",
-      [
-        "-noshell",
-        "-eval",
-        `inets:start(), {ok, _} = inets:start(httpd, [{port, ${port}}, {bind_address, {127, 0, 0, 1}},
-{server_name, "localhost"}, {server_root, "${rig.dir}"}, {document_root, "${rig.dir}/www"},
-{modules, [mod_alias, mod_cgi]}, {script_alias, {"/cgi-bin/", "${rig.dir}/www/cgi-bin/"}}]).`,
-      ],
-    ],
+    command: (rig, port) => {
+      const program = snippet("erlang", "inets", {
+        "{port, 80}": `{port, ${port}}`,
+        "{0, 0, 0, 0}": "{127, 0, 0, 1}",
+        "/srv": rig.dir,
+      });
+      return ["erl", ["-noshell", "-eval", program]];
+    },
     splits: false,
     location: false,
     // It sends all in chunks, and the length, too.
@@ -235,6 +217,23 @@ server.start`,
 function printed(name: string, rig: Rig, port: number): string {
   const app = `${rig.dir}/www/cgi-bin/app.cgi`;
   return configuration(name, "--listen", `127.0.0.1:${port}`, "--app", app);
+}
+
+/** Returns a command line of docs/servers.md, with the rig's folder. */
+function shown(
+  name: string,
+  rig: Rig,
+  replace: Record<string, string>,
+): [command: string, args: string[]] {
+  const lines = snippet("sh", "small").split("\n");
+  let line = lines.find((line) => line.startsWith(`${name} `))!;
+  for (const [from, to] of Object.entries(replace)) {
+    assert(line.includes(from), `${line} must have ${from}`);
+    line = line.replace(from, to);
+  }
+  line = line.replace("0.0.0.0", "127.0.0.1").replaceAll("/srv/www", `${rig.dir}/www`);
+  const [command, ...args] = line.replaceAll("'", "").split(" ");
+  return [command, args];
 }
 
 /** A server that runs. */
