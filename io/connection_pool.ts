@@ -243,12 +243,24 @@ export class ConnectionPool<Connection extends PooledConnection> {
 
   /** Lets the requests open a connection that have waited for long. */
   #wake(): void {
+    this.#waking = undefined;
     const now = performance.now();
     while (this.#waiters.length > 0 && this.#waiters[0].since <= now - this.#patience) {
-      this.#waiters.shift()!.resolve(undefined);
+      this.#nextWaiter()!.resolve(undefined);
     }
     const [next] = this.#waiters;
     this.#waking = next && setTimeout(() => this.#wake(), next.since + this.#patience - now);
+  }
+
+  #nextWaiter(): Waiter<Connection> | undefined {
+    const waiter = this.#waiters.shift();
+    if (waiter !== undefined && this.#waiters.length === 0) this.#stopWaking();
+    return waiter;
+  }
+
+  #stopWaking(): void {
+    clearTimeout(this.#waking);
+    this.#waking = undefined;
   }
 
   /** Opens a connection. Connecting is not aborted when the client disconnects: `Deno.connect` could leak the socket. */
@@ -282,7 +294,7 @@ export class ConnectionPool<Connection extends PooledConnection> {
     // One beyond the limit waits for the process of this one.
     if (this.#count > this.#limit) return this.#drop(connection);
     if (this.#isOld(connection, share, now)) return this.#drop(connection);
-    const waiter = this.#waiters.shift();
+    const waiter = this.#nextWaiter();
     if (waiter !== undefined) {
       connection.share = waiter.share;
       connection.uses++;
@@ -299,6 +311,7 @@ export class ConnectionPool<Connection extends PooledConnection> {
   close(share: PoolShare<Connection>): void {
     const left = this.#waiters.filter((waiter) => waiter.share === share);
     this.#waiters = this.#waiters.filter((waiter) => waiter.share !== share);
+    if (this.#waiters.length === 0) this.#stopWaking();
     for (const { resolve } of left) resolve(undefined);
     for (const connection of this.#open) {
       if (connection.share === share) this.#drop(connection);
@@ -410,7 +423,7 @@ export class ConnectionPool<Connection extends PooledConnection> {
     if (at >= 0) this.#idle.splice(at, 1);
     this.#open.delete(connection);
     connection.close();
-    if (this.#count < this.#limit) this.#waiters.shift()?.resolve(undefined);
+    if (this.#count < this.#limit) this.#nextWaiter()?.resolve(undefined);
   }
 }
 
