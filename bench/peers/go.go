@@ -26,7 +26,7 @@ func answer(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 		for i := 1; i <= 19; i++ {
-			header.Set("X-Answer-"+strconv.Itoa(i), "the value of header "+strconv.Itoa(i))
+			header.Set("X-Field-"+strconv.Itoa(i), "the value of header "+strconv.Itoa(i))
 		}
 		for i := 1; i <= 3; i++ {
 			header.Add("Set-Cookie", "c"+strconv.Itoa(i)+"=0123456789abcdef; Path=/")

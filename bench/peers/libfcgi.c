@@ -24,7 +24,7 @@ static void answer_headers(FCGX_Request *r) {
   for (char **p = r->envp; *p; p++)
     if (strncmp(*p, "HTTP_", 5) == 0) length += strlen(*p) - 6;
   FCGX_PutS("Content-Type: text/plain\r\n", r->out);
-  for (int i = 1; i <= 19; i++) FCGX_FPrintF(r->out, "X-Answer-%d: the value of header %d\r\n", i, i);
+  for (int i = 1; i <= 19; i++) FCGX_FPrintF(r->out, "X-Field-%d: the value of header %d\r\n", i, i);
   for (int i = 1; i <= 3; i++) FCGX_FPrintF(r->out, "Set-Cookie: c%d=0123456789abcdef; Path=/\r\n", i);
   FCGX_FPrintF(r->out, "\r\n%s", length > 900 ? "true" : "false");
 }

@@ -9,7 +9,7 @@ fastcgi.createServer((request, response) => {
     for (const [name, value] of Object.entries(request.headers)) {
       length += name.length + value.length;
     }
-    for (let i = 1; i <= 19; i++) response.setHeader(`X-Answer-${i}`, `the value of header ${i}`);
+    for (let i = 1; i <= 19; i++) response.setHeader(`X-Field-${i}`, `the value of header ${i}`);
     const cookies = [1, 2, 3].map((i) => `c${i}=0123456789abcdef; Path=/`);
     response.setHeader("Set-Cookie", cookies);
     response.end(`${length > 900}`);
