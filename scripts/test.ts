@@ -9,6 +9,7 @@ import { fileURLToPath } from "node:url";
 
 /** The files that run one by one, each with what it shares with other threads. */
 const ALONE: Record<string, string> = {
+  "tests/cost_test.ts": "the time of the processor, which is that of all threads",
   "tests/io/listen_test.ts": "the umask",
   "tests/io/spool_test.ts": "the umask, TMPDIR and open files",
 };

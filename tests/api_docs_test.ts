@@ -14,7 +14,7 @@ async function deno(...args: string[]): Promise<string> {
     cwd: ROOT,
     env: { NO_COLOR: "1" },
   }).output();
-  const { success, stdout, stderr } = await deadline(running, `deno ${command}`, 120_000);
+  const { success, stdout, stderr } = await deadline(running, `deno ${command}`, 600_000);
   const text = new TextDecoder().decode(stdout);
   assert(success, text + new TextDecoder().decode(stderr));
   return text;

@@ -9,6 +9,7 @@ import { text } from "./testing/bytes.ts";
 import type { Ended } from "./testing/command_line.ts";
 import { Program, ROOT } from "./testing/daemon.ts";
 import { deadline } from "./testing/deadline.ts";
+import { freePort } from "./testing/free_port.ts";
 import { testWith } from "./testing/needs.ts";
 import { Registry } from "./testing/registry.ts";
 
@@ -136,12 +137,6 @@ function copyCache(cache: string, copy: string): void {
     if (isFile) Deno.copyFileSync(`${cache}/${name}`, `${copy}/${name}`);
     else Deno.symlinkSync(`${cache}/${name}`, `${copy}/${name}`);
   }
-}
-
-/** Returns a port that was just free. */
-function freePort(): number {
-  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  return listener.addr.port;
 }
 
 interface Served {

@@ -5,18 +5,13 @@ import { PAGE, writeConfigurations } from "../../scripts/docs.ts";
 import { callCommandLine, importMapFlags, runCommandLine } from "../testing/command_line.ts";
 import { Program, ROOT } from "../testing/daemon.ts";
 import { deadline } from "../testing/deadline.ts";
+import { freePort } from "../testing/free_port.ts";
 import { find, testWith } from "../testing/needs.ts";
 
 async function config(...args: string[]): Promise<string> {
   const { code, stdout, stderr } = await callCommandLine("config", ...args);
   assertEquals([code, stderr], [0, ""]);
   return stdout;
-}
-
-/** Returns a port that was just free. */
-function freePort(): number {
-  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  return listener.addr.port;
 }
 
 const APACHE_MODULES = "/usr/lib/apache2/modules";

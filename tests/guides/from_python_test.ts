@@ -5,6 +5,7 @@ import { type ParsedResponse, parseResponse } from "../testing/response.ts";
 import { bytes, text } from "../testing/bytes.ts";
 import { Program } from "../testing/daemon.ts";
 import { deadline, eventually } from "../testing/deadline.ts";
+import { freePort } from "../testing/free_port.ts";
 import { blocksOf, fileOf, Machine, SYSTEM_PATH } from "./guide.ts";
 
 const BLOCKS = blocksOf("from-python.md");
@@ -208,12 +209,6 @@ async function serving(
     return `${response.status} ${type} ${await response.text()}`;
   };
   return await eventually(file, () => respond().catch(() => ""));
-}
-
-/** Returns a port that was just free. */
-function freePort(): number {
-  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  return listener.addr.port;
 }
 
 test(

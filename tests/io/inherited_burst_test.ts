@@ -17,7 +17,10 @@ import { runUntilTerminated } from "${ROOT}process/signals.ts";
 import { reportReady } from "${ROOT}process/worker.ts";
 import { serveFastCGI } from "${ROOT}fastcgi.ts";
 const listener = await InheritedListener.open(0, Deno.args[0] === "native" ? undefined : null);
-const server = serveFastCGI(() => new Response("Hello"), listener);
+const server = serveFastCGI(() => new Response("Hello"), listener, {
+  // On a busy machine a burst takes longer than the default.
+  shutdownTimeout: 60_000,
+});
 console.error("a worker serves");
 await Promise.all([runUntilTerminated(server), reportReady(() => server.shutdown())]);
 `;
@@ -27,6 +30,7 @@ const [worker, listen, workers, way] = Deno.args;
 await prefork({
   listen,
   workers: Number(workers),
+  shutdownTimeout: 60_000,
   command: ["run", "--no-prompt", "--allow-read", "--allow-env", worker, way],
   onListen: (addr) => console.error("listens on " + (addr.path ? "unix:" + addr.path : "127.0.0.1:" + addr.port) + "."),
 });

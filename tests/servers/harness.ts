@@ -5,30 +5,16 @@ import { assert } from "@std/assert";
 import { Arguments } from "../../cli/arguments.ts";
 import { createConfiguration, usage } from "../../cli/config.ts";
 import { deadline, eventually, LateError } from "../testing/deadline.ts";
+import { freePort } from "../testing/free_port.ts";
 import { find, testWith } from "../testing/needs.ts";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
 
-export { eventually, LateError };
+export { eventually, freePort, LateError };
 
 /** Waits for a promise, as {@linkcode deadline} does, where the label reads better first. */
 export function within<T>(label: string, promise: PromiseLike<T>, ms?: number): Promise<T> {
   return deadline(promise, label, ms);
-}
-
-/** Returns a port that was free a moment ago. */
-export function freePort(): number {
-  return freePorts(1)[0];
-}
-
-/** Returns different ports that were free a moment ago. */
-function freePorts(count: number): number[] {
-  const listeners = Array.from(
-    { length: count },
-    () => Deno.listen({ hostname: "127.0.0.1", port: 0 }),
-  );
-  for (const listener of listeners) listener.close();
-  return listeners.map(({ addr }) => addr.port);
 }
 
 /** A program that runs as long as a test file needs it. */
@@ -221,8 +207,7 @@ await serve(app, { basePath: "auto" });
     options: Deno.CommandOptions = {},
   ): Promise<Record<Name, number>> {
     for (let attempt = 1;; attempt++) {
-      const free = freePorts(names.length);
-      const ports = Object.fromEntries(names.map((name, i) => [name, free[i]])) as Record<
+      const ports = Object.fromEntries(names.map((name) => [name, freePort()])) as Record<
         Name,
         number
       >;

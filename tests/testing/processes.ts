@@ -15,15 +15,17 @@ export async function ended(pid: number): Promise<void> {
   await eventually(`the end of process ${pid}`, () => !isAlive(pid));
 }
 
-/** Sends SIGINT again and again until a promise is settled. */
+/** Sends SIGINT again and again until a promise is settled: the first one asks for the end, one a second later forces it. */
 export async function interruptUntil(pid: number, end: Promise<unknown>): Promise<void> {
-  const timer = setInterval(() => {
+  const interrupt = () => {
     try {
       Deno.kill(pid, "SIGINT");
     } catch {
       // It has ended.
     }
-  }, 50);
+  };
+  interrupt();
+  const timer = setInterval(interrupt, 1100);
   await deadline(end, "the end at SIGINT").finally(() => clearInterval(timer));
 }
 
