@@ -8,7 +8,7 @@ const INTERVAL = { variable: "OTEL_METRIC_EXPORT_INTERVAL", usual: 60_000 };
 
 /**
  * Exits this process. With OTEL_DENO, `Deno.exit()` of 2.9.6 may wait forever: for a collection of metrics that waits for
- * this thread. Another thread then kills the process.
+ * this thread. Another thread then kills the process, unless it is process 1, which the system does not let it kill.
  *
  * @param code The exit code. @default that of the process
  * @param limit In milliseconds.
