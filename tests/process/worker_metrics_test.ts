@@ -102,14 +102,17 @@ Deno.test("a supervisor counts restarts after maxRequests", async () => {
 
 Deno.test("a supervisor counts restarts of workers that do not start in time", async () => {
   await using receiver = new OTLPReceiver();
-  await using fleet = await startExporting(receiver, { startTimeout: 1500 });
+  await using fleet = await startExporting(receiver, { startTimeout: 4000 });
   const [pid] = await workers(fleet, 2);
   const source = await Deno.readTextFile(`${fleet.directory}/worker.ts`);
   await Deno.writeTextFile(`${fleet.directory}/worker.ts`, "setInterval(() => {}, 1000);");
   Deno.kill(Number(pid), "SIGKILL");
   await exports(receiver, COUNT, { starting: 1, serving: 1, stopping: 0 });
   await exports(receiver, RESTARTS, { crash: 1 });
-  await fleet.daemon.says("is killed: it does not serve 1500 ms after its start");
+  await fleet.daemon.says("is killed: it does not serve 4000 ms after its start");
   await Deno.writeTextFile(`${fleet.directory}/worker.ts`, source);
-  await exports(receiver, RESTARTS, { crash: 1, start_timeout: 1 });
+  // On a busy machine the next one may be late, too.
+  const counted = receiver.until(() => valuesOf(receiver, RESTARTS).start_timeout >= 1);
+  await deadline(counted, "the restart to be counted");
+  assertEquals(valuesOf(receiver, RESTARTS).crash, 1);
 });
