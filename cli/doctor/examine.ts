@@ -98,7 +98,11 @@ export async function examine({ script, user, env }: Examined, find: Find): Prom
   const program = programOf(first, env.PATH);
   const [name] = first.command;
   if (program === undefined) {
-    const where = first.searched ? `on the web server's PATH, ${env.PATH}` : "there";
+    const where = /^[~$]/.test(name)
+      ? "there, as only a shell replaces ~ and $HOME"
+      : first.searched
+      ? `on the web server's PATH, ${env.PATH}`
+      : "there";
     findings.push(find("interpreter", { program: name, where }, replaceProgram(needs)));
   } else if (!user.canRun(realPath(program))) {
     const values = { program: name, file: realPath(program) };

@@ -103,6 +103,10 @@ export const FINDINGS = {
       "The web server limits the script's memory (RLimitMEM, ulimit -v), but Deno reserves 32 GiB of addresses: {error}",
     advice: "Raise the limit, as in Apache: RLimitMEM max",
   },
+  "node-version": {
+    what: "Node {version}, which runs the script, is too old for Gatehouse: {error}",
+    advice: "Name Node 24 or later by its path in the first line.",
+  },
   "throws": {
     what: "The script ends with an error before its response: {error}",
     advice: "Correct the line that the log below names.",

@@ -27,6 +27,8 @@ import { stat, type User } from "./user.ts";
 const MODULE = SPECIFIER.replace(/\/cli$/, "");
 /** The cache of scripts whose web server names none. */
 export const CACHE = "/var/cache/deno";
+/** The first version of Node that runs Gatehouse. */
+const NODE = 24;
 const OUT_OF_MEMORY =
   /Fatal process out of memory|Failed to reserve|memory allocation of \d+ bytes failed|Cannot allocate memory/;
 
@@ -108,6 +110,10 @@ function judgeError(shown: Judged): Finding {
   const { find, script, stderr, source, first } = shown;
   const error = /^error: (?:Uncaught (?:\(in promise\) )?)?(.*)$/m.exec(stderr)?.[1] ??
     /^\w*Error\b.*$/m.exec(stderr)?.[0] ?? stderr.split("\n")[0];
+  const version = /^Node\.js v((\d+)\S*)$/m.exec(stderr);
+  if (Number(version?.[2]) < NODE && (source + stderr).includes("@gatehouse/cgi")) {
+    return find("node-version", { version: version![1], error });
+  }
   // V8 throws if Deno parses TypeScript as JavaScript.
   if (/^error: Uncaught SyntaxError:[^]*^ +at <anonymous> \(file:/m.test(stderr)) {
     return hasLanguage(script, source)

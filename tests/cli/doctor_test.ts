@@ -304,6 +304,20 @@ esac
   },
   {
     id: "interpreter",
+    how: "in the home directory, as a shell writes it",
+    make: () => write(RIGHT.replace("S deno", "S ~/.deno/bin/deno")),
+    says: "~/.deno/bin/deno is not there, as only a shell replaces ~ and $HOME",
+    fixed: true,
+  },
+  {
+    id: "interpreter",
+    how: "below $HOME",
+    make: () => write(RIGHT.replace("S deno", "S $HOME/.deno/bin/deno")),
+    says: "$HOME/.deno/bin/deno is not there, as only a shell replaces ~ and $HOME",
+    fixed: true,
+  },
+  {
+    id: "interpreter",
     how: "misspelt",
     make: () => write(RIGHT.replace("deno run", "denno run")),
     says: "denno is not on",
@@ -474,6 +488,36 @@ esac
     args: [...USUAL, "--memory", "512m"],
     says: "Fatal process out of memory",
     fixed: true,
+  },
+  {
+    id: "node-version",
+    make() {
+      // In place of an old Node.
+      const node = write(
+        `#!/bin/sh
+echo "SyntaxError: Unexpected identifier '_'" >&2
+echo "Node.js v20.20.2" >&2
+exit 1
+`,
+        "node",
+      );
+      return write(`#!${node}\n// node_modules/@gatehouse/cgi/mod.js\n`, "app.mjs");
+    },
+    args: asSelf,
+    says: "Node 20.20.2, which runs the script, is too old for Gatehouse: SyntaxError",
+  },
+  {
+    id: "throws",
+    how: "on an old Node, without Gatehouse",
+    make() {
+      const node = write(
+        "#!/bin/sh\nprintf 'Error: no\\nNode.js v20.20.2\\n' >&2\nexit 1\n",
+        "node",
+      );
+      return write(`#!${node}\n`, "app.mjs");
+    },
+    args: asSelf,
+    says: "Error: no",
   },
   {
     id: "throws",

@@ -25,7 +25,8 @@ interface Entry {
   id: string;
   /** All that it explains. */
   ids: string[];
-  messages: string[];
+  /** The messages of each fault that it explains. */
+  messages: string[][];
   commands: string | undefined;
 }
 
@@ -35,21 +36,30 @@ function readEntries(): Entry[] {
   return entries.split(/^### /m).slice(1).map((text) => ({
     id: /<a id="([\w-]+)">/.exec(text)![1],
     ids: [...text.matchAll(/<a id="([\w-]+)">/g)].map(([, id]) => id),
-    messages: /^```text log\n(.*?)^```$/ms.exec(text)![1].trim().split("\n"),
+    messages: [...text.matchAll(/^```text log\n(.*?)^```$/gms)]
+      .map(([, messages]) => messages.trim().split("\n")),
     commands: /^```sh\n(.*?)^```$/ms.exec(text)?.[1],
   }));
 }
 
-/** A broken script for each entry, by id. */
-type Faults = Record<string, (bundle: string, first: string) => string>;
+type Fault = (bundle: string, first: string) => string;
+/** A broken script for each message of an entry, by its id. */
+type Faults = Record<string, Fault | Fault[]>;
 
 const FAULTS: Faults = {
   "run-bit": (bundle, first) => first + bundle,
   "bom": (bundle, first) => `\ufeff${first}${bundle}`,
   "first-line": (bundle) => bundle,
-  "crlf": (bundle) => `#!/usr/bin/env deno\r\n${bundle}`,
+  "crlf": [
+    (bundle) => `#!/usr/bin/env deno\r\n${bundle}`,
+    (bundle, first) => `#!${/\S+\/deno/.exec(first)![0]}\r\n${bundle}`,
+  ],
   "env-s": (bundle, first) => first.replace("-S ", "") + bundle,
-  "interpreter": (bundle, first) => first.replace(/\S+\/deno/, "deno") + bundle,
+  "interpreter": [
+    (bundle, first) => first.replace(/\S+\/deno/, "deno") + bundle,
+    (bundle, first) => first.replace(/\S+\/deno/, "/home/ann/deno") + bundle,
+    (bundle, first) => first.replace(/\S+\/deno/, "~/.deno/bin/deno") + bundle,
+  ],
   "allow-env": (bundle, first) => first.replace(" --allow-env", "") + bundle,
   "permission": (bundle, first) => `${first}Deno.readTextFileSync("/etc/hostname");\n${bundle}`,
   "import": (_bundle, first) => first + SOURCE,
@@ -91,8 +101,13 @@ cd ~/public_html/cgi-bin`);
   } ${user} --env PATH=/usr/sbin --env JSR_URL=${machine.registry}`;
   const entries = readEntries();
   assertEquals(entries.map(({ id }) => id).sort(), Object.keys(FAULTS).sort());
-  for (const { id, ids, messages, commands } of entries) {
-    machine.write(SCRIPT, FAULTS[id](bundle, first), id === "run-bit" ? 0o644 : 0o755);
+  const faults = entries.flatMap(({ messages, ...entry }) => {
+    const made = [FAULTS[entry.id]].flat();
+    assertEquals(made.length, messages.length, entry.id);
+    return made.map((fault, i) => ({ ...entry, fault, messages: messages[i] }));
+  });
+  for (const { id, ids, fault, messages, commands } of faults) {
+    machine.write(SCRIPT, fault(bundle, first), id === "run-bit" ? 0o644 : 0o755);
     machine.write("public_html/cgi-bin/.htaccess", CONFIGURATION[id] ?? "");
     const { status, added } = await request();
     assertEquals(status, 500, id);
@@ -125,6 +140,7 @@ cd ~/public_html/cgi-bin`);
 const PLAIN = [
   "compiles",
   "node-name",
+  "node-version",
   "missing",
   "folder",
   "foreign-link",
