@@ -62,7 +62,11 @@ function start(files: string[], threads: number, output: "inherit" | "piped"): D
       ...files,
     ],
     cwd: ROOT,
-    env: { DENO_JOBS: Deno.env.get("DENO_JOBS") ?? String(threads) },
+    env: {
+      DENO_JOBS: Deno.env.get("DENO_JOBS") ?? String(threads),
+      // Each program that a test starts would look for a new version of Deno.
+      DENO_NO_UPDATE_CHECK: "1",
+    },
     stdin: output === "inherit" ? "inherit" : "null",
     stdout: output,
     stderr: output,

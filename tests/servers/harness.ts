@@ -113,7 +113,9 @@ export class Rig {
 
   #copy(dir: string): void {
     Deno.mkdirSync(this.root + "/" + dir, { recursive: true });
-    for (const { name, isFile } of Deno.readDirSync(ROOT + dir)) {
+    for (const { name, isFile, isDirectory } of Deno.readDirSync(ROOT + dir)) {
+      // The folders of the repository and of the tests are named above, for few of them are needed.
+      if (isDirectory && dir !== "" && !dir.startsWith("tests/")) this.#copy(`${dir}${name}/`);
       if (!isFile || !name.endsWith(".ts")) continue;
       Deno.copyFileSync(ROOT + dir + name, `${this.root}/${dir}${name}`);
     }

@@ -95,7 +95,9 @@ exec systemd-socket-activate --listen ${address} ${
       return program.output.includes("Listening on");
     });
     for (const visits of [1, 2]) {
-      const response = await fetchFastCGI("http://localhost/", address);
+      const response = await fetchFastCGI("http://localhost/", address).catch((cause) => {
+        throw new Error(`The service does not respond: ${program.output}`, { cause });
+      });
       const text = await response.text();
       assert(response.ok, `${text}\n${program.output}`);
       assertEquals(JSON.parse(text), {
