@@ -54,6 +54,7 @@ class Machine implements AsyncDisposable {
         DENO_DIR: `${this.directory}/deno_dir`,
         JSR_URL: (this.#registry ?? REGISTRY).url,
         NO_COLOR: "1",
+        DENO_NO_UPDATE_CHECK: "1",
         ...env,
       },
     };
