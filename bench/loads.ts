@@ -399,7 +399,7 @@ export const LOADS: Load[] = [
     spec: { path: "/upload", body: MIB },
     expected: String(MIB),
     connections: 4,
-    peers: [peers.gatehouse, peers.denoServe, peers.naive, peers.go],
+    peers: [peers.gatehouse, peers.denoServe, peers.naive, peers.go, peers.byteStream],
     metrics: ["throughput", "p50", "p99", "cpu", "busy"],
   }),
   steady({

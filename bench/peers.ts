@@ -119,6 +119,12 @@ export const gatehouse: Peer = denoPeer("Gatehouse", "Gatehouse", "fastcgi", "ga
 export const gatehouseSCGI: Peer = denoPeer("Gatehouse, SCGI", "SCGI", "scgi", "gatehouse_scgi.ts");
 export const denoServe: Peer = denoPeer("Deno.serve (HTTP)", "Deno.serve", "http", "deno_serve.ts");
 export const ceiling: Peer = denoPeer("Deno.Conn, bare", "Deno.Conn", "fastcgi", "ceiling.ts");
+export const byteStream: Peer = denoPeer(
+  "byte stream of Deno.Conn, bare",
+  "byte stream",
+  "fastcgi",
+  "byte_stream.ts",
+);
 export const naive: Peer = denoPeer("naive responder", "naive", "fastcgi", "naive.ts");
 
 /** Creates a peer: Gatehouse with an access log, in a file. */
