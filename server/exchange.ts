@@ -74,8 +74,6 @@ export class Exchange implements RequestParts {
   readonly variables: Variables;
   /** Called once, when the exchange is aborted. */
   onabort: ((reason: unknown) => void) | null = null;
-  /** Whether the exchange was aborted before its response was complete. */
-  aborted = false;
   /** Whether the app has taken too long: another response is sent, and the app's own is dropped. */
   expired = false;
   /** The span and the metrics, if there are any. */
@@ -90,7 +88,7 @@ export class Exchange implements RequestParts {
   #requestId: string | undefined;
   #completed: PromiseWithResolvers<void> | null = null;
   /** Responding: the response of the app exists, and perhaps a part of it was sent. */
-  #phase: "handling" | "responding" | "complete" | "failed" = "handling";
+  #phase: "handling" | "responding" | "complete" | "aborted" | "failed" = "handling";
   #startedAt: number;
   #request: Request | undefined;
   #status = CLIENT_CLOSED;
@@ -214,8 +212,8 @@ export class Exchange implements RequestParts {
 
   /** Aborts the exchange: aborts the request's signal and fails an incomplete body. Does nothing once it is settled. */
   abort(reason: unknown): void {
-    if (this.aborted || this.#isOver) return;
-    this.aborted = true;
+    if (this.#isOver) return;
+    this.#phase = "aborted";
     this.#reason = reason;
     const hasStatus = this.#status !== CLIENT_CLOSED;
     if (reason instanceof ServerStopped && !hasStatus) this.#status = SERVER_STOPPED;
@@ -227,7 +225,12 @@ export class Exchange implements RequestParts {
     this.#body?.fail(this.#reason);
     this.#controller?.abort(this.#reason);
     this.onabort?.(this.#reason);
-    this.settle("failed");
+    this.#end();
+  }
+
+  /** Whether the exchange was aborted before its response was complete. */
+  get aborted(): boolean {
+    return this.#phase === "aborted";
   }
 
   /** Whether the app was called, and no response exists yet. */
@@ -285,6 +288,11 @@ export class Exchange implements RequestParts {
   settle(outcome: "complete" | "failed"): void {
     if (this.#isOver) return;
     this.#phase = outcome;
+    this.#end();
+  }
+
+  /** Settles the promise of the app, and reports how the response ended. */
+  #end(): void {
     this.#settle();
     const { onCompleted } = this.#options;
     if (onCompleted === undefined) return;
@@ -299,12 +307,12 @@ export class Exchange implements RequestParts {
   }
 
   get #isOver(): boolean {
-    return this.#phase === "complete" || this.#phase === "failed";
+    return this.#phase !== "handling" && this.#phase !== "responding";
   }
 
   #settle(): void {
     if (this.#phase === "complete") this.#completed?.resolve();
-    if (this.#phase === "failed") {
+    else if (this.#isOver) {
       this.#completed?.reject(this.#reason ?? new Error("The response was aborted"));
     }
   }
