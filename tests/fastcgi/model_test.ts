@@ -279,18 +279,23 @@ function checkRecords(steps: Step[], records: Received[]): void {
   }
 }
 
-/** Checks that so many requests are admitted on another connection. */
+/** Checks that so many requests are admitted on another connection, at once or when an aborted stream has ended. */
 async function checkRoom(listener: FakeListener, app: RecordingApp, room: number): Promise<void> {
-  const other = new WebServer(listener);
-  const before = app.calls.length;
-  for (let id = 1; id <= room; id++) {
-    other.send(request({ id, keep: true, variables: variablesOf("late", id) }));
+  const wanted = Math.max(room, 0);
+  let admitted = -1;
+  for (let attempt = 0; attempt < 5 && admitted < wanted; attempt++) {
+    const other = new WebServer(listener);
+    const before = app.calls.length;
+    for (let id = 1; id <= wanted; id++) {
+      other.send(request({ id, keep: true, variables: variablesOf("late", id) }));
+    }
+    await turns(3);
+    admitted = app.calls.length - before;
+    other.close();
+    app.release();
+    await turns(2);
   }
-  await turns(3);
-  assertEquals(app.calls.length - before, Math.max(room, 0), "requests that are admitted");
-  other.close();
-  app.release();
-  await turns(2);
+  assertEquals(admitted, wanted, "requests that are admitted");
 }
 
 /** The number of requests that were begun without complete variables, at most. */
