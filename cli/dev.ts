@@ -124,7 +124,7 @@ export async function run(args: Arguments): Promise<number> {
   if (fallback?.startsWith("/") === false) {
     throw new UsageError(`--fallback must begin with /: current value is "${fallback}".`);
   }
-  if (root !== undefined && !await isFolder(root)) throw new UsageError(`${root} is not a folder.`);
+  if (root !== undefined) await requireFolder(root);
   guardConsole();
   const stop = new AbortController();
   using _ = onTermination(() => stop.abort(), { hangup: true });
@@ -203,11 +203,24 @@ async function serveScripts(
 }
 
 async function isFolder(path: string): Promise<boolean> {
+  const info = await stat(path);
+  if (info !== undefined) return info.isDirectory;
+  throw new UsageError(`${path} does not exist. Name an app or a folder, as in: dev app.ts`);
+}
+
+async function requireFolder(root: string): Promise<void> {
+  const info = await stat(root);
+  if (info?.isDirectory) return;
+  const fault = info === undefined ? "does not exist" : "is not a folder";
+  throw new UsageError(`--root must be a folder: ${root} ${fault}.`);
+}
+
+async function stat(path: string): Promise<Deno.FileInfo | undefined> {
   try {
-    return (await Deno.stat(path)).isDirectory;
+    return await Deno.stat(path);
   } catch (error) {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
-    throw new UsageError(`${path} does not exist. Name an app or a folder, as in: dev app.ts`);
+    return undefined;
   }
 }
 

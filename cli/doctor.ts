@@ -120,7 +120,10 @@ export async function run(args: Arguments): Promise<number> {
     throw new UsageError(`Name the script, as in: doctor hello.ts\n\n${formatUsage(usage)}`);
   }
   if (extra !== undefined) {
-    throw new UsageError(`One script is examined: "${extra}" is one too many.`);
+    const option = isServer(operand)
+      ? ` Its configuration is --conf ${extra}, and a script --script ${extra}`
+      : "";
+    throw new UsageError(`One operand is examined: "${extra}" is one too many.${option}`);
   }
   if (/^https?:/i.test(operand)) {
     const { runSite } = await import("./doctor/site.ts");

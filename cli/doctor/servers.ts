@@ -117,6 +117,7 @@ export async function runServer(name: string, args: Arguments): Promise<number> 
   console.log(`${printable(file)}: ${passes} ${passes === 1 ? "address" : "addresses"}`);
   if (passes === 0 && findings.length === 0) {
     console.log(`\nNothing is passed to a daemon. What to write: gatehouse config ${name}`);
+    console.log(`If a CGI script responds: gatehouse doctor ${name} --script FILE`);
     return 1;
   }
   printFindings(findings);

@@ -27,6 +27,11 @@ export const SITE_FINDINGS = {
     advice:
       "See its error log. What the app receives, doctor finds in place of the daemon: stop it, and add --listen ADDR",
   },
+  "no-daemon": {
+    what: "{server} responds to {url} with {status}, and {file} names no daemon",
+    advice:
+      "See its error log. If it has another configuration, add --conf FILE. If a CGI script responds: gatehouse doctor {name} --script FILE",
+  },
   "not-passed": {
     what: "{server} responds to {url} with {status}, and sends no request to {address}",
     advice: "Compare its configuration with --listen, and see its error log.",
@@ -121,6 +126,7 @@ async function examineRunning(url: URL, ms: number, args: Arguments): Promise<nu
   console.log(`${printable(url.href)}: ${status}, by ${printable(software)}`);
   const name = serverNamed(software);
   const findings: FindingOf[] = [];
+  const values = { server: software, url: url.href, status: String(status) };
   let addresses: Report["addresses"] = [];
   if (name !== undefined && hasConfiguration(name, args)) {
     const { file, report } = await examineServer(name, args);
@@ -128,13 +134,15 @@ async function examineRunning(url: URL, ms: number, args: Arguments): Promise<nu
     addresses = report.addresses;
     console.log(`${printable(file)}: ${passes} ${passes === 1 ? "address" : "addresses"}`);
     findings.push(...report.findings);
+    if (status >= 500 && passes === 0 && findings.length === 0) {
+      findings.push(createFinding(SITE_FINDINGS, "no-daemon", { ...values, file, name }));
+    }
     for (const { protocol, address } of addresses.slice(0, MAX_DAEMONS)) {
       const own = await requestDaemon(url, protocol, address, ms);
       console.log(`${printable(address)}, over ${PROTOCOL_NAMES[protocol]}: ${printable(own)}`);
     }
   }
   if (status >= 500 && findings.length === 0) {
-    const values = { server: software, url: url.href, status: String(status) };
     findings.push(createFinding(SITE_FINDINGS, "server-error", values));
   }
   printFindings(findings);

@@ -526,8 +526,14 @@ const MISTAKES: [args: string[], message: string][] = [
   [["/nonexistent/app.ts"], "/nonexistent/app.ts does not exist."],
   [["fastcgi:9000"], "it must be host:port or unix:/path"],
   [["app.ts", "--root", "/srv"], "--root is for fastcgi:ADDR"],
-  [["fastcgi:[::1]:9", "--root", "/nonexistent"], "/nonexistent does not exist."],
-  [["fastcgi:[::1]:9", "--root", "/etc/passwd"], "/etc/passwd is not a folder."],
+  [
+    ["fastcgi:[::1]:9", "--root", "/nonexistent"],
+    "--root must be a folder: /nonexistent does not exist.",
+  ],
+  [
+    ["fastcgi:[::1]:9", "--root", "/etc/passwd"],
+    "--root must be a folder: /etc/passwd is not a folder.",
+  ],
   [["fastcgi:[::1]:9", "--fallback", "/i.php"], "--fallback is for fastcgi:ADDR with --root."],
   [["fastcgi:[::1]:9", "--root=/", "--fallback=i.php"], "--fallback must begin with /"],
   [["app.ts", "--listen", "[::]:80"], "Use --port 80 --host=[::]."],

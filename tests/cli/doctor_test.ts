@@ -1189,7 +1189,8 @@ cat
 
 const MISTAKES: [args: string[], message: string][] = [
   [[], "Name the script, as in: doctor hello.ts"],
-  [["a", "b"], "One script is examined"],
+  [["a", "b"], 'One operand is examined: "b" is one too many.'],
+  [["nginx", "b"], '"b" is one too many. Its configuration is --conf b, and a script --script b'],
   [["a", "--user", "no-such-user"], "There is no user no-such-user in /etc/passwd."],
   [["a", ...asSelf, "--env", "PATH"], "--env must be NAME=VALUE"],
   [["a", ...asSelf, "--path", "b"], '--path must begin with /: current value is "b"'],

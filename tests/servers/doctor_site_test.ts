@@ -332,6 +332,23 @@ Deno.test("doctor finds that nothing responds, or an error without a reason", as
   assertEquals([failing.code, failing.ids], [1, ["server-error"]], failing.stdout);
 });
 
+Deno.test("doctor of an error names what else to examine if the configuration names no daemon", async () => {
+  tested.add("no-daemon");
+  await using server = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    () => new Response("", { status: 500, headers: { server: "nginx/1.22.1" } }),
+  );
+  const file = await Deno.makeTempFile();
+  await Deno.writeTextFile(file, "events {}\nhttp { server { listen 80; } }\n");
+  const url = `http://127.0.0.1:${server.addr.port}`;
+  const user = Deno.uid() === 0 ? "www-data" : User.find(undefined).name;
+  const failing = await doctor(url, "--conf", file, "--user", user);
+  assertEquals([failing.code, failing.ids], [1, ["no-daemon"]], failing.stdout);
+  assertStringIncludes(failing.stdout, `${file} names no daemon`);
+  assertStringIncludes(failing.stdout, "If a CGI script responds: gatehouse doctor nginx --script");
+  await Deno.remove(file);
+});
+
 Deno.test("doctor does not take the place of a daemon that runs", async () => {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const address = `127.0.0.1:${listener.addr.port}`;
