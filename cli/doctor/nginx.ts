@@ -25,6 +25,11 @@ export const NGINX_FINDINGS = {
     what: "{pass} passes no REQUEST_METHOD, as its block has other fastcgi_param lines, or none",
     advice: "Write in the same block: include fastcgi_params;",
   },
+  "files-denied": {
+    what: "{user} may not enter {path}, so that no file of {folder} is sent",
+    advice:
+      "Copy the files to where all users may read them, such as /srv, and name that folder; or let others in: chmod {who}+x {path}",
+  },
   "host": {
     what:
       "{pass} passes {value} as the host, not the browser's host and port, so that the app's URLs and its check of origins are wrong",
@@ -56,6 +61,7 @@ export async function examineNginx({ file, userName, script, ms }: Examined): Pr
         folder: dirname(include),
       })
     ),
+    ...[...foldersIn(config)].flatMap((folder) => examineFolder(folder, user)),
     ...passes.flatMap(examinePass),
     ...await examineAddresses(passes, user, ms),
   ];
@@ -88,6 +94,26 @@ function* emptyIncludes(block: Directive[]): Generator<string> {
     if (name === "include" && /\[[^\]]*$/.test(args[0])) yield args[0];
     if (inner !== undefined) yield* emptyIncludes(inner);
   }
+}
+
+/** Yields the folders whose files are sent. What a variable names is only known of a request. */
+function* foldersIn(block: Directive[]): Generator<string> {
+  for (const { name, args, block: inner } of block) {
+    if (/^(?:root|alias)$/.test(name) && /^\/[^$]*$/.test(args[0])) yield args[0];
+    if (inner !== undefined) yield* foldersIn(inner);
+  }
+}
+
+/** With `try_files` such a file is as one that is absent: the app gets the request, and nginx only logs why. */
+function examineFolder(folder: string, user: User): NginxFinding[] {
+  return user.barriers(folder).slice(0, 1).map((path) =>
+    createFinding(NGINX_FINDINGS, "files-denied", {
+      user: user.name,
+      folder,
+      path,
+      who: user.classOf(path),
+    })
+  );
 }
 
 /** Returns what a daemon on this machine gets as the host if it is not what the browser sends, and what to write. */

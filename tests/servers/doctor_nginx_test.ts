@@ -155,6 +155,37 @@ testWith(NGINX, "doctor nginx finds a folder of a socket that nginx may not ente
   }
 });
 
+testWith(NGINX, "doctor nginx finds a folder of files that nginx may not enter", async () => {
+  await using rig = new Rig();
+  const address = await rig.daemon("fastcgi", "127.0.0.1:0");
+  tested.add("files-denied");
+  const [home, folder] = [`${rig.dir}/home`, `${rig.dir}/home/project/public`];
+  rig.write("home/project/public/style.css", "h1 {}");
+  const site = `server { listen PORT; root ${folder};
+    location / { try_files $uri @app; } location @app { ${PARAMETERS} fastcgi_pass ${address}; } }`;
+  const sent = async (name: string) => {
+    const log = rig.logFile(`${name}.log`);
+    const { port } = await rig.serve("nginx", ["port"], ({ port }) => {
+      return ["nginx", ["-e", log, "-c", write(rig, name, site, port)]];
+    });
+    const response = await request(`127.0.0.1:${port}`, "GET", "/style.css");
+    await rig.stop(rig.program("nginx"));
+    return response.text === "h1 {}";
+  };
+  Deno.chmodSync(home, 0o600);
+  try {
+    assertEquals(await sent("closed"), false);
+    const before = await doctor("--conf", `${rig.dir}/closed.conf`);
+    assertEquals([before.code, before.ids], [1, ["files-denied"]], before.stdout);
+    assertStringIncludes(before.stdout, `${USER} may not enter ${home}, so that no file of`);
+  } finally {
+    Deno.chmodSync(home, 0o755);
+  }
+  assertEquals(await sent("open"), true);
+  const after = await doctor("--conf", `${rig.dir}/open.conf`);
+  assertEquals([after.code, after.ids], [0, []], after.stdout);
+});
+
 testWith(NGINX, "doctor nginx finds that nothing listens", async () => {
   await using rig = new Rig();
   const address = await rig.daemon("fastcgi", "127.0.0.1:0");
