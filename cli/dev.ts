@@ -16,6 +16,7 @@ import { isLoopback } from "../wire/ip_address.ts";
 import { readAddress } from "./address.ts";
 import { type Arguments, formatUsage, names, type Usage } from "./arguments.ts";
 import { cacheFolder } from "./cache_folder.ts";
+import { FailurePages } from "./dev/failure_pages.ts";
 import { ReloadingApp } from "./dev/reloading_app.ts";
 import { type DevelopmentOptions, serveDevelopment } from "./dev/server.ts";
 import { ScriptFolder } from "./dev/script_folder.ts";
@@ -36,7 +37,8 @@ export const usage: Usage = {
   APP.ts        an app, over FastCGI behind Gatehouse's gateway; loads it again when a file in its folder has
                 changed, without losing a request, and shows errors in the browser
   FOLDER        a folder of CGI scripts, run by their first lines, and of other files; lists what is in it
-  fastcgi:ADDR  a FastCGI application; with --root such as PHP-FPM, and the pictures and style sheets of that folder`,
+  fastcgi:ADDR  a FastCGI application; with --root such as PHP-FPM, and the pictures and style sheets of that folder; shows
+                what it logs in the browser if it fails without a page`,
   options: [
     { name: "port", value: "N", about: "the port. Default: 8000" },
     {
@@ -179,7 +181,9 @@ async function serveApplication(
   } catch (error) {
     logLine(`Nothing listens at ${address}: ${(error as Error).message}. Start the application`);
   }
+  const failures = new FailurePages();
   using gateway = fastCGIGateway(address, {
+    log: failures.log,
     root,
     fallback: scripts.fallback as `/${string}`,
     mergeSlashes: true,
@@ -187,7 +191,7 @@ async function serveApplication(
   stop.addEventListener("abort", () => gateway[Symbol.dispose]());
   const handler: Handler = async (request, info) => {
     const file = root === undefined ? undefined : await staticFile(request, root);
-    return file ?? await gateway(request, info);
+    return file ?? await failures.respond(gateway, request, info, false);
   };
   await serveDevelopment(handler, options, stop);
 }
@@ -197,6 +201,12 @@ async function serveScripts(
   options: DevelopmentOptions,
   stop: AbortSignal,
 ): Promise<void> {
+  const index = await stat(`${root}/index.php`);
+  if (index !== undefined && !(index.mode! & 0o111)) {
+    logLine(
+      `PHP-FPM runs such an index.php: dev fastcgi:unix:/run/php/php-fpm.sock --root ${root}`,
+    );
+  }
   using folder = new ScriptFolder(root, environment());
   stop.addEventListener("abort", () => folder[Symbol.dispose]());
   await serveDevelopment(folder.respond, options, stop);

@@ -1,33 +1,23 @@
-import { AsyncLocalStorage } from "node:async_hooks";
-import type { Handler, HandlerInfo } from "../../bridge/app.ts";
-import { reasonPhrase } from "../../wire/cgi.ts";
-import { isLoopback } from "../../wire/ip_address.ts";
-import { debugPage, escapeHTML } from "../../debug/debug_page.ts";
+import type { Handler } from "../../bridge/app.ts";
+import { escapeHTML } from "../../debug/debug_page.ts";
 import { cgiGateway, type Gateway } from "../../gateway.ts";
-import { logLine } from "../../io/log.ts";
+import { FailurePages } from "./failure_pages.ts";
 import { findBelow, mediaType, staticFile } from "./static_file.ts";
 
 /** Names of a folder's index script. */
 const INDEX = ["ts", "js", "cgi", "pl", "py", "php", "sh"].map((end) => `index.${end}`);
-/** How long to wait for the first line of stderr of a script that failed, and for the others, in milliseconds. */
-const FIRST_LINE = 1000;
-const OTHER_LINES = 50;
 const EXECUTABLE = 0o111;
 
 /** A folder of CGI scripts and other files. */
 export class ScriptFolder implements Disposable {
   #root: string;
   #gateway: Gateway;
-  /** What is logged for the current request. */
-  #log = new AsyncLocalStorage<RequestLog>();
+  #failures = new FailurePages();
 
   /** @param env The environment of the scripts. */
   constructor(root: string, env: Record<string, string>) {
     this.#root = root;
-    const log = (line: string) => {
-      logLine(line);
-      this.#log.getStore()?.add(line);
-    };
+    const { log } = this.#failures;
     this.#gateway = cgiGateway({ root, index: INDEX, mergeSlashes: true, env, log });
   }
 
@@ -41,7 +31,7 @@ export class ScriptFolder implements Disposable {
       : found !== undefined && !runs(found.file)
       ? await staticFile(request, this.#root)
       : undefined;
-    return response ?? await this.#runScript(request, info);
+    return response ?? await this.#failures.respond(this.#gateway, request, info, true);
   };
 
   async #openFolder(
@@ -61,47 +51,10 @@ export class ScriptFolder implements Disposable {
     return await staticFile(page, this.#root) ?? listing(path, file, entries);
   }
 
-  async #runScript(request: Request, info: HandlerInfo): Promise<Response> {
-    const log = new RequestLog();
-    const response = await this.#log.run(log, () => this.#gateway(request, info));
-    const isHere = isLoopback(info.remoteAddr.hostname);
-    if (!isHere || log.lines.length === 0 || !await isPlain(response)) return response;
-    if (response.status === 502) await log.hasStderr();
-    const { body, headers } = await debugPage(new Error(log.lines.join("\n")), request, info);
-    return new Response(body, { status: response.status, headers });
-  }
-
   /** Ends the scripts that run. */
   [Symbol.dispose](): void {
     this.#gateway[Symbol.dispose]();
   }
-}
-
-/** What is logged for a request: the messages of the gateway, and what the script writes to stderr. */
-class RequestLog {
-  readonly lines: string[] = [];
-  #stderr = Promise.withResolvers<void>();
-
-  add(line: string): void {
-    this.lines.push(line);
-    if (!line.startsWith("Cannot ")) this.#stderr.resolve();
-  }
-
-  /** Waits a little for what a script that failed has written. */
-  async hasStderr(): Promise<void> {
-    const timer = setTimeout(this.#stderr.resolve, FIRST_LINE);
-    await this.#stderr.promise;
-    clearTimeout(timer);
-    await new Promise((resolve) => setTimeout(resolve, OTHER_LINES));
-  }
-}
-
-/** Returns whether a response is that of the gateway itself to a script that failed. */
-async function isPlain(response: Response): Promise<boolean> {
-  const { status, headers } = response;
-  if (![403, 500, 502, 504].includes(status)) return false;
-  if (headers.get("content-type") !== "text/plain;charset=UTF-8") return false;
-  return await response.clone().text() === `${status} ${reasonPhrase(status)}\n`;
 }
 
 const STYLE =

@@ -3,10 +3,12 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import { isServed, servedHosts } from "../../cli/dev/server.ts";
 import { isSource } from "../../cli/dev/watch.ts";
 import { serveFastCGI } from "../../fastcgi.ts";
+import { bytes, concat } from "../testing/bytes.ts";
 import { callCommandLine, runCommandLine } from "../testing/command_line.ts";
 import { Daemon, ROOT } from "../testing/daemon.ts";
 import { deadline } from "../testing/deadline.ts";
 import { Dev } from "../testing/dev.ts";
+import { endRequest, stream, Type } from "../testing/fastcgi_records.ts";
 import { testWith } from "../testing/needs.ts";
 
 async function withApp(
@@ -418,6 +420,83 @@ Deno.test("dev says if nothing listens, and passes other paths to --fallback", a
     ]);
     assertEquals(await dev.text("/style.css"), "b {}");
     assert(!dev.output.includes("Nothing listens"), dev.output);
+  }
+  await Deno.remove(folder, { recursive: true });
+});
+
+Deno.test("dev shows what a FastCGI application logs if it fails without a page", async () => {
+  const folder = await createFolder({ "index.php": "<?php" });
+  const path = `${folder}/app.sock`;
+  const get = async (dev: Dev, path: string) => {
+    const response = await fetch(dev.url + path);
+    return { status: response.status, text: await response.text() };
+  };
+  {
+    await using dev = await Dev.start(`fastcgi:unix:${path}`, "--root", folder);
+    const absent = await get(dev, "/");
+    assertEquals(absent.status, 502);
+    assertStringIncludes(absent.text, `Cannot connect to unix:${path}`);
+    const listener = Deno.listen({ transport: "unix", path });
+    await using _server = serveFastCGI(({ url }, info) => {
+      const { search } = new URL(url);
+      info.log(`PHP Fatal error: thrown by ${search}`);
+      // PHP without display_errors sends no body.
+      const body = search === "?own"
+        ? "an own page"
+        : search === "?b"
+        ? new Blob([]).stream()
+        : null;
+      return new Response(body, {
+        status: search === "?fine" ? 200 : 500,
+        headers: { "content-type": "text/html" },
+      });
+    }, listener);
+    const searches = ["?a", "?b"];
+    const failed = await Promise.all(searches.map((search) => get(dev, `/${search}`)));
+    failed.forEach(({ status, text }, i) => {
+      assertEquals(status, 500);
+      assertStringIncludes(text, `PHP Fatal error: thrown by ${searches[i]}`);
+      assert(!text.includes(`thrown by ${searches[1 - i]}`), text);
+    });
+    assertEquals(await get(dev, "/?own"), { status: 500, text: "an own page" });
+    assertEquals(await get(dev, "/?fine"), { status: 200, text: "" });
+  }
+  await Deno.remove(folder, { recursive: true });
+});
+
+Deno.test("dev shows a fault of PHP, which sends it and a response without a body at once", async () => {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const head = bytes("Status: 500 Internal Server Error\r\nContent-type: text/html\r\n\r\n");
+  const sent = concat([
+    stream(Type.stderr, 1, bytes("PHP message: PHP Fatal error: oops\nStack trace:\n")),
+    stream(Type.stdout, 1, head),
+    endRequest(1),
+  ]);
+  const answering = (async () => {
+    for await (const connection of listener) {
+      const buffer = new Uint8Array(8192);
+      // The first connection only finds out whether the application runs.
+      if (await connection.read(buffer) !== null) await connection.write(sent);
+      while (await connection.read(buffer).catch(() => null) !== null);
+      connection.close();
+    }
+  })();
+  {
+    await using dev = await Dev.start(`fastcgi:127.0.0.1:${listener.addr.port}`);
+    const response = await fetch(dev.url + "/bad.php");
+    assertEquals(response.status, 500);
+    assertStringIncludes(await response.text(), "PHP message: PHP Fatal error: oops");
+  }
+  listener.close();
+  await answering.catch(() => {});
+});
+
+Deno.test("dev FOLDER names PHP-FPM if its index.php is not executable", async () => {
+  const folder = await createFolder({ "index.php": "<?php" });
+  await Deno.chmod(`${folder}/index.php`, 0o644);
+  {
+    await using dev = await Dev.start(folder);
+    await dev.says(`dev fastcgi:unix:/run/php/php-fpm.sock --root ${folder}`);
   }
   await Deno.remove(folder, { recursive: true });
 });
