@@ -19,12 +19,14 @@ import {
   type Protocol,
 } from "./connection.ts";
 import { createFinding, type FindingOf } from "./finding.ts";
+import { examineFolder, FOLDER_FINDINGS } from "./folder.ts";
 import type { Examined, Report } from "./report.ts";
 import { User } from "./user.ts";
 
 /** All kinds of findings. Words in braces are replaced. */
 export const APACHE_FINDINGS = {
   ...CONNECTION_FINDINGS,
+  ...FOLDER_FINDINGS,
   "proxy-module": {
     what: "{pass} needs mod_{module}, which is not loaded",
     advice: "Write: LoadModule {module}_module modules/mod_{module}.so",
@@ -60,10 +62,27 @@ export async function examineApache({ file, userName, script, ms }: Examined): P
   const balancers = balancersOf(config.directives);
   const passes = [...passesOf(config.directives, "/", balancers)];
   const findings = [
+    ...new Set(foldersIn(config.directives)).values().flatMap((folder) =>
+      examineFolder(folder, user)
+    ),
     ...passes.flatMap((pass) => examinePass(pass, config)),
     ...await examineAddresses(passes, user, ms),
   ];
   return { user, passes: passes.length, addresses: addressesOf(passes), findings };
+}
+
+/** Yields the folders whose files are sent: not those of sections that only deny them, or that name a pattern. */
+function* foldersIn(block: Directive[]): Generator<string> {
+  for (const { name, args, block: inner = [] } of block) {
+    const isFolder = args.length === 1 && /^\/[^*?\[$]*$/.test(args[0]);
+    const isSent = name === "documentroot" || name === "directory" && inner.some(grantsAll);
+    if (isFolder && isSent) yield args[0];
+    yield* foldersIn(inner);
+  }
+}
+
+function grantsAll({ name, args }: Directive): boolean {
+  return name === "require" && args.join(" ").toLowerCase() === "all granted";
 }
 
 function examinePass(pass: Pass, config: ApacheConfig): ApacheFinding[] {

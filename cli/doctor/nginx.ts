@@ -8,6 +8,7 @@ import { dirname } from "node:path";
 import { hostMap } from "../config/nginx.ts";
 import { addressesOf, CONNECTION_FINDINGS, examineAddresses } from "./connection.ts";
 import { createFinding, type FindingOf } from "./finding.ts";
+import { examineFolder, FOLDER_FINDINGS } from "./folder.ts";
 import { type Directive, readNginxConfig } from "./nginx_config.ts";
 import { type Pass, passesIn } from "./nginx_passes.ts";
 import { wayTo } from "./nginx_script.ts";
@@ -17,6 +18,7 @@ import { User } from "./user.ts";
 /** All kinds of findings. Words in braces are replaced. */
 export const NGINX_FINDINGS = {
   ...CONNECTION_FINDINGS,
+  ...FOLDER_FINDINGS,
   "include": {
     what: "{include} includes nothing: its [ has no end, and so stands for itself",
     advice: "Write the ] that is missing. See which files there are: ls {folder}",
@@ -24,11 +26,6 @@ export const NGINX_FINDINGS = {
   "parameters": {
     what: "{pass} passes no REQUEST_METHOD, as its block has other fastcgi_param lines, or none",
     advice: "Write in the same block: include fastcgi_params;",
-  },
-  "files-denied": {
-    what: "{user} may not enter {path}, so that no file of {folder} is sent",
-    advice:
-      "Copy the files to where all users may read them, such as /srv, and name that folder; or let others in: chmod {who}+x {path}",
   },
   "host": {
     what:
@@ -102,18 +99,6 @@ function* foldersIn(block: Directive[]): Generator<string> {
     if (/^(?:root|alias)$/.test(name) && /^\/[^$]*$/.test(args[0])) yield args[0];
     if (inner !== undefined) yield* foldersIn(inner);
   }
-}
-
-/** With `try_files` such a file is as one that is absent: the app gets the request, and nginx only logs why. */
-function examineFolder(folder: string, user: User): NginxFinding[] {
-  return user.barriers(folder).slice(0, 1).map((path) =>
-    createFinding(NGINX_FINDINGS, "files-denied", {
-      user: user.name,
-      folder,
-      path,
-      who: user.classOf(path),
-    })
-  );
 }
 
 /** Returns what a daemon on this machine gets as the host if it is not what the browser sends, and what to write. */

@@ -426,6 +426,36 @@ testWith(PROXY, "doctor apache finds nothing that listens, no socket, and its mo
   }, () => Deno.chmodSync(`${rig.dir}/app.sock`, 0o777));
 });
 
+testWith(PROXY, "doctor apache finds a folder of files that Apache may not enter", async () => {
+  await using rig = new Rig();
+  const address = await rig.daemon("fastcgi", "127.0.0.1:0");
+  tested.add("files-denied");
+  const [home, folder] = [`${rig.dir}/home`, `${rig.dir}/home/project/public`];
+  rig.write("home/project/public/style.css", "h1 {}");
+  const config = `${PROXIES}\n${load("rewrite")}
+RewriteEngine On
+RewriteCond "${folder}%{REQUEST_URI}" -f
+RewriteRule ^ "${folder}%{REQUEST_URI}" [E=no-proxy:1,END]
+<Directory ${folder}>
+Require all granted
+</Directory>
+ProxyPass / fcgi://${address}/
+${AUTH}`;
+  const conf = ["apache", "--conf", `${rig.dir}/apache2.conf`];
+  Deno.chmodSync(home, 0o600);
+  try {
+    assert((await visit(rig, config, "/style.css")).text !== "h1 {}");
+    const before = await doctor(...conf);
+    assertEquals([before.code, before.ids], [1, ["files-denied"]], before.stdout);
+    assertStringIncludes(before.stdout, `${USER} may not enter ${home}, so that no file of`);
+  } finally {
+    Deno.chmodSync(home, 0o755);
+  }
+  assertEquals((await visit(rig, config, "/style.css")).text, "h1 {}");
+  const after = await doctor(...conf);
+  assertEquals([after.code, after.ids], [0, []], after.stdout);
+});
+
 testWith(PROXY, "doctor apache finds another protocol, of a balancer's member, too", async () => {
   await using rig = new Rig();
   const scgi = await rig.daemon("scgi", "127.0.0.1:0");
