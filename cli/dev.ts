@@ -179,7 +179,12 @@ async function serveApplication(
   try {
     (await Deno.connect(parsed as Deno.ConnectOptions)).close();
   } catch (error) {
-    logLine(`Nothing listens at ${address}: ${(error as Error).message}. Start the application`);
+    const { message } = error as Error;
+    logLine(
+      error instanceof Deno.errors.PermissionDenied
+        ? `You may not connect to ${address}: ${message}. Run dev as a user of the socket's group`
+        : `Nothing listens at ${address}: ${message}. Start the application`,
+    );
   }
   const failures = new FailurePages();
   using gateway = fastCGIGateway(address, {

@@ -491,6 +491,24 @@ Deno.test("dev shows a fault of PHP, which sends it and a response without a bod
   await answering.catch(() => {});
 });
 
+Deno.test({
+  name: "dev says that this user may not connect to a FastCGI application",
+  // Root may connect to every socket.
+  ignore: Deno.uid() === 0,
+  async fn() {
+    const folder = await Deno.makeTempDir();
+    const path = `${folder}/app.sock`;
+    {
+      using _listener = Deno.listen({ transport: "unix", path });
+      await Deno.chmod(path, 0o000);
+      await using dev = await Dev.start(`fastcgi:unix:${path}`);
+      await dev.says(`You may not connect to unix:${path}: Permission denied`);
+      await dev.says("Run dev as a user of the socket's group");
+    }
+    await Deno.remove(folder, { recursive: true });
+  },
+});
+
 Deno.test("dev FOLDER names PHP-FPM if its index.php is not executable", async () => {
   const folder = await createFolder({ "index.php": "<?php" });
   await Deno.chmod(`${folder}/index.php`, 0o644);
