@@ -18,6 +18,9 @@ import { countRequest } from "./moved_request.ts";
  */
 export const LONG = 1000;
 
+/** The status of the response that `Deno.upgradeWebSocket` creates. No other response can have it. */
+export const SWITCHING_PROTOCOLS = 101;
+
 /** A request over HTTP whose end the option `onCompleted` waits for. */
 export class HTTPCompletion {
   place = -1;
@@ -50,9 +53,10 @@ export class HTTPCompletion {
   ) {
     this.#native = native;
     this.#traceId = traceId;
-    // Once the request is over Deno 2.9.6 has its headers only if they were read before; with telemetry, if all were.
+    // Once the request is over Deno 2.9.6 has its headers only if they were read before; with telemetry, and once it is
+    // upgraded, if all were.
     const { headers } = native;
-    if (TRACED) headers.forEach(() => {});
+    if (TRACED || headers.get("upgrade") !== null) headers.forEach(() => {});
     this.#info = info;
     this.#onCompleted = onCompleted;
   }
@@ -89,12 +93,13 @@ export class HTTPCompletion {
     if (this.#phase === "over") return response;
     const look = () => this.#isRead = this.#native.bodyUsed;
     look();
-    if (hasLeft(this.#native)) {
+    const { status } = response;
+    // An upgrade aborts the signal.
+    if (status !== SWITCHING_PROTOCOLS && hasLeft(this.#native)) {
       this.#report(CLIENT_CLOSED, 0);
       return response;
     }
     this.#phase = "responding";
-    const { status } = response;
     const bytes = this.#native.method === "HEAD" ? 0 : bodyLength(response);
     const count = bytes === undefined ? new ByteCount() : undefined;
     if (count !== undefined) count.onend = look;

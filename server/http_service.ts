@@ -12,7 +12,7 @@ import type { DebugHook } from "./debug_hook.ts";
 import { errorResponse } from "./error_response.ts";
 import { CLIENT_CLOSED } from "./exchange.ts";
 import { isTrusted } from "./forwarded.ts";
-import { HTTPCompletion, LONG } from "./http_completion.ts";
+import { HTTPCompletion, LONG, SWITCHING_PROTOCOLS } from "./http_completion.ts";
 import { HTTPDeadline } from "./http_deadline.ts";
 import { HTTPInfo, type LoggedOptions, withURL } from "./http_info.ts";
 import { type Limited, withHost } from "./moved_request.ts";
@@ -20,8 +20,6 @@ import { toHandler } from "./respond.ts";
 import { checkHeaders, checkResponse } from "./response_head.ts";
 import type { ServerOptions } from "./server.ts";
 
-/** The status of the response that `Deno.upgradeWebSocket` creates. No other response can have it. */
-const SWITCHING_PROTOCOLS = 101;
 /** Matches what may be a dot segment. `Deno.serve` leaves these in the URL, `Request` resolves them (rule A14). */
 const DOTS = /\/(?:\.|%2e)/i;
 

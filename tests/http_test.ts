@@ -75,6 +75,26 @@ for (const [name, options, seen] of upgrades) {
   });
 }
 
+for (
+  const [name, options] of [["", {}], [" in a limited time", { requestTimeout: 60_000 }]] as const
+) {
+  Deno.test(`serveHTTP() reports a WebSocket${name} with status 101 and the fields that the app did not read`, async () => {
+    const { promise, resolve } = Promise.withResolvers<unknown[]>();
+    const app: App = (request) => {
+      assertEquals(request.headers.get("upgrade"), "websocket");
+      const { socket, response } = Deno.upgradeWebSocket(request);
+      socket.onmessage = ({ data }) => socket.send(data);
+      return response;
+    };
+    const onCompleted: HTTPOptions["onCompleted"] = ({ request, status, bytes, received }) =>
+      resolve([status, bytes, received, request?.headers.get("sec-websocket-version")]);
+    await serving(app, { ...options, onCompleted }, async (url) => {
+      assertEquals(await converse(url.replace("http", "ws")), "hello");
+      assertEquals(await deadline(promise, "the report"), [101, 0, 0, "13"]);
+    });
+  });
+}
+
 Deno.test("serveHTTP() gives a copied request its URL where an upgrade to no WebSocket is requested", async () => {
   const app: App = (request) => new Response(new Request(request).url);
   await serving(app, { basePath: "/app" }, async (url) => {
