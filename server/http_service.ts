@@ -4,7 +4,13 @@ import { isAuthority, NO_REQUEST } from "../bridge/request.ts";
 import type { Addr } from "../io/addr.ts";
 import { describeError } from "../io/describe.ts";
 import { safeLog } from "../io/log.ts";
-import { bufferedResponse, hasLeft, requestField, TRACED } from "../io/private_fields.ts";
+import {
+  bufferedResponse,
+  hasLeft,
+  readNative,
+  requestField,
+  TRACED,
+} from "../io/private_fields.ts";
 import type { ServeInfo } from "../io/runtime.ts";
 import { Ticker, tickFor } from "../io/ticker.ts";
 import { ProtocolError } from "../wire/protocol_error.ts";
@@ -179,7 +185,14 @@ function checked(response: Response): Response {
   // A response that is in memory has a status, and was not read: both cost more to ask.
   const isChecked = bufferedResponse(response) !== undefined ||
     response?.status === SWITCHING_PROTOCOLS;
-  if (!isChecked) checkResponse(response);
+  if (!isChecked) {
+    checkResponse(response);
+    if (readNative(response, "body")?.locked) {
+      throw new TypeError(
+        "Cannot send response: its body is locked by a reader. Release it, or return a response with another body",
+      );
+    }
+  }
   checkHeaders(response);
   return response;
 }

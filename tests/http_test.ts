@@ -95,6 +95,24 @@ for (
   });
 }
 
+Deno.test("serveHTTP() asks onError for the response if the app returns one whose body is locked", async () => {
+  const { promise, resolve } = Promise.withResolvers<number>();
+  const app: App = () => {
+    const response = new Response(ReadableStream.from([bytes("a")]));
+    response.body!.getReader();
+    return response;
+  };
+  const options: HTTPOptions = {
+    onError: (error) => new Response((error as Error).message, { status: 500 }),
+    onCompleted: ({ status }) => resolve(status),
+  };
+  await serving(app, options, async (url) => {
+    const response = await get(url);
+    assertStringIncludes(await response.text(), "Cannot send response: its body is locked");
+    assertEquals(await deadline(promise, "the report"), 500);
+  });
+});
+
 Deno.test("serveHTTP() gives a copied request its URL where an upgrade to no WebSocket is requested", async () => {
   const app: App = (request) => new Response(new Request(request).url);
   await serving(app, { basePath: "/app" }, async (url) => {
