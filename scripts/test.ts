@@ -14,9 +14,12 @@ const ALONE: Record<string, string> = {
   "tests/io/spool_test.ts": "the umask, TMPDIR and open files",
 };
 
-/** The files that `deno task field` runs: other runtimes, frameworks and programs, small web servers, several machines. */
+/**
+ * The files that `deno task field` runs: other runtimes, frameworks and programs, small web servers, several machines, what
+ * doctor finds in web servers, and the models.
+ */
 const FIELD = new RegExp(
-  "^tests/(.*/)?(node|npm|runtimes|small|yaws|(gateway_)?(compared|programs|webdav|wordpress)|frameworks|several_machines)_test",
+  "^tests/(models/|(.*/)?(node|npm|runtimes|small|yaws|doctor_(site|nginx|apache|lighttpd)|(gateway_)?(compared|programs|webdav|wordpress)|frameworks|several_machines)_test)",
 );
 
 /**
@@ -25,8 +28,8 @@ const FIELD = new RegExp(
  */
 const FIRST = ["package", "examples", "demo", "prefork", "cli", "serve_log", "restart", "doctor"];
 
-/** How many threads, more than there are processors, as the tests also wait. A third is for the files directly in tests/. */
-const THREADS = Math.max(6, 2 * navigator.hardwareConcurrency);
+/** How many threads, more than there are processors, as the tests also wait. A quarter is for the files directly in tests/. */
+const THREADS = Math.max(8, 2 * navigator.hardwareConcurrency);
 
 /** The flags whose value may be the next argument. */
 const WITH_VALUE = ["--filter", "--junit-path", "--reporter", "--config", "-c", "--ext", "--cert"];
@@ -92,7 +95,7 @@ const alone = Object.keys(ALONE).filter((file) => files.delete(file));
 const parallel = [...files].sort((a, b) => rank(a) - rank(b));
 const near = parallel.filter((file) => dirname(file) === "tests");
 const deep = parallel.filter((file) => !near.includes(file));
-const share = near.length > 0 && deep.length > 0 ? Math.ceil(THREADS / 3) : 0;
+const share = near.length > 0 && deep.length > 0 ? Math.ceil(THREADS / 4) : 0;
 
 const runs = [
   { files: deep, threads: THREADS - share },
