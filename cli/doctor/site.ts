@@ -75,7 +75,7 @@ type SiteFinding = FindingOf<keyof typeof SITE_FINDINGS>;
 
 /** The options that are for something else. */
 const OTHER_OPTIONS = ["env", "path", "query", "header", "data", "memory", "script"];
-/** How long a part of a response may be held back, in milliseconds. */
+/** How long a part of a response may be delayed, in milliseconds. */
 const MAX_HOLD = 5000;
 /** How much longer than the app a response may take, in milliseconds. */
 const MARGIN = 30_000;
@@ -351,7 +351,7 @@ function held(
         begun.then(() => true),
         passed(ms, signal).then(() => false),
       ]);
-      controller.enqueue(encoder.encode(isBegun ? "passed on\n" : "held back\n"));
+      controller.enqueue(encoder.encode(isBegun ? "passed on\n" : "delayed\n"));
       controller.close();
     },
   });
