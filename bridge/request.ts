@@ -117,6 +117,9 @@ function isSecure(variables: Variables, { proto }: Forwarded): boolean {
   return variables.byteString("REQUEST_SCHEME")?.toLowerCase() === "https";
 }
 
+/** The last valid authority: the next request usually has the same. */
+let lastAuthority: string | undefined;
+
 /** Returns whether a Host field is a host with an optional port, and cannot change the rest of a URL. */
 export function isAuthority(host: string): boolean {
   if (host === lastAuthority) return true;
@@ -124,9 +127,6 @@ export function isAuthority(host: string): boolean {
   if (isValid) lastAuthority = host;
   return isValid;
 }
-
-/** The last valid authority: the next request usually has the same. */
-let lastAuthority = "";
 
 /** Returns the authority of an absolute target and what follows it, or null if the target is not absolute (A11). */
 function splitAbsolute(uri: string): { authority: string; rest: string } | null {

@@ -1151,3 +1151,9 @@ Deno.test("requestHref() and requestURL() return what URL makes of an ordinary r
     assertEquals(/^(?:\/(?:a|%61))?$/i.test(prefix), true, prefix);
   }));
 });
+
+Deno.test("isAuthority() rejects an empty host, even the first one it sees", async () => {
+  // A module of its own, as the function remembers the last valid host.
+  const { isAuthority } = await import("../../bridge/request.ts?unused");
+  assertEquals([isAuthority(""), isAuthority("a.example"), isAuthority("")], [false, true, false]);
+});
