@@ -76,7 +76,7 @@ type SiteFinding = FindingOf<keyof typeof SITE_FINDINGS>;
 /** The options that are for something else. */
 const OTHER_OPTIONS = ["env", "path", "query", "header", "data", "memory", "script"];
 /** How long a part of a response may be delayed, in milliseconds. */
-const MAX_HOLD = 5000;
+const PROBE_DELAY = 5000;
 /** How much longer than the app a response may take, in milliseconds. */
 const MARGIN = 30_000;
 /** The largest upload that is tried by default, in bytes. */
@@ -233,7 +233,7 @@ export async function examineInPlace(
       seen = what;
       return new Response("seen");
     },
-    stream: () => new Response(held(begun.promise, MAX_HOLD, over.signal)),
+    stream: () => new Response(delayedBody(begun.promise, PROBE_DELAY, over.signal)),
     async upload(request) {
       let length = 0;
       for await (const chunk of request.body ?? []) length += chunk.length;
@@ -338,7 +338,7 @@ async function outcome(response: Response | string): Promise<string> {
 }
 
 /** Returns a stream with a beginning, and an end once the client has it, or after some time. */
-function held(
+function delayedBody(
   begun: Promise<void>,
   ms: number,
   signal: AbortSignal,
